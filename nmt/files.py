@@ -1,0 +1,88 @@
+"""Files that are either whole or absent: written to a temporary name, synced, renamed."""
+
+import gzip
+import lzma
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from nmt.errors import UserError, nearest
+
+COMPRESSED = (".gz", ".xz")
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yields a temporary sibling of `path` to write a file or folder to, and renames it to `path` at the end.
+
+    When the block raises, the sibling is removed and whatever stood at `path` is left as it was. A folder at `path`
+    must not exist yet.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        discard(aside)
+        yield aside
+        sync(aside)
+        aside.replace(path)
+        _sync_one(path.parent)
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}. Choose another place or change its owner.") from error
+    finally:
+        discard(aside)
+
+
+def discard(path: Path) -> None:
+    """Removes a file or a folder with all that is in it; nothing happens where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Asks the system to put a file, or a folder with all that is in it, on the disk."""
+    if path.is_dir():
+        for child in path.rglob("*"):
+            _sync_one(child)
+    _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """Opens a plain, .gz or .xz file for reading its bytes, unpacked.
+
+    Raises:
+        UserError: there is no such file, or it is not readable.
+    """
+    if path.is_dir():
+        raise UserError(f"Expected a file at {path}, found a folder.")
+    try:
+        if path.suffix == ".gz":
+            return cast(BinaryIO, gzip.open(path, "rb"))
+        if path.suffix == ".xz":
+            return cast(BinaryIO, lzma.open(path, "rb"))
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}.{_neighbour(path)}") from error
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+
+
+def _neighbour(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f" Nor is there a folder {path.parent}."
+    return nearest(path.name, [other.name for other in path.parent.iterdir()])
