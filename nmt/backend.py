@@ -1,0 +1,40 @@
+"""Sets the process up before Keras is first imported, so that only our own settings count.
+
+Every package that uses Keras imports this module first. TensorFlow is the default backend; KERAS_BACKEND=jax chooses the
+second. What a user's ~/.keras/keras.json says of float type, epsilon and backend does not leak in.
+"""
+
+import contextlib
+import importlib
+import os
+import tempfile
+from collections.abc import Iterator
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Keeps native libraries' chatter off standard error; what is raised meanwhile is raised all the same."""
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def _import_keras() -> None:
+    # TF_CPP_MIN_LOG_LEVEL does not reach what is logged at import and by the first operation.
+    with silenced():
+        keras = importlib.import_module("keras")
+        keras.config.set_floatx("float32")
+        keras.config.set_epsilon(1e-7)
+        keras.config.set_image_data_format("channels_last")
+        keras.ops.zeros(())
+
+
+_import_keras()

@@ -1,0 +1,300 @@
+"""Lines of text from files larger than memory: one file, parallel files, or a stream read under the same rules.
+
+Only "\\n" ends a line: U+2028, U+0085, a form feed and a NUL are characters like others. A "\\r" just before it and a
+byte order mark at the start of a file are dropped, so that files from Windows read like ours. All text is UTF-8.
+"""
+
+import codecs
+import gzip
+import hashlib
+import lzma
+import mmap
+import shutil
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from nmt.errors import UserError
+from nmt.files import COMPRESSED, open_bytes, written_aside
+
+CHUNK_BYTES = 1 << 22
+CHUNK_PAIRS = 1 << 16
+
+
+def read_lines(path: Path) -> list[str]:
+    """Reads a plain, .gz or .xz file, small enough for memory, such as a development set.
+
+    Raises:
+        UserError: the file is missing, damaged or not UTF-8.
+    """
+    with _opened(path) as stream:
+        return list(read_stream(stream, str(path)))
+
+
+def read_stream(stream: BinaryIO, name: str) -> Iterator[str]:
+    """Yields the lines of a stream, such as standard input, each as soon as it is there.
+
+    Raises:
+        UserError: a line is not UTF-8; the message begins with `name` and the number of the line.
+    """
+    for number, line in enumerate(stream, start=1):
+        content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        if not content:
+            return
+        try:
+            yield _decoded(content)
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{name}:{number}: Expected UTF-8 text, found 0x{content[error.start]:02x} at byte {error.start + 1} "
+                "of the line. Convert the text to UTF-8, for example with iconv."
+            ) from error
+
+
+def _decoded(line: bytes) -> str:
+    return line.removesuffix(b"\r\n" if line.endswith(b"\r\n") else b"\n").decode()
+
+
+@dataclass(frozen=True, eq=False)
+class TextFile:
+    """One text file as a sequence of lines, read from a mapping of its bytes: no line stays in memory.
+
+    Threads may read from one file at the same time.
+
+    Attributes:
+        path: the file as its user named it, which may be compressed.
+        fingerprint: digest of the unpacked bytes, by which training knows changed text.
+    """
+
+    path: Path
+    fingerprint: str
+    _content: mmap.mmap
+    _starts: np.ndarray  # int64 [num_lines + 1]: where each line starts, and where the last one ends
+
+    @classmethod
+    def open(cls, path: Path, cache: Path) -> "TextFile":
+        """Maps a file, which is unpacked and indexed into the folder `cache` where that has not been done.
+
+        Raises:
+            UserError: the file is missing, damaged, empty or not UTF-8.
+        """
+        entry = cache / f"{path.name}.{_version(path)}"
+        text = _unpacked(path, entry.with_name(f"{entry.name}.txt"))
+        starts, fingerprint = (entry.with_name(f"{entry.name}.{kind}") for kind in ("lines.npy", "blake2b"))
+        if not starts.exists():
+            _index(path, text, starts=starts, fingerprint=fingerprint)
+        bounds = _mapped(starts)
+        if len(bounds) == 1:
+            raise UserError(f"Expected lines of text in {path}, found an empty file.")
+        with text.open("rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return cls(path, fingerprint.read_text(), content, bounds)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, index: int) -> str:
+        return self.lines([range(len(self))[index]])[0]
+
+    def lines(self, indices: Sequence[int] | np.ndarray) -> list[str]:
+        """Returns the lines with these numbers, counted from 0, in the order asked for."""
+        first = np.asarray(indices, dtype=np.int64)
+        bounds = zip(self._starts[first].tolist(), self._starts[first + 1].tolist(), strict=True)
+        return [_decoded(self._content[start:end]) for start, end in bounds]
+
+
+@dataclass(frozen=True, eq=False)
+class ParallelCorpus:
+    """The sentence pairs of several source and target files, one file after the other.
+
+    Pairs of which a side is blank are left out. Pairs are numbered from 0, and nothing but what is asked for is read.
+
+    Attributes:
+        fingerprint: digest of all text in its order; the names of the files do not matter.
+    """
+
+    fingerprint: str
+    _sources: Sequence[TextFile]
+    _targets: Sequence[TextFile]
+    _first_rows: np.ndarray  # int64 [num_files + 1]: the row, blank pairs counted, at which each file begins; num_rows
+    _kept_rows: np.ndarray  # int64 [num_pairs]
+
+    @classmethod
+    def open(cls, pairs: Sequence[tuple[Path, Path]], cache: Path) -> "ParallelCorpus":
+        """Maps pairs of source and target file; what is indexed once stays in the folder `cache`.
+
+        Raises:
+            UserError: a file is missing, damaged, empty or not UTF-8, two files have unequal numbers of lines, or
+                every pair of two files is blank.
+        """
+        if not pairs:
+            raise UserError("Expected at least one source file and its target file, found none.")
+        sources = [TextFile.open(source, cache) for source, _ in pairs]
+        targets = [TextFile.open(target, cache) for _, target in pairs]
+        for source, target in zip(sources, targets, strict=True):
+            _check_aligned(source, target)
+        fingerprint = _digest("".join(text.fingerprint for text in (*sources, *targets)))
+        first_rows = np.cumsum([0, *map(len, sources)])
+        kept_rows = cache / f"pairs.{fingerprint}.npy"
+        if not kept_rows.exists():
+            _index_pairs(sources, targets, first_rows, kept_rows)
+        return cls(fingerprint, sources, targets, first_rows, _mapped(kept_rows))
+
+    def __len__(self) -> int:
+        return len(self._kept_rows)
+
+    @property
+    def num_blank(self) -> int:
+        """The number of pairs left out because a side has no text."""
+        return int(self._first_rows[-1]) - len(self)
+
+    def sources(self, indices: np.ndarray) -> list[str]:
+        """Returns the source sides of these pairs, in the order asked for."""
+        return self._read(self._sources, indices)
+
+    def targets(self, indices: np.ndarray) -> list[str]:
+        """Returns the target sides of these pairs, in the order asked for."""
+        return self._read(self._targets, indices)
+
+    def location(self, index: int) -> str:
+        """Returns "file:line" of a pair's source side, for messages."""
+        row = int(self._kept_rows[index])
+        file = int(self._files_of(row))
+        return f"{self._sources[file].path}:{row - self._first_rows[file] + 1}"
+
+    def _files_of(self, rows: np.ndarray | int) -> np.ndarray:
+        return np.searchsorted(self._first_rows, rows, side="right") - 1
+
+    def _read(self, texts: Sequence[TextFile], indices: np.ndarray) -> list[str]:
+        rows = self._kept_rows[indices]
+        files = self._files_of(rows)
+        lines = np.empty(len(rows), dtype=object)
+        for file in np.unique(files):
+            here = files == file
+            lines[here] = texts[file].lines(rows[here] - self._first_rows[file])
+        return lines.tolist()
+
+
+def _check_aligned(source: TextFile, target: TextFile) -> None:
+    if len(source) != len(target):
+        raise UserError(
+            f"Source and target need the same number of lines, got {len(source)} in {source.path} and {len(target)} in "
+            f"{target.path}. Line {min(len(source), len(target)) + 1} is the first without a partner."
+        )
+
+
+def _index_pairs(sources: list[TextFile], targets: list[TextFile], first_rows: np.ndarray, path: Path) -> None:
+    with _growing_array(path) as append:
+        for source, target, first_row in zip(sources, targets, first_rows[:-1], strict=True):
+            num_kept = 0
+            for lines in _chunks(len(source)):
+                kept = lines[_has_text(source.lines(lines)) & _has_text(target.lines(lines))]
+                append(first_row + kept)
+                num_kept += len(kept)
+            if num_kept == 0:
+                raise UserError(
+                    f"Expected sentence pairs in {source.path} and {target.path}, found that all {len(source)} of "
+                    f"their lines are blank on one side or both."
+                )
+
+
+def _chunks(num_lines: int) -> Iterator[np.ndarray]:
+    for start, end in pairwise([*range(0, num_lines, CHUNK_PAIRS), num_lines]):
+        yield np.arange(start, end)
+
+
+def _has_text(lines: list[str]) -> np.ndarray:
+    return np.array([bool(line.strip()) for line in lines], dtype=bool)
+
+
+def _version(path: Path) -> str:
+    """Names the state of a file: another one after each change, without a look at what is in it."""
+    with open_bytes(path):
+        state = path.stat()
+    return _digest(f"{path.resolve()}\n{state.st_size}\n{state.st_mtime_ns}")
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _unpacked(path: Path, copy: Path) -> Path:
+    """Returns the path itself, or that of its plain copy where it is compressed."""
+    if path.suffix not in COMPRESSED:
+        return path
+    if not copy.exists():
+        with _opened(path) as packed, written_aside(copy) as aside, aside.open("wb") as plain:
+            shutil.copyfileobj(packed, plain, CHUNK_BYTES)
+    return copy
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file as `open_bytes` does, and turns what goes wrong in unpacking it into a UserError."""
+    try:
+        with open_bytes(path) as stream:
+            yield stream
+    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+        raise UserError(f"Cannot unpack {path}: it is damaged or cut short ({error}). Fetch it again.") from error
+
+
+def _index(path: Path, text: Path, *, starts: Path, fingerprint: Path) -> None:
+    """Writes where the lines of `text` start and its digest; `starts` comes last and so tells that both are there."""
+    try:
+        with _growing_array(starts) as append, written_aside(fingerprint) as aside:
+            aside.write_text(_scan(text, append))
+    except UnicodeDecodeError:
+        # The scan knows no line numbers; the slow reader does, and fails with them.
+        with text.open("rb") as stream:
+            deque(read_stream(stream, str(path)), maxlen=0)
+        raise
+
+
+def _scan(text: Path, append: Callable[[np.ndarray], object]) -> str:
+    """Appends the start of each line and the end of the last, and returns the digest of the bytes, in one pass.
+
+    Raises:
+        UnicodeDecodeError: the file is not UTF-8.
+    """
+    check, digest = codecs.getincrementaldecoder("utf-8")().decode, hashlib.blake2b(digest_size=16)
+    with text.open("rb") as stream:
+        start, end = len(codecs.BOM_UTF8) if stream.peek().startswith(codecs.BOM_UTF8) else 0, 0
+        append(np.array([start]))
+        while chunk := stream.read(CHUNK_BYTES):
+            check(chunk)
+            digest.update(chunk)
+            starts = np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + (end + 1)
+            append(starts)
+            start, end = starts[-1] if len(starts) else start, end + len(chunk)
+    check(b"", final=True)
+    if start < end:
+        append(np.array([end]))
+    return digest.hexdigest()
+
+
+@contextmanager
+def _growing_array(path: Path) -> Iterator[Callable[[np.ndarray], object]]:
+    """Yields a function that appends integers to the int64 .npy file at `path`, so that they never fill memory."""
+    with written_aside(path) as aside, aside.open("wb") as file:
+        _write_header(file, 0)
+        header_bytes = file.tell()
+        yield lambda numbers: file.write(numbers.astype("<i8").data)
+        length = (file.tell() - header_bytes) // 8
+        file.seek(0)
+        _write_header(file, length)
+
+
+def _write_header(file: BinaryIO, length: int) -> None:
+    # NumPy pads the header so that any length fits in the same number of bytes.
+    np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (length,)})
+
+
+def _mapped(path: Path) -> np.ndarray:
+    # A plain view: slicing numpy.memmap itself is several times slower.
+    return np.asarray(np.load(path, mmap_mode="r"))

@@ -1,0 +1,320 @@
+"""Text to subword ids and back: SentencePiece (Kudo and Richardson 2018) with the same special ids in every model."""
+
+import hashlib
+import io
+import re
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+import numpy as np
+import sentencepiece
+from google.protobuf.message import DecodeError
+from sentencepiece import sentencepiece_model_pb2
+
+from nmt.errors import UserError, nearest
+from nmt.files import open_bytes, written_aside
+
+PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
+NORMALIZATIONS = ("identity", "nfkc", "nfkc_cf", "nmt_nfkc", "nmt_nfkc_cf")
+
+LINE_BREAKERS = "\0\n\r"
+LINE_BREAKING_BYTES = tuple(f"<0x{ord(character):02X}>" for character in LINE_BREAKERS)
+RESERVED_PIECE = re.compile(r"<pad>|<unk>|<s>|</s>|<0x[0-9A-F]{2}>")
+
+# SentencePiece drops lines of more than 4,192 bytes in silence; 1,000 characters are 4,000 bytes at most.
+LONGEST_LINE = 1000
+# Sums of floating-point numbers depend on the number of threads, so that it must not follow the machine.
+TRAINING_THREADS = 8
+ONLY_FATAL = 3
+NO_MODEL = "Expected a SentencePiece model, which training writes to a file named *.model, found something else."
+
+# The module makes its classes while it is imported, out of mypy's sight.
+_ModelProto: Any = sentencepiece_model_pb2.ModelProto  # type: ignore[attr-defined]
+_Piece = _ModelProto.SentencePiece
+# The random state of SentencePiece belongs to the whole process: who seeds it must sample before anybody else does.
+_sampling = threading.Lock()
+
+
+class Tokenizer:
+    """One SentencePiece model: encodes lines of text as subword ids, and decodes ids as lines of text.
+
+    Pad is 0, unk 1, bos 2 and eos 3, whatever the ids were where the model comes from. The text goes to SentencePiece
+    as it is, so that a graph with the same model (tensorflow-text) gives the same ids.
+
+    Args:
+        model: the bytes of a SentencePiece model file, ours or another's.
+
+    Raises:
+        UserError: the bytes are no SentencePiece model.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        self._model = adopt(model)
+        self._processor = _processor(self._model)
+        self._never_produced = _never_produced(self._processor)
+        self._unwritten = frozenset([PAD_ID, BOS_ID, EOS_ID, *self._never_produced])
+
+    @classmethod
+    def load(cls, path: Path) -> "Tokenizer":
+        """Reads a model file, ours or one from elsewhere.
+
+        Raises:
+            UserError: there is no such file, or it is no SentencePiece model.
+        """
+        with open_bytes(path) as file:
+            model = file.read()
+        try:
+            return cls(model)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """Writes the model file, which every SentencePiece program reads."""
+        with written_aside(path) as aside:
+            aside.write_bytes(self._model)
+
+    @property
+    def model(self) -> bytes:
+        """The serialized SentencePiece model, as `save` writes it and as a graph takes it."""
+        return self._model
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the model, in hexadecimal: equal fingerprints mean equal ids."""
+        return hashlib.sha256(self._model).hexdigest()
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of pieces, special ones and bytes included; ids are smaller."""
+        return self._processor.get_piece_size()
+
+    @property
+    def never_produced(self) -> list[int]:
+        """Ids that a decoder must never emit, for they have no place in a line of text.
+
+        They are pad, bos and other control pieces but eos; what holds a newline, CR or NUL; and, in a model with byte
+        fallback, unk, which no text ever needs there.
+        """
+        return list(self._never_produced)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The most probable subwords of each text, without bos and eos; the lines are shared among threads."""
+        return self._processor.encode(list(texts))
+
+    def sample(self, texts: Sequence[str], *, seed: int, alpha: float) -> list[list[int]]:
+        """Subwords drawn at random, the same ones whenever model, texts, seed and alpha are the same.
+
+        A unigram model draws from all segmentations, with their probabilities to the power of `alpha` (Kudo 2018,
+        section 3.2): 0 is uniform, large values leave the best one. A BPE model skips each merge with probability
+        `alpha` (BPE-dropout, Provilkov et al. 2020): 0 leaves the usual subwords, 1 gives characters.
+
+        Args:
+            texts: the lines; a line's subwords depend on the lines before it.
+            seed: 0 to 2³² − 1.
+            alpha: see above; at least 0, and for BPE at most 1.
+
+        Raises:
+            UserError: the model is neither unigram nor BPE.
+        """
+        try:
+            with _sampling:
+                sentencepiece.set_random_generator_seed(seed)
+                # A second thread would draw from the same random state, in an order of its own.
+                return self._processor.encode(
+                    list(texts), enable_sampling=True, nbest_size=-1, alpha=alpha, num_threads=1
+                )
+        except RuntimeError as error:
+            if "SampleEncode is not available" not in str(error):
+                raise
+            raise UserError(
+                "Subword sampling needs a unigram or BPE model, and this one is of words or characters."
+            ) from error
+
+    def count_pieces(self, texts: Sequence[str]) -> np.ndarray:
+        """The length of each text in subwords, without bos and eos: int32 [number of texts]."""
+        return np.array([len(ids) for ids in self.encode(texts)], dtype=np.int32)
+
+    def decode(self, ids: Sequence[Sequence[int]] | np.ndarray) -> list[str]:
+        """The text of each row of ids, one line each: special ids and those never produced leave no trace.
+
+        Bytes that are no UTF-8 come out as U+FFFD, an unknown character as " ⁇ ".
+        """
+        # Row by row: SentencePiece takes a list of no rows for a row of no ids.
+        return [self._processor.decode([int(one) for one in row if one not in self._unwritten]) for row in ids]
+
+    def pieces(self, text: str) -> list[str]:
+        """The subwords of `encode` as they are written, with ▁ for a space; an unknown one as in the text."""
+        return self._processor.encode(text, out_type=str)
+
+    def piece(self, piece_id: int) -> str:
+        """How the model writes one subword, such as ▁the, </s> or <0x0A>."""
+        return self._processor.id_to_piece(piece_id)
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    *,
+    kind: Literal["unigram", "bpe"],
+    vocabulary_size: int,
+    character_coverage: float = 0.9995,
+    byte_fallback: bool = True,
+    user_symbols: Sequence[str] = (),
+    normalization: str = "nmt_nfkc",
+    seed: int = 0,
+    max_sentences: int = 2_000_000,
+) -> Tokenizer:
+    """Learns subwords from lines of text, silently; the same lines and settings give the same model, byte for byte.
+
+    Args:
+        texts: the lines of one language, or of both for a joint model.
+        kind: "unigram" (Kudo 2018) or "bpe" (Sennrich et al. 2016).
+        vocabulary_size: the number of pieces, the four special ones, bytes and user symbols included.
+        character_coverage: the share of the characters of the text that get pieces of their own. The rest, here the
+            rarest one in 2,000, are spelt in bytes, or are unknown without byte fallback.
+        byte_fallback: whether to have 256 pieces for bytes, so that no text is ever unknown.
+        user_symbols: pieces that are always kept whole.
+        normalization: a rule of SentencePiece, one of `NORMALIZATIONS`, which the model applies to all text it meets.
+        seed: chooses the lines where there are too many.
+        max_sentences: learn from at most so many lines, drawn evenly. A line of more than 1,000 characters is cut and
+            counts as several.
+
+    Raises:
+        UserError: there is no text, the vocabulary is larger or smaller than it allows, or a setting is not valid.
+    """
+    _check_normalization(normalization)
+    _check_user_symbols(user_symbols)
+    sentences = even_sample(_cut(texts), max_sentences, seed)
+    if not sentences:
+        raise UserError(
+            "There is no text to train a tokenizer on: expected lines of text, found none or blank ones only."
+        )
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_writer=model,
+            model_type=kind,
+            vocab_size=vocabulary_size,
+            character_coverage=character_coverage,
+            byte_fallback=byte_fallback,
+            user_defined_symbols=list(user_symbols),
+            normalization_rule_name=normalization,
+            pad_id=PAD_ID,
+            unk_id=UNK_ID,
+            bos_id=BOS_ID,
+            eos_id=EOS_ID,
+            num_threads=TRAINING_THREADS,
+            minloglevel=ONLY_FATAL,
+        )
+    except RuntimeError as error:
+        if mistake := _size_mistake(str(error)):
+            raise mistake from error
+        raise
+    return Tokenizer(model.getvalue())
+
+
+def adopt(model: bytes) -> bytes:
+    """Rewrites a SentencePiece model from elsewhere to pad 0, unk 1, bos 2, eos 3; all else keeps its order and score.
+
+    A special piece that is missing is added, so that text is cut into the same pieces as before. A model that has our
+    ids already keeps them.
+
+    Raises:
+        UserError: the bytes are no SentencePiece model.
+    """
+    proto = _parse(model)
+    spec = proto.trainer_spec
+    pieces = {piece.piece: piece for piece in proto.pieces}
+    spec.unk_piece = next(piece.piece for piece in proto.pieces if piece.type == _Piece.UNKNOWN)
+    names = (spec.pad_piece, spec.unk_piece, spec.bos_piece, spec.eos_piece)
+    special = [pieces.pop(name, _Piece(piece=name, score=0.0)) for name in names]
+    for one in (PAD_ID, BOS_ID, EOS_ID):
+        special[one].type = _Piece.CONTROL
+    proto.ClearField("pieces")
+    proto.pieces.extend([*special, *pieces.values()])
+    spec.pad_id, spec.unk_id, spec.bos_id, spec.eos_id = PAD_ID, UNK_ID, BOS_ID, EOS_ID
+    return proto.SerializeToString()
+
+
+def even_sample(texts: Iterable[str], size: int, seed: int) -> list[str]:
+    """At most `size` of the texts, each as likely as any other, in one pass (Vitter 1985, algorithm R)."""
+    random = Random(seed)
+    sample: list[str] = []
+    for seen, text in enumerate(texts):
+        if seen < size:
+            sample.append(text)
+        elif (place := random.randrange(seen + 1)) < size:
+            sample[place] = text
+    return sample
+
+
+def _cut(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        if not text.isspace():
+            yield from (text[start : start + LONGEST_LINE] for start in range(0, len(text), LONGEST_LINE))
+
+
+def _check_normalization(name: str) -> None:
+    if name not in NORMALIZATIONS:
+        valid = ", ".join(NORMALIZATIONS) + "." + nearest(name, NORMALIZATIONS)
+        raise UserError(f"tokenizer.normalization: there is no rule '{name}', expected one of {valid}")
+
+
+def _check_user_symbols(symbols: Sequence[str]) -> None:
+    for place, symbol in enumerate(symbols):
+        if symbol in symbols[:place]:
+            raise UserError(f"tokenizer.user_symbols: '{symbol}' stands there twice, expected different symbols.")
+        if RESERVED_PIECE.fullmatch(symbol):
+            raise UserError(f"tokenizer.user_symbols: '{symbol}' has a meaning already, expected another name.")
+        if not symbol or re.search(r"[\s\0]", symbol):
+            raise UserError(f"tokenizer.user_symbols: expected symbols without blanks, found {symbol!r}.")
+
+
+def _size_mistake(complaint: str) -> UserError | None:
+    """What SentencePiece complains about, in words, where it is the size of the vocabulary."""
+    if found := re.search(r"size too high \((\d+)\).* value <= (\d+)", complaint):
+        asked, largest = found.groups()
+        return UserError(
+            f"tokenizer.vocabulary_size: {asked} pieces were asked for, but this text yields {largest} at most. "
+            f"Ask for {largest} or fewer, or train on more text."
+        )
+    if found := re.search(r"smaller than required_chars\. (\d+) vs (\d+)", complaint):
+        asked, smallest = found.groups()
+        return UserError(
+            f"tokenizer.vocabulary_size: {asked} pieces were asked for, but special pieces, bytes, user symbols and "
+            f"the characters of this text are {smallest} already. Ask for {smallest} or more, or lower "
+            "tokenizer.character_coverage."
+        )
+    return None
+
+
+def _parse(model: bytes) -> Any:
+    try:
+        proto = _ModelProto.FromString(model)
+    except DecodeError as error:
+        raise UserError(NO_MODEL) from error
+    if not any(piece.type == _Piece.UNKNOWN for piece in proto.pieces):
+        raise UserError(NO_MODEL)
+    return proto
+
+
+def _processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=model)
+    except RuntimeError as error:
+        raise UserError(f"{NO_MODEL} SentencePiece says: {error}") from error
+
+
+def _never_produced(processor: sentencepiece.SentencePieceProcessor) -> list[int]:
+    ids = range(processor.get_piece_size())
+    unneeded = {UNK_ID} if any(map(processor.is_byte, ids)) else set()
+    control = {one for one in ids if processor.is_control(one)} - {EOS_ID}
+    breaking = {one for one in ids if _breaks_lines(processor.id_to_piece(one))}
+    return sorted(unneeded | control | breaking)
+
+
+def _breaks_lines(piece: str) -> bool:
+    return piece in LINE_BREAKING_BYTES or any(character in piece for character in LINE_BREAKERS)

@@ -1,0 +1,137 @@
+"""Attention of queries over the memory: multi-head scaled dot, bilinear, additive.
+
+B sentences, Q queries (target positions, or the beam), S source pieces, U query units, M memory units, H heads, D units a
+head. The memory is projected once a sentence and never copied for a query.
+"""
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+# Beyond every energy, yet within bfloat16; energies are at least float32 when it is put in.
+MASKED = -1e9
+
+
+class Keyed(NamedTuple):
+    """The memory as one attention sees it, made once a sentence by `prepare`."""
+
+    keys: Any
+    values: Any
+    mask: Any
+    """bool [B, S], True on real pieces."""
+
+
+class BilinearAttention(keras.layers.Layer):
+    """Bilinear attention (Luong et al. 2015, "general"; our query is their h_t).
+
+    energies = query W memory; the values are the memory itself.
+    """
+
+    def __init__(self, units: int, memory_units: int, **kwargs: Any):
+        super().__init__(autocast=False, **kwargs)
+        self.context_units = memory_units
+        self.key = keras.layers.Dense(units, use_bias=False, name="key")
+        self.key.build((None, None, memory_units))
+        self.built = True
+
+    def prepare(self, memory: Any, mask: Any) -> Keyed:
+        """Projects the memory [B, S, M], whose real pieces `mask` [B, S] marks."""
+        return Keyed(self.key(memory), memory, mask)
+
+    def call(self, query: Any, keyed: Keyed) -> tuple[Any, Any]:
+        """Attends.
+
+        Args:
+            query: [B, Q, U].
+            keyed: the memory, from `prepare`.
+
+        Returns:
+            context: [B, Q, M].
+            attention_weights: at least float32 [B, Q, S], zero where masked; uniform in a row of padding only.
+        """
+        energies = ops.matmul(query, ops.transpose(keyed.keys, (0, 2, 1)))
+        weights = _distribution(energies, keyed.mask[:, None, :])
+        return ops.matmul(ops.cast(weights, query.dtype), keyed.values), weights
+
+
+class AdditiveAttention(keras.layers.Layer):
+    """Additive attention (Bahdanau et al. 2015, appendix A.1.2; our memory is their annotations h).
+
+    energies = v tanh(W query + V memory); the values are the memory itself.
+    """
+
+    def __init__(self, units: int, memory_units: int, **kwargs: Any):
+        super().__init__(autocast=False, **kwargs)
+        self.context_units = memory_units
+        self.query = keras.layers.Dense(units, use_bias=False, name="query")
+        self.key = keras.layers.Dense(units, name="key")
+        self.energy = keras.layers.Dense(1, use_bias=False, name="energy")
+        self.query.build((None, None, units))
+        self.key.build((None, None, memory_units))
+        self.energy.build((None, None, None, units))
+        self.built = True
+
+    def prepare(self, memory: Any, mask: Any) -> Keyed:
+        """Projects the memory [B, S, M], whose real pieces `mask` [B, S] marks."""
+        return Keyed(self.key(memory), memory, mask)
+
+    def call(self, query: Any, keyed: Keyed) -> tuple[Any, Any]:
+        """Attends; arguments and results as in `BilinearAttention`."""
+        matched = ops.tanh(self.query(query)[:, :, None, :] + keyed.keys[:, None, :, :])  # [B, Q, S, U]
+        weights = _distribution(ops.squeeze(self.energy(matched), -1), keyed.mask[:, None, :])
+        return ops.matmul(ops.cast(weights, query.dtype), keyed.values), weights
+
+
+class MultiHeadAttention(keras.layers.Layer):
+    """Multi-head scaled dot attention (Vaswani et al. 2017, section 3.2.2).
+
+    Unlike there, the heads' contexts are not projected once more: every use of the context begins with a projection.
+    """
+
+    def __init__(self, units: int, memory_units: int, *, num_heads: int, **kwargs: Any):
+        super().__init__(autocast=False, **kwargs)
+        self.context_units = units
+        self.num_heads = num_heads
+        self.head_units = units // num_heads
+        self.query = keras.layers.Dense(units, use_bias=False, name="query")
+        self.key = keras.layers.Dense(units, use_bias=False, name="key")
+        self.value = keras.layers.Dense(units, use_bias=False, name="value")
+        self.query.build((None, None, units))
+        self.key.build((None, None, memory_units))
+        self.value.build((None, None, memory_units))
+        self.built = True
+
+    def prepare(self, memory: Any, mask: Any) -> Keyed:
+        """Projects the memory [B, S, M], whose real pieces `mask` [B, S] marks, to keys [B, H, D, S], values [B, H, S, D]."""
+        keys = ops.transpose(self._split(self.key(memory)), (0, 2, 3, 1))
+        values = ops.transpose(self._split(self.value(memory)), (0, 2, 1, 3))
+        return Keyed(keys, values, mask)
+
+    def call(self, query: Any, keyed: Keyed) -> tuple[Any, Any]:
+        """Attends; arguments and results as in `BilinearAttention`, but the context is [B, Q, U].
+
+        The weights returned are the mean over the heads.
+        """
+        queries = ops.transpose(self._split(self.query(query)), (0, 2, 1, 3))  # [B, H, Q, D]
+        energies = ops.matmul(queries, keyed.keys)  # [B, H, Q, S]
+        weights = _distribution(energies * self.head_units**-0.5, keyed.mask[:, None, None, :])
+        contexts = ops.matmul(ops.cast(weights, query.dtype), keyed.values)
+        contexts = ops.transpose(contexts, (0, 2, 1, 3))  # [B, H, Q, D] -> [B, Q, H, D]
+        return ops.reshape(contexts, (*ops.shape(contexts)[:2], self.context_units)), ops.mean(weights, axis=1)
+
+    def _split(self, x: Any) -> Any:
+        return ops.reshape(x, (*ops.shape(x)[:2], self.num_heads, self.head_units))  # [B, N, H * D] -> [B, N, H, D]
+
+
+def make_attention(kind: str, units: int, memory_units: int, *, num_heads: int, name: str) -> keras.layers.Layer:
+    """Returns the attention named by the configuration: multi_head, bilinear or additive."""
+    if kind == "multi_head":
+        return MultiHeadAttention(units, memory_units, num_heads=num_heads, name=name)
+    return {"bilinear": BilinearAttention, "additive": AdditiveAttention}[kind](units, memory_units, name=name)
+
+
+def _distribution(energies: Any, mask: Any) -> Any:
+    if keras.backend.standardize_dtype(energies.dtype) != "float64":
+        energies = ops.cast(energies, "float32")
+    return ops.softmax(ops.where(mask, energies, MASKED), axis=-1)

@@ -1,0 +1,180 @@
+"""The decoder: whole target sequences in training, one word at a time in search, with the same weights.
+
+B sentences, T target positions, Q queries (positions, or the beam), S source pieces, E embedding units, U decoder units,
+V pieces in the vocabulary.
+"""
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from nmt.models.attention import Keyed, make_attention
+from nmt.models.embedding import Embedding, OutputProjection
+from nmt.models.encoder import Encoded
+from nmt.models.recurrent import LSTM, LSTMState
+
+
+class DecoderState(NamedTuple):
+    """What one decoder step hands to the next."""
+
+    layers: tuple[LSTMState, ...]
+    """One state a layer, each [B, Q, U]."""
+    attentional: Any
+    """[B, Q, E], the vector that the output projection scored (Luong et al. 2015, equation 5)."""
+
+
+class Decoded(NamedTuple):
+    """What a whole target sequence became."""
+
+    states: Any
+    """Attentional states [B, T, E], for the output projection."""
+    attention_weights: Any
+    """[B, T, S], at least float32, the mean over heads and hops."""
+
+
+class Decoder(keras.layers.Layer):
+    """A stack of LSTMs of which the lowest `num_hops` attend to the source.
+
+    The bottom layer reads target embeddings alone; its output is the first query; the context feeds each upper layer and
+    the attentional state (GNMT, Wu et al. 2016; RNMT+, Chen et al. 2018). A layer that attends asks anew, with what the
+    layers below know of earlier contexts. So no recurrence waits for attention, and a whole target runs layer by layer.
+    With `input_feeding` the bottom layer also reads the last attentional state, and a target runs word by word.
+    """
+
+    def __init__(
+        self,
+        embedding: Embedding,
+        projection: OutputProjection,
+        *,
+        num_layers: int,
+        units: int,
+        memory_units: int,
+        attention: str,
+        num_heads: int,
+        num_hops: int,
+        input_feeding: bool,
+        dropout: float,
+        output_dropout: float,
+        layer_norm: bool,
+        **kwargs: Any,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self.embedding = embedding
+        self.projection = projection
+        self.units = units
+        self.input_feeding = input_feeding
+        self.output_units = projection.matrix.shape[1]
+        self.start_state = keras.layers.Dense(2 * num_layers * units, activation="tanh", name="start_state")
+        self.layers = [LSTM(units, layer_norm=layer_norm, name=f"layer_{n}") for n in range(num_layers)]
+        self.attentions = [
+            make_attention(attention, units, memory_units, num_heads=num_heads, name=f"attention_{n}")
+            for n in range(num_hops)
+        ]
+        self.attentional = keras.layers.Dense(self.output_units, activation="tanh", name="attentional")
+        self.dropout = keras.layers.Dropout(dropout)
+        self.output_dropout = keras.layers.Dropout(output_dropout)
+        self._build(memory_units, self.attentions[0].context_units)
+
+    def _build(self, memory_units: int, context_units: int) -> None:
+        embedding_units = self.embedding.matrix.shape[1]
+        self.start_state.build((None, memory_units))
+        self.layers[0].build((None, None, embedding_units + (self.output_units if self.input_feeding else 0)))
+        for layer in self.layers[1:]:
+            layer.build((None, None, self.units + context_units))
+        self.attentional.build((None, None, self.units + context_units))
+        self.built = True
+
+    def start(self, encoded: Encoded) -> DecoderState:
+        """The state before the first word, with one query a sentence: each [B, 1, U]."""
+        parts = ops.split(self.start_state(encoded.final)[:, None, :], 2 * len(self.layers), axis=-1)
+        exact = "float64" if self.compute_dtype == "float64" else "float32"
+        layers = [LSTMState(h, ops.cast(c, exact)) for h, c in zip(parts[::2], parts[1::2], strict=True)]
+        attentional = ops.zeros((ops.shape(encoded.final)[0], 1, self.output_units), self.compute_dtype)
+        return DecoderState(tuple(layers), attentional)
+
+    def prepare(self, encoded: Encoded) -> tuple[Keyed, ...]:
+        """The memory as each attending layer sees it, made once a sentence."""
+        return tuple(attention.prepare(encoded.memory, encoded.mask) for attention in self.attentions)
+
+    def call(self, ids: Any, encoded: Encoded, training: bool = False) -> Decoded:
+        """Reads targets that begin with BOS, ids [B, T], and returns what predicts the word after each."""
+        memory = self.prepare(encoded)
+        state = self.start(encoded)
+        vectors = self.embedding(ids, training=training)
+        run = self._word_by_word if self.input_feeding else self._layer_by_layer
+        states, weights = run(vectors, state, memory, training)
+        return Decoded(self.output_dropout(states, training=training), weights)
+
+    def step(self, ids: Any, state: DecoderState, memory: tuple[Keyed, ...]) -> tuple[Any, DecoderState, Any]:
+        """Reads one word for each query.
+
+        Args:
+            ids: int [B, Q], the words just chosen, BOS at first.
+            state: each [B, Q, ...].
+            memory: from `prepare`.
+
+        Returns:
+            logits: [B, Q, V], at least float32.
+            state: the next one.
+            attention_weights: [B, Q, S].
+        """
+        state, weights = self._advance(self.embedding(ids), state, memory, masks=None)
+        return self.projection(state.attentional), state, weights
+
+    def _layer_by_layer(self, vectors: Any, state: DecoderState, memory: tuple[Keyed, ...], training: bool) -> Any:
+        hidden, context, all_weights = vectors, None, []
+        for n, layer in enumerate(self.layers):
+            inputs = hidden if n == 0 else ops.concatenate([self.dropout(hidden, training=training), context], axis=-1)
+            above = layer(inputs, _one_query(state.layers[n]))
+            hidden = above if n == 0 else hidden + above
+            if n < len(self.attentions):
+                context, weights = self.attentions[n](hidden, memory[n])
+                all_weights.append(weights)
+        hidden = self.dropout(hidden, training=training)
+        return self.attentional(ops.concatenate([hidden, context], axis=-1)), _mean(all_weights)
+
+    def _word_by_word(self, vectors: Any, state: DecoderState, memory: tuple[Keyed, ...], training: bool) -> Any:
+        def body(carry: Any, at: Any) -> Any:
+            state, _ = carry
+            after = self._advance(at[0][:, None, :], state, memory, masks=at[1:])
+            return after, after
+
+        shape = ops.shape(vectors)
+        ones = ops.ones((shape[1], shape[0], 1, self.units), self.compute_dtype)
+        masks = [self.dropout(ones, training=training) for _ in self.layers]
+        no_weights = ops.zeros((shape[0], 1, ops.shape(memory[0].mask)[1]), state.layers[0].cell.dtype)
+        _, (states, weights) = ops.scan(body, (state, no_weights), (ops.transpose(vectors, (1, 0, 2)), *masks))
+        return _batch_first(states.attentional), _batch_first(weights)
+
+    def _advance(self, vectors: Any, state: DecoderState, memory: tuple[Keyed, ...], masks: Any) -> Any:
+        """One word for each query, vectors [B, Q, E]; `masks` are the dropout masks of its layers, or None."""
+        hidden, context, all_weights, layers = vectors, None, [], []
+        if self.input_feeding:
+            hidden = ops.concatenate([vectors, state.attentional], axis=-1)
+        for n, layer in enumerate(self.layers):
+            inputs = hidden if n == 0 else ops.concatenate([_masked(hidden, masks, n - 1), context], axis=-1)
+            layers.append(layer.step(inputs, state.layers[n]))
+            hidden = layers[n].hidden if n == 0 else hidden + layers[n].hidden
+            if n < len(self.attentions):
+                context, weights = self.attentions[n](hidden, memory[n])
+                all_weights.append(weights)
+        top = _masked(hidden, masks, len(self.layers) - 1)
+        attentional = self.attentional(ops.concatenate([top, context], axis=-1))
+        return DecoderState(tuple(layers), attentional), _mean(all_weights)
+
+
+def _masked(hidden: Any, masks: Any, n: int) -> Any:
+    return hidden if masks is None else hidden * masks[n]
+
+
+def _one_query(state: LSTMState) -> LSTMState:
+    return LSTMState(*(ops.squeeze(part, axis=1) for part in state))  # [B, 1, U] -> [B, U]
+
+
+def _batch_first(sequence: Any) -> Any:
+    return ops.transpose(ops.squeeze(sequence, axis=2), (1, 0, 2))  # [T, B, 1, N] -> [B, T, N]
+
+
+def _mean(all_weights: list) -> Any:
+    return sum(all_weights) / len(all_weights)

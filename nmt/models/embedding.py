@@ -1,0 +1,65 @@
+"""Word vectors in, word scores out: the embedding of pieces and the projection onto the vocabulary.
+
+B sentences, T positions, E embedding units, V pieces in the vocabulary.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+class Embedding(keras.layers.Layer):
+    """The vectors of pieces, with dropout of values and of whole words (Gal and Ghahramani 2016)."""
+
+    def __init__(self, vocabulary_size: int, units: int, *, dropout: float, word_dropout: float, **kwargs: Any):
+        super().__init__(autocast=False, **kwargs)
+        self.matrix = self.add_weight(
+            shape=(vocabulary_size, units),
+            initializer=keras.initializers.RandomNormal(stddev=units**-0.5),
+            name="matrix",
+        )
+        self.dropout = keras.layers.Dropout(dropout)
+        self.word_dropout = keras.layers.Dropout(word_dropout, noise_shape=(None, None, 1))
+        self.built = True
+
+    def call(self, ids: Any, training: bool = False) -> Any:
+        """Looks up ids [B, T]: vectors [B, T, E] in the compute type."""
+        vectors = ops.cast(ops.take(self.matrix, ids, axis=0), self.compute_dtype)
+        return self.dropout(self.word_dropout(vectors, training=training), training=training)
+
+
+class OutputProjection(keras.layers.Layer):
+    """Scores every piece of the vocabulary; its matrix may be an embedding's (Press and Wolf 2017)."""
+
+    def __init__(self, vocabulary_size: int, units: int, *, tied: Embedding | None, **kwargs: Any):
+        super().__init__(autocast=False, **kwargs)
+        self.tied = tied
+        if tied is None:
+            self.own = self.add_weight(shape=(vocabulary_size, units), initializer="glorot_uniform", name="matrix")
+        self.bias = self.add_weight(shape=(vocabulary_size,), initializer="zeros", name="bias")
+        self.built = True
+
+    @property
+    def matrix(self) -> Any:
+        """[V, E], one row a piece."""
+        return self.own if self.tied is None else self.tied.matrix
+
+    def call(self, states: Any) -> Any:
+        """Attentional states [B, T, E] to logits [B, T, V], at least float32."""
+        weights = ops.cast(self.matrix, self.compute_dtype)
+        logits = ops.matmul(states, ops.transpose(weights))
+        return _exact(logits) + self.bias
+
+    def logits_of(self, states: Any, ids: Any) -> Any:
+        """The logits [B, T] of one piece a position, ids [B, T], without those of the others."""
+        return ops.sum(_exact(states) * ops.take(self.matrix, ids, axis=0), axis=-1) + ops.take(self.bias, ids, axis=0)
+
+    def mean_logit(self, states: Any) -> Any:
+        """The mean [B, T] of the logits over the vocabulary, without making them."""
+        mean = ops.mean(self.matrix, axis=0)
+        return ops.sum(_exact(states) * mean, axis=-1) + ops.mean(self.bias)
+
+
+def _exact(x: Any) -> Any:
+    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")

@@ -1,0 +1,89 @@
+"""The encoder: a bidirectional LSTM, then residual forward ones.
+
+B sentences, S source pieces, E embedding units, M memory units.
+"""
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from nmt.models.recurrent import LSTM
+
+PAD = 0
+
+
+class Encoded(NamedTuple):
+    """What was read of the source."""
+
+    memory: Any
+    """[B, S, M], one vector a piece, in the compute type."""
+    mask: Any
+    """bool [B, S], True on real pieces."""
+    final: Any
+    """[B, M], what each direction of the last layer knew at its end."""
+
+
+class Encoder(keras.layers.Layer):
+    """Reads right-padded source ids.
+
+    The backward direction runs over each row reversed within its own length, so that both directions meet padding last and
+    no recurrence needs a mask: more padding never changes an output.
+    """
+
+    def __init__(
+        self,
+        embedding: keras.layers.Layer,
+        *,
+        num_layers: int,
+        units: int,
+        dropout: float,
+        layer_norm: bool,
+        **kwargs: Any,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self.embedding = embedding
+        self.forward = LSTM(units // 2, layer_norm=layer_norm, name="forward")
+        self.backward = LSTM(units // 2, layer_norm=layer_norm, name="backward")
+        self.upper = [LSTM(units, layer_norm=layer_norm, name=f"upper_{n}") for n in range(1, num_layers)]
+        self.dropout = keras.layers.Dropout(dropout)
+        for layer in (self.forward, self.backward):
+            layer.build((None, None, embedding.matrix.shape[1]))
+        for layer in self.upper:
+            layer.build((None, None, units))
+        self.built = True
+
+    def call(self, ids: Any, training: bool = False) -> Encoded:
+        """Encodes ids [B, S], padded on the right with 0; every row holds one piece or more."""
+        mask = ops.not_equal(ids, PAD)
+        lengths = ops.sum(ops.cast(mask, "int32"), axis=1)
+        reversal = _reversal(lengths, ops.shape(ids)[1])
+        # Reversing ids is far cheaper than reversing vectors; on the way back one flat lookup serves.
+        forward = self.forward(self.embedding(ids, training=training))
+        backward = self.backward(self.embedding(ops.take_along_axis(ids, reversal, axis=1), training=training))
+        final = ops.concatenate([_at(forward, lengths - 1), _at(backward, lengths - 1)], axis=-1)
+        memory = ops.concatenate([forward, _gather(backward, reversal)], axis=-1)
+        for layer in self.upper:
+            memory = memory + layer(self.dropout(memory, training=training))
+            final = _at(memory, lengths - 1)
+        return Encoded(self.dropout(memory, training=training), mask, final)
+
+
+def _reversal(lengths: Any, num_positions: Any) -> Any:
+    """Positions [B, S] that turn each row around within its length [B] and leave its padding where it is."""
+    positions = ops.arange(num_positions, dtype="int32")[None, :]
+    last = ops.cast(lengths, "int32")[:, None] - 1
+    return ops.where(positions <= last, last - positions, positions)
+
+
+def _gather(vectors: Any, positions: Any) -> Any:
+    """Takes vectors [B, S, M] at positions [B, S] of their own row."""
+    shape = ops.shape(vectors)
+    flat = ops.reshape(vectors, (-1, vectors.shape[-1]))
+    rows = ops.arange(shape[0], dtype="int32")[:, None] * shape[1]
+    return ops.take(flat, rows + positions, axis=0)
+
+
+def _at(vectors: Any, position: Any) -> Any:
+    """Takes from vectors [B, S, M] the one at a position [B] of each row: [B, M]."""
+    return ops.squeeze(_gather(vectors, position[:, None]), axis=1)

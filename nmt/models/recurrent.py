@@ -1,0 +1,197 @@
+"""The LSTM (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000): one layer, two executions.
+
+B sentences, T positions, I input units, U units; an ellipsis stands for any leading axes, such as [B, beam].
+"""
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from nmt.compilation import gpu_visible
+
+
+class LSTMState(NamedTuple):
+    """What an LSTM hands from one position to the next."""
+
+    hidden: Any
+    """[..., U], in the layer's compute type."""
+    cell: Any
+    """[..., U], at least float32: what was written long ago must survive many small forgettings."""
+
+
+class Gates(NamedTuple):
+    """The gates at one position or at all of them, each [..., U] and at least float32, after their sigmoid or tanh."""
+
+    input: Any
+    forget: Any
+    candidate: Any
+    output: Any
+
+
+class LSTM(keras.layers.Layer):
+    """An LSTM over right-padded rows, without a mask.
+
+    z = x W + h R + b, cut into i, f, g, o in Keras' order; c' = sigmoid(f) c + sigmoid(i) tanh(g); h' = sigmoid(o) tanh(c').
+    The forget gate's bias starts at 1 (Jozefowicz et al. 2015). With `layer_norm`, x W and h R are normalised each with a
+    scale of its own (Ba et al. 2016, equation 20, without normalising the cell).
+
+    On a GPU whole sequences run through `keras.layers.LSTM`, hence cuDNN, which needs there to be no mask; elsewhere through
+    our own scan, whose input projection and weight gradient are one matrix product each for the whole sequence.
+    """
+
+    def __init__(self, units: int, *, layer_norm: bool = False, **kwargs: Any):
+        super().__init__(autocast=False, **kwargs)  # Keras would round the cell state to the compute type
+        self.units = units
+        self.layer_norm = layer_norm
+        self.fused = keras.layers.LSTM(units, return_sequences=True, name="fused")
+        if layer_norm:
+            self.input_norm = keras.layers.LayerNormalization(center=False, name="input_norm")
+            self.hidden_norm = keras.layers.LayerNormalization(center=False, name="hidden_norm")
+
+    def build(self, input_shape: tuple) -> None:
+        self.fused.build((None, None, input_shape[-1]))
+        if self.layer_norm:
+            self.input_norm.build((None, 4 * self.units))
+            self.hidden_norm.build((None, 4 * self.units))
+        self.built = True
+
+    def initial_state(self, batch_shape: tuple) -> LSTMState:
+        """Returns the state of nothing read yet: zeros, [*batch_shape, U]."""
+        shape = (*batch_shape, self.units)
+        return LSTMState(ops.zeros(shape, self.compute_dtype), ops.zeros(shape, _cell_dtype(self)))
+
+    def call(self, inputs: Any, initial_state: LSTMState | None = None) -> Any:
+        """Reads whole sequences.
+
+        Args:
+            inputs: [B, T, I].
+            initial_state: each [B, U]; zeros where it is None.
+
+        Returns:
+            Hidden states [B, T, U].
+        """
+        state = initial_state or self.initial_state((ops.shape(inputs)[0],))
+        if gpu_visible() and not self.layer_norm:
+            return self.fused(inputs, initial_state=[state.hidden, ops.cast(state.cell, self.compute_dtype)])
+        if self.layer_norm:
+            return self._scan(inputs, state)
+        projected = self._project(ops.transpose(inputs, (1, 0, 2)))
+        hiddens = _recur(projected, self._weight("recurrent_kernel"), state.hidden, state.cell)
+        return ops.transpose(hiddens, (1, 0, 2))  # [T, B, U] -> [B, T, U]
+
+    def step(self, inputs: Any, state: LSTMState) -> LSTMState:
+        """Reads one position: inputs [..., I] and state [..., U] give the next state [..., U]."""
+        return self.observe(inputs, state)[0]
+
+    def observe(self, inputs: Any, state: LSTMState) -> tuple[LSTMState, Gates]:
+        """Reads one position and shows its gates."""
+        return self._advance(self._project(inputs), state)
+
+    def _advance(self, projected: Any, state: LSTMState) -> tuple[LSTMState, Gates]:
+        recurrent = ops.matmul(state.hidden, self._weight("recurrent_kernel"))
+        if self.layer_norm:
+            recurrent = self.hidden_norm(recurrent)
+        gates = _gates(projected + recurrent)
+        return _next_state(gates, state.cell, self.compute_dtype), gates
+
+    def _scan(self, inputs: Any, state: LSTMState) -> Any:
+        """Whole sequences by plain differentiation, for what has no gradient of its own here (layer normalisation)."""
+
+        def body(carry: Any, projected: Any) -> Any:
+            state, _ = self._advance(projected, LSTMState(*carry))
+            return tuple(state), tuple(state)
+
+        projected = self._project(ops.transpose(inputs, (1, 0, 2)))
+        _, (hiddens, _) = ops.scan(body, tuple(state), projected)
+        return ops.transpose(hiddens, (1, 0, 2))
+
+    def _project(self, inputs: Any) -> Any:
+        projected = ops.matmul(inputs, self._weight("kernel"))
+        if self.layer_norm:
+            projected = self.input_norm(projected)
+        return projected + self._weight("bias")
+
+    def _weight(self, name: str) -> Any:
+        return ops.cast(getattr(self.fused.cell, name), self.compute_dtype)
+
+
+def _cell_dtype(layer: keras.layers.Layer) -> str:
+    return "float64" if layer.compute_dtype == "float64" else "float32"
+
+
+def _gates(preactivations: Any) -> Gates:
+    if keras.backend.standardize_dtype(preactivations.dtype) != "float64":
+        preactivations = ops.cast(preactivations, "float32")
+    i, f, g, o = ops.split(preactivations, 4, axis=-1)
+    return Gates(ops.sigmoid(i), ops.sigmoid(f), ops.tanh(g), ops.sigmoid(o))
+
+
+def _next_state(gates: Gates, cell: Any, dtype: str) -> LSTMState:
+    cell = gates.forget * cell + gates.input * gates.candidate
+    return LSTMState(ops.cast(gates.output * ops.tanh(cell), dtype), cell)
+
+
+@ops.custom_gradient
+def _recur(projected: Any, kernel: Any, hidden: Any, cell: Any) -> Any:
+    """Runs the recurrence over projected inputs, time first.
+
+    Left to plain differentiation, a loop adds up the recurrent kernel's gradient [U, 4U] once a position, which costs as
+    much memory traffic as the arithmetic itself; here it is one matrix product after the loop, as in cuDNN.
+
+    Args:
+        projected: [T, B, 4U], inputs after their projection and bias.
+        kernel: [U, 4U], recurrent.
+        hidden: [B, U], before the first position.
+        cell: [B, U], before the first position, at least float32.
+
+    Returns:
+        Hidden states [T, B, U].
+    """
+    dtype = keras.backend.standardize_dtype(projected.dtype)
+    exact = keras.backend.standardize_dtype(cell.dtype)
+
+    def forward(carry: Any, projected_t: Any) -> Any:
+        hidden, cell, _ = carry
+        gates = _gates(projected_t + ops.matmul(hidden, kernel))
+        state = _next_state(gates, cell, dtype)
+        after = (state.hidden, state.cell, ops.concatenate(gates, axis=-1))
+        return after, after
+
+    # The gates ride in the carry because Keras' scan on TensorFlow wants outputs shaped like it.
+    no_gates = ops.zeros_like(ops.concatenate([cell] * 4, axis=-1))
+    _, (hiddens, cells, gates) = ops.scan(forward, (hidden, cell, no_gates), projected)
+
+    def gradient(*args: Any, upstream: Any = None) -> Any:
+        upstream = ops.cast(args[0] if upstream is None else upstream, exact)
+        cells_before = ops.concatenate([cell[None], cells[:-1]], axis=0)
+        hiddens_before = ops.concatenate([hidden[None], hiddens[:-1]], axis=0)
+        i, f, g, o = ops.split(gates, 4, axis=-1)
+        squashed = ops.tanh(cells)
+        # What does not depend on the recurrence is computed for all positions at once: [T, B, ...].
+        to_output = squashed * o * (1 - o)
+        to_cell = o * (1 - squashed * squashed)
+        from_cell = ops.concatenate([g * i * (1 - i), cells_before * f * (1 - f), i * (1 - g * g)], axis=-1)
+
+        def backward(carry: Any, at: Any) -> Any:
+            later, d_cell = carry
+            upstream_t, to_output_t, to_cell_t, from_cell_t, forget_t = at
+            d_hidden = upstream_t + ops.cast(ops.matmul(later, ops.transpose(kernel)), exact)
+            d_cell = d_cell + d_hidden * to_cell_t
+            d_gates = ops.concatenate([d_cell, d_cell, d_cell], axis=-1) * from_cell_t
+            d_projected = ops.cast(ops.concatenate([d_gates, d_hidden * to_output_t], axis=-1), dtype)
+            after = (d_projected, d_cell * forget_t)
+            return after, after
+
+        start = (ops.cast(no_gates, dtype), ops.zeros_like(cell))
+        (first, d_cell), (d_projected, _) = ops.scan(
+            backward, start, (upstream, to_output, to_cell, from_cell, f), reverse=True
+        )
+        d_kernel = ops.matmul(ops.transpose(_rows(hiddens_before)), _rows(d_projected))
+        return d_projected, d_kernel, ops.matmul(first, ops.transpose(kernel)), d_cell
+
+    return hiddens, gradient
+
+
+def _rows(sequences: Any) -> Any:
+    return ops.reshape(sequences, (-1, sequences.shape[-1]))  # [T, B, U] -> [T * B, U]

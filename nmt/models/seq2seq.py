@@ -1,0 +1,68 @@
+"""The whole model: embeddings, encoder, decoder and output projection, built from the configuration's model section."""
+
+from typing import Any
+
+import keras
+
+from nmt.config import ModelConfig
+from nmt.models.decoder import Decoded, Decoder
+from nmt.models.embedding import Embedding, OutputProjection
+from nmt.models.encoder import Encoder
+
+
+class Seq2Seq(keras.Model):
+    """A recurrent encoder-decoder with attention (Sutskever et al. 2014; Bahdanau et al. 2015)."""
+
+    def __init__(self, config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int, name: str = "seq2seq"):
+        super().__init__(name=name)
+        dropouts = {"dropout": config.embedding_dropout, "word_dropout": config.word_dropout}
+        self.source_embedding = Embedding(
+            source_vocabulary, config.embedding_units, name="source_embedding", **dropouts
+        )
+        self.target_embedding = self.source_embedding
+        if config.tied_embeddings != "all":
+            self.target_embedding = Embedding(
+                target_vocabulary, config.embedding_units, name="target_embedding", **dropouts
+            )
+        self.projection = OutputProjection(
+            target_vocabulary,
+            config.embedding_units,
+            tied=None if config.tied_embeddings == "none" else self.target_embedding,
+            name="projection",
+        )
+        self.encoder = Encoder(
+            self.source_embedding,
+            num_layers=config.encoder_layers,
+            units=config.encoder_units,
+            dropout=config.layer_dropout,
+            layer_norm=config.layer_norm,
+            name="encoder",
+        )
+        self.decoder = Decoder(
+            self.target_embedding,
+            self.projection,
+            num_layers=config.decoder_layers,
+            units=config.decoder_units,
+            memory_units=config.encoder_units,
+            attention=config.attention,
+            num_heads=config.attention_heads,
+            num_hops=config.attention_hops,
+            input_feeding=config.input_feeding,
+            dropout=config.layer_dropout,
+            output_dropout=config.output_dropout,
+            layer_norm=config.layer_norm,
+            name="decoder",
+        )
+        self.built = True
+
+    def call(self, source: Any, target: Any, training: bool = False) -> Decoded:
+        """Teacher forcing.
+
+        Args:
+            source: int [B, S], each row ended by EOS and padded with 0.
+            target: int [B, T], each row begun by BOS.
+
+        Returns:
+            For each target position, what predicts the word after it; `projection` turns it into logits.
+        """
+        return self.decoder(target, self.encoder(source, training=training), training=training)

@@ -1,0 +1,474 @@
+import errno
+import gzip
+import hashlib
+import io
+import lzma
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from nmt.data.catalog import Entry, download, download_entry, entries, hold_out
+from nmt.errors import UserError
+
+SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no corpora at {SHARED}")
+
+SIDES = {
+    "train.en-de.en.gz": ("train", 0),
+    "train.en-de.de.gz": ("train", 1),
+    "dev.en-de.en.gz": ("dev", 0),
+    "dev.en-de.de.gz": ("dev", 1),
+}
+
+
+class Server:
+    """A web server on loopback whose pages are `pages[path]`; it notes each Range asked for ("" for the whole)."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, bytes] = {}
+        self.ranges: list[str] = []
+        self.knows_ranges = True
+        self.tells_length = True
+        self.cut_after: int | None = None
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.address = f"http://127.0.0.1:{self.http.server_port}"
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.answer(self)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        return Handler
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        asked = request.headers.get("Range", "")
+        self.ranges.append(asked)
+        page = self.pages.get(request.path)
+        if page is None:
+            return request.send_error(404)
+        start = int(asked[len("bytes=") : -1]) if asked and self.knows_ranges else 0
+        if start >= len(page):
+            return request.send_error(416)
+        request.send_response(206 if start else 200)
+        if start:
+            request.send_header("Content-Range", f"bytes {start}-{len(page) - 1}/{len(page)}")
+        if self.tells_length:
+            request.send_header("Content-Length", str(len(page) - start))
+        request.end_headers()
+        request.wfile.write(page[start:][: self.cut_after])
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "*")
+    server = Server()
+    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.http.shutdown()
+    thread.join()
+    server.http.server_close()
+
+
+@pytest.fixture(autouse=True)
+def no_mirror_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NMT_MIRROR", raising=False)
+
+
+def entry(address: str, files: dict[str, dict[str, Any]], **more: Any) -> Entry:
+    source = {"address": address, "files": files} | more
+    terms = {"title": "A toy", "home": "http://toy.example", "licence": "CC0", "note": "Small."}
+    return Entry.model_validate({"name": "toy", "sources": [source]} | terms)
+
+
+def tabbed(address: str, held_out: int, **more: Any) -> Entry:
+    files = {
+        name: {"lines": [], "member": "deu.txt", "side": {"part": part, "column": column}}
+        for name, (part, column) in SIDES.items()
+    }
+    return entry(address, files, held_out=held_out, grows=True, **more)
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+def tarred(members: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, target in (links or {}).items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            archive.addfile(info)
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def lines(path: Path) -> list[str]:
+    return gzip.decompress(path.read_bytes()).decode().split("\n")[:-1]
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+# Half a megabyte that does not shrink, so that a transfer has many chunks and a middle.
+NOISE = b"".join(hashlib.sha256(str(i).encode()).digest() for i in range(16384))
+
+
+def test_a_file_is_fetched_as_published_and_a_right_one_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
+    content = gzip.compress(b"one\ntwo\n")
+    server.pages["/a/train.en.gz"] = content
+    toy = entry(f"{server.address}/a/train.en.gz", {"train.en.gz": {"lines": [2], "sha256": sha256(content)}})
+    into = tmp_path / "new" / "toy"
+    assert download_entry(toy, into=into, announce=quiet) == [into / "train.en.gz"]
+    assert (into / "train.en.gz").read_bytes() == content
+    assert names(into) == ["train.en.gz"]
+    assert download_entry(toy, into=into, announce=quiet) == [into / "train.en.gz"]
+    assert len(server.ranges) == 1
+    (into / "train.en.gz").write_bytes(content[:-1])
+    download_entry(toy, into=into, announce=quiet)
+    assert (into / "train.en.gz").read_bytes() == content
+
+
+def test_licence_and_source_are_announced_before_the_first_byte(server: Server, tmp_path: Path) -> None:
+    server.pages["/train.en"] = b"one\n"
+    told: list[tuple[int, str]] = []
+    toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [1]}})
+    download_entry(toy, into=tmp_path, announce=lambda text: told.append((len(server.ranges), text)))
+    assert [requests for requests, _ in told] == [0, 0]
+    assert "Licence: CC0" in told[0][1] and "http://toy.example" in told[0][1]
+    assert f"{server.address}/train.en" in told[1][1]
+
+
+@pytest.mark.parametrize("tells_length", [True, False])
+def test_progress_rises_to_the_whole(server: Server, tmp_path: Path, tells_length: bool) -> None:
+    server.pages["/train.en"] = NOISE
+    server.tells_length = tells_length
+    told: list[tuple[int, int | None]] = []
+    toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [], "sha256": sha256(NOISE)}})
+    download_entry(toy, into=tmp_path, announce=quiet, progress=lambda done, total: told.append((done, total)))
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert len(told) > 1 and told[-1] == (len(NOISE), len(NOISE) if tells_length else None)
+
+
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_a_cut_transfer_goes_on_from_where_it_stopped(server: Server, tmp_path: Path, knows_ranges: bool) -> None:
+    server.pages["/train.en"] = NOISE
+    server.cut_after = 200_000
+    server.knows_ranges = knows_ranges
+    toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [], "sha256": sha256(NOISE)}})
+    with pytest.raises(UserError, match=r"cut off after 200000 of 524288 bytes.*train\.en\.part.*same command goes on"):
+        download_entry(toy, into=tmp_path, announce=quiet)
+    assert names(tmp_path) == ["train.en.part"]
+    assert (tmp_path / "train.en.part").read_bytes() == NOISE[:200_000]
+    server.cut_after = None
+    download_entry(toy, into=tmp_path, announce=quiet)
+    assert server.ranges == ["", "bytes=199999-"]
+    assert names(tmp_path) == ["train.en"]
+    assert (tmp_path / "train.en").read_bytes() == NOISE
+
+
+def test_an_interrupt_leaves_the_part_and_nothing_else(server: Server, tmp_path: Path) -> None:
+    server.pages["/train.en"] = NOISE
+    toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [], "sha256": sha256(NOISE)}})
+
+    def interrupt(done: int, total: int | None) -> None:
+        if done > 100_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        download_entry(toy, into=tmp_path, announce=quiet, progress=interrupt)
+    assert names(tmp_path) == ["train.en.part"]
+    kept = (tmp_path / "train.en.part").read_bytes()
+    assert 0 < len(kept) < len(NOISE) and NOISE.startswith(kept)
+
+
+def test_a_part_that_is_already_whole_is_taken(server: Server, tmp_path: Path) -> None:
+    server.pages["/train.en"] = NOISE
+    (tmp_path / "train.en.part").write_bytes(NOISE)
+    toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [], "sha256": sha256(NOISE)}})
+    download_entry(toy, into=tmp_path, announce=quiet)
+    assert server.ranges == [f"bytes={len(NOISE) - 1}-"]
+    assert (tmp_path / "train.en").read_bytes() == NOISE
+
+
+def test_a_part_longer_than_what_is_published_is_begun_anew(server: Server, tmp_path: Path) -> None:
+    server.pages["/train.en"] = b"one\n"
+    (tmp_path / "train.en.part").write_bytes(NOISE)
+    toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [1]}})
+    download_entry(toy, into=tmp_path, announce=quiet)
+    assert (tmp_path / "train.en").read_bytes() == b"one\n"
+    assert names(tmp_path) == ["train.en"]
+
+
+def test_a_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    server.pages["/train.en"] = b"one\n"
+    toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [1], "sha256": sha256(b"two\n")}})
+    found, expected = sha256(b"one\n"), sha256(b"two\n")
+    with pytest.raises(UserError, match=rf"train\.en from http.* has SHA-256 {found}, expected SHA-256 {expected}"):
+        download_entry(toy, into=tmp_path, announce=quiet)
+    assert names(tmp_path) == []
+
+
+def test_a_wrong_line_count_leaves_nothing_of_the_whole_archive(server: Server, tmp_path: Path) -> None:
+    server.pages["/toy.zip"] = zipped({"dev.en": b"one\ntwo\n", "dev.de": b"eins\nzwei\ndrei"})
+    files = {"dev.en": {"lines": [2, 5], "member": "dev.en"}, "dev.de": {"lines": [2, 5], "member": "dev.de"}}
+    with pytest.raises(UserError, match=r"dev\.de from http.*toy\.zip has 3 lines, expected 2 lines or 5 lines"):
+        download_entry(entry(f"{server.address}/toy.zip", files), into=tmp_path, announce=quiet)
+    assert names(tmp_path) == []
+
+
+def test_a_failed_download_leaves_an_older_file_alone(server: Server, tmp_path: Path) -> None:
+    server.pages["/dev.en"] = b"one\n"
+    (tmp_path / "dev.en").write_bytes(b"my\nown\n")
+    with pytest.raises(UserError, match="has 1 lines, expected 3 lines"):
+        download_entry(entry(f"{server.address}/dev.en", {"dev.en": {"lines": [3]}}), into=tmp_path, announce=quiet)
+    assert (tmp_path / "dev.en").read_bytes() == b"my\nown\n"
+
+
+def test_a_damaged_packed_file_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    server.pages["/dev.en.gz"] = gzip.compress(b"one\n")[:-4]
+    with pytest.raises(UserError, match=r"dev\.en\.gz is damaged.*not kept"):
+        download_entry(
+            entry(f"{server.address}/dev.en.gz", {"dev.en.gz": {"lines": [1]}}), into=tmp_path, announce=quiet
+        )
+    assert names(tmp_path) == []
+
+
+def test_a_missing_page_is_told_with_the_mirror_as_a_way_out(server: Server, tmp_path: Path) -> None:
+    toy = entry(f"{server.address}/gone.en", {"gone.en": {"lines": [1]}})
+    message = r"gone\.en answers 404 Not Found\. .*--mirror DIR \(or NMT_MIRROR\), holding toy/FILE"
+    with pytest.raises(UserError, match=message):
+        download_entry(toy, into=tmp_path, announce=quiet)
+    assert names(tmp_path) == []
+
+
+def test_no_network_is_told_with_the_mirror_as_a_way_out(server: Server, tmp_path: Path) -> None:
+    server.http.shutdown()
+    server.http.server_close()
+    toy = entry(f"{server.address}/dev.en", {"dev.en": {"lines": [1]}})
+    with pytest.raises(UserError, match=r"Cannot reach http://127.*/dev\.en: .*refused.*--mirror DIR"):
+        download_entry(toy, into=tmp_path, announce=quiet)
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    toy = entry("http://127.0.0.1/dev.en", {"dev.en": {"lines": [1]}})
+    with pytest.raises(UserError, match=rf"Cannot lay toy out in .*file: .*{errno.EEXIST}"):
+        download_entry(toy, into=tmp_path / "file", announce=quiet)
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_members_are_packed_under_the_names_of_the_catalog(
+    server: Server, tmp_path: Path, pack: Callable[[dict[str, bytes]], bytes]
+) -> None:
+    suffix = "zip" if pack is zipped else "tar.gz"
+    server.pages[f"/toy.{suffix}"] = pack(
+        {"d/readme": b"no", "d/a.ja": "京都\n寺\n".encode(), "d/a.en": b"Kyoto\nTemple"}
+    )
+    files = {"dev.ja.xz": {"lines": [2], "member": "d/a.ja"}, "dev.en.gz": {"lines": [2], "member": "d/a.en"}}
+    laid = download_entry(entry(f"{server.address}/toy.{suffix}", files), into=tmp_path, announce=quiet)
+    assert [path.name for path in laid] == ["dev.ja.xz", "dev.en.gz"]
+    assert names(tmp_path) == ["dev.en.gz", "dev.ja.xz"]
+    assert lzma.decompress(laid[0].read_bytes()).decode() == "京都\n寺\n"
+    assert gzip.decompress(laid[1].read_bytes()) == b"Kyoto\nTemple"
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_paths_in_an_archive_lead_nowhere(
+    server: Server, tmp_path: Path, pack: Callable[[dict[str, bytes]], bytes]
+) -> None:
+    suffix = "zip" if pack is zipped else "tar.gz"
+    evil = tmp_path / "evil"
+    server.pages[f"/toy.{suffix}"] = pack({str(evil): b"x", "../../evil": b"x", "../a.en": b"one\n", "a.en": b"bad"})
+    toy = entry(f"{server.address}/toy.{suffix}", {"dev.en": {"lines": [1], "member": "../a.en"}})
+    into = tmp_path / "deep" / "toy"
+    download_entry(toy, into=into, announce=quiet)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {"deep", "deep/toy", "deep/toy/dev.en"}
+    assert (into / "dev.en").read_bytes() == b"one\n"
+
+
+def test_a_link_in_an_archive_is_not_followed(server: Server, tmp_path: Path) -> None:
+    server.pages["/toy.tar.gz"] = tarred({"other": b"one\n"}, links={"a.en": "/etc/hostname", "b.en": "other"})
+    toy = entry(f"{server.address}/toy.tar.gz", {"dev.en": {"lines": [1], "member": "b.en"}})
+    with pytest.raises(UserError, match=r"archive http.*toy\.tar\.gz has no file 'b\.en'"):
+        download_entry(toy, into=tmp_path, announce=quiet)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("suffix", ["zip", "tar.gz"])
+def test_what_is_no_archive_is_told_and_leaves_nothing(server: Server, tmp_path: Path, suffix: str) -> None:
+    server.pages[f"/toy.{suffix}"] = b"<html>Sorry</html>"
+    toy = entry(f"{server.address}/toy.{suffix}", {"dev.en": {"lines": [1], "member": "a.en"}})
+    with pytest.raises(UserError, match=rf"archive http.*toy\.{suffix} is damaged"):
+        download_entry(toy, into=tmp_path, announce=quiet)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["../dev.en", "/dev.en", ".dev", "a/b", ""])
+def test_the_catalog_itself_cannot_name_a_file_outside_its_folder(name: str) -> None:
+    with pytest.raises(ValidationError, match="String should match pattern"):
+        entry("http://127.0.0.1/dev.en", {name: {"lines": [1]}})
+
+
+def test_tabbed_pairs_become_four_files_in_the_order_of_the_archive(server: Server, tmp_path: Path) -> None:
+    rows = [(f"Sentence {i}.", f"Satz {i}.") for i in range(20)]
+    text = "".join(f"{english}\t{german}\tCC-BY 2.0 (France)\r\n" for english, german in rows)
+    server.pages["/deu-eng.zip"] = zipped({"_about.txt": b"about", "deu.txt": text.encode()})
+    toy = tabbed(f"{server.address}/deu-eng.zip", held_out=7)
+    for folder in ("one", "two"):
+        download_entry(toy, into=tmp_path / folder, announce=quiet)
+    assert names(tmp_path / "one") == sorted(SIDES)
+    train = list(zip(*(lines(tmp_path / "one" / f"train.en-de.{side}.gz") for side in ("en", "de")), strict=True))
+    dev = list(zip(*(lines(tmp_path / "one" / f"dev.en-de.{side}.gz") for side in ("en", "de")), strict=True))
+    assert len(dev) == 7
+    assert [row for row in rows if row in train] == train and [row for row in rows if row in dev] == dev
+    assert set(train) | set(dev) == set(rows) and not set(train) & set(dev)
+    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in SIDES)
+    no_time = bytes(4)  # RFC 1952, MTIME
+    assert all((tmp_path / "one" / name).read_bytes()[4:8] == no_time for name in SIDES)
+
+
+def test_files_of_one_edition_are_made_anew_together(server: Server, tmp_path: Path) -> None:
+    toy = tabbed(f"{server.address}/deu-eng.zip", held_out=1)
+    server.pages["/deu-eng.zip"] = zipped({"deu.txt": b"a\tA\nb\tB\n"})
+    download_entry(toy, into=tmp_path, announce=quiet)
+    server.pages["/deu-eng.zip"] = zipped({"deu.txt": b"c\tC\nd\tD\n"})
+    (tmp_path / "dev.en-de.de.gz").unlink()
+    download_entry(toy, into=tmp_path, announce=quiet)
+    assert sorted(line for name in SIDES for line in lines(tmp_path / name)) == ["C", "D", "c", "d"]
+
+
+@pytest.mark.parametrize("line", [b"no tab here", b"caf\xe9\tCaf\xe9"])
+def test_a_row_that_is_no_pair_is_told_with_its_line(server: Server, tmp_path: Path, line: bytes) -> None:
+    server.pages["/deu-eng.zip"] = zipped({"deu.txt": b"a\tA\n" + line + b"\n"})
+    with pytest.raises(UserError, match=r"deu\.txt, line 2: expected UTF-8 text in two columns or more.*found b'"):
+        download_entry(tabbed(f"{server.address}/deu-eng.zip", held_out=1), into=tmp_path, announce=quiet)
+    assert names(tmp_path) == []
+
+
+WORDS = st.sampled_from(["a", "A", "b", "c\u00a0d", "c\u202fd", "c d", "e", "f", "g"])
+
+
+@given(st.lists(st.tuples(WORDS, WORDS), max_size=30), st.integers(0, 5), st.randoms(use_true_random=False))
+def test_no_sentence_of_dev_stands_in_train_and_the_choice_ignores_order(pairs: Any, count: int, random: Any) -> None:
+    def same(sentence: str) -> str:
+        return sentence.lower().replace("\u00a0", " ").replace("\u202f", " ")
+
+    try:
+        train, dev = hold_out(pairs, count)
+    except UserError:
+        return
+    assert len(dev) == count and set(train) | set(dev) <= set(pairs)
+    held = [{same(pair[column]) for pair in dev} for column in (0, 1)]
+    assert [len(side) for side in held] == [count, count]
+    for english, other in set(pairs) - set(dev):
+        assert ((english, other) in train) == (same(english) not in held[0] and same(other) not in held[1])
+    shuffled = random.sample(pairs, len(pairs))
+    assert [set(part) for part in hold_out(shuffled, count)] == [set(train), set(dev)]
+
+
+def test_too_few_pairs_to_hold_out_are_told() -> None:
+    with pytest.raises(UserError, match="Cannot hold 3 pairs out: only 2 of 3 share no sentence"):
+        hold_out([("a", "A"), ("a", "AA"), ("b", "B")], 3)
+
+
+def mirrored(tmp_path: Path, files: dict[str, bytes]) -> Path:
+    (tmp_path / "mirror" / "toy").mkdir(parents=True)
+    for name, content in files.items():
+        (tmp_path / "mirror" / "toy" / name).write_bytes(content)
+    return tmp_path / "mirror"
+
+
+TOY = entry("http://127.0.0.1:9/dev.en", {"dev.en": {"lines": [2]}, "dev.cs": {"lines": [2], "optional": True}})
+
+
+def test_a_mirror_is_copied_and_may_lack_what_is_optional(tmp_path: Path) -> None:
+    mirror = mirrored(tmp_path, {"dev.en": b"one\ntwo\n"})
+    into = tmp_path / "toy"
+    assert download_entry(TOY, into=into, mirror=mirror, announce=quiet) == [into / "dev.en"]
+    assert names(into) == ["dev.en"] and (into / "dev.en").read_bytes() == b"one\ntwo\n"
+
+
+def test_a_mirror_must_hold_the_rest(tmp_path: Path) -> None:
+    mirror = mirrored(tmp_path, {"dev.cs": b"jedna\ndva\n"})
+    message = r"mirror has no file .*mirror/toy/dev\.en\. Expected .*mirror to hold toy/FILE.*fetched from http://127"
+    with pytest.raises(UserError, match=message):
+        download_entry(TOY, into=tmp_path / "toy", mirror=mirror, announce=quiet)
+    assert not (tmp_path / "toy").exists()
+
+
+def test_a_mirror_is_checked_even_where_the_public_archive_grows(tmp_path: Path) -> None:
+    mirror = mirrored(tmp_path, {"dev.en": b"one\n"})
+    toy = entry("http://127.0.0.1:9/dev.en", {"dev.en": {"lines": [2]}}, grows=True)
+    with pytest.raises(UserError, match=r"dev\.en from .*mirror/toy has 1 lines, expected 2 lines"):
+        download_entry(toy, into=tmp_path / "toy", mirror=mirror, announce=quiet)
+    assert names(tmp_path / "toy") == []
+
+
+def test_the_corpora_have_these_names_and_a_wrong_one_gets_the_nearest(tmp_path: Path) -> None:
+    assert sorted(entries()) == ["kftt", "multi30k", "tatoeba"]
+    with pytest.raises(
+        UserError, match=r"no corpus 'multi30'\. Did you mean 'multi30k'\? Known are kftt, multi30k, ta"
+    ):
+        download("multi30", into=tmp_path)
+
+
+def test_every_file_of_the_table_is_named_once_and_has_its_other_side() -> None:
+    for corpus in entries().values():
+        listed = [name for source in corpus.sources for name in source.files]
+        assert len(set(listed)) == len(listed)
+        parts = {name.removesuffix(".gz").removesuffix(".xz").rpartition(".")[0] for name in listed}
+        counts = {name: file.lines for source in corpus.sources for name, file in source.files.items()}
+        for part in parts:
+            sides = [counts[name] for name in listed if name.startswith(f"{part}.")]
+            assert len(sides) >= 2 and len(set(sides)) == 1, part
+
+
+def test_the_mirror_of_the_environment_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NMT_MIRROR", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"mirror has no file .*nowhere/multi30k/train\.en\.gz"):
+        download("multi30k", into=tmp_path / "into", announce=quiet)
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["multi30k", "tatoeba", "kftt"])
+def test_the_shared_corpora_are_what_the_table_says(name: str, tmp_path: Path) -> None:
+    told: list[str] = []
+    laid = download(name, into=tmp_path, mirror=SHARED, announce=told.append)
+    assert names(tmp_path) == names(SHARED / name) == sorted(path.name for path in laid)
+    assert all(path.read_bytes() == (SHARED / name / path.name).read_bytes() for path in laid)
+    before = {path: path.stat().st_ino for path in laid}
+    download(name, into=tmp_path, mirror=SHARED, announce=told.append)
+    assert {path: path.stat().st_ino for path in laid} == before

@@ -1,0 +1,287 @@
+import gzip
+import io
+import lzma
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nmt.data import corpus as corpus_module
+from nmt.data.corpus import ParallelCorpus, TextFile, read_lines, read_stream
+from nmt.errors import UserError
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+BOM = "\ufeff"
+LINE_ENDS = ["\n", "\r\n", "\n\n"]
+NO_LINE_ENDS = ["\r", "\u2028", "\u2029", "\x85", "\f", "\v", "\x1c", "\0", BOM, " ", "a", "é", "日本", "😀"]
+ODD_TEXT = st.lists(st.sampled_from([*LINE_ENDS, *NO_LINE_ENDS])).map("".join)
+
+
+# The examples write files, and a busy disk may take its time.
+UNHURRIED = settings(deadline=None, max_examples=40)
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Chunks so small that characters and lines lie across their edges."""
+    monkeypatch.setattr(corpus_module, "CHUNK_BYTES", 5)
+    monkeypatch.setattr(corpus_module, "CHUNK_PAIRS", 3)
+
+
+def naive_lines(text):
+    *ended, rest = text.removeprefix(BOM).split("\n")
+    return [line.removesuffix("\r") for line in ended] + ([rest] if rest else [])
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def lines_of(path, cache):
+    return list(TextFile.open(path, cache))
+
+
+def open_corpus(folder, *texts):
+    """Opens a corpus of files named 0.src, 0.tgt, 1.src, … with these (source, target) texts."""
+    pairs = [
+        (write(folder / f"{number}.src", source), write(folder / f"{number}.tgt", target))
+        for number, (source, target) in enumerate(texts)
+    ]
+    return ParallelCorpus.open(pairs, folder / "cache")
+
+
+def everything(corpus):
+    indices = np.arange(len(corpus))
+    return list(zip(corpus.sources(indices), corpus.targets(indices), strict=True))
+
+
+@UNHURRIED
+@given(text=ODD_TEXT)
+def test_all_readers_split_at_newlines_only(text):
+    assert list(read_stream(io.BytesIO(text.encode()), "-")) == naive_lines(text)
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder) / "text", text)
+        assert read_lines(path) == naive_lines(text)
+        if naive_lines(text):
+            assert lines_of(path, Path(folder) / "cache") == naive_lines(text)
+
+
+@UNHURRIED
+@given(content=st.lists(st.sampled_from([b"\n", b"\r\n", b"a", "é".encode(), b"\xe9", b"\xc3", b"\xed\xa0\x80"])))
+def test_all_readers_find_the_same_first_bad_byte(content):
+    content = b"".join(content)
+    found = [error_of(lambda: list(read_stream(io.BytesIO(content), "text")))]
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder) / "text", content or b"\n")
+        found.append(error_of(lambda: TextFile.open(path, Path(folder) / "cache")).replace(str(path), "text"))
+    try:
+        content.decode()
+        expected = ""
+    except UnicodeDecodeError as error:
+        before = content[: error.start].split(b"\n")
+        expected = (
+            f"text:{len(before)}: Expected UTF-8 text, found 0x{content[error.start]:02x} "
+            f"at byte {len(before[-1]) + 1} of the line. Convert the text to UTF-8, for example with iconv."
+        )
+    assert found == [expected, expected]
+
+
+def error_of(call):
+    try:
+        call()
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def test_a_stream_is_read_as_it_comes():
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as sender:
+        lines = read_stream(stream, "standard input")
+        for text in ("eins", "zwei"):
+            sender.write(f"{text}\n".encode())
+            assert next(lines) == text
+
+
+def test_a_text_file_is_a_sequence(tmp_path):
+    text = TextFile.open(write(tmp_path / "text", "a\nb\nc\n"), tmp_path / "cache")
+    assert (len(text), text[0], text[-1]) == (3, "a", "c")
+    assert text.lines([2, 0, 2]) == ["c", "a", "c"]
+    assert text.lines(np.array([], dtype=np.int64)) == []
+    with pytest.raises(IndexError):
+        text[3]
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".xz", lzma.compress)])
+def test_a_compressed_file_reads_like_its_text_and_is_unpacked_once(tmp_path, monkeypatch, suffix, pack):
+    content = "Ein Satz.\r\nNoch ein längerer Satz.".encode()
+    plain = TextFile.open(write(tmp_path / "plain", content), tmp_path / "cache")
+    path = write(tmp_path / f"text{suffix}", pack(content))
+    packed = TextFile.open(path, tmp_path / "cache")
+    assert list(packed) == list(plain) == read_lines(path) == ["Ein Satz.", "Noch ein längerer Satz."]
+    assert packed.fingerprint == plain.fingerprint
+    monkeypatch.delattr(corpus_module.shutil, "copyfileobj")
+    assert lines_of(path, tmp_path / "cache") == list(plain)
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".xz", lzma.compress)])
+@pytest.mark.parametrize("read", [read_lines, lambda path: TextFile.open(path, path.parent / "cache")])
+def test_a_damaged_archive_is_named(tmp_path, suffix, pack, read):
+    whole = pack(os.urandom(1000).hex().encode())
+    with pytest.raises(UserError, match=rf"Cannot unpack .*short{suffix}: it is damaged or cut short \("):
+        read(write(tmp_path / f"short{suffix}", whole[: len(whole) // 2]))
+    with pytest.raises(UserError, match=rf"Cannot unpack .*plain{suffix}: it is damaged or cut short \("):
+        read(write(tmp_path / f"plain{suffix}", "no archive at all"))
+
+
+def test_bad_bytes_in_an_archive_are_named_by_the_archive(tmp_path):
+    path = write(tmp_path / "text.gz", gzip.compress(b"a\ncaf\xe9\n"))
+    with pytest.raises(UserError, match=r"text\.gz:2: Expected UTF-8 text, found 0xe9 at byte 4 of the line"):
+        TextFile.open(path, tmp_path / "cache")
+
+
+def test_an_index_is_made_once_and_anew_when_the_file_changes(tmp_path, monkeypatch):
+    path = write(tmp_path / "text", "a\nb\n")
+    first = TextFile.open(path, tmp_path / "cache")
+    mtime = path.stat().st_mtime_ns
+    os.utime(write(path, "a\n\nb"), ns=(0, mtime + 1))  # as many bytes as before
+    touched = TextFile.open(path, tmp_path / "cache")
+    assert list(touched) == ["a", "", "b"]
+    assert touched.fingerprint != first.fingerprint
+    monkeypatch.delattr(corpus_module, "_scan")
+    again = TextFile.open(path, tmp_path / "cache")
+    assert (list(again), again.fingerprint) == (["a", "", "b"], touched.fingerprint)
+
+
+def test_a_torn_index_is_not_taken_for_a_whole_one(tmp_path, monkeypatch):
+    path = write(tmp_path / "text", "a\nb\n")
+
+    def scan(text, append):
+        append(np.array([0]))
+        raise InterruptedError
+
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(corpus_module, "_scan", scan)
+        TextFile.open(path, tmp_path / "cache")
+    assert lines_of(path, tmp_path / "cache") == ["a", "b"]
+
+
+def test_equal_names_in_two_folders_do_not_meet_in_the_cache(tmp_path):
+    for folder, lines in (("one", ["a", "bc"]), ("two", ["ab", "c"])):
+        (tmp_path / folder).mkdir()
+        path = write(tmp_path / folder / "text", "\n".join(lines))
+        os.utime(path, ns=(0, 0))
+        assert lines_of(path, tmp_path / "cache") == lines
+
+
+@pytest.mark.parametrize("content", ["", BOM])
+def test_an_empty_file_is_an_error_every_time(tmp_path, content):
+    path = write(tmp_path / "empty", content)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"Expected lines of text in .*empty, found an empty file"):
+            TextFile.open(path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("read", [read_lines, lambda path: TextFile.open(path, path.parent / "cache")])
+def test_a_missing_file_is_named_with_its_neighbour(tmp_path, read):
+    write(tmp_path / "train.de", "a\n")
+    with pytest.raises(UserError, match=r"There is no file .*train\.ed\. Did you mean 'train\.de'\?"):
+        read(tmp_path / "train.ed")
+
+
+@UNHURRIED
+@given(
+    pairs=st.lists(st.lists(st.tuples(*[st.sampled_from(["", " ", "\u2028\u3000", "\0", "a", "日本", "\x85b"])] * 2)))
+)
+def test_a_corpus_is_its_files_without_blank_pairs(pairs):
+    files = [[("Hallo", "hello"), *file] for file in pairs] or [[("Hallo", "hello")]]
+    expected = [pair for file in files for pair in file if all(side.strip() for side in pair)]
+    where = [
+        f"{number}.src:{line}"
+        for number, file in enumerate(files)
+        for line, pair in enumerate(file, start=1)
+        if all(side.strip() for side in pair)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        texts = [["".join(f"{side}\n" for side in sides) for sides in zip(*file, strict=True)] for file in files]
+        corpus = open_corpus(Path(folder), *texts)
+        assert everything(corpus) == expected
+        assert len(corpus) == len(expected)
+        assert corpus.num_blank == sum(map(len, files)) - len(expected)
+        assert [Path(corpus.location(index)).name for index in range(len(corpus))] == where
+
+
+def test_pairs_come_in_the_order_asked_for_across_files(tmp_path):
+    corpus = open_corpus(tmp_path, ("a\nb\n", "A\nB\n"), ("c\n\nd\n", "C\n-\nD\n"))
+    indices = np.array([3, 0, 2, 3, 1])
+    assert corpus.sources(indices) == ["d", "a", "c", "d", "b"]
+    assert corpus.targets(indices) == ["D", "A", "C", "D", "B"]
+    assert corpus.sources(indices[:0]) == []
+
+
+def test_threads_read_what_one_reads(tmp_path):
+    corpus = open_corpus(tmp_path, *[("".join(f"{i}.{j}\n" for j in range(i, 200)),) * 2 for i in range(5)])
+    batches = np.random.default_rng(0).integers(len(corpus), size=(200, 17))
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(corpus.sources, batches)) == [corpus.targets(batch) for batch in batches]
+
+
+def test_the_pair_index_is_made_once(tmp_path, monkeypatch):
+    texts = [("a\n\nb\n", "A\nB\nC\n")]
+    first = open_corpus(tmp_path, *texts)
+    monkeypatch.delattr(corpus_module, "_index_pairs")
+    again = open_corpus(tmp_path, *texts)
+    assert everything(again) == everything(first) == [("a", "A"), ("b", "C")]
+    assert again.num_blank == 1
+
+
+def test_a_fingerprint_tells_text_sides_and_order_apart(tmp_path):
+    one, two = ("a\nb\n", "A\nB\n"), ("c\n", "C\n")
+    variants = [[one], [two], [one, two], [two, one], [one[::-1]], [("a\nb ", one[1])]]
+    fingerprints = []
+    for number, texts in enumerate(variants):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        fingerprints.append(open_corpus(folder, *texts).fingerprint)
+    assert len(set(fingerprints)) == len(variants)
+    (tmp_path / "elsewhere").mkdir()
+    assert open_corpus(tmp_path / "elsewhere", one).fingerprint == fingerprints[0]
+
+
+def test_unequal_files_are_an_error_that_shows_the_gap(tmp_path):
+    with pytest.raises(
+        UserError,
+        match=r"got 3 in .*0\.src and 2 in .*0\.tgt\. Line 3 is the first without a partner\.",
+    ):
+        open_corpus(tmp_path, ("a\nb\nc\n", "A\nB\n"))
+
+
+def test_two_blank_files_are_an_error_although_others_have_text(tmp_path):
+    for _ in range(2):
+        with pytest.raises(
+            UserError, match=r"in .*1\.src and .*1\.tgt, found that all 2 of their lines are blank on one"
+        ):
+            open_corpus(tmp_path, ("a\n", "A\n"), ("\nb\n", "A\n \n"))
+
+
+def test_no_files_are_an_error(tmp_path):
+    with pytest.raises(UserError, match="Expected at least one source file and its target file, found none"):
+        ParallelCorpus.open([], tmp_path)
+
+
+def test_real_archives_hold_the_promised_numbers_of_pairs(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    if not DATA.is_dir():
+        pytest.skip(f"There is no real text at {DATA}.")
+    names = [DATA / "tatoeba" / f"train.en-es.{language}.gz" for language in ("en", "es")]
+    corpus = ParallelCorpus.open([(names[0], names[1])], tmp_path)
+    assert len(corpus) + corpus.num_blank == 108_411
+    with gzip.open(names[1], "rt", encoding="utf-8", newline="\n") as text:
+        expected = text.read().split("\n")[:-1]
+    assert corpus.targets(np.arange(len(corpus))) == [line for line in expected if line.strip()]

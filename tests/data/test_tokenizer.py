@@ -1,0 +1,401 @@
+import io
+import lzma
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import sentencepiece
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nmt.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer, adopt, even_sample, train_tokenizer
+from nmt.errors import UserError
+
+KFTT = Path(__file__).parents[2] / "../shared/data/kftt/dev.ja.xz"
+Kind = Literal["unigram", "bpe"]
+SPECIAL = ["<pad>", "<unk>", "<s>", "</s>"]
+
+
+def sentences(count: int, seed: int = 1) -> list[str]:
+    """Lines of made-up words, in which a word is the more frequent the shorter it is."""
+    random = Random(seed)
+    syllables = [consonant + vowel for consonant in "bdfklmnrst" for vowel in "aeiou"]
+    words = ["".join(random.choices(syllables, k=1 + place // 40)) for place in range(160)]
+    return [" ".join(random.choices(words, k=random.randint(3, 12))) + "." for _ in range(count)]
+
+
+TEXT = sentences(500)
+
+
+@pytest.fixture(scope="module", params=["unigram", "bpe"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def tokenizer(kind: Kind) -> Tokenizer:
+    return train_tokenizer(TEXT, kind=kind, vocabulary_size=400)
+
+
+@pytest.fixture(scope="module")
+def without_bytes() -> Tokenizer:
+    return train_tokenizer(TEXT, kind="unigram", vocabulary_size=150, byte_fallback=False)
+
+
+def native(tokenizer: Tokenizer) -> sentencepiece.SentencePieceProcessor:
+    return sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
+
+
+def foreign(**settings: Any) -> bytes:
+    """A model as SentencePiece writes it for others, by default unk 0, bos 1, eos 2 and no pad."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT), model_writer=model, minloglevel=3, **{"vocab_size": 150, **settings}
+    )
+    return model.getvalue()
+
+
+def test_the_special_ids_are_the_same_in_every_model(tokenizer: Tokenizer, without_bytes: Tokenizer) -> None:
+    assert (PAD_ID, UNK_ID, BOS_ID, EOS_ID) == (0, 1, 2, 3)
+    for one in (tokenizer, without_bytes):
+        assert [one.piece(piece_id) for piece_id in range(4)] == SPECIAL
+        assert (native(one).pad_id(), native(one).unk_id(), native(one).bos_id(), native(one).eos_id()) == (0, 1, 2, 3)
+
+
+def test_the_vocabulary_is_as_large_as_asked_for(tokenizer: Tokenizer, without_bytes: Tokenizer) -> None:
+    assert tokenizer.vocabulary_size == 400
+    assert without_bytes.vocabulary_size == 150
+
+
+def test_ids_are_those_of_sentencepiece_alone_without_bos_and_eos(tokenizer: Tokenizer) -> None:
+    texts = [*TEXT[:50], "", " two  blanks ", "Ünseen ½ 日本", "a\tb\u3000c"]
+    assert tokenizer.encode(texts) == native(tokenizer).encode(texts)
+    assert not {PAD_ID, UNK_ID, BOS_ID, EOS_ID} & {one for row in tokenizer.encode(texts) for one in row}
+
+
+def test_pieces_join_to_the_text_and_have_the_ids_of_encode(tokenizer: Tokenizer) -> None:
+    for text in TEXT[:50]:
+        pieces = tokenizer.pieces(text)
+        assert "".join(pieces) == "▁" + text.replace(" ", "▁")
+        assert [tokenizer.piece(one) for one in tokenizer.encode([text])[0]] == pieces
+
+
+def test_empty_batches_and_empty_lines(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode([]) == []
+    assert tokenizer.encode(["", "ba"])[0] == []
+    assert tokenizer.decode([]) == []
+    assert tokenizer.decode([[], [EOS_ID]]) == ["", ""]
+    assert tokenizer.count_pieces([]).shape == (0,)
+
+
+@given(text=st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0")))
+def test_any_text_but_nul_comes_back_as_its_normalisation(tokenizer: Tokenizer, text: str) -> None:
+    normalised = native(tokenizer).normalize(text).replace("▁", " ").strip(" ")
+    ids = tokenizer.encode([text])
+    assert tokenizer.decode(ids) == [normalised]
+    assert not set(ids[0]) & set(tokenizer.never_produced)
+
+
+@pytest.fixture(scope="module")
+def identity() -> Tokenizer:
+    return train_tokenizer(TEXT, kind="bpe", vocabulary_size=400, normalization="identity")
+
+
+@given(text=st.text(alphabet=st.characters(codec="utf-8", exclude_characters="▁\0\n\r")))
+def test_without_a_normalisation_rule_only_blanks_are_trimmed(identity: Tokenizer, text: str) -> None:
+    assert identity.decode(identity.encode([text])) == [re.sub(" +", " ", text).strip(" ")]
+
+
+def test_the_normalisation_rule_is_part_of_the_model() -> None:
+    folded = train_tokenizer(TEXT, kind="unigram", vocabulary_size=400, normalization="nmt_nfkc_cf")
+    assert folded.decode(folded.encode(["BaBe Ⅻ ﬁ"])) == ["babe xii fi"]
+
+
+def test_japanese_comes_back() -> None:
+    text = ["京都は日本の都市である。", "清水寺は京都にある寺院。", "日本の都市の寺院である。"] * 5
+    tokenizer = train_tokenizer(text, kind="unigram", vocabulary_size=278)
+    assert tokenizer.decode(tokenizer.encode([*text, "雪舟の水墨画"])) == [*text, "雪舟の水墨画"]
+
+
+def test_japanese_of_a_real_corpus_comes_back() -> None:
+    if not KFTT.exists():
+        pytest.skip(f"There is no {KFTT}.")
+    text = lzma.decompress(KFTT.read_bytes()).decode().splitlines()
+    tokenizer = train_tokenizer(text, kind="bpe", vocabulary_size=2500, normalization="identity")
+    assert tokenizer.decode(tokenizer.encode(text)) == [re.sub(" +", " ", line).strip(" ") for line in text]
+
+
+def test_without_bytes_an_unseen_character_is_unknown(without_bytes: Tokenizer) -> None:
+    assert UNK_ID in without_bytes.encode(["ba 雪"])[0]
+    assert without_bytes.never_produced == [PAD_ID, BOS_ID]
+
+
+def test_never_produced_are_pad_bos_unk_and_the_bytes_that_break_lines(tokenizer: Tokenizer) -> None:
+    pieces = [tokenizer.piece(piece_id) for piece_id in tokenizer.never_produced]
+    assert pieces == ["<pad>", "<unk>", "<s>", "<0x00>", "<0x0A>", "<0x0D>"]
+
+
+def test_pieces_of_another_model_that_hold_a_newline_are_never_produced() -> None:
+    tokenizer = Tokenizer(foreign(user_defined_symbols=["\n\n"], control_symbols=["<2de>"]))
+    assert {tokenizer.piece(one) for one in tokenizer.never_produced} == {"<pad>", "<s>", "<2de>", "\n\n"}
+
+
+def test_every_decoded_row_is_one_line_without_specials(tokenizer: Tokenizer) -> None:
+    ids = np.random.default_rng(3).integers(tokenizer.vocabulary_size, size=(300, 40))
+    ids[:, ::5] = tokenizer.never_produced[3]
+    ids[:, 1::5] = tokenizer.never_produced[4]
+    ids[:, 2::5] = tokenizer.never_produced[5]
+    for text in tokenizer.decode(ids.tolist()) + tokenizer.decode(ids):
+        assert not set(text) & set("\0\n\r")
+        assert not any(special in text for special in [*SPECIAL, "⁇"])
+
+
+def test_specials_between_subwords_change_nothing(tokenizer: Tokenizer) -> None:
+    row = tokenizer.encode(TEXT[:1])[0]
+    among = [BOS_ID, *(one for piece_id in row for one in (piece_id, PAD_ID)), EOS_ID, PAD_ID]
+    assert tokenizer.decode([among]) == TEXT[:1]
+
+
+def test_count_pieces_counts_what_encode_gives(tokenizer: Tokenizer) -> None:
+    lengths = tokenizer.count_pieces(TEXT)
+    assert lengths.dtype == np.int32
+    assert lengths.tolist() == [len(tokenizer.pieces(text)) for text in TEXT]
+
+
+def test_sampled_subwords_differ_but_spell_the_same_text(tokenizer: Tokenizer) -> None:
+    sampled = tokenizer.sample(TEXT, seed=7, alpha=0.2)
+    assert tokenizer.decode(sampled) == TEXT
+    assert sampled != tokenizer.encode(TEXT)
+    assert sum(map(len, sampled)) > tokenizer.count_pieces(TEXT).sum()
+
+
+def test_sampling_follows_its_seed_alone(tokenizer: Tokenizer) -> None:
+    expected = {seed: tokenizer.sample(TEXT[:50], seed=seed, alpha=0.2) for seed in range(4)}
+    assert all(expected[0] != expected[seed] for seed in (1, 2, 3))
+    seeds = [0, 1, 2, 3] * 10
+    with ThreadPoolExecutor(4) as threads:
+        again = list(threads.map(lambda seed: tokenizer.sample(TEXT[:50], seed=seed, alpha=0.2), seeds))
+    assert again == [expected[seed] for seed in seeds]
+
+
+def test_bpe_dropout_runs_from_the_usual_subwords_to_characters() -> None:
+    tokenizer = train_tokenizer(TEXT, kind="bpe", vocabulary_size=400)
+    assert tokenizer.sample(TEXT, seed=1, alpha=0.0) == tokenizer.encode(TEXT)
+    characters = [[tokenizer.piece(one) for one in ids] for ids in tokenizer.sample(TEXT, seed=1, alpha=1.0)]
+    assert characters == [list("▁" + text.replace(" ", "▁")) for text in TEXT]
+
+
+def test_a_large_alpha_leaves_the_best_subwords_of_a_unigram_model() -> None:
+    tokenizer = train_tokenizer(TEXT, kind="unigram", vocabulary_size=400)
+    assert tokenizer.sample(TEXT[:20], seed=1, alpha=1000.0) == tokenizer.encode(TEXT[:20])
+
+
+def test_a_unigram_model_draws_from_all_segmentations_not_from_the_best_few() -> None:
+    tokenizer = train_tokenizer(TEXT, kind="unigram", vocabulary_size=400)
+    drawn = {tuple(tokenizer.sample(TEXT[:1], seed=seed, alpha=0.0)[0]) for seed in range(100)}
+    assert len(drawn) > 50
+
+
+def test_sampling_needs_a_model_of_subwords() -> None:
+    tokenizer = Tokenizer(foreign(model_type="char", vocab_size=20))
+    with pytest.raises(
+        UserError, match="Subword sampling needs a unigram or BPE model, and this one is of words or char"
+    ):
+        tokenizer.sample(["ba"], seed=1, alpha=0.1)
+
+
+def test_save_and_load_round_trip(tokenizer: Tokenizer, without_bytes: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path / "source.model")
+    loaded = Tokenizer.load(tmp_path / "source.model")
+    assert loaded.model == tokenizer.model == (tmp_path / "source.model").read_bytes()
+    assert loaded.fingerprint == tokenizer.fingerprint != without_bytes.fingerprint
+    assert loaded.encode(TEXT) == tokenizer.encode(TEXT)
+
+
+def test_a_missing_model_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"There is no file .*source\.model"):
+        Tokenizer.load(tmp_path / "source.model")
+
+
+@pytest.mark.parametrize("content", [b"", b"the\t-3.1\nand\t-3.4\n", foreign()[:100]])
+def test_a_file_that_is_no_model_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "source.vocab").write_bytes(content)
+    with pytest.raises(UserError, match=r"source\.vocab: Expected a SentencePiece model, .* found something else"):
+        Tokenizer.load(tmp_path / "source.vocab")
+
+
+def test_a_model_that_sentencepiece_refuses_is_none() -> None:
+    broken = foreign(byte_fallback=True, vocab_size=400).replace(b"<0x41>", b"<0xZZ>")
+    with pytest.raises(UserError, match=r"Expected a SentencePiece model, .* SentencePiece says: .*0xZZ"):
+        Tokenizer(broken)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"model_type": "bpe"},
+        {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1},
+        {"bos_piece": "[CLS]", "eos_piece": "[SEP]", "pad_piece": "[PAD]", "unk_piece": "[UNK]", "pad_id": 3},
+        {"byte_fallback": True, "vocab_size": 400},
+        {"bos_id": -1, "eos_id": -1, "user_defined_symbols": ["<pad>", "<2de>"]},
+    ],
+)
+def test_an_adopted_model_gives_the_same_pieces_under_our_ids(settings: dict[str, Any]) -> None:
+    model = foreign(**settings)
+    before, after = sentencepiece.SentencePieceProcessor(model_proto=model), native(Tokenizer(model))
+    lines = [*TEXT, "Ünseen ½ 日本 <2de>"]
+    assert after.encode(lines, out_type=str) == before.encode(lines, out_type=str)
+    assert (after.pad_id(), after.unk_id(), after.bos_id(), after.eos_id()) == (0, 1, 2, 3)
+    old = [before.id_to_piece(one) for one in range(before.get_piece_size())]
+    new = [after.id_to_piece(one) for one in range(after.get_piece_size())]
+    assert set(old) <= set(new) and len(new) == len(set(new))
+    assert new[4:] == [piece for piece in old if piece not in new[:4]]
+    assert [after.get_score(new.index(piece)) for piece in old] == [before.get_score(one) for one in range(len(old))]
+
+
+def test_the_unknown_piece_is_found_by_its_kind() -> None:
+    tokenizer = Tokenizer(foreign().replace(b"<unk>", b"<oov>", 1))
+    assert tokenizer.piece(UNK_ID) == "<oov>"
+    assert UNK_ID in tokenizer.encode(["ba 雪"])[0]
+
+
+def test_adopting_twice_is_adopting_once(tokenizer: Tokenizer) -> None:
+    assert adopt(tokenizer.model) == tokenizer.model
+    assert adopt(adopt(foreign())) == adopt(foreign())
+
+
+def test_user_symbols_stay_whole() -> None:
+    tokenizer = train_tokenizer(TEXT, kind="bpe", vocabulary_size=400, user_symbols=["<2de>", 'a,"b'])
+    assert {"<2de>", 'a,"b'} <= set(tokenizer.pieces('<2de>ba a,"b'))
+
+
+@pytest.mark.parametrize(
+    ("symbols", "words"),
+    [
+        (["<a>", "<a>"], "'<a>' stands there twice"),
+        (["</s>"], "'</s>' has a meaning already, expected another name"),
+        (["<0x0A>"], "'<0x0A>' has a meaning already"),
+        (["a b"], "expected symbols without blanks, found 'a b'"),
+        ([""], "expected symbols without blanks, found ''"),
+    ],
+)
+def test_a_user_symbol_that_cannot_be_is_refused(symbols: list[str], words: str) -> None:
+    with pytest.raises(UserError, match="tokenizer.user_symbols: " + words):
+        train_tokenizer(TEXT, kind="unigram", vocabulary_size=400, user_symbols=symbols)
+
+
+def test_an_unknown_normalisation_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"tokenizer\.normalization: there is no rule 'nmt_nkfc', .*mean 'nmt_nfkc'\?"):
+        train_tokenizer(TEXT, kind="unigram", vocabulary_size=400, normalization="nmt_nkfc")
+
+
+@pytest.mark.parametrize("texts", [[], ["", "  ", "\t"]])
+def test_no_text_is_told(texts: list[str]) -> None:
+    with pytest.raises(UserError, match=r"no text to train a tokenizer on: .* found none or blank ones only"):
+        train_tokenizer(texts, kind="unigram", vocabulary_size=400)
+
+
+def test_a_vocabulary_larger_than_the_text_allows_names_the_largest(kind: Kind) -> None:
+    with pytest.raises(UserError, match=r"tokenizer\.vocabulary_size: 90000 pieces were asked for") as caught:
+        train_tokenizer(TEXT, kind=kind, vocabulary_size=90000)
+    largest = int(str(caught.value).partition(" yields ")[2].split()[0])
+    assert train_tokenizer(TEXT, kind=kind, vocabulary_size=largest).vocabulary_size == largest
+    with pytest.raises(UserError, match=f"Ask for {largest} or fewer, or train on more text"):
+        train_tokenizer(TEXT, kind=kind, vocabulary_size=largest + 1)
+
+
+def test_a_vocabulary_smaller_than_the_characters_names_the_smallest() -> None:
+    characters = len(set("".join(TEXT)))  # the space among them, as ▁
+    smallest = 4 + 256 + characters
+    with pytest.raises(
+        UserError, match=rf"vocabulary_size: 100 pieces .* {smallest} already.* lower tokenizer\.character_coverage"
+    ):
+        train_tokenizer(TEXT, kind="unigram", vocabulary_size=100, character_coverage=1.0)
+    tokenizer = train_tokenizer(TEXT, kind="bpe", vocabulary_size=smallest, character_coverage=1.0)
+    assert tokenizer.vocabulary_size == smallest
+
+
+def test_character_coverage_leaves_rare_characters_to_bytes() -> None:
+    text = [*TEXT, "雪"]
+    covered = train_tokenizer(text, kind="unigram", vocabulary_size=400, character_coverage=1.0)
+    spelt = train_tokenizer(text, kind="unigram", vocabulary_size=400)
+    assert covered.pieces("雪")[-1] == "雪"
+    assert spelt.pieces("雪")[-3:] == ["<0xE9>", "<0x9B>", "<0xAA>"]
+
+
+def test_long_lines_are_learnt_from(kind: Kind) -> None:
+    tokenizer = train_tokenizer(["ba"] * 100 + ["zo " * 3000], kind=kind, vocabulary_size=4 + 256 + len("▁bazo"))
+    assert "".join(tokenizer.pieces("ba zo")) == "▁ba▁zo"
+
+
+def test_a_very_long_line_without_blanks_is_learnt_from() -> None:
+    tokenizer = train_tokenizer(["あいうえお" * 14000], kind="bpe", vocabulary_size=270)
+    assert tokenizer.vocabulary_size == 270
+
+
+def test_training_draws_from_the_whole_text_by_its_seed() -> None:
+    text = ["ba"] * 1000 + ["zo"] * 1000
+    tokenizer = train_tokenizer(text, kind="bpe", vocabulary_size=4 + 256 + len("▁bazo"), max_sentences=20)
+    assert "".join(tokenizer.pieces("ba zo")) == "▁ba▁zo"
+
+    def model(seed: int) -> bytes:
+        return train_tokenizer(TEXT, kind="unigram", vocabulary_size=300, max_sentences=50, seed=seed).model
+
+    assert model(1) == model(1) != model(2)
+
+
+def test_every_line_is_as_likely_to_be_drawn() -> None:
+    drawn = np.zeros(10)
+    for seed in range(3000):
+        sample = even_sample("abcdefghij", 3, seed)
+        assert len(set(sample)) == 3
+        drawn[["abcdefghij".index(text) for text in sample]] += 1
+    deviation = np.sqrt(3000 * 0.3 * 0.7)
+    assert np.abs(drawn - 900).max() < 4 * deviation
+
+
+def test_a_short_text_is_taken_whole_and_in_order() -> None:
+    assert even_sample(iter("abc"), 3, seed=1) == ["a", "b", "c"]
+
+
+def test_an_error_while_reading_the_text_reaches_the_caller() -> None:
+    def torn() -> Iterator[str]:
+        yield "ba"
+        raise UserError("train.en, line 2: not UTF-8")
+
+    with pytest.raises(UserError, match=r"train\.en, line 2"):
+        train_tokenizer(torn(), kind="unigram", vocabulary_size=300)
+
+
+SCRIPT = """
+import sys
+from nmt.data.tokenizer import Tokenizer, train_tokenizer
+from nmt.errors import UserError
+try:
+    Tokenizer(b"no model")
+except UserError:
+    pass
+text = sys.stdin.read().splitlines()
+print(train_tokenizer(text, kind=sys.argv[1], vocabulary_size=400).fingerprint)
+"""
+
+
+def test_another_process_learns_the_same_model_and_says_nothing(kind: Kind, tokenizer: Tokenizer) -> None:
+    command = [sys.executable, "-c", SCRIPT, kind]
+    result = subprocess.run(command, input="\n".join(TEXT), capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == (tokenizer.fingerprint + "\n", "")
+
+
+def test_training_prints_nothing(kind: Kind, capfd: pytest.CaptureFixture[str]) -> None:
+    train_tokenizer(TEXT, kind=kind, vocabulary_size=400)
+    with pytest.raises(UserError):
+        train_tokenizer(TEXT, kind=kind, vocabulary_size=90000)
+    assert capfd.readouterr() == ("", "")
