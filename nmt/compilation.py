@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
+
+State = TypeVar("State")
 
 
 @cache
@@ -17,3 +19,76 @@ def gpu_visible() -> bool:
     import jax
 
     return jax.default_backend() == "gpu"
+
+
+def compiled(function: Callable, variables: Sequence[Any], *, num_inputs: int, xla: bool = False) -> Callable:
+    """Compiles a function of int32 matrices that reads Keras variables.
+
+    Args:
+        function: takes `num_inputs` tensors [B, N] and returns a nest of tensors.
+        variables: all that it reads; later changes of their values are seen.
+        num_inputs: of the function.
+        xla: compile each shape by itself, which takes a second or more, instead of one graph for all shapes. JAX always
+            does.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        signature = None if xla else [tf.TensorSpec([None, None], tf.int32)] * num_inputs
+        return tf.function(function, input_signature=signature, jit_compile=xla, autograph=False)
+    import jax
+
+    @jax.jit
+    def run(values: list, *inputs: Any) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return function(*inputs)
+
+    return lambda *inputs: run([variable.value for variable in variables], *inputs)
+
+
+def recurrence(body: Callable[[State, Any], State], state: State, inputs: Any, *, reverse: bool = False) -> State:
+    """Carries a state through the first axis of the inputs and returns it as it was after each position.
+
+    `keras.ops.scan` does this too, but fails on TensorFlow where the number of positions is unknown and there are several
+    inputs (Keras 3.15), and passes the state through arrays of its own.
+
+    Args:
+        body: (state, inputs at one position) -> the next state, of the same structure, shapes and types.
+        state: a nest of tensors.
+        inputs: a nest of tensors [T, ...].
+        reverse: begin with the last position; results stand at the positions where they were made all the same.
+
+    Returns:
+        The nest of states, each [T, ...].
+    """
+    if keras.backend.backend() == "tensorflow":
+        return _recurrence_tensorflow(body, state, inputs, reverse)
+    import jax
+
+    def step(state: State, at: Any) -> tuple[State, State]:
+        state = body(state, at)
+        return state, state
+
+    return jax.lax.scan(step, state, inputs, reverse=reverse)[1]
+
+
+def _recurrence_tensorflow(body: Callable, state: Any, inputs: Any, reverse: bool) -> Any:
+    import tensorflow as tf
+
+    flat = [tf.convert_to_tensor(x) for x in keras.tree.flatten(inputs)]
+    length = tf.shape(flat[0])[0]
+    reads = [tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x) for x in flat]
+    carried = [tf.convert_to_tensor(x) for x in keras.tree.flatten(state)]
+    writes = [tf.TensorArray(x.dtype, length, element_shape=x.shape) for x in carried]
+
+    def advance(position: Any, carried: list, writes: list) -> tuple:
+        at = keras.tree.pack_sequence_as(inputs, [array.read(position) for array in reads])
+        after = keras.tree.flatten(body(keras.tree.pack_sequence_as(state, carried), at))
+        writes = [array.write(position, x) for array, x in zip(writes, after, strict=True)]
+        return position + (-1 if reverse else 1), after, writes
+
+    def more(position: Any, *_: Any) -> Any:
+        return position >= 0 if reverse else position < length
+
+    _, _, writes = tf.while_loop(more, advance, (length - 1 if reverse else 0, carried, writes))
+    return keras.tree.pack_sequence_as(state, [array.stack() for array in writes])

@@ -1,7 +1,7 @@
 """The schema of a configuration file: every key with its type, range, unit, default and meaning.
 
-A default is written once, here. Components take plain keyword arguments; no section travels further than the module that
-builds them. `nmt.configuration_file` reads YAML into this schema and explains what does not fit.
+A default is written once, here. Components take plain keyword arguments; no section travels further than the module
+that builds them. `nmt.configuration_file` reads YAML into this schema and explains what does not fit.
 """
 
 from pathlib import Path
@@ -74,8 +74,8 @@ class TokenizerConfig(Section):
     target_model: Path | None = None
     """An existing SentencePiece model for the target instead of training one."""
     sampling_alpha: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Subword sampling while training: smoothing of the unigram model (Kudo 2018), or merge dropout for BPE (Provilkov et
-    al. 2020); null always takes the best segmentation."""
+    """Subword sampling while training: smoothing of the unigram model (Kudo 2018), or merge dropout for BPE (Provilkov
+    et al. 2020); null always takes the best segmentation."""
 
     @model_validator(mode="after")
     def _existing_models_come_in_pairs(self) -> "TokenizerConfig":
@@ -104,8 +104,8 @@ class ModelConfig(Section):
     attention_hops: PositiveInt = 1
     """Decoder layers, counted from the bottom, that attend to the source, each with an attention of its own."""
     input_feeding: bool = False
-    """Feed the last attentional state back into the bottom layer (Luong et al. 2015): slower, since no projection of the
-    decoder can then be made for the whole sentence at once."""
+    """Feed the last attentional state back into the bottom layer (Luong et al. 2015): slower, since no projection of
+    the decoder can then be made for the whole sentence at once."""
     tied_embeddings: Literal["all", "target", "none"] = "all"
     """Share one matrix between source embedding, target embedding and output projection (all), between the latter two
     (target), or not at all. all needs a joint tokenizer."""

@@ -38,6 +38,37 @@ def written_aside(path: Path) -> Iterator[Path]:
         discard(aside)
 
 
+@contextmanager
+def replaced_aside(path: Path) -> Iterator[Path]:
+    """Like `written_aside`, for a folder that may take another's place: at any moment one of the two is whole.
+
+    Where the process ends between the two renamings, the older folder is found at `.NAME.old` and put back by the next call
+    of `recovered`.
+    """
+    older = _older(path)
+    recovered(path)
+    with written_aside(path.with_name(f".{path.name}.new")) as aside:
+        yield aside
+    if path.exists():
+        path.rename(older)
+    path.with_name(f".{path.name}.new").rename(path)
+    _sync_one(path.parent)
+    discard(older)
+
+
+def recovered(path: Path) -> Path:
+    """Returns `path`, after putting back its older folder where a replacement was cut off half-way."""
+    if not path.exists() and _older(path).exists():
+        _older(path).rename(path)
+    discard(_older(path))
+    discard(path.with_name(f".{path.name}.new"))
+    return path
+
+
+def _older(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
 def discard(path: Path) -> None:
     """Removes a file or a folder with all that is in it; nothing happens where there is none."""
     if path.is_dir() and not path.is_symlink():

@@ -1,8 +1,8 @@
 """The demonstration corpus: sentences drawn from our own grammar, split so that held-out combinations are new.
 
-A tenth of all combinations (an adjective with its noun; a subject with its verb and object) is reserved, by a hash of the
-seed and the combination. Training sentences hold no reserved combination, dev and test sentences no other, and
-every word of theirs occurs in training. What is learned there must therefore be put together anew.
+A tenth of all combinations (an adjective with its noun; a subject with its verb and object) is reserved, by a hash of
+the seed and the combination. Training sentences hold no reserved combination, dev and test sentences no other, and
+every word of theirs occurs in training. To translate them is to put known words together anew.
 """
 
 import hashlib
@@ -57,6 +57,7 @@ from nmt.data.demo_lexicon import (
     Adjective,
     Adverbial,
     Agreement,
+    Conjunction,
     Determiner,
     Kind,
     Modal,
@@ -207,12 +208,13 @@ class SentenceSampler:
                 return Sentence(main, closing=self._reason(pronoun, main.time))
 
     def _reason(self, pronoun: Pronoun, time: Time) -> Subordinate:
-        conjunction = self._rng.choice((BECAUSE, ALTHOUGH, BEFORE, WHILE))
+        moods = [mood for mood in MOODS if self._admits((pronoun.english, "be", mood.english))]
+        conjunction = self._rng.choice((BECAUSE, ALTHOUGH, BEFORE, WHILE) if moods else (BEFORE, WHILE))
         if conjunction in (BEFORE, WHILE):
             return Subordinate(conjunction, self._action(pronoun, time=time, modal_chance=0.0))
         if conjunction == BECAUSE and time == Time.PRESENT and self._chance(0.5):
             return Subordinate(conjunction, self._action(pronoun, modal=WANT))
-        return Subordinate(conjunction, self._quality(pronoun, time=time))
+        return Subordinate(conjunction, Clause(pronoun, Quality(self._rng.choice(moods)), time))
 
     def _with_moment(self) -> Sentence:
         moment = self._action(verbs=_WITHOUT_OBJECT, time=Time.PRESENT, modal_chance=0.0)
@@ -245,14 +247,11 @@ class SentenceSampler:
                 preposition = self._rng.choice(verb.prepositions) if verb.prepositions else None
                 return Clause(actor, Action(verb, recipient, preposition, thing), time, modal)
 
-    def _quality(self, subject: Pronoun | None = None, *, time: Time | None = None) -> Clause:
-        time = time or (Time.PAST if self._chance(0.4) else Time.PRESENT)
-        return self._admitted(lambda: self._quality_of(subject, time))
+    def _quality(self) -> Clause:
+        time = Time.PAST if self._chance(0.4) else Time.PRESENT
+        return self._admitted(lambda: self._quality_of(self._rng.choice(tuple(Kind)), time))
 
-    def _quality_of(self, subject: Pronoun | None, time: Time) -> Clause:
-        if subject:
-            return Clause(subject, Quality(self._rng.choice(MOODS)), time)
-        kind = self._rng.choice(tuple(Kind))
+    def _quality_of(self, kind: Kind, time: Time) -> Clause:
         carrier = self._phrase(frozenset({kind}), adjective_chance=0.0)
         return Clause(carrier, Quality(self._rng.choice(_ADJECTIVES_OF[kind])), time)
 
@@ -323,8 +322,9 @@ def _pronoun_for(subject: Subject) -> Pronoun | None:
 def _dictionary() -> dict[str, str]:
     """Returns the German dictionary form of every English form."""
     entries = {"am": "sein", "is": "sein", "are": "sein", "was": "sein", "were": "sein", "an": "ein"}
-    entries |= {word.english: word.german for word in (*DETERMINERS, *PRONOUNS, *ADJECTIVES, *ADVERBIALS)}
-    entries |= {conjunction.english: conjunction.german for conjunction in CONJUNCTIONS}
+    named: tuple[Determiner | Pronoun | Adjective | Adverbial | Conjunction, ...]
+    named = (*DETERMINERS, *PRONOUNS, *ADJECTIVES, *ADVERBIALS, *CONJUNCTIONS)
+    entries |= {word.english: word.german for word in named}
     entries |= {"this": "dieser", "these": "dieser", "every": "jeder", "some": "einige", "many": "viele"}
     for noun in NOUNS:
         entries |= dict.fromkeys((noun.english, noun.english_plural), noun.german)
@@ -371,10 +371,10 @@ def word_by_word(sentence: str) -> str:
 def phenomenon_accuracy(
     hypotheses: Sequence[str], references: Sequence[str], tags: Sequence[Places]
 ) -> dict[str, float]:
-    """Returns for each phenomenon the share, 0 to 1, of its words that stand in the hypothesis where the reference has them.
+    """Returns for each phenomenon the share, 0 to 1, of its words that are right.
 
-    A word counts when the hypothesis, split at spaces, has the same word with the same punctuation at the same position:
-    strict, since a word too many or too few spoils all after it. A phenomenon that nowhere occurs is left out.
+    A word is right when the hypothesis, split at spaces, has it at the reference's position with the same punctuation.
+    That is strict: a word too many or too few spoils all after it. A phenomenon that nowhere occurs is left out.
 
     Raises:
         UserError: the three differ in length.

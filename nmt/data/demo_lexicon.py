@@ -52,7 +52,7 @@ class Time(StrEnum):
 
 @dataclass(frozen=True)
 class Noun:
-    """A noun with its gender, "m", "f" or "n". A weak noun takes its plural form in every singular case but the first."""
+    """A noun with its gender, "m", "f" or "n". A weak one takes its plural form in each singular case but the first."""
 
     english: str
     english_plural: str
@@ -513,12 +513,12 @@ ADJECTIVES: tuple[Adjective, ...] = (
         tired = müde/müd
         sick = krank
         healthy = gesund
+        dangerous = gefährlich
         hungry = hungrig
         thirsty = durstig
         curious = neugierig
         """,
     ),
-    *_adjectives({Kind.ANIMAL}, "wild = wild\ndangerous = gefährlich"),
     *_adjectives({Kind.PERSON, Kind.PLACE}, "famous = berühmt"),
     *_adjectives(
         {Kind.CLOTHING, Kind.VEHICLE, Kind.THING, Kind.OPENING},
@@ -617,7 +617,7 @@ def _verbs(
     prepositions: tuple[Preposition, ...] = (),
     recipient: bool = False,
 ) -> list[Verb]:
-    """Reads "call = an|rufen ruft gerufen"; regular forms are left out, and "sein" follows where it is the auxiliary."""
+    """Reads "call = an|rufen ruft gerufen"; regular forms are left out, and "sein" follows where the perfect has it."""
     verbs = []
     for english, german in _rows(table):
         base, _, past = english.partition("/")
@@ -746,11 +746,17 @@ VERBS: tuple[Verb, ...] = (
     *_verbs(
         """
         give/gave = geben gibt gegeben
+        bring/brought = bringen bringt gebracht
+        offer = an|bieten bietet geboten
+        """,
+        objects={*_PORTABLE, *_EDIBLE},
+        recipient=True,
+    ),
+    *_verbs(
+        """
         show = zeigen
         send/sent = schicken
         lend/lent = leihen leiht geliehen
-        bring/brought = bringen bringt gebracht
-        offer = an|bieten bietet geboten
         """,
         objects=_PORTABLE,
         recipient=True,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from nmt.compilation import recurrence
 from nmt.models.attention import Keyed, make_attention
 from nmt.models.embedding import Embedding, OutputProjection
 from nmt.models.encoder import Encoded
@@ -136,15 +137,13 @@ class Decoder(keras.layers.Layer):
 
     def _word_by_word(self, vectors: Any, state: DecoderState, memory: tuple[Keyed, ...], training: bool) -> Any:
         def body(carry: Any, at: Any) -> Any:
-            state, _ = carry
-            after = self._advance(at[0][:, None, :], state, memory, masks=at[1:])
-            return after, after
+            return self._advance(at[0][:, None, :], carry[0], memory, masks=at[1:])
 
         shape = ops.shape(vectors)
         ones = ops.ones((shape[1], shape[0], 1, self.units), self.compute_dtype)
         masks = [self.dropout(ones, training=training) for _ in self.layers]
         no_weights = ops.zeros((shape[0], 1, ops.shape(memory[0].mask)[1]), state.layers[0].cell.dtype)
-        _, (states, weights) = ops.scan(body, (state, no_weights), (ops.transpose(vectors, (1, 0, 2)), *masks))
+        states, weights = recurrence(body, (state, no_weights), (ops.transpose(vectors, (1, 0, 2)), *masks))
         return _batch_first(states.attentional), _batch_first(weights)
 
     def _advance(self, vectors: Any, state: DecoderState, memory: tuple[Keyed, ...], masks: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from nmt.compilation import gpu_visible
+from nmt.compilation import gpu_visible, recurrence
 
 
 class LSTMState(NamedTuple):
@@ -98,13 +98,11 @@ class LSTM(keras.layers.Layer):
     def _scan(self, inputs: Any, state: LSTMState) -> Any:
         """Whole sequences by plain differentiation, for what has no gradient of its own here (layer normalisation)."""
 
-        def body(carry: Any, projected: Any) -> Any:
-            state, _ = self._advance(projected, LSTMState(*carry))
-            return tuple(state), tuple(state)
+        def body(state: LSTMState, projected: Any) -> LSTMState:
+            return self._advance(projected, state)[0]
 
         projected = self._project(ops.transpose(inputs, (1, 0, 2)))
-        _, (hiddens, _) = ops.scan(body, tuple(state), projected)
-        return ops.transpose(hiddens, (1, 0, 2))
+        return ops.transpose(recurrence(body, state, projected).hidden, (1, 0, 2))  # [T, B, U] -> [B, T, U]
 
     def _project(self, inputs: Any) -> Any:
         projected = ops.matmul(inputs, self._weight("kernel"))
@@ -155,12 +153,10 @@ def _recur(projected: Any, kernel: Any, hidden: Any, cell: Any) -> Any:
         hidden, cell, _ = carry
         gates = _gates(projected_t + ops.matmul(hidden, kernel))
         state = _next_state(gates, cell, dtype)
-        after = (state.hidden, state.cell, ops.concatenate(gates, axis=-1))
-        return after, after
+        return state.hidden, state.cell, ops.concatenate(gates, axis=-1)
 
-    # The gates ride in the carry because Keras' scan on TensorFlow wants outputs shaped like it.
     no_gates = ops.zeros_like(ops.concatenate([cell] * 4, axis=-1))
-    _, (hiddens, cells, gates) = ops.scan(forward, (hidden, cell, no_gates), projected)
+    hiddens, cells, gates = recurrence(forward, (hidden, cell, no_gates), projected)
 
     def gradient(*args: Any, upstream: Any = None) -> Any:
         upstream = ops.cast(args[0] if upstream is None else upstream, exact)
@@ -180,15 +176,12 @@ def _recur(projected: Any, kernel: Any, hidden: Any, cell: Any) -> Any:
             d_cell = d_cell + d_hidden * to_cell_t
             d_gates = ops.concatenate([d_cell, d_cell, d_cell], axis=-1) * from_cell_t
             d_projected = ops.cast(ops.concatenate([d_gates, d_hidden * to_output_t], axis=-1), dtype)
-            after = (d_projected, d_cell * forget_t)
-            return after, after
+            return d_projected, d_cell * forget_t
 
         start = (ops.cast(no_gates, dtype), ops.zeros_like(cell))
-        (first, d_cell), (d_projected, _) = ops.scan(
-            backward, start, (upstream, to_output, to_cell, from_cell, f), reverse=True
-        )
+        d_projected, d_cells = recurrence(backward, start, (upstream, to_output, to_cell, from_cell, f), reverse=True)
         d_kernel = ops.matmul(ops.transpose(_rows(hiddens_before)), _rows(d_projected))
-        return d_projected, d_kernel, ops.matmul(first, ops.transpose(kernel)), d_cell
+        return d_projected, d_kernel, ops.matmul(d_projected[0], ops.transpose(kernel)), d_cells[0]
 
     return hiddens, gradient
 

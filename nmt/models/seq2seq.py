@@ -10,6 +10,18 @@ from nmt.models.embedding import Embedding, OutputProjection
 from nmt.models.encoder import Encoder
 
 
+def make_seq2seq(
+    config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int, precision: str = "float32"
+) -> "Seq2Seq":
+    """Builds a model whose arithmetic is float64, float32, bfloat16 or float16; in the latter two the weights are float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(f"mixed_{precision}" if precision in ("bfloat16", "float16") else precision)
+    try:
+        return Seq2Seq(config, source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 class Seq2Seq(keras.Model):
     """A recurrent encoder-decoder with attention (Sutskever et al. 2014; Bahdanau et al. 2015)."""
 

@@ -1,0 +1,267 @@
+"""Which sentences form batch k of epoch e, and the padded arrays made of them.
+
+The order is a pure function of (seed, epoch): its whole state is two numbers, so that resuming is exact and costs nothing.
+N pairs, B rows, S and T the longest source and target of a batch, in pieces with EOS.
+"""
+
+import hashlib
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from nmt.data.corpus import ParallelCorpus
+from nmt.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
+
+NUM_SHAPES = 12
+# Batches whose sentences are sorted together before they are cut: enough that a batch's lengths are nearly equal, few
+# enough that its neighbours in length change from epoch to epoch.
+POOL = 16
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The padded rows of one update."""
+
+    epoch: int
+    """Counted from 0."""
+    index: int
+    """Place within the epoch, from 0."""
+    source: np.ndarray
+    """int32 [B, S], each row ended by EOS and padded with 0."""
+    target: np.ndarray
+    """int32 [B, T], each row ended by EOS and padded with 0."""
+    weights: np.ndarray
+    """float32 [B], 0 for rows that only fill the batch up."""
+
+    @property
+    def num_target_pieces(self) -> int:
+        """Real target pieces, EOS counted, padding and filling rows not."""
+        return int(np.count_nonzero(self.target[self.weights > 0]))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A chain of shapes (source length, target length), each at least as long on both sides as the one before.
+
+    A pair goes into the first shape that holds it, so that a function compiled a shape is compiled a bounded number of times.
+    """
+
+    source: np.ndarray
+    """int64 [number of shapes], rising."""
+    target: np.ndarray
+    """int64 [number of shapes], rising."""
+
+    def shape_of(self, lengths: np.ndarray) -> np.ndarray:
+        """The place in the chain [N] of pairs with lengths [N, 2]."""
+        return np.maximum(np.searchsorted(self.source, lengths[:, 0]), np.searchsorted(self.target, lengths[:, 1]))
+
+
+def fit_grid(lengths: np.ndarray, num_shapes: int = NUM_SHAPES) -> Grid:
+    """Finds a chain of shapes that pads pairs of these lengths [N, 2] little, by coordinate descent from quantiles."""
+    points, counts = np.unique(lengths, axis=0, return_counts=True)
+    shares = np.linspace(0, 1, num_shapes + 1)[1:]
+    chain = np.quantile(lengths, shares, axis=0, method="higher").astype(np.int64)
+    cost = _padded_size(chain, points, counts)
+    improved = True
+    while improved:
+        improved = False
+        for candidate in _neighbours(chain):
+            candidate_cost = _padded_size(candidate, points, counts)
+            if candidate_cost < cost:
+                chain, cost, improved = candidate, candidate_cost, True
+    chain = np.unique(chain, axis=0)
+    return Grid(chain[:, 0], chain[:, 1])
+
+
+def _neighbours(chain: np.ndarray) -> Iterator[np.ndarray]:
+    """Chains with one shape, but never the largest, a little longer or shorter; each starts from the best so far."""
+    for n in range(len(chain) - 1):
+        for change in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (2, 0), (0, 2), (-2, 0), (0, -2)):
+            candidate = chain.copy()
+            candidate[n] += change
+            if (np.diff(candidate, axis=0) >= 0).all() and (candidate[n] >= 1).all():
+                yield candidate
+
+
+def _padded_size(chain: np.ndarray, points: np.ndarray, counts: np.ndarray) -> int:
+    places = Grid(chain[:, 0], chain[:, 1]).shape_of(points)
+    return int((chain[places].sum(axis=1) * counts).sum())
+
+
+class BatchPlan:
+    """The batches of every epoch, as lists of pair indices.
+
+    Args:
+        lengths: int [N, 2], source and target pieces of each pair, EOS counted.
+        by: what `size` counts: sentences, or target pieces with their padding.
+        size: of a batch.
+        seed: of the order.
+    """
+
+    def __init__(self, lengths: np.ndarray, *, by: Literal["tokens", "sentences"], size: int, seed: int):
+        self.lengths = lengths
+        self.seed = seed
+        self.grid = fit_grid(lengths)
+        self.places = self.grid.shape_of(lengths).astype(np.int8)
+        self.rows = [size if by == "sentences" else max(1, size // int(length)) for length in self.grid.target]
+        self._epoch = -1
+        self._batches: list[np.ndarray] = []
+
+    def num_batches(self, epoch: int) -> int:
+        """The number of batches of an epoch."""
+        return len(self.epoch(epoch))
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        """The pair indices of each batch of an epoch; every pair stands in exactly one."""
+        if epoch != self._epoch:
+            self._batches, self._epoch = self._make(np.random.default_rng([self.seed, epoch])), epoch
+        return self._batches
+
+    def _make(self, random: np.random.Generator) -> list[np.ndarray]:
+        order = random.permutation(len(self.lengths))
+        by_place = order[np.argsort(self.places[order], kind="stable")]
+        ends = np.searchsorted(self.places[by_place], np.arange(len(self.rows)), side="right")
+        batches: list[np.ndarray] = []
+        left_over = np.empty(0, dtype=order.dtype)
+        for start, end, rows in zip([0, *ends[:-1]], ends, self.rows, strict=True):
+            # What fills no batch of its own shape moves on to the next larger one.
+            members = np.concatenate([left_over, by_place[start:end]])
+            full = len(members) // rows * rows
+            batches += self._cut(members[:full], rows)
+            left_over = members[full:]
+        if len(left_over):
+            batches.append(left_over)
+        return [batches[n] for n in random.permutation(len(batches))]
+
+    def _cut(self, members: np.ndarray, rows: int) -> Iterator[np.ndarray]:
+        for start in range(0, len(members), POOL * rows):
+            pool = members[start : start + POOL * rows]
+            pool = pool[np.lexsort(self.lengths[pool].T)]  # by target length, then by source length
+            yield from np.split(pool, range(rows, len(pool), rows))
+
+
+class BatchLoader:
+    """Reads, segments and pads the batches of a plan, from any (epoch, batch) on, without end.
+
+    Args:
+        corpus: the parallel text.
+        kept: indices into the corpus of the pairs that the plan numbers from 0.
+        source_tokenizer, target_tokenizer: text to ids.
+        plan: which pairs form which batch.
+        sampling_alpha: smoothing of subword sampling, or None for the best segmentation.
+        multiple: rows are filled up to a multiple of this, the number of replicas times micro-batches.
+        to_grid: pad to the plan's shapes instead of to the longest row, where a function is compiled a shape.
+    """
+
+    def __init__(
+        self,
+        corpus: ParallelCorpus,
+        kept: np.ndarray,
+        source_tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer,
+        plan: BatchPlan,
+        *,
+        sampling_alpha: float | None = None,
+        multiple: int = 1,
+        to_grid: bool = False,
+    ):
+        self.corpus = corpus
+        self.kept = kept
+        self.tokenizers = (source_tokenizer, target_tokenizer)
+        self.plan = plan
+        self.sampling_alpha = sampling_alpha
+        self.multiple = multiple
+        self.to_grid = to_grid
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        """Makes one batch: the same one whenever seed, epoch and index are the same."""
+        members = self.plan.epoch(epoch)[index]
+        pairs = self.kept[members]
+        ids = [
+            self._ids(side, texts, epoch, index)
+            for side, texts in enumerate((self.corpus.sources(pairs), self.corpus.targets(pairs)))
+        ]
+        filling = -len(members) % self.multiple
+        weights = np.array([1.0] * len(members) + [0.0] * filling, dtype=np.float32)
+        widths = self._widths(members)
+        source, target = (pad(side + [[]] * filling, width) for side, width in zip(ids, widths, strict=True))
+        return Batch(epoch, index, source, target, weights)
+
+    def batches(self, epoch: int, index: int) -> Iterator[Batch]:
+        """Yields batches from (epoch, index) on, epoch after epoch."""
+        while True:
+            for k in range(index, self.plan.num_batches(epoch)):
+                yield self.batch(epoch, k)
+            epoch, index = epoch + 1, 0
+
+    def _ids(self, side: int, texts: list[str], epoch: int, index: int) -> list[list[int]]:
+        tokenizer = self.tokenizers[side]
+        if self.sampling_alpha is None:
+            return tokenizer.encode(texts)
+        seed = mixed_seed(self.plan.seed, epoch, index, side)
+        return tokenizer.sample(texts, seed=seed, alpha=self.sampling_alpha)
+
+    def _widths(self, members: np.ndarray) -> tuple[int, int]:
+        if not self.to_grid:
+            return 0, 0
+        place = self.plan.places[members].max()
+        return int(self.plan.grid.source[place]), int(self.plan.grid.target[place])
+
+
+def pad(ids: Sequence[Sequence[int]], width: int = 0) -> np.ndarray:
+    """Ends each row of ids by EOS and pads it on the right: int32 [B, longest row], or [B, width] where that is more."""
+    width = max([width, *(len(row) + 1 for row in ids)])
+    padded = np.full((len(ids), width), PAD_ID, dtype=np.int32)
+    for n, row in enumerate(ids):
+        padded[n, : len(row)] = row
+        padded[n, len(row)] = EOS_ID
+    return padded
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One seed below 2**31 - 2 of several numbers, none of whose changes cancels another's (a hash, not a sum)."""
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+    # Keras takes seeds modulo 2**31 - 2.
+    return int.from_bytes(digest, "little") % (2**31 - 2)
+
+
+def prefetched(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
+    """Yields items that a background thread makes up to `depth` ahead; what it raises is raised here."""
+    ready: queue.Queue = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(entry: object) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(entry, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put((item, None)):
+                    return
+            put((None, StopIteration()))
+        except BaseException as error:
+            put((None, error))
+
+    threading.Thread(target=work, daemon=True, name="prefetch").start()
+    try:
+        while True:
+            item, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item
+    finally:
+        stopped.set()

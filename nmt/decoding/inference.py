@@ -1,0 +1,45 @@
+"""A model as beam search sees it: source ids in, hypotheses out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops, tree
+
+from nmt.data.tokenizer import BOS_ID, EOS_ID
+from nmt.decoding.beam_search import Hypotheses, SearchOptions, beam_search
+from nmt.models.decoder import DecoderState
+from nmt.models.seq2seq import Seq2Seq
+
+
+def search(
+    model: Seq2Seq, source: Any, *, options: SearchOptions, max_length: int, banned_ids: Sequence[int]
+) -> Hypotheses:
+    """Translates rows of ids.
+
+    Args:
+        model: its weights are used as they are, without dropout.
+        source: int32 [B, S], each row ended by EOS and padded with 0.
+        options: beam and ranking.
+        max_length: most pieces of a translation, EOS counted; a row's own limit is min(2 x its pieces + 10, this), whatever
+            its neighbours are.
+        banned_ids: ids never produced.
+    """
+    encoded = model.encoder(source)
+    memory = model.decoder.prepare(encoded)
+    state = tree.map_structure(lambda x: ops.repeat(x, options.beam_size, axis=1), model.decoder.start(encoded))
+    num_pieces = ops.sum(ops.cast(encoded.mask, "int32"), axis=1)
+
+    def step(ids: Any, state: DecoderState) -> tuple[Any, DecoderState]:
+        logits, state, _ = model.decoder.step(ids, state, memory)
+        return logits, state
+
+    return beam_search(
+        step,
+        state,
+        limits=ops.minimum(2 * num_pieces + 10, max_length),
+        max_steps=ops.minimum(2 * ops.shape(source)[1] + 10, max_length),
+        bos_id=BOS_ID,
+        eos_id=EOS_ID,
+        banned_ids=banned_ids,
+        options=options,
+    )

@@ -1,0 +1,186 @@
+"""Text to text: lines in, translations out, in order, with memory bounded by pieces."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nmt.compilation import compiled
+from nmt.config import DecodingConfig
+from nmt.data.batching import pad
+from nmt.data.tokenizer import Tokenizer
+from nmt.decoding.beam_search import IMPOSSIBLE, SearchOptions
+from nmt.decoding.inference import search
+from nmt.decoding.segments import split_line
+from nmt.model_folder import ModelFolder
+from nmt.models.seq2seq import Seq2Seq, make_seq2seq
+from nmt.weights import assign_arrays
+
+WINDOW = 4096  # lines sorted by length together, and held in memory at once
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One translation of a line."""
+
+    text: str
+    score: float
+    """log_prob over the length penalty; what ranking uses."""
+    log_prob: float
+    """Sum of the pieces' natural-log probabilities, EOS counted."""
+
+
+class Translator:
+    """Translates lines of text with one model.
+
+    >>> Translator.load(Path("runs/demo")).translate(["Good morning."])  # doctest: +SKIP
+    ['Guten Morgen.']
+
+    Args:
+        model: in inference, float32.
+        source_tokenizer, target_tokenizer: text to ids and back.
+        decoding: beam, ranking and limits.
+        max_source: longest line translated at once, in pieces; longer ones are translated in parts, put together with
+            spaces.
+    """
+
+    def __init__(
+        self,
+        model: Seq2Seq,
+        source_tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer,
+        decoding: DecodingConfig,
+        *,
+        max_source: int,
+    ):
+        self.model = model
+        self.source_tokenizer = source_tokenizer
+        self.target_tokenizer = target_tokenizer
+        self.decoding = decoding
+        self.max_source = max_source
+        self._searches: dict[SearchOptions, Callable] = {}
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Translator":
+        """Opens a run folder (its best model) or a model folder.
+
+        Raises:
+            UserError: there is no such model, or it does not fit together.
+        """
+        folder = ModelFolder.load(Path(path))
+        model = make_seq2seq(
+            folder.config.model,
+            source_vocabulary=folder.source_tokenizer.vocabulary_size,
+            target_vocabulary=folder.target_tokenizer.vocabulary_size,
+        )
+        assign_arrays(model.trainable_variables, folder.weights, path)
+        return cls(
+            model,
+            folder.source_tokenizer,
+            folder.target_tokenizer,
+            folder.config.decoding,
+            max_source=folder.config.data.max_length,
+        )
+
+    def with_decoding(self, **changes: Any) -> "Translator":
+        """The same model with other settings of `DecodingConfig`, such as beam_size=1."""
+        settings = {**self.decoding.model_dump(), **{k: v for k, v in changes.items() if v is not None}}
+        decoding = DecodingConfig.model_validate(settings)
+        return Translator(
+            self.model, self.source_tokenizer, self.target_tokenizer, decoding, max_source=self.max_source
+        )
+
+    def translate(self, lines: Iterable[str]) -> list[str]:
+        """The best translation of each line; blank lines come back blank."""
+        return [hypotheses[0].text for hypotheses in self.stream(lines)]
+
+    def stream(self, lines: Iterable[str], *, num_best: int = 1, window: int = WINDOW) -> Iterator[list[Hypothesis]]:
+        """Yields the best translations of each line, in order, never two of one line with the same text.
+
+        Args:
+            lines: any number; `window` of them are held at once.
+            num_best: at most so many hypotheses a line, best first.
+            window: lines read before the first answer; 1 answers line by line.
+        """
+        lines = iter(lines)
+        while chunk := list(islice(lines, window)):
+            yield from self._translate_chunk(chunk, num_best)
+
+    def _translate_chunk(self, lines: list[str], num_best: int) -> list[list[Hypothesis]]:
+        parts = [split_line(line, self.source_tokenizer, self.max_source) for line in lines]
+        found = iter(self._translate_parts([part for line in parts for part in line], num_best))
+        return [_joined([next(found) for _ in line], num_best) for line in parts]
+
+    def _translate_parts(self, ids: list[list[int]], num_best: int) -> list[list[Hypothesis]]:
+        found: list[list[Hypothesis]] = [[] for _ in ids]
+        order = sorted(range(len(ids)), key=lambda n: len(ids[n]))
+        for members in self._batches(order, ids):
+            for n, hypotheses in zip(members, self._search([ids[n] for n in members], num_best), strict=True):
+                found[n] = hypotheses
+        return found
+
+    def _batches(self, order: Sequence[int], ids: list[list[int]]) -> Iterator[list[int]]:
+        """Cuts the order, shortest first, into batches of at most decoding.batch_tokens source pieces, padding counted."""
+        batch: list[int] = []
+        for n in order:
+            if batch and (len(batch) + 1) * (len(ids[n]) + 1) > self.decoding.batch_tokens:
+                yield batch
+                batch = []
+            batch.append(n)
+        if batch:
+            yield batch
+
+    def _search(self, ids: list[list[int]], num_best: int) -> Iterator[list[Hypothesis]]:
+        options = SearchOptions(
+            beam_size=max(self.decoding.beam_size, num_best),
+            length_penalty=self.decoding.length_penalty,
+            min_length=self.decoding.min_length,
+            num_results=num_best,
+        )
+        found = self._compiled(options)(pad(ids))
+        rows = [np.asarray(x) for x in (found.ids, found.lengths, found.log_probs, found.scores)]
+        for pieces, lengths, log_probs, scores in zip(*rows, strict=True):
+            texts = self.target_tokenizer.decode([p[:n] for p, n in zip(pieces, lengths, strict=True)])
+            yield _distinct(texts, scores, log_probs, num_best)
+
+    def _compiled(self, options: SearchOptions) -> Callable:
+        if options not in self._searches:
+
+            def run(source: Any) -> Any:
+                return search(
+                    self.model,
+                    source,
+                    options=options,
+                    max_length=self.decoding.max_length,
+                    banned_ids=self.target_tokenizer.never_produced,
+                )
+
+            self._searches[options] = compiled(run, self.model.variables, num_inputs=1)
+        return self._searches[options]
+
+
+def _distinct(texts: list[str], scores: Any, log_probs: Any, num_best: int) -> list[Hypothesis]:
+    """The first hypotheses with different texts: several segmentations may spell one."""
+    by_text: dict[str, Hypothesis] = {}
+    for text, score, log_prob in zip(texts, scores, log_probs, strict=True):
+        # Fewer hypotheses exist than slots where the vocabulary or the length limit is tiny.
+        if log_prob > IMPOSSIBLE / 2:
+            by_text.setdefault(text, Hypothesis(text, float(score), float(log_prob)))
+    return list(by_text.values())[:num_best]
+
+
+def _joined(parts: list[list[Hypothesis]], num_best: int) -> list[Hypothesis]:
+    """The hypotheses of a whole line from those of its parts: best with best, second with second."""
+    if not parts:
+        return [Hypothesis("", 0.0, 0.0)]
+    if len(parts) == 1:
+        return parts[0]
+    rank = range(min(num_best, max(len(part) for part in parts)))
+    chosen = [[part[min(n, len(part) - 1)] for part in parts] for n in rank]
+    return [
+        Hypothesis(" ".join(h.text for h in row), sum(h.score for h in row) / len(row), sum(h.log_prob for h in row))
+        for row in chosen
+    ]

@@ -1,0 +1,95 @@
+"""Named arrays in one HDF5 file: the weights of a model, and all that a checkpoint holds.
+
+Keras' own .weights.h5 numbers some layers by the order in which they were made and can load the wrong matrix in silence. Here
+every array carries its full name, shape, type and checksum, and whatever does not fit is an error.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from nmt.errors import UserError, nearest
+from nmt.files import written_aside
+
+FORMAT = 1
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any] | None = None) -> None:
+    """Writes arrays by name, and facts that JSON can hold, to a file that is whole or absent."""
+    with written_aside(path) as aside, h5py.File(aside, "w") as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["facts"] = json.dumps(dict(facts or {}))
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array).attrs["checksum"] = _checksum(array)
+
+
+def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads what `save_arrays` wrote.
+
+    Raises:
+        UserError: there is no such file, it is of another format, or it is damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no file {path}.")
+    try:
+        with h5py.File(path, "r") as file:
+            _check_format(path, file.attrs.get("format"))
+            arrays: dict[str, np.ndarray] = {}
+            file.visititems(lambda name, item: _read(path, name, item, arrays))
+            return arrays, json.loads(file.attrs["facts"])
+    except (OSError, RuntimeError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is damaged or no file of weights: {error}") from error
+
+
+def assign_arrays(variables: Iterable[Any], arrays: Mapping[str, np.ndarray], origin: object) -> None:
+    """Gives Keras variables the arrays of their paths, all or none.
+
+    Raises:
+        UserError: an array is missing, left over, or of another shape; the variables are left as they were.
+    """
+    by_path = {variable.path: variable for variable in variables}
+    for name in by_path.keys() - arrays.keys():
+        raise UserError(f"{origin} has no weight {name}; it was saved by a model of another architecture.")
+    for name in arrays.keys() - by_path.keys():
+        hint = nearest(name, by_path)
+        raise UserError(f"{origin} has a weight {name} that this model lacks: another architecture.{hint}")
+    for name, variable in by_path.items():
+        if tuple(variable.shape) != arrays[name].shape:
+            raise UserError(
+                f"{origin}: weight {name} has shape {list(arrays[name].shape)}, but this model expects "
+                f"{list(variable.shape)}: another architecture."
+            )
+    for name, variable in by_path.items():
+        variable.assign(arrays[name])
+
+
+def arrays_of(variables: Iterable[Any]) -> dict[str, np.ndarray]:
+    """The values of Keras variables by their paths."""
+    return {variable.path: np.asarray(variable.value) for variable in variables}
+
+
+def _read(path: Path, name: str, item: Any, arrays: dict[str, np.ndarray]) -> None:
+    if not isinstance(item, h5py.Dataset):
+        return
+    array = item[()]
+    if item.attrs.get("checksum") != _checksum(array):
+        raise UserError(f"{path} is damaged: the checksum of {name} does not fit its values.")
+    arrays[name] = array
+
+
+def _check_format(path: Path, found: Any) -> None:
+    if found is None:
+        raise UserError(f"{path} holds no weights of this toolkit: it has no format number.")
+    if found != FORMAT:
+        raise UserError(f"{path} has format {found}; this version reads format {FORMAT}. Update the toolkit.")
+
+
+def _checksum(array: np.ndarray) -> str:
+    array = np.ascontiguousarray(array)
+    header = f"{array.dtype.str}{array.shape}".encode()
+    return hashlib.blake2b(header + array.tobytes(), digest_size=16).hexdigest()

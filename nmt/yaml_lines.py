@@ -1,0 +1,104 @@
+"""YAML read into plain values that remember their lines, and written so that it reads back to the same values.
+
+Plain words mean what they mean in YAML 1.2, not in PyYAML's 1.1: `no` is Norwegian, not false, and 1e-3 is a number.
+"""
+
+import math
+import re
+from typing import Any
+
+import yaml
+
+from nmt.errors import UserError
+
+Place = tuple[str | int, ...]  # keys and list indexes, from the top of the file down to one value
+
+WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
+WORDS |= {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+# 010 would be 8 to some and 10 to others. It stays text, as does what exceeds 64 bits, and fits no number field.
+INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
+NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that YAML 1.2 takes for a number, besides what 1.1 takes for one."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    # Left to itself, PyYAML writes U+0085 and its like raw, and then reads them as a space.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _text)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"(?:{NUMBER.pattern})\\Z"), list("-+.0123456789"))
+
+
+def write_yaml(values: object) -> str:
+    """Returns YAML in the order of `values`, for `read_yaml` and any other reader."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(text: str, name: str, base: Place = ()) -> tuple[Any, dict[Place, int]]:
+    """Returns the value that `text` holds, and the line of each key and list entry, counted from 1.
+
+    `name` is the file's, for messages; `base` is where the value will stand, and begins each place.
+
+    Raises:
+        UserError: the text is not YAML, has a key twice, or tags its values.
+    """
+    lines: dict[Place, int] = {}
+    try:
+        node = yaml.compose(text, Loader=yaml.BaseLoader)
+        return None if node is None else _value(node, base, lines, name), lines
+    except RecursionError as error:
+        raise UserError(f"{name}: nested too deeply, or an alias (*) within its own anchor (&).") from error
+    except yaml.MarkedYAMLError as error:
+        problem = ", ".join(filter(None, (error.context, error.problem)))
+        mark = error.problem_mark
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        raise UserError(f"{where}: {problem}.") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UserError(f"{name}:{line}: the character U+{error.character:04X} is not allowed.") from error
+
+
+def _value(node: yaml.Node, place: Place, lines: dict[Place, int], name: str) -> Any:
+    if node.tag.rpartition(":")[2] not in ("str", "seq", "map"):
+        raise UserError(f"{name}:{_line(node)}: expected a value without a tag, found {node.tag}.")
+    if isinstance(node, yaml.MappingNode):
+        return _section(node, place, lines, name)
+    if isinstance(node, yaml.SequenceNode):
+        lines.update({(*place, index): _line(entry) for index, entry in enumerate(node.value)})
+        return [_value(entry, (*place, index), lines, name) for index, entry in enumerate(node.value)]
+    return _scalar(node)
+
+
+def _section(node: yaml.MappingNode, place: Place, lines: dict[Place, int], name: str) -> dict[str, Any]:
+    section: dict[str, Any] = {}
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise UserError(f"{name}:{_line(key)}: expected the name of a key, found a list or section in its place.")
+        here = (*place, key.value)
+        if key.value in section:
+            dotted = ".".join(map(str, here))
+            raise UserError(f"{name}:{_line(key)}: {dotted}: given twice, first in line {lines[here]}.")
+        lines[here] = _line(key)
+        section[key.value] = _value(value, here, lines, name)
+    return section
+
+
+def _scalar(node: yaml.Node) -> str | int | float | bool | None:
+    text: str = node.value
+    if getattr(node, "style", None):  # quoted, or a block of lines
+        return text
+    if text in WORDS:
+        return WORDS[text]
+    if INTEGER.fullmatch(text):
+        return int(text)
+    if NUMBER.fullmatch(text) and math.isfinite(float(text)):
+        return float(text)
+    return text
+
+
+def _line(node: yaml.Node) -> int:
+    return node.start_mark.line + 1

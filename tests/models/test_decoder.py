@@ -1,0 +1,241 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nmt.models.decoder import Decoder, DecoderState
+from nmt.models.embedding import Embedding, OutputProjection
+from nmt.models.encoder import Encoded
+from nmt.models.recurrent import LSTMState
+
+# Sentences, target and source positions, beam, embedding and memory units, vocabulary; heads, units a head.
+B, T, S, K, E, M, V, HEADS, D = 2, 5, 7, 3, 11, 13, 17, 2, 19
+U = HEADS * D
+IDS = np.array([[2, 4, 5, 6, 7], [2, 8, 9, 3, 0]])
+STACKS = [(1, 1, False), (1, 1, True), (2, 1, False), (2, 1, True), (3, 2, False), (3, 3, False)]
+
+every_kind = pytest.mark.parametrize("kind", ["multi_head", "bilinear", "additive"])
+every_stack = pytest.mark.parametrize(
+    ("num_layers", "num_hops", "input_feeding"),
+    STACKS,
+    ids=[f"{layers}-layers-{hops}-hops" + "-feeding" * feeding for layers, hops, feeding in STACKS],
+)
+feeding_or_not = pytest.mark.parametrize("input_feeding", [False, True], ids=["plain", "feeding"])
+
+
+def made(kind="multi_head", num_layers=2, num_hops=1, input_feeding=False, layer_norm=False, dropout=0.0):
+    words = Embedding(V, E, dropout=0.0, word_dropout=0.0)
+    decoder = Decoder(
+        words,
+        OutputProjection(V, E, tied=words),
+        num_layers=num_layers,
+        units=U,
+        memory_units=M,
+        attention=kind,
+        num_heads=HEADS,
+        num_hops=num_hops,
+        input_feeding=input_feeding,
+        dropout=dropout,
+        output_dropout=0.0,
+        layer_norm=layer_norm,
+    )
+    generator = np.random.default_rng(1)
+    for weight in decoder.trainable_weights:
+        weight.assign(generator.normal(size=weight.shape) / 4)
+    return decoder
+
+
+def random(*shape, seed=1):
+    return np.random.default_rng([seed, *shape]).normal(size=shape)
+
+
+def encoded(decoder):
+    memory, final = (keras.ops.cast(random(*shape), decoder.compute_dtype) for shape in ((B, S, M), (B, M)))
+    return Encoded(memory, np.arange(S) < np.array([[S], [3]]), final)
+
+
+def array(x):
+    return keras.ops.convert_to_numpy(keras.ops.cast(x, "float64"))
+
+
+def step_by_step(decoder, ids, source):
+    """Logits [B, T, V] and attention weights [B, T, S] of targets ids [B, T], a word at a time."""
+    state, memory = decoder.start(source), decoder.prepare(source)
+    trace = []
+    for t in range(ids.shape[1]):
+        logits, state, weights = decoder.step(ids[:, t : t + 1], state, memory)
+        trace.append((array(logits), array(weights)))
+    return tuple(np.concatenate(part, axis=1) for part in zip(*trace, strict=True))
+
+
+@every_kind
+@every_stack
+@pytest.mark.parametrize("layer_norm", [False, True], ids=["", "norm"])
+def test_steps_equal_the_sequence(float64, kind, num_layers, num_hops, input_feeding, layer_norm):
+    decoder = made(kind, num_layers, num_hops, input_feeding, layer_norm)
+    source = encoded(decoder)
+    decoded = decoder(IDS, source)
+    assert decoded.states.shape == (B, T, E)
+    assert decoded.attention_weights.shape == (B, T, S)
+    logits, weights = step_by_step(decoder, IDS, source)
+    assert logits.shape == (B, T, V)
+    np.testing.assert_allclose(logits, decoder.projection(decoded.states), atol=1e-10)
+    np.testing.assert_allclose(weights, decoded.attention_weights, atol=1e-10)
+
+
+def beam_states(decoder, source):
+    """After one word, a different one in each of K hypotheses: the state of all, and those of each alone."""
+    memory, start = decoder.prepare(source), decoder.start(source)
+    words = np.array([[4, 5, 6], [7, 8, 9]])
+    alone = [decoder.step(words[:, k : k + 1], start, memory)[1] for k in range(K)]
+    return keras.tree.map_structure(lambda *parts: np.concatenate(parts, axis=1), *alone), alone
+
+
+@every_kind
+@every_stack
+def test_hypotheses_together_equal_hypotheses_apart(float64, kind, num_layers, num_hops, input_feeding):
+    decoder = made(kind, num_layers, num_hops, input_feeding)
+    source = encoded(decoder)
+    memory = decoder.prepare(source)
+    state, alone = beam_states(decoder, source)
+    words = np.array([[10, 11, 12], [13, 14, 15]])
+    together = decoder.step(words, state, memory)
+    assert together[0].shape == (B, K, V)
+    assert together[2].shape == (B, K, S)
+    for k in range(K):
+        apart = decoder.step(words[:, k : k + 1], alone[k], memory)
+        for one, other in zip(keras.tree.flatten(together), keras.tree.flatten(apart), strict=True):
+            np.testing.assert_allclose(one[:, k : k + 1], other, atol=1e-12)
+
+
+def test_starts_from_what_the_encoder_knew_last(float64):
+    decoder = made(num_layers=3)
+    source = encoded(decoder)
+    kernel, bias = (array(weight) for weight in decoder.start_state.weights)
+    expected = np.split(np.tanh(array(source.final) @ kernel + bias), 6, axis=-1)
+    state = decoder.start(source)
+    parts = [part for layer in state.layers for part in layer]
+    for part, one in zip(parts, expected, strict=True):
+        assert part.shape == (B, 1, U)
+        np.testing.assert_allclose(part[:, 0], one, atol=1e-12)
+    np.testing.assert_array_equal(state.attentional, np.zeros((B, 1, E)))
+
+
+def test_two_layers_are_wired_as_described(float64):
+    """The bottom layer reads words, the upper one its output and the context, and adds to it; both meet at the end."""
+    decoder = made()
+    source = encoded(decoder)
+    bottom_start, upper_start = (LSTMState(*(part[:, 0] for part in layer)) for layer in decoder.start(source).layers)
+    bottom, upper = decoder.layers
+    query = bottom(array(decoder.embedding.matrix)[IDS], bottom_start)
+    context, weights = decoder.attentions[0](query, decoder.prepare(source)[0])
+    top = array(query) + array(upper(np.concatenate([query, context], axis=-1), upper_start))
+    kernel, bias = (array(weight) for weight in decoder.attentional.weights)
+    decoded = decoder(IDS, source)
+    np.testing.assert_allclose(
+        decoded.states, np.tanh(np.concatenate([top, context], axis=-1) @ kernel + bias), atol=1e-12
+    )
+    np.testing.assert_allclose(decoded.attention_weights, weights, atol=1e-12)
+
+
+def test_hops_show_their_mean(float64):
+    decoder = made(num_layers=3, num_hops=2)
+    seen = []
+    for attention in decoder.attentions:
+        attention.call = remembering(attention.call, seen)
+    shown = decoder(IDS, encoded(decoder)).attention_weights
+    np.testing.assert_allclose(shown, (seen[0] + seen[1]) / 2, atol=1e-12)
+    assert np.abs(seen[0] - seen[1]).max() > 1e-3
+
+
+def remembering(attend, seen):
+    def call(query, keyed):
+        context, weights = attend(query, keyed)
+        seen.append(array(weights))
+        return context, weights
+
+    return call
+
+
+@feeding_or_not
+def test_the_attentional_state_is_fed_back_on_request_alone(input_feeding):
+    decoder = made(input_feeding=input_feeding)
+    source = encoded(decoder)
+    memory, start = decoder.prepare(source), decoder.start(source)
+    fed = DecoderState(start.layers, keras.ops.ones_like(start.attentional))
+    logits = [array(decoder.step(IDS[:, :1], state, memory)[0]) for state in (start, fed)]
+    assert np.any(logits[0] != logits[1]) == input_feeding
+
+
+@feeding_or_not
+def test_later_words_change_nothing(input_feeding):
+    decoder = made(input_feeding=input_feeding)
+    source = encoded(decoder)
+    changed = IDS.copy()
+    changed[:, 3] = 16
+    before, after = (array(decoder(ids, source).states) for ids in (IDS, changed))
+    np.testing.assert_allclose(after[:, :3], before[:, :3], atol=1e-6)
+    assert (np.abs(after[:, 3:] - before[:, 3:]).max(axis=-1) > 1e-3).all()
+
+
+@every_stack
+def test_padding_and_neighbours_change_nothing(num_layers, num_hops, input_feeding):
+    decoder = made("additive", num_layers, num_hops, input_feeding)
+    source = encoded(decoder)
+    states = array(decoder(IDS, source).states)
+    short = Encoded(source.memory[1:, :3], source.mask[1:, :3], source.final[1:])
+    np.testing.assert_allclose(decoder(IDS[1:, :3], short).states, states[1:, :3], atol=1e-5)
+    turned = decoder(IDS[::-1], Encoded(*(part[::-1] for part in source))).states
+    np.testing.assert_allclose(turned[::-1], states, atol=1e-5)
+
+
+@feeding_or_not
+def test_dropout_is_of_training_alone(input_feeding):
+    decoder = made(input_feeding=input_feeding, dropout=0.5)
+    source = encoded(decoder)
+    plain = made(input_feeding=input_feeding)
+    np.testing.assert_allclose(decoder(IDS, source).states, plain(IDS, source).states, atol=1e-6)
+    np.testing.assert_allclose(step_by_step(decoder, IDS, source)[0], step_by_step(plain, IDS, source)[0], atol=1e-6)
+    first, second = (array(decoder(IDS, source, training=True).states) for _ in range(2))
+    assert (np.abs(first - second).max(axis=-1) > 1e-3).all()
+
+
+@every_kind
+@every_stack
+def test_every_weight_gets_a_gradient(kind, num_layers, num_hops, input_feeding):
+    decoder = made(kind, num_layers, num_hops, input_feeding)
+    weights = [weight.value for weight in decoder.trainable_weights]
+    with tf.GradientTape() as tape:
+        logits = decoder.projection(decoder(IDS, encoded(decoder)).states)
+        mixture = tf.reduce_sum(logits * random(*logits.shape, seed=2))
+    for gradient in tape.gradient(mixture, weights):
+        assert np.abs(tf.convert_to_tensor(gradient)).max() > 0
+
+
+@every_kind
+@feeding_or_not
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_is_near_float32(set_precision, precision, kind, input_feeding):
+    exact = made(kind, input_feeding=input_feeding)
+    expected = exact(IDS, encoded(exact))
+    set_precision(precision)
+    decoder = made(kind, input_feeding=input_feeding)
+    source = encoded(decoder)
+    decoded = decoder(IDS, source)
+    assert decoded.states.dtype == precision.removeprefix("mixed_")
+    assert decoded.attention_weights.dtype == "float32"
+    assert {layer.cell.dtype.name for layer in decoder.start(source).layers} == {"float32"}
+    np.testing.assert_allclose(array(decoded.states), array(expected.states), atol=0.1)
+
+
+@feeding_or_not
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_steps_run_in_half_precision(set_precision, precision, input_feeding):
+    set_precision(precision)
+    decoder = made(input_feeding=input_feeding)
+    source = encoded(decoder)
+    start = decoder.start(source)
+    logits, state, weights = decoder.step(IDS[:, :1], start, decoder.prepare(source))
+    assert logits.dtype == weights.dtype == "float32"
+    assert np.isfinite(logits).all()
+    assert [part.dtype for part in keras.tree.flatten(state)] == [part.dtype for part in keras.tree.flatten(start)]

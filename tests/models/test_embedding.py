@@ -1,0 +1,109 @@
+import keras
+import numpy as np
+import pytest
+
+from nmt.models.embedding import Embedding, OutputProjection
+
+B, T, E, V = 2, 3, 5, 7  # sentences, positions, embedding units, pieces
+IDS = np.array([[4, 0, 6], [6, 1, 4]])
+HALVES = ["mixed_bfloat16", "mixed_float16"]
+
+
+def random(*shape, seed=1):
+    return np.random.default_rng([seed, *shape]).normal(size=shape)
+
+
+def embedding(*, units=E, dropout=0.0, word_dropout=0.0):
+    return Embedding(V, units, dropout=dropout, word_dropout=word_dropout)
+
+
+def projection(tied=None):
+    layer = OutputProjection(V, E, tied=tied)
+    layer.bias.assign(random(V))
+    return layer
+
+
+def array(x):
+    return keras.ops.convert_to_numpy(keras.ops.cast(x, "float64"))
+
+
+def numpy_logits(layer, states):
+    return array(states) @ array(layer.matrix).T + array(layer.bias)
+
+
+def test_ids_become_their_rows():
+    layer = embedding()
+    vectors = layer(IDS)
+    assert vectors.shape == (B, T, E)
+    for b in range(B):
+        for t in range(T):
+            np.testing.assert_array_equal(vectors[b, t], array(layer.matrix)[IDS[b, t]])
+
+
+def test_dropout_is_of_training_alone():
+    layer = embedding(dropout=0.5, word_dropout=0.5)
+    np.testing.assert_array_equal(layer(IDS), embedding_without_dropout(layer)(IDS))
+    assert np.any(layer(IDS, training=True) != layer(IDS))
+
+
+def embedding_without_dropout(layer):
+    plain = embedding()
+    plain.set_weights(layer.get_weights()[:1])
+    return plain
+
+
+def test_dropped_values_are_made_up_for():
+    layer = embedding(units=997, dropout=0.75)
+    ratios = array(layer(IDS, training=True)) / array(layer(IDS))
+    np.testing.assert_allclose(ratios[ratios != 0], 4, rtol=1e-5)
+    assert np.count_nonzero(ratios) / ratios.size == pytest.approx(1 / 4, abs=0.05)
+
+
+def test_words_are_dropped_whole():
+    layer = embedding(word_dropout=0.5)
+    ids = np.ones((31, 37), int)
+    ratios = array(layer(ids, training=True)) / array(layer(ids))
+    np.testing.assert_allclose(ratios, np.broadcast_to(ratios[:, :, :1], ratios.shape), rtol=1e-5)
+    np.testing.assert_allclose(np.unique(ratios.round(5)), [0, 2])
+    assert ratios.mean() == pytest.approx(1, abs=0.15)
+
+
+def test_a_tied_projection_has_no_matrix_of_its_own():
+    words = embedding()
+    tied = projection(tied=words)
+    assert [weight.name for weight in tied.trainable_weights if weight is not words.matrix] == ["bias"]
+    words.matrix.assign(random(V, E))
+    states = random(B, T, E).astype("float32")
+    np.testing.assert_allclose(tied(states), numpy_logits(tied, states), atol=1e-5)
+
+
+def test_logits_follow_the_equation(float64):
+    layer = projection()
+    states = random(B, T, E)
+    assert layer(states).shape == (B, T, V)
+    np.testing.assert_allclose(layer(states), numpy_logits(layer, states), atol=1e-12)
+
+
+def test_single_and_mean_logits_equal_those_of_all(float64):
+    layer = projection()
+    states = random(B, T, E)
+    logits = numpy_logits(layer, states)
+    np.testing.assert_allclose(layer.logits_of(states, IDS), np.take_along_axis(logits, IDS[:, :, None], 2)[:, :, 0])
+    np.testing.assert_allclose(layer.mean_logit(states), logits.mean(-1), atol=1e-12)
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_half_precision_ends_in_float32_logits(set_precision, precision):
+    set_precision(precision)
+    words = embedding()
+    layer = projection(tied=words)
+    vectors = words(IDS)
+    assert vectors.dtype == words.compute_dtype == precision.removeprefix("mixed_")
+    assert words.matrix.dtype == "float32"
+    for scores, expected in (
+        (layer(vectors), numpy_logits(layer, vectors)),
+        (layer.mean_logit(vectors), numpy_logits(layer, vectors).mean(-1)),
+        (layer.logits_of(vectors, IDS), np.take_along_axis(numpy_logits(layer, vectors), IDS[:, :, None], 2)[:, :, 0]),
+    ):
+        assert scores.dtype == "float32"
+        np.testing.assert_allclose(scores, expected, atol=3e-2)

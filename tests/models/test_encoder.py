@@ -1,0 +1,117 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nmt.models.embedding import Embedding
+from nmt.models.encoder import Encoder
+
+S, E, V, M = 7, 3, 17, 22  # source pieces, embedding units, vocabulary, memory units: 11 a direction
+ROWS = [[4, 5, 6, 7, 8, 9, 3], [10, 11, 12, 3], [3]]
+IDS = np.array([row + [0] * (S - len(row)) for row in ROWS])
+B = len(ROWS)
+
+every_stack = pytest.mark.parametrize(
+    ("num_layers", "layer_norm"), [(1, False), (1, True), (3, False), (3, True)], ids=["1", "1-norm", "3", "3-norm"]
+)
+
+
+def made(num_layers=1, layer_norm=False, dropout=0.0):
+    words = Embedding(V, E, dropout=0.0, word_dropout=0.0)
+    encoder = Encoder(words, num_layers=num_layers, units=M, dropout=dropout, layer_norm=layer_norm)
+    generator = np.random.default_rng(1)
+    for weight in encoder.trainable_weights:
+        weight.assign(generator.normal(size=weight.shape) / 2)
+    return encoder
+
+
+def array(x):
+    return keras.ops.convert_to_numpy(keras.ops.cast(x, "float64"))
+
+
+def one_at_a_time(encoder, row):
+    """Memory [S, M] and final state [M] of one sentence without padding, turned around by Python."""
+    row = np.array([row])
+    forward = array(encoder.forward(encoder.embedding(row)))
+    backward = array(encoder.backward(encoder.embedding(row[:, ::-1])))
+    final = np.concatenate([forward[0, -1], backward[0, -1]])
+    memory = np.concatenate([forward, backward[:, ::-1]], axis=-1)
+    for layer in encoder.upper:
+        memory = memory + array(layer(memory))
+        final = memory[0, -1]
+    return memory[0], final
+
+
+@every_stack
+def test_each_direction_reads_within_the_length_of_its_row(float64, num_layers, layer_norm):
+    encoder = made(num_layers, layer_norm)
+    encoded = encoder(IDS)
+    assert encoded.memory.shape == (B, S, M)
+    assert encoded.final.shape == (B, M)
+    for b, row in enumerate(ROWS):
+        memory, final = one_at_a_time(encoder, row)
+        np.testing.assert_allclose(encoded.memory[b, : len(row)], memory, atol=1e-12)
+        np.testing.assert_allclose(encoded.final[b], final, atol=1e-12)
+
+
+def test_the_mask_marks_real_pieces():
+    mask = array(made()(IDS).mask)
+    np.testing.assert_array_equal(mask, [[1] * len(row) + [0] * (S - len(row)) for row in ROWS])
+
+
+def test_each_direction_knows_its_own_side_alone(float64):
+    encoder = made()
+    changed = IDS.copy()
+    changed[0, 3] = 13
+    differs = (array(encoder(IDS).memory) != array(encoder(changed).memory))[0]
+    np.testing.assert_array_equal(differs[:, : M // 2].any(-1), [False] * 3 + [True] * 4)
+    np.testing.assert_array_equal(differs[:, M // 2 :].any(-1), [True] * 4 + [False] * 3)
+
+
+@every_stack
+def test_more_padding_changes_nothing(num_layers, layer_norm):
+    encoder = made(num_layers, layer_norm)
+    encoded = encoder(IDS)
+    padded = encoder(np.pad(IDS, ((0, 0), (0, 13))))
+    np.testing.assert_allclose(padded.final, encoded.final, atol=1e-5)
+    for b, row in enumerate(ROWS):
+        np.testing.assert_allclose(padded.memory[b, : len(row)], encoded.memory[b, : len(row)], atol=1e-5)
+
+
+@every_stack
+def test_neighbours_change_nothing(num_layers, layer_norm):
+    encoder = made(num_layers, layer_norm)
+    encoded = encoder(IDS)
+    turned, fewer = encoder(IDS[::-1]), encoder(IDS[1:])
+    for part in ("memory", "final"):
+        together = array(getattr(encoded, part))
+        np.testing.assert_allclose(array(getattr(turned, part))[::-1], together, atol=1e-5)
+        np.testing.assert_allclose(getattr(fewer, part), together[1:], atol=1e-5)
+
+
+@every_stack
+def test_every_weight_gets_a_gradient_from_the_memory(num_layers, layer_norm):
+    encoder = made(num_layers, layer_norm)
+    weights = [weight.value for weight in encoder.trainable_weights]
+    with tf.GradientTape() as tape:
+        memory = encoder(IDS).memory
+        mixture = tf.reduce_sum(memory * np.random.default_rng(2).normal(size=memory.shape))
+    for gradient in tape.gradient(mixture, weights):
+        assert np.abs(tf.convert_to_tensor(gradient)).max() > 0
+
+
+def test_dropout_is_of_training_alone():
+    encoder = made(num_layers=3, dropout=0.5)
+    np.testing.assert_array_equal(encoder(IDS).memory, encoder(IDS, training=False).memory)
+    dropped = array(encoder(IDS, training=True).memory)
+    assert np.count_nonzero(dropped) / dropped.size == pytest.approx(1 / 2, abs=0.15)
+
+
+@every_stack
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_is_near_float32(set_precision, precision, num_layers, layer_norm):
+    exact = made(num_layers, layer_norm)(IDS)
+    set_precision(precision)
+    half = made(num_layers, layer_norm)(IDS)
+    assert half.memory.dtype == half.final.dtype == precision.removeprefix("mixed_")
+    np.testing.assert_allclose(array(half.memory), array(exact.memory), atol=0.1)

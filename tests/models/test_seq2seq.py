@@ -1,0 +1,185 @@
+import importlib
+from collections import Counter
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nmt.config import ModelConfig
+from nmt.models import recurrent
+from nmt.models.seq2seq import Seq2Seq
+from nmt.training.losses import cross_entropy
+
+B, S, T, E, V, OTHER_V = 3, 7, 5, 11, 17, 19  # sentences, source and target positions, embedding units, vocabularies
+SMALL = {
+    "embedding_units": E,
+    "encoder_layers": 2,
+    "encoder_units": 26,
+    "decoder_units": 46,
+    "attention_heads": 2,
+}
+SOURCE = np.array([[4, 5, 6, 7, 8, 9, 3], [10, 11, 3, 0, 0, 0, 0], [3, 0, 0, 0, 0, 0, 0]])
+TARGET = np.array([[2, 4, 5, 6, 7], [2, 8, 9, 3, 0], [2, 10, 3, 0, 0]])
+PREDICTED = np.array([[4, 5, 6, 7, 3], [8, 9, 3, 0, 0], [10, 3, 0, 0, 0]])
+EVERY_MODEL = {
+    "default": {},
+    "bilinear": {"attention": "bilinear"},
+    "additive": {"attention": "additive"},
+    "hops": {"decoder_layers": 3, "attention_hops": 2},
+    "feeding": {"decoder_layers": 1, "input_feeding": True},
+    "norm": {"layer_norm": True},
+    "apart": {"tied_embeddings": "none"},
+}
+
+every_model = pytest.mark.parametrize("settings", EVERY_MODEL.values(), ids=EVERY_MODEL)
+
+
+def made(target_vocabulary=V, **settings):
+    keras.utils.set_random_seed(1)
+    return Seq2Seq(ModelConfig(**SMALL | settings), source_vocabulary=V, target_vocabulary=target_vocabulary)
+
+
+def array(x):
+    return keras.ops.convert_to_numpy(keras.ops.cast(x, "float64"))
+
+
+def logits_of(model, source=SOURCE, target=TARGET, **kwargs):
+    return array(model.projection(model(source, target, **kwargs).states))
+
+
+def gradients(model):
+    """Of the training loss, made dense, by path of the weight."""
+    weights = {weight.path: weight.value for weight in model.trainable_weights}
+
+    @tf.function
+    def differentiated():
+        with tf.GradientTape() as tape:
+            states = model(SOURCE, TARGET).states
+            real = tf.cast(PREDICTED != 0, "float32")
+            loss, _ = cross_entropy(model.projection, states, PREDICTED, real, label_smoothing=0.1)
+        return [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, list(weights.values()))]
+
+    return dict(zip(weights, differentiated(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("tied", "target_vocabulary", "matrices"),
+    [("all", V, [V]), ("target", OTHER_V, [V, OTHER_V]), ("none", OTHER_V, [V, OTHER_V, OTHER_V])],
+)
+def test_tying_shares_matrices(tied, target_vocabulary, matrices):
+    model = made(target_vocabulary, tied_embeddings=tied)
+    shapes = [weight.shape for weight in model.trainable_weights]
+    assert sorted(shape for shape in shapes if shape in [(V, E), (OTHER_V, E)]) == [(size, E) for size in matrices]
+    assert (model.source_embedding.matrix is model.target_embedding.matrix) == (tied == "all")
+    assert (model.projection.matrix is model.target_embedding.matrix) == (tied != "none")
+    assert logits_of(model).shape == (B, T, target_vocabulary)
+
+
+@every_model
+def test_every_weight_gets_a_gradient(settings):
+    model = made(**settings)
+    assert len(model.trainable_weights) == len(model.weights)
+    assert [path for path, gradient in gradients(model).items() if not np.any(gradient)] == []
+
+
+@every_model
+def test_padding_changes_nothing(settings):
+    model = made(**settings)
+    padded = logits_of(model, np.pad(SOURCE, ((0, 0), (0, 13))), np.pad(TARGET, ((0, 0), (0, 2))))
+    np.testing.assert_allclose(padded[:, :T], logits_of(model), atol=1e-5)
+
+
+@every_model
+def test_neighbours_change_nothing(settings):
+    model = made(**settings)
+    logits = logits_of(model)
+    np.testing.assert_allclose(logits_of(model, SOURCE[::-1], TARGET[::-1])[::-1], logits, atol=1e-5)
+    np.testing.assert_allclose(logits_of(model, SOURCE[1:], TARGET[1:]), logits[1:], atol=1e-5)
+
+
+@pytest.mark.parametrize("input_feeding", [False, True], ids=["plain", "feeding"])
+def test_dropout_is_a_function_of_its_seed_states(input_feeding):
+    model = made(input_feeding=input_feeding)
+    seed_states = [variable for variable in model.variables if "seed_generator" in variable.path]
+
+    def trained_from(seed):
+        for n, state in enumerate(seed_states):
+            state.assign([seed, n])
+        return logits_of(model, training=True)
+
+    first = trained_from(1)
+    np.testing.assert_array_equal(trained_from(1), first)
+    assert (np.abs(trained_from(2) - first).max(axis=-1) > 1e-4).all()
+
+
+def test_dropout_is_of_training_alone():
+    none = {"embedding_dropout": 0.0, "layer_dropout": 0.0, "output_dropout": 0.0}
+    plain, dropping = made(**none), made(word_dropout=0.3)
+    dropping.set_weights(plain.get_weights())
+    np.testing.assert_array_equal(logits_of(dropping), logits_of(plain))
+    np.testing.assert_array_equal(logits_of(plain, training=True), logits_of(plain))
+    assert np.any(logits_of(dropping, training=True) != logits_of(plain))
+
+
+@pytest.mark.parametrize("name", ["embedding_dropout", "layer_dropout", "output_dropout", "word_dropout"])
+def test_each_dropout_acts(name):
+    rates = dict.fromkeys(("embedding_dropout", "layer_dropout", "output_dropout", "word_dropout"), 0.0)
+    model = made(**rates | {name: 0.5})
+    assert np.any(logits_of(model, training=True) != logits_of(model))
+
+
+@pytest.mark.parametrize("settings", [{}, {"input_feeding": True}, {"layer_norm": True}], ids=["default", "feeding", "norm"])
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_trains_float32_weights(set_precision, precision, settings):
+    set_precision(precision)
+    for path, gradient in gradients(made(**settings)).items():
+        assert gradient.dtype == "float32", path
+        assert np.isfinite(gradient).all(), path
+        assert np.any(gradient), path
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_ends_in_float32_logits(set_precision, precision):
+    exact = logits_of(made())
+    set_precision(precision)
+    model = made()
+    logits = model.projection(model(SOURCE, TARGET).states)
+    assert logits.dtype == "float32"
+    np.testing.assert_allclose(logits, exact, atol=3e-2)
+
+
+@pytest.fixture
+def seeming_gpu(monkeypatch):
+    """Lets Keras and us believe in a GPU, as far as tracing goes."""
+    # A function of the same name hides the module from plain imports.
+    keras_rnn = importlib.import_module("keras.src.backend.tensorflow.rnn")
+    monkeypatch.setattr(keras_rnn, "_is_gpu_available", lambda: True)
+    monkeypatch.setattr(recurrent, "gpu_visible", lambda: True)
+
+
+def traced_operations(model):
+    ids = tf.TensorSpec([None, None], "int32")
+    graph = tf.function(lambda source, target: model(source, target).states).get_concrete_function(ids, ids).graph
+    functions = graph.as_graph_def().library.function
+    nodes = [*graph.as_graph_def().node, *(node for function in functions for node in function.node_def)]
+    return Counter(node.op for node in nodes)
+
+
+@pytest.mark.usefixtures("seeming_gpu")
+def test_on_a_gpu_every_lstm_is_of_cudnn_and_asserts_nothing():
+    operations = traced_operations(made(encoder_layers=2, decoder_layers=3))
+    assert operations["CudnnRNNV3"] == (2 + 1) + 3
+    assert operations["Assert"] == 0
+    assert operations["While"] + operations["StatelessWhile"] == 0
+
+
+@pytest.mark.usefixtures("seeming_gpu")
+def test_on_a_gpu_input_feeding_leaves_cudnn_to_the_encoder():
+    assert traced_operations(made(input_feeding=True))["CudnnRNNV3"] == 2 + 1
+
+
+def test_without_a_gpu_nothing_is_of_cudnn():
+    operations = traced_operations(made())
+    assert [name for name in operations if "Cudnn" in name] == []
+    assert operations["While"] + operations["StatelessWhile"] > 0
