@@ -1,0 +1,37 @@
+"""Recurrent neural machine translation on Keras 3: text in, text out."""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from nmt.config import Config as Config
+    from nmt.config_file import load_config as load_config
+    from nmt.decoding.translator import Hypothesis as Hypothesis
+    from nmt.decoding.translator import Translator as Translator
+    from nmt.errors import UserError as UserError
+    from nmt.evaluation.evaluate import evaluate as evaluate
+    from nmt.serving.export import export as export
+    from nmt.training.trainer import train as train
+
+_HOMES = {
+    "Config": "nmt.config",
+    "Hypothesis": "nmt.decoding.translator",
+    "Translator": "nmt.decoding.translator",
+    "UserError": "nmt.errors",
+    "evaluate": "nmt.evaluation.evaluate",
+    "export": "nmt.serving.export",
+    "load_config": "nmt.config_file",
+    "train": "nmt.training.trainer",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: what needs no TensorFlow, such as `nmt --help`, then answers at once.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nmt' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

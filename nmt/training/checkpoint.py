@@ -33,6 +33,12 @@ class Progress:
         """Where the run stands when batch `index` of an epoch has been learned."""
         return replace(self, update=self.update + 1, epoch=epoch, batch=index + 1)
 
+    def after_validation(self, score: float, is_best: bool) -> "Progress":
+        """Where the run stands when a validation has given a score."""
+        if is_best:
+            return replace(self, best_score=score, validations_since_best=0)
+        return replace(self, validations_since_best=self.validations_since_best + 1)
+
 
 @dataclass(frozen=True)
 class Checkpoint:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from nmt.data.batching import Batch, mixed_seed
 from nmt.data.tokenizer import BOS_ID, PAD_ID
+from nmt.errors import UserError
 from nmt.models.seq2seq import Seq2Seq
 from nmt.training.losses import cross_entropy, shifted_right
 
@@ -58,13 +59,14 @@ class TensorFlowUpdate:
         self.label_smoothing = label_smoothing
         self.clip_norm = clip_norm
         self.ema_decay = ema_decay
+        self.scales_loss = model.dtype_policy.compute_dtype == "float16"
         self.seed_states = [v for v in model.variables if "seed_generator_state" in v.path]
         with strategy.scope():
             optimizer.build(model.trainable_variables)
             self.averages = [tf.Variable(v.value, trainable=False) for v in self._averaged()]
             # Powers of two only: scaling by them loses nothing.
-            self.loss_scale = tf.Variable(2.0**15 if model.dtype_policy.compute_dtype == "float16" else 1.0)
-            self.good_updates = tf.Variable(0, dtype=tf.int32)
+            self.loss_scale = keras.Variable(2.0**15 if self.scales_loss else 1.0, trainable=False, name="loss_scale")
+            self.good_updates = keras.Variable(0, dtype="int32", trainable=False, name="good_updates")
         rows = tf.TensorSpec([None, None], tf.int32)
         self._compiled = tf.function(
             self._update,
@@ -89,6 +91,26 @@ class TensorFlowUpdate:
         """What the number of rows of a batch must be a multiple of."""
         return self.strategy.num_replicas_in_sync * self.accumulation
 
+    @property
+    def state_variables(self) -> list:
+        """What, besides weights and averages, the next update depends on."""
+        return [*self.optimizer.variables, *([self.loss_scale, self.good_updates] if self.scales_loss else [])]
+
+    def averaged_arrays(self) -> dict[str, np.ndarray]:
+        """The moving averages by the paths of their weights; empty where there are none."""
+        return {v.path: a.numpy() for v, a in zip(self._averaged(), self.averages, strict=True)}
+
+    def assign_averages(self, arrays: dict[str, np.ndarray], origin: str) -> None:
+        """Sets the moving averages; raises UserError where they are not those of this model."""
+        if arrays.keys() != {v.path for v in self._averaged()}:
+            raise UserError(f"{origin} does not hold the moving averages that training.ema_decay asks for.")
+        for variable, average in zip(self._averaged(), self.averages, strict=True):
+            average.assign(arrays[variable.path])
+
+    def restart_averages(self) -> None:
+        """Sets the moving averages to the weights as they are."""
+        self.assign_averages({v.path: np.asarray(v.value) for v in self._averaged()}, "The model")
+
     def _averaged(self) -> list:
         return self.model.trainable_variables if self.ema_decay else []
 
@@ -108,7 +130,7 @@ class TensorFlowUpdate:
             reduced = [self.strategy.reduce(tf.distribute.ReduceOp.SUM, s, axis=None) for s in sums]
             totals = reduced if totals is None else [a + b for a, b in zip(totals, reduced, strict=True)]
         loss, nll, pieces, *sums = totals
-        gradients = [s / tf.cast(pieces * self.loss_scale, s.dtype) for s in sums]
+        gradients = [s / tf.cast(pieces * self.loss_scale.value, s.dtype) for s in sums]
         norm = tf.linalg.global_norm(gradients)
         if self.clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm, use_norm=norm)
@@ -133,7 +155,7 @@ class TensorFlowUpdate:
             loss, nll = cross_entropy(
                 self.model.projection, decoded.states, target, counts, label_smoothing=self.label_smoothing
             )
-            scaled = loss * tf.cast(self.loss_scale, loss.dtype)
+            scaled = loss * tf.cast(self.loss_scale.value, loss.dtype)
         gradients = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)]
         return [loss, nll, tf.reduce_sum(counts), *gradients]
 
@@ -148,10 +170,9 @@ class TensorFlowUpdate:
 
     def _rescale(self, finite: Any) -> None:
         """Halves float16's loss scale after an overflow and doubles it after 2,000 good updates."""
-        if self.model.dtype_policy.compute_dtype != "float16":
+        if not self.scales_loss:
             return
-        good = tf.where(finite, self.good_updates + 1, 0)
-        self.loss_scale.assign(
-            tf.where(finite, tf.where(good == 2000, self.loss_scale * 2, self.loss_scale), self.loss_scale / 2)
-        )
+        good = tf.where(finite, self.good_updates.value + 1, 0)
+        scale = self.loss_scale.value
+        self.loss_scale.assign(tf.where(finite, tf.where(good == 2000, scale * 2, scale), scale / 2))
         self.good_updates.assign(tf.where(good == 2000, 0, good))

@@ -1,0 +1,152 @@
+"""From the configuration's files to what training reads: text, tokenizers, lengths, and the pairs that are kept."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nmt.config import Config, DataConfig, TokenizerConfig
+from nmt.data.cleaning import CleaningReport, clean
+from nmt.data.corpus import CHUNK_PAIRS, ParallelCorpus, read_lines
+from nmt.data.tokenizer import Tokenizer, train_tokenizer
+from nmt.errors import UserError
+from nmt.files import written_aside
+
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that training reads."""
+
+    corpus: ParallelCorpus
+    kept: np.ndarray
+    """int64 [N], the corpus' pairs to train on."""
+    lengths: np.ndarray
+    """int32 [N, 2], pieces of both sides of the kept pairs, EOS counted."""
+    source_tokenizer: Tokenizer
+    target_tokenizer: Tokenizer
+    dev_sources: list[str]
+    dev_targets: list[str]
+    report: CleaningReport
+
+    def fingerprints(self) -> dict[str, str]:
+        """What must not change between the parts of one run."""
+        return {
+            "training text": self.corpus.fingerprint,
+            "source tokenizer": self.source_tokenizer.fingerprint,
+            "target tokenizer": self.target_tokenizer.fingerprint,
+        }
+
+
+def prepare(config: Config, run_dir: Path, announce: Announce) -> Prepared:
+    """Opens the text, trains or loads the tokenizers, counts lengths and cleans.
+
+    Tokenizers are written to the run folder and found there when the run is resumed.
+
+    Raises:
+        UserError: a file is missing, empty, not UTF-8 or of another length than its partner, or the vocabulary does not fit.
+    """
+    cache = config.data.cache or run_dir / "cache"
+    dev_sources, dev_targets = read_dev(config.data)
+    pairs = [(files.source, files.target) for files in config.data.train]
+    corpus = ParallelCorpus.open(pairs, cache)
+    blank = f", {corpus.num_blank:,} with a blank side left out" if corpus.num_blank else ""
+    announce(f"Training text: {len(corpus):,} pairs{blank}.")
+    source, target = make_tokenizers(config.tokenizer, corpus, run_dir, seed=config.seed, announce=announce)
+    lengths = _lengths(corpus, source, target, cache)
+    kept, report = clean(
+        corpus,
+        lengths,
+        max_length=config.data.max_length,
+        max_ratio=config.data.max_ratio,
+        drop_identical=config.data.drop_identical,
+        drop_duplicates=config.data.drop_duplicates,
+    )
+    if report.kept < report.num_pairs:
+        announce(str(report))
+    return Prepared(corpus, kept, lengths[kept] + 1, source, target, dev_sources, dev_targets, report)
+
+
+def read_dev(data: DataConfig) -> tuple[list[str], list[str]]:
+    """The lines of the dev corpus; raises UserError where its sides differ in length or are empty."""
+    return read_pair(data.dev.source, data.dev.target)
+
+
+def read_pair(source: Path, target: Path) -> tuple[list[str], list[str]]:
+    """The lines of two files that belong together; raises UserError where they do not."""
+    sources, targets = read_lines(source), read_lines(target)
+    if len(sources) != len(targets):
+        raise UserError(
+            f"Source and target need the same number of lines, got {len(sources)} in {source} and {len(targets)} in "
+            f"{target}. Line {min(len(sources), len(targets)) + 1} is the first without a partner."
+        )
+    if not sources:
+        raise UserError(f"{source} is empty.")
+    return sources, targets
+
+
+def make_tokenizers(
+    config: TokenizerConfig, corpus: ParallelCorpus, run_dir: Path, *, seed: int, announce: Announce
+) -> tuple[Tokenizer, Tokenizer]:
+    """Loads the run's tokenizers, or the configured ones, or trains them on the corpus; writes them to the run folder."""
+    paths = run_dir / "source.model", run_dir / "target.model"
+    if all(path.is_file() for path in paths):
+        source, target = (Tokenizer.load(path) for path in paths)
+        return source, target
+    if config.source_model and config.target_model:
+        source, target = Tokenizer.load(config.source_model), Tokenizer.load(config.target_model)
+    elif config.joint:
+        announce(f"Training a joint {config.kind} tokenizer of {config.vocabulary_size:,} pieces …")
+        source = target = _train(config, _both(corpus), seed)
+    else:
+        announce(f"Training two {config.kind} tokenizers of {config.vocabulary_size:,} pieces …")
+        source, target = (_train(config, lines, seed) for lines in (_side(corpus, 0), _side(corpus, 1)))
+    for tokenizer, path in zip((source, target), paths, strict=True):
+        tokenizer.save(path)
+    return source, target
+
+
+def _train(config: TokenizerConfig, lines: Iterator[str], seed: int) -> Tokenizer:
+    return train_tokenizer(
+        lines,
+        kind=config.kind,
+        vocabulary_size=config.vocabulary_size,
+        character_coverage=config.character_coverage,
+        byte_fallback=config.byte_fallback,
+        user_symbols=config.user_symbols,
+        normalization=config.normalization,
+        seed=seed,
+    )
+
+
+def _chunks(corpus: ParallelCorpus) -> Iterator[np.ndarray]:
+    for start in range(0, len(corpus), CHUNK_PAIRS):
+        yield np.arange(start, min(start + CHUNK_PAIRS, len(corpus)))
+
+
+def _side(corpus: ParallelCorpus, side: int) -> Iterator[str]:
+    read = (corpus.sources, corpus.targets)[side]
+    for indices in _chunks(corpus):
+        yield from read(indices)
+
+
+def _both(corpus: ParallelCorpus) -> Iterator[str]:
+    yield from _side(corpus, 0)
+    yield from _side(corpus, 1)
+
+
+def _lengths(corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer, cache: Path) -> np.ndarray:
+    """Pieces of both sides of every pair, EOS not counted: int32 [pairs, 2], mapped, counted once and cached."""
+    key = "-".join(name[:12] for name in (corpus.fingerprint, source.fingerprint, target.fingerprint))
+    path = cache / f"lengths.{key}.npy"
+    if not path.is_file():
+        with written_aside(path) as aside:
+            mapped = np.lib.format.open_memmap(aside, mode="w+", dtype=np.int32, shape=(len(corpus), 2))
+            for indices in _chunks(corpus):
+                mapped[indices, 0] = source.count_pieces(corpus.sources(indices))
+                mapped[indices, 1] = target.count_pieces(corpus.targets(indices))
+            mapped.flush()
+            del mapped
+    return np.load(path, mmap_mode="r")

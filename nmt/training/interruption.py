@@ -1,0 +1,61 @@
+"""Ctrl-C and SIGTERM: the loop finishes its update, saves, and says how to go on."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):  # noqa: N818, nothing went wrong
+    """A signal ended the work, after it was saved; the message says how to go on.
+
+    Args:
+        message: what was saved, and the command to go on with.
+        signal_number: exit codes are 128 plus this.
+    """
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+@dataclass
+class Notice:
+    """The signal that came, or 0."""
+
+    signal_number: int = 0
+
+
+@contextmanager
+def noticed_signals() -> Iterator[Notice]:
+    """Notes the first signal instead of dying of it; a second one ends the process at once."""
+    notice = Notice()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        notice.signal_number = number
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    try:
+        for number in SIGNALS:
+            signal.signal(number, note)
+    except ValueError:
+        # Only the main thread may handle signals; elsewhere, such as in a notebook's worker, they stay with their owner.
+        pass
+    try:
+        yield notice
+    finally:
+        if notice.signal_number == 0:
+            for each, handler in before.items():
+                _restore(each, handler)
+
+
+def _restore(number: int, handler: object) -> None:
+    try:
+        signal.signal(number, handler)  # type: ignore[arg-type]
+    except ValueError:
+        pass

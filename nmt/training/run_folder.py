@@ -1,0 +1,86 @@
+"""The folder of a run: what stands where, whose it is, and whether a configuration may go on with it.
+
+config.yaml       the effective configuration
+source.model, target.model
+checkpoints/      the last few moments of the run
+best/             a model folder: the best weights so far
+history.jsonl     one record a line: training, validation
+tensorboard/
+cache/            line indexes and lengths, made again when missing
+"""
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nmt.config import Config
+from nmt.config_file import config_from_text, differences, dump_config
+from nmt.errors import UserError
+from nmt.files import written_aside
+
+MAY_CHANGE = re.compile(
+    r"run_dir|data\.cache"
+    r"|training\.(max_(updates|epochs|minutes)|validate_every|checkpoint_every|keep_checkpoints|patience|log_every|tensorboard)"
+)
+
+
+class RunFolder:
+    """One run's folder."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.yaml"
+        self.checkpoints = path / "checkpoints"
+        self.best = path / "best"
+        self.history = path / "history.jsonl"
+        self.tensorboard = path / "tensorboard"
+
+    def accept(self, config: Config) -> bool:
+        """Writes the configuration and returns whether an earlier part of the run is to be gone on with.
+
+        Raises:
+            UserError: the run was begun with a configuration that differs in more than limits, intervals, patience and logging.
+        """
+        resumed = self.config.is_file()
+        if resumed:
+            before = config_from_text(self.config.read_text(encoding="utf-8"), str(self.config))
+            changed = [line for line in differences(before, config) if not MAY_CHANGE.match(line.split(":")[0])]
+            if changed:
+                raise UserError(
+                    f"The run in {self.path} was begun with another configuration:\n  "
+                    + "\n  ".join(changed)
+                    + "\nGo on with the old values, choose another run_dir, or start a new run from its weights with --fork."
+                )
+        with written_aside(self.config) as aside:
+            aside.write_text(dump_config(config), encoding="utf-8")
+        return resumed
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from training in this folder; the lock goes with the process, however it ends."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise UserError(f"Cannot write to run_dir {self.path}: {error.strerror}.") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise UserError(f"Process {file.read().strip()} is training in {self.path} already.") from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+
+def next_free(path: Path) -> Path:
+    """The first of path-2, path-3, … that does not exist."""
+    number = 2
+    while path.with_name(f"{path.name}-{number}").exists():
+        number += 1
+    return path.with_name(f"{path.name}-{number}")

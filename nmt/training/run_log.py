@@ -1,0 +1,134 @@
+"""What a run says of itself: lines or a progress bar for people, history.jsonl for programs, curves for TensorBoard."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nmt.files import written_aside
+from nmt.training.run_folder import RunFolder
+from nmt.training.update_tensorflow import Outcome
+from nmt.training.validation import Validation
+
+
+class RunLog:
+    """Takes what happens in a run and passes it on.
+
+    Args:
+        folder: where history and curves go.
+        announce: prints a line.
+        every: updates between records of training.
+        total: updates expected, or None where it is not known.
+        tensorboard: whether to write curves.
+        silent: write nothing, as every worker but the chief.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        announce: Callable[[str], None],
+        *,
+        every: int,
+        total: int | None,
+        tensorboard: bool,
+        silent: bool = False,
+    ):
+        self.folder = folder
+        self.announce = announce if not silent else lambda _: None
+        self.every = every
+        self.silent = silent
+        self.curves = tf.summary.create_file_writer(str(folder.tensorboard)) if tensorboard and not silent else None
+        self.bar = _Bar(total) if sys.stderr.isatty() and not silent else None
+        self._recent: list[Outcome] = []
+        self._since = time.perf_counter()
+
+    def forget_after(self, update: int) -> None:
+        """Drops the history's records of updates that a resumed run does again."""
+        if self.silent or not self.folder.history.is_file():
+            return
+        lines = self.folder.history.read_text(encoding="utf-8").splitlines()
+        with written_aside(self.folder.history) as aside:
+            aside.write_text("".join(f"{line}\n" for line in lines if _update_of(line) <= update), encoding="utf-8")
+
+    def updated(self, update: int, epoch: int, learning_rate: float, outcome: Outcome) -> None:
+        """Takes the outcome of one update."""
+        self._recent.append(outcome)
+        if self.bar:
+            self.bar.show(update, f"epoch {epoch + 1} · loss {outcome.loss:.3f}")
+        if update % self.every:
+            return
+        seconds, pieces = time.perf_counter() - self._since, sum(o.num_pieces for o in self._recent)
+        mean = {
+            name: sum(getattr(o, name) * o.num_pieces for o in self._recent) / pieces
+            for name in ("loss", "nll", "gradient_norm")
+        }
+        speed = {"learning_rate": learning_rate, "pieces_per_second": pieces / seconds}
+        self._record(update, "training", {"epoch": epoch, **mean, **speed})
+        if not self.bar:
+            self.announce(
+                f"update {update:,} · epoch {epoch + 1} · loss {mean['loss']:.3f} · {pieces / seconds:,.0f} pieces/s"
+            )
+        self._recent, self._since = [], time.perf_counter()
+
+    def validated(self, update: int, validation: Validation, is_best: bool) -> None:
+        """Takes a validation."""
+        self._record(update, "validation", asdict(validation))
+        self.announce(
+            f"update {update:,} · validation: BLEU {validation.bleu:.2f} · perplexity {validation.perplexity:.2f}"
+            + (" · best so far" if is_best else "")
+        )
+        self._since = time.perf_counter()
+
+    def close(self) -> None:
+        """Ends the bar and writes out what is buffered."""
+        if self.bar:
+            self.bar.close()
+        if self.curves:
+            self.curves.close()
+
+    def _record(self, update: int, kind: str, values: dict[str, Any]) -> None:
+        if self.silent:
+            return
+        with self.folder.history.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"update": update, "kind": kind, **values}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if self.curves:
+            with self.curves.as_default(step=update):
+                for name, value in values.items():
+                    tf.summary.scalar(f"{kind}/{name}", value)
+
+
+class _Bar:
+    """A progress bar on standard error."""
+
+    def __init__(self, total: int | None):
+        columns = (
+            TextColumn("{task.completed:,} updates"),
+            BarColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
+        self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self.task = self.progress.add_task("", total=total)
+        self.progress.start()
+
+    def show(self, update: int, text: str) -> None:
+        self.progress.update(self.task, completed=update, description=text)
+
+    def close(self) -> None:
+        self.progress.stop()
+
+
+def _update_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["update"])
+    except (ValueError, KeyError):
+        return sys.maxsize  # a torn last line

@@ -1,0 +1,335 @@
+"""The training loop: one batch is one update; now and then a validation and a checkpoint."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from nmt import __version__
+from nmt.config import Config, TrainingConfig
+from nmt.data.batching import Batch, BatchLoader, BatchPlan, prefetched
+from nmt.data.preparation import Prepared, prepare
+from nmt.errors import UserError
+from nmt.model_folder import ModelFolder, find_model, fingerprints
+from nmt.models.seq2seq import make_seq2seq
+from nmt.training.checkpoint import Checkpoint, CheckpointFolder, Progress, averaged
+from nmt.training.interruption import Interrupted, Notice, noticed_signals
+from nmt.training.run_folder import RunFolder, next_free
+from nmt.training.run_log import RunLog
+from nmt.training.schedules import learning_rate
+from nmt.training.strategy import is_chief, make_strategy
+from nmt.training.update_tensorflow import Outcome, TensorFlowUpdate
+from nmt.training.validation import Validation, Validator
+from nmt.weights import arrays_of, assign_arrays
+
+# So many updates in a row without a finite gradient are no accident of one batch, nor of float16's loss scale.
+MAX_SKIPPED = 30
+
+
+class Diverged(RuntimeError):  # noqa: N818
+    """Loss or gradient stayed infinite or not a number; the weights are those before."""
+
+
+def train(
+    config: Config,
+    *,
+    fork: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    announce: Callable[[str], None] = print,
+) -> Path:
+    """Trains a model, or goes on with a run that was interrupted.
+
+    Args:
+        config: its run_dir must be given.
+        fork: begin a new run in the next free folder (run_dir-2, …) from the weights and tokenizers of run_dir.
+        callbacks: Keras callbacks; a batch is an update, and an epoch's logs hold the last validation.
+        announce: prints a line.
+
+    Returns:
+        The folder of the best model.
+
+    Raises:
+        UserError: configuration, files or the run folder do not allow it.
+        Interrupted: a signal came; the run was saved.
+        Diverged: the gradient stayed infinite or not a number.
+    """
+    started = time.monotonic()
+    if config.run_dir is None:
+        raise UserError("run_dir: nothing given, expected the folder of the run.")
+    initial = None
+    if fork:
+        initial = ModelFolder.load(config.run_dir)
+        config = config.model_copy(update={"run_dir": next_free(config.run_dir)})
+        announce(f"A new run in {config.run_dir}, from the weights of {find_model(Path(str(config.run_dir)[:-2]))}.")
+    folder = RunFolder(Path(config.run_dir or ""))
+    with folder.locked():
+        if initial is not None:
+            initial.source_tokenizer.save(folder.path / "source.model")
+            initial.target_tokenizer.save(folder.path / "target.model")
+        with noticed_signals() as notice:
+            trainer = Trainer(config, folder, callbacks=callbacks, announce=announce, notice=notice, started=started)
+            return trainer.run(initial)
+
+
+class Trainer:
+    """One run: its data, model, update, validation and bookkeeping."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        *,
+        callbacks: Sequence[keras.callbacks.Callback],
+        announce: Callable[[str], None],
+        notice: Notice,
+        started: float,
+    ):
+        self.config, self.settings, self.folder = config, config.training, folder
+        self.announce, self.notice, self.started = announce, notice, started
+        # Before anything else of TensorFlow: collective operations must be set up at its start.
+        self.strategy = make_strategy(self.settings.strategy, self.settings.devices)
+        self.resumed = folder.accept(config)
+        self.prepared = prepare(config, folder.path, announce)
+        self.plan = BatchPlan(
+            self.prepared.lengths, by=self.settings.batch_by, size=self.settings.batch_size, seed=config.seed
+        )
+        self.model, self.update = make_update(config, self.prepared, self.strategy)
+        self.validator = Validator(config, self.prepared)
+        self.checkpoints = CheckpointFolder(folder.checkpoints, self.settings.keep_checkpoints)
+        self.progress = Progress()
+        self.last_validation: Validation | None = None
+        self.skipped = 0
+        self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.model)
+        self.log = RunLog(
+            folder,
+            announce,
+            every=self.settings.log_every,
+            total=_total_updates(self.settings, self.plan),
+            tensorboard=self.settings.tensorboard,
+            silent=not is_chief(self.strategy),
+        )
+
+    def run(self, initial: ModelFolder | None) -> Path:
+        """Trains until a limit is reached and returns the folder of the best model."""
+        self._restore(initial)
+        self.callbacks.on_train_begin()
+        try:
+            reason = self._limit_reached() or self._loop()
+            self._finish(reason)
+        finally:
+            self.log.close()
+        self.callbacks.on_train_end()
+        return self.folder.best
+
+    def _loop(self) -> str:
+        loader = BatchLoader(
+            self.prepared.corpus,
+            self.prepared.kept,
+            self.prepared.source_tokenizer,
+            self.prepared.target_tokenizer,
+            self.plan,
+            sampling_alpha=self.config.tokenizer.sampling_alpha,
+            multiple=self.update.rows_multiple,
+        )
+        for batch in prefetched(loader.batches(self.progress.epoch, self.progress.batch)):
+            self._learn(batch)
+            if self.progress.update % self.settings.validate_every == 0:
+                self._validate()
+            if self.progress.update % self.settings.checkpoint_every == 0:
+                self._save()
+            if self.notice.signal_number:
+                self._interrupt()
+            if reason := self._limit_reached():
+                return reason
+        raise AssertionError("the batches never end")
+
+    def _learn(self, batch: Batch) -> None:
+        number = self.progress.update + 1
+        rate = learning_rate(
+            number,
+            peak=self.settings.learning_rate,
+            kind=self.settings.schedule,
+            warmup=self.settings.warmup_updates,
+            length=self.settings.schedule_updates,
+            final=self.settings.final_rate,
+        )
+        self.callbacks.on_train_batch_begin(number)
+        outcome = self.update(batch, update=number, learning_rate=rate)
+        self._check_finite(number, outcome)
+        self.progress = self.progress.after_batch(batch.epoch, batch.index)
+        self.log.updated(number, batch.epoch, rate, outcome)
+        logs = {"loss": outcome.loss, "nll": outcome.nll, "gradient_norm": outcome.gradient_norm}
+        self.callbacks.on_train_batch_end(number, logs)
+        if self.progress.batch == self.plan.num_batches(self.progress.epoch):
+            self.callbacks.on_epoch_end(batch.epoch, {**logs, **self._validation_logs()})
+
+    def _check_finite(self, number: int, outcome: Outcome) -> None:
+        self.skipped = 0 if outcome.applied else self.skipped + 1
+        if self.skipped == 1 and self.settings.precision != "float16":
+            self.announce(f"update {number:,}: the gradient is not finite; it was not applied.")
+        if self.skipped == MAX_SKIPPED:
+            raise Diverged(
+                f"The gradient was not finite in {MAX_SKIPPED} updates in a row, up to {number:,}; none of them was "
+                f"applied. Lower training.learning_rate or training.clip_norm; the last checkpoint is in {self.checkpoints.path}."
+            )
+
+    def _validate(self) -> None:
+        validation = self.validator.validate(self._candidate())
+        score = validation.score(self.settings.best_by)
+        is_best = self.progress.best_score is None or score > self.progress.best_score
+        self.progress = self.progress.after_validation(score, is_best)
+        if is_best:
+            self._save_best(self._candidate(), validation)
+        self.log.validated(self.progress.update, validation, is_best)
+        self.last_validation = validation
+
+    def _candidate(self) -> dict:
+        """The weights in question: the moving averages where there are any, else the weights themselves."""
+        return self.update.averaged_arrays() or arrays_of(self.model.trainable_variables)
+
+    def _save_best(self, weights: dict, validation: Validation) -> None:
+        if not is_chief(self.strategy):
+            return
+        facts = {
+            "update": self.progress.update,
+            "dev_bleu": validation.bleu,
+            "dev_loss": validation.loss,
+            "seed": self.config.seed,
+            "versions": versions(),
+            **fingerprints(self.prepared.source_tokenizer, self.prepared.target_tokenizer),
+        }
+        tokenizers = self.prepared.source_tokenizer, self.prepared.target_tokenizer
+        ModelFolder(self.config, *tokenizers, weights, facts).save(self.folder.best)
+
+    def _save(self) -> None:
+        if is_chief(self.strategy):
+            arrays = {
+                "weights": arrays_of(self.model.trainable_variables),
+                "averages": self.update.averaged_arrays(),
+                "optimizer": arrays_of(self.update.state_variables),
+            }
+            self.checkpoints.save(Checkpoint(self.progress, arrays, self.prepared.fingerprints()))
+
+    def _restore(self, initial: ModelFolder | None) -> None:
+        checkpoint = self.checkpoints.latest(self.announce)
+        if checkpoint is None:
+            if initial is not None:
+                assign_arrays(self.model.trainable_variables, initial.weights, find_model(self.folder.path.parent))
+                self.update.restart_averages()
+            self.log.forget_after(0)
+            return
+        self._check_same(checkpoint)
+        origin = f"The checkpoint of update {checkpoint.progress.update:,}"
+        assign_arrays(self.model.trainable_variables, checkpoint.arrays["weights"], origin)
+        self.update.assign_averages(checkpoint.arrays["averages"], origin)
+        assign_arrays(self.update.state_variables, checkpoint.arrays["optimizer"], origin)
+        self.progress = checkpoint.progress
+        self.log.forget_after(self.progress.update)
+        self.announce(f"Going on with the run in {self.folder.path} after update {self.progress.update:,}.")
+
+    def _check_same(self, checkpoint: Checkpoint) -> None:
+        for name, found in self.prepared.fingerprints().items():
+            if checkpoint.facts.get(name) != found:
+                raise UserError(
+                    f"The {name} is not the one that the run in {self.folder.path} was begun with. Put it back, choose "
+                    "another run_dir, or start a new run from its weights with --fork."
+                )
+
+    def _limit_reached(self) -> str | None:
+        settings, progress = self.settings, self.progress
+        minutes = (time.monotonic() - self.started) / 60
+        epochs = progress.epoch + (progress.batch >= self.plan.num_batches(progress.epoch))
+        if settings.max_updates and progress.update >= settings.max_updates:
+            return f"max_updates {settings.max_updates:,} reached"
+        if settings.max_epochs and epochs >= settings.max_epochs:
+            return f"max_epochs {settings.max_epochs:,} reached"
+        if settings.max_minutes and minutes >= settings.max_minutes:
+            return f"max_minutes {settings.max_minutes:g} reached"
+        if settings.patience and progress.validations_since_best >= settings.patience:
+            return f"{settings.patience} validations without a better one"
+        return "a callback asked for it" if getattr(self.model, "stop_training", False) else None
+
+    def _interrupt(self) -> None:
+        self._save()
+        self.log.close()
+        raise Interrupted(
+            f"Interrupted after update {self.progress.update:,}; saved in {self.folder.path}. The same command goes on "
+            "from there.",
+            self.notice.signal_number,
+        )
+
+    def _finish(self, reason: str) -> None:
+        self.announce(f"Finished: {reason}, after {(time.monotonic() - self.started) / 60:.1f} minutes.")
+        if self.progress.update % self.settings.validate_every or self.progress.best_score is None:
+            self._validate()
+        self._save()
+        if self.settings.average_last > 1:
+            self._try_average()
+
+    def _try_average(self) -> None:
+        files = self.checkpoints.files()[-self.settings.average_last :]
+        weights = averaged(files)
+        validation = self.validator.validate(weights)
+        score = validation.score(self.settings.best_by)
+        is_best = score > (self.progress.best_score if self.progress.best_score is not None else float("-inf"))
+        self.announce(f"The average of the last {len(files)} checkpoints: BLEU {validation.bleu:.2f}.")
+        if is_best:
+            self._save_best(weights, validation)
+
+    def _validation_logs(self) -> dict[str, float]:
+        if self.last_validation is None:
+            return {}
+        return {"val_loss": self.last_validation.loss, "val_bleu": self.last_validation.bleu}
+
+
+def make_update(config: Config, prepared: Prepared, strategy: Any) -> tuple[Any, TensorFlowUpdate]:
+    """Builds the model and its compiled update under a strategy."""
+    settings = config.training
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope():
+        model = make_seq2seq(
+            config.model,
+            source_vocabulary=prepared.source_tokenizer.vocabulary_size,
+            target_vocabulary=prepared.target_tokenizer.vocabulary_size,
+            precision=settings.precision,
+        )
+        model.optimizer = make_optimizer(settings)
+    update = TensorFlowUpdate(
+        model,
+        model.optimizer,
+        strategy,
+        seed=config.seed,
+        accumulation=settings.accumulation,
+        label_smoothing=settings.label_smoothing,
+        clip_norm=settings.clip_norm,
+        ema_decay=settings.ema_decay,
+    )
+    return model, update
+
+
+def make_optimizer(settings: TrainingConfig) -> keras.optimizers.Optimizer:
+    """Returns the optimizer of a configuration, whose learning rate each update sets."""
+    if settings.optimizer == "sgd":
+        return keras.optimizers.SGD(settings.learning_rate)
+    adam = {"beta_1": settings.beta_1, "beta_2": settings.beta_2, "epsilon": settings.epsilon}
+    if settings.optimizer == "adam":
+        return keras.optimizers.Adam(settings.learning_rate, **adam)
+    optimizer = keras.optimizers.AdamW(settings.learning_rate, weight_decay=settings.weight_decay, **adam)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "norm"])
+    return optimizer
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    import sentencepiece
+
+    found = {"nmt": __version__, "keras": keras.__version__, "tensorflow": tf.__version__}
+    return {**found, "sentencepiece": sentencepiece.__version__}
+
+
+def _total_updates(settings: TrainingConfig, plan: BatchPlan) -> int | None:
+    limits = [settings.max_updates, (settings.max_epochs or 0) * plan.num_batches(0) or None]
+    return min((limit for limit in limits if limit), default=None)

@@ -1,0 +1,90 @@
+"""Validation while training: the loss and greedy BLEU of the dev text, in float32, with whichever weights are in question."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from nmt.compilation import compiled
+from nmt.config import Config
+from nmt.data.batching import pad
+from nmt.data.preparation import Prepared
+from nmt.data.tokenizer import BOS_ID, PAD_ID
+from nmt.decoding.translator import Translator
+from nmt.evaluation.metrics import bleu
+from nmt.models.seq2seq import make_seq2seq
+from nmt.training.losses import cross_entropy, shifted_right
+from nmt.weights import assign_arrays
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How good some weights are on the dev text."""
+
+    loss: float
+    """Negative log-likelihood, nats a target piece, EOS counted."""
+    perplexity: float
+    bleu: float
+    """Detokenised sacreBLEU of greedy search, 0 to 100."""
+
+    def score(self, best_by: str) -> float:
+        """What the best weights have most of."""
+        return self.bleu if best_by == "bleu" else -self.loss
+
+
+class Validator:
+    """Scores weights on the dev text with a model of its own, so that training's weights and precision are left alone."""
+
+    def __init__(self, config: Config, prepared: Prepared):
+        self.model = make_seq2seq(
+            config.model,
+            source_vocabulary=prepared.source_tokenizer.vocabulary_size,
+            target_vocabulary=prepared.target_tokenizer.vocabulary_size,
+        )
+        self.sources, self.targets = prepared.dev_sources, prepared.dev_targets
+        self.language = config.data.target_language
+        self.translator = Translator(
+            self.model,
+            prepared.source_tokenizer,
+            prepared.target_tokenizer,
+            config.decoding,
+            max_source=config.data.max_length,
+        ).with_decoding(beam_size=1)
+        self.batches = _batches(prepared, config.decoding.batch_tokens)
+        self.losses: Callable = compiled(self._loss, self.model.variables, num_inputs=2)
+
+    def validate(self, weights: Mapping[str, np.ndarray]) -> Validation:
+        """Scores weights given by variable path."""
+        assign_arrays(self.model.trainable_variables, weights, "Validation")
+        sums = np.sum([[float(x) for x in self.losses(*batch)] for batch in self.batches], axis=0)
+        loss = float(sums[0] / sums[1])
+        score = bleu(self.translator.translate(self.sources), self.targets, target_language=self.language)
+        return Validation(loss, math.exp(min(loss, 700.0)), score)
+
+    def _loss(self, source: Any, target: Any) -> tuple[Any, Any]:
+        counts = ops.cast(ops.not_equal(target, PAD_ID), "float32")
+        decoded = self.model(source, shifted_right(target, BOS_ID))
+        _, nll = cross_entropy(self.model.projection, decoded.states, target, counts, label_smoothing=0.0)
+        return nll, ops.sum(counts)
+
+
+def _batches(prepared: Prepared, batch_tokens: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The dev pairs, shortest first, padded, at most `batch_tokens` pieces of either side a batch."""
+    sides = (
+        prepared.source_tokenizer.encode(prepared.dev_sources),
+        prepared.target_tokenizer.encode(prepared.dev_targets),
+    )
+    longest = [max(len(source), len(target)) + 1 for source, target in zip(*sides, strict=True)]
+    batches: list[list[int]] = [[]]
+    for n in sorted(range(len(longest)), key=lambda n: longest[n]):
+        if batches[-1] and (len(batches[-1]) + 1) * longest[n] > batch_tokens:
+            batches.append([])
+        batches[-1].append(n)
+    return [(_padded(sides[0], batch), _padded(sides[1], batch)) for batch in batches]
+
+
+def _padded(ids: Sequence[Sequence[int]], members: Sequence[int]) -> np.ndarray:
+    return pad([ids[n] for n in members])
