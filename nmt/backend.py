@@ -1,7 +1,7 @@
 """Sets the process up before Keras is first imported, so that only our own settings count.
 
-Every package that uses Keras imports this module first. TensorFlow is the default backend; KERAS_BACKEND=jax chooses the
-second. What a user's ~/.keras/keras.json says of float type, epsilon and backend does not leak in.
+Every package that uses Keras imports this module first. TensorFlow is the default backend; KERAS_BACKEND=jax chooses
+the second. What a user's ~/.keras/keras.json says of float type, epsilon and backend does not leak in.
 """
 
 import contextlib
@@ -12,6 +12,9 @@ from collections.abc import Iterator
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# GPU memory is taken as it is needed, so that a second process finds some.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 @contextlib.contextmanager

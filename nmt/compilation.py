@@ -49,8 +49,8 @@ def compiled(function: Callable, variables: Sequence[Any], *, num_inputs: int, x
 def recurrence(body: Callable[[State, Any], State], state: State, inputs: Any, *, reverse: bool = False) -> State:
     """Carries a state through the first axis of the inputs and returns it as it was after each position.
 
-    `keras.ops.scan` does this too, but fails on TensorFlow where the number of positions is unknown and there are several
-    inputs (Keras 3.15), and passes the state through arrays of its own.
+    `keras.ops.scan` does this too, but fails on TensorFlow where the number of positions is unknown and there are
+    several inputs (Keras 3.15), and passes the state through arrays of its own.
 
     Args:
         body: (state, inputs at one position) -> the next state, of the same structure, shapes and types.

@@ -42,8 +42,8 @@ def written_aside(path: Path) -> Iterator[Path]:
 def replaced_aside(path: Path) -> Iterator[Path]:
     """Like `written_aside`, for a folder that may take another's place: at any moment one of the two is whole.
 
-    Where the process ends between the two renamings, the older folder is found at `.NAME.old` and put back by the next call
-    of `recovered`.
+    Where the process ends between the two renamings, the older folder is found at `.NAME.old` and put back by the next
+    call of `recovered`.
     """
     older = _older(path)
     recovered(path)

@@ -1,7 +1,7 @@
 """Named arrays in one HDF5 file: the weights of a model, and all that a checkpoint holds.
 
-Keras' own .weights.h5 numbers some layers by the order in which they were made and can load the wrong matrix in silence. Here
-every array carries its full name, shape, type and checksum, and whatever does not fit is an error.
+Keras' own .weights.h5 numbers some layers by the order in which they were made and can load the wrong matrix in
+silence. Here every array carries its full name, shape, type and checksum, and whatever does not fit is an error.
 """
 
 import hashlib

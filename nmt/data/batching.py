@@ -1,7 +1,7 @@
 """Which sentences form batch k of epoch e, and the padded arrays made of them.
 
-The order is a pure function of (seed, epoch): its whole state is two numbers, so that resuming is exact and costs nothing.
-N pairs, B rows, S and T the longest source and target of a batch, in pieces with EOS.
+The order is a pure function of (seed, epoch): its whole state is two numbers, so that resuming is exact and costs
+nothing. N pairs, B rows, S and T the longest source and target of a batch, in pieces with EOS.
 """
 
 import hashlib
@@ -49,7 +49,8 @@ class Batch:
 class Grid:
     """A chain of shapes (source length, target length), each at least as long on both sides as the one before.
 
-    A pair goes into the first shape that holds it, so that a function compiled a shape is compiled a bounded number of times.
+    A pair goes into the first shape that holds it, so that a function compiled a shape is compiled a bounded number of
+    times.
     """
 
     source: np.ndarray
@@ -215,7 +216,7 @@ class BatchLoader:
 
 
 def pad(ids: Sequence[Sequence[int]], width: int = 0) -> np.ndarray:
-    """Ends each row of ids by EOS and pads it on the right: int32 [B, longest row], or [B, width] where that is more."""
+    """Ends each row of ids by EOS and pads it on the right: int32 [B, longest row], or [B, width] if that is more."""
     width = max([width, *(len(row) + 1 for row in ids)])
     padded = np.full((len(ids), width), PAD_ID, dtype=np.int32)
     for n, row in enumerate(ids):

@@ -46,7 +46,8 @@ def prepare(config: Config, run_dir: Path, announce: Announce) -> Prepared:
     Tokenizers are written to the run folder and found there when the run is resumed.
 
     Raises:
-        UserError: a file is missing, empty, not UTF-8 or of another length than its partner, or the vocabulary does not fit.
+        UserError: a file is missing, empty, not UTF-8 or of another length than its partner, or the vocabulary does not
+            fit.
     """
     cache = config.data.cache or run_dir / "cache"
     dev_sources, dev_targets = read_dev(config.data)
@@ -90,7 +91,7 @@ def read_pair(source: Path, target: Path) -> tuple[list[str], list[str]]:
 def make_tokenizers(
     config: TokenizerConfig, corpus: ParallelCorpus, run_dir: Path, *, seed: int, announce: Announce
 ) -> tuple[Tokenizer, Tokenizer]:
-    """Loads the run's tokenizers, or the configured ones, or trains them on the corpus; writes them to the run folder."""
+    """Loads the run's tokenizers or the configured ones, or trains them; writes them to the run folder."""
     paths = run_dir / "source.model", run_dir / "target.model"
     if all(path.is_file() for path in paths):
         source, target = (Tokenizer.load(path) for path in paths)

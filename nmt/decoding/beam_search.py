@@ -78,9 +78,10 @@ def beam_search(
 ) -> Hypotheses:
     """Finds translations with a high score.
 
-    A hypothesis ends when its EOS is among the best continuations of a step and then keeps its slot (as in Marian), so that
-    a beam of one is greedy search. A row stops when all its slots have ended, at its own limit, or when no open slot can
-    win any more: as log-probabilities only fall, an open hypothesis never scores above its present one at full length.
+    A hypothesis ends when its EOS is among the best continuations of a step and then keeps its slot (as in Marian), so
+    that a beam of one is greedy search. A row stops when all its slots have ended, at its own limit, or when no open
+    slot can win any more: as log-probabilities only fall, an open hypothesis never scores above its present one at full
+    length.
 
     Args:
         step: scores the next piece of every slot.

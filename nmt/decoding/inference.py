@@ -20,7 +20,8 @@ def search(
         model: its weights are used as they are, without dropout.
         source: int32 [B, S], each row ended by EOS and padded with 0.
         options: beam and ranking.
-        max_length: most pieces of a translation, EOS counted; a row's own limit is min(2 x its pieces + 10, this), whatever
+        max_length: most pieces of a translation, EOS counted; a row's own limit is min(2 x its pieces + 10, this),
+            whatever
             its neighbours are.
         banned_ids: ids never produced.
     """

@@ -11,8 +11,8 @@ WORD_END = re.compile(r"\s+")
 def split_line(line: str, tokenizer: Tokenizer, longest: int) -> list[list[int]]:
     """Cuts a line into parts of at most `longest` pieces and returns their ids; a blank line has no part.
 
-    Sentences that fit together stay together. What has no sentence end is cut between words, and a word that is too long by
-    itself between pieces, so that nothing is lost.
+    Sentences that fit together stay together. What has no sentence end is cut between words, and a word that is too
+    long by itself between pieces, so that nothing is lost.
     """
     if not line.strip():
         return []

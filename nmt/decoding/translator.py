@@ -55,12 +55,14 @@ class Translator:
         decoding: DecodingConfig,
         *,
         max_source: int,
+        target_language: str | None = None,
     ):
         self.model = model
         self.source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
         self.decoding = decoding
         self.max_source = max_source
+        self.target_language = target_language
         self._searches: dict[SearchOptions, Callable] = {}
 
     @classmethod
@@ -83,6 +85,7 @@ class Translator:
             folder.target_tokenizer,
             folder.config.decoding,
             max_source=folder.config.data.max_length,
+            target_language=folder.config.data.target_language,
         )
 
     def with_decoding(self, **changes: Any) -> "Translator":
@@ -90,8 +93,18 @@ class Translator:
         settings = {**self.decoding.model_dump(), **{k: v for k, v in changes.items() if v is not None}}
         decoding = DecodingConfig.model_validate(settings)
         return Translator(
-            self.model, self.source_tokenizer, self.target_tokenizer, decoding, max_source=self.max_source
+            self.model,
+            self.source_tokenizer,
+            self.target_tokenizer,
+            decoding,
+            max_source=self.max_source,
+            target_language=self.target_language,
         )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it searches."""
+        return self.decoding.model_dump()
 
     def translate(self, lines: Iterable[str]) -> list[str]:
         """The best translation of each line; blank lines come back blank."""
@@ -123,7 +136,7 @@ class Translator:
         return found
 
     def _batches(self, order: Sequence[int], ids: list[list[int]]) -> Iterator[list[int]]:
-        """Cuts the order, shortest first, into batches of at most decoding.batch_tokens source pieces, padding counted."""
+        """Cuts the order, shortest first, into batches of at most decoding.batch_tokens pieces, padding counted."""
         batch: list[int] = []
         for n in order:
             if batch and (len(batch) + 1) * (len(ids[n]) + 1) > self.decoding.batch_tokens:

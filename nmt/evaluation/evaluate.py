@@ -1,5 +1,6 @@
 """A model's score on a test set, as one record that says what it means."""
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,14 @@ class TranslatesLines(Protocol):
 
     def translate(self, lines: list[str]) -> list[str]:
         """The best translation of each line."""
+
+    @property
+    def target_language(self) -> str | None:
+        """Language code of its translations."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it searches, for the record."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +48,14 @@ def evaluate(
     source: Path | str,
     reference: Path | str,
     *,
-    target_language: str | None = None,
     tokenized: bool = False,
-    decoding: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Translates a file and compares with its reference, detokenised and cased.
 
     Args:
         translator: such as `nmt.Translator.load(folder)`.
         source, reference: files of as many lines.
-        target_language: chooses sacreBLEU's tokeniser.
         tokenized: also score in the Multi30k convention, lower-cased and Moses-tokenised ("tok-lc").
-        decoding: settings to name in the record.
 
     Raises:
         UserError: a file is missing, or they are of unequal length.
@@ -59,7 +64,23 @@ def evaluate(
     started = time.perf_counter()
     hypotheses = translator.translate(sources)
     seconds = time.perf_counter() - started
-    scores = score(hypotheses, references, target_language=target_language)
+    language = translator.target_language
+    scores = score(hypotheses, references, target_language=language)
     if tokenized:
-        scores["bleu_tok_lc"] = score_tokenized(hypotheses, references, target_language=target_language or "en")
-    return Evaluation(hypotheses, scores, seconds, decoding or {})
+        scores["bleu_tok_lc"] = score_tokenized(hypotheses, references, target_language=language or "en")
+    return Evaluation(hypotheses, scores, seconds, translator.settings)
+
+
+def report(evaluation: Evaluation, *, as_json: bool) -> str:
+    """What `nmt evaluate` prints: one JSON object, or a few lines for people."""
+    if as_json:
+        return json.dumps(evaluation.as_record())
+    lines = []
+    for name, one in evaluation.scores.items():
+        low, high = one.interval or (one.score, one.score)
+        lines.append(f"{name:<12} {one.score:.2f}  95 % from {low:.2f} to {high:.2f}  {one.signature}")
+    count = len(evaluation.hypotheses)
+    lines.append(
+        f"{count:,} sentences in {evaluation.seconds:.1f} s, {count / max(evaluation.seconds, 1e-9):,.0f} a second"
+    )
+    return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Attention of queries over the memory: multi-head scaled dot, bilinear, additive.
 
-B sentences, Q queries (target positions, or the beam), S source pieces, U query units, M memory units, H heads, D units a
-head. The memory is projected once a sentence and never copied for a query.
+B sentences, Q queries (target positions, or the beam), S source pieces, U query units, M memory units, H heads, D units
+a head. The memory is projected once a sentence and never copied for a query.
 """
 
 from typing import Any, NamedTuple
@@ -103,7 +103,8 @@ class MultiHeadAttention(keras.layers.Layer):
         self.built = True
 
     def prepare(self, memory: Any, mask: Any) -> Keyed:
-        """Projects the memory [B, S, M], whose real pieces `mask` [B, S] marks, to keys [B, H, D, S], values [B, H, S, D]."""
+        """Projects the memory [B, S, M], whose real pieces `mask` [B, S] marks, to keys [B, H, D, S], values [B, H, S,
+        D]."""
         keys = ops.transpose(self._split(self.key(memory)), (0, 2, 3, 1))
         values = ops.transpose(self._split(self.value(memory)), (0, 2, 1, 3))
         return Keyed(keys, values, mask)

@@ -1,7 +1,7 @@
 """The decoder: whole target sequences in training, one word at a time in search, with the same weights.
 
-B sentences, T target positions, Q queries (positions, or the beam), S source pieces, E embedding units, U decoder units,
-V pieces in the vocabulary.
+B sentences, T target positions, Q queries (positions, or the beam), S source pieces, E embedding units, U decoder
+units, V pieces in the vocabulary.
 """
 
 from typing import Any, NamedTuple
@@ -37,10 +37,10 @@ class Decoded(NamedTuple):
 class Decoder(keras.layers.Layer):
     """A stack of LSTMs of which the lowest `num_hops` attend to the source.
 
-    The bottom layer reads target embeddings alone; its output is the first query; the context feeds each upper layer and
-    the attentional state (GNMT, Wu et al. 2016; RNMT+, Chen et al. 2018). A layer that attends asks anew, with what the
-    layers below know of earlier contexts. So no recurrence waits for attention, and a whole target runs layer by layer.
-    With `input_feeding` the bottom layer also reads the last attentional state, and a target runs word by word.
+    The bottom layer reads target embeddings alone; its output is the first query; the context feeds each upper layer
+    and the attentional state (GNMT, Wu et al. 2016; RNMT+, Chen et al. 2018). A layer that attends asks anew, with what
+    the layers below know of earlier contexts. So no recurrence waits for attention, and a whole target runs layer by
+    layer. With `input_feeding` the bottom layer also reads the last attentional state, and a target runs word by word.
     """
 
     def __init__(

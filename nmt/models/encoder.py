@@ -27,8 +27,8 @@ class Encoded(NamedTuple):
 class Encoder(keras.layers.Layer):
     """Reads right-padded source ids.
 
-    The backward direction runs over each row reversed within its own length, so that both directions meet padding last and
-    no recurrence needs a mask: more padding never changes an output.
+    The backward direction runs over each row reversed within its own length, so that both directions meet padding last
+    and no recurrence needs a mask: more padding never changes an output.
     """
 
     def __init__(

@@ -32,12 +32,12 @@ class Gates(NamedTuple):
 class LSTM(keras.layers.Layer):
     """An LSTM over right-padded rows, without a mask.
 
-    z = x W + h R + b, cut into i, f, g, o in Keras' order; c' = sigmoid(f) c + sigmoid(i) tanh(g); h' = sigmoid(o) tanh(c').
-    The forget gate's bias starts at 1 (Jozefowicz et al. 2015). With `layer_norm`, x W and h R are normalised each with a
-    scale of its own (Ba et al. 2016, equation 20, without normalising the cell).
+    z = x W + h R + b, cut into i, f, g, o in Keras' order; c' = sigmoid(f) c + sigmoid(i) tanh(g); h' = sigmoid(o)
+    tanh(c'). The forget gate's bias starts at 1 (Jozefowicz et al. 2015). With `layer_norm`, x W and h R are normalised
+    each with a scale of its own (Ba et al. 2016, equation 20, without normalising the cell).
 
-    On a GPU whole sequences run through `keras.layers.LSTM`, hence cuDNN, which needs there to be no mask; elsewhere through
-    our own scan, whose input projection and weight gradient are one matrix product each for the whole sequence.
+    On a GPU whole sequences run through `keras.layers.LSTM`, hence cuDNN, which needs there to be no mask; elsewhere
+    through our own scan, whose input projection and weight gradient are one matrix product each for the whole sequence.
     """
 
     def __init__(self, units: int, *, layer_norm: bool = False, **kwargs: Any):
@@ -50,6 +50,7 @@ class LSTM(keras.layers.Layer):
             self.hidden_norm = keras.layers.LayerNormalization(center=False, name="hidden_norm")
 
     def build(self, input_shape: tuple) -> None:
+        """Makes the weights for inputs [..., I]."""
         self.fused.build((None, None, input_shape[-1]))
         if self.layer_norm:
             self.input_norm.build((None, 4 * self.units))
@@ -134,8 +135,8 @@ def _next_state(gates: Gates, cell: Any, dtype: str) -> LSTMState:
 def _recur(projected: Any, kernel: Any, hidden: Any, cell: Any) -> Any:
     """Runs the recurrence over projected inputs, time first.
 
-    Left to plain differentiation, a loop adds up the recurrent kernel's gradient [U, 4U] once a position, which costs as
-    much memory traffic as the arithmetic itself; here it is one matrix product after the loop, as in cuDNN.
+    Left to plain differentiation, a loop adds up the recurrent kernel's gradient [U, 4U] once a position, which costs
+    as much memory traffic as the arithmetic itself; here it is one matrix product after the loop, as in cuDNN.
 
     Args:
         projected: [T, B, 4U], inputs after their projection and bias.

@@ -13,7 +13,8 @@ from nmt.models.encoder import Encoder
 def make_seq2seq(
     config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int, precision: str = "float32"
 ) -> "Seq2Seq":
-    """Builds a model whose arithmetic is float64, float32, bfloat16 or float16; in the latter two the weights are float32."""
+    """Builds a model whose arithmetic is float64, float32, bfloat16 or float16; in the latter two the weights are
+    float32."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(f"mixed_{precision}" if precision in ("bfloat16", "float16") else precision)
     try:

@@ -1,7 +1,7 @@
 """Checkpoints of a run: all that is needed to go on as if nothing had happened.
 
-Dropout, the data's order and subword sampling are functions of the seed and of the numbers kept here, so that no random state
-needs saving.
+Dropout, the data's order and subword sampling are functions of the seed and of the numbers kept here, so that no random
+state needs saving.
 """
 
 from dataclasses import asdict, dataclass, replace

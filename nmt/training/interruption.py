@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: the loop finishes its update, saves, and says how to go on."""
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,22 +41,13 @@ def noticed_signals() -> Iterator[Notice]:
         for each, handler in before.items():
             signal.signal(each, handler)
 
-    try:
+    # Only the main thread may handle signals; elsewhere, as in a notebook's worker, they stay with their owner.
+    with contextlib.suppress(ValueError):
         for number in SIGNALS:
             signal.signal(number, note)
-    except ValueError:
-        # Only the main thread may handle signals; elsewhere, such as in a notebook's worker, they stay with their owner.
-        pass
     try:
         yield notice
     finally:
-        if notice.signal_number == 0:
-            for each, handler in before.items():
-                _restore(each, handler)
-
-
-def _restore(number: int, handler: object) -> None:
-    try:
-        signal.signal(number, handler)  # type: ignore[arg-type]
-    except ValueError:
-        pass
+        with contextlib.suppress(ValueError):
+            for number, handler in before.items():
+                signal.signal(number, handler)

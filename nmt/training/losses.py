@@ -15,8 +15,8 @@ def cross_entropy(
 ) -> tuple[Any, Any]:
     """Sums the loss over the target pieces that count.
 
-    The smoothed loss is nll + s (logit of the target - mean logit), s being the mass spread over all V pieces (Szegedy et
-    al. 2016). The bracket comes from the states directly, so that nothing of the vocabulary's size is made for it.
+    The smoothed loss is nll + s (logit of the target - mean logit), s being the mass spread over all V pieces (Szegedy
+    et al. 2016). The bracket comes from the states directly, so that nothing of the vocabulary's size is made for it.
 
     Args:
         projection: the model's output projection.
@@ -47,9 +47,9 @@ def shifted_right(targets: Any, bos_id: int) -> Any:
 def _softmax_nll(states: Any, matrix: Any, bias: Any, targets: Any) -> Any:
     """Negative log-likelihoods [N] of targets [N] under softmax(states matrix' + bias).
 
-    The vocabulary is by far the widest axis of the model, and every pass over [N, V] costs as much as a matrix product. So
-    the probabilities are the only such array kept: weights scale the narrow side of the products, and the target's own term
-    of the gradient is looked up. TensorFlow's fused cross-entropy takes five times as long on a CPU.
+    The vocabulary is by far the widest axis of the model, and every pass over [N, V] costs as much as a matrix product.
+    So the probabilities are the only such array kept: weights scale the narrow side of the products, and the target's
+    own term of the gradient is looked up. TensorFlow's fused cross-entropy takes five times as long on a CPU.
 
     Args:
         states: [N, E].

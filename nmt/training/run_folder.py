@@ -42,7 +42,8 @@ class RunFolder:
         """Writes the configuration and returns whether an earlier part of the run is to be gone on with.
 
         Raises:
-            UserError: the run was begun with a configuration that differs in more than limits, intervals, patience and logging.
+            UserError: the run was begun with a configuration that differs in more than limits, intervals, patience and
+                logging.
         """
         resumed = self.config.is_file()
         if resumed:
@@ -52,7 +53,8 @@ class RunFolder:
                 raise UserError(
                     f"The run in {self.path} was begun with another configuration:\n  "
                     + "\n  ".join(changed)
-                    + "\nGo on with the old values, choose another run_dir, or start a new run from its weights with --fork."
+                    + "\nGo on with the old values, choose another run_dir, or start a new run from its weights with "
+                    "--fork."
                 )
         with written_aside(self.config) as aside:
             aside.write_text(dump_config(config), encoding="utf-8")

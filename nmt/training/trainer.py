@@ -173,7 +173,8 @@ class Trainer:
         if self.skipped == MAX_SKIPPED:
             raise Diverged(
                 f"The gradient was not finite in {MAX_SKIPPED} updates in a row, up to {number:,}; none of them was "
-                f"applied. Lower training.learning_rate or training.clip_norm; the last checkpoint is in {self.checkpoints.path}."
+                "applied. Lower training.learning_rate or training.clip_norm; the last checkpoint is in "
+                f"{self.checkpoints.path}."
             )
 
     def _validate(self) -> None:

@@ -34,9 +34,9 @@ class Outcome(NamedTuple):
 class TensorFlowUpdate:
     """The compiled update of a model.
 
-    N replicas with any accumulation give what one gives: each replica and micro-batch takes every (R A)-th row; sums, not
-    means, are added up; the sum is divided by the global number of pieces, and only then clipped. (Keras clips before it
-    reduces, and its optimizers are wrong on sparse gradients with repeated ids, so that all gradients are made dense.)
+    N replicas with any accumulation give what one gives: each replica and micro-batch takes every (R A)-th row; sums,
+    not means, are added up; the sum is divided by the global number of pieces, and only then clipped. (Keras clips
+    before it reduces, and its optimizers are wrong on sparse gradients with repeated ids, so that all are made dense.)
     """
 
     def __init__(

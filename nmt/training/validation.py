@@ -1,4 +1,4 @@
-"""Validation while training: the loss and greedy BLEU of the dev text, in float32, with whichever weights are in question."""
+"""Validation while training: loss and greedy BLEU of the dev text, in float32, with the weights in question."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ class Validation:
 
 
 class Validator:
-    """Scores weights on the dev text with a model of its own, so that training's weights and precision are left alone."""
+    """Scores weights on the dev text with a float32 model of its own, so that training's are left alone."""
 
     def __init__(self, config: Config, prepared: Prepared):
         self.model = make_seq2seq(

@@ -1,0 +1,209 @@
+"""The command line: `nmt train | translate | evaluate | export | download | info | config`.
+
+Arguments are read here and nothing else is done here. What needs TensorFlow is imported inside the commands, so that
+help and mistakes in a configuration answer at once.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from nmt.errors import UserError
+
+app = typer.Typer(
+    help="Recurrent neural machine translation: train, translate, score, export for TensorFlow Serving.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="What may stand in a configuration file.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/demo.yaml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, such as training.batch_size=32.")
+]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder, a model folder or an export.")]
+BeamSize = Annotated[int | None, typer.Option(min=1, max=64, help="Hypotheses kept a sentence; 1 is greedy search.")]
+LengthPenalty = Annotated[float | None, typer.Option(min=0, max=5, help="Exponent of the length penalty.")]
+Device = Annotated[str | None, typer.Option(help="cpu, gpu, or a GPU's number, such as gpu:1.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the arithmetic; all cores if not given.")]
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    fork: Annotated[bool, typer.Option(help="Start a new run from the weights of the one in run_dir.")] = False,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Train a model, or go on with an interrupted run."""
+    from nmt.config_file import load_config
+
+    settings = load_config(config, overrides or [])
+    _set_up(device, threads)
+    from nmt.training.trainer import train as train_model
+
+    best = train_model(settings, fork=fork, announce=_say)
+    _say(f"The best model is in {best}. Try: nmt translate {settings.run_dir}")
+
+
+@app.command()
+def translate(
+    model: Model,
+    input: Annotated[
+        Path | None, typer.Option(help="Text to translate, one sentence a line; else standard input.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Where translations go; else standard output.")] = None,
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    n_best: Annotated[
+        int, typer.Option(min=1, max=64, help="Translations a line: tab-separated number, score, text.")
+    ] = 1,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Translate text, line by line."""
+    _set_up(device, threads)
+    from nmt.decoding.lines import translate_lines
+    from nmt.loading import open_translator
+
+    translator = open_translator(model, beam_size=beam_size, length_penalty=length_penalty)
+    translate_lines(translator, input, output, num_best=n_best, as_json=json)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    source: Annotated[Path, typer.Option(help="Test sentences, one a line.")],
+    reference: Annotated[Path, typer.Option(help="Their human translations.")],
+    output: Annotated[Path | None, typer.Option(help="Where the model's translations go.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    lowercase: Annotated[bool, typer.Option("--lowercase", help="With --tokenized: also score tok-lc.")] = False,
+    tokenized: Annotated[bool, typer.Option("--tokenized", help="With --lowercase: also score tok-lc.")] = False,
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Score a model on a test set: BLEU, chrF and TER, with signature and confidence interval."""
+    if lowercase != tokenized:
+        raise UserError(
+            "--lowercase and --tokenized go together: they add a score in the Multi30k convention (tok-lc)."
+        )
+    _set_up(device, threads)
+    from nmt.evaluation.evaluate import evaluate as evaluate_model
+    from nmt.evaluation.evaluate import report
+    from nmt.files import written_aside
+    from nmt.loading import open_translator
+
+    translator = open_translator(model, beam_size=beam_size, length_penalty=length_penalty)
+    result = evaluate_model(translator, source, reference, tokenized=tokenized)
+    if output:
+        with written_aside(output) as aside:
+            aside.write_text("".join(f"{line}\n" for line in result.hypotheses), encoding="utf-8")
+    _say(report(result, as_json=json))
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model folder.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where versions 1, 2, … are written.")],
+    sample: Annotated[Path | None, typer.Option(help="Sentences to compare on, instead of the dev text.")] = None,
+) -> None:
+    """Write a SavedModel for TensorFlow Serving, text in and text out, and compare it with the model."""
+    _set_up("cpu", None)
+    from nmt.serving.export import export as export_model
+
+    _say(f"Exported to {export_model(model, directory, sample=sample, announce=_say)}.")
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="multi30k, tatoeba or kftt.")],
+    mirror: Annotated[Path | None, typer.Option(envvar="NMT_MIRROR", help="A folder that holds NAME/FILE.")] = None,
+    into: Annotated[Path | None, typer.Option(help="Where the files go; data/NAME if not given.")] = None,
+) -> None:
+    """Fetch a public corpus by name, from its home or from a mirror folder."""
+    from nmt.data.catalog import download as fetch
+    from nmt.progress import byte_progress
+
+    with byte_progress() as progress:
+        files = fetch(name, into=into or Path("data", name), mirror=mirror, announce=_say, progress=progress)
+    _say("\n".join(str(file) for file in files))
+
+
+@app.command()
+def info(model: Model) -> None:
+    """Say what a run folder, a model folder or an export is."""
+    from nmt.describe import describe
+
+    _say(describe(model))
+
+
+@config_app.command()
+def explain(
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="Such as training.batch_size; all keys if not given.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The whole reference as a page.")] = False,
+) -> None:
+    """Print the meaning, unit, range and default of every key, or of one."""
+    from nmt.config_reference import explain as explain_key
+    from nmt.config_reference import reference_page
+
+    _say(reference_page().rstrip("\n") if markdown else explain_key(key))
+
+
+def main() -> None:
+    """Runs the command line.
+
+    Exit codes: 0 done, 1 failure, 2 a user's mistake, 130 Ctrl-C, 143 SIGTERM.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("Interrupted.", 130)
+    except BrokenPipeError:
+        # The reader has gone, as in `nmt translate … | head -1`: nothing is left to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if os.environ.get("NMT_TRACEBACK"):
+            raise
+        code = getattr(error, "exit_code", 1)
+        _fail(str(error) if hasattr(error, "exit_code") else f"{type(error).__name__}: {error}{HINT}", code)
+
+
+HINT = "\nThis looks like a defect of the toolkit. Set NMT_TRACEBACK=1 to see where it happened."
+
+
+def _set_up(device: str | None, threads: int | None) -> None:
+    """Chooses device and threads while TensorFlow can still be told."""
+    from nmt.process import choose_device, choose_threads
+
+    choose_device(device)
+    choose_threads(threads)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(message, file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

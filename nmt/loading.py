@@ -1,0 +1,30 @@
+"""Opens whatever translates: a run folder, a model folder, or an export."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Union
+
+if TYPE_CHECKING:
+    from nmt.decoding.translator import Translator
+    from nmt.serving.exported import ExportedTranslator
+
+
+def is_export(path: Path) -> bool:
+    """Whether a folder is an export: a version folder, or a folder of them."""
+    return any(path.glob("saved_model.pb")) or any(path.glob("[0-9]*/saved_model.pb"))
+
+
+def open_translator(
+    path: Path, *, beam_size: int | None = None, length_penalty: float | None = None
+) -> Union["Translator", "ExportedTranslator"]:
+    """Opens a model for translation, with decoding settings other than its own where they are given.
+
+    Raises:
+        UserError: there is no model, or an export is asked for settings other than those it was made with.
+    """
+    if is_export(path):
+        from nmt.serving.exported import ExportedTranslator
+
+        return ExportedTranslator.load(path).with_decoding(beam_size=beam_size, length_penalty=length_penalty)
+    from nmt.decoding.translator import Translator
+
+    return Translator.load(path).with_decoding(beam_size=beam_size, length_penalty=length_penalty)
