@@ -69,9 +69,9 @@ def train(
         if initial is not None:
             initial.source_tokenizer.save(folder.path / "source.model")
             initial.target_tokenizer.save(folder.path / "target.model")
+        trainer = Trainer(config, folder, callbacks=callbacks, announce=announce, started=started)
         with noticed_signals() as notice:
-            trainer = Trainer(config, folder, callbacks=callbacks, announce=announce, notice=notice, started=started)
-            return trainer.run(initial)
+            return trainer.run(initial, notice)
 
 
 class Trainer:
@@ -84,11 +84,10 @@ class Trainer:
         *,
         callbacks: Sequence[keras.callbacks.Callback],
         announce: Callable[[str], None],
-        notice: Notice,
         started: float,
     ):
         self.config, self.settings, self.folder = config, config.training, folder
-        self.announce, self.notice, self.started = announce, notice, started
+        self.announce, self.started = announce, started
         # Before anything else of TensorFlow: collective operations must be set up at its start.
         self.strategy = make_strategy(self.settings.strategy, self.settings.devices)
         self.resumed = folder.accept(config)
@@ -112,19 +111,19 @@ class Trainer:
             silent=not is_chief(self.strategy),
         )
 
-    def run(self, initial: ModelFolder | None) -> Path:
-        """Trains until a limit is reached and returns the folder of the best model."""
+    def run(self, initial: ModelFolder | None, notice: Notice) -> Path:
+        """Trains until a limit is reached or a signal noticed, and returns the folder of the best model."""
         self._restore(initial)
         self.callbacks.on_train_begin()
         try:
-            reason = self._limit_reached() or self._loop()
+            reason = self._limit_reached() or self._loop(notice)
             self._finish(reason)
         finally:
             self.log.close()
         self.callbacks.on_train_end()
         return self.folder.best
 
-    def _loop(self) -> str:
+    def _loop(self, notice: Notice) -> str:
         loader = BatchLoader(
             self.prepared.corpus,
             self.prepared.kept,
@@ -140,8 +139,8 @@ class Trainer:
                 self._validate()
             if self.progress.update % self.settings.checkpoint_every == 0:
                 self._save()
-            if self.notice.signal_number:
-                self._interrupt()
+            if notice.signal_number:
+                self._interrupt(notice.signal_number)
             if reason := self._limit_reached():
                 return reason
         raise AssertionError("the batches never end")
@@ -253,13 +252,13 @@ class Trainer:
             return f"{settings.patience} validations without a better one"
         return "a callback asked for it" if getattr(self.model, "stop_training", False) else None
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, signal_number: int) -> None:
         self._save()
         self.log.close()
         raise Interrupted(
             f"Interrupted after update {self.progress.update:,}; saved in {self.folder.path}. The same command goes on "
             "from there.",
-            self.notice.signal_number,
+            signal_number,
         )
 
     def _finish(self, reason: str) -> None:

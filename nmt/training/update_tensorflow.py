@@ -124,12 +124,8 @@ class TensorFlowUpdate:
         return np.array(seeds, dtype=np.int32).reshape(self._seed_shape())
 
     def _update(self, source: Any, target: Any, weights: Any, seeds: Any) -> tuple:
-        totals = None
-        for micro in range(self.accumulation):
-            sums = self.strategy.run(self._gradient_sums, args=(source, target, weights, seeds, micro))
-            reduced = [self.strategy.reduce(tf.distribute.ReduceOp.SUM, s, axis=None) for s in sums]
-            totals = reduced if totals is None else [a + b for a, b in zip(totals, reduced, strict=True)]
-        loss, nll, pieces, *sums = totals
+        sums = self.strategy.run(self._gradient_sums, args=(source, target, weights, seeds))
+        loss, nll, pieces, *sums = [self.strategy.reduce(tf.distribute.ReduceOp.SUM, s, axis=None) for s in sums]
         gradients = [s / tf.cast(pieces * self.loss_scale.value, s.dtype) for s in sums]
         norm = tf.linalg.global_norm(gradients)
         if self.clip_norm is not None:
@@ -139,9 +135,18 @@ class TensorFlowUpdate:
         self._rescale(finite)
         return loss / tf.cast(pieces, loss.dtype), nll / tf.cast(pieces, nll.dtype), norm, pieces, finite
 
-    def _gradient_sums(self, source: Any, target: Any, weights: Any, seeds: Any, micro: int) -> list:
-        """Of one micro-batch on one replica: loss, nll, number of pieces, and the dense gradient of the loss."""
+    def _gradient_sums(self, source: Any, target: Any, weights: Any, seeds: Any) -> list:
+        """Of all micro-batches of one replica: loss, nll, number of pieces, and the dense gradient of the loss."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        sums = self._micro_batch(source, target, weights, seeds, replica, 0)
+        for micro in range(1, self.accumulation):
+            # One after the other: side by side they would need the memory that accumulation is to save.
+            with tf.control_dependencies(sums):
+                more = self._micro_batch(source, target, weights, seeds, replica, micro)
+            sums = [a + b for a, b in zip(sums, more, strict=True)]
+        return sums
+
+    def _micro_batch(self, source: Any, target: Any, weights: Any, seeds: Any, replica: Any, micro: int) -> list:
         for layer, state in enumerate(self.seed_states):
             state.assign(tf.cast(seeds[micro, replica, layer], state.dtype))
         # Every (R A)-th row: sorted by length, neighbours would load the replicas unevenly.

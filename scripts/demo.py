@@ -1,0 +1,16 @@
+"""Runs the demonstration: `python scripts/demo.py`."""
+
+from pathlib import Path
+
+import typer
+
+from nmt.demo import run_demo
+
+
+def main(config: Path = Path("configs/demo.yaml"), seed: int = 1) -> None:
+    """Makes a corpus, trains, scores, exports and translates."""
+    run_demo(config, seed=seed, announce=lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    typer.run(main)

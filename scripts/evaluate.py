@@ -1,0 +1,9 @@
+"""The same as `nmt evaluate`."""
+
+import sys
+
+from nmt.cli import main
+
+if __name__ == "__main__":
+    sys.argv[:1] = ["nmt", "evaluate"]
+    main()
