@@ -46,7 +46,14 @@ def compiled(function: Callable, variables: Sequence[Any], *, num_inputs: int, x
     return lambda *inputs: run([variable.value for variable in variables], *inputs)
 
 
-def recurrence(body: Callable[[State, Any], State], state: State, inputs: Any, *, reverse: bool = False) -> State:
+def recurrence(
+    body: Callable[[State, Any], State],
+    state: State,
+    inputs: Any,
+    *,
+    reverse: bool = False,
+    differentiable: bool = True,
+) -> State:
     """Carries a state through the first axis of the inputs and returns it as it was after each position.
 
     `keras.ops.scan` does this too, but fails on TensorFlow where the number of positions is unknown and there are
@@ -57,12 +64,14 @@ def recurrence(body: Callable[[State, Any], State], state: State, inputs: Any, *
         state: a nest of tensors.
         inputs: a nest of tensors [T, ...].
         reverse: begin with the last position; results stand at the positions where they were made all the same.
+        differentiable: whether a gradient will pass through; otherwise TensorFlow reads the inputs in place, which
+            saves a copy of each.
 
     Returns:
         The nest of states, each [T, ...].
     """
     if keras.backend.backend() == "tensorflow":
-        return _recurrence_tensorflow(body, state, inputs, reverse)
+        return _recurrence_tensorflow(body, state, inputs, reverse, differentiable)
     import jax
 
     def step(state: State, at: Any) -> tuple[State, State]:
@@ -72,17 +81,19 @@ def recurrence(body: Callable[[State, Any], State], state: State, inputs: Any, *
     return jax.lax.scan(step, state, inputs, reverse=reverse)[1]
 
 
-def _recurrence_tensorflow(body: Callable, state: Any, inputs: Any, reverse: bool) -> Any:
+def _recurrence_tensorflow(body: Callable, state: Any, inputs: Any, reverse: bool, differentiable: bool) -> Any:
     import tensorflow as tf
 
     flat = [tf.convert_to_tensor(x) for x in keras.tree.flatten(inputs)]
     length = tf.shape(flat[0])[0]
-    reads = [tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x) for x in flat]
+    if differentiable:
+        arrays = [tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x) for x in flat]
     carried = [tf.convert_to_tensor(x) for x in keras.tree.flatten(state)]
     writes = [tf.TensorArray(x.dtype, length, element_shape=x.shape) for x in carried]
 
     def advance(position: Any, carried: list, writes: list) -> tuple:
-        at = keras.tree.pack_sequence_as(inputs, [array.read(position) for array in reads])
+        rows = [array.read(position) for array in arrays] if differentiable else [x[position] for x in flat]
+        at = keras.tree.pack_sequence_as(inputs, rows)
         after = keras.tree.flatten(body(keras.tree.pack_sequence_as(state, carried), at))
         writes = [array.write(position, x) for array, x in zip(writes, after, strict=True)]
         return position + (-1 if reverse else 1), after, writes

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt.config import Config
@@ -243,6 +243,7 @@ def test_a_mark_of_byte_order_and_windows_lines_do_no_harm(file):
     assert mistakes(file(text + "sed: 1\r\n")) == ["x.yaml:10: sed: unknown key. Did you mean 'seed'?"]
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(
     seed=st.integers(0, 10**18 - 1),
     run_dir=st.none() | TEXT.filter(lambda text: "\0" not in text).map(Path),

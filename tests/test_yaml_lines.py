@@ -1,6 +1,6 @@
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt.errors import UserError
@@ -15,12 +15,14 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(VALUES)
 def test_written_values_read_back_the_same_and_of_the_same_type(value):
     again, _ = read_yaml(write_yaml(value), "x")
     assert repr(again) == repr(value)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(VALUES)
 def test_other_readers_take_the_same_from_what_we_write(value):
     assert yaml.safe_load(write_yaml(value)) == value

@@ -209,7 +209,7 @@ def _ranked(beam: Beam, options: SearchOptions) -> Hypotheses:
         slots, (pieces, parents) = carry[0], at
         return ops.take_along_axis(parents, slots, axis=1), ops.take_along_axis(pieces, slots, axis=1)
 
-    _, ids = recurrence(back, (order, order), (beam.pieces, beam.parents), reverse=True)
+    _, ids = recurrence(back, (order, order), (beam.pieces, beam.parents), reverse=True, differentiable=False)
     ids = ops.transpose(ids, (1, 2, 0))  # [L, B, K] -> [B, K, L]
     columns = (beam.lengths, beam.log_probs, scores, beam.finished)
     lengths, log_probs, scores, finished = (ops.take_along_axis(x, order, axis=1) for x in columns)

@@ -157,7 +157,7 @@ def _recur(projected: Any, kernel: Any, hidden: Any, cell: Any) -> Any:
         return state.hidden, state.cell, ops.concatenate(gates, axis=-1)
 
     no_gates = ops.zeros_like(ops.concatenate([cell] * 4, axis=-1))
-    hiddens, cells, gates = recurrence(forward, (hidden, cell, no_gates), projected)
+    hiddens, cells, gates = recurrence(forward, (hidden, cell, no_gates), projected, differentiable=False)
 
     def gradient(*args: Any, upstream: Any = None) -> Any:
         upstream = ops.cast(args[0] if upstream is None else upstream, exact)
@@ -180,7 +180,8 @@ def _recur(projected: Any, kernel: Any, hidden: Any, cell: Any) -> Any:
             return d_projected, d_cell * forget_t
 
         start = (ops.cast(no_gates, dtype), ops.zeros_like(cell))
-        d_projected, d_cells = recurrence(backward, start, (upstream, to_output, to_cell, from_cell, f), reverse=True)
+        inputs = (upstream, to_output, to_cell, from_cell, f)
+        d_projected, d_cells = recurrence(backward, start, inputs, reverse=True, differentiable=False)
         d_kernel = ops.matmul(ops.transpose(_rows(hiddens_before)), _rows(d_projected))
         return d_projected, d_kernel, ops.matmul(d_projected[0], ops.transpose(kernel)), d_cells[0]
 
