@@ -1,7 +1,7 @@
 """The schema of a configuration file: every key with its type, range, unit, default and meaning.
 
 A default is written once, here. Components take plain keyword arguments; no section travels further than the module
-that builds them. `nmt.configuration_file` reads YAML into this schema and explains what does not fit.
+that builds them. `nmt.config_file` reads YAML into this schema and explains what does not fit.
 """
 
 from pathlib import Path
@@ -16,7 +16,9 @@ Count = Annotated[int, Field(ge=0)]
 class Section(BaseModel):
     """A part of the configuration: frozen, without unknown keys, without silent conversions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class CorpusFiles(Section):
@@ -67,8 +69,8 @@ class TokenizerConfig(Section):
     """Spell characters outside the vocabulary in bytes, so that nothing is unknown."""
     user_symbols: list[str] = []
     """Strings that are always one piece."""
-    normalization: str = "nmt_nfkc"
-    """SentencePiece normalisation rule: nmt_nfkc, nfkc, nmt_nfkc_cf, nfkc_cf or identity."""
+    normalization: Literal["nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf", "identity"] = "nmt_nfkc"
+    """SentencePiece's normalisation rule; those with cf also fold case."""
     source_model: Path | None = None
     """An existing SentencePiece model for the source instead of training one."""
     target_model: Path | None = None
@@ -215,6 +217,8 @@ class TrainingConfig(Section):
             )
         if self.schedule == "inverse_sqrt" and not self.warmup_updates:
             raise ValueError("schedule inverse_sqrt needs warmup_updates of 1 or more")
+        if self.weight_decay and self.optimizer != "adamw":
+            raise ValueError(f"weight_decay needs optimizer adamw; found {self.optimizer}")
         if self.average_last > self.keep_checkpoints:
             raise ValueError(
                 f"average_last must not exceed keep_checkpoints; found {self.average_last} and {self.keep_checkpoints}"
@@ -235,6 +239,12 @@ class DecodingConfig(Section):
     """Most pieces of a translation, EOS counted; a row's own limit is min(2 x its source pieces + 10, this)."""
     batch_tokens: PositiveInt = 8192
     """Source pieces translated at once, padding counted; bounds the memory."""
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> "DecodingConfig":
+        if self.min_length >= self.max_length:
+            raise ValueError(f"min_length must be below max_length; found {self.min_length} and {self.max_length}")
+        return self
 
 
 class ExportConfig(Section):
@@ -269,4 +279,13 @@ class Config(Section):
         one = self.tokenizer.joint and self.tokenizer.source_model == self.tokenizer.target_model
         if self.model.tied_embeddings == "all" and not one:
             raise ValueError("model.tied_embeddings all needs one vocabulary: tokenizer.joint true and one model file")
+        return self
+
+    @model_validator(mode="after")
+    def _beam_holds_nbest(self) -> "Config":
+        if self.export.nbest > self.decoding.beam_size:
+            raise ValueError(
+                f"export.nbest must not exceed decoding.beam_size; found {self.export.nbest} and "
+                f"{self.decoding.beam_size}"
+            )
         return self

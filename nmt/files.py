@@ -25,17 +25,27 @@ def written_aside(path: Path) -> Iterator[Path]:
         UserError: the folder cannot be written to.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with _refusals_of(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         discard(aside)
+    try:
         yield aside
-        sync(aside)
-        aside.replace(path)
-        _sync_one(path.parent)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}. Choose another place or change its owner.") from error
+        with _refusals_of(path):
+            sync(aside)
+            aside.replace(path)
+            _sync_one(path.parent)
     finally:
         discard(aside)
+
+
+@contextmanager
+def _refusals_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}. Choose another place or change its owner.") from error
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}.") from error
 
 
 @contextmanager

@@ -86,7 +86,6 @@ def test_all_of_it_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch)
     assert seen[-1] == (tmp_path.name, True)
 
 
-@pytest.mark.xfail(reason="written_aside's last discard raises NotADirectoryError over the UserError", strict=True)
 def test_a_file_in_the_place_of_the_folder_is_told(tmp_path):
     (tmp_path / "file").touch()
     expected = r"Cannot write .*x: (Not a directory|File exists). Choose another place or change its owner\.$"

@@ -102,7 +102,8 @@ def beam_search(
         lengths=ops.zeros(size, "int32"),
         finished=ops.zeros(size, "bool"),
         pieces=ops.zeros((max_steps, *size), "int32"),
-        parents=ops.zeros((max_steps, *size), "int32"),
+        # Steps that are never taken leave every slot where it is.
+        parents=ops.zeros((max_steps, *size), "int32") + ops.arange(options.beam_size, dtype="int32"),
         state=state,
     )
 

@@ -31,11 +31,12 @@ def cross_entropy(
     matrix = ops.cast(projection.matrix, states.dtype)
     rows = ops.reshape(states, (-1, states.shape[-1]))  # [B, T, E] -> [N, E]
     nll = _softmax_nll(rows, matrix, projection.bias, ops.reshape(targets, (-1,)))
-    nll = ops.sum(nll * ops.cast(ops.reshape(weights, (-1,)), nll.dtype))
+    weights = ops.cast(weights, nll.dtype)
+    nll = ops.sum(nll * ops.reshape(weights, (-1,)))
     if not label_smoothing:
         return nll, nll
     towards_even = (projection.logits_of(states, targets) - projection.mean_logit(states)) * weights
-    return nll + label_smoothing * ops.cast(ops.sum(towards_even), nll.dtype), nll
+    return nll + label_smoothing * ops.sum(towards_even), nll
 
 
 def shifted_right(targets: Any, bos_id: int) -> Any:

@@ -61,9 +61,10 @@ def train(
         raise UserError("run_dir: nothing given, expected the folder of the run.")
     initial = None
     if fork:
-        initial = ModelFolder.load(config.run_dir)
+        forked = find_model(config.run_dir)
+        initial = ModelFolder.load(forked)
         config = config.model_copy(update={"run_dir": next_free(config.run_dir)})
-        announce(f"A new run in {config.run_dir}, from the weights of {find_model(Path(str(config.run_dir)[:-2]))}.")
+        announce(f"A new run in {config.run_dir}, from the weights of {forked}.")
     folder = RunFolder(Path(config.run_dir or ""))
     with folder.locked():
         if initial is not None:
@@ -134,9 +135,11 @@ class Trainer:
             multiple=self.update.rows_multiple,
         )
         for batch in prefetched(loader.batches(self.progress.epoch, self.progress.batch)):
-            self._learn(batch)
+            logs = self._learn(batch)
             if self.progress.update % self.settings.validate_every == 0:
                 self._validate()
+            if self.progress.batch == self.plan.num_batches(batch.epoch):
+                self.callbacks.on_epoch_end(batch.epoch, {**logs, **self._validation_logs()})
             if self.progress.update % self.settings.checkpoint_every == 0:
                 self._save()
             if notice.signal_number:
@@ -145,7 +148,7 @@ class Trainer:
                 return reason
         raise AssertionError("the batches never end")
 
-    def _learn(self, batch: Batch) -> None:
+    def _learn(self, batch: Batch) -> dict[str, float]:
         number = self.progress.update + 1
         rate = learning_rate(
             number,
@@ -162,8 +165,7 @@ class Trainer:
         self.log.updated(number, batch.epoch, rate, outcome)
         logs = {"loss": outcome.loss, "nll": outcome.nll, "gradient_norm": outcome.gradient_norm}
         self.callbacks.on_train_batch_end(number, logs)
-        if self.progress.batch == self.plan.num_batches(self.progress.epoch):
-            self.callbacks.on_epoch_end(batch.epoch, {**logs, **self._validation_logs()})
+        return logs
 
     def _check_finite(self, number: int, outcome: Outcome) -> None:
         self.skipped = 0 if outcome.applied else self.skipped + 1
@@ -217,8 +219,9 @@ class Trainer:
         checkpoint = self.checkpoints.latest(self.announce)
         if checkpoint is None:
             if initial is not None:
-                assign_arrays(self.model.trainable_variables, initial.weights, find_model(self.folder.path.parent))
+                assign_arrays(self.model.trainable_variables, initial.weights, "The model to fork")
                 self.update.restart_averages()
+                self._save()  # or else a fork killed before its first checkpoint would go on from random weights
             self.log.forget_after(0)
             return
         self._check_same(checkpoint)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from nmt.models import recurrent
 from nmt.models.recurrent import LSTM, LSTMState
 
-B, T, I, U = 2, 5, 3, 7  # sentences, positions, input units, units
+B, T, X, U = 2, 5, 3, 7  # sentences, positions, input units, units
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5, "mixed_bfloat16": 3e-2, "mixed_float16": 3e-3}
 
 both_kinds = pytest.mark.parametrize("layer_norm", [False, True], ids=["plain", "layer_norm"])
@@ -21,13 +21,13 @@ def random(*shape, seed=1):
 def made(layer_norm=False):
     """A layer with random weights, biases and scales among them."""
     layer = LSTM(U, layer_norm=layer_norm)
-    layer.build((None, None, I))
+    layer.build((None, None, X))
     layer.set_weights([random(*weight.shape, seed=n) / 2 for n, weight in enumerate(layer.weights)])
     return layer
 
 
 def inputs_of(layer, seed=1):
-    return keras.ops.cast(random(B, T, I, seed=seed), layer.compute_dtype)
+    return keras.ops.cast(random(B, T, X, seed=seed), layer.compute_dtype)
 
 
 def state_of(layer, *batch_shape):
@@ -79,7 +79,7 @@ def one_by_one(layer, inputs, state):
 
 def keras_twin(layer):
     twin = keras.layers.LSTM(U, return_sequences=True, use_cudnn=False)
-    twin.build((None, None, I))
+    twin.build((None, None, X))
     twin.set_weights(layer.get_weights())
     return twin
 
@@ -99,7 +99,7 @@ def test_one_unit_by_hand():
 @both_kinds
 def test_forget_gates_alone_start_open(layer_norm):
     layer = LSTM(U, layer_norm=layer_norm)
-    layer.build((None, None, I))
+    layer.build((None, None, X))
     bias = next(weight for weight in layer.weights if weight.name == "bias")
     np.testing.assert_array_equal(array(bias), [0] * U + [1] * U + [0] * 2 * U)
 
@@ -139,7 +139,7 @@ def test_steps_equal_the_sequence(float64, layer_norm):
 @both_kinds
 def test_a_step_keeps_leading_axes_apart(float64, layer_norm):
     layer = made(layer_norm)
-    inputs, state = random(B, 11, I), state_of(layer, B, 11)
+    inputs, state = random(B, 11, X), state_of(layer, B, 11)
     together = layer.step(inputs, state)
     for k in range(11):
         alone = layer.step(inputs[:, k], LSTMState(state.hidden[:, k], state.cell[:, k]))
@@ -192,7 +192,7 @@ def test_cells_stay_float32_in_half_precision(set_precision, precision, layer_no
 def test_what_comes_later_changes_nothing(layer_norm):
     layer = made(layer_norm)
     inputs = inputs_of(layer)
-    longer = np.concatenate([inputs, random(B, 11, I, seed=2)], axis=1).astype("float32")
+    longer = np.concatenate([inputs, random(B, 11, X, seed=2)], axis=1).astype("float32")
     np.testing.assert_allclose(layer(longer)[:, :T], layer(inputs), atol=1e-6)
 
 

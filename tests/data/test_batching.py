@@ -1,0 +1,308 @@
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nmt.data.batching import NUM_SHAPES, BatchLoader, BatchPlan, Grid, fit_grid, mixed_seed, pad, prefetched
+from nmt.data.corpus import ParallelCorpus, read_lines
+from nmt.data.tokenizer import EOS_ID, PAD_ID, Tokenizer, train_tokenizer
+
+MULTI30K = Path(__file__).parents[3] / "shared" / "data" / "multi30k"
+WORDS = ["ba", "dofu", "kilo", "mu", "nasa", "rebo", "ti", "sume"]
+
+LENGTHS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=60).map(np.array)
+# Fitting a grid takes its time on a busy machine.
+UNHURRIED = settings(deadline=None, max_examples=25)
+
+
+def random_lengths(num_pairs, seed=1):
+    """Lengths [N, 2] of which the second follows the first, as those of sentences do."""
+    random = np.random.default_rng(seed)
+    source = random.integers(3, 30, num_pairs)
+    return np.stack([source, np.maximum(1, source + random.integers(-3, 4, num_pairs))], axis=1)
+
+
+def same(plan, other, epoch=0):
+    pairs = zip(plan.epoch(epoch), other.epoch(epoch), strict=False)
+    return plan.num_batches(epoch) == other.num_batches(epoch) and all(np.array_equal(*pair) for pair in pairs)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> ParallelCorpus:
+    """101 pairs of 1 to 9 words; the target says the same backwards."""
+    folder = tmp_path_factory.mktemp("corpus")
+    random = np.random.default_rng(1)
+    lines = [random.choice(WORDS, random.integers(1, 10)) for _ in range(101)]
+    (folder / "source").write_text("".join(" ".join(line) + "\n" for line in lines))
+    (folder / "target").write_text("".join(" ".join(line[::-1]) + "\n" for line in lines))
+    return ParallelCorpus.open([(folder / "source", folder / "target")], folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(corpus) -> Tokenizer:
+    texts = corpus.sources(np.arange(len(corpus)))
+    return train_tokenizer(texts, kind="bpe", vocabulary_size=40, byte_fallback=False)
+
+
+@pytest.fixture(scope="module")
+def multi30k_lengths() -> np.ndarray:
+    if not MULTI30K.exists():
+        pytest.skip(f"Multi30k is not in {MULTI30K}")
+    sides = [read_lines(MULTI30K / f"train.{language}.gz") for language in ("en", "de")]
+    # Learnt from a part, for time: its pieces are a little shorter than those of all the text.
+    tokenizer = train_tokenizer([*sides[0][:2000], *sides[1][:2000]], kind="bpe", vocabulary_size=4000)
+    return np.stack([tokenizer.count_pieces(side) + 1 for side in sides], axis=1)
+
+
+def loader_of(corpus, tokenizer, *, size=7, seed=1, **options):
+    """Batches of the pairs with an even number, so that places in the plan and in the corpus differ."""
+    kept = np.arange(0, len(corpus), 2)
+    sides = (corpus.sources(kept), corpus.targets(kept))
+    lengths = np.stack([tokenizer.count_pieces(side) + 1 for side in sides], axis=1)
+    plan = BatchPlan(lengths, by="sentences", size=size, seed=seed)
+    return BatchLoader(corpus, kept, tokenizer, tokenizer, plan, **options)
+
+
+def assert_equal(batch, other):
+    assert (batch.epoch, batch.index) == (other.epoch, other.index)
+    for name in ("source", "target", "weights"):
+        np.testing.assert_array_equal(getattr(batch, name), getattr(other, name))
+
+
+def taken(batches, count):
+    return [next(batches) for _ in range(count)]
+
+
+@UNHURRIED
+@given(lengths=LENGTHS)
+def test_a_grid_is_a_short_chain_that_holds_every_pair(lengths):
+    grid = fit_grid(lengths)
+    chain = np.stack([grid.source, grid.target], axis=1)
+    assert len(chain) <= NUM_SHAPES
+    assert (np.diff(chain, axis=0) >= 0).all()
+    np.testing.assert_array_equal(chain[-1], lengths.max(axis=0))
+    places = grid.shape_of(lengths)
+    assert (chain[places] >= lengths).all()
+    for place, pair in zip(places, lengths, strict=True):
+        assert not any((chain[smaller] >= pair).all() for smaller in range(place))
+
+
+def test_a_grid_of_as_many_shapes_as_there_are_pads_nothing():
+    lengths = np.array([[3, 2]] * 5 + [[7, 5]] * 3 + [[13, 11]])
+    grid = fit_grid(lengths, num_shapes=3)
+    np.testing.assert_array_equal(grid.source, [3, 7, 13])
+    np.testing.assert_array_equal(grid.target, [2, 5, 11])
+
+
+def test_a_pair_goes_into_the_first_shape_that_holds_both_sides():
+    grid = Grid(np.array([3, 7]), np.array([5, 11]))
+    np.testing.assert_array_equal(grid.shape_of(np.array([[3, 5], [4, 5], [3, 6], [7, 11]])), [0, 1, 1, 1])
+
+
+@UNHURRIED
+@given(lengths=LENGTHS, by=st.sampled_from(["tokens", "sentences"]), size=st.integers(1, 97), epoch=st.integers(0, 5))
+def test_every_pair_stands_in_exactly_one_batch(lengths, by, size, epoch):
+    batches = BatchPlan(lengths, by=by, size=size, seed=1).epoch(epoch)
+    assert all(len(batch) for batch in batches)
+    np.testing.assert_array_equal(np.sort(np.concatenate(batches)), np.arange(len(lengths)))
+
+
+def test_batches_of_sentences_are_full_but_one():
+    plan = BatchPlan(random_lengths(1009), by="sentences", size=31, seed=1)
+    sizes = sorted(len(batch) for batch in plan.epoch(0))
+    assert sizes == [1009 % 31] + [31] * (1009 // 31)
+
+
+def test_batches_of_tokens_stay_within_their_size():
+    lengths = random_lengths(1009)
+    plan = BatchPlan(lengths, by="tokens", size=211, seed=1)
+    padded = [len(batch) * lengths[batch, 1].max() for batch in plan.epoch(0)]
+    assert max(padded) <= 211
+    assert np.mean(padded) > 0.8 * 211
+
+
+def test_a_pair_longer_than_a_batch_of_tokens_stands_alone():
+    plan = BatchPlan(np.array([[5, 41], [5, 43], [5, 3]]), by="tokens", size=7, seed=1)
+    assert sorted(len(batch) for batch in plan.epoch(0)) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("by", ["tokens", "sentences"])
+def test_the_order_is_a_function_of_seed_and_epoch(by):
+    lengths = random_lengths(499)
+    plan, again = (BatchPlan(lengths, by=by, size=101, seed=5) for _ in range(2))
+    for epoch in (3, 0, 3):  # whatever was asked for before
+        assert same(plan, again, epoch)
+        assert same(plan, BatchPlan(lengths, by=by, size=101, seed=5), epoch)
+    assert not same(plan, BatchPlan(lengths, by=by, size=101, seed=6))
+    assert not np.array_equal(np.concatenate(plan.epoch(0)), np.concatenate(again.epoch(1)))
+
+
+def test_neighbours_change_from_epoch_to_epoch():
+    plan = BatchPlan(random_lengths(2003), by="sentences", size=7, seed=1)
+    first, second = ({frozenset(batch.tolist()) for batch in plan.epoch(epoch)} for epoch in (0, 1))
+    assert len(first & second) < len(first) / 10
+
+
+def test_short_and_long_batches_are_mixed():
+    lengths = random_lengths(2003)
+    longest = [lengths[batch].max() for batch in BatchPlan(lengths, by="sentences", size=7, seed=1).epoch(0)]
+    assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.2
+
+
+@pytest.mark.parametrize(("by", "size"), [("sentences", 66), ("tokens", 1600)])
+def test_multi30k_is_padded_by_less_than_a_tenth(multi30k_lengths, by, size):
+    batches = BatchPlan(multi30k_lengths, by=by, size=size, seed=1).epoch(0)
+    padded = sum(multi30k_lengths[batch].max(axis=0).sum() * len(batch) for batch in batches)
+    assert 1 - multi30k_lengths.sum() / padded < 0.1
+    assert sum(map(len, batches)) == 29_000
+    assert 29_000 / len(batches) >= 64
+
+
+def test_rows_end_by_eos_and_are_padded_on_the_right():
+    padded = pad([[5, 6, 7], [], [8]])
+    np.testing.assert_array_equal(padded, [[5, 6, 7, EOS_ID], [EOS_ID, 0, 0, 0], [8, EOS_ID, 0, 0]])
+    assert padded.dtype == np.int32
+    assert PAD_ID == 0
+    assert pad([[5, 6, 7]], 11).shape == (1, 11)
+    assert pad([[5, 6, 7]], 2).shape == (1, 4)
+
+
+def test_batches_hold_the_pairs_of_the_plan(corpus, tokenizer):
+    loader = loader_of(corpus, tokenizer)
+    for index, members in enumerate(loader.plan.epoch(0)):
+        batch = loader.batch(0, index)
+        pairs = 2 * members
+        for rows, texts in ((batch.source, corpus.sources(pairs)), (batch.target, corpus.targets(pairs))):
+            for row, text in zip(rows, texts, strict=True):
+                real = row[row != PAD_ID]
+                assert [*tokenizer.encode([text])[0], EOS_ID] == real.tolist()
+                assert not row[len(real) :].any()
+        np.testing.assert_array_equal(batch.weights, np.ones(len(members)))
+        assert batch.num_target_pieces == loader.plan.lengths[members, 1].sum()
+
+
+@pytest.mark.parametrize("multiple", [2, 3, 5])
+def test_rows_are_filled_up_with_weight_zero(corpus, tokenizer, multiple):
+    plain, filled = loader_of(corpus, tokenizer), loader_of(corpus, tokenizer, multiple=multiple)
+    for index in range(plain.plan.num_batches(0)):
+        batch, expected = filled.batch(0, index), plain.batch(0, index)
+        num_real = len(expected.source)
+        assert len(batch.source) == len(batch.target) == len(batch.weights)
+        assert len(batch.source) % multiple == 0
+        assert 0 <= len(batch.source) - num_real < multiple
+        np.testing.assert_array_equal(batch.source[:num_real], expected.source)
+        np.testing.assert_array_equal(batch.target[:num_real], expected.target)
+        np.testing.assert_array_equal(batch.weights, [1] * num_real + [0] * (len(batch.weights) - num_real))
+        # An empty row would make the encoder look before the first piece.
+        assert (batch.source[:, 0] != PAD_ID).all()
+        assert batch.num_target_pieces == expected.num_target_pieces
+
+
+def test_to_grid_gives_shapes_of_the_grid_alone(corpus, tokenizer):
+    plain, on_grid = loader_of(corpus, tokenizer), loader_of(corpus, tokenizer, to_grid=True)
+    grid = on_grid.plan.grid
+    shapes = set(zip(grid.source.tolist(), grid.target.tolist(), strict=True))
+    for index in range(plain.plan.num_batches(0)):
+        batch, expected = on_grid.batch(0, index), plain.batch(0, index)
+        assert (batch.source.shape[1], batch.target.shape[1]) in shapes
+        np.testing.assert_array_equal(batch.source[:, : expected.source.shape[1]], expected.source)
+        assert not batch.source[:, expected.source.shape[1] :].any()
+
+
+@pytest.mark.parametrize("sampling_alpha", [None, 0.2])
+def test_epoch_and_batch_resume(corpus, tokenizer, sampling_alpha):
+    through = loader_of(corpus, tokenizer, sampling_alpha=sampling_alpha)
+    num_batches = through.plan.num_batches(0)
+    batches = taken(through.batches(0, 0), 2 * num_batches + 3)
+    assert [(batch.epoch, batch.index) for batch in batches] == [divmod(n, num_batches) for n in range(len(batches))]
+    for n in (0, 4, num_batches - 1, num_batches, num_batches + 2):
+        resumed = loader_of(corpus, tokenizer, sampling_alpha=sampling_alpha).batches(*divmod(n, num_batches))
+        for batch, expected in zip(taken(resumed, 4), batches[n:], strict=False):
+            assert_equal(batch, expected)
+
+
+def test_subword_sampling_draws_anew_for_seed_epoch_and_batch(corpus, tokenizer):
+    sampled = loader_of(corpus, tokenizer, sampling_alpha=0.1)
+    assert_equal(sampled.batch(2, 3), loader_of(corpus, tokenizer, sampling_alpha=0.1).batch(2, 3))
+    kept = sampled.kept[sampled.plan.epoch(2)[3]]
+    texts = corpus.sources(kept)
+    assert tokenizer.decode(sampled.batch(2, 3).source) == texts
+    draws = {str(sampled._ids(0, texts, *place)) for place in ((2, 3), (2, 4), (3, 3))}
+    draws.add(str(loader_of(corpus, tokenizer, sampling_alpha=0.1, seed=2)._ids(0, texts, 2, 3)))
+    draws.add(str(tokenizer.encode(texts)))
+    assert len(draws) == 5
+
+
+def test_no_change_of_a_number_cancels_another():
+    seeds = {mixed_seed(a, b, c) for a in range(11) for b in range(13) for c in range(17)}
+    assert len(seeds) == 11 * 13 * 17
+    assert all(0 <= seed < 2**31 - 2 for seed in seeds)
+
+
+def prefetch_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+
+
+def wait_until(fact):
+    deadline = time.monotonic() + 20
+    while not fact() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert fact()
+
+
+def test_prefetching_keeps_the_items_and_their_order():
+    assert list(prefetched(range(101), depth=3)) == list(range(101))
+    wait_until(lambda: not prefetch_threads())
+
+
+def test_prefetching_works_ahead_in_the_background_and_no_further_than_told():
+    made = []
+
+    def items():
+        for n in range(101):
+            made.append((n, threading.current_thread().name))
+            yield n
+
+    ahead = prefetched(items(), depth=3)
+    assert next(ahead) == 0
+    # One is taken, three wait, and a fifth is ready to be put.
+    wait_until(lambda: len(made) == 5)
+    time.sleep(0.3)
+    assert made == [(n, "prefetch") for n in range(5)]
+    ahead.close()
+
+
+@pytest.mark.parametrize("error", [ValueError("torn file"), KeyboardInterrupt()])
+def test_what_the_thread_raises_reaches_the_reader(error):
+    def items():
+        yield from (1, 2)
+        raise error
+
+    ahead = prefetched(items())
+    assert taken(ahead, 2) == [1, 2]
+    with pytest.raises(type(error)) as caught:
+        next(ahead)
+    assert caught.value is error
+    wait_until(lambda: not prefetch_threads())
+
+
+def test_abandoning_ends_the_thread():
+    ahead = prefetched(iter(int, 1), depth=2)
+    next(ahead)
+    assert len(prefetch_threads()) == 1
+    ahead.close()
+    wait_until(lambda: not prefetch_threads())
+
+
+def test_prefetched_batches_equal_those_made_in_turn(corpus, tokenizer):
+    loader = loader_of(corpus, tokenizer, sampling_alpha=0.2)
+    ahead = prefetched(loader.batches(0, 2))
+    for batch, expected in zip(
+        taken(ahead, 9), loader_of(corpus, tokenizer, sampling_alpha=0.2).batches(0, 2), strict=False
+    ):
+        assert_equal(batch, expected)
+    ahead.close()

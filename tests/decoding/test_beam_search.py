@@ -1,0 +1,405 @@
+"""Beam search over tables of made-up probabilities, without any model."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from nmt.compilation import compiled
+from nmt.decoding.beam_search import Hypotheses, SearchOptions, beam_search
+
+PAD, BOS, EOS, A, B = range(5)
+V = 5
+BANNED = (PAD, BOS)
+LONGEST = 4  # pieces, EOS counted, of the searches over random tables
+# All that fits into four pieces: 1 + 2 + 4 + 8 finished hypotheses and 16 unfinished ones.
+WHOLE_SPACE = 31
+
+PENALTIES = pytest.mark.parametrize("length_penalty", [0.0, 0.6, 1.7])
+
+
+class Found(NamedTuple):
+    """One hypothesis: its pieces without EOS."""
+
+    ids: tuple[int, ...]
+    log_prob: float
+    finished: bool
+
+    @property
+    def length(self) -> int:
+        return len(self.ids) + self.finished
+
+    def score(self, length_penalty: float) -> float:
+        return self.log_prob / ((5 + self.length) / 6) ** length_penalty
+
+
+def random_tables(count: int, seed: int = 1) -> np.ndarray:
+    """Logits of the next piece after every prefix: [count, prefix, V]; a prefix is its ids read as digits."""
+    random = np.random.default_rng(seed)
+    return random.normal(scale=1.5, size=(count, V**LONGEST, V)).astype("float32")
+
+
+def table_of(after: dict[int, dict[int, float]], longest: int = LONGEST) -> np.ndarray:
+    """The same for probabilities that depend on the last piece alone: [1, prefix, V]."""
+    probabilities = np.full((V, V), 1e-20)
+    for last, row in after.items():
+        assert sum(row.values()) == pytest.approx(1)
+        for piece, probability in row.items():
+            probabilities[last, piece] = probability
+    return np.log(probabilities).astype("float32")[np.arange(V**longest) % V][None]
+
+
+def table_step(tables: np.ndarray) -> Any:
+    """The step of a search whose state is, for each slot, the number of its table and the prefix read so far."""
+    logits = ops.convert_to_tensor(tables.reshape(-1, V))
+
+    def step(ids: Any, state: tuple[Any, Any]) -> tuple[Any, tuple[Any, Any]]:
+        rows, prefix = state
+        prefix = prefix * V + ids
+        return ops.take(logits, rows * tables.shape[1] + prefix, axis=0), (rows, prefix)
+
+    return step
+
+
+def start_state(rows: Any, beam_size: int) -> tuple[Any, Any]:
+    rows = ops.repeat(ops.cast(rows, "int32")[:, None], beam_size, axis=1)
+    return rows, ops.zeros_like(rows)
+
+
+def searched(
+    tables: np.ndarray,
+    *,
+    limits: Sequence[int] | None = None,
+    rows: Sequence[int] | None = None,
+    max_steps: int | None = None,
+    step: Any = None,
+    banned_ids: Sequence[int] = BANNED,
+    **options: Any,
+) -> Hypotheses:
+    """Searches each table, or the ones whose numbers are in `rows`, in one batch."""
+    settings = SearchOptions(**options)
+    rows = range(len(tables)) if rows is None else rows
+    limits = [LONGEST] * len(rows) if limits is None else limits
+    found = beam_search(
+        step or table_step(tables),
+        start_state(np.array(rows), settings.beam_size),
+        limits=ops.convert_to_tensor(np.array(limits, "int32")),
+        max_steps=max_steps or max(limits),
+        bos_id=BOS,
+        eos_id=EOS,
+        banned_ids=banned_ids,
+        options=settings,
+    )
+    return Hypotheses(*(ops.convert_to_numpy(x) for x in found))
+
+
+def found_in(hypotheses: Hypotheses, row: int = 0) -> list[Found]:
+    """What stands in one row of the result, in order, without slots that hold nothing."""
+    found = []
+    for ids, length, log_prob, _, finished in zip(*(part[row] for part in hypotheses), strict=True):
+        if log_prob > -1e8:
+            assert not ids[length:].any()
+            assert (ids[length - 1] == EOS) == finished
+            found.append(Found(tuple(map(int, ids[: length - finished])), float(log_prob), bool(finished)))
+    return found
+
+
+def best(hypotheses: Hypotheses) -> Found:
+    return found_in(hypotheses)[0]
+
+
+def log_prob_of(table: np.ndarray, ids: Sequence[int]) -> float:
+    """Forced decoding: the sum of what the table says about each piece after those before it."""
+    prefix, total = 0, 0.0
+    for last, piece in itertools.pairwise([BOS, *ids]):
+        prefix = prefix * V + last
+        logits = table[prefix].astype("float64")
+        total += logits[piece] - np.log(np.exp(logits).sum())
+    return total
+
+
+def plain_search(
+    table: np.ndarray, *, beam_size: int, length_penalty: float, min_length: int = 0, limit: int = LONGEST
+) -> list[Found]:
+    """Beam search in lists, which always goes on to the limit: an end keeps one of the slots for good."""
+    ended: list[Found] = []
+    open_ones = [Found((), 0.0, False)]
+    for position in range(limit):
+        pieces = [A, B] if position < min_length else [EOS, A, B]
+        reached = [(*one.ids, piece) for one in open_ones for piece in pieces]
+        scored = sorted(((log_prob_of(table, ids), ids) for ids in reached), reverse=True)[: beam_size - len(ended)]
+        ended += [Found(ids[:-1], log_prob, True) for log_prob, ids in scored if ids[-1] == EOS]
+        open_ones = [Found(ids, log_prob, False) for log_prob, ids in scored if ids[-1] != EOS]
+    ended.sort(key=lambda one: -one.score(length_penalty))
+    return ended + sorted(open_ones, key=lambda one: -one.score(length_penalty))
+
+
+def everything(table: np.ndarray, length_penalty: float, min_length: int = 0) -> list[Found]:
+    """Every hypothesis there is, the finished ones by score and then the unfinished ones by score."""
+    texts = [ids for length in range(LONGEST + 1) for ids in itertools.product([A, B], repeat=length)]
+    ended = [Found(ids, log_prob_of(table, [*ids, EOS]), True) for ids in texts if min_length <= len(ids) < LONGEST]
+    cut_off = [Found(ids, log_prob_of(table, ids), False) for ids in texts if len(ids) == LONGEST]
+    return [one for group in (ended, cut_off) for one in sorted(group, key=lambda one: -one.score(length_penalty))]
+
+
+def assert_same(found: list[Found], expected: list[Found]) -> None:
+    assert [(one.ids, one.finished) for one in found] == [(one.ids, one.finished) for one in expected]
+    np.testing.assert_allclose([one.log_prob for one in found], [one.log_prob for one in expected], atol=1e-5)
+
+
+NEXT = {BOS: {A: 0.6, B: 0.4}, A: {EOS: 0.4, A: 0.35, B: 0.25}, B: {EOS: 0.9, A: 0.05, B: 0.05}}
+
+
+def test_beam_of_two_finds_what_greedy_misses() -> None:
+    assert best(searched(table_of(NEXT), beam_size=1)).ids == (A,)
+    found = best(searched(table_of(NEXT), beam_size=2))
+    assert found.ids == (B,)
+    assert found.log_prob == pytest.approx(math.log(0.4 * 0.9))
+
+
+def test_beam_of_one_is_greedy() -> None:
+    tables = random_tables(7)
+    found = searched(tables, beam_size=1)
+    for row, table in enumerate(tables):
+        ids: list[int] = []
+        while len(ids) < LONGEST and EOS not in ids:
+            prefix = int("".join(map(str, [BOS, *ids])), V)
+            ids.append(max([EOS, A, B], key=lambda piece: table[prefix, piece]))
+        assert found.ids[row, 0, : len(ids)].tolist() == ids
+
+
+@PENALTIES
+@pytest.mark.parametrize("min_length", [0, 2])
+def test_a_beam_as_wide_as_the_space_equals_brute_force(length_penalty: float, min_length: int) -> None:
+    tables = random_tables(5)
+    settings: dict[str, Any] = {"length_penalty": length_penalty, "min_length": min_length}
+    found = searched(tables, beam_size=WHOLE_SPACE, num_results=WHOLE_SPACE, **settings)
+    for row, table in enumerate(tables):
+        assert_same(found_in(found, row), everything(table, **settings))
+
+
+@pytest.mark.parametrize(
+    ("beam_size", "length_penalty", "min_length"),
+    [(2, 0.0, 0), (2, 1.7, 1), (3, 0.6, 0), (3, 0.0, 1), (5, 1.7, 0), (5, 0.6, 1)],
+)
+def test_equals_a_search_in_plain_lists(beam_size: int, length_penalty: float, min_length: int) -> None:
+    tables = random_tables(11, seed=beam_size)
+    settings: dict[str, Any] = {"beam_size": beam_size, "length_penalty": length_penalty, "min_length": min_length}
+    found = searched(tables, num_results=beam_size, **settings)
+    for row, table in enumerate(tables):
+        assert_same(found_in(found, row), plain_search(table, **settings))
+
+
+@PENALTIES
+@pytest.mark.parametrize("num_results", [1, 2])
+def test_an_early_stop_loses_nothing(num_results: int, length_penalty: float) -> None:
+    tables = random_tables(23)
+    settings: dict[str, Any] = {"beam_size": 5, "length_penalty": length_penalty}
+    found = searched(tables, num_results=num_results, **settings)
+    for row, table in enumerate(tables):
+        expected = plain_search(table, **settings)
+        assert_same(found_in(found, row)[:num_results], expected[:num_results])
+
+
+def steps_taken(table: np.ndarray, limit: int, **options: Any) -> int:
+    """How often the search asks for the next pieces."""
+    taken, step = [], table_step(table)
+
+    def counted(ids: Any, state: Any) -> Any:
+        taken.append(ids)
+        return step(ids, state)
+
+    searched(table, limits=[limit], step=counted, **options)
+    return len(taken)
+
+
+def test_stops_once_every_slot_has_ended() -> None:
+    certain = table_of({BOS: {A: 1}, A: {EOS: 1}}, longest=7)
+    assert steps_taken(certain, limit=7, beam_size=1) == 2
+
+
+def test_stops_once_no_open_slot_can_win() -> None:
+    # "A" and EOS: 0.81. At the second step "B" has 0.1, of which no more than 0.1 can be left; all the same it is open.
+    table = table_of({BOS: {A: 0.9, B: 0.1}, A: {EOS: 0.9, A: 0.1}, B: {B: 1}}, longest=7)
+    settings: dict[str, Any] = {"limit": 7, "beam_size": 2, "length_penalty": 0.0}
+    assert steps_taken(table, num_results=1, **settings) == 2
+    assert steps_taken(table, num_results=2, **settings) == 7
+
+
+def test_a_long_hypothesis_may_still_win_after_a_short_one_has_ended() -> None:
+    # EOS alone: log 0.5 over ((5 + 1) / 6) ** 1. Six times A and EOS: log 0.45 over ((5 + 7) / 6) ** 1.
+    def after(prefix: int) -> dict[int, float]:
+        return {EOS: 0.5, A: 0.45, B: 0.05} if prefix == BOS else {EOS: 1e-9, A: 1 - 1e-9}
+
+    table = np.full((V**7, V), -50.0, "float32")
+    prefix = 0
+    for last in [BOS] + [A] * 6:
+        prefix = prefix * V + last
+        for piece, probability in after(prefix).items():
+            table[prefix, piece] = math.log(probability)
+    table[prefix, EOS], table[prefix, A] = 0.0, -50.0
+    found = found_in(searched(table[None], limits=[7], beam_size=2, length_penalty=1.0))
+    assert [one.ids for one in found] == [(A,) * 6, ()]
+    assert found[0].log_prob == pytest.approx(math.log(0.45), abs=1e-5)
+    assert best(searched(table[None], limits=[7], beam_size=2, length_penalty=0.0)).ids == ()
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])
+def test_the_score_is_the_log_probability_over_the_penalty_of_wu(exponent: float) -> None:
+    found = searched(table_of(NEXT), beam_size=2, length_penalty=exponent)
+    # "B" and EOS are two pieces: (5 + 2) / 6.
+    assert found.scores[0, 0] == pytest.approx(math.log(0.36) / (7 / 6) ** exponent)
+
+
+@PENALTIES
+def test_the_best_of_many_fall_in_score_and_differ(length_penalty: float) -> None:
+    found = searched(random_tables(13), beam_size=7, length_penalty=length_penalty, num_results=7)
+    for row in range(13):
+        finished = found.finished[row]
+        assert (np.diff(finished.astype(int)) <= 0).all()
+        assert (np.diff(found.scores[row][finished]) <= 0).all()
+        assert (np.diff(found.scores[row][~finished]) <= 0).all()
+        hypotheses = found_in(found, row)
+        assert len({(one.ids, one.finished) for one in hypotheses}) == len(hypotheses) == 7
+
+
+def test_forced_decoding_of_a_result_gives_back_its_log_prob() -> None:
+    tables = random_tables(13)
+    found = searched(tables, beam_size=3, num_results=3)
+    for row, table in enumerate(tables):
+        for one in found_in(found, row):
+            ids = [*one.ids, EOS] if one.finished else one.ids
+            assert one.log_prob == pytest.approx(log_prob_of(table, ids), abs=1e-5)
+
+
+@pytest.mark.parametrize("num_results", [1, 3])
+def test_a_batch_equals_its_sentences_one_by_one(num_results: int) -> None:
+    tables, limits = random_tables(7), [4, 1, 3, 2, 4, 4, 3]
+    together = searched(tables, limits=limits, beam_size=3, num_results=num_results)
+    for row, limit in enumerate(limits):
+        alone = searched(tables, rows=[row], limits=[limit], beam_size=3, num_results=num_results)
+        assert (together.ids[row, :, limit:] == 0).all()
+        np.testing.assert_array_equal(together.ids[row, :, :limit], alone.ids[0])
+        for joint, single in zip(together[1:], alone[1:], strict=True):
+            np.testing.assert_array_equal(joint[row], single[0])
+
+
+def test_room_for_more_steps_changes_nothing() -> None:
+    tables, limits = random_tables(5), [2, 4, 3, 4, 1]
+    tight = searched(tables, limits=limits, beam_size=3, num_results=3)
+    roomy = searched(tables, limits=limits, beam_size=3, num_results=3, max_steps=11)
+    np.testing.assert_array_equal(roomy.ids, np.pad(tight.ids, ((0, 0), (0, 0), (0, 7))))
+    for one, other in zip(roomy[1:], tight[1:], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_without_eos_before_the_limit_all_pieces_are_returned() -> None:
+    table = table_of({BOS: {A: 0.7, B: 0.3}, A: {B: 0.8, A: 0.2}, B: {A: 0.6, B: 0.4}})
+    found = searched(table, beam_size=2)
+    assert not found.finished.any()
+    assert found.lengths.tolist() == [[LONGEST, LONGEST]]
+    assert best(found).ids == (A, B, A, B)
+    assert best(found).log_prob == pytest.approx(math.log(0.7 * 0.8 * 0.6 * 0.8))
+
+
+def test_an_unfinished_hypothesis_comes_after_finished_ones() -> None:
+    # At a limit of two pieces, "A A" has 0.81 and "B" with EOS 0.1.
+    table = table_of({BOS: {A: 0.9, B: 0.1}, A: {A: 0.9, B: 0.1}, B: {EOS: 1}})
+    found = found_in(searched(table, limits=[2], beam_size=2))
+    assert [(one.ids, one.finished) for one in found] == [((B,), True), ((A, A), False)]
+    assert found[1].log_prob > found[0].log_prob
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_the_limit_counts_eos(limit: int) -> None:
+    table = table_of({BOS: {A: 0.8, EOS: 0.2}, A: {A: 0.8, EOS: 0.2}})
+    found = found_in(searched(table, limits=[limit], beam_size=WHOLE_SPACE, num_results=WHOLE_SPACE))
+    assert max(one.length for one in found) == limit
+    assert (A,) * (limit - 1) in [one.ids for one in found if one.finished]
+
+
+@pytest.mark.parametrize("min_length", [0, 1, 3])
+def test_the_minimum_does_not_count_eos(min_length: int) -> None:
+    always_ends = table_of({last: {EOS: 0.98, A: 0.02} for last in (BOS, A)})
+    found = best(searched(always_ends, beam_size=2, min_length=min_length, length_penalty=0.0))
+    assert found.ids == (A,) * min_length
+    assert found.finished
+
+
+@pytest.mark.parametrize("beam_size", [1, 3, WHOLE_SPACE])
+def test_banned_ids_never_appear_and_keep_their_probability(beam_size: int) -> None:
+    greater = random_tables(5)
+    greater[:, :, [PAD, BOS, A]] += 9
+    found = searched(greater, beam_size=beam_size, banned_ids=[PAD, BOS, A], num_results=beam_size)
+    for row, table in enumerate(greater):
+        hypotheses = found_in(found, row)
+        assert hypotheses
+        for one in hypotheses:
+            assert set(one.ids) <= {B}
+            ids = [*one.ids, EOS] if one.finished else one.ids
+            assert one.log_prob == pytest.approx(log_prob_of(table, ids), rel=1e-5)
+
+
+@pytest.mark.parametrize("num_results", [1, 3])
+def test_slots_without_a_hypothesis_come_last(num_results: int) -> None:
+    table = table_of({BOS: {A: 0.5, EOS: 0.5}, A: {EOS: 1}})
+    found = searched(table, banned_ids=[PAD, BOS, B], limits=[2], beam_size=7, num_results=num_results)
+    # The table gives "A A" 1e-20.
+    assert [one.ids for one in found_in(found)] == [(), (A,), (A, A)] or num_results == 1
+    assert (found.log_probs[0, 3:] < -1e8).all()
+    assert not found.finished[0, 3:].any()
+
+
+@pytest.mark.parametrize("xla", [False, True], ids=["graph", "xla"])
+def test_compiled_search_equals_eager_search(xla: bool) -> None:
+    tables, limits = random_tables(5), [4, 2, 4, 3, 4]
+    options = SearchOptions(beam_size=3, num_results=2)
+
+    def search(rows: Any) -> Any:
+        """Row, limit, and padding up to the number of steps."""
+        return beam_search(
+            table_step(tables),
+            start_state(rows[:, 0], options.beam_size),
+            limits=rows[:, 1],
+            max_steps=ops.shape(rows)[1],
+            bos_id=BOS,
+            eos_id=EOS,
+            banned_ids=BANNED,
+            options=options,
+        )
+
+    run = compiled(search, [], num_inputs=1, xla=xla)
+    for count, width in [(5, 4), (2, 7)]:
+        rows = np.zeros((count, width), "int32")
+        rows[:, 0], rows[:, 1] = np.arange(count), limits[:count]
+        found = [ops.convert_to_numpy(x) for x in run(ops.convert_to_tensor(rows))]
+        eager = searched(tables, rows=range(count), limits=limits[:count], max_steps=width, beam_size=3, num_results=2)
+        for exact in (0, 1, 4):
+            np.testing.assert_array_equal(found[exact], eager[exact])
+        for close in (2, 3):
+            np.testing.assert_allclose(found[close], eager[close], atol=1e-5)
+
+
+def test_the_state_may_be_any_nest_of_any_type() -> None:
+    """Each part is put in the order of the slots, as the prefixes of the tables are."""
+    tables = random_tables(3)
+    plain = table_step(tables)
+
+    def step(ids: Any, state: dict[str, Any]) -> Any:
+        logits, both = plain(ids, state["both"])
+        digits = ops.concatenate([state["digits"][:, :, 1:], ops.cast(ids, "float16")[:, :, None]], axis=2)
+        read = ops.sum(ops.cast(digits, "int32") * ops.convert_to_tensor(V ** np.arange(6, -1, -1), "int32"), axis=2)
+        return ops.where((read == both[1])[:, :, None], logits, float("nan")), {"both": both, "digits": digits}
+
+    state = {"both": start_state(np.arange(3), 3), "digits": ops.zeros((3, 3, 7), "float16")}
+    settings: dict[str, Any] = {"max_steps": LONGEST, "bos_id": BOS, "eos_id": EOS, "banned_ids": BANNED}
+    limits = ops.full((3,), LONGEST, "int32")
+    found = beam_search(step, state, limits=limits, options=SearchOptions(beam_size=3), **settings)
+    expected = searched(tables, beam_size=3)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(found.ids), expected.ids)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(found.log_probs), expected.log_probs)

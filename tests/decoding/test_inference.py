@@ -1,0 +1,119 @@
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from nmt.compilation import compiled
+from nmt.config import ModelConfig
+from nmt.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from nmt.decoding.beam_search import Hypotheses, SearchOptions
+from nmt.decoding.inference import search
+from nmt.models.seq2seq import Seq2Seq, make_seq2seq
+
+V = 19
+BANNED = [PAD_ID, UNK_ID, BOS_ID]
+SOURCE = np.array([[4, 5, 6, 7, 3], [8, 9, 3, 0, 0], [3, 0, 0, 0, 0]], "int32")
+NUM_PIECES = np.array([5, 3, 1])  # EOS counted
+MAX_LENGTH = 13
+WIDE = SearchOptions(beam_size=3, num_results=3)
+
+
+def made(**settings: Any) -> Seq2Seq:
+    """A model with large random weights, so that probabilities are far apart."""
+    config = ModelConfig(embedding_units=11, encoder_units=10, decoder_units=14, attention_heads=2, **settings)
+    model = make_seq2seq(config, source_vocabulary=V, target_vocabulary=V)
+    random = np.random.default_rng(7)
+    for weight in model.trainable_variables:
+        weight.assign(random.normal(scale=0.7, size=weight.shape))
+    return model
+
+
+@pytest.fixture(scope="module", params=[{}, {"input_feeding": True, "decoder_layers": 1}], ids=["default", "feeding"])
+def model(request: pytest.FixtureRequest) -> Seq2Seq:
+    return made(**request.param)
+
+
+@pytest.fixture
+def plain() -> Seq2Seq:
+    return made()
+
+
+def searched(
+    model: Seq2Seq, source: np.ndarray = SOURCE, options: SearchOptions = WIDE, max_length: int = MAX_LENGTH
+) -> Hypotheses:
+    found = search(model, ops.convert_to_tensor(source), options=options, max_length=max_length, banned_ids=BANNED)
+    return Hypotheses(*(ops.convert_to_numpy(x) for x in found))
+
+
+def raise_logit(model: Seq2Seq, piece: int | list[int], by: float) -> None:
+    bias = np.array(model.projection.bias.value)
+    bias[piece] += by
+    model.projection.bias.assign(bias)
+
+
+def test_the_shapes_are_what_they_promise(model: Seq2Seq) -> None:
+    found = searched(model)
+    assert found.ids.shape == (3, 3, MAX_LENGTH)
+    assert all(part.shape == (3, 3) for part in found[1:])
+
+
+def test_forced_decoding_gives_back_the_log_probabilities(model: Seq2Seq) -> None:
+    """The decoder as it is in training, over whole targets, agrees with the search word by word."""
+    found = searched(model)
+    for k in range(WIDE.beam_size):
+        ids = found.ids[:, k]
+        target = np.concatenate([np.full((3, 1), BOS_ID), ids[:, :-1]], axis=1)
+        log_probs = ops.log_softmax(model.projection(model(SOURCE, target).states))
+        chosen = np.take_along_axis(ops.convert_to_numpy(log_probs), ids[:, :, None], axis=2)[:, :, 0]
+        real = np.arange(MAX_LENGTH) < found.lengths[:, k, None]
+        np.testing.assert_allclose((chosen * real).sum(axis=1), found.log_probs[:, k], rtol=1e-4, atol=1e-4)
+
+
+def test_a_row_depends_neither_on_its_neighbours_nor_on_padding(model: Seq2Seq) -> None:
+    together = searched(model)
+    assert together.ids[:, 0].any(axis=1).all()
+    for row, num_pieces in enumerate(NUM_PIECES):
+        alone = searched(model, SOURCE[row : row + 1, :num_pieces])
+        steps = alone.ids.shape[2]
+        np.testing.assert_array_equal(together.ids[row, :, :steps], alone.ids[0])
+        np.testing.assert_array_equal(together.lengths[row], alone.lengths[0])
+        np.testing.assert_allclose(together.log_probs[row], alone.log_probs[0], atol=1e-4)
+    padded = searched(model, np.pad(SOURCE[::-1], ((0, 0), (0, 7))))
+    np.testing.assert_array_equal(padded.ids[::-1], together.ids)
+
+
+@pytest.mark.parametrize(("max_length", "limits"), [(29, [20, 16, 12]), (17, [17, 16, 12])])
+def test_each_row_has_a_limit_of_its_own(plain: Seq2Seq, max_length: int, limits: list[int]) -> None:
+    """Twice its pieces, EOS counted, and ten; the maximum where that is less."""
+    raise_logit(plain, EOS_ID, -1000)
+    found = searched(plain, options=SearchOptions(beam_size=1), max_length=max_length)
+    assert found.lengths[:, 0].tolist() == limits
+    assert not found.finished.any()
+    assert [np.count_nonzero(row) for row in found.ids[:, 0]] == limits
+
+
+def test_banned_ids_never_appear(plain: Seq2Seq) -> None:
+    raise_logit(plain, BANNED, 9.0)
+    found = searched(plain)
+    pieces = [ids[:length] for ids, length in zip(found.ids.reshape(9, -1), found.lengths.ravel(), strict=True)]
+    assert not np.isin(np.concatenate(pieces), BANNED).any()
+
+
+def test_dropout_stays_out_of_search(plain: Seq2Seq) -> None:
+    dropping = made(embedding_dropout=0.9, layer_dropout=0.9, output_dropout=0.9, word_dropout=0.9)
+    np.testing.assert_array_equal(searched(dropping).log_probs, searched(plain).log_probs)
+
+
+@pytest.mark.parametrize("xla", [False, True], ids=["graph", "xla"])
+def test_compiled_search_equals_eager_search_and_sees_new_weights(plain: Seq2Seq, xla: bool) -> None:
+    def run(source: Any) -> Any:
+        return search(plain, source, options=WIDE, max_length=MAX_LENGTH, banned_ids=BANNED)
+
+    fast = compiled(run, plain.variables, num_inputs=1, xla=xla)
+    for source in (SOURCE, SOURCE[1:, :3]) if not xla else (SOURCE,):
+        found = fast(ops.convert_to_tensor(source))
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(found.ids), searched(plain, source).ids)
+    raise_logit(plain, EOS_ID, 1000)
+    assert (keras.ops.convert_to_numpy(fast(ops.convert_to_tensor(SOURCE)).lengths)[:, 0] == 1).all()

@@ -1,0 +1,207 @@
+"""The command line as its users meet it: a real process, its exit code, and every word on standard error."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+
+
+def nmt(*arguments, cwd=None, text="", **environment):
+    """Runs `nmt` as a user would and returns the finished process."""
+    return subprocess.run(
+        [sys.executable, "-m", "nmt", *map(str, arguments)],
+        cwd=cwd,
+        input=text,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def reversal(number):
+    words = [DIGITS[int(digit)] for digit in str(number)]
+    return " ".join(words), " ".join(reversed(words))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a tiny corpus, its configuration, and a run trained for a few updates."""
+    folder = tmp_path_factory.mktemp("cli")
+    pairs = [reversal(7 * number + 1) for number in range(300)]
+    for name, chosen in (("train", pairs), ("dev", pairs[::30])):
+        (folder / f"{name}.en").write_text("".join(f"{source}\n" for source, _ in chosen), encoding="utf-8")
+        (folder / f"{name}.de").write_text("".join(f"{target}\n" for _, target in chosen), encoding="utf-8")
+    (folder / "tiny.yaml").write_text(
+        """
+data:
+  source_language: en
+  target_language: de
+  train: [{source: train.en, target: train.de}]
+  dev: {source: dev.en, target: dev.de}
+tokenizer: {vocabulary_size: 280}
+model: {embedding_units: 16, encoder_units: 16, decoder_units: 16, attention_heads: 2}
+training: {batch_size: 50, max_updates: 6, validate_every: 3, checkpoint_every: 3, log_every: 2, tensorboard: false}
+decoding: {max_length: 12}
+""",
+        encoding="utf-8",
+    )
+    trained = nmt("train", "tiny.yaml", cwd=folder)
+    assert trained.returncode == 0, trained.stderr
+    (folder / "trained.txt").write_text(f"{trained.stdout}\n---\n{trained.stderr}", encoding="utf-8")
+    return folder
+
+
+def test_training_says_what_it_does_and_nothing_else(place):
+    out, err = (place / "trained.txt").read_text(encoding="utf-8").split("\n---\n")
+    assert err == ""
+    assert "Training text: 300 pairs." in out
+    assert "update 2 · epoch 1 · loss" in out
+    assert "update 6 · validation: BLEU" in out
+    assert "The best model is in runs/tiny/best. Try: nmt translate runs/tiny" in out
+
+
+def test_help_and_mistakes_answer_without_tensorflow(place):
+    code = (
+        "import sys; import nmt.cli; sys.argv = ['nmt', 'train', 'tiny.yaml', 'training.bacth_size=2']\n"
+        "try: nmt.cli.main()\n"
+        "except SystemExit as end: print(end.code, 'tensorflow' in sys.modules, 'keras' in sys.modules)"
+    )
+    process = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "2 False False"
+    assert process.stderr.strip() == ("command line: training.bacth_size=2: unknown key. Did you mean 'batch_size'?")
+    assert "translate" in nmt("--help").stdout
+
+
+def test_lines_are_translated_in_order_and_blank_ones_stay_blank(place):
+    done = nmt("translate", "runs/tiny", "--beam-size", 2, cwd=place, text="one two\n\nthree\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.split("\n")
+    assert len(lines) == 4
+    assert lines[1] == "" and lines[3] == ""
+
+
+def test_json_has_the_source_and_falling_scores(place):
+    done = nmt("translate", "runs/tiny", "--json", "--n-best", 3, cwd=place, text="one two\n")
+    record = json.loads(done.stdout)
+    assert record["source"] == "one two"
+    scores = [hypothesis["score"] for hypothesis in record["hypotheses"]]
+    assert scores == sorted(scores, reverse=True)
+    assert set(record["hypotheses"][0]) == {"text", "score", "log_prob"}
+    texts = [hypothesis["text"] for hypothesis in record["hypotheses"]]
+    assert len(set(texts)) == len(texts)
+
+
+def test_output_goes_to_a_file_that_is_whole(place):
+    done = nmt("translate", "runs/tiny", "--input", "dev.en", "--output", "out.txt", cwd=place)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (place / "out.txt").read_text(encoding="utf-8").count("\n") == 10
+
+
+def test_a_reader_that_leaves_is_no_error(place):
+    command = f"{sys.executable} -m nmt translate runs/tiny --input train.en | head -1"
+    done = subprocess.run(command, shell=True, cwd=place, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+
+
+def test_evaluation_is_one_record_with_sacrebleus_figures(place):
+    arguments = (
+        "evaluate",
+        "runs/tiny",
+        "--source",
+        "dev.en",
+        "--reference",
+        "dev.de",
+        "--output",
+        "hyp.txt",
+        "--json",
+    )
+    done = nmt(*arguments, "--lowercase", "--tokenized", cwd=place)
+    assert done.stderr == ""
+    record = json.loads(done.stdout)
+    assert record["sentences"] == 10
+    assert record["decoding"]["beam_size"] == 5
+    command = [sys.executable, "-m", "sacrebleu", "dev.de", "-i", "hyp.txt", "-m", "bleu", "--confidence", "-f", "json"]
+    expected = json.loads(subprocess.run(command, cwd=place, capture_output=True, check=True).stdout)
+    assert record["bleu"]["score"] == pytest.approx(expected["score"], abs=0.06)
+    assert record["bleu"]["signature"].split("|")[-1] == expected["signature"].split("|")[-1]
+    assert set(record) >= {"bleu", "chrf", "ter", "bleu_tok_lc", "seconds"}
+
+
+def test_info_says_what_a_folder_is(place):
+    assert "run folder" in nmt("info", "runs/tiny", cwd=place).stdout
+    assert "model folder" in nmt("info", "runs/tiny/best", cwd=place).stdout
+
+
+def test_the_scripts_do_the_same(place):
+    script = Path(__file__).parents[1] / "scripts" / "translate.py"
+    command = [sys.executable, str(script), "runs/tiny"]
+    done = subprocess.run(command, cwd=place, input="one\n", capture_output=True, text=True, check=True)
+    assert done.stdout == nmt("translate", "runs/tiny", cwd=place, text="one\n").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "tiny.yml"], "There is no file tiny.yml. Did you mean 'tiny.yaml'?"),
+        (["train", "tiny.yaml", "training.batch_size=many"], "expected a whole number of 1 or more, found 'many'"),
+        (["train", "tiny.yaml", "data.train.0.source=tain.en", "run_dir=r1"], "no file tain.en. Did you mean 'train.en'"),
+        (["train", "tiny.yaml", "data.train.0.source=dev.en", "run_dir=r2"], "got 10 in dev.en and 300 in train.de"),
+        (["train", "tiny.yaml", "tokenizer.vocabulary_size=9000", "run_dir=r3"], "tokenizer.vocabulary_size"),
+        (["train", "tiny.yaml", "run_dir=dev.en/run"], "Cannot write to run_dir dev.en/run: Not a directory."),
+        (["train", "tiny.yaml", "model.decoder_units=32"], "model.decoder_units: 16 became 32"),
+        (["translate", "runs"], "runs is no model: expected weights.h5 in it, or in runs/best."),
+        (["translate", "nowhere"], "There is no folder nowhere."),
+        (["translate", "runs/tiny", "--input", "dev.xx"], "There is no file dev.xx."),
+        (["translate", "runs/tiny", "--device", "tpu"], "--device: expected cpu, gpu or gpu:N with a number"),
+        (["evaluate", "runs/tiny", "--source", "dev.en", "--reference", "train.de"], "got 10 in dev.en and 300"),
+        (["evaluate", "runs/tiny", "--source", "dev.en", "--reference", "dev.de", "--lowercase"], "go together"),
+        (["download", "multi3k"], "Did you mean 'multi30k'?"),
+        (["config", "explain", "training.bach_size"], "Did you mean"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_message_and_exit_code_2(place, arguments, words):
+    done = nmt(*arguments, cwd=place)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count("update") == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_same_command_goes_on(place, number, code):
+    run = f"run_dir=runs/stopped-{code}"
+    command = [sys.executable, "-u", "-m", "nmt", "train", "tiny.yaml", run, "training.max_updates=100000"]
+    process = subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("update 4 "):
+            break
+    sent = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - sent < 30
+    assert process.returncode == code
+    assert "The same command goes on from there." in err and "Traceback" not in err
+    update = int(err.split("after update ")[1].split(";")[0].replace(",", ""))
+    again = nmt("train", "tiny.yaml", run, f"training.max_updates={update + 2}", cwd=place)
+    assert again.returncode == 0
+    assert f"after update {update:,}." in again.stdout
+
+
+def test_a_users_keras_json_does_not_leak_in(place, tmp_path):
+    home = tmp_path / ".keras"
+    home.mkdir()
+    settings = {"floatx": "float16", "epsilon": 0.5, "backend": "jax", "image_data_format": "channels_first"}
+    (home / "keras.json").write_text(json.dumps(settings), encoding="utf-8")
+    plain = nmt("translate", "runs/tiny", cwd=place, text="one two\n")
+    assert nmt("translate", "runs/tiny", cwd=place, text="one two\n", HOME=str(tmp_path)).stdout == plain.stdout

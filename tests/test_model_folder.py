@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+
+from nmt.config import Config
+from nmt.data.tokenizer import train_tokenizer
+from nmt.decoding.translator import Translator
+from nmt.errors import UserError
+from nmt.model_folder import ModelFolder, find_model, fingerprints
+from nmt.models.seq2seq import make_seq2seq
+from nmt.weights import arrays_of
+
+LINES = ["one two three four", "five six seven eight", "nine zero one five", "two six four eight"]
+
+
+def tokenizer(lines=LINES):
+    return train_tokenizer(
+        lines, kind="bpe", vocabulary_size=24, character_coverage=1.0, byte_fallback=False, user_symbols=[],
+        normalization="nmt_nfkc", seed=1,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = Config(
+        data={
+            "source_language": "en",
+            "target_language": "de",
+            "train": [{"source": "train.en", "target": "train.de"}],
+            "dev": {"source": "dev.en", "target": "dev.de"},
+        },
+        tokenizer={"vocabulary_size": 24, "joint": False},
+        model={
+            "embedding_units": 16,
+            "encoder_units": 16,
+            "decoder_units": 16,
+            "decoder_layers": 1,
+            "attention_heads": 2,
+            "tied_embeddings": "none",
+        },
+        training={"max_updates": 1},
+    )
+    source, target = tokenizer(), tokenizer([line[::-1] for line in LINES])
+    weights = arrays_of(make_seq2seq(config.model, source_vocabulary=24, target_vocabulary=24).trainable_variables)
+    return ModelFolder(config, source, target, weights, {"update": 7, **fingerprints(source, target)})
+
+
+@pytest.fixture
+def path(model, tmp_path):
+    model.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_nothing_is_lost(model, path):
+    found = ModelFolder.load(path)
+    assert found.config == model.config
+    assert found.source_tokenizer.model == model.source_tokenizer.model
+    assert found.target_tokenizer.model == model.target_tokenizer.model
+    assert found.facts == model.facts
+    assert found.weights.keys() == model.weights.keys()
+    for name, array in model.weights.items():
+        np.testing.assert_array_equal(found.weights[name], array, strict=True)
+
+
+def test_it_holds_four_files_and_nothing_else(path):
+    assert names(path) == ["config.yaml", "source.model", "target.model", "weights.h5"]
+
+
+def test_it_needs_nothing_else(path, tmp_path):
+    path.rename(tmp_path / "moved")
+    assert len(Translator.load(tmp_path / "moved").translate(["one two", "nine"])) == 2
+
+
+def test_a_newer_one_takes_its_place(model, path):
+    (path / "left_over").write_text("of the older one")
+    ModelFolder(model.config, model.source_tokenizer, model.target_tokenizer, model.weights, {"update": 8}).save(path)
+    assert ModelFolder.load(path).facts == {"update": 8}
+    assert names(path.parent) == ["model"]
+    assert "left_over" not in names(path)
+
+
+def test_a_run_folder_stands_for_its_best_model(model, tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    model.save(tmp_path / "run" / "best")
+    assert find_model(tmp_path / "run") == tmp_path / "run" / "best"
+    assert ModelFolder.load(tmp_path / "run").facts == model.facts
+
+
+def test_a_run_without_best_says_when_it_comes(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="has no best model yet: it is written at the first validation"):
+        ModelFolder.load(tmp_path)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    expected = r"There is no folder .*nowhere\. Expected a run folder, a model folder or an export"
+    with pytest.raises(UserError, match=expected):
+        ModelFolder.load(tmp_path / "nowhere")
+
+
+def test_a_folder_of_something_else_is_no_model(tmp_path):
+    with pytest.raises(UserError, match=r"is no model: expected weights.h5 in it, or in .*best"):
+        ModelFolder.load(tmp_path)
+
+
+@pytest.mark.parametrize("lost", [["config.yaml"], ["source.model", "target.model"]], ids=", ".join)
+def test_missing_files_are_named(path, lost):
+    for name in lost:
+        (path / name).unlink()
+    with pytest.raises(UserError, match=rf"The model folder .*model lacks {', '.join(lost)}\."):
+        ModelFolder.load(path)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_the_tokenizer_of_another_model_is_found(path, side):
+    tokenizer(["other words entirely", *LINES]).save(path / f"{side}.model")
+    words = rf"{side}.model is the tokenizer of another model: weights.h5 was trained with a different one"
+    with pytest.raises(UserError, match=words):
+        ModelFolder.load(path)
+
+
+def test_no_tokenizer_at_all_is_found(path):
+    (path / "source.model").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"source.model: "):
+        ModelFolder.load(path)
+
+
+def test_weights_of_another_architecture_are_found(path):
+    text = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(text.replace("encoder_units: 16", "encoder_units: 32"))
+    with pytest.raises(UserError, match=r"has shape \[.*\], but this model expects \[.*\]: another architecture"):
+        Translator.load(path)
+    (path / "config.yaml").write_text(text.replace("layer_norm: false", "layer_norm: true"))
+    with pytest.raises(UserError, match=r"has no weight .*norm.*; it was saved by a model of another architecture"):
+        Translator.load(path)
+
+
+def test_a_place_that_cannot_be_written_is_named(model, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError, match=r"Cannot write .*file.*Choose another place or change its owner"):
+        model.save(tmp_path / "file" / "model")
+    assert (tmp_path / "file").read_text() == "not a folder"

@@ -1,0 +1,145 @@
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from nmt.errors import UserError
+from nmt.weights import arrays_of, assign_arrays, load_arrays, save_arrays
+
+ARRAYS = {
+    "seq2seq/encoder/kernel": np.random.default_rng(1).normal(size=(3, 5)).astype("float32"),
+    "seq2seq/encoder/bias": np.arange(7.0),
+    "half": np.array([[0.5, -2]], dtype="float16"),
+    "iterations": np.array(0x1234567890ABCDEF),
+    "empty": np.zeros((0, 3), dtype="int32"),
+}
+
+
+@pytest.fixture
+def path(tmp_path):
+    save_arrays(tmp_path / "weights.h5", ARRAYS, {"update": 7, "versions": {"nmt": "0.1.0"}})
+    return tmp_path / "weights.h5"
+
+
+def test_arrays_and_facts_survive(path):
+    arrays, facts = load_arrays(path)
+    assert facts == {"update": 7, "versions": {"nmt": "0.1.0"}}
+    assert arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(arrays[name], array, strict=True)
+
+
+def test_facts_may_be_left_out(tmp_path):
+    save_arrays(tmp_path / "a.h5", {})
+    assert load_arrays(tmp_path / "a.h5") == ({}, {})
+
+
+@pytest.mark.parametrize("name", ["seq2seq/encoder/kernel", "half", "iterations"])
+def test_one_flipped_bit_is_found(path, name):
+    content = bytearray(path.read_bytes())
+    values = ARRAYS[name].tobytes()
+    assert content.count(values) == 1
+    content[content.index(values) + len(values) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"weights.h5 is damaged: the checksum of {name} does not fit its values"):
+        load_arrays(path)
+
+
+def test_a_torn_file_is_found(path):
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"weights.h5 is damaged or no file of weights: "):
+        load_arrays(path)
+
+
+def test_another_kind_of_file_is_found(tmp_path):
+    (tmp_path / "weights.h5").write_text("weights")
+    with pytest.raises(UserError, match=r"weights.h5 is damaged or no file of weights: "):
+        load_arrays(tmp_path / "weights.h5")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"There is no file .*weights.h5"):
+        load_arrays(tmp_path / "weights.h5")
+
+
+def test_weights_of_other_programs_are_refused(tmp_path):
+    with h5py.File(tmp_path / "keras.h5", "w") as file:
+        file.create_dataset("kernel", data=np.zeros(3))
+    with pytest.raises(UserError, match=r"keras.h5 holds no weights of this toolkit: it has no format number"):
+        load_arrays(tmp_path / "keras.h5")
+
+
+def test_a_newer_format_asks_for_an_update(path):
+    with h5py.File(path, "a") as file:
+        file.attrs["format"] = 2
+    with pytest.raises(UserError, match=r"has format 2; this version reads format 1. Update the toolkit"):
+        load_arrays(path)
+
+
+def test_a_failed_save_leaves_the_older_file(path):
+    with pytest.raises(TypeError):
+        save_arrays(path, ARRAYS, {"not for JSON": object()})
+    assert load_arrays(path)[1]["update"] == 7
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_unwritable_place_is_named(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError, match=r"Cannot write .*file/weights.h5"):
+        save_arrays(tmp_path / "file" / "weights.h5", ARRAYS)
+
+
+@pytest.fixture
+def variables():
+    """kernel [3, 5] and bias [7], all zeros."""
+    with keras.name_scope("seq2seq"), keras.name_scope("encoder"):
+        return [
+            keras.Variable(np.zeros((3, 5), "float32"), name="kernel"),
+            keras.Variable(np.zeros(7, "float32"), name="bias"),
+        ]
+
+
+def fitting(**changes):
+    arrays = {f"seq2seq/encoder/{name}": ARRAYS[f"seq2seq/encoder/{name}"] for name in ("kernel", "bias")}
+    return {**arrays, **changes}
+
+
+def test_variables_take_the_arrays_of_their_paths(variables):
+    assign_arrays(variables, dict(reversed(fitting().items())), "a.h5")
+    found = arrays_of(variables)
+    assert found.keys() == fitting().keys()
+    for name, array in fitting().items():
+        np.testing.assert_array_equal(found[name], array.astype("float32"), strict=True)
+
+
+def assert_refused(variables, arrays, words):
+    with pytest.raises(UserError, match=words):
+        assign_arrays(variables, arrays, "a.h5")
+    assert not any(array.any() for array in arrays_of(variables).values())
+
+
+def test_a_missing_weight_is_named_and_nothing_assigned(variables):
+    arrays = fitting()
+    del arrays["seq2seq/encoder/bias"]
+    words = r"^a.h5 has no weight seq2seq/encoder/bias; it was saved by a model of another architecture"
+    assert_refused(variables, arrays, words)
+
+
+def test_an_unknown_weight_is_named_with_its_neighbour_and_nothing_assigned(variables):
+    arrays = fitting(**{"seq2seq/encoder/kernels": np.ones(3)})
+    words = (
+        r"^a.h5 has a weight seq2seq/encoder/kernels that this model lacks: another architecture. "
+        r"Did you mean 'seq2seq/encoder/kernel'\?"
+    )
+    assert_refused(variables, arrays, words)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (15,), (3, 5, 1)], ids=str)
+def test_a_weight_of_another_shape_is_named_and_nothing_assigned(variables, shape):
+    # The kernel stands first and the bias would fit, so that neither order of assignment could hide behind the other.
+    for name, size in (("kernel", shape), ("bias", (1, *shape))):
+        arrays = fitting(**{f"seq2seq/encoder/{name}": np.ones(size)})
+        words = (
+            rf"^a.h5: weight seq2seq/encoder/{name} has shape \[{', '.join(map(str, size))}\], but this model expects"
+        )
+        assert_refused(variables, arrays, words)

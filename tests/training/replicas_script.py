@@ -1,0 +1,98 @@
+"""Trains tiny models on one and on two replicas and prints what the updates said, as JSON.
+
+A program of its own, since a processor is cut into logical devices before TensorFlow starts.
+"""
+
+import json
+
+import numpy as np
+import tensorflow as tf
+
+NUM_UPDATES = 20
+V = 13
+MODEL = {"embedding_units": 16, "encoder_units": 16, "decoder_units": 16, "decoder_layers": 1, "attention_heads": 2}
+NO_DROPOUT = {"embedding_dropout": 0.0, "layer_dropout": 0.0, "output_dropout": 0.0}
+SETTINGS = {
+    "sgd": {"optimizer": "sgd", "clip_norm": None},
+    "adamw": {"optimizer": "adamw", "clip_norm": 0.25, "weight_decay": 0.1},
+}
+PLACES = [(1, 1), (1, 3), (2, 1), (2, 3)]  # replicas, micro-batches
+
+
+def rows_of(number):
+    """10 pairs and 2 rows that only fill up; piece 5 again and again; replica 0 gets the long sentences."""
+    random = np.random.default_rng(number)
+    weights = np.array([1.0] * 10 + [0.0] * 2, dtype=np.float32)
+    longest = [9, 2] * 5 + [0, 0]
+    sides = [[list(random.choice([4, 5, 5, 5, 6, 7, 8, 9], size=n)) for n in longest] for _ in range(2)]
+    return *sides, weights
+
+
+def strategy_of(num_replicas):
+    if num_replicas == 1:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([f"CPU:{n}" for n in range(num_replicas)])
+
+
+def make_update(num_replicas, accumulation, *, precision, settings, dropout):
+    import keras
+
+    from nmt.config import ModelConfig, TrainingConfig
+    from nmt.models.seq2seq import make_seq2seq
+    from nmt.training.trainer import make_optimizer
+    from nmt.training.update_tensorflow import TensorFlowUpdate
+
+    keras.utils.set_random_seed(1)
+    strategy, config = strategy_of(num_replicas), TrainingConfig(max_updates=1, **settings)
+    with strategy.scope():
+        model_config = ModelConfig(**MODEL, **dropout)
+        model = make_seq2seq(model_config, source_vocabulary=V, target_vocabulary=V, precision=precision)
+        optimizer = make_optimizer(config)
+    return TensorFlowUpdate(
+        model, optimizer, strategy, seed=1, accumulation=accumulation, label_smoothing=0.1, clip_norm=config.clip_norm
+    )
+
+
+def learned(update):
+    """Loss, gradient norm and number of pieces of every update."""
+    from nmt.data.batching import Batch, pad
+
+    outcomes = []
+    for number in range(1, NUM_UPDATES + 1):
+        source, target, weights = rows_of(number)
+        batch = Batch(0, number, pad(source), pad(target), weights)
+        outcome = update(batch, update=number, learning_rate=2**-5)
+        outcomes.append((outcome.loss, outcome.gradient_norm, outcome.num_pieces))
+    return outcomes
+
+
+def loss_of_equal_rows(num_replicas, dropout):
+    """The loss of a batch of one and the same row for each replica, at rate 0."""
+    from nmt.data.batching import Batch, pad
+
+    settings = SETTINGS["sgd"]
+    update = make_update(num_replicas, 1, precision="float32", settings=settings, dropout=dropout)
+    batch = Batch(0, 0, pad([[5, 6, 7]] * num_replicas), pad([[7, 6, 5]] * num_replicas), np.ones(num_replicas, "f"))
+    return update(batch, update=1, learning_rate=0.0).loss
+
+
+def main():
+    # Before the package is imported, whose first act is to start TensorFlow.
+    [cpu] = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    courses = {
+        f"{optimizer} {precision} {replicas}x{micro}": learned(
+            make_update(replicas, micro, precision=precision, settings=SETTINGS[optimizer], dropout=NO_DROPOUT)
+        )
+        for optimizer, precision in (("sgd", "float64"), ("adamw", "float64"), ("adamw", "float32"))
+        for replicas, micro in PLACES
+    }
+    equal_rows = {
+        name: [loss_of_equal_rows(num_replicas, dropout) for num_replicas in (1, 2)]
+        for name, dropout in (("dropout", {}), ("none", NO_DROPOUT))
+    }
+    print(json.dumps({"courses": courses, "equal_rows": equal_rows}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+
+from nmt.errors import UserError
+from nmt.training.checkpoint import Checkpoint, CheckpointFolder, Progress, averaged, read_checkpoint
+from nmt.weights import save_arrays
+
+FACTS = {"training text": "abc", "source tokenizer": "def"}
+
+
+def checkpoint(update, *, averages=None):
+    random = np.random.default_rng(update)
+    arrays = {
+        "weights": {"seq2seq/encoder/kernel": random.normal(size=(3, 5)).astype("float32"), "bias": np.ones(2)},
+        "averages": averages or {},
+        "optimizer": {"adam/iterations": np.array(update), "adam/kernel_momentum": random.normal(size=(3, 5))},
+    }
+    return Checkpoint(Progress(update, epoch=2, batch=3, best_score=0.1, validations_since_best=4), arrays, FACTS)
+
+
+def saved(folder, *updates):
+    return [folder.save(checkpoint(update)) for update in updates]
+
+
+def tear(path):
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return CheckpointFolder(tmp_path / "checkpoints", keep=3)
+
+
+def test_nothing_is_lost(folder):
+    before = checkpoint(7, averages={"bias": np.full(2, 0.25, "float32")})
+    folder.save(before)
+    after = folder.latest()
+    assert after.progress == before.progress
+    assert after.facts == FACTS
+    assert after.arrays.keys() == before.arrays.keys()
+    for part, arrays in before.arrays.items():
+        assert after.arrays[part].keys() == arrays.keys()
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(after.arrays[part][name], array, strict=True)
+
+
+def test_no_best_score_yet_is_kept_so(folder):
+    folder.save(Checkpoint(Progress(1), {}, {}))
+    assert folder.latest().progress == Progress(1)
+
+
+def test_the_newest_counts(folder):
+    saved(folder, 9, 10, 1_000_000)
+    assert folder.latest().progress.update == 1_000_000
+
+
+def test_only_the_last_few_are_kept(folder):
+    paths = saved(folder, 1, 2, 3, 4, 5)
+    assert folder.files() == paths[2:]
+    assert sorted(folder.path.iterdir()) == paths[2:]
+
+
+def test_a_folder_without_checkpoints_has_none(folder):
+    assert folder.latest() is None
+
+
+def test_a_torn_file_leaves_the_older_one(folder):
+    older, newer = saved(folder, 5, 10)
+    tear(newer)
+    said = []
+    assert folder.latest(said.append).progress.update == 5
+    assert len(said) == 1
+    assert said[0].startswith(f"{newer} is damaged")
+    assert said[0].endswith("Trying the checkpoint before it.")
+    assert older.exists()
+
+
+def test_what_a_killed_process_left_half_written_is_no_checkpoint(folder):
+    saved(folder, 5)
+    (folder.path / ".update-000000010.h5.4711.part").write_bytes(b"torn")
+    assert folder.latest(pytest.fail).progress.update == 5
+
+
+def test_torn_files_only_are_an_error(folder):
+    for path in saved(folder, 5, 10):
+        tear(path)
+    said = []
+    with pytest.raises(UserError, match=r"No checkpoint in .*checkpoints is whole. Start a new run in another run_dir"):
+        folder.latest(said.append)
+    assert len(said) == 2
+
+
+def test_other_arrays_are_no_checkpoint(tmp_path):
+    save_arrays(tmp_path / "update-1.h5", {"weights/a": np.zeros(2)}, {"update": 1})
+    with pytest.raises(UserError, match=r"update-1.h5 is no checkpoint of a run"):
+        read_checkpoint(tmp_path / "update-1.h5")
+
+
+def test_the_average_is_the_mean(folder):
+    paths = saved(folder, 1, 2, 3)
+    weights = [checkpoint(n).arrays["weights"] for n in (2, 3)]
+    found = averaged(paths[1:])
+    assert found.keys() == weights[0].keys()
+    for name, array in found.items():
+        assert array.dtype == weights[0][name].dtype
+        np.testing.assert_allclose(array, (weights[0][name] + weights[1][name]) / 2, rtol=1e-6)
+
+
+def test_the_average_is_of_moving_averages_where_there_are_any(folder):
+    paths = [folder.save(checkpoint(n, averages={"bias": np.array([n, 2.0 * n])})) for n in (1, 4)]
+    found = averaged(paths)
+    assert found.keys() == {"bias"}
+    np.testing.assert_array_equal(found["bias"], [2.5, 5])
+
+
+def test_progress_counts_batches():
+    assert Progress().after_batch(0, 0) == Progress(update=1, epoch=0, batch=1)
+    assert Progress(update=7, epoch=0, batch=7).after_batch(1, 0) == Progress(update=8, epoch=1, batch=1)
+
+
+def test_progress_counts_validations_since_the_best():
+    progress = Progress(update=3).after_validation(2.0, True)
+    assert progress == Progress(update=3, best_score=2.0)
+    progress = progress.after_validation(1.0, False).after_validation(1.5, False)
+    assert (progress.best_score, progress.validations_since_best) == (2.0, 2)
+    assert progress.after_validation(3.0, True) == Progress(update=3, best_score=3.0)

@@ -1,0 +1,121 @@
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from nmt.config_file import dump_config
+from nmt.errors import UserError
+from nmt.training.checkpoint import CheckpointFolder
+from nmt.training.interruption import SIGNALS, Interrupted, noticed_signals
+from nmt.training.trainer import train
+
+NEVER = 1_000_000
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_is_noted(number):
+    before = [signal.getsignal(each) for each in SIGNALS]
+    with noticed_signals() as notice:
+        assert notice.signal_number == 0
+        signal.raise_signal(number)
+        assert notice.signal_number == number
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+@pytest.mark.parametrize("first", SIGNALS)
+def test_the_second_signal_ends_at_once(first):
+    with noticed_signals():
+        signal.raise_signal(first)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_handlers_are_put_back_after_a_failure():
+    before = [signal.getsignal(each) for each in SIGNALS]
+    with pytest.raises(RuntimeError), noticed_signals():
+        raise RuntimeError
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+def test_outside_the_main_thread_signals_stay_with_their_owner():
+    before = [signal.getsignal(each) for each in SIGNALS]
+    seen = []
+
+    def work():
+        with noticed_signals() as notice:
+            seen.append((notice.signal_number, [signal.getsignal(each) for each in SIGNALS]))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(0, before)]
+
+
+def test_exit_codes_are_those_of_the_shell():
+    codes = [Interrupted("saved", number).exit_code for number in (signal.SIGINT, signal.SIGTERM)]
+    assert codes == [130, 143]
+
+
+@pytest.fixture
+def config(recipe, tmp_path):
+    """A training that would go on for hours, and saves nothing of its own accord."""
+    return recipe(tmp_path / "run", max_updates=NEVER, validate_every=NEVER, checkpoint_every=NEVER)
+
+
+@pytest.fixture
+def start(config, tmp_path):
+    """Starts the command; returns its process."""
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    command = [sys.executable, "-m", "nmt", "train", str(tmp_path / "config.yaml")]
+    processes = []
+
+    def started():
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return processes[-1]
+
+    yield started
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_updates(process):
+    """Reads what the process says until it has done two updates; returns the lines."""
+    lines = []
+    while sum(line.startswith("update ") for line in lines) < 2:
+        lines.append(process.stdout.readline())
+        assert lines[-1], process.stderr.read()
+    return lines
+
+
+def updates_after(process, number, config):
+    """Sends a signal; checks code, message and checkpoint; returns the number of updates done."""
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == 128 + number
+    [message] = errors.splitlines()
+    update = CheckpointFolder(config.run_dir / "checkpoints", keep=9).latest().progress.update
+    assert message == (
+        f"Interrupted after update {update:,}; saved in {config.run_dir}. The same command goes on from there."
+    )
+    return update
+
+
+def test_an_interrupted_training_saves_and_the_same_command_goes_on(start, config):
+    process = start()
+    wait_for_updates(process)
+    with pytest.raises(UserError, match=f"^Process {process.pid} is training in .*run already"):
+        train(config)
+    first = updates_after(process, signal.SIGINT, config)
+    assert first >= 2
+    process = start()
+    lines = wait_for_updates(process)
+    assert f"Going on with the run in {config.run_dir} after update {first:,}.\n" in lines
+    second = updates_after(process, signal.SIGTERM, config)
+    assert second >= first + 2
+    settings = config.training.model_copy(update={"max_updates": second + 2})
+    train(config.model_copy(update={"training": settings}), announce=lambda _: None)
+    history = (config.run_dir / "history.jsonl").read_text().splitlines()
+    assert len(history) == second + 2 + 1  # each update once, and the validation at the end

@@ -1,0 +1,46 @@
+"""N replicas with any number of micro-batches learn what one learns; two logical devices stand for N."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).with_name("replicas_script.py")
+
+
+@pytest.fixture(scope="module")
+def found():
+    result = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("place", ["1x3", "2x1", "2x3"])
+@pytest.mark.parametrize(
+    ("case", "tolerance"), [("sgd float64", 1e-9), ("adamw float64", 1e-9), ("adamw float32", 1e-5)]
+)
+def test_replicas_and_micro_batches_learn_what_one_learns(found, case, tolerance, place):
+    one, several = (np.array(found["courses"][f"{case} {place}"]) for place in ("1x1", place))
+    assert one.shape == several.shape == (20, 3)
+    np.testing.assert_allclose(several, one, rtol=tolerance)
+
+
+def test_the_courses_are_worth_comparing(found):
+    for name, course in found["courses"].items():
+        losses, norms, num_pieces = np.array(course).T
+        assert losses[-1] < losses[0], name
+        assert len(set(num_pieces)) == 1
+        # Five rows of 9 pieces and five of 2, each with its EOS: a replica's own mean would weigh them otherwise.
+        assert num_pieces[0] == 5 * 10 + 5 * 3
+        assert norms.min() > 0.25, f"{name} is never clipped"
+
+
+def test_every_replica_drops_values_of_its_own(found):
+    one, two = found["equal_rows"]["dropout"]
+    # Were the masks of both the same, so would be the mean over both rows and over the first replica's.
+    assert abs(one - two) > 1e-4
+    one, two = found["equal_rows"]["none"]
+    assert one == pytest.approx(two, rel=1e-6)

@@ -1,0 +1,179 @@
+"""20 updates in one go, and 10, a killed process, 10 more: the same to the last bit."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from itertools import islice
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nmt.config_file import dump_config
+from nmt.data.batching import BatchLoader, BatchPlan
+from nmt.data.preparation import prepare
+from nmt.model_folder import ModelFolder
+from nmt.training.checkpoint import CheckpointFolder
+from nmt.training.trainer import train
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+
+from nmt.config_file import load_config
+from nmt.training.trainer import keras, train
+
+
+class Kill(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 14:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+train(load_config(Path(sys.argv[1])), callbacks=[Kill()])
+"""
+EVERYTHING = {
+    "model": {"word_dropout": 0.1, "decoder_layers": 2, "encoder_layers": 2},
+    "tokenizer": {"sampling_alpha": 0.2},
+    "optimizer": "adamw",
+    "weight_decay": 0.1,
+    "schedule": "inverse_sqrt",
+    "warmup_updates": 4,
+    "learning_rate": 2**-5,
+    "ema_decay": 0.9,
+    "accumulation": 2,
+    "max_updates": 20,
+    "validate_every": 6,
+    "checkpoint_every": 5,
+    "keep_checkpoints": 2,
+}
+
+
+def history(run_dir):
+    records = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+    for record in records:
+        record.pop("pieces_per_second", None)
+    return records
+
+
+def updates_of(records, kind):
+    return [record["update"] for record in records if record["kind"] == kind]
+
+
+def checkpoints(run_dir):
+    return CheckpointFolder(run_dir / "checkpoints", keep=9)
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def runs(recipe, tmp_path_factory):
+    """The same training, whole; killed; gone on with; and gone on with after its last checkpoint was torn."""
+    folder = tmp_path_factory.mktemp("runs")
+    paths = SimpleNamespace(**{name: folder / name for name in ("whole", "killed", "resumed", "torn")})
+    train(recipe(paths.whole, **EVERYTHING), announce=lambda _: None)
+    config = folder / "config.yaml"
+    config.write_text(dump_config(recipe(paths.resumed, **EVERYTHING)))
+    kill = run("-c", KILLED, str(config))
+    assert kill.returncode == -signal.SIGKILL, kill.stderr
+    for copy in (paths.killed, paths.torn):
+        shutil.copytree(paths.resumed, copy)
+    paths.resumption = run("-m", "nmt", "train", str(config))
+    newest = checkpoints(paths.torn).files()[-1]
+    newest.write_bytes(newest.read_bytes()[:5000])
+    paths.said_of_torn = []
+    train(recipe(paths.torn, **EVERYTHING), announce=paths.said_of_torn.append)
+    return paths
+
+
+def test_the_killed_process_had_gone_past_its_last_checkpoint(runs):
+    assert updates_of(history(runs.killed), "training") == list(range(1, 15))
+    assert [path.name for path in checkpoints(runs.killed).files()] == ["update-000000005.h5", "update-000000010.h5"]
+    assert checkpoints(runs.killed).latest().progress.update == 10
+
+
+def test_the_same_command_goes_on_and_says_so(runs):
+    assert runs.resumption.returncode == 0, runs.resumption.stderr
+    assert runs.resumption.stderr == ""
+    lines = runs.resumption.stdout.splitlines()
+    assert f"Going on with the run in {runs.resumed} after update 10." in lines
+    assert [line.split(" · ")[0] for line in lines if "loss" in line] == [f"update {n}" for n in range(11, 21)]
+    assert lines[-1] == f"The best model is in {runs.resumed / 'best'}. Try: nmt translate {runs.resumed}"
+
+
+def test_the_torn_run_goes_on_from_the_checkpoint_before(runs):
+    assert f"Going on with the run in {runs.torn} after update 5." in runs.said_of_torn
+    assert any("update-000000010.h5 is damaged" in line for line in runs.said_of_torn)
+
+
+@pytest.mark.parametrize("name", ["resumed", "torn"])
+def test_losses_and_validations_are_the_same_to_the_last_bit(runs, name):
+    expected = history(runs.whole)
+    assert updates_of(expected, "training") == list(range(1, 21))
+    assert updates_of(expected, "validation") == [6, 12, 18, 20]
+    assert history(vars(runs)[name]) == expected
+
+
+@pytest.mark.parametrize("name", ["resumed", "torn"])
+def test_weights_averages_and_optimizer_are_the_same_to_the_last_bit(runs, name):
+    expected, found = (checkpoints(path).latest() for path in (runs.whole, vars(runs)[name]))
+    assert found.progress == expected.progress
+    assert found.facts == expected.facts
+    for part, arrays in expected.arrays.items():
+        assert len(arrays) > 10
+        assert found.arrays[part].keys() == arrays.keys()
+        for path, array in arrays.items():
+            np.testing.assert_array_equal(found.arrays[part][path], array, strict=True, err_msg=path)
+
+
+@pytest.mark.parametrize("name", ["resumed", "torn"])
+def test_the_best_model_is_the_same(runs, name):
+    expected, found = (ModelFolder.load(path) for path in (runs.whole, vars(runs)[name]))
+    assert found.facts == expected.facts
+    for path, array in expected.weights.items():
+        np.testing.assert_array_equal(found.weights[path], array, strict=True)
+
+
+def test_what_the_resumption_had_to_get_right_was_at_work(runs):
+    """Dropout, sampling and averages all differ from update to update, or the tests above could not fail."""
+    last = checkpoints(runs.whole).latest()
+    for path, array in last.arrays["weights"].items():
+        assert np.any(array != last.arrays["averages"][path]), path
+    assert last.progress.epoch == 2
+
+
+def test_the_next_batches_are_the_same(runs, recipe):
+    prepared = prepare(recipe(runs.killed, **EVERYTHING), runs.killed, lambda _: None)
+    plan = BatchPlan(prepared.lengths, by="sentences", size=16, seed=1)
+    tokenizers = prepared.source_tokenizer, prepared.target_tokenizer
+    loaders = [
+        BatchLoader(prepared.corpus, prepared.kept, *tokenizers, plan, sampling_alpha=alpha, multiple=2)
+        for alpha in (0.2, 0.2, None)
+    ]
+    progress = checkpoints(runs.killed).latest().progress
+    expected = list(islice(loaders[0].batches(0, 0), 10, 20))
+    found = list(islice(loaders[1].batches(progress.epoch, progress.batch), 10))
+    unsampled = list(islice(loaders[2].batches(progress.epoch, progress.batch), 10))
+    for one, other, plain in zip(expected, found, unsampled, strict=True):
+        assert (one.epoch, one.index) == (other.epoch, other.index)
+        for name in ("source", "target", "weights"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        assert one.num_target_pieces > plain.num_target_pieces  # sampling is at work
+
+
+def test_a_finished_run_has_nothing_left_to_do(runs, recipe, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(runs.whole, run_dir)
+    said = []
+    assert train(recipe(run_dir, **EVERYTHING), announce=said.append) == run_dir / "best"
+    assert f"Going on with the run in {run_dir} after update 20." in said
+    assert any(line.startswith("Finished: max_updates 20 reached") for line in said)
+    before, after = (checkpoints(path).latest() for path in (runs.whole, run_dir))
+    assert after.progress.update == 20
+    for path, array in before.arrays["weights"].items():
+        np.testing.assert_array_equal(after.arrays["weights"][path], array)
+    assert updates_of(history(run_dir), "training") == list(range(1, 21))

@@ -1,0 +1,112 @@
+import os
+
+import pytest
+
+from nmt.config_file import config_from_text
+from nmt.errors import UserError
+from nmt.training.run_folder import RunFolder, next_free
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "run")
+
+
+def test_a_new_run_keeps_its_configuration(folder, recipe):
+    config = recipe(folder.path)
+    assert folder.accept(config) is False
+    assert config_from_text(folder.config.read_text(), "config.yaml") == config
+
+
+def test_the_same_configuration_goes_on(folder, recipe):
+    folder.accept(recipe(folder.path))
+    assert folder.accept(recipe(folder.path)) is True
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_updates": 30},
+        {"max_epochs": 2},
+        {"max_minutes": 0.5},
+        {"validate_every": 3},
+        {"checkpoint_every": 4},
+        {"keep_checkpoints": 5},
+        {"patience": 6},
+        {"log_every": 7},
+        {"tensorboard": True},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_limits_intervals_patience_and_logging_may_change(folder, recipe, change):
+    folder.accept(recipe(folder.path))
+    changed = recipe(folder.path, **change)
+    assert folder.accept(changed) is True
+    assert config_from_text(folder.config.read_text(), "config.yaml") == changed
+
+
+def test_a_run_may_be_moved(folder, recipe, tmp_path):
+    folder.accept(recipe(folder.path))
+    folder.path.rename(tmp_path / "moved")
+    assert RunFolder(tmp_path / "moved").accept(recipe(tmp_path / "moved")) is True
+
+
+def test_any_other_change_is_refused_with_what_differs(folder, recipe):
+    config = recipe(folder.path, max_updates=20)
+    folder.accept(config)
+    changed = recipe(folder.path, model={"encoder_units": 32}, batch_size=8, learning_rate=0.25, max_updates=30)
+    with pytest.raises(UserError) as refused:
+        folder.accept(changed)
+    first, *lines, last = str(refused.value).splitlines()
+    assert first == f"The run in {folder.path} was begun with another configuration:"
+    assert [line.strip() for line in lines] == [
+        "model.encoder_units: 16 became 32",
+        "training.batch_size: 16 became 8",
+        "training.learning_rate: 0.0078125 became 0.25",
+    ]
+    assert "choose another run_dir, or start a new run from its weights with --fork" in last
+    assert config_from_text(folder.config.read_text(), "config.yaml") == config
+
+
+@pytest.mark.parametrize("section", ["seed", "data", "decoding"])
+def test_other_sections_are_refused_too(folder, recipe, section):
+    config = recipe(folder.path)
+    folder.accept(config)
+    change = {
+        "seed": {"seed": 2},
+        "data": {"data": config.data.model_copy(update={"max_length": 9})},
+        "decoding": {"decoding": config.decoding.model_copy(update={"beam_size": 9})},
+    }[section]
+    with pytest.raises(UserError, match=rf"\n  {section}.*: .* became [29]\n"):
+        folder.accept(config.model_copy(update=change))
+
+
+def test_only_one_may_train_in_a_folder(folder):
+    # The lock belongs to the opened file, so that this process stands for another one.
+    words = f"^Process {os.getpid()} is training in .*run already"
+    with folder.locked(), pytest.raises(UserError, match=words), RunFolder(folder.path).locked():
+        pytest.fail("locked twice")
+    with folder.locked():
+        assert (folder.path / ".lock").read_text() == str(os.getpid())
+
+
+def test_a_lock_file_left_behind_is_no_lock(folder):
+    folder.path.mkdir()
+    (folder.path / ".lock").write_text("999999999")
+    with folder.locked():
+        assert (folder.path / ".lock").read_text() == str(os.getpid())
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_place_that_cannot_be_written_is_named(tmp_path, place):
+    (tmp_path / "file").write_text("not a folder")
+    words = f"Cannot write to run_dir .*{place}: "
+    with pytest.raises(UserError, match=words), RunFolder(tmp_path / place).locked():
+        pytest.fail("locked a file")
+
+
+def test_the_next_free_name(tmp_path):
+    assert next_free(tmp_path / "run").name == "run-2"
+    for n in range(2, 10):
+        (tmp_path / f"run-{n}").mkdir()
+    assert next_free(tmp_path / "run") == tmp_path / "run-10"

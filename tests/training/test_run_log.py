@@ -1,0 +1,129 @@
+import json
+import sys
+
+import pytest
+import tensorflow as tf
+
+from nmt.training.run_folder import RunFolder
+from nmt.training.run_log import RunLog
+from nmt.training.update_tensorflow import Outcome
+from nmt.training.validation import Validation
+
+VALIDATION = Validation(loss=1.5, perplexity=4.5, bleu=12.345)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path)
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def make_log(folder, said):
+    logs = []
+
+    def made(**kwargs):
+        logs.append(RunLog(folder, said.append, **{"every": 2, "total": None, "tensorboard": False, **kwargs}))
+        return logs[-1]
+
+    yield made
+    for log in logs:
+        log.close()
+
+
+def outcome(loss, num_pieces):
+    return Outcome(loss, loss / 2, 2 * loss, num_pieces, True)
+
+
+def records(folder):
+    return [json.loads(line) for line in folder.history.read_text().splitlines()]
+
+
+def test_a_record_is_the_mean_over_pieces_since_the_last(folder, make_log):
+    log = make_log()
+    for update, (loss, num_pieces) in enumerate([(9.0, 1), (1.0, 3), (4.0, 5), (2.0, 5)], 1):
+        log.updated(update, 6, 0.25, outcome(loss, num_pieces))
+    first, second = records(folder)
+    assert first.pop("pieces_per_second") > 0
+    means = {"loss": 3.0, "nll": 1.5, "gradient_norm": 6.0}
+    assert first == {"update": 2, "kind": "training", "epoch": 6, "learning_rate": 0.25, **means}
+    assert (second["update"], second["loss"]) == (4, 3.0)
+
+
+def test_training_is_announced_in_words(make_log, said):
+    log = make_log(every=1)
+    log.updated(1234, 1, 0.25, outcome(3.0, 100))
+    assert len(said) == 1
+    assert said[0].startswith("update 1,234 · epoch 2 · loss 3.000 · ")
+    assert said[0].endswith(" pieces/s")
+
+
+def test_a_validation_is_recorded_and_announced(folder, make_log, said):
+    log = make_log()
+    log.validated(7, VALIDATION, is_best=True)
+    log.validated(8, VALIDATION, is_best=False)
+    expected = {"kind": "validation", "loss": 1.5, "perplexity": 4.5, "bleu": 12.345}
+    assert records(folder) == [{"update": 7, **expected}, {"update": 8, **expected}]
+    assert said == [
+        "update 7 · validation: BLEU 12.35 · perplexity 4.50 · best so far",
+        "update 8 · validation: BLEU 12.35 · perplexity 4.50",
+    ]
+
+
+def test_what_will_be_done_again_is_forgotten(folder, make_log):
+    log = make_log(every=1)
+    for update in range(1, 6):
+        log.updated(update, 0, 0.25, outcome(1.0, 2))
+        log.validated(update, VALIDATION, is_best=False)
+    with folder.history.open("a") as history:
+        history.write('{"update": 2, "ki')  # a process was killed while it wrote
+    log.forget_after(3)
+    assert [record["update"] for record in records(folder)] == [1, 1, 2, 2, 3, 3]
+    log.forget_after(0)
+    assert records(folder) == []
+
+
+def test_nothing_to_forget_in_a_new_run(folder, make_log):
+    make_log().forget_after(0)
+    assert not folder.history.exists()
+
+
+def test_all_workers_but_the_chief_are_silent(folder, make_log, said):
+    folder.history.write_text('{"update": 5}\n')
+    log = make_log(every=1, silent=True, tensorboard=True)
+    log.forget_after(0)
+    log.updated(1, 0, 0.25, outcome(1.0, 2))
+    log.validated(1, VALIDATION, is_best=True)
+    assert said == []
+    assert folder.history.read_text() == '{"update": 5}\n'
+    assert not folder.tensorboard.exists()
+
+
+def test_curves_can_be_read_back(folder, make_log):
+    log = make_log(every=1, tensorboard=True)
+    log.updated(3, 0, 0.25, outcome(1.5, 2))
+    log.validated(4, VALIDATION, is_best=True)
+    log.close()
+    [path] = folder.tensorboard.iterdir()
+    events = [tf.compat.v1.Event.FromString(e.numpy()) for e in tf.data.TFRecordDataset(str(path))]
+    curves = {(v.tag, event.step): float(tf.make_ndarray(v.tensor)) for event in events for v in event.summary.value}
+    assert curves["training/loss", 3] == 1.5
+    assert curves["training/learning_rate", 3] == 0.25
+    assert curves["validation/bleu", 4] == pytest.approx(12.345)
+
+
+def test_a_terminal_gets_a_bar_instead_of_lines(folder, make_log, said, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    log = make_log(every=1, total=10)
+    log.updated(4, 0, 0.25, outcome(1.5, 2))
+    assert said == []
+    assert [record["update"] for record in records(folder)] == [4]
+    assert log.bar.progress.tasks[0].completed == 4
+    assert log.bar.progress.tasks[0].total == 10
+    assert log.bar.progress.tasks[0].description == "epoch 1 · loss 1.500"
+    log.validated(4, VALIDATION, is_best=False)
+    assert len(said) == 1

@@ -1,0 +1,54 @@
+import math
+
+import pytest
+
+from nmt.training.schedules import learning_rate
+
+HALF = math.sqrt(0.5)
+KINDS = ("constant", "linear", "cosine", "inverse_sqrt")
+
+
+def course(num_updates, **kwargs):
+    return [learning_rate(update, **{"peak": 1.0, **kwargs}) for update in range(1, num_updates + 1)]
+
+
+def test_constant_step_by_step():
+    assert course(6, kind="constant", warmup=4) == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert course(3, kind="constant") == [1, 1, 1]
+
+
+def test_linear_step_by_step():
+    assert course(8, kind="linear", warmup=2, length=6) == [0.5, 1, 0.75, 0.5, 0.25, 0, 0, 0]
+    assert course(6, kind="linear", length=4, final=0.2) == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.2, 0.2])
+
+
+def test_cosine_step_by_step():
+    falling = [(1 + HALF) / 2, 1 / 2, (1 - HALF) / 2, 0, 0]
+    assert course(6, kind="cosine", warmup=1, length=5) == pytest.approx([1, *falling])
+    # With final 0.4, what falls is the other 0.6.
+    assert course(5, kind="cosine", length=4, final=0.4) == pytest.approx([0.4 + 0.6 * x for x in falling])
+
+
+def test_inverse_square_root_step_by_step():
+    expected = [1 / 4, 2 / 4, 3 / 4, 1, math.sqrt(4 / 5), math.sqrt(4 / 6)]
+    assert course(6, kind="inverse_sqrt", warmup=4) == pytest.approx(expected)
+    # Four times as many updates, half the rate.
+    assert [learning_rate(n, peak=1, kind="inverse_sqrt", warmup=4) for n in (16, 64)] == [1 / 2, 1 / 4]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_peak_scales_all_of_it(kind):
+    low, high = (course(9, kind=kind, warmup=3, length=7, final=0.1, peak=peak) for peak in (1.0, 0.25))
+    assert [rate / 4 for rate in low] == pytest.approx(high)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_peak_is_reached_at_the_end_of_the_warm_up_and_never_passed(kind):
+    rates = course(12, kind=kind, warmup=5, length=10)
+    assert rates[4] == max(rates) == 1
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_a_falling_schedule_needs_its_length(kind):
+    with pytest.raises(ValueError, match=f"A {kind} schedule needs its length"):
+        learning_rate(1, peak=1, kind=kind)

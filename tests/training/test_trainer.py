@@ -1,0 +1,308 @@
+import json
+import math
+import re
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+from nmt.config import CorpusFiles
+from nmt.errors import UserError
+from nmt.model_folder import ModelFolder
+from nmt.training import trainer, update_tensorflow
+from nmt.training.checkpoint import CheckpointFolder
+from nmt.training.losses import cross_entropy
+from nmt.training.trainer import Diverged
+from nmt.weights import load_arrays
+
+BATCHES = 7  # of an epoch: 100 pairs in batches of 16
+UNTOLD = "no outcome was told"
+
+
+def history(run_dir):
+    return [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+
+
+def updates_of(run_dir, kind="training"):
+    return [record["update"] for record in history(run_dir) if record["kind"] == kind]
+
+
+def checkpoints(run_dir):
+    return CheckpointFolder(run_dir / "checkpoints", keep=9)
+
+
+def test_a_training_that_learns(recipe, tmp_path):
+    """The loop with nothing stood in for: the loss falls, and the best model translates."""
+    config = recipe(tmp_path, max_updates=60, learning_rate=2**-5, validate_every=30)
+    best = trainer.train(config, announce=lambda _: None)
+    losses = [record["loss"] for record in history(tmp_path) if record["kind"] == "training"]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    first, last = (record for record in history(tmp_path) if record["kind"] == "validation")
+    assert last["loss"] < first["loss"]
+    assert last["perplexity"] == pytest.approx(math.exp(last["loss"]))
+    assert best == tmp_path / "best"
+    facts = ModelFolder.load(tmp_path).facts
+    assert facts["versions"]["keras"] == keras.__version__
+    assert facts["dev_loss"] in (first["loss"], last["loss"])
+
+
+def test_it_ends_after_max_updates(rehearsal, recipe, tmp_path):
+    rehearsal.train(recipe(tmp_path, max_updates=9), bleu=[1])
+    assert updates_of(tmp_path) == list(range(1, 10))
+    assert re.fullmatch(r"Finished: max_updates 9 reached, after \d\.\d minutes\.", rehearsal.said[-2])
+
+
+def test_it_ends_after_max_epochs(rehearsal, recipe, tmp_path):
+    rehearsal.train(recipe(tmp_path, max_updates=None, max_epochs=2), bleu=[1])
+    assert updates_of(tmp_path) == list(range(1, 2 * BATCHES + 1))
+    assert any(line.startswith("Finished: max_epochs 2 reached") for line in rehearsal.said)
+
+
+def test_it_ends_after_max_minutes(rehearsal, recipe, tmp_path, monkeypatch):
+    clock = iter(range(0, 100_000, 15))  # a quarter of a minute passes between any two looks
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    rehearsal.train(recipe(tmp_path, max_updates=None, max_minutes=2), bleu=[1])
+    # Looked at when it starts, before the first update and after each one; 2 minutes are 8 quarters.
+    assert updates_of(tmp_path) == list(range(1, 8))
+    assert any(line.startswith("Finished: max_minutes 2 reached") for line in rehearsal.said)
+
+
+def test_the_schedule_counts_updates(rehearsal, recipe, tmp_path):
+    config = recipe(tmp_path, max_updates=5, schedule="linear", warmup_updates=2, schedule_updates=4, learning_rate=1.0)
+    rehearsal.train(config, bleu=[1])
+    assert rehearsal.update.rates == [0.5, 1, 0.5, 0, 0]
+    assert [record["learning_rate"] for record in history(tmp_path)[:5]] == [0.5, 1, 0.5, 0, 0]
+
+
+def test_patience_ends_it(rehearsal, recipe, tmp_path):
+    config = recipe(tmp_path, max_updates=100, validate_every=3, patience=2)
+    rehearsal.train(config, bleu=[1, 3, 2, 4, 4, 3.5])
+    # 4 is the best; the same again is not better.
+    assert updates_of(tmp_path, "validation") == [3, 6, 9, 12, 15, 18]
+    assert any(line.startswith("Finished: 2 validations without a better one") for line in rehearsal.said)
+
+
+@pytest.mark.parametrize(("best_by", "update"), [("bleu", 4), ("loss", 2)])
+def test_the_best_weights_are_kept(rehearsal, recipe, tmp_path, best_by, update):
+    config = recipe(tmp_path, max_updates=6, validate_every=2, best_by=best_by)
+    best = rehearsal.train(config, bleu=[5, 7, 6], loss=[1.5, 2.0, 1.75])
+    model = ModelFolder.load(best)
+    assert model.facts["update"] == update
+    assert (model.facts["dev_bleu"], model.facts["dev_loss"]) == {4: (7, 2.0), 2: (5, 1.5)}[update]
+    # Each update adds 1 to every weight.
+    assert all((array == update).all() for array in model.weights.values())
+
+
+def test_the_end_is_validated_unless_it_just_was(rehearsal, recipe, tmp_path):
+    rehearsal.train(recipe(tmp_path / "a", max_updates=5, validate_every=2), bleu=[1, 2, 3])
+    assert updates_of(tmp_path / "a", "validation") == [2, 4, 5]
+    rehearsal.train(recipe(tmp_path / "b", max_updates=4, validate_every=2), bleu=[1, 2])
+    assert updates_of(tmp_path / "b", "validation") == [2, 4]
+
+
+def test_the_average_of_the_last_checkpoints_is_their_mean(rehearsal, recipe, tmp_path):
+    config = recipe(tmp_path, max_updates=8, checkpoint_every=2, average_last=3)
+    rehearsal.train(config, bleu=[5, 6])
+    # Checkpoints of updates 4, 6 and 8, whose weights are 4, 6 and 8.
+    assert all((array == 6).all() for array in rehearsal.validator.asked[-1].values())
+    model = ModelFolder.load(tmp_path)
+    assert all((array == 6).all() for array in model.weights.values())
+    assert model.facts["dev_bleu"] == 6
+    assert "The average of the last 3 checkpoints: BLEU 6.00." in rehearsal.said
+
+
+def test_an_average_that_is_no_better_is_not_taken(rehearsal, recipe, tmp_path):
+    rehearsal.train(recipe(tmp_path, max_updates=8, checkpoint_every=2, average_last=3), bleu=[5, 5])
+    assert all((array == 8).all() for array in ModelFolder.load(tmp_path).weights.values())
+
+
+class Recorder(keras.callbacks.Callback):
+    """Writes down what it is told, and asks for the end after an update."""
+
+    def __init__(self, stop_after=None):
+        super().__init__()
+        self.told, self.stop_after = [], stop_after
+
+    def on_train_begin(self, logs=None):
+        self.told.append("train begin")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.told.append((batch, logs["loss"]))
+        if batch == self.stop_after:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.told.append(("epoch", epoch, logs))
+
+    def on_train_end(self, logs=None):
+        self.told.append("train end")
+
+
+def test_callbacks_are_told_what_happens(rehearsal, recipe, tmp_path):
+    recorder = Recorder()
+    rehearsal.train(recipe(tmp_path, max_updates=8, validate_every=6), bleu=[1, 2], callbacks=[recorder])
+    batches = [(n, 1 / n) for n in range(1, 9)]
+    logs = {"loss": 1 / 7, "nll": 1 / 7, "gradient_norm": 2.0, "val_loss": 1.0, "val_bleu": 1}
+    assert recorder.told == ["train begin", *batches[:7], ("epoch", 0, logs), batches[7], "train end"]
+    assert recorder.model is rehearsal.update.model
+    assert isinstance(recorder.model.optimizer, keras.optimizers.Optimizer)
+
+
+def test_a_callback_may_end_it(rehearsal, recipe, tmp_path):
+    rehearsal.train(recipe(tmp_path, max_updates=100), bleu=[1], callbacks=[Recorder(stop_after=4)])
+    assert updates_of(tmp_path) == [1, 2, 3, 4]
+    assert any(line.startswith("Finished: a callback asked for it") for line in rehearsal.said)
+    assert checkpoints(tmp_path).latest().progress.update == 4
+
+
+def test_keras_early_stopping_and_csv_logger_work(rehearsal, recipe, tmp_path):
+    callbacks = [
+        keras.callbacks.EarlyStopping("val_bleu", mode="max", patience=1),
+        keras.callbacks.CSVLogger(str(tmp_path / "log.csv")),
+    ]
+    config = recipe(tmp_path / "run", max_updates=100, validate_every=BATCHES)
+    rehearsal.train(config, bleu=[2, 3, 2.5, 9], callbacks=callbacks)
+    assert updates_of(tmp_path / "run")[-1] == 3 * BATCHES
+    header, *rows = [line.split(",") for line in (tmp_path / "log.csv").read_text().splitlines()]
+    assert [row[header.index("val_bleu")] for row in rows] == ["2", "3", "2.5"]
+
+
+@pytest.fixture
+def broken_loss(monkeypatch):
+    def loss(*args, **kwargs):
+        loss, nll = cross_entropy(*args, **kwargs)
+        return loss * float("nan"), nll
+
+    monkeypatch.setattr(update_tensorflow, "cross_entropy", loss)
+
+
+@pytest.mark.usefixtures("broken_loss")
+def test_thirty_updates_that_are_not_finite_end_it(recipe, tmp_path):
+    said = []
+    config = recipe(tmp_path, max_updates=100, checkpoint_every=10)
+    words = r"not finite in 30 updates in a row, up to 30; none of them was applied\. Lower training.learning_rate or "
+    with pytest.raises(Diverged, match=words):
+        trainer.train(config, announce=said.append)
+    assert "update 1: the gradient is not finite; it was not applied." in said
+    first, last = (load_arrays(path)[0] for path in checkpoints(tmp_path).files())
+    weights = [name for name in first if name.startswith("weights/")]
+    assert weights
+    assert all((first[name] == last[name]).all() for name in weights)
+
+
+def test_thirty_not_in_a_row_do_not_end_it(rehearsal, recipe, tmp_path):
+    rehearsal.unapplied = range(2, 31)  # 29 of them
+    rehearsal.train(recipe(tmp_path, max_updates=40), bleu=[1])
+    assert updates_of(tmp_path)[-1] == 40
+    assert [line for line in rehearsal.said if "not finite" in line] == [
+        "update 2: the gradient is not finite; it was not applied."
+    ]
+    rehearsal.unapplied = range(2, 32)
+    with pytest.raises(Diverged, match="30 updates in a row, up to 31;"):
+        rehearsal.train(recipe(tmp_path / "another", max_updates=40), bleu=[])
+
+
+def test_it_goes_on_from_the_last_checkpoint_and_says_so(rehearsal, recipe, tmp_path):
+    rehearsal.train(recipe(tmp_path, max_updates=9), bleu=[1])
+    # Limits, intervals, patience and logging may differ.
+    rehearsal.train(recipe(tmp_path, max_updates=12, validate_every=4, checkpoint_every=5, patience=7), bleu=[2])
+    assert f"Going on with the run in {tmp_path} after update 9." in rehearsal.said
+    assert updates_of(tmp_path) == list(range(1, 13))
+    assert updates_of(tmp_path, "validation") == [9, 12]
+    assert all((array == 12).all() for array in rehearsal.validator.asked[-1].values())
+    assert rehearsal.update.state_variables[0].numpy() == 12
+
+
+def test_updates_after_the_last_checkpoint_are_forgotten(rehearsal, recipe, tmp_path):
+    config = recipe(tmp_path, max_updates=12, validate_every=4, checkpoint_every=5)
+    with pytest.raises(RuntimeError, match=UNTOLD):  # at the third validation
+        rehearsal.train(config, bleu=[1, 2])
+    assert updates_of(tmp_path) == list(range(1, 13))
+    rehearsal.train(config, bleu=[3, 4])
+    assert f"Going on with the run in {tmp_path} after update 10." in rehearsal.said
+    assert updates_of(tmp_path) == list(range(1, 13))
+    assert updates_of(tmp_path, "validation") == [4, 8, 12]
+
+
+def test_a_run_without_checkpoint_starts_over(rehearsal, recipe, tmp_path):
+    config = recipe(tmp_path, max_updates=4, validate_every=2)
+    with pytest.raises(RuntimeError, match=UNTOLD):
+        rehearsal.train(config, bleu=[])
+    rehearsal.train(config, bleu=[3, 4])
+    assert updates_of(tmp_path) == [1, 2, 3, 4]
+
+
+def test_patience_is_remembered(rehearsal, recipe, tmp_path):
+    rehearsal.train(recipe(tmp_path, max_updates=6, validate_every=3, patience=2), bleu=[5, 4])
+    rehearsal.train(recipe(tmp_path, max_updates=60, validate_every=3, patience=2), bleu=[4.5])
+    assert updates_of(tmp_path, "validation") == [3, 6, 9]
+    assert ModelFolder.load(tmp_path).facts["update"] == 3
+
+
+def test_another_configuration_is_refused(rehearsal, recipe, tmp_path):
+    rehearsal.train(recipe(tmp_path, max_updates=2), bleu=[1])
+    with pytest.raises(UserError, match=r"(?s)another configuration:\n  training.batch_size: 16 became 8\n.*--fork"):
+        rehearsal.train(recipe(tmp_path, max_updates=2, batch_size=8), bleu=[])
+
+
+def test_another_text_is_refused(rehearsal, recipe, tmp_path, digits):
+    copy = CorpusFiles(source=tmp_path / "train.en", target=tmp_path / "train.rev")
+    for old, new in ((digits.train[0].source, copy.source), (digits.train[0].target, copy.target)):
+        new.write_text(old.read_text())
+    config = recipe(tmp_path / "run", max_updates=2)
+    config = config.model_copy(update={"data": digits.model_copy(update={"train": [copy]})})
+    rehearsal.train(config, bleu=[1])
+    copy.source.write_text(copy.source.read_text().replace("one", "two"))
+    with pytest.raises(UserError, match=r"The training text is not the one that the run in .*run was begun with"):
+        rehearsal.train(config, bleu=[])
+
+
+def test_a_fork_is_a_new_run_from_the_best_weights(rehearsal, recipe, tmp_path):
+    run_dir = tmp_path / "run"
+    rehearsal.train(recipe(run_dir, max_updates=4, validate_every=2), bleu=[2, 1])
+    before = (run_dir / "history.jsonl").read_text()
+    changed = recipe(run_dir, max_updates=3, batch_size=8)
+    best = rehearsal.train(changed, bleu=[3], fork=True)
+    assert best == tmp_path / "run-2" / "best"
+    assert f"A new run in {tmp_path / 'run-2'}, from the weights of {run_dir / 'best'}." in rehearsal.said
+    # The best weights are 2, and three updates add 1 each.
+    assert all((array == 5).all() for array in ModelFolder.load(best).weights.values())
+    assert updates_of(tmp_path / "run-2") == [1, 2, 3]
+    assert (run_dir / "history.jsonl").read_text() == before
+    tokenizers = [ModelFolder.load(path).source_tokenizer.fingerprint for path in (run_dir, best)]
+    assert tokenizers[0] == tokenizers[1]
+
+
+def test_a_fork_that_is_killed_early_goes_on_from_the_same_weights(rehearsal, recipe, tmp_path):
+    rehearsal.train(recipe(tmp_path / "run", max_updates=4), bleu=[2])
+    with pytest.raises(RuntimeError, match=UNTOLD):
+        rehearsal.train(recipe(tmp_path / "run", max_updates=3, validate_every=2), bleu=[], fork=True)
+    rehearsal.train(recipe(tmp_path / "run-2", max_updates=3), bleu=[1])
+    assert all((array == 4 + 3).all() for array in ModelFolder.load(tmp_path / "run-2").weights.values())
+
+
+def test_the_tenth_fork_is_as_good_as_the_first(rehearsal, recipe, tmp_path):
+    rehearsal.train(recipe(tmp_path / "run", max_updates=2), bleu=[1])
+    for n in range(2, 10):
+        (tmp_path / f"run-{n}").mkdir()
+    best = rehearsal.train(recipe(tmp_path / "run", max_updates=3), bleu=[3], fork=True)
+    assert best == tmp_path / "run-10" / "best"
+    assert f"from the weights of {tmp_path / 'run' / 'best'}." in rehearsal.said[0]
+
+
+def test_a_fork_of_another_architecture_is_refused(rehearsal, recipe, tmp_path):
+    rehearsal.train(recipe(tmp_path / "run", max_updates=2), bleu=[1])
+    with pytest.raises(UserError, match="another architecture"):
+        rehearsal.train(recipe(tmp_path / "run", max_updates=3, model={"encoder_units": 32}), bleu=[], fork=True)
+
+
+def test_a_fork_of_nothing_is_refused(rehearsal, recipe, tmp_path):
+    with pytest.raises(UserError, match=r"There is no folder .*run\. Expected a run folder"):
+        rehearsal.train(recipe(tmp_path / "run"), bleu=[], fork=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_needs_a_folder(recipe):
+    with pytest.raises(UserError, match="run_dir: nothing given, expected the folder of the run"):
+        trainer.train(recipe(None))

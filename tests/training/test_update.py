@@ -1,0 +1,365 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nmt.config import ModelConfig, TrainingConfig
+from nmt.data.batching import Batch, pad
+from nmt.errors import UserError
+from nmt.models.seq2seq import make_seq2seq
+from nmt.training import update_tensorflow
+from nmt.training.losses import cross_entropy, shifted_right
+from nmt.training.trainer import make_optimizer
+from nmt.training.update_tensorflow import TensorFlowUpdate
+from nmt.weights import arrays_of
+
+V, BOS = 11, 2
+SMOOTHING = 0.1
+RATE = 2**-7  # exact in float32, which is what Keras keeps learning rates in
+NO_DROPOUT = {"embedding_dropout": 0.0, "layer_dropout": 0.0, "output_dropout": 0.0}
+SMALL = {"embedding_units": 16, "encoder_units": 16, "decoder_units": 16, "decoder_layers": 1, "attention_heads": 2}
+
+
+def batch_of(sources, targets, weights=None):
+    filled = [1.0] * len(sources) if weights is None else weights
+    return Batch(0, 0, pad(sources), pad(targets), np.array(filled, dtype="float32"))
+
+
+# Piece 5 is read and written over and over: its row of the one, tied matrix gets many gradients.
+BATCH = batch_of(
+    [[5, 5, 5, 6], [5, 7], [8, 9, 10, 5, 5], [4], [10, 10], [5]],
+    [[5, 5, 6, 5], [7, 5, 5, 5, 5, 8], [9], [4, 5], [6, 7, 8], [10, 5]],
+)
+OTHER_BATCH = batch_of([[4, 6], [5], [7, 7], [9], [5, 6], [8, 8, 8]], [[4], [10], [7, 9], [5], [6, 5], [8, 4, 8]])
+
+
+def made_update(*, optimizer="sgd", precision="float64", dropout=None, seed=1, **settings):
+    keras.utils.set_random_seed(1)
+    config = ModelConfig(**SMALL, **(dropout or NO_DROPOUT))
+    model = make_seq2seq(config, source_vocabulary=V, target_vocabulary=V, precision=precision)
+    decay = {"weight_decay": 0.5} if optimizer == "adamw" else {}
+    adam = {"beta_1": 0.75, "beta_2": 0.9, "epsilon": 1e-6}
+    optimizer = make_optimizer(TrainingConfig(optimizer=optimizer, max_updates=1, **decay, **adam))
+    strategy = tf.distribute.get_strategy()
+    return TensorFlowUpdate(model, optimizer, strategy, seed=seed, label_smoothing=SMOOTHING, **settings)
+
+
+def weights_of(update):
+    return arrays_of(update.model.trainable_variables)
+
+
+def set_weights(update, arrays):
+    for variable in update.model.trainable_variables:
+        variable.assign(arrays[variable.path])
+
+
+def gradients_at(update, weights, batch=BATCH):
+    """What plain gradient descent of rate 1 took away from the weights, by path; and what the update said."""
+    set_weights(update, weights)
+    outcome = update(batch, update=1, learning_rate=1.0)
+    after = weights_of(update)
+    return {path: weights[path] - after[path] for path in weights}, outcome
+
+
+def norm_of(gradients):
+    return math.sqrt(sum((gradient.astype("float64") ** 2).sum() for gradient in gradients.values()))
+
+
+def assert_same(found, expected, **tolerance):
+    assert found.keys() == expected.keys()
+    for path in expected:
+        np.testing.assert_allclose(found[path], expected[path], err_msg=path, **tolerance)
+
+
+@pytest.fixture(scope="module")
+def descent():
+    """Plain gradient descent in float64: the update of which the others are variations."""
+    return made_update()
+
+
+@pytest.fixture(scope="module")
+def start(descent):
+    """Weights to start from: all of them random, biases too."""
+    random = np.random.default_rng(1)
+    return {path: array + random.normal(size=array.shape) / 4 for path, array in weights_of(descent).items()}
+
+
+@pytest.fixture(scope="module")
+def dense(descent, start):
+    """The gradient at the start, and the outcome."""
+    return gradients_at(descent, start)
+
+
+@pytest.fixture(scope="module")
+def defined_loss(descent):
+    """The loss a piece as it is defined, by NumPy from the logits: (smoothed, plain) at given weights."""
+    spec = tf.TensorSpec([None, None], tf.int32)
+    logits_of = tf.function(
+        lambda source, target: descent.model.projection(descent.model(source, target).states),
+        input_signature=[spec, spec],
+        autograph=False,
+    )
+
+    def loss(weights, batch=BATCH):
+        set_weights(descent, weights)
+        logits = logits_of(batch.source, np.insert(batch.target[:, :-1], 0, BOS, axis=1)).numpy()
+        log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+        counted = (batch.target != 0) * batch.weights[:, None]
+        nll = -np.take_along_axis(log_probs, batch.target[:, :, None], axis=2)[:, :, 0]
+        smoothed = (1 - SMOOTHING) * nll - SMOOTHING * log_probs.mean(axis=-1)
+        return (smoothed * counted).sum() / counted.sum(), (nll * counted).sum() / counted.sum()
+
+    return loss
+
+
+def slope(loss, weights, path, direction, step=1e-5):
+    above, below = (loss({**weights, path: weights[path] + sign * step * direction})[0] for sign in (1, -1))
+    return (above - below) / (2 * step)
+
+
+def test_the_loss_is_the_mean_over_all_pieces(dense, start, defined_loss):
+    _, outcome = dense
+    smoothed, plain = defined_loss(start)
+    assert outcome.loss == pytest.approx(smoothed, rel=1e-12)
+    assert outcome.nll == pytest.approx(plain, rel=1e-12)
+    # 18 pieces and the EOS of each of 6 rows, counted by hand.
+    assert outcome.num_pieces == BATCH.num_target_pieces == 18 + 6
+    assert outcome.applied
+
+
+def test_every_weight_moves_down_the_slope(dense, start, defined_loss):
+    gradients, _ = dense
+    random = np.random.default_rng(2)
+    for path, gradient in gradients.items():
+        direction = random.normal(size=gradient.shape)
+        expected = slope(defined_loss, start, path, direction)
+        assert (gradient * direction).sum() == pytest.approx(expected, abs=1e-8), path
+        assert gradient.any(), path
+
+
+def test_a_piece_that_is_repeated_gets_the_sum_of_its_gradients(dense, start, defined_loss):
+    gradients, _ = dense
+    [path] = [path for path, gradient in gradients.items() if gradient.shape[0] == V and gradient.ndim == 2]
+    expected = []
+    for unit in range(SMALL["embedding_units"]):
+        direction = np.zeros_like(start[path])
+        direction[5, unit] = 1
+        expected.append(slope(defined_loss, start, path, direction))
+    assert np.abs(expected).max() > 1e-3
+    np.testing.assert_allclose(gradients[path][5], expected, atol=1e-8)
+
+
+def test_the_norm_is_of_the_dense_gradient(dense):
+    gradients, outcome = dense
+    assert outcome.gradient_norm == pytest.approx(norm_of(gradients), rel=1e-10)
+
+
+def test_rows_of_weight_zero_change_nothing(descent, start, dense):
+    rows = [row[row != 0][:-1] for row in BATCH.source], [row[row != 0][:-1] for row in BATCH.target]
+    filled = batch_of([*rows[0], [], [9, 9]], [*rows[1], [], [6, 5, 4]], weights=[1.0] * 6 + [0.0] * 2)
+    gradients, outcome = gradients_at(descent, start, filled)
+    assert outcome == pytest.approx(dense[1], rel=1e-12)
+    assert_same(gradients, dense[0], atol=1e-14)
+
+
+def test_micro_batches_change_nothing(start, dense):
+    gradients, outcome = gradients_at(made_update(accumulation=3), start)
+    assert outcome == pytest.approx(dense[1], rel=1e-12)
+    assert_same(gradients, dense[0], atol=1e-14)
+
+
+def test_only_gradients_longer_than_the_limit_are_clipped(descent, start, dense):
+    smaller, larger = sorted([dense, gradients_at(descent, start, OTHER_BATCH)], key=lambda pair: norm_of(pair[0]))
+    norms = [norm_of(gradients) for gradients, _ in (smaller, larger)]
+    limit = sum(norms) / 2
+    assert norms[0] < 0.99 * limit
+    clipping = made_update(clip_norm=limit)
+    for batch in (BATCH, OTHER_BATCH):
+        expected, before = gradients_at(descent, start, batch)
+        found, outcome = gradients_at(clipping, start, batch)
+        assert outcome.gradient_norm == pytest.approx(before.gradient_norm, rel=1e-12)
+        factor = min(1.0, limit / norm_of(expected))
+        assert_same(found, {path: factor * g for path, g in expected.items()}, atol=1e-14)
+
+
+def adam_by_numpy(weights, gradients_of, *, decay, num_updates):
+    """Kingma and Ba 2015, in the order of computation that ends section 2; decay as in Loshchilov and Hutter 2019."""
+    mean = dict.fromkeys(weights, 0.0)
+    square = dict.fromkeys(weights, 0.0)
+    course = []
+    for t in range(1, num_updates + 1):
+        gradients = gradients_of(weights)
+        rate = RATE * math.sqrt(1 - 0.9**t) / (1 - 0.75**t)
+        mean = {path: 0.75 * mean[path] + 0.25 * g for path, g in gradients.items()}
+        square = {path: 0.9 * square[path] + 0.1 * g**2 for path, g in gradients.items()}
+        weights = {
+            path: w * (1 - RATE * (0.0 if path.endswith("bias") else decay))
+            - rate * mean[path] / (np.sqrt(square[path]) + 1e-6)
+            for path, w in weights.items()
+        }
+        course.append(weights)
+    return course
+
+
+@pytest.mark.parametrize(("optimizer", "decay"), [("adam", 0.0), ("adamw", 0.5)])
+def test_adam_and_the_moving_average_are_those_of_the_papers(descent, start, optimizer, decay):
+    update = made_update(optimizer=optimizer, ema_decay=0.3)
+    set_weights(update, start)
+    update.restart_averages()
+    for number in range(1, 6):
+        update(BATCH, update=number, learning_rate=RATE)
+    course = adam_by_numpy(start, lambda w: gradients_at(descent, w)[0], decay=decay, num_updates=5)
+    assert_same(weights_of(update), course[-1], atol=1e-8)
+    assert norm_of({path: course[-1][path] - start[path] for path in start}) > 0.1
+    averages = start
+    for n, weights in enumerate(course, 1):
+        kept = min(0.3, (1 + n) / (10 + n))  # a young average forgets faster
+        averages = {path: kept * averages[path] + (1 - kept) * w for path, w in weights.items()}
+    assert_same(update.averaged_arrays(), averages, atol=1e-6)
+
+
+def test_biases_and_normalisation_do_not_decay():
+    model = make_seq2seq(ModelConfig(**SMALL, layer_norm=True), source_vocabulary=V, target_vocabulary=V)
+    for variable in model.trainable_variables:
+        variable.assign(np.ones(variable.shape))
+    optimizer = make_optimizer(TrainingConfig(optimizer="adamw", learning_rate=0.5, weight_decay=0.25, max_updates=1))
+    nothing = [np.zeros(variable.shape, "float32") for variable in model.trainable_variables]
+    optimizer.apply(nothing, model.trainable_variables)
+    for variable in model.trainable_variables:
+        matrix = len(variable.shape) == 2
+        np.testing.assert_allclose(variable.numpy(), 1 - 0.5 * 0.25 if matrix else 1.0, err_msg=variable.path)
+
+
+@pytest.fixture(scope="module")
+def dropping():
+    """An update with dropout, whose rate of 0 leaves the weights as they are."""
+    update = made_update(precision="float32", dropout={"word_dropout": 0.2})
+    return lambda number, seed=1, batch=BATCH: _loss_without_learning(update, number, seed, batch)
+
+
+def _loss_without_learning(update, number, seed, batch):
+    update.seed = seed
+    return update(batch, update=number, learning_rate=0.0).loss
+
+
+def test_dropout_is_a_function_of_seed_and_update(dropping):
+    first = dropping(1)
+    others = [dropping(2), dropping(1, seed=2), dropping(2, seed=2)]
+    assert dropping(1) == first
+    assert len({first, *others}) == 4
+
+
+def test_micro_batches_drop_different_values(dropping):
+    once, twice = (batch_of([[5, 6]] * n, [[6, 5, 7]] * n) for n in (1, 2))
+    halves = made_update(precision="float32", dropout={"word_dropout": 0.2}, accumulation=2)
+    # Equal rows: if their masks were equal too, so would be the means over one of them and over both.
+    assert abs(_loss_without_learning(halves, 1, 1, twice) - dropping(1, batch=once)) > 1e-4
+    seeds = np.concatenate([halves._seeds(number)[..., 0].ravel() for number in range(1, 1001)])
+    assert len(np.unique(seeds)) == len(seeds)
+    assert seeds.min() >= 0
+
+
+@pytest.fixture
+def breakable(monkeypatch):
+    """An update of AdamW with a moving average, whose loss or gradient breaks when its variables are set."""
+    factor, under_root = tf.Variable(1.0, dtype="float64"), tf.Variable(1.0, dtype="float64")
+
+    def loss(*args, **kwargs):
+        loss, nll = cross_entropy(*args, **kwargs)
+        # At 0 the root is finite and its slope is not.
+        return loss * factor + tf.sqrt(0 * loss + under_root) - tf.sqrt(under_root), nll
+
+    monkeypatch.setattr(update_tensorflow, "cross_entropy", loss)
+    return made_update(optimizer="adamw", ema_decay=0.5, clip_norm=1.0), factor, under_root
+
+
+def state_of(update):
+    return {
+        **weights_of(update),
+        **arrays_of(update.state_variables),
+        "averages": list(update.averaged_arrays().values()),
+    }
+
+
+def test_what_is_not_finite_is_not_applied(breakable):
+    update, factor, under_root = breakable
+    assert update(BATCH, update=1, learning_rate=RATE).applied
+    before = state_of(update)
+    for variable, value in ((factor, math.nan), (factor, math.inf), (under_root, 0.0)):
+        variable.assign(value)
+        outcome = update(BATCH, update=2, learning_rate=RATE)
+        variable.assign(1.0)
+        assert not outcome.applied
+        assert not math.isfinite(outcome.gradient_norm)
+        assert math.isfinite(outcome.loss) == (variable is under_root)
+        after = state_of(update)
+        assert after.keys() == before.keys()
+        for name, value in before.items():
+            np.testing.assert_array_equal(after[name], value, err_msg=name)
+    assert update(BATCH, update=3, learning_rate=RATE).applied
+    assert np.any(state_of(update)["averages"][0] != before["averages"][0])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_other_precisions_are_near(start, dense, precision):
+    update = made_update(precision=precision)
+    expected, exact = dense
+    single = {path: array.astype("float32") for path, array in start.items()}
+    for _ in range(10):
+        found, outcome = gradients_at(update, single)
+        if outcome.applied:  # float16 may first have to lower its loss scale
+            break
+    tolerance = 1e-5 if precision == "float32" else 3e-2
+    assert outcome.loss == pytest.approx(exact.loss, rel=tolerance)
+    assert outcome.gradient_norm == pytest.approx(exact.gradient_norm, rel=tolerance)
+    assert norm_of({path: found[path] - expected[path] for path in found}) < tolerance * exact.gradient_norm
+    assert {array.dtype.name for array in found.values()} == {"float32"}
+    if precision == "float16":
+        check_loss_scale(update)
+
+
+def check_loss_scale(update):
+    before = weights_of(update)
+    update.loss_scale.assign(2.0**126)
+    outcome = update(BATCH, update=2, learning_rate=1.0)
+    assert (outcome.applied, float(update.loss_scale)) == (False, 2.0**125)
+    assert math.isfinite(outcome.loss)
+    assert_same(weights_of(update), before, rtol=0)
+    update.loss_scale.assign(2.0**6)
+    update.good_updates.assign(1998)
+    for good, scale in ((1999, 2.0**6), (0, 2.0**7)):
+        assert update(BATCH, update=3, learning_rate=0.0).applied
+        assert (int(update.good_updates), float(update.loss_scale)) == (good, scale)
+
+
+def test_all_that_the_next_update_depends_on_has_a_name_of_its_own():
+    for precision in ("float32", "float16"):
+        update = made_update(optimizer="adamw", precision=precision)
+        paths = [variable.path for variable in update.state_variables]
+        assert len(set(paths)) == len(paths) > 2 * len(update.model.trainable_variables)
+        assert ("loss_scale" in paths) == ("good_updates" in paths) == (precision == "float16")
+        model_paths = [variable.path for variable in update.model.variables]
+        assert len(set(model_paths)) == len(model_paths)
+
+
+def test_averages_go_with_the_setting():
+    update = made_update(ema_decay=0.5)
+    doubled = {path: 2 * array for path, array in weights_of(update).items()}
+    update.assign_averages(doubled, "The checkpoint")
+    assert_same(update.averaged_arrays(), doubled, rtol=0)
+    update.restart_averages()
+    assert_same(update.averaged_arrays(), weights_of(update), rtol=0)
+    words = "The checkpoint does not hold the moving averages that training.ema_decay asks for"
+    with pytest.raises(UserError, match=words):
+        update.assign_averages({}, "The checkpoint")
+    assert made_update().averaged_arrays() == {}
+
+
+def test_the_rows_of_a_batch_are_shared_evenly():
+    assert [made_update(accumulation=n).rows_multiple for n in (1, 3)] == [1, 3]
+
+
+def test_bos_is_the_first_piece_read():
+    np.testing.assert_array_equal(shifted_right(BATCH.target, BOS)[:, 0], [BOS] * 6)
