@@ -1,6 +1,6 @@
 """Text to text: lines in, translations out, in order, with memory bounded by pieces."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from nmt.compilation import compiled
+from nmt.compilation import compiled, gpu_visible
 from nmt.config import DecodingConfig
 from nmt.data.batching import pad
 from nmt.data.tokenizer import Tokenizer
 from nmt.decoding.beam_search import IMPOSSIBLE, SearchOptions
+from nmt.decoding.grouping import Grouping
 from nmt.decoding.inference import search
 from nmt.decoding.segments import split_line
+from nmt.errors import UserError
 from nmt.model_folder import ModelFolder
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.weights import assign_arrays
@@ -63,7 +65,9 @@ class Translator:
         self.decoding = decoding
         self.max_source = max_source
         self.target_language = target_language
-        self._searches: dict[SearchOptions, Callable] = {}
+        # On a GPU the encoder runs on cuDNN, which XLA cannot compile.
+        self._grouping = Grouping(decoding.batch_tokens, xla=not gpu_visible())
+        self._searches: dict[tuple[SearchOptions, bool], Callable] = {}
 
     @classmethod
     def load(cls, path: Path | str) -> "Translator":
@@ -117,7 +121,12 @@ class Translator:
             lines: any number; `window` of them are held at once.
             num_best: at most so many hypotheses a line, best first.
             window: lines read before the first answer; 1 answers line by line.
+
+        Raises:
+            UserError: lines is one text instead of several.
         """
+        if isinstance(lines, str):
+            raise UserError("Expected a list of lines to translate, found one text: put it into brackets.")
         lines = iter(lines)
         while chunk := list(islice(lines, window)):
             yield from self._translate_chunk(chunk, num_best)
@@ -129,38 +138,27 @@ class Translator:
 
     def _translate_parts(self, ids: list[list[int]], num_best: int) -> list[list[Hypothesis]]:
         found: list[list[Hypothesis]] = [[] for _ in ids]
-        order = sorted(range(len(ids)), key=lambda n: len(ids[n]))
-        for members in self._batches(order, ids):
-            for n, hypotheses in zip(members, self._search([ids[n] for n in members], num_best), strict=True):
+        for group in self._grouping.groups([len(row) + 1 for row in ids]):
+            rows = [ids[n] for n in group.members]
+            for n, hypotheses in zip(group.members, self._search(rows, group.shape, num_best), strict=True):
                 found[n] = hypotheses
         return found
 
-    def _batches(self, order: Sequence[int], ids: list[list[int]]) -> Iterator[list[int]]:
-        """Cuts the order, shortest first, into batches of at most decoding.batch_tokens pieces, padding counted."""
-        batch: list[int] = []
-        for n in order:
-            if batch and (len(batch) + 1) * (len(ids[n]) + 1) > self.decoding.batch_tokens:
-                yield batch
-                batch = []
-            batch.append(n)
-        if batch:
-            yield batch
-
-    def _search(self, ids: list[list[int]], num_best: int) -> Iterator[list[Hypothesis]]:
+    def _search(self, ids: list[list[int]], shape: tuple[int, int] | None, num_best: int) -> Iterator[list[Hypothesis]]:
         options = SearchOptions(
             beam_size=max(self.decoding.beam_size, num_best),
             length_penalty=self.decoding.length_penalty,
             min_length=self.decoding.min_length,
             num_results=num_best,
         )
-        found = self._compiled(options)(pad(ids))
-        rows = [np.asarray(x) for x in (found.ids, found.lengths, found.log_probs, found.scores)]
-        for pieces, lengths, log_probs, scores in zip(*rows, strict=True):
+        found = self._compiled(options, shape is not None)(pad(ids, shape[1] if shape else 0))
+        columns = [np.asarray(x) for x in (found.ids, found.lengths, found.log_probs, found.scores)]
+        for pieces, lengths, log_probs, scores in zip(*columns, strict=True):
             texts = self.target_tokenizer.decode([p[:n] for p, n in zip(pieces, lengths, strict=True)])
             yield _distinct(texts, scores, log_probs, num_best)
 
-    def _compiled(self, options: SearchOptions) -> Callable:
-        if options not in self._searches:
+    def _compiled(self, options: SearchOptions, xla: bool) -> Callable:
+        if (options, xla) not in self._searches:
 
             def run(source: Any) -> Any:
                 return search(
@@ -171,8 +169,8 @@ class Translator:
                     banned_ids=self.target_tokenizer.never_produced,
                 )
 
-            self._searches[options] = compiled(run, self.model.variables, num_inputs=1)
-        return self._searches[options]
+            self._searches[options, xla] = compiled(run, self.model.variables, num_inputs=1, xla=xla)
+        return self._searches[options, xla]
 
 
 def _distinct(texts: list[str], scores: Any, log_probs: Any, num_best: int) -> list[Hypothesis]:

@@ -51,7 +51,9 @@ def answers(folder: str, sentences: list[str]) -> dict[str, Any]:
         "truncated": [bool(cut) for batch in found for cut in batch["truncated"].numpy()],
         "nbest_translations": [row[0].decode() for batch in with_pieces for row in batch["translations"].numpy()],
         "target_pieces": [
-            [piece.decode() for piece in row[0] if piece] for batch in with_pieces for row in batch["target_pieces"].numpy()
+            [piece.decode() for piece in row[0] if piece]
+            for batch in with_pieces
+            for row in batch["target_pieces"].numpy()
         ],
         "seconds": seconds,
     }

