@@ -52,25 +52,35 @@ def assign_arrays(variables: Iterable[Any], arrays: Mapping[str, np.ndarray], or
     Raises:
         UserError: an array is missing, left over, or of another shape; the variables are left as they were.
     """
-    by_path = {variable.path: variable for variable in variables}
-    for name in by_path.keys() - arrays.keys():
+    expected = by_path(variables)
+    for name in expected.keys() - arrays.keys():
         raise UserError(f"{origin} has no weight {name}; it was saved by a model of another architecture.")
-    for name in arrays.keys() - by_path.keys():
-        hint = nearest(name, by_path)
+    for name in arrays.keys() - expected.keys():
+        hint = nearest(name, expected)
         raise UserError(f"{origin} has a weight {name} that this model lacks: another architecture.{hint}")
-    for name, variable in by_path.items():
+    for name, variable in expected.items():
         if tuple(variable.shape) != arrays[name].shape:
             raise UserError(
                 f"{origin}: weight {name} has shape {list(arrays[name].shape)}, but this model expects "
                 f"{list(variable.shape)}: another architecture."
             )
-    for name, variable in by_path.items():
+    for name, variable in expected.items():
         variable.assign(arrays[name])
 
 
 def arrays_of(variables: Iterable[Any]) -> dict[str, np.ndarray]:
     """The values of Keras variables by their paths."""
-    return {variable.path: np.asarray(variable.value) for variable in variables}
+    return {path: np.asarray(variable.value) for path, variable in by_path(variables).items()}
+
+
+def by_path(variables: Iterable[Any]) -> dict[str, Any]:
+    """Keras variables by their paths, which must differ: of two with one path, one would be lost in silence."""
+    found: dict[str, Any] = {}
+    for variable in variables:
+        if variable.path in found:
+            raise ValueError(f"Two variables have the path {variable.path}; their layers need names of their own.")
+        found[variable.path] = variable
+    return found
 
 
 def _read(path: Path, name: str, item: Any, arrays: dict[str, np.ndarray]) -> None:

@@ -32,7 +32,8 @@ class BilinearAttention(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.context_units = memory_units
         self.key = keras.layers.Dense(units, use_bias=False, name="key")
-        self.key.build((None, None, memory_units))
+        with keras.name_scope(self.name):
+            self.key.build((None, None, memory_units))
         self.built = True
 
     def prepare(self, memory: Any, mask: Any) -> Keyed:
@@ -67,9 +68,10 @@ class AdditiveAttention(keras.layers.Layer):
         self.query = keras.layers.Dense(units, use_bias=False, name="query")
         self.key = keras.layers.Dense(units, name="key")
         self.energy = keras.layers.Dense(1, use_bias=False, name="energy")
-        self.query.build((None, None, units))
-        self.key.build((None, None, memory_units))
-        self.energy.build((None, None, None, units))
+        with keras.name_scope(self.name):
+            self.query.build((None, None, units))
+            self.key.build((None, None, memory_units))
+            self.energy.build((None, None, None, units))
         self.built = True
 
     def prepare(self, memory: Any, mask: Any) -> Keyed:
@@ -97,9 +99,10 @@ class MultiHeadAttention(keras.layers.Layer):
         self.query = keras.layers.Dense(units, use_bias=False, name="query")
         self.key = keras.layers.Dense(units, use_bias=False, name="key")
         self.value = keras.layers.Dense(units, use_bias=False, name="value")
-        self.query.build((None, None, units))
-        self.key.build((None, None, memory_units))
-        self.value.build((None, None, memory_units))
+        with keras.name_scope(self.name):
+            self.query.build((None, None, units))
+            self.key.build((None, None, memory_units))
+            self.value.build((None, None, memory_units))
         self.built = True
 
     def prepare(self, memory: Any, mask: Any) -> Keyed:

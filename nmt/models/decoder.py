@@ -68,14 +68,16 @@ class Decoder(keras.layers.Layer):
         self.output_units = projection.matrix.shape[1]
         self.start_state = keras.layers.Dense(2 * num_layers * units, activation="tanh", name="start_state")
         self.layers = [LSTM(units, layer_norm=layer_norm, name=f"layer_{n}") for n in range(num_layers)]
-        self.attentions = [
-            make_attention(attention, units, memory_units, num_heads=num_heads, name=f"attention_{n}")
-            for n in range(num_hops)
-        ]
+        with keras.name_scope(self.name):
+            self.attentions = [
+                make_attention(attention, units, memory_units, num_heads=num_heads, name=f"attention_{n}")
+                for n in range(num_hops)
+            ]
         self.attentional = keras.layers.Dense(self.output_units, activation="tanh", name="attentional")
         self.dropout = keras.layers.Dropout(dropout)
         self.output_dropout = keras.layers.Dropout(output_dropout)
-        self._build(memory_units, self.attentions[0].context_units)
+        with keras.name_scope(self.name):
+            self._build(memory_units, self.attentions[0].context_units)
 
     def _build(self, memory_units: int, context_units: int) -> None:
         embedding_units = self.embedding.matrix.shape[1]

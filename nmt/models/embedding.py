@@ -18,6 +18,7 @@ class Embedding(keras.layers.Layer):
             shape=(vocabulary_size, units),
             initializer=keras.initializers.RandomNormal(stddev=units**-0.5),
             name="matrix",
+            autocast=False,
         )
         self.dropout = keras.layers.Dropout(dropout)
         self.word_dropout = keras.layers.Dropout(word_dropout, noise_shape=(None, None, 1))
@@ -36,8 +37,10 @@ class OutputProjection(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.tied = tied
         if tied is None:
-            self.own = self.add_weight(shape=(vocabulary_size, units), initializer="glorot_uniform", name="matrix")
-        self.bias = self.add_weight(shape=(vocabulary_size,), initializer="zeros", name="bias")
+            self.own = self.add_weight(
+                shape=(vocabulary_size, units), initializer="glorot_uniform", name="matrix", autocast=False
+            )
+        self.bias = self.add_weight(shape=(vocabulary_size,), initializer="zeros", name="bias", autocast=False)
         self.built = True
 
     @property

@@ -47,10 +47,11 @@ class Encoder(keras.layers.Layer):
         self.backward = LSTM(units // 2, layer_norm=layer_norm, name="backward")
         self.upper = [LSTM(units, layer_norm=layer_norm, name=f"upper_{n}") for n in range(1, num_layers)]
         self.dropout = keras.layers.Dropout(dropout)
-        for layer in (self.forward, self.backward):
-            layer.build((None, None, embedding.matrix.shape[1]))
-        for layer in self.upper:
-            layer.build((None, None, units))
+        with keras.name_scope(self.name):
+            for layer in (self.forward, self.backward):
+                layer.build((None, None, embedding.matrix.shape[1]))
+            for layer in self.upper:
+                layer.build((None, None, units))
         self.built = True
 
     def call(self, ids: Any, training: bool = False) -> Encoded:

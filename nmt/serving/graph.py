@@ -101,7 +101,8 @@ class PortableTranslator(tf.Module):
             num_hypotheses: int32 [N]; the columns beyond hold "" and -1e9, for JSON knows no infinity.
             source_pieces: string [N, S], "" beyond the EOS.
             target_pieces: string [N, n, T].
-            attention: float32 [N, n, T, S]; each target piece's row sums to 1, all else is 0.
+            attention: float32 [N, n, T, S]; each target piece's row sums to 1, all else is 0. The largest part of the
+                answer by far: ask for a few texts at a time.
             truncated: bool [N].
         """
         source = self._read(text)
@@ -122,16 +123,14 @@ class PortableTranslator(tf.Module):
         start = tf.strings.substr(text, 0, self._limits.max_characters, unit="UTF8_CHAR")
         pieces = self._source.tokenize(start)
         kept = pieces[:, : self._translator.max_source]
-        truncated = (tf.strings.length(text) > tf.strings.length(start)) | (pieces.row_lengths() > kept.row_lengths())
-        lengths = tf.cast(kept.row_lengths(), tf.int32)
         blank = tf.strings.regex_full_match(text, BLANK)
-        truncated &= ~blank
-        blank |= tf.equal(lengths, 0)
-        lengths = tf.where(blank, 0, lengths + 1)
+        cut = (tf.strings.length(text) > tf.strings.length(start)) | (pieces.row_lengths() > kept.row_lengths())
+        num_pieces = tf.cast(kept.row_lengths(), tf.int32)
+        lengths = tf.where(blank | tf.equal(num_pieces, 0), 0, num_pieces + 1)
         ends = tf.fill([tf.size(text), 1], EOS_ID)
         ids = tf.concat([kept, ends], axis=1).to_tensor(shape=[None, self._translator.max_source + 1])
-        ids = tf.where(blank[:, None], 0, ids)
-        return Source(ids[:, : _longest(lengths)], lengths, truncated)
+        ids = tf.where(tf.equal(lengths, 0)[:, None], 0, ids)
+        return Source(ids[:, : _longest(lengths)], lengths, cut & ~blank)
 
     def _translate(self, source: Source, *, num_best: int) -> Found:
         options = SearchOptions(
@@ -290,10 +289,9 @@ def _pieces(tokenizer: Any, ids: Any) -> Any:
 
 def _padded(x: Any, sizes: list) -> Any:
     """Fills the last axes of x up with zeros to these sizes."""
-    missing = [0] * (len(x.shape) - len(sizes)) + [
-        size - tf.shape(x)[axis - len(sizes)] for axis, size in enumerate(sizes)
-    ]
-    return tf.pad(x, [[0, n] for n in missing])
+    num_others = len(x.shape) - len(sizes)
+    after = tf.concat([tf.zeros([num_others], tf.int32), tf.stack(sizes) - tf.shape(x)[num_others:]], axis=0)
+    return tf.pad(x, tf.stack([tf.zeros_like(after), after], axis=1))
 
 
 if __name__ == "__main__":

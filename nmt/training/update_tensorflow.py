@@ -14,6 +14,7 @@ from nmt.data.tokenizer import BOS_ID, PAD_ID
 from nmt.errors import UserError
 from nmt.models.seq2seq import Seq2Seq
 from nmt.training.losses import cross_entropy, shifted_right
+from nmt.weights import by_path
 
 
 class Outcome(NamedTuple):
@@ -98,7 +99,8 @@ class TensorFlowUpdate:
 
     def averaged_arrays(self) -> dict[str, np.ndarray]:
         """The moving averages by the paths of their weights; empty where there are none."""
-        return {v.path: a.numpy() for v, a in zip(self._averaged(), self.averages, strict=True)}
+        paths = by_path(self._averaged())
+        return {path: average.numpy() for path, average in zip(paths, self.averages, strict=True)}
 
     def assign_averages(self, arrays: dict[str, np.ndarray], origin: str) -> None:
         """Sets the moving averages; raises UserError where they are not those of this model."""
