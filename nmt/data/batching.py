@@ -65,9 +65,9 @@ class Grid:
 
 def fit_grid(lengths: np.ndarray, num_shapes: int = NUM_SHAPES) -> Grid:
     """Finds a chain of shapes that pads pairs of these lengths [N, 2] little, by coordinate descent from quantiles."""
-    points, counts = np.unique(lengths, axis=0, return_counts=True)
+    points, counts = _histogram(lengths)
     shares = np.linspace(0, 1, num_shapes + 1)[1:]
-    chain = np.quantile(lengths, shares, axis=0, method="higher").astype(np.int64)
+    chain = np.stack([_quantiles(points[:, side], counts, shares) for side in (0, 1)], axis=1)
     cost = _padded_size(chain, points, counts)
     improved = True
     while improved:
@@ -78,6 +78,24 @@ def fit_grid(lengths: np.ndarray, num_shapes: int = NUM_SHAPES) -> Grid:
                 chain, cost, improved = candidate, candidate_cost, True
     chain = np.unique(chain, axis=0)
     return Grid(chain[:, 0], chain[:, 1])
+
+
+def _histogram(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different rows of lengths [N, 2], and how often each occurs."""
+    width = int(lengths[:, 1].max()) + 1
+    cells = np.zeros((int(lengths[:, 0].max()) + 1) * width, dtype=np.int64)
+    for start in range(0, len(lengths), 1 << 20):  # bounds what is held in memory beside the lengths themselves
+        chunk = lengths[start : start + (1 << 20)].astype(np.int64)
+        cells += np.bincount(chunk[:, 0] * width + chunk[:, 1], minlength=len(cells))
+    places = np.flatnonzero(cells)
+    return np.stack([places // width, places % width], axis=1), cells[places]
+
+
+def _quantiles(values: np.ndarray, counts: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The smallest values that so large shares of the counts do not exceed."""
+    order = np.argsort(values)
+    reached = np.cumsum(counts[order]) / counts.sum()
+    return values[order][np.searchsorted(reached, shares - 1e-12)]
 
 
 def _neighbours(chain: np.ndarray) -> Iterator[np.ndarray]:
@@ -99,7 +117,7 @@ class BatchPlan:
     """The batches of every epoch, as lists of pair indices.
 
     Args:
-        lengths: int [N, 2], source and target pieces of each pair, EOS counted.
+        lengths: int [N, 2], source and target pieces of each pair, EOS counted; N is at least 1.
         by: what `size` counts: sentences, or target pieces with their padding.
         size: of a batch.
         seed: of the order.
@@ -125,14 +143,13 @@ class BatchPlan:
         return self._batches
 
     def _make(self, random: np.random.Generator) -> list[np.ndarray]:
-        order = random.permutation(len(self.lengths))
-        by_place = order[np.argsort(self.places[order], kind="stable")]
-        ends = np.searchsorted(self.places[by_place], np.arange(len(self.rows)), side="right")
+        order = random.permutation(np.arange(len(self.lengths), dtype=np.int32))
+        places = self.places[order]
         batches: list[np.ndarray] = []
         left_over = np.empty(0, dtype=order.dtype)
-        for start, end, rows in zip([0, *ends[:-1]], ends, self.rows, strict=True):
+        for place, rows in enumerate(self.rows):
             # What fills no batch of its own shape moves on to the next larger one.
-            members = np.concatenate([left_over, by_place[start:end]])
+            members = np.concatenate([left_over, order[places == place]])
             full = len(members) // rows * rows
             batches += self._cut(members[:full], rows)
             left_over = members[full:]

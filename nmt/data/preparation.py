@@ -24,7 +24,7 @@ class Prepared:
     kept: np.ndarray
     """int64 [N], the corpus' pairs to train on."""
     lengths: np.ndarray
-    """int32 [N, 2], pieces of both sides of the kept pairs, EOS counted."""
+    """int16 or int32 [N, 2], pieces of both sides of the kept pairs, EOS counted."""
     source_tokenizer: Tokenizer
     target_tokenizer: Tokenizer
     dev_sources: list[str]
@@ -67,7 +67,7 @@ def prepare(config: Config, run_dir: Path, announce: Announce) -> Prepared:
     )
     if report.kept < report.num_pairs:
         announce(str(report))
-    return Prepared(corpus, kept, lengths[kept] + 1, source, target, dev_sources, dev_targets, report)
+    return Prepared(corpus, kept, _with_eos(lengths, kept), source, target, dev_sources, dev_targets, report)
 
 
 def read_dev(data: DataConfig) -> tuple[list[str], list[str]]:
@@ -151,3 +151,12 @@ def _lengths(corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer, cache
             mapped.flush()
             del mapped
     return np.load(path, mmap_mode="r")
+
+
+def _with_eos(lengths: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The lengths [N, 2] of the kept pairs, EOS counted, in as little memory as they need."""
+    small = lengths.max() < np.iinfo(np.int16).max
+    found = np.empty((len(kept), 2), dtype=np.int16 if small else np.int32)
+    for start in range(0, len(kept), CHUNK_PAIRS):
+        found[start : start + CHUNK_PAIRS] = lengths[kept[start : start + CHUNK_PAIRS]] + 1
+    return found

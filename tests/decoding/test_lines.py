@@ -65,11 +65,12 @@ class Pipes:
         return line.decode()
 
     def close(self) -> None:
+        for descriptor in {self.input, self.output} - {-1}:
+            os.close(descriptor)
+        # Last, since a thread that still reads would hold the file.
         for file in (self.stdin, self.stdout):
             with contextlib.suppress(BrokenPipeError):
                 file.close()
-        for descriptor in {self.input, self.output} - {-1}:
-            os.close(descriptor)
 
 
 @pytest.fixture
