@@ -154,7 +154,7 @@ def test_the_scripts_do_the_same(place):
     [
         (["train", "tiny.yml"], "There is no file tiny.yml. Did you mean 'tiny.yaml'?"),
         (["train", "tiny.yaml", "training.batch_size=many"], "expected a whole number of 1 or more, found 'many'"),
-        (["train", "tiny.yaml", "data.train.0.source=tain.en", "run_dir=r1"], "no file tain.en. Did you mean 'train.en'"),
+        (["train", "tiny.yaml", "data.train.0.source=tain.en", "run_dir=r1"], "file tain.en. Did you mean 'train.en'"),
         (["train", "tiny.yaml", "data.train.0.source=dev.en", "run_dir=r2"], "got 10 in dev.en and 300 in train.de"),
         (["train", "tiny.yaml", "tokenizer.vocabulary_size=9000", "run_dir=r3"], "tokenizer.vocabulary_size"),
         (["train", "tiny.yaml", "run_dir=dev.en/run"], "Cannot write to run_dir dev.en/run: Not a directory."),

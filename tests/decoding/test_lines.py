@@ -39,9 +39,15 @@ class Pipes:
         read, self.input = os.pipe()
         self.output, write = os.pipe()
         self.stdin, self.stdout = os.fdopen(read), os.fdopen(write, "w", encoding="ascii")
-        monkeypatch.setattr(sys, "stdin", self.stdin)
-        monkeypatch.setattr(sys, "stdout", self.stdout)
+        self.monkeypatch = monkeypatch
         self._rest = b""
+
+    def translate(self, translator: Upper) -> None:
+        # Not in the fixture: between it and the test, pytest puts streams of its own in place.
+        with self.monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", self.stdin)
+            patch.setattr(sys, "stdout", self.stdout)
+            translate_lines(translator, None, None, num_best=1, as_json=False)
 
     def write(self, text: bytes) -> None:
         os.write(self.input, text)
@@ -150,10 +156,7 @@ def test_what_is_no_utf8_names_its_line(tmp_path: Path) -> None:
 
 
 def test_each_line_of_a_pipe_is_answered_before_the_next(pipes: Pipes) -> None:
-    def run() -> None:
-        translate_lines(Upper(), None, None, num_best=1, as_json=False)
-
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=pipes.translate, args=[Upper()])
     thread.start()
     for line in ("eins", "", "zwei ü"):
         pipes.write(f"{line}\n".encode())
@@ -169,7 +172,7 @@ def test_what_has_arrived_is_translated_together(pipes: Pipes) -> None:
     translator = Upper()
     pipes.write(b"".join(b"%d\n" % n for n in range(97)))
     pipes.end()
-    translate_lines(translator, None, None, num_best=1, as_json=False)
+    pipes.translate(translator)
     assert [line for chunk in translator.chunks for line in chunk] == [str(n) for n in range(97)]
     assert [pipes.answer() for _ in range(97)] == [str(n) for n in range(97)]
     assert all(translator.chunks)
@@ -179,7 +182,7 @@ def test_a_bad_line_of_a_pipe_comes_after_the_answers_to_good_ones(pipes: Pipes)
     pipes.write(b"good\nb\xe4d\n")
     pipes.end()
     with pytest.raises(UserError, match="standard input:2: Expected UTF-8 text"):
-        translate_lines(Upper(), None, None, num_best=1, as_json=False)
+        pipes.translate(Upper())
     assert pipes.answer() == "GOOD"
 
 
@@ -188,7 +191,7 @@ def test_a_reader_that_has_gone_is_told_to_the_caller(pipes: Pipes) -> None:
     pipes.write(b"good\n")
     pipes.end()
     with pytest.raises(BrokenPipeError):
-        translate_lines(Upper(), None, None, num_best=1, as_json=False)
+        pipes.translate(Upper())
 
 
 def test_standard_output_is_utf8_whatever_the_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,8 @@ def test_cuts_where_no_space_follows_a_sentence(tokenizer: Tokenizer) -> None:
     sentences = ["一二三。", "四五六！", "七八九？"]
     longest = max(length(sentence, tokenizer) for sentence in sentences)
     assert longest < length("".join(sentences), tokenizer)
-    assert parts("".join(sentences), tokenizer, longest) == sentences
+    # NFKC writes full-width marks as plain ones.
+    assert parts("".join(sentences), tokenizer, longest) == ["一二三。", "四五六!", "七八九?"]
 
 
 def test_sentences_that_fit_together_stay_together(tokenizer: Tokenizer) -> None:
