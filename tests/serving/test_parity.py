@@ -1,0 +1,100 @@
+"""The comparison of an artefact's answers with the model's, on answers made up from the model's own."""
+
+import pytest
+
+from nmt.decoding.translator import Hypothesis
+from nmt.errors import UserError
+from nmt.serving.parity import ParityError, check_parity, compare, forced_log_prob, run_python
+from tests.serving.conftest import SENTENCES
+
+SOURCES = SENTENCES[:3]
+
+
+@pytest.fixture(scope="module")
+def expected(exported) -> list[Hypothesis]:
+    return [hypotheses[0] for hypotheses in exported.translator.stream(SOURCES)]
+
+
+@pytest.fixture
+def answers(exported, expected) -> dict:
+    found = exported.call("nbest", SOURCES)
+    texts = [hypothesis.text for hypothesis in expected]
+    return {
+        "translations": list(texts),
+        "nbest_translations": list(texts),
+        "truncated": [False, False, False],
+        "target_pieces": [[piece.decode() for piece in row[0] if piece] for row in found["target_pieces"]],
+        "seconds": 0.5,
+    }
+
+
+def compared(exported, expected, answers, references=None):
+    return compare(exported.translator, SOURCES, expected, answers, references, 1.0)
+
+
+def test_equal_texts_do_not_differ(exported, expected, answers):
+    parity = compared(exported, expected, answers)
+    assert (parity.compared, parity.ties, parity.differing, parity.truncated) == (3, 0, [], 0)
+    assert (parity.bleu_model, parity.seconds_model, parity.seconds_artefact) == (None, 1.0, 0.5)
+
+
+def test_forced_decoding_gives_a_translation_back_its_log_probability(exported, expected, answers):
+    tokenizer = exported.translator.target_tokenizer
+    ids = {tokenizer.piece(one): one for one in range(tokenizer.vocabulary_size)}
+    for source, hypothesis, pieces in zip(SOURCES, expected, answers["target_pieces"], strict=True):
+        forced = forced_log_prob(exported.translator, source, [ids[piece] for piece in pieces])
+        assert forced == pytest.approx(hypothesis.log_prob, abs=1e-3)
+
+
+@pytest.mark.parametrize(("apart", "ties"), [(0.0, 1), (0.01, 0), (-0.01, 0)])
+def test_another_text_as_probable_is_a_tie(exported, expected, answers, apart, ties):
+    """The model's own pieces stand for another text here, so that its log-probability is known."""
+    answers["translations"][1] = answers["nbest_translations"][1] = "something else"
+    expected = [expected[0], Hypothesis("a text", 0.0, expected[1].log_prob + apart), expected[2]]
+    parity = compared(exported, expected, answers)
+    assert parity.ties == ties
+    other = {"source": SOURCES[1], "model": "a text", "artefact": "something else"}
+    assert parity.differing == ([] if ties else [other])
+
+
+def test_signatures_that_disagree_are_no_tie(exported, expected, answers):
+    answers["translations"][1] = "something else"
+    assert len(compared(exported, expected, answers).differing) == 1
+
+
+def test_cut_sentences_are_counted_and_left_out(exported, expected, answers):
+    answers["truncated"][0] = True
+    answers["translations"][0] = "half of it"
+    parity = compared(exported, expected, answers)
+    assert (parity.compared, parity.truncated, parity.differing) == (2, 1, [])
+
+
+def test_a_sample_of_cut_sentences_says_nothing(exported, expected, answers):
+    answers["truncated"] = [True, True, True]
+    with pytest.raises(UserError, match="The sample has no sentence short enough to compare"):
+        compared(exported, expected, answers)
+
+
+def test_both_are_scored_against_the_references(exported, expected, answers):
+    references = [hypothesis.text for hypothesis in expected]
+    parity = compared(exported, expected, answers, references)
+    assert parity.bleu_model == parity.bleu_artefact == pytest.approx(100)
+    answers["translations"][2] = "nothing of the kind"
+    parity = compared(exported, expected, answers, references)
+    assert parity.bleu_artefact < parity.bleu_model
+    assert str(parity).startswith("Compared 3 sentences in a fresh process: 1 differ, 0 ties, 0 left out as too long.")
+    assert "BLEU 100.00 (model)" in str(parity)
+
+
+def test_a_difference_is_an_error_that_shows_it(exported, answers, monkeypatch):
+    answers["translations"][2] = "nothing of the kind"
+    monkeypatch.setattr("nmt.serving.parity.answers_of", lambda folder, sources: answers)
+    with pytest.raises(ParityError, match="translates 1 of 3 sentences otherwise .* is 'nothing of the kind'"):
+        check_parity(exported.version, exported.translator, SOURCES, None)
+
+
+def test_a_process_that_fails_tells_its_last_words():
+    with pytest.raises(ParityError, match="ended with code 3:\nout\nerr"):
+        run_python(
+            ["-c", "import sys; print('out', flush=True); print('err', file=sys.stderr); sys.exit(3)"], ParityError
+        )
