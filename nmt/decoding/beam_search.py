@@ -167,14 +167,17 @@ def _continued(beam: Beam, state: Any, running: Any, log_probs: Any, parents: An
     own_slots = ops.broadcast_to(ops.arange(beam_size, dtype="int32"), ops.shape(rank))
     parents = choose(parents, own_slots)
     ids = choose(ids, ops.zeros_like(beam.ids))
+    log_probs = choose(log_probs, beam.log_probs)
+    # An impossible EOS ends nothing: its slot waits for a hypothesis.
+    ended = ops.logical_and(ids == eos_id, log_probs > IMPOSSIBLE / 2)
     # Not slice_update: TensorFlow has only an XLA operation for it, which a stock server may not know.
     at = ops.reshape(beam.position, (1, 1))
     return Beam(
         position=beam.position + 1,
         ids=ids,
-        log_probs=choose(log_probs, beam.log_probs),
+        log_probs=log_probs,
         lengths=beam.lengths + ops.cast(is_open, "int32"),
-        finished=ops.logical_or(beam.finished, ops.logical_and(is_open, ids == eos_id)),
+        finished=ops.logical_or(beam.finished, ops.logical_and(is_open, ended)),
         pieces=ops.scatter_update(beam.pieces, at, ids[None]),
         parents=ops.scatter_update(beam.parents, at, parents[None]),
         state=tree.map_structure(lambda x: _reordered(x, parents), state),

@@ -145,11 +145,13 @@ class Translator:
         return found
 
     def _search(self, ids: list[list[int]], shape: tuple[int, int] | None, num_best: int) -> Iterator[list[Hypothesis]]:
+        beam_size = max(self.decoding.beam_size, num_best)
         options = SearchOptions(
-            beam_size=max(self.decoding.beam_size, num_best),
+            beam_size=beam_size,
             length_penalty=self.decoding.length_penalty,
             min_length=self.decoding.min_length,
-            num_results=num_best,
+            # Two hypotheses may spell one text; what then moves up must have ended as well.
+            num_results=1 if num_best == 1 else beam_size,
         )
         found = self._compiled(options, shape is not None)(pad(ids, shape[1] if shape else 0))
         columns = [np.asarray(x) for x in (found.ids, found.lengths, found.log_probs, found.scores)]

@@ -137,7 +137,8 @@ class PortableTranslator(tf.Module):
             beam_size=self._decoding.beam_size,
             length_penalty=self._decoding.length_penalty,
             min_length=self._decoding.min_length,
-            num_results=num_best,
+            # Two hypotheses may spell one text; what then moves up must have ended as well.
+            num_results=1 if num_best == 1 else self._decoding.beam_size,
         )
         num_texts = tf.size(source.lengths)
         num_steps = tf.minimum(2 * tf.shape(source.ids)[1] + 10, self._decoding.max_length)

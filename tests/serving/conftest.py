@@ -1,5 +1,5 @@
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def copied_graph(exported, monkeypatch) -> None:
 
 
 @pytest.fixture
-def moved_model(model_folder, tmp_path) -> Iterator[Callable[..., Path]]:
+def moved_model(model_folder, tmp_path) -> Callable[..., Path]:
     """Saves the model with other weights or another dev text."""
 
     def save(**changes: Any) -> Path:

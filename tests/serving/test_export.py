@@ -1,7 +1,6 @@
 """From a model folder to a version folder, or to nothing."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,10 @@ from nmt.serving import parity
 from nmt.serving.export import export
 from nmt.serving.parity import ParityError
 from tests.serving.conftest import MAX_BATCH, MAX_CHARACTERS, MAX_PIECES, NBEST, SENTENCES
+
+
+def names_in(folder: Path) -> set[str]:
+    return {child.name for child in folder.iterdir()}
 
 
 @pytest.fixture
@@ -38,8 +41,8 @@ def known_answers(exported, monkeypatch) -> list:
 
 def test_the_first_version_is_a_saved_model_with_a_record(exported, model_folder):
     assert exported.version.name == "1"
-    assert {child.name for child in exported.version.parent.iterdir()} == {"1"}
-    assert {"saved_model.pb", "variables", "assets.extra"} <= {child.name for child in exported.version.iterdir()}
+    assert names_in(exported.version.parent) == {"1"}
+    assert {"saved_model.pb", "variables", "assets.extra"} <= names_in(exported.version)
     record = json.loads((exported.version / "assets.extra" / "export.json").read_text())
     assert record["format"] == 1
     assert (record["source_language"], record["target_language"]) == ("en", "de")
@@ -90,7 +93,7 @@ def test_a_failure_leaves_older_versions_as_they_were(exported, copied_graph, kn
     monkeypatch.setattr(parity, "answers_of", wrong)
     with pytest.raises(ParityError):
         export(exported.model, tmp_path, announce=lambda line: None)
-    assert os.listdir(tmp_path) == ["4"]
+    assert names_in(tmp_path) == {"4"}
 
 
 def test_the_next_number_is_taken(exported, copied_graph, known_answers, tmp_path):
@@ -98,7 +101,7 @@ def test_the_next_number_is_taken(exported, copied_graph, known_answers, tmp_pat
         (tmp_path / name).mkdir()
     assert export(exported.model, tmp_path, announce=lambda line: None) == tmp_path / "11"
     assert (tmp_path / "11" / "saved_model.pb").is_file()
-    assert sorted(os.listdir(tmp_path)) == ["10", "11", "9", "notes"]
+    assert names_in(tmp_path) == {"9", "10", "11", "notes"}
 
 
 def test_a_sample_of_the_users_is_compared_without_references(
@@ -144,5 +147,5 @@ def test_a_place_that_cannot_be_written_to_is_refused(exported, tmp_path):
 
 def test_tensorflow_text_is_asked_for(exported, monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="needs the package tensorflow-text.*pip install tensorflow-text"):
+    with pytest.raises(UserError, match=r"needs the package tensorflow-text.*pip install tensorflow-text"):
         export(exported.model, tmp_path / "served")

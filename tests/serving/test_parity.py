@@ -89,7 +89,7 @@ def test_both_are_scored_against_the_references(exported, expected, answers):
 def test_a_difference_is_an_error_that_shows_it(exported, answers, monkeypatch):
     answers["translations"][2] = "nothing of the kind"
     monkeypatch.setattr("nmt.serving.parity.answers_of", lambda folder, sources: answers)
-    with pytest.raises(ParityError, match="translates 1 of 3 sentences otherwise .* is 'nothing of the kind'"):
+    with pytest.raises(ParityError, match=r"translates 1 of 3 sentences otherwise .* is 'nothing of the kind'"):
         check_parity(exported.version, exported.translator, SOURCES, None)
 
 

@@ -14,6 +14,16 @@ from nmt.training.trainer import train
 NEVER = 1_000_000
 
 
+@pytest.fixture(autouse=True)
+def _usual_handlers():
+    """Those of a program in the foreground; a shell's background jobs begin with Ctrl-C ignored."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_is_noted(number):
     before = [signal.getsignal(each) for each in SIGNALS]
