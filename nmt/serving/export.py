@@ -56,14 +56,14 @@ def export(
     """
     check_tensorflow_text()
     path = find_model(Path(model)).resolve()
-    folder = ModelFolder.load(path)
+    folder, translator = ModelFolder.load(path), Translator.load(path)
     sources, references = _sample(folder.config.data.dev, sample, folder.config.export.sample)
     target = _next_version(Path(into))
     with _removed_if_empty(target.parent), written_aside(target) as aside:
         announce(f"Tracing the graph of {path} without GPUs.")
         trace(path, aside)
         announce(f"Translating {len(sources)} sentences with the graph and with the model.")
-        parity = check_parity(aside, Translator.load(path), sources, references)
+        parity = check_parity(aside, translator, sources, references)
         announce(str(parity))
         _write_record(aside, path, folder, parity)
     return target
