@@ -54,9 +54,13 @@ def replaced_aside(path: Path) -> Iterator[Path]:
 
     Where the process ends between the two renamings, the older folder is found at `.NAME.old` and put back by the next
     call of `recovered`.
+
+    Raises:
+        UserError: the folder cannot be written to.
     """
     older = _older(path)
-    recovered(path)
+    with _refusals_of(path):
+        recovered(path)
     with written_aside(path.with_name(f".{path.name}.new")) as aside:
         yield aside
     if path.exists():

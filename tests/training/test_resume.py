@@ -35,7 +35,7 @@ class Kill(keras.callbacks.Callback):
 train(load_config(Path(sys.argv[1])), callbacks=[Kill()])
 """
 EVERYTHING = {
-    "model": {"word_dropout": 0.1, "decoder_layers": 2, "encoder_layers": 2},
+    "model": {"word_dropout": 0.1},
     "tokenizer": {"sampling_alpha": 0.2},
     "optimizer": "adamw",
     "weight_decay": 0.1,
