@@ -3,7 +3,6 @@
 import hashlib
 import io
 import re
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from random import Random
@@ -14,6 +13,7 @@ import sentencepiece
 from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 
+from nmt.data.sampling import SubwordSampler
 from nmt.errors import UserError, nearest
 from nmt.files import open_bytes, written_aside
 
@@ -34,8 +34,7 @@ NO_MODEL = "Expected a SentencePiece model, which training writes to a file name
 # The module makes its classes while it is imported, out of mypy's sight.
 _ModelProto: Any = sentencepiece_model_pb2.ModelProto  # type: ignore[attr-defined]
 _Piece = _ModelProto.SentencePiece
-# The random state of SentencePiece belongs to the whole process: who seeds it must sample before anybody else does.
-_sampling = threading.Lock()
+_TrainerSpec: Any = sentencepiece_model_pb2.TrainerSpec  # type: ignore[attr-defined]
 
 
 class Tokenizer:
@@ -54,6 +53,7 @@ class Tokenizer:
     def __init__(self, model: bytes) -> None:
         self._model = adopt(model)
         self._processor = _processor(self._model)
+        self._sampler = _sampler(self._model, self._processor)
         self._never_produced = _never_produced(self._processor)
         self._unwritten = frozenset([PAD_ID, BOS_ID, EOS_ID, *self._never_produced])
 
@@ -107,31 +107,22 @@ class Tokenizer:
     def sample(self, texts: Sequence[str], *, seed: int, alpha: float) -> list[list[int]]:
         """Subwords drawn at random, the same ones whenever model, texts, seed and alpha are the same.
 
-        A unigram model draws from all segmentations, with their probabilities to the power of `alpha` (Kudo 2018,
-        section 3.2): 0 is uniform, large values leave the best one. A BPE model skips each merge with probability
-        `alpha` (BPE-dropout, Provilkov et al. 2020): 0 leaves the usual subwords, 1 gives characters.
+        A unigram model draws from its 64 best segmentations, with their probabilities to the power of `alpha` (Kudo
+        2018, section 3.2): 0 is uniform, large values leave the best one. A BPE model drops each candidate merge with
+        probability `alpha` (BPE-dropout, Provilkov et al. 2020): 0 leaves the usual subwords, 1 gives characters.
 
         Args:
             texts: the lines; a line's subwords depend on the lines before it.
-            seed: 0 to 2³² − 1.
+            seed: 0 or more.
             alpha: see above; at least 0, and for BPE at most 1.
 
         Raises:
             UserError: the model is neither unigram nor BPE.
         """
-        try:
-            with _sampling:
-                sentencepiece.set_random_generator_seed(seed)
-                # A second thread would draw from the same random state, in an order of its own.
-                return self._processor.encode(
-                    list(texts), enable_sampling=True, nbest_size=-1, alpha=alpha, num_threads=1
-                )
-        except RuntimeError as error:
-            if "SampleEncode is not available" not in str(error):
-                raise
-            raise UserError(
-                "Subword sampling needs a unigram or BPE model, and this one is of words or characters."
-            ) from error
+        if self._sampler is None:
+            raise UserError("Subword sampling needs a unigram or BPE model, and this one is of words or characters.")
+        random = np.random.default_rng(seed)
+        return [self._sampler.draw(text, alpha=alpha, random=random) for text in texts]
 
     def count_pieces(self, texts: Sequence[str]) -> np.ndarray:
         """The length of each text in subwords, without bos and eos: int32 [number of texts]."""
@@ -318,3 +309,12 @@ def _never_produced(processor: sentencepiece.SentencePieceProcessor) -> list[int
 
 def _breaks_lines(piece: str) -> bool:
     return piece in LINE_BREAKING_BYTES or any(character in piece for character in LINE_BREAKERS)
+
+
+def _sampler(model: bytes, processor: Any) -> SubwordSampler | None:
+    proto = _ModelProto.FromString(model)
+    kind = proto.trainer_spec.model_type
+    if kind not in (_TrainerSpec.UNIGRAM, _TrainerSpec.BPE):
+        return None
+    user_symbols = [piece.piece for piece in proto.pieces if piece.type == _Piece.USER_DEFINED]
+    return SubwordSampler(processor, is_bpe=kind == _TrainerSpec.BPE, user_symbols=user_symbols)

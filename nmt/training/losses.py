@@ -28,9 +28,9 @@ def cross_entropy(
     Returns:
         The smoothed loss and the plain negative log-likelihood, each a scalar sum in nats.
     """
-    matrix = ops.cast(projection.matrix, states.dtype)
+    matrix = ops.cast(ops.copy(projection.matrix), states.dtype)
     rows = ops.reshape(states, (-1, states.shape[-1]))  # [B, T, E] -> [N, E]
-    nll = _softmax_nll(rows, matrix, ops.convert_to_tensor(projection.bias), ops.reshape(targets, (-1,)))
+    nll = _softmax_nll(rows, matrix, ops.copy(projection.bias), ops.reshape(targets, (-1,)))
     weights = ops.cast(weights, nll.dtype)
     nll = ops.sum(nll * ops.reshape(weights, (-1,)))
     if not label_smoothing:

@@ -197,7 +197,30 @@ def test_a_large_alpha_leaves_the_best_subwords_of_a_unigram_model() -> None:
     assert tokenizer.sample(TEXT[:20], seed=1, alpha=1000.0) == tokenizer.encode(TEXT[:20])
 
 
-def test_a_unigram_model_draws_from_all_segmentations_not_from_the_best_few() -> None:
+def test_bpe_dropout_keeps_user_symbols_and_spells_the_rest_as_ever() -> None:
+    lines = [f"{text} <tag> naïve" for text in TEXT]
+    tokenizer = train_tokenizer(lines, kind="bpe", vocabulary_size=400, user_symbols=["<tag>"], character_coverage=0.98)
+    odd = [*lines[:20], "Żółw <tag><tag> 🐢🐢 end"]
+    assert tokenizer.sample(odd, seed=1, alpha=0.0) == tokenizer.encode(odd)
+    for ids in tokenizer.sample(odd, seed=1, alpha=1.0):
+        assert "<tag>" in [tokenizer.piece(one) for one in ids]
+    assert tokenizer.decode(tokenizer.sample(odd, seed=2, alpha=0.5)) == tokenizer.decode(tokenizer.encode(odd))
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_another_process_draws_the_same(kind: Literal["unigram", "bpe"], tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(TEXT, kind=kind, vocabulary_size=400)
+    tokenizer.save(tmp_path / "a.model")
+    code = (
+        "import sys; from pathlib import Path; from nmt.data.tokenizer import Tokenizer\n"
+        f"print(Tokenizer.load(Path(sys.argv[1])).sample({TEXT[:5]!r}, seed=3, alpha=0.3))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.model")]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert answer.strip() == str(tokenizer.sample(TEXT[:5], seed=3, alpha=0.3))
+
+
+def test_a_unigram_model_draws_from_many_segmentations() -> None:
     tokenizer = train_tokenizer(TEXT, kind="unigram", vocabulary_size=400)
     drawn = {tuple(tokenizer.sample(TEXT[:1], seed=seed, alpha=0.0)[0]) for seed in range(100)}
     assert len(drawn) > 50

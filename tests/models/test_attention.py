@@ -46,7 +46,7 @@ def softmax(energies):
 
 def numpy_attention(kind, layer, queries, memory, mask):
     """A query at a time, over the real pieces alone."""
-    weights = {weight.path: array(weight) for weight in layer.weights}
+    weights = {"/".join(weight.path.split("/")[-2:]): array(weight) for weight in layer.weights}
     pieces = range(np.count_nonzero(mask))
     result = np.zeros(mask.shape)
     if kind == "multi_head":
