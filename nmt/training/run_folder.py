@@ -19,7 +19,7 @@ from pathlib import Path
 from nmt.config import Config
 from nmt.config_file import config_from_text, differences, dump_config
 from nmt.errors import UserError
-from nmt.files import written_aside
+from nmt.files import discard, written_aside
 
 MAY_CHANGE = re.compile(
     r"run_dir|data\.cache"
@@ -49,7 +49,11 @@ class RunFolder:
         if resumed:
             before = config_from_text(self.config.read_text(encoding="utf-8"), str(self.config))
             changed = [line for line in differences(before, config) if not MAY_CHANGE.match(line.split(":")[0])]
-            if changed:
+            if changed and not any(self.checkpoints.glob("update-*.h5")):
+                # A mistake stopped the run before its first checkpoint: nothing was learned with the old values.
+                discard(self.path / "source.model")
+                discard(self.path / "target.model")
+            elif changed:
                 raise UserError(
                     f"The run in {self.path} was begun with another configuration:\n  "
                     + "\n  ".join(changed)

@@ -12,6 +12,21 @@ def folder(tmp_path):
     return RunFolder(tmp_path / "run")
 
 
+def begin(folder, config):
+    folder.accept(config)
+    folder.checkpoints.mkdir()
+    (folder.checkpoints / "update-000000001.h5").touch()
+
+
+def test_a_run_without_a_checkpoint_may_change_and_forgets_its_tokenizers(folder, recipe):
+    folder.accept(recipe(folder.path))
+    (folder.path / "source.model").touch()
+    changed = recipe(folder.path, batch_size=8)
+    folder.accept(changed)
+    assert config_from_text(folder.config.read_text(), "config.yaml") == changed
+    assert not (folder.path / "source.model").exists()
+
+
 def test_a_new_run_keeps_its_configuration(folder, recipe):
     config = recipe(folder.path)
     assert folder.accept(config) is False
@@ -53,7 +68,7 @@ def test_a_run_may_be_moved(folder, recipe, tmp_path):
 
 def test_any_other_change_is_refused_with_what_differs(folder, recipe):
     config = recipe(folder.path, max_updates=20)
-    folder.accept(config)
+    begin(folder, config)
     changed = recipe(folder.path, model={"encoder_units": 32}, batch_size=8, learning_rate=0.25, max_updates=30)
     with pytest.raises(UserError) as refused:
         folder.accept(changed)
@@ -71,7 +86,7 @@ def test_any_other_change_is_refused_with_what_differs(folder, recipe):
 @pytest.mark.parametrize("section", ["seed", "data", "decoding"])
 def test_other_sections_are_refused_too(folder, recipe, section):
     config = recipe(folder.path)
-    folder.accept(config)
+    begin(folder, config)
     change = {
         "seed": {"seed": 2},
         "data": {"data": config.data.model_copy(update={"max_length": 9})},
