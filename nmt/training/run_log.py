@@ -84,7 +84,8 @@ class RunLog:
             f"update {update:,} · validation: BLEU {validation.bleu:.2f} · perplexity {validation.perplexity:.2f}"
             + (" · best so far" if is_best else "")
         )
-        self._since = time.perf_counter()
+        # The time of a validation is none of training, whose means begin anew.
+        self._recent, self._since = [], time.perf_counter()
 
     def close(self) -> None:
         """Ends the bar and writes out what is buffered."""
