@@ -91,7 +91,7 @@ class Trainer:
         self.announce, self.started = announce, started
         # Before anything else of TensorFlow: collective operations must be set up at its start.
         self.strategy = make_strategy(self.settings.strategy, self.settings.devices)
-        self.resumed = folder.accept(config)
+        folder.accept(config)
         self.prepared = prepare(config, folder.path, announce)
         self.plan = BatchPlan(
             self.prepared.lengths, by=self.settings.batch_by, size=self.settings.batch_size, seed=config.seed
