@@ -52,8 +52,8 @@ def _refusals_of(path: Path) -> Iterator[None]:
 def replaced_aside(path: Path) -> Iterator[Path]:
     """Like `written_aside`, for a folder that may take another's place: at any moment one of the two is whole.
 
-    Where the process ends between the two renamings, the older folder is found at `.NAME.old` and put back by the next
-    call of `recovered`.
+    Where the process ends between the two renamings, the older folder is found at `.NAME.old`: readers take it from
+    there (`standing`), and the next call of `recovered` puts it back.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -77,6 +77,12 @@ def recovered(path: Path) -> Path:
     discard(_older(path))
     discard(path.with_name(f".{path.name}.new"))
     return path
+
+
+def standing(path: Path) -> Path:
+    """Returns `path`, or its older folder while that is the only one: between two renamings, or ever since they were
+    cut off. Nothing is moved, since another process may be about to do so."""
+    return path if path.exists() or not _older(path).exists() else _older(path)
 
 
 def _older(path: Path) -> Path:

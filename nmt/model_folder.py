@@ -18,7 +18,7 @@ from nmt.config_file import config_from_text, dump_config
 from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
-from nmt.files import replaced_aside
+from nmt.files import replaced_aside, standing
 from nmt.weights import load_arrays, save_arrays
 
 CONFIG, SOURCE, TARGET, WEIGHTS = "config.yaml", "source.model", "target.model", "weights.h5"
@@ -65,9 +65,10 @@ def find_model(path: Path) -> Path:
     Raises:
         UserError: there is no model.
     """
+    path = standing(path)
     if not path.is_dir():
         raise UserError(f"There is no folder {path}. Expected a run folder, a model folder or an export.")
-    for folder in (path, path / "best"):
+    for folder in (path, standing(path / "best")):
         if (folder / WEIGHTS).is_file():
             missing = [name for name in (CONFIG, SOURCE, TARGET) if not (folder / name).is_file()]
             if missing:

@@ -89,6 +89,15 @@ def test_a_run_folder_stands_for_its_best_model(model, tmp_path):
     assert ModelFolder.load(tmp_path / "run").facts == model.facts
 
 
+def test_a_model_between_two_renamings_is_read_where_it_stands(model, tmp_path):
+    """A process killed while it replaced the model, or one that is about to finish doing so."""
+    model.save(tmp_path / "run" / "best")
+    (tmp_path / "run" / "best").rename(tmp_path / "run" / ".best.old")
+    for path in (tmp_path / "run", tmp_path / "run" / "best"):
+        assert ModelFolder.load(path).facts == model.facts
+    assert names(tmp_path / "run") == [".best.old"]
+
+
 def test_a_run_without_best_says_when_it_comes(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match="has no best model yet: it is written at the first validation"):

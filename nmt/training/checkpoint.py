@@ -28,6 +28,8 @@ class Progress:
     best_score: float | None = None
     """BLEU, or the negative loss, of the best validation."""
     validations_since_best: int = 0
+    validated: int = 0
+    """Updates done at the last validation."""
 
     def after_batch(self, epoch: int, index: int) -> "Progress":
         """Where the run stands when batch `index` of an epoch has been learned."""
@@ -36,8 +38,8 @@ class Progress:
     def after_validation(self, score: float, is_best: bool) -> "Progress":
         """Where the run stands when a validation has given a score."""
         if is_best:
-            return replace(self, best_score=score, validations_since_best=0)
-        return replace(self, validations_since_best=self.validations_since_best + 1)
+            return replace(self, validated=self.update, best_score=score, validations_since_best=0)
+        return replace(self, validated=self.update, validations_since_best=self.validations_since_best + 1)
 
 
 @dataclass(frozen=True)

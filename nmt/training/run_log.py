@@ -1,6 +1,7 @@
 """What a run says of itself: lines or a progress bar for people, history.jsonl for programs, curves for TensorBoard."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -65,10 +66,7 @@ class RunLog:
         if update % self.every:
             return
         seconds, pieces = time.perf_counter() - self._since, sum(o.num_pieces for o in self._recent)
-        mean = {
-            name: sum(getattr(o, name) * o.num_pieces for o in self._recent) / pieces
-            for name in ("loss", "nll", "gradient_norm")
-        }
+        mean = {name: self._mean(name) for name in ("loss", "nll", "gradient_norm")}
         speed = {"learning_rate": learning_rate, "pieces_per_second": pieces / seconds}
         self._record(update, "training", {"epoch": epoch, **mean, **speed})
         if not self.bar:
@@ -94,11 +92,19 @@ class RunLog:
         if self.curves:
             self.curves.close()
 
+    def _mean(self, name: str) -> float:
+        """Over the pieces of the recent updates that were applied; not a number where none was."""
+        applied = [o for o in self._recent if o.applied]
+        pieces = sum(o.num_pieces for o in applied)
+        return sum(getattr(o, name) * o.num_pieces for o in applied) / pieces if pieces else math.nan
+
     def _record(self, update: int, kind: str, values: dict[str, Any]) -> None:
         if self.silent:
             return
         with self.folder.history.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"update": update, "kind": kind, **values}) + "\n")
+            # JSON has no word for what is not finite.
+            known = {name: value if math.isfinite(value) else None for name, value in values.items()}
+            file.write(json.dumps({"update": update, "kind": kind, **known}, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
         if self.curves:

@@ -102,6 +102,7 @@ class Trainer:
         self.progress = Progress()
         self.last_validation: Validation | None = None
         self.skipped = 0
+        self.forked = False
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.model)
         self.log = RunLog(
             folder,
@@ -114,6 +115,7 @@ class Trainer:
 
     def run(self, initial: ModelFolder | None, notice: Notice) -> Path:
         """Trains until a limit is reached or a signal noticed, and returns the folder of the best model."""
+        self.forked = initial is not None
         self._restore(initial)
         self.callbacks.on_train_begin()
         try:
@@ -121,7 +123,7 @@ class Trainer:
             self._finish(reason)
         finally:
             self.log.close()
-        self.callbacks.on_train_end()
+            self.callbacks.on_train_end()
         return self.folder.best
 
     def _loop(self, notice: Notice) -> str:
@@ -134,7 +136,11 @@ class Trainer:
             sampling_alpha=self.config.tokenizer.sampling_alpha,
             multiple=self.update.rows_multiple,
         )
+        begun = None
         for batch in prefetched(loader.batches(self.progress.epoch, self.progress.batch)):
+            if batch.epoch != begun:
+                begun = batch.epoch
+                self.callbacks.on_epoch_begin(begun)
             logs = self._learn(batch)
             if self.progress.update % self.settings.validate_every == 0:
                 self._validate()
@@ -258,15 +264,16 @@ class Trainer:
     def _interrupt(self, signal_number: int) -> None:
         self._save()
         self.log.close()
+        the = f"Without --fork, and with run_dir={self.folder.path}, the" if self.forked else "The"
         raise Interrupted(
-            f"Interrupted after update {self.progress.update:,}; saved in {self.folder.path}. The same command goes on "
-            "from there.",
+            f"Interrupted after update {self.progress.update:,}; saved in {self.folder.path}. "
+            f"{the} same command goes on from there.",
             signal_number,
         )
 
     def _finish(self, reason: str) -> None:
         self.announce(f"Finished: {reason}, after {(time.monotonic() - self.started) / 60:.1f} minutes.")
-        if self.progress.update % self.settings.validate_every or self.progress.best_score is None:
+        if self.progress.validated != self.progress.update or self.progress.best_score is None:
             self._validate()
         self._save()
         if self.settings.average_last > 1:
@@ -323,7 +330,7 @@ def make_optimizer(settings: TrainingConfig) -> keras.optimizers.Optimizer:
     if settings.optimizer == "adam":
         return keras.optimizers.Adam(settings.learning_rate, **adam)
     optimizer = keras.optimizers.AdamW(settings.learning_rate, weight_decay=settings.weight_decay, **adam)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "norm"])
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma"])
     return optimizer
 
 

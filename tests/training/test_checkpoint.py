@@ -120,7 +120,7 @@ def test_progress_counts_batches():
 
 def test_progress_counts_validations_since_the_best():
     progress = Progress(update=3).after_validation(2.0, True)
-    assert progress == Progress(update=3, best_score=2.0)
+    assert progress == Progress(update=3, best_score=2.0, validated=3)
     progress = progress.after_validation(1.0, False).after_validation(1.5, False)
     assert (progress.best_score, progress.validations_since_best) == (2.0, 2)
-    assert progress.after_validation(3.0, True) == Progress(update=3, best_score=3.0)
+    assert progress.after_validation(3.0, True) == Progress(update=3, best_score=3.0, validated=3)

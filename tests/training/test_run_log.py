@@ -54,6 +54,16 @@ def test_a_record_is_the_mean_over_pieces_since_the_last(folder, make_log):
     assert (second["update"], second["loss"]) == (4, 3.0)
 
 
+def test_updates_that_were_not_applied_are_left_out_of_the_mean(folder, make_log):
+    log = make_log()
+    not_applied = Outcome(float("nan"), float("nan"), float("inf"), 5, False)
+    for update, one in enumerate([outcome(3.0, 2), not_applied, not_applied, not_applied], 1):
+        log.updated(update, 0, 0.25, one)
+    first, second = records(folder)
+    assert (first["loss"], first["nll"], first["gradient_norm"]) == (3.0, 1.5, 6.0)
+    assert (second["loss"], second["nll"], second["gradient_norm"]) == (None, None, None)
+
+
 def test_training_is_announced_in_words(make_log, said):
     log = make_log(every=1)
     log.updated(1234, 1, 0.25, outcome(3.0, 100))

@@ -1,6 +1,7 @@
 import json
 import math
 import re
+import signal
 from types import SimpleNamespace
 
 import keras
@@ -12,6 +13,7 @@ from nmt.errors import UserError
 from nmt.model_folder import ModelFolder
 from nmt.training import trainer, update_tensorflow
 from nmt.training.checkpoint import CheckpointFolder
+from nmt.training.interruption import Interrupted
 from nmt.training.losses import cross_entropy
 from nmt.training.trainer import Diverged
 from nmt.weights import load_arrays
@@ -101,6 +103,15 @@ def test_the_end_is_validated_unless_it_just_was(rehearsal, recipe, tmp_path):
     assert updates_of(tmp_path / "b", "validation") == [2, 4]
 
 
+@pytest.mark.parametrize("validate_every", [2, 3])
+def test_a_finished_run_started_again_does_nothing(rehearsal, recipe, tmp_path, validate_every):
+    config = recipe(tmp_path, max_updates=4, validate_every=validate_every)
+    rehearsal.train(config, bleu=[1, 2])
+    before = history(tmp_path)
+    rehearsal.train(config, bleu=[])
+    assert history(tmp_path) == before
+
+
 def test_the_average_of_the_last_checkpoints_is_their_mean(rehearsal, recipe, tmp_path):
     config = recipe(tmp_path, max_updates=8, checkpoint_every=2, average_last=3)
     rehearsal.train(config, bleu=[5, 6])
@@ -127,6 +138,9 @@ class Recorder(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.told.append("train begin")
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self.told.append(("begin", epoch))
+
     def on_train_batch_end(self, batch, logs=None):
         self.told.append((batch, logs["loss"]))
         if batch == self.stop_after:
@@ -144,9 +158,39 @@ def test_callbacks_are_told_what_happens(rehearsal, recipe, tmp_path):
     rehearsal.train(recipe(tmp_path, max_updates=8, validate_every=6), bleu=[1, 2], callbacks=[recorder])
     batches = [(n, 1 / n) for n in range(1, 9)]
     logs = {"loss": 1 / 7, "nll": 1 / 7, "gradient_norm": 2.0, "val_loss": 1.0, "val_bleu": 1}
-    assert recorder.told == ["train begin", *batches[:7], ("epoch", 0, logs), batches[7], "train end"]
+    first = [("begin", 0), *batches[:7], ("epoch", 0, logs)]
+    assert recorder.told == ["train begin", *first, ("begin", 1), batches[7], "train end"]
     assert recorder.model is rehearsal.update.model
     assert isinstance(recorder.model.optimizer, keras.optimizers.Optimizer)
+
+
+class Signal(keras.callbacks.Callback):
+    """Sends this process a signal after an update."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == self.after:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_callbacks_are_told_of_the_end_of_an_interrupted_training(rehearsal, recipe, tmp_path):
+    recorder = Recorder()
+    with pytest.raises(Interrupted, match=r"after update 3; saved in .*\. The same command goes on from there\."):
+        rehearsal.train(recipe(tmp_path), bleu=[], callbacks=[Signal(after=3), recorder])
+    assert recorder.told[-1] == "train end"
+
+
+def test_an_interrupted_fork_says_how_to_go_on(rehearsal, recipe, tmp_path):
+    rehearsal.train(recipe(tmp_path / "run", max_updates=4), bleu=[2])
+    fork = tmp_path / "run-2"
+    words = f"saved in {fork}. Without --fork, and with run_dir={fork}, the same command goes on from there."
+    with pytest.raises(Interrupted, match=re.escape(words)):
+        rehearsal.train(recipe(tmp_path / "run"), bleu=[], callbacks=[Signal(after=3)], fork=True)
+    with pytest.raises(Interrupted, match=rf"saved in {fork}\. The same command goes on from there\."):
+        rehearsal.train(recipe(fork), bleu=[], callbacks=[Signal(after=5)])
 
 
 def test_a_callback_may_end_it(rehearsal, recipe, tmp_path):
