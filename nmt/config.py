@@ -175,7 +175,8 @@ class TrainingConfig(Section):
     label_smoothing: Share = 0.1
     """Probability mass spread evenly over the vocabulary (Szegedy et al. 2016)."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type of the arithmetic; weights, cell states, softmax and loss stay float32. float16 scales the loss."""
+    """Type of the arithmetic, softmax included; weights, cell states and the sum of the loss stay float32. float16
+    scales the loss."""
     ema_decay: Share | None = None
     """Decay an update of the moving average of the weights, which validation and the best model then use."""
     average_last: PositiveInt = 1
