@@ -21,6 +21,11 @@ def gpu_visible() -> bool:
     return jax.default_backend() == "gpu"
 
 
+def compiles_each_shape() -> bool:
+    """Whether every new shape costs a compilation, as always on JAX, so that there should be few of them."""
+    return keras.backend.backend() == "jax"
+
+
 def compiled(function: Callable, variables: Sequence[Any], *, num_inputs: int, xla: bool = False) -> Callable:
     """Compiles a function of int32 matrices that reads Keras variables.
 

@@ -26,5 +26,5 @@ def choose_device(device: str | None) -> None:
 def choose_threads(threads: int | None) -> None:
     """Limits the threads of the arithmetic; None leaves one for each core."""
     if threads is not None:
-        for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "PJRT_NPROC"):
             os.environ[name] = str(threads)

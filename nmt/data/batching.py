@@ -174,7 +174,8 @@ class BatchLoader:
         plan: which pairs form which batch.
         sampling_alpha: smoothing of subword sampling, or None for the best segmentation.
         multiple: rows are filled up to a multiple of this, the number of replicas times micro-batches.
-        to_grid: pad to the plan's shapes instead of to the longest row, where a function is compiled a shape.
+        to_grid: pad to the plan's shapes instead of to the longest row, and fill rows up to a full batch, where a
+            function is compiled a shape.
     """
 
     def __init__(
@@ -205,9 +206,9 @@ class BatchLoader:
             self._ids(side, texts, epoch, index)
             for side, texts in enumerate((self.corpus.sources(pairs), self.corpus.targets(pairs)))
         ]
-        filling = -len(members) % self.multiple
+        rows, *widths = self._shape(members, ids) if self.to_grid else (len(members), 0, 0)
+        filling = rows - len(members) + -rows % self.multiple
         weights = np.array([1.0] * len(members) + [0.0] * filling, dtype=np.float32)
-        widths = self._widths(members)
         source, target = (pad(side + [[]] * filling, width) for side, width in zip(ids, widths, strict=True))
         return Batch(epoch, index, source, target, weights)
 
@@ -225,11 +226,19 @@ class BatchLoader:
         seed = mixed_seed(self.plan.seed, epoch, index, side)
         return tokenizer.sample(texts, seed=seed, alpha=self.sampling_alpha)
 
-    def _widths(self, members: np.ndarray) -> tuple[int, int]:
-        if not self.to_grid:
-            return 0, 0
-        place = self.plan.places[members].max()
-        return int(self.plan.grid.source[place]), int(self.plan.grid.target[place])
+    def _shape(self, members: np.ndarray, ids: list[list[list[int]]]) -> tuple[int, int, int]:
+        """Rows, source length and target length of the smallest shape of the plan that holds a batch.
+
+        Sampled pieces are more than the plan counted, and may need a larger shape: beyond the largest, its double.
+        """
+        planned = int(self.plan.places[members].max())
+        longest = np.array([[max(map(len, side)) + 1 for side in ids]])
+        grid = self.plan.grid
+        place, scale = max(planned, int(grid.shape_of(longest)[0])), 1
+        if place == len(grid.source):
+            place, excess = place - 1, longest / [[grid.source[-1], grid.target[-1]]]
+            scale = 2 ** int(np.ceil(np.log2(excess.max())))
+        return self.plan.rows[planned], scale * int(grid.source[place]), scale * int(grid.target[place])
 
 
 def pad(ids: Sequence[Sequence[int]], width: int = 0) -> np.ndarray:

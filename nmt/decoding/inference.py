@@ -29,6 +29,7 @@ def search(
     memory = model.decoder.prepare(encoded)
     state = tree.map_structure(lambda x: ops.repeat(x, options.beam_size, axis=1), model.decoder.start(encoded))
     num_pieces = ops.sum(ops.cast(encoded.mask, "int32"), axis=1)
+    longest = 2 * ops.shape(source)[1] + 10
 
     def step(ids: Any, state: DecoderState) -> tuple[Any, DecoderState]:
         logits, state, _ = model.decoder.step(ids, state, memory)
@@ -38,7 +39,8 @@ def search(
         step,
         state,
         limits=ops.minimum(2 * num_pieces + 10, max_length),
-        max_steps=ops.minimum(2 * ops.shape(source)[1] + 10, max_length),
+        # On JAX a number, as the shapes of arrays must be; in a graph of TensorFlow's a tensor.
+        max_steps=min(longest, max_length) if isinstance(longest, int) else ops.minimum(longest, max_length),
         bos_id=BOS_ID,
         eos_id=EOS_ID,
         banned_ids=banned_ids,

@@ -10,10 +10,9 @@ import numpy as np
 
 from nmt.compilation import compiled, gpu_visible
 from nmt.config import DecodingConfig
-from nmt.data.batching import pad
 from nmt.data.tokenizer import Tokenizer
 from nmt.decoding.beam_search import IMPOSSIBLE, SearchOptions
-from nmt.decoding.grouping import Grouping
+from nmt.decoding.grouping import Group, make_grouping
 from nmt.decoding.inference import search
 from nmt.decoding.segments import split_line
 from nmt.errors import UserError
@@ -65,8 +64,8 @@ class Translator:
         self.decoding = decoding
         self.max_source = max_source
         self.target_language = target_language
-        # On a GPU the encoder runs on cuDNN, which XLA cannot compile.
-        self._grouping = Grouping(decoding.batch_tokens, xla=not gpu_visible())
+        # On a GPU the encoder runs on cuDNN, which TensorFlow's XLA cannot compile.
+        self._grouping = make_grouping(decoding.batch_tokens, xla=not gpu_visible())
         self._searches: dict[tuple[SearchOptions, bool], Callable] = {}
 
     @classmethod
@@ -139,12 +138,11 @@ class Translator:
     def _translate_parts(self, ids: list[list[int]], num_best: int) -> list[list[Hypothesis]]:
         found: list[list[Hypothesis]] = [[] for _ in ids]
         for group in self._grouping.groups([len(row) + 1 for row in ids]):
-            rows = [ids[n] for n in group.members]
-            for n, hypotheses in zip(group.members, self._search(rows, group.shape, num_best), strict=True):
+            for n, hypotheses in zip(group.members, self._search(ids, group, num_best), strict=True):
                 found[n] = hypotheses
         return found
 
-    def _search(self, ids: list[list[int]], shape: tuple[int, int] | None, num_best: int) -> Iterator[list[Hypothesis]]:
+    def _search(self, ids: list[list[int]], group: Group, num_best: int) -> Iterator[list[Hypothesis]]:
         beam_size = max(self.decoding.beam_size, num_best)
         options = SearchOptions(
             beam_size=beam_size,
@@ -153,8 +151,10 @@ class Translator:
             # Two hypotheses may spell one text; what then moves up must have ended as well.
             num_results=1 if num_best == 1 else beam_size,
         )
-        found = self._compiled(options, shape is not None)(pad(ids, shape[1] if shape else 0))
-        columns = [np.asarray(x) for x in (found.ids, found.lengths, found.log_probs, found.scores)]
+        found = self._compiled(options, group.shape is not None)(group.padded(ids))
+        columns = [
+            np.asarray(x)[: len(group.members)] for x in (found.ids, found.lengths, found.log_probs, found.scores)
+        ]
         for pieces, lengths, log_probs, scores in zip(*columns, strict=True):
             texts = self.target_tokenizer.decode([p[:n] for p, n in zip(pieces, lengths, strict=True)])
             yield _distinct(texts, scores, log_probs, num_best)

@@ -44,7 +44,9 @@ class LSTM(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)  # Keras would round the cell state to the compute type
         self.units = units
         self.layer_norm = layer_norm
-        self.fused = keras.layers.LSTM(units, return_sequences=True, name="fused")
+        self.fused = keras.layers.LSTM(
+            units, return_sequences=True, name="fused", dtype=_fused_dtype(self.compute_dtype)
+        )
         if layer_norm:
             self.input_norm = keras.layers.LayerNormalization(center=False, name="input_norm")
             self.hidden_norm = keras.layers.LayerNormalization(center=False, name="hidden_norm")
@@ -74,7 +76,8 @@ class LSTM(keras.layers.Layer):
         """
         state = initial_state or self.initial_state((ops.shape(inputs)[0],))
         if gpu_visible() and not self.layer_norm:
-            return self.fused(inputs, initial_state=[state.hidden, ops.cast(state.cell, self.compute_dtype)])
+            inputs, *states = (ops.cast(x, self.fused.compute_dtype) for x in (inputs, *state))
+            return ops.cast(self.fused(inputs, initial_state=states), self.compute_dtype)
         if self.layer_norm:
             return self._scan(inputs, state)
         projected = self._project(ops.transpose(inputs, (1, 0, 2)))
@@ -113,6 +116,12 @@ class LSTM(keras.layers.Layer):
 
     def _weight(self, name: str) -> Any:
         return ops.cast(getattr(self.fused.cell, name), self.compute_dtype)
+
+
+def _fused_dtype(compute_dtype: str) -> str | None:
+    """The type of Keras' own LSTM: JAX hands cuDNN float32 alone (jax#18867), which is TF32 in its products."""
+    narrow = compute_dtype in ("bfloat16", "float16")
+    return "float32" if narrow and keras.backend.backend() == "jax" else None
 
 
 def _cell_dtype(layer: keras.layers.Layer) -> str:

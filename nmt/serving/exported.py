@@ -169,7 +169,7 @@ def import_tensorflow() -> Any:
     """Returns TensorFlow with SentencePiece's operations.
 
     Raises:
-        UserError: tensorflow-text is missing.
+        UserError: TensorFlow or tensorflow-text is missing.
     """
     check_tensorflow_text()
     importlib.import_module("tensorflow_text")
@@ -177,7 +177,12 @@ def import_tensorflow() -> Any:
 
 
 def check_tensorflow_text() -> None:
-    """Raises UserError where tensorflow-text is missing, without importing it."""
+    """Raises UserError where TensorFlow or tensorflow-text is missing, without importing either."""
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UserError(
+            "An export needs TensorFlow, which is not installed: pip install -r requirements.txt, here or elsewhere; "
+            "models trained on JAX are the same there."
+        )
     if importlib.util.find_spec("tensorflow_text") is None:
         raise UserError(f"An export needs the package tensorflow-text, which is not installed; {INSTALL}")
 

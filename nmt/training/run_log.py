@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nmt.files import written_aside
+from nmt.training.curves import Curves
 from nmt.training.run_folder import RunFolder
-from nmt.training.update_tensorflow import Outcome
+from nmt.training.update import Outcome
 from nmt.training.validation import Validation
 
 
@@ -45,7 +45,7 @@ class RunLog:
         self.announce = announce if not silent else lambda _: None
         self.every = every
         self.silent = silent
-        self.curves = tf.summary.create_file_writer(str(folder.tensorboard)) if tensorboard and not silent else None
+        self.curves = Curves(folder.tensorboard) if tensorboard and not silent else None
         self.bar = _Bar(total) if sys.stderr.isatty() and not silent else None
         self._recent: list[Outcome] = []
         self._since = time.perf_counter()
@@ -86,7 +86,7 @@ class RunLog:
         self._recent, self._since = [], time.perf_counter()
 
     def close(self) -> None:
-        """Ends the bar and writes out what is buffered."""
+        """Ends the bar and the curves."""
         if self.bar:
             self.bar.close()
         if self.curves:
@@ -108,9 +108,7 @@ class RunLog:
             file.flush()
             os.fsync(file.fileno())
         if self.curves:
-            with self.curves.as_default(step=update):
-                for name, value in values.items():
-                    tf.summary.scalar(f"{kind}/{name}", value)
+            self.curves.add(update, {f"{kind}/{name}": value for name, value in values.items()})
 
 
 class _Bar:

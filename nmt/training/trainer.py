@@ -2,26 +2,25 @@
 
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import keras
-import tensorflow as tf
 
 from nmt import __version__
+from nmt.compilation import compiles_each_shape
 from nmt.config import Config, TrainingConfig
 from nmt.data.batching import Batch, BatchLoader, BatchPlan, prefetched
-from nmt.data.preparation import Prepared, prepare
+from nmt.data.preparation import prepare
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder, find_model, fingerprints
-from nmt.models.seq2seq import make_seq2seq
+from nmt.training.backends import is_chief, make_strategy, make_update
 from nmt.training.checkpoint import Checkpoint, CheckpointFolder, Progress, averaged
 from nmt.training.interruption import Interrupted, Notice, noticed_signals
 from nmt.training.run_folder import RunFolder, next_free
 from nmt.training.run_log import RunLog
 from nmt.training.schedules import learning_rate
-from nmt.training.strategy import is_chief, make_strategy
-from nmt.training.update_tensorflow import Outcome, TensorFlowUpdate
+from nmt.training.update import Outcome
 from nmt.training.validation import Validation, Validator
 from nmt.weights import arrays_of, assign_arrays
 
@@ -135,6 +134,7 @@ class Trainer:
             self.plan,
             sampling_alpha=self.config.tokenizer.sampling_alpha,
             multiple=self.update.rows_multiple,
+            to_grid=compiles_each_shape(),
         )
         begun = None
         for batch in prefetched(loader.batches(self.progress.epoch, self.progress.batch)):
@@ -295,51 +295,10 @@ class Trainer:
         return {"val_loss": self.last_validation.loss, "val_bleu": self.last_validation.bleu}
 
 
-def make_update(config: Config, prepared: Prepared, strategy: Any) -> tuple[Any, TensorFlowUpdate]:
-    """Builds the model and its compiled update under a strategy."""
-    settings = config.training
-    keras.utils.set_random_seed(config.seed)
-    with strategy.scope():
-        model = make_seq2seq(
-            config.model,
-            source_vocabulary=prepared.source_tokenizer.vocabulary_size,
-            target_vocabulary=prepared.target_tokenizer.vocabulary_size,
-            precision=settings.precision,
-        )
-        model.optimizer = make_optimizer(settings)
-    update = TensorFlowUpdate(
-        model,
-        model.optimizer,
-        strategy,
-        seed=config.seed,
-        accumulation=settings.accumulation,
-        label_smoothing=settings.label_smoothing,
-        clip_norm=settings.clip_norm,
-        ema_decay=settings.ema_decay,
-    )
-    return model, update
-
-
-def make_optimizer(settings: TrainingConfig) -> keras.optimizers.Optimizer:
-    """Returns the optimizer of a configuration, whose learning rate each update sets."""
-    if settings.optimizer == "sgd":
-        return keras.optimizers.SGD(settings.learning_rate, name="sgd")
-    # A name of its own: Keras counts the optimizers of a process, and checkpoints know variables by their paths.
-    betas = {"beta_1": settings.beta_1, "beta_2": settings.beta_2}
-    adam = {**betas, "epsilon": settings.epsilon, "name": settings.optimizer}
-    if settings.optimizer == "adam":
-        return keras.optimizers.Adam(settings.learning_rate, **adam)
-    optimizer = keras.optimizers.AdamW(settings.learning_rate, weight_decay=settings.weight_decay, **adam)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma"])
-    return optimizer
-
-
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
-    import sentencepiece
-
-    found = {"nmt": __version__, "keras": keras.__version__, "tensorflow": tf.__version__}
-    return {**found, "sentencepiece": sentencepiece.__version__}
+    packages = ("keras", keras.backend.backend(), "sentencepiece")
+    return {"nmt": __version__, **{name: import_module(name).__version__ for name in packages}}
 
 
 def _total_updates(settings: TrainingConfig, plan: BatchPlan) -> int | None:

@@ -1,7 +1,7 @@
 """Validation while training: loss and greedy BLEU of the dev text, in float32, with the weights in question."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,9 @@ from keras import ops
 
 from nmt.compilation import compiled
 from nmt.config import Config
-from nmt.data.batching import pad
 from nmt.data.preparation import Prepared
 from nmt.data.tokenizer import BOS_ID, PAD_ID
+from nmt.decoding.grouping import Group, make_grouping
 from nmt.decoding.translator import Translator
 from nmt.evaluation.metrics import bleu
 from nmt.models.seq2seq import make_seq2seq
@@ -78,13 +78,11 @@ def _batches(prepared: Prepared, batch_tokens: int) -> list[tuple[np.ndarray, np
         prepared.target_tokenizer.encode(prepared.dev_targets),
     )
     longest = [max(len(source), len(target)) + 1 for source, target in zip(*sides, strict=True)]
-    batches: list[list[int]] = [[]]
-    for n in sorted(range(len(longest)), key=lambda n: longest[n]):
-        if batches[-1] and (len(batches[-1]) + 1) * longest[n] > batch_tokens:
-            batches.append([])
-        batches[-1].append(n)
-    return [(_padded(sides[0], batch), _padded(sides[1], batch)) for batch in batches]
+    groups = make_grouping(batch_tokens, xla=False).groups(longest)
+    return [(group.padded(sides[0]), _without_filling(group.padded(sides[1]), group)) for group in groups]
 
 
-def _padded(ids: Sequence[Sequence[int]], members: Sequence[int]) -> np.ndarray:
-    return pad([ids[n] for n in members])
+def _without_filling(target: np.ndarray, group: Group) -> np.ndarray:
+    """Makes rows that only fill up all padding, which no loss counts."""
+    target[len(group.members) :] = PAD_ID
+    return target

@@ -58,12 +58,12 @@ def multi30k_lengths() -> np.ndarray:
     return np.stack([tokenizer.count_pieces(side) + 1 for side in sides], axis=1)
 
 
-def loader_of(corpus, tokenizer, *, size=7, seed=1, **options):
+def loader_of(corpus, tokenizer, *, by="sentences", size=7, seed=1, **options):
     """Batches of the pairs with an even number, so that places in the plan and in the corpus differ."""
     kept = np.arange(0, len(corpus), 2)
     sides = (corpus.sources(kept), corpus.targets(kept))
     lengths = np.stack([tokenizer.count_pieces(side) + 1 for side in sides], axis=1)
-    plan = BatchPlan(lengths, by="sentences", size=size, seed=seed)
+    plan = BatchPlan(lengths, by=by, size=size, seed=seed)
     return BatchLoader(corpus, kept, tokenizer, tokenizer, plan, **options)
 
 
@@ -202,15 +202,39 @@ def test_rows_are_filled_up_with_weight_zero(corpus, tokenizer, multiple):
         assert batch.num_target_pieces == expected.num_target_pieces
 
 
-def test_to_grid_gives_shapes_of_the_grid_alone(corpus, tokenizer):
-    plain, on_grid = loader_of(corpus, tokenizer), loader_of(corpus, tokenizer, to_grid=True)
-    grid = on_grid.plan.grid
-    shapes = set(zip(grid.source.tolist(), grid.target.tolist(), strict=True))
+def shape_of(batch):
+    return (*batch.source.shape, batch.target.shape[1])
+
+
+@pytest.mark.parametrize(("by", "size"), [("sentences", 7), ("tokens", 100)])
+def test_to_grid_gives_shapes_of_the_grid_alone(corpus, tokenizer, by, size):
+    plain, on_grid = (loader_of(corpus, tokenizer, by=by, size=size, to_grid=to_grid) for to_grid in (False, True))
+    plan = on_grid.plan
+    shapes = set(zip(plan.rows, plan.grid.source.tolist(), plan.grid.target.tolist(), strict=True))
     for index in range(plain.plan.num_batches(0)):
         batch, expected = on_grid.batch(0, index), plain.batch(0, index)
-        assert (batch.source.shape[1], batch.target.shape[1]) in shapes
-        np.testing.assert_array_equal(batch.source[:, : expected.source.shape[1]], expected.source)
-        assert not batch.source[:, expected.source.shape[1] :].any()
+        assert shape_of(batch) in shapes
+        rows, width = expected.source.shape
+        np.testing.assert_array_equal(batch.source[:rows, :width], expected.source)
+        assert not batch.source[:, width:].any()
+        assert batch.weights.tolist() == [1.0] * rows + [0.0] * (len(batch.weights) - rows)
+
+
+def test_sampled_pieces_that_are_too_many_take_a_larger_shape(corpus, tokenizer):
+    loaders = [loader_of(corpus, tokenizer, sampling_alpha=0.1, to_grid=to_grid) for to_grid in (False, True)]
+    grid = loaders[1].plan.grid
+    lengths = list(zip(grid.source.tolist(), grid.target.tolist(), strict=True))
+    lengths += [(2 * source, 2 * target) for source, target in lengths[-1:]]
+    planned = [lengths[loaders[1].plan.places[members].max()] for members in loaders[1].plan.epoch(0)]
+    found = []
+    for index in range(len(planned)):
+        sampled, batch = (loader.batch(0, index) for loader in loaders)
+        found.append(shape_of(batch)[1:])
+        assert found[-1] in lengths
+        rows, width = sampled.target.shape
+        np.testing.assert_array_equal(batch.target[:rows, :width], sampled.target)
+    assert found != planned  # or else the test shows nothing
+    assert lengths[-1] in found
 
 
 @pytest.mark.parametrize("sampling_alpha", [None, 0.2])

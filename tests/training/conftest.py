@@ -11,7 +11,7 @@ import pytest
 from nmt.config import Config, CorpusFiles, DataConfig
 from nmt.models.seq2seq import make_seq2seq
 from nmt.training import trainer
-from nmt.training.update_tensorflow import Outcome
+from nmt.training.update import Outcome
 from nmt.training.validation import Validation
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

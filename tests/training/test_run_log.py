@@ -2,11 +2,12 @@ import json
 import sys
 
 import pytest
-import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 from nmt.training.run_folder import RunFolder
 from nmt.training.run_log import RunLog
-from nmt.training.update_tensorflow import Outcome
+from nmt.training.update import Outcome
 from nmt.training.validation import Validation
 
 VALIDATION = Validation(loss=1.5, perplexity=4.5, bleu=12.345)
@@ -118,9 +119,12 @@ def test_curves_can_be_read_back(folder, make_log):
     log.updated(3, 0, 0.25, outcome(1.5, 2))
     log.validated(4, VALIDATION, is_best=True)
     log.close()
-    [path] = folder.tensorboard.iterdir()
-    events = [tf.compat.v1.Event.FromString(e.numpy()) for e in tf.data.TFRecordDataset(str(path))]
-    curves = {(v.tag, event.step): float(tf.make_ndarray(v.tensor)) for event in events for v in event.summary.value}
+    events = EventAccumulator(str(folder.tensorboard)).Reload()
+    curves = {
+        (tag, event.step): float(make_ndarray(event.tensor_proto))
+        for tag in events.Tags()["tensors"]
+        for event in events.Tensors(tag)
+    }
     assert curves["training/loss", 3] == 1.5
     assert curves["training/learning_rate", 3] == 0.25
     assert curves["validation/bleu", 4] == pytest.approx(12.345)

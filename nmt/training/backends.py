@@ -1,0 +1,70 @@
+"""Which backend trains: its devices and its update. TensorFlow and JAX are imported only where they are chosen."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from nmt.config import Config
+from nmt.data.preparation import Prepared
+from nmt.models.seq2seq import make_seq2seq
+from nmt.training.optimizer import make_optimizer
+from nmt.training.update import Update
+
+
+def make_strategy(kind: str, devices: Sequence[str] | None) -> Any:
+    """The devices that share a batch: a tf.distribute strategy, or JAX's mesh.
+
+    Raises:
+        UserError: a device does not exist, or the backend cannot share in this way.
+    """
+    if keras.backend.backend() == "jax":
+        from nmt.training.mesh import make_mesh
+
+        return make_mesh(kind, devices)
+    from nmt.training import strategy
+
+    return strategy.make_strategy(kind, devices)
+
+
+def is_chief(strategy: Any) -> bool:
+    """Whether this process is the one that writes; on JAX there is but one."""
+    if keras.backend.backend() == "jax":
+        return True
+    from nmt.training import strategy as tensorflow_strategy
+
+    return tensorflow_strategy.is_chief(strategy)
+
+
+def make_update(config: Config, prepared: Prepared, strategy: Any) -> tuple[Any, Update]:
+    """Builds the model and its compiled update for the devices of a strategy."""
+    settings = config.training
+    options = {
+        "seed": config.seed,
+        "accumulation": settings.accumulation,
+        "label_smoothing": settings.label_smoothing,
+        "clip_norm": settings.clip_norm,
+        "ema_decay": settings.ema_decay,
+    }
+    keras.utils.set_random_seed(config.seed)
+    if keras.backend.backend() == "jax":
+        from nmt.training.update_jax import JaxUpdate
+
+        model = _make_model(config, prepared)
+        return model, JaxUpdate(model, model.optimizer, strategy, **options)
+    from nmt.training.update_tensorflow import TensorFlowUpdate
+
+    with strategy.scope():
+        model = _make_model(config, prepared)
+    return model, TensorFlowUpdate(model, model.optimizer, strategy, **options)
+
+
+def _make_model(config: Config, prepared: Prepared) -> Any:
+    model = make_seq2seq(
+        config.model,
+        source_vocabulary=prepared.source_tokenizer.vocabulary_size,
+        target_vocabulary=prepared.target_tokenizer.vocabulary_size,
+        precision=config.training.precision,
+    )
+    model.optimizer = make_optimizer(config.training)
+    return model

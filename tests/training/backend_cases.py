@@ -1,0 +1,83 @@
+"""Small trainings that a test on TensorFlow and a script on JAX both run, from the same weights."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+V = 13
+SIZES = {"embedding_units": 16, "encoder_units": 16, "decoder_units": 16, "attention_heads": 2}
+NO_DROPOUT = {"embedding_dropout": 0.0, "layer_dropout": 0.0, "output_dropout": 0.0}
+# Epsilon is large for Adam: it would blow differences of rounding up where a gradient is nearly zero.
+ADAMW = {"optimizer": "adamw", "weight_decay": 0.5, "epsilon": 1e-2}
+
+
+@dataclass(frozen=True)
+class Case:
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    update: dict[str, Any] = field(default_factory=dict)
+    num_updates: int = 4
+    learning_rate: float = 2**-5
+
+
+DESCENT = Case(
+    {"decoder_layers": 2, "attention_hops": 2, **NO_DROPOUT},
+    {"optimizer": "sgd"},
+    {"label_smoothing": 0.1},
+    num_updates=1,
+    learning_rate=1.0,  # what is taken away from the weights is the gradient
+)
+OTHER = Case(
+    {
+        "decoder_layers": 2,
+        "input_feeding": True,
+        "layer_norm": True,
+        "attention": "additive",
+        "tied_embeddings": "none",
+        **NO_DROPOUT,
+    },
+    ADAMW,
+    {"accumulation": 3, "clip_norm": 0.05, "ema_decay": 0.3},
+)
+DROPOUT = Case({"decoder_layers": 1, "word_dropout": 0.2}, ADAMW, {"clip_norm": 0.05, "ema_decay": 0.3})
+
+
+def make_model(case: Case, weights: dict[str, np.ndarray] | None = None) -> Any:
+    """The model of a case with its optimizer, with weights or, in none are given, with random ones, biases too."""
+    import keras
+
+    from nmt.config import ModelConfig, TrainingConfig
+    from nmt.models.seq2seq import make_seq2seq
+    from nmt.training.optimizer import make_optimizer
+    from nmt.weights import arrays_of, assign_arrays
+
+    keras.utils.set_random_seed(1)
+    model = make_seq2seq(ModelConfig(**SIZES, **case.model), source_vocabulary=V, target_vocabulary=V)
+    model.optimizer = make_optimizer(TrainingConfig(max_updates=1, **case.optimizer))
+    random = np.random.default_rng(1)
+    drawn = {path: a + random.normal(size=a.shape) / 4 for path, a in arrays_of(model.trainable_variables).items()}
+    assign_arrays(model.trainable_variables, weights or drawn, "The test")
+    return model
+
+
+def batch_of(number: int) -> Any:
+    """10 pairs and 2 rows that only fill up; piece 5 again and again."""
+    from nmt.data.batching import Batch, pad
+
+    random = np.random.default_rng(number)
+    longest = [9, 2, 4, 7, 1] * 2 + [0, 0]
+    sides = [[list(random.choice([4, 5, 5, 5, 6, 7, 8, 9], size=n)) for n in longest] for _ in range(2)]
+    return Batch(0, number, pad(sides[0]), pad(sides[1]), np.array([1.0] * 10 + [0.0] * 2, dtype=np.float32))
+
+
+def learned(update: Any, case: Case) -> dict[str, np.ndarray]:
+    """What the updates of a case say, and what they make of weights and averages."""
+    from nmt.weights import arrays_of
+
+    update.restart_averages()
+    numbers = range(1, case.num_updates + 1)
+    outcomes = [update(batch_of(number), update=number, learning_rate=case.learning_rate) for number in numbers]
+    weights = {f"weight {path}": array for path, array in arrays_of(update.model.trainable_variables).items()}
+    averages = {f"average {path}": array for path, array in update.averaged_arrays().items()}
+    return {"outcomes": np.array(outcomes, dtype=np.float64), **weights, **averages}

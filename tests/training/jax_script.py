@@ -1,0 +1,39 @@
+"""Runs the cases on JAX, on one and on two devices, from weights in a file, and writes what came of them.
+
+    python jax_script.py STARTS.npz FOUND.npz
+
+A program of its own, since Keras has its backend, and JAX its devices, from the start of a process.
+"""
+
+import os
+import sys
+
+os.environ |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+
+import numpy as np
+from backend_cases import DESCENT, DROPOUT, OTHER, learned, make_model
+
+
+def run(name, case, starts, kind, **changes):
+    from nmt.training.mesh import make_mesh
+    from nmt.training.update_jax import JaxUpdate
+
+    prefix = f"{name}/"
+    weights = {path.removeprefix(prefix): array for path, array in starts.items() if path.startswith(prefix)}
+    model = make_model(case, weights)
+    update = JaxUpdate(model, model.optimizer, make_mesh(kind), seed=1, **{**case.update, **changes})
+    return {**learned(update, case), "rows_multiple": update.rows_multiple}
+
+
+def main():
+    starts = dict(np.load(sys.argv[1]))
+    found = {name: run(name, case, starts, "single") for name, case in (("descent", DESCENT), ("other", OTHER))}
+    for micro in (1, 3):
+        for kind, devices in (("single", 1), ("auto", 2)):
+            found[f"dropout {devices}x{micro}"] = run("dropout", DROPOUT, starts, kind, accumulation=micro)
+    np.savez(sys.argv[2], **{f"{name}/{key}": x for name, values in found.items() for key, x in values.items()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The update on JAX: equal to the one on TensorFlow, and on two devices equal to one."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from backend_cases import DESCENT, DROPOUT, OTHER, learned, make_model
+
+from nmt.training.backends import make_strategy
+from nmt.training.update_tensorflow import TensorFlowUpdate
+from nmt.weights import arrays_of
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+HERE = Path(__file__).parent
+CASES = {"descent": DESCENT, "other": OTHER, "dropout": DROPOUT}
+
+
+@pytest.fixture(scope="module")
+def starts():
+    """Weights that both backends start from, by case and path."""
+    return {name: arrays_of(make_model(case).trainable_variables) for name, case in CASES.items()}
+
+
+@pytest.fixture(scope="module")
+def on_jax(starts, tmp_path_factory):
+    """What came of the cases on JAX, by case."""
+    folder = tmp_path_factory.mktemp("jax")
+    np.savez(folder / "starts.npz", **{f"{n}/{path}": a for n, arrays in starts.items() for path, a in arrays.items()})
+    script = [sys.executable, HERE / "jax_script.py", folder / "starts.npz", folder / "found.npz"]
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = {}
+    for key, array in np.load(folder / "found.npz").items():
+        case, _, name = key.partition("/")
+        found.setdefault(case, {})[name] = array
+    return found
+
+
+def on_tensorflow(name, starts):
+    case = CASES[name]
+    model = make_model(case, starts[name])
+    return learned(TensorFlowUpdate(model, model.optimizer, make_strategy("single", None), seed=1, **case.update), case)
+
+
+def assert_same(found, expected, tolerance):
+    assert found.keys() - {"rows_multiple"} == expected.keys() - {"rows_multiple"}
+    for key in expected.keys() - {"rows_multiple"}:
+        np.testing.assert_allclose(found[key], expected[key], rtol=tolerance, atol=tolerance, err_msg=key)
+
+
+def test_gradients_are_those_of_tensorflow(on_jax, starts):
+    expected = on_tensorflow("descent", starts)
+    assert_same(on_jax["descent"], expected, 1e-5)
+    for path, start in starts["descent"].items():
+        assert np.abs(start - expected[f"weight {path}"]).max() > 1e-4, path
+
+
+def test_micro_batches_clipping_decay_and_averages_are_those_of_tensorflow(on_jax, starts):
+    expected = on_tensorflow("other", starts)
+    assert_same(on_jax["other"], expected, 1e-5)
+    assert (expected["outcomes"][:, 2] > OTHER.update["clip_norm"]).all()
+
+
+@pytest.mark.parametrize("micro", [1, 3])
+def test_two_devices_equal_one_with_dropout(on_jax, micro):
+    one, two = (on_jax[f"dropout {devices}x{micro}"] for devices in (1, 2))
+    assert (one["rows_multiple"], two["rows_multiple"]) == (micro, 2 * micro)
+    assert_same(two, one, 1e-5)
+
+
+def test_dropout_was_at_work(on_jax):
+    once, thrice = (on_jax[f"dropout 1x{micro}"]["outcomes"][0, 0] for micro in (1, 3))
+    # Micro-batches have masks of their own; without dropout the losses would be equal.
+    assert abs(once - thrice) > 1e-3
+
+
+def test_what_is_promised_of_the_update_holds_on_jax():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "test_update.py"]
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout
