@@ -105,6 +105,9 @@ class ModelConfig(Section):
     """Heads of multi-head attention; divides decoder_units. The other kinds have one."""
     attention_hops: PositiveInt = 1
     """Decoder layers, counted from the bottom, that attend to the source, each with an attention of its own."""
+    source_bridge: bool = False
+    """Append each source piece's embedding to its memory, so that attention fetches the word as well as what the
+    encoder makes of it (source-side bridging, Kuang et al. 2018)."""
     input_feeding: bool = False
     """Feed the last attentional state back into the bottom layer (Luong et al. 2015): slower, since no projection of
     the decoder can then be made for the whole sentence at once."""

@@ -51,6 +51,7 @@ class Decoder(keras.layers.Layer):
         num_layers: int,
         units: int,
         memory_units: int,
+        final_units: int,
         attention: str,
         num_heads: int,
         num_hops: int,
@@ -77,11 +78,11 @@ class Decoder(keras.layers.Layer):
         self.dropout = keras.layers.Dropout(dropout)
         self.output_dropout = keras.layers.Dropout(output_dropout)
         with keras.name_scope(self.name):
-            self._build(memory_units, self.attentions[0].context_units)
+            self._build(final_units, self.attentions[0].context_units)
 
-    def _build(self, memory_units: int, context_units: int) -> None:
+    def _build(self, final_units: int, context_units: int) -> None:
         embedding_units = self.embedding.matrix.shape[1]
-        self.start_state.build((None, memory_units))
+        self.start_state.build((None, final_units))
         self.layers[0].build((None, None, embedding_units + (self.output_units if self.input_feeding else 0)))
         for layer in self.layers[1:]:
             layer.build((None, None, self.units + context_units))

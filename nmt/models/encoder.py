@@ -28,7 +28,8 @@ class Encoder(keras.layers.Layer):
     """Reads right-padded source ids.
 
     The backward direction runs over each row reversed within its own length, so that both directions meet padding last
-    and no recurrence needs a mask: more padding never changes an output.
+    and no recurrence needs a mask: more padding never changes an output. With `bridge` the memory of a piece ends with
+    its embedding (source-side bridging, Kuang et al. 2018).
     """
 
     def __init__(
@@ -37,12 +38,15 @@ class Encoder(keras.layers.Layer):
         *,
         num_layers: int,
         units: int,
+        bridge: bool,
         dropout: float,
         layer_norm: bool,
         **kwargs: Any,
     ):
         super().__init__(autocast=False, **kwargs)
         self.embedding = embedding
+        self.bridge = bridge
+        self.memory_units = units + (embedding.matrix.shape[1] if bridge else 0)
         self.forward = LSTM(units // 2, layer_norm=layer_norm, name="forward")
         self.backward = LSTM(units // 2, layer_norm=layer_norm, name="backward")
         self.upper = [LSTM(units, layer_norm=layer_norm, name=f"upper_{n}") for n in range(1, num_layers)]
@@ -60,14 +64,16 @@ class Encoder(keras.layers.Layer):
         lengths = ops.sum(ops.cast(mask, "int32"), axis=1)
         reversal = _reversal(lengths, ops.shape(ids)[1])
         # Reversing ids is far cheaper than reversing vectors; on the way back one flat lookup serves.
-        forward = self.forward(self.embedding(ids, training=training))
+        vectors = self.embedding(ids, training=training)
+        forward = self.forward(vectors)
         backward = self.backward(self.embedding(ops.take_along_axis(ids, reversal, axis=1), training=training))
         final = ops.concatenate([_at(forward, lengths - 1), _at(backward, lengths - 1)], axis=-1)
         memory = ops.concatenate([forward, _gather(backward, reversal)], axis=-1)
         for layer in self.upper:
             memory = memory + layer(self.dropout(memory, training=training))
             final = _at(memory, lengths - 1)
-        return Encoded(self.dropout(memory, training=training), mask, final)
+        memory = self.dropout(memory, training=training)
+        return Encoded(ops.concatenate([memory, vectors], axis=-1) if self.bridge else memory, mask, final)
 
 
 def _reversal(lengths: Any, num_positions: Any) -> Any:

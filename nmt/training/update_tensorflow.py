@@ -32,6 +32,7 @@ class TensorFlowUpdate(Update):
     ):
         self.strategy = strategy
         self.num_devices = strategy.num_replicas_in_sync
+        self.alone = strategy is tf.distribute.get_strategy()
         with strategy.scope():
             super().__init__(model, optimizer, **settings)
         rows = tf.TensorSpec([None, None], tf.int32)
@@ -68,7 +69,9 @@ class TensorFlowUpdate(Update):
         if self.clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm, use_norm=norm)
         finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
-        tf.cond(finite, lambda: self._apply(gradients), lambda: False)
+        # Passes over all weights, a dozen of them by single operations, which XLA makes one.
+        apply = tf.function(self._apply, jit_compile=True, autograph=False) if self.alone else self._apply
+        tf.cond(finite, lambda: apply(gradients), lambda: False)
         self._rescale(finite)
         return loss / tf.cast(pieces, loss.dtype), nll / tf.cast(pieces, nll.dtype), norm, pieces, finite
 

@@ -31,6 +31,7 @@ def made(kind="multi_head", num_layers=2, num_hops=1, input_feeding=False, layer
         num_layers=num_layers,
         units=U,
         memory_units=M,
+        final_units=M,
         attention=kind,
         num_heads=HEADS,
         num_hops=num_hops,

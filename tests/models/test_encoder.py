@@ -16,9 +16,9 @@ every_stack = pytest.mark.parametrize(
 )
 
 
-def made(num_layers=1, layer_norm=False, dropout=0.0):
+def made(num_layers=1, layer_norm=False, dropout=0.0, bridge=False):
     words = Embedding(V, E, dropout=0.0, word_dropout=0.0)
-    encoder = Encoder(words, num_layers=num_layers, units=M, dropout=dropout, layer_norm=layer_norm)
+    encoder = Encoder(words, num_layers=num_layers, units=M, bridge=bridge, dropout=dropout, layer_norm=layer_norm)
     generator = np.random.default_rng(1)
     for weight in encoder.trainable_weights:
         weight.assign(generator.normal(size=weight.shape) / 2)
@@ -52,6 +52,14 @@ def test_each_direction_reads_within_the_length_of_its_row(float64, num_layers, 
         memory, final = one_at_a_time(encoder, row)
         np.testing.assert_allclose(encoded.memory[b, : len(row)], memory, atol=1e-12)
         np.testing.assert_allclose(encoded.final[b], final, atol=1e-12)
+
+
+def test_a_bridge_carries_the_words_beside_their_memory():
+    plain, bridged = made(2)(IDS), made(2, bridge=True)
+    np.testing.assert_array_equal(bridged(IDS).memory[:, :, :M], plain.memory)
+    np.testing.assert_array_equal(bridged(IDS).memory[:, :, M:], array(bridged.embedding.matrix)[IDS])
+    np.testing.assert_array_equal(bridged(IDS).final, plain.final)
+    assert bridged.memory_units == M + E
 
 
 def test_the_mask_marks_real_pieces():

@@ -27,6 +27,7 @@ EVERY_MODEL = {
     "bilinear": {"attention": "bilinear"},
     "additive": {"attention": "additive"},
     "hops": {"decoder_layers": 3, "attention_hops": 2},
+    "bridge": {"source_bridge": True, "attention_hops": 2},
     "feeding": {"decoder_layers": 1, "input_feeding": True},
     "norm": {"layer_norm": True},
     "apart": {"tied_embeddings": "none"},
