@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types format clean
+.PHONY: demo test lint types format soak clean
 
 demo: $(READY)
 	$(BIN)/python scripts/demo.py
@@ -18,6 +18,9 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+soak: $(READY)
+	$(BIN)/python tests/training/soak.py --minutes 10
 
 format: $(READY)
 	$(BIN)/ruff format nmt scripts tests

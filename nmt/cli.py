@@ -1,4 +1,4 @@
-"""The command line: `nmt train | translate | evaluate | export | download | info | config`.
+"""The command line: `nmt train | doctor | translate | evaluate | export | download | info | config`.
 
 Arguments are read here and nothing else is done here. What needs TensorFlow is imported inside the commands, so that
 help and mistakes in a configuration answer at once.
@@ -52,6 +52,35 @@ def train(
 
     best = train_model(settings, fork=fork, announce=_say)
     _say(f"The best model is in {best}. Try: nmt translate {settings.run_dir}")
+
+
+@app.command()
+def doctor(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    test: Annotated[
+        list[Path] | None, typer.Option(help="Source of a test set that must not be in the training text; may repeat.")
+    ] = None,
+    reference: Annotated[list[Path] | None, typer.Option(help="Its references; one for each --test.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Look at a training before it begins: text, tokenizer, memory, disk. Exit code 1 if it would fail."""
+    from nmt.config_file import load_config
+
+    settings = load_config(config, overrides or [])
+    if len(test or []) != len(reference or []):
+        raise UserError(f"Every --test needs its --reference; found {len(test or [])} and {len(reference or [])}.")
+    _set_up(None, None)
+    from nmt.data.preparation import read_pair
+    from nmt.doctor.examine import examine
+    from nmt.doctor.findings import as_json, as_table, would_fail
+
+    pairs = zip(test or [], reference or [], strict=True)
+    tests = {str(source): read_pair(source, target) for source, target in pairs}
+    findings = list(examine(settings, tests=tests))
+    _say(as_json(findings) if json else as_table(findings))
+    if would_fail(findings):
+        sys.exit(1)
 
 
 @app.command()

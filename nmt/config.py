@@ -196,6 +196,13 @@ class TrainingConfig(Section):
     """Updates between checkpoints."""
     keep_checkpoints: PositiveInt = 3
     """Checkpoints kept; older ones are removed."""
+    max_skipped: PositiveInt = 30
+    """Updates in a row without a finite gradient, none of which is applied, after which training goes back to the last
+    checkpoint and halves its learning rate for good."""
+    max_rollbacks: Count = 3
+    """How often a run may go back so before it stops."""
+    on_full_disk: Literal["continue", "stop"] = "continue"
+    """What to do when a checkpoint cannot be written: warn, keep the older ones and go on, or stop."""
     patience: PositiveInt | None = None
     """Stop after so many validations without a better one."""
     best_by: Literal["bleu", "loss"] = "bleu"

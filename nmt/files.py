@@ -70,6 +70,27 @@ def replaced_aside(path: Path) -> Iterator[Path]:
     discard(older)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a file, on the disk when this returns; where that fails, the file is as it was.
+
+    Raises:
+        UserError: the file cannot be written to.
+    """
+    with _refusals_of(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            size, content = os.fstat(descriptor).st_size, f"{line}\n".encode()
+            try:
+                while content:  # a disk that is filling up takes a part
+                    content = content[os.write(descriptor, content) :]
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, size)
+                raise
+        finally:
+            os.close(descriptor)
+
+
 def recovered(path: Path) -> Path:
     """Returns `path`, after putting back its older folder where a replacement was cut off half-way."""
     if not path.exists() and _older(path).exists():

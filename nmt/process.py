@@ -2,8 +2,11 @@
 
 import os
 import re
+from pathlib import Path
 
 from nmt.errors import UserError
+
+FLAGS = ("flags", "Features")  # on Intel's and AMD's processors, and on ARM's
 
 
 def choose_device(device: str | None) -> None:
@@ -28,3 +31,12 @@ def choose_threads(threads: int | None) -> None:
     if threads is not None:
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "PJRT_NPROC"):
             os.environ[name] = str(threads)
+
+
+def processor_flags() -> frozenset[str]:
+    """What the processor says it can do, such as amx_bf16; empty where the system does not tell."""
+    try:
+        lines = [line for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines() if line.startswith(FLAGS)]
+    except OSError:
+        return frozenset()
+    return frozenset(lines[0].split(":", 1)[1].split()) if lines else frozenset()

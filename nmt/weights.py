@@ -23,7 +23,8 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str
     """Writes arrays by name, and facts that JSON can hold, to a file that is whole or absent."""
     with written_aside(path) as aside, h5py.File(aside, "w") as file:
         file.attrs["format"] = FORMAT
-        file.attrs["facts"] = json.dumps(dict(facts or {}))
+        file.attrs["facts"] = text = json.dumps(dict(facts or {}))
+        file.attrs["facts_checksum"] = _digest(text.encode())
         for name, array in arrays.items():
             file.create_dataset(name, data=array).attrs["checksum"] = _checksum(array)
 
@@ -41,8 +42,10 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             _check_format(path, file.attrs.get("format"))
             arrays: dict[str, np.ndarray] = {}
             file.visititems(lambda name, item: _read(path, name, item, arrays))
-            return arrays, json.loads(file.attrs["facts"])
-    except (OSError, RuntimeError, KeyError, json.JSONDecodeError) as error:
+            return arrays, _read_facts(path, file.attrs)
+    except UserError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # whatever a flipped byte makes of HDF5
         raise UserError(f"{path} is damaged or no file of weights: {error}") from error
 
 
@@ -92,6 +95,14 @@ def _read(path: Path, name: str, item: Any, arrays: dict[str, np.ndarray]) -> No
     arrays[name] = array
 
 
+def _read_facts(path: Path, attributes: Any) -> dict[str, Any]:
+    text = attributes["facts"]
+    # Files of the first months have no checksum of their facts.
+    if attributes.get("facts_checksum", _digest(text.encode())) != _digest(text.encode()):
+        raise UserError(f"{path} is damaged: the checksum of its facts does not fit.")
+    return json.loads(text)
+
+
 def _check_format(path: Path, found: Any) -> None:
     if found is None:
         raise UserError(f"{path} holds no weights of this toolkit: it has no format number.")
@@ -102,4 +113,8 @@ def _check_format(path: Path, found: Any) -> None:
 def _checksum(array: np.ndarray) -> str:
     array = np.ascontiguousarray(array)
     header = f"{array.dtype.str}{array.shape}".encode()
-    return hashlib.blake2b(header + array.tobytes(), digest_size=16).hexdigest()
+    return _digest(header + array.tobytes())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -69,6 +69,27 @@ def test_training_says_what_it_does_and_nothing_else(place):
     assert "The best model is in runs/tiny/best. Try: nmt translate runs/tiny" in out
 
 
+def test_the_doctor_finds_nothing_that_would_fail(place):
+    done = nmt("doctor", "tiny.yaml", "--test", "dev.en", "--reference", "dev.de", "--json", cwd=place)
+    assert (done.returncode, done.stderr) == (0, "")
+    record = json.loads(done.stdout)
+    found = {finding["check"]: finding["found"] for finding in record["findings"]}
+    assert record["would_fail"] is False
+    # The dev text of this tiny task is a part of the training text.
+    assert found["dev in training"].startswith("10 of 10 sources are in the training text, 10 with their translation")
+    assert found["dev.en in training"] == found["dev in training"]
+    assert found["memory"].endswith("pairs fit")
+
+
+def test_the_doctor_says_what_would_fail(place):
+    done = nmt("doctor", "tiny.yaml", "data.dev.source=nowhere.en", cwd=place)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "There is no file nowhere.en." in " ".join(done.stdout.split())
+    done = nmt("doctor", "tiny.yaml", "--test", "dev.en", cwd=place)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Every --test needs its --reference; found 1 and 0." in done.stderr
+
+
 def test_help_and_mistakes_answer_without_tensorflow(place):
     code = (
         "import sys; import nmt.cli; sys.argv = ['nmt', 'train', 'tiny.yaml', 'training.bacth_size=2']\n"
@@ -98,6 +119,44 @@ def test_json_has_the_source_and_falling_scores(place):
     assert set(record["hypotheses"][0]) == {"text", "score", "log_prob"}
     texts = [hypothesis["text"] for hypothesis in record["hypotheses"]]
     assert len(set(texts)) == len(texts)
+
+
+WILD = [
+    b"\xef\xbb\xbfone two",  # a byte order mark
+    b"one two\r",  # a line end of Windows
+    b"one \0 two",
+    b"one \x1b[31m two \x07\x08\x7f",
+    "one\u2028two\u0085three\ftwo\vone".encode(),
+    b"",
+    b" \t ",
+    " \u00a0\u3000".encode(),
+    "👩‍👩‍👧‍👦 one 🇩🇪 two 👍🏽".encode(),
+    "שלום עולם مرحبا بالعالم".encode(),
+    "one два 三 τέσσερα ห้า".encode(),
+    ("e\u0301" * 50).encode(),
+    b"one " * 10_000,
+    b"x" * 10_000,
+    "\ufffe\uffff\U0010ffff".encode(),
+    b"two three",
+]
+
+
+def test_wild_text_stays_one_line_a_line(place):
+    (place / "wild.txt").write_bytes(b"".join(line + b"\n" for line in WILD))
+    done = nmt("translate", "runs/tiny", "--input", "wild.txt", "--output", "tamed.txt", "--beam-size", 2, cwd=place)
+    assert (done.returncode, done.stderr) == (0, "")
+    tamed = (place / "tamed.txt").read_bytes().split(b"\n")
+    assert len(tamed) == len(WILD) + 1
+    assert [n for n, line in enumerate(tamed[:-1]) if not line.strip()] == [5, 6, 7]
+    assert not any(character in b"".join(tamed) for character in b"\r\0")
+
+
+def test_text_that_is_no_utf8_is_refused_by_its_line(place):
+    (place / "broken.txt").write_bytes(b"one\ntwo \xff\n")
+    done = nmt("translate", "runs/tiny", "--input", "broken.txt", "--output", "never.txt", cwd=place)
+    assert done.returncode == 2
+    assert "broken.txt:2: Expected UTF-8 text, found 0xff at byte 5" in done.stderr
+    assert not (place / "never.txt").exists()
 
 
 def test_output_goes_to_a_file_that_is_whole(place):

@@ -45,6 +45,32 @@ def test_one_flipped_bit_is_found(path, name):
         load_arrays(path)
 
 
+def test_a_flipped_bit_anywhere_is_found_or_changes_nothing(path):
+    """In names, shapes, facts, and in what HDF5 writes of its own."""
+    whole, arrays, facts = path.read_bytes(), *load_arrays(path)
+    random, found = np.random.default_rng(1), 0
+    for place in random.integers(len(whole), size=400):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << random.integers(8)
+        path.write_bytes(flipped)
+        try:
+            read, told = load_arrays(path)
+        except UserError:
+            found += 1
+            continue
+        assert told == facts
+        # A name is nobody's but the model's, which asks for it.
+        assert [a.tobytes() for _, a in sorted(read.items())] == [a.tobytes() for _, a in sorted(arrays.items())]
+    assert found
+
+
+def test_facts_are_guarded(path):
+    with h5py.File(path, "r+") as file:
+        file.attrs["facts"] = file.attrs["facts"].replace("7", "8")
+    with pytest.raises(UserError, match="the checksum of its facts does not fit"):
+        load_arrays(path)
+
+
 def test_a_torn_file_is_found(path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"weights.h5 is damaged or no file of weights: "):

@@ -44,6 +44,16 @@ class Batch:
         """Real target pieces, EOS counted, padding and filling rows not."""
         return int(np.count_nonzero(self.target[self.weights > 0]))
 
+    def filled(self, multiple: int) -> "Batch":
+        """The same batch with rows of weight zero, which hold nothing but EOS, up to a multiple of rows."""
+        filling = -len(self.weights) % multiple
+        if not filling:
+            return self
+        rows = [[]] * filling
+        source, target = (np.concatenate([ids, pad(rows, ids.shape[1])]) for ids in (self.source, self.target))
+        weights = np.concatenate([self.weights, np.zeros(filling, np.float32)])
+        return Batch(self.epoch, self.index, source, target, weights)
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -207,10 +217,9 @@ class BatchLoader:
             for side, texts in enumerate((self.corpus.sources(pairs), self.corpus.targets(pairs)))
         ]
         rows, *widths = self._shape(members, ids) if self.to_grid else (len(members), 0, 0)
-        filling = rows - len(members) + -rows % self.multiple
-        weights = np.array([1.0] * len(members) + [0.0] * filling, dtype=np.float32)
-        source, target = (pad(side + [[]] * filling, width) for side, width in zip(ids, widths, strict=True))
-        return Batch(epoch, index, source, target, weights)
+        source, target = (pad(side, width) for side, width in zip(ids, widths, strict=True))
+        batch = Batch(epoch, index, source, target, np.ones(len(members), np.float32))
+        return batch.filled(rows).filled(self.multiple)
 
     def batches(self, epoch: int, index: int) -> Iterator[Batch]:
         """Yields batches from (epoch, index) on, epoch after epoch."""

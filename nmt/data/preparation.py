@@ -1,7 +1,8 @@
 """From the configuration's files to what training reads: text, tokenizers, lengths, and the pairs that are kept."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from nmt.errors import UserError
 from nmt.files import written_aside
 
 Announce = Callable[[str], None]
+
+MODELS = ("source.model", "target.model")
 
 
 @dataclass(frozen=True)
@@ -92,24 +95,38 @@ def make_tokenizers(
     config: TokenizerConfig, corpus: ParallelCorpus, run_dir: Path, *, seed: int, announce: Announce
 ) -> tuple[Tokenizer, Tokenizer]:
     """Loads the run's tokenizers or the configured ones, or trains them; writes them to the run folder."""
-    paths = run_dir / "source.model", run_dir / "target.model"
+    found = load_tokenizers(config, run_dir)
+    if found is None:
+        number = "a joint" if config.joint else "one for each side, each an"
+        announce(f"Training {number} {config.kind} tokenizer of {config.vocabulary_size:,} pieces …")
+        found = learn_tokenizers(config, _side(corpus, 0), _side(corpus, 1), seed=seed)
+    for tokenizer, name in zip(found, MODELS, strict=True):
+        tokenizer.save(run_dir / name)
+    return found
+
+
+def load_tokenizers(config: TokenizerConfig, run_dir: Path) -> tuple[Tokenizer, Tokenizer] | None:
+    """The tokenizers that the run has already, or else those that the configuration names; None where it names none."""
+    paths = [run_dir / name for name in MODELS]
     if all(path.is_file() for path in paths):
         source, target = (Tokenizer.load(path) for path in paths)
         return source, target
     if config.source_model and config.target_model:
-        source, target = Tokenizer.load(config.source_model), Tokenizer.load(config.target_model)
-    elif config.joint:
-        announce(f"Training a joint {config.kind} tokenizer of {config.vocabulary_size:,} pieces …")
-        source = target = _train(config, _both(corpus), seed)
-    else:
-        announce(f"Training two {config.kind} tokenizers of {config.vocabulary_size:,} pieces …")
-        source, target = (_train(config, lines, seed) for lines in (_side(corpus, 0), _side(corpus, 1)))
-    for tokenizer, path in zip((source, target), paths, strict=True):
-        tokenizer.save(path)
-    return source, target
+        return Tokenizer.load(config.source_model), Tokenizer.load(config.target_model)
+    return None
 
 
-def _train(config: TokenizerConfig, lines: Iterator[str], seed: int) -> Tokenizer:
+def learn_tokenizers(
+    config: TokenizerConfig, sources: Iterable[str], targets: Iterable[str], *, seed: int
+) -> tuple[Tokenizer, Tokenizer]:
+    """Trains one tokenizer on both sides, twice the same, or one on each."""
+    if config.joint:
+        joint = _train(config, chain(sources, targets), seed)
+        return joint, joint
+    return _train(config, sources, seed), _train(config, targets, seed)
+
+
+def _train(config: TokenizerConfig, lines: Iterable[str], seed: int) -> Tokenizer:
     return train_tokenizer(
         lines,
         kind=config.kind,
@@ -131,11 +148,6 @@ def _side(corpus: ParallelCorpus, side: int) -> Iterator[str]:
     read = (corpus.sources, corpus.targets)[side]
     for indices in _chunks(corpus):
         yield from read(indices)
-
-
-def _both(corpus: ParallelCorpus) -> Iterator[str]:
-    yield from _side(corpus, 0)
-    yield from _side(corpus, 1)
 
 
 def _lengths(corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer, cache: Path) -> np.ndarray:

@@ -30,6 +30,8 @@ class Progress:
     validations_since_best: int = 0
     validated: int = 0
     """Updates done at the last validation."""
+    rollbacks: int = 0
+    """How often the run went back to a checkpoint, each time to go on with half the learning rate."""
 
     def after_batch(self, epoch: int, index: int) -> "Progress":
         """Where the run stands when batch `index` of an epoch has been learned."""

@@ -23,7 +23,7 @@ from nmt.files import discard, written_aside
 
 MAY_CHANGE = re.compile(
     r"run_dir|data\.cache"
-    r"|training\.(max_(updates|epochs|minutes)|validate_every|checkpoint_every|keep_checkpoints|patience|log_every|tensorboard)"
+    r"|training\.(max_(updates|epochs|minutes)|validate_every|checkpoint_every|keep_checkpoints|patience|max_skipped|max_rollbacks|on_full_disk|log_every|tensorboard)"
 )
 
 
@@ -81,6 +81,8 @@ class RunFolder:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
+            for left in self.path.rglob(".*.part"):  # half written by a process that was killed
+                discard(left)
             yield
 
 

@@ -1,8 +1,8 @@
 """What a run says of itself: lines or a progress bar for people, history.jsonl for programs, curves for TensorBoard."""
 
+import contextlib
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nmt.files import written_aside
+from nmt.errors import UserError
+from nmt.files import append_line, written_aside
 from nmt.training.curves import Curves
 from nmt.training.run_folder import RunFolder
 from nmt.training.update import Outcome
@@ -47,6 +48,7 @@ class RunLog:
         self.silent = silent
         self.curves = Curves(folder.tensorboard) if tensorboard and not silent else None
         self.bar = _Bar(total) if sys.stderr.isatty() and not silent else None
+        self._gap = False
         self._recent: list[Outcome] = []
         self._since = time.perf_counter()
 
@@ -90,7 +92,8 @@ class RunLog:
         if self.bar:
             self.bar.close()
         if self.curves:
-            self.curves.close()
+            with contextlib.suppress(OSError):  # a full disk was said before
+                self.curves.close()
 
     def _mean(self, name: str) -> float:
         """Over the pieces of the recent updates that were applied; not a number where none was."""
@@ -101,14 +104,16 @@ class RunLog:
     def _record(self, update: int, kind: str, values: dict[str, Any]) -> None:
         if self.silent:
             return
-        with self.folder.history.open("a", encoding="utf-8") as file:
-            # JSON has no word for what is not finite.
-            known = {name: value if math.isfinite(value) else None for name, value in values.items()}
-            file.write(json.dumps({"update": update, "kind": kind, **known}, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        if self.curves:
-            self.curves.add(update, {f"{kind}/{name}": value for name, value in values.items()})
+        # JSON has no word for what is not finite.
+        known = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        try:
+            append_line(self.folder.history, json.dumps({"update": update, "kind": kind, **known}, allow_nan=False))
+            if self.curves:
+                self.curves.add(update, {f"{kind}/{name}": value for name, value in values.items()})
+        except (OSError, UserError) as error:
+            if not self._gap:
+                self.announce(f"update {update:,}: the history has a gap from here on. {error}")
+            self._gap = True
 
 
 class _Bar:

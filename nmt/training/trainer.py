@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -20,16 +21,13 @@ from nmt.training.interruption import Interrupted, Notice, noticed_signals
 from nmt.training.run_folder import RunFolder, next_free
 from nmt.training.run_log import RunLog
 from nmt.training.schedules import learning_rate
-from nmt.training.update import Outcome
+from nmt.training.update import Outcome, OutOfMemory
 from nmt.training.validation import Validation, Validator
 from nmt.weights import arrays_of, assign_arrays
 
-# So many updates in a row without a finite gradient are no accident of one batch, nor of float16's loss scale.
-MAX_SKIPPED = 30
-
 
 class Diverged(RuntimeError):  # noqa: N818
-    """Loss or gradient stayed infinite or not a number; the weights are those before."""
+    """Loss or gradient stayed infinite or not a number, whatever the learning rate; the last checkpoint stands."""
 
 
 def train(
@@ -136,27 +134,31 @@ class Trainer:
             multiple=self.update.rows_multiple,
             to_grid=compiles_each_shape(),
         )
-        begun = None
-        for batch in prefetched(loader.batches(self.progress.epoch, self.progress.batch)):
-            if batch.epoch != begun:
-                begun = batch.epoch
-                self.callbacks.on_epoch_begin(begun)
-            logs = self._learn(batch)
-            if self.progress.update % self.settings.validate_every == 0:
-                self._validate()
-            if self.progress.batch == self.plan.num_batches(batch.epoch):
-                self.callbacks.on_epoch_end(batch.epoch, {**logs, **self._validation_logs()})
-            if self.progress.update % self.settings.checkpoint_every == 0:
-                self._save()
-            if notice.signal_number:
-                self._interrupt(notice.signal_number)
-            if reason := self._limit_reached():
-                return reason
-        raise AssertionError("the batches never end")
+        while True:
+            begun = None
+            for batch in prefetched(loader.batches(self.progress.epoch, self.progress.batch)):
+                if batch.epoch != begun:
+                    begun = batch.epoch
+                    self.callbacks.on_epoch_begin(begun)
+                logs = self._learn(batch)
+                if self.skipped == self.settings.max_skipped:
+                    self._go_back()
+                    break  # to the batches after that checkpoint
+                if self.progress.update % self.settings.validate_every == 0:
+                    self._validate()
+                if self.progress.batch == self.plan.num_batches(batch.epoch):
+                    self.callbacks.on_epoch_end(batch.epoch, {**logs, **self._validation_logs()})
+                # What does not learn any more is no state to go back to.
+                if self.progress.update % self.settings.checkpoint_every == 0 and not self.skipped:
+                    self._save()
+                if notice.signal_number:
+                    self._interrupt(notice.signal_number)
+                if reason := self._limit_reached():
+                    return reason
 
     def _learn(self, batch: Batch) -> dict[str, float]:
         number = self.progress.update + 1
-        rate = learning_rate(
+        rate = 0.5**self.progress.rollbacks * learning_rate(
             number,
             peak=self.settings.learning_rate,
             kind=self.settings.schedule,
@@ -165,24 +167,55 @@ class Trainer:
             final=self.settings.final_rate,
         )
         self.callbacks.on_train_batch_begin(number)
-        outcome = self.update(batch, update=number, learning_rate=rate)
-        self._check_finite(number, outcome)
+        outcome = self._updated(batch, number, rate)
+        self.skipped = 0 if outcome.applied else self.skipped + 1
+        if self.skipped == 1 and self.settings.precision != "float16":
+            self.announce(f"update {number:,}: the gradient is not finite; it was not applied.")
         self.progress = self.progress.after_batch(batch.epoch, batch.index)
         self.log.updated(number, batch.epoch, rate, outcome)
         logs = {"loss": outcome.loss, "nll": outcome.nll, "gradient_norm": outcome.gradient_norm}
         self.callbacks.on_train_batch_end(number, logs)
         return logs
 
-    def _check_finite(self, number: int, outcome: Outcome) -> None:
-        self.skipped = 0 if outcome.applied else self.skipped + 1
-        if self.skipped == 1 and self.settings.precision != "float16":
-            self.announce(f"update {number:,}: the gradient is not finite; it was not applied.")
-        if self.skipped == MAX_SKIPPED:
+    def _updated(self, batch: Batch, number: int, rate: float) -> Outcome:
+        """Makes an update, in as many micro-batches as the memory asks for."""
+        while True:
+            try:
+                return self.update(batch.filled(self.update.rows_multiple), update=number, learning_rate=rate)
+            except OutOfMemory as error:
+                if self.update.rows_multiple >= len(batch.weights):
+                    raise UserError(
+                        f"update {number:,}: there is not enough memory, not even for one pair at a time. Lower "
+                        "data.max_length or the model's sizes."
+                    ) from error
+                self.update.split()
+                self.announce(
+                    f"update {number:,}: there was not enough memory; batches are now cut into "
+                    f"{self.update.accumulation} micro-batches, which changes no result. training.accumulation="
+                    f"{self.update.accumulation} spares the next run this."
+                )
+
+    def _go_back(self) -> None:
+        """Returns to the last checkpoint with half the learning rate, for good, or gives up."""
+        skipped = f"The gradient was not finite in {self.skipped} updates in a row, up to {self.progress.update:,}"
+        checkpoint = self.checkpoints.latest(self.announce)
+        if checkpoint is None or self.progress.rollbacks == self.settings.max_rollbacks:
+            times = self.progress.rollbacks
+            tried = f", with the learning rate halved {times} times" if times else ""
             raise Diverged(
-                f"The gradient was not finite in {MAX_SKIPPED} updates in a row, up to {number:,}; none of them was "
-                "applied. Lower training.learning_rate or training.clip_norm; the last checkpoint is in "
-                f"{self.checkpoints.path}."
+                f"{skipped}{tried}; none of them was applied. Lower training.learning_rate or training.clip_norm; "
+                f"checkpoints are in {self.checkpoints.path}."
             )
+        rollbacks = self.progress.rollbacks + 1
+        self._assign(checkpoint)
+        self.progress = replace(self.progress, rollbacks=rollbacks)
+        self.skipped = 0
+        self._save()  # or else a run killed now would go on at the old rate
+        self.log.forget_after(self.progress.update)
+        self.announce(
+            f"{skipped}. Back to update {self.progress.update:,}, with {0.5**rollbacks:g} of the learning rate "
+            f"({rollbacks} of {self.settings.max_rollbacks} times)."
+        )
 
     def _validate(self) -> None:
         validation = self.validator.validate(self._candidate())
@@ -210,16 +243,33 @@ class Trainer:
             **fingerprints(self.prepared.source_tokenizer, self.prepared.target_tokenizer),
         }
         tokenizers = self.prepared.source_tokenizer, self.prepared.target_tokenizer
-        ModelFolder(self.config, *tokenizers, weights, facts).save(self.folder.best)
+        model = ModelFolder(self.config, *tokenizers, weights, facts)
+        self._write(lambda: model.save(self.folder.best), "the best model")
 
-    def _save(self) -> None:
-        if is_chief(self.strategy):
-            arrays = {
-                "weights": arrays_of(self.model.trainable_variables),
-                "averages": self.update.averaged_arrays(),
-                "optimizer": arrays_of(self.update.state_variables),
-            }
-            self.checkpoints.save(Checkpoint(self.progress, arrays, self.prepared.fingerprints()))
+    def _save(self) -> bool:
+        """Writes a checkpoint; false where it could not be written."""
+        if not is_chief(self.strategy):
+            return True
+        arrays = {
+            "weights": arrays_of(self.model.trainable_variables),
+            "averages": self.update.averaged_arrays(),
+            "optimizer": arrays_of(self.update.state_variables),
+        }
+        checkpoint = Checkpoint(self.progress, arrays, self.prepared.fingerprints())
+        return self._write(lambda: self.checkpoints.save(checkpoint), "the checkpoint")
+
+    def _write(self, write: Callable[[], object], what: str) -> bool:
+        """Writes, or says that it could not: what was written before stands, and the next time may do better."""
+        try:
+            write()
+            return True
+        except (OSError, UserError) as error:
+            if self.settings.on_full_disk == "stop":
+                raise
+            self.announce(
+                f"update {self.progress.update:,}: {what} could not be written; training goes on without it. {error}"
+            )
+            return False
 
     def _restore(self, initial: ModelFolder | None) -> None:
         checkpoint = self.checkpoints.latest(self.announce)
@@ -231,13 +281,16 @@ class Trainer:
             self.log.forget_after(0)
             return
         self._check_same(checkpoint)
+        self._assign(checkpoint)
+        self.log.forget_after(self.progress.update)
+        self.announce(f"Going on with the run in {self.folder.path} after update {self.progress.update:,}.")
+
+    def _assign(self, checkpoint: Checkpoint) -> None:
         origin = f"The checkpoint of update {checkpoint.progress.update:,}"
         assign_arrays(self.model.trainable_variables, checkpoint.arrays["weights"], origin)
         self.update.assign_averages(checkpoint.arrays["averages"], origin)
         assign_arrays(self.update.state_variables, checkpoint.arrays["optimizer"], origin)
         self.progress = checkpoint.progress
-        self.log.forget_after(self.progress.update)
-        self.announce(f"Going on with the run in {self.folder.path} after update {self.progress.update:,}.")
 
     def _check_same(self, checkpoint: Checkpoint) -> None:
         for name, found in self.prepared.fingerprints().items():
@@ -262,12 +315,12 @@ class Trainer:
         return "a callback asked for it" if getattr(self.model, "stop_training", False) else None
 
     def _interrupt(self, signal_number: int) -> None:
-        self._save()
+        saved = self._save()
+        where = f"saved in {self.folder.path}" if saved else "it could not be saved, but earlier checkpoints stand"
         self.log.close()
         the = f"Without --fork, and with run_dir={self.folder.path}, the" if self.forked else "The"
         raise Interrupted(
-            f"Interrupted after update {self.progress.update:,}; saved in {self.folder.path}. "
-            f"{the} same command goes on from there.",
+            f"Interrupted after update {self.progress.update:,}; {where}. {the} same command goes on from there.",
             signal_number,
         )
 

@@ -26,6 +26,10 @@ class Outcome(NamedTuple):
     """False where loss or gradient was not finite, and the weights were left alone."""
 
 
+class OutOfMemory(RuntimeError):  # noqa: N818
+    """An update needed more memory than there is; nothing was changed."""
+
+
 class Update:
     """The compiled update of a model; each backend has its own.
 
@@ -72,7 +76,15 @@ class Update:
         self.good_updates = keras.Variable(0, dtype="int32", trainable=False, name="good_updates")
 
     def __call__(self, batch: Batch, *, update: int, learning_rate: float) -> Outcome:
-        """Learns from one batch, whose rows are a multiple of `rows_multiple`; `update` counts from 1."""
+        """Learns from one batch, whose rows are a multiple of `rows_multiple`; `update` counts from 1.
+
+        Raises:
+            OutOfMemory: it can be tried again after `split`.
+        """
+        raise NotImplementedError
+
+    def split(self) -> None:
+        """Cuts the batches to come into twice as many micro-batches: half the memory, and the same result."""
         raise NotImplementedError
 
     @property

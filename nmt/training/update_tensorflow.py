@@ -3,6 +3,7 @@
 B rows, S and T the longest source and target, R replicas, A micro-batches, D dropout layers.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ from nmt.data.batching import Batch
 from nmt.data.tokenizer import BOS_ID, PAD_ID
 from nmt.models.seq2seq import Seq2Seq
 from nmt.training.losses import cross_entropy, shifted_right
-from nmt.training.update import Outcome, Update, dropout_seeds
+from nmt.training.update import Outcome, OutOfMemory, Update, dropout_seeds
 
 
 class TensorFlowUpdate(Update):
@@ -35,8 +36,11 @@ class TensorFlowUpdate(Update):
         self.alone = strategy is tf.distribute.get_strategy()
         with strategy.scope():
             super().__init__(model, optimizer, **settings)
+        self._compiled = self._compile()
+
+    def _compile(self) -> Callable:
         rows = tf.TensorSpec([None, None], tf.int32)
-        self._compiled = tf.function(
+        return tf.function(
             self._update,
             input_signature=[
                 rows,
@@ -51,8 +55,16 @@ class TensorFlowUpdate(Update):
         """Learns from one batch, as in `Update`."""
         self.optimizer.learning_rate = learning_rate
         seeds = self._seeds(update)
-        loss, nll, norm, pieces, applied = self._compiled(batch.source, batch.target, batch.weights, seeds)
+        try:
+            loss, nll, norm, pieces, applied = self._compiled(batch.source, batch.target, batch.weights, seeds)
+        except tf.errors.ResourceExhaustedError as error:
+            raise OutOfMemory(str(error)) from error
         return Outcome(float(loss), float(nll), float(norm), int(pieces), bool(applied))
+
+    def split(self) -> None:
+        """Cuts the batches to come into twice as many micro-batches."""
+        self.accumulation *= 2
+        self._compiled = self._compile()
 
     def _seed_shape(self) -> tuple[int, ...]:
         return (self.accumulation, self.num_devices, len(self.seed_states), 2)

@@ -68,10 +68,11 @@ class CountingUpdate:
         self.model = model
         self.state_variables = [keras.Variable(0, dtype="int32", trainable=False, name="updates")]
         self.unapplied: range = range(0)
+        self.tolerated_rate = 0.0
         self.rates: list[float] = []
 
     def __call__(self, batch: Any, *, update: int, learning_rate: float) -> Outcome:
-        applied = update not in self.unapplied
+        applied = update not in self.unapplied or learning_rate <= self.tolerated_rate
         for weight in self.model.trainable_variables:
             weight.assign_add(keras.ops.full_like(weight, float(applied)))
         self.state_variables[0].assign_add(1)
@@ -111,6 +112,7 @@ class Rehearsal:
         self.validator: ScriptedValidator
         self.said: list[str] = []
         self.unapplied = range(0)
+        self.tolerated_rate = 0.0
         self.outcomes: list[Validation] = []
 
     def make_update(self, config: Config, prepared: Any, strategy: Any) -> tuple[keras.Model, CountingUpdate]:
@@ -120,7 +122,7 @@ class Rehearsal:
             weight.assign(keras.ops.zeros_like(weight))
         model.optimizer = keras.optimizers.SGD()
         self.update = CountingUpdate(model)
-        self.update.unapplied = self.unapplied
+        self.update.unapplied, self.update.tolerated_rate = self.unapplied, self.tolerated_rate
         return model, self.update
 
     def make_validator(self, config: Config, prepared: Any) -> ScriptedValidator:

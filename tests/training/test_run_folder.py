@@ -105,6 +105,15 @@ def test_only_one_may_train_in_a_folder(folder):
         assert (folder.path / ".lock").read_text() == str(os.getpid())
 
 
+def test_what_a_killed_process_left_half_written_is_cleared_away(folder):
+    for name in (".config.yaml.77.part", "checkpoints/.update-000000005.h5.77.part", "config.yaml"):
+        (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder.path / name).write_text("half")
+    with folder.locked():
+        left = sorted(path.name for path in folder.path.rglob("*") if path.is_file())
+    assert left == [".lock", "config.yaml"]
+
+
 def test_a_lock_file_left_behind_is_no_lock(folder):
     folder.path.mkdir()
     (folder.path / ".lock").write_text("999999999")

@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import re
@@ -7,7 +8,9 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from nmt import weights
 from nmt.config import CorpusFiles
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder
@@ -16,7 +19,7 @@ from nmt.training.checkpoint import CheckpointFolder
 from nmt.training.interruption import Interrupted
 from nmt.training.losses import cross_entropy
 from nmt.training.trainer import Diverged
-from nmt.weights import load_arrays
+from nmt.training.update_tensorflow import TensorFlowUpdate
 
 BATCHES = 7  # of an epoch: 100 pairs in batches of 16
 UNTOLD = "no outcome was told"
@@ -229,10 +232,8 @@ def test_thirty_updates_that_are_not_finite_end_it(recipe, tmp_path):
     with pytest.raises(Diverged, match=words):
         trainer.train(config, announce=said.append)
     assert "update 1: the gradient is not finite; it was not applied." in said
-    first, last = (load_arrays(path)[0] for path in checkpoints(tmp_path).files())
-    weights = [name for name in first if name.startswith("weights/")]
-    assert weights
-    assert all((first[name] == last[name]).all() for name in weights)
+    # There was nothing good to keep.
+    assert checkpoints(tmp_path).files() == []
 
 
 def test_thirty_not_in_a_row_do_not_end_it(rehearsal, recipe, tmp_path):
@@ -245,6 +246,128 @@ def test_thirty_not_in_a_row_do_not_end_it(rehearsal, recipe, tmp_path):
     rehearsal.unapplied = range(2, 32)
     with pytest.raises(Diverged, match="30 updates in a row, up to 31;"):
         rehearsal.train(recipe(tmp_path / "another", max_updates=40), bleu=[])
+
+
+RATE = 2**-7  # of the recipe
+
+
+def test_a_lower_rate_is_tried_from_the_last_checkpoint_on(rehearsal, recipe, tmp_path):
+    rehearsal.unapplied, rehearsal.tolerated_rate = range(8, 100), RATE / 4
+    rehearsal.train(recipe(tmp_path, max_updates=12, checkpoint_every=5, max_skipped=3), bleu=[1])
+    # Updates 1 to 10, of which the last three fail; 6 to 10 at half the rate; 6 to 12 at a quarter.
+    assert rehearsal.update.rates == [RATE] * 10 + [RATE / 2] * 5 + [RATE / 4] * 7
+    back = "The gradient was not finite in 3 updates in a row, up to 10. Back to update 5, with"
+    assert f"{back} 0.5 of the learning rate (1 of 3 times)." in rehearsal.said
+    assert f"{back} 0.25 of the learning rate (2 of 3 times)." in rehearsal.said
+    assert updates_of(tmp_path) == list(range(1, 13))
+    assert all((array == 12).all() for array in ModelFolder.load(tmp_path).weights.values())
+    # The lower rate is part of the run.
+    rehearsal.train(recipe(tmp_path, max_updates=14, checkpoint_every=5, max_skipped=3), bleu=[2])
+    assert rehearsal.update.rates == [RATE / 4] * 2
+
+
+def test_a_run_that_no_rate_helps_ends(rehearsal, recipe, tmp_path):
+    rehearsal.unapplied = range(8, 100)
+    config = recipe(tmp_path, max_updates=12, checkpoint_every=5, max_skipped=3, max_rollbacks=2)
+    words = "3 updates in a row, up to 10, with the learning rate halved 2 times; none of them was applied. Lower"
+    with pytest.raises(Diverged, match=re.escape(words)):
+        rehearsal.train(config, bleu=[])
+    progress = checkpoints(tmp_path).latest().progress
+    assert (progress.update, progress.rollbacks) == (5, 2)
+    # Killed, it goes on at the rate that it had come to.
+    rehearsal.tolerated_rate = RATE
+    rehearsal.train(config, bleu=[1])
+    assert rehearsal.update.rates == [RATE / 4] * 7
+
+
+def test_no_checkpoint_is_made_of_a_run_that_does_not_learn(rehearsal, recipe, tmp_path):
+    rehearsal.unapplied = range(4, 8)
+    rehearsal.train(recipe(tmp_path, max_updates=9, checkpoint_every=2), bleu=[1])
+    assert [path.name for path in checkpoints(tmp_path).files()] == [f"update-{n:09}.h5" for n in (2, 8, 9)]
+
+
+@pytest.fixture
+def no_memory_for(monkeypatch):
+    """Makes every update fail that is cut into fewer micro-batches than a number."""
+
+    def made(fewest):
+        compile_ = TensorFlowUpdate._compile
+
+        def exhausted(*_):
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+
+        def compiled(self):
+            return compile_(self) if self.accumulation >= fewest else exhausted
+
+        monkeypatch.setattr(TensorFlowUpdate, "_compile", compiled)
+
+    return made
+
+
+def test_a_batch_too_large_for_the_memory_is_cut(recipe, tmp_path, no_memory_for):
+    still = {"embedding_dropout": 0.0, "layer_dropout": 0.0, "output_dropout": 0.0}
+    trainer.train(recipe(tmp_path / "whole", max_updates=5, model=still), announce=lambda _: None)
+    no_memory_for(4)
+    said = []
+    trainer.train(recipe(tmp_path / "cut", max_updates=5, model=still), announce=said.append)
+    told = [line for line in said if "not enough memory" in line]
+    assert [line.split("cut into ")[1].split(",")[0] for line in told] == ["2 micro-batches", "4 micro-batches"]
+    whole, cut = (checkpoints(tmp_path / name).latest().arrays["weights"] for name in ("whole", "cut"))
+    for name in whole:
+        np.testing.assert_allclose(cut[name], whole[name], rtol=0, atol=1e-5)
+
+
+def test_a_pair_too_large_for_the_memory_is_told(recipe, tmp_path, no_memory_for):
+    no_memory_for(1000)
+    with pytest.raises(UserError, match=r"^update 1: there is not enough memory, not even for one pair at a time"):
+        trainer.train(recipe(tmp_path), announce=lambda _: None)
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Makes every file of arrays fail when it is half written."""
+
+    def checksum(array):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(weights, "_checksum", checksum)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_does_not_end_a_training(rehearsal, recipe, tmp_path):
+    rehearsal.train(recipe(tmp_path, max_updates=5, checkpoint_every=2), bleu=[1])
+    missing = "could not be written; training goes on without it. [Errno 28] No space left on device"
+    told = [line for line in rehearsal.said if missing in line]
+    assert [line.split(" could")[0] for line in told] == [
+        "update 2: the checkpoint",
+        "update 4: the checkpoint",
+        "update 5: the best model",
+        "update 5: the checkpoint",
+    ]
+    assert updates_of(tmp_path) == [1, 2, 3, 4, 5]
+    assert not [path for path in tmp_path.rglob("*") if ".part" in path.name]
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_ends_a_training_if_asked_for(rehearsal, recipe, tmp_path):
+    with pytest.raises(OSError, match="No space left on device"):
+        rehearsal.train(recipe(tmp_path, max_updates=5, checkpoint_every=2, on_full_disk="stop"), bleu=[])
+    assert updates_of(tmp_path) == [1, 2]
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_what_could_not_be_saved_is_said_at_an_interruption(rehearsal, recipe, tmp_path):
+    words = "Interrupted after update 3; it could not be saved, but earlier checkpoints stand."
+    with pytest.raises(Interrupted, match=re.escape(words)):
+        rehearsal.train(recipe(tmp_path), bleu=[], callbacks=[Signal(after=3)])
+
+
+def test_a_run_may_be_moved(rehearsal, recipe, tmp_path):
+    rehearsal.train(recipe(tmp_path / "here", max_updates=4), bleu=[1])
+    (tmp_path / "here").rename(tmp_path / "there")
+    rehearsal.train(recipe(tmp_path / "there", max_updates=6), bleu=[2])
+    assert f"Going on with the run in {tmp_path / 'there'} after update 4." in rehearsal.said
+    assert updates_of(tmp_path / "there") == [1, 2, 3, 4, 5, 6]
 
 
 def test_it_goes_on_from_the_last_checkpoint_and_says_so(rehearsal, recipe, tmp_path):

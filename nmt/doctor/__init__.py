@@ -1,0 +1,1 @@
+"""What may go wrong with a training, found before it begins."""

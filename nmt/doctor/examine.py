@@ -1,0 +1,45 @@
+"""All that the doctor looks at, in an order in which what fails first is said first."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from nmt.config import Config
+from nmt.data.corpus import ParallelCorpus
+from nmt.data.preparation import read_dev
+from nmt.doctor.findings import Finding
+from nmt.doctor.machine import examine_machine, examine_memory
+from nmt.doctor.pieces import examine_dev, examine_lengths, longest_pair, try_tokenizers
+from nmt.doctor.text import examine_files, examine_languages, examine_overlap, examine_pairs, open_texts
+from nmt.errors import UserError
+
+
+def examine(config: Config, *, tests: dict[str, tuple[list[str], list[str]]]) -> Iterator[Finding]:
+    """Yields what is found as soon as it is.
+
+    Args:
+        config: as for a training, which is not begun.
+        tests: further held-out sets, sources and references by name.
+    """
+    run_dir = Path(config.run_dir or "runs")
+    cache = config.data.cache or run_dir / "cache"
+    try:
+        dev = read_dev(config.data)
+        texts = open_texts(config.data, cache)
+        corpus = ParallelCorpus.open([(files.source, files.target) for files in config.data.train], cache)
+    except UserError as error:
+        yield Finding("text", "error", str(error))
+        yield from examine_machine()
+        return
+    yield Finding("text", "ok", f"{len(corpus):,} pairs in {len(texts):,} files, {len(dev[0]):,} in dev, all UTF-8")
+    yield from examine_files(texts)
+    yield from examine_pairs(corpus)
+    yield from examine_overlap(corpus, {"dev": dev, **tests})
+    yield from examine_languages(corpus, config.data)
+    tokenizers, finding = try_tokenizers(config, corpus, run_dir)
+    yield finding
+    if tokenizers is not None:
+        yield from examine_lengths(config, corpus, tokenizers)
+        yield from examine_dev(config, dev, tokenizers)
+        sizes = tokenizers[0].vocabulary_size, tokenizers[1].vocabulary_size
+        yield from examine_memory(config, vocabularies=sizes, lengths=longest_pair(config, corpus, tokenizers))
+    yield from examine_machine()

@@ -1,0 +1,83 @@
+"""The machine: memory for an update, disk for a run, devices, versions."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from nmt.config import Config
+from nmt.doctor.findings import Finding
+from nmt.doctor.rehearsal import Needs, rehearse
+from nmt.process import processor_flags
+
+PACKAGES = ("nmt", "tensorflow", "jax", "keras", "sentencepiece", "sacrebleu", "numpy")
+MEGABYTE = 1 << 20
+
+
+def examine_memory(config: Config, *, vocabularies: tuple[int, int], lengths: tuple[int, int]) -> Iterator[Finding]:
+    """Makes updates on the longest batch and says what they take, and what a run takes on disk."""
+    settings = config.training
+    rows = settings.batch_size if settings.batch_by == "sentences" else max(1, settings.batch_size // lengths[1])
+    small = max(1, rows // 4)
+    available = available_memory()
+    needs = rehearse(config, vocabularies=vocabularies, lengths=lengths, rows=(small, rows))
+    longest = f"{rows:,} pairs of {lengths[0]:,} and {lengths[1]:,} pieces, the longest there are"
+    if needs is None:
+        yield Finding("memory", "error", f"an update on {longest} fails; {_megabytes(available)} are free")
+        return
+    a_row = max(1.0, (needs.peaks[1] - needs.peaks[0]) / max(1, rows - small))
+    fitting = int(rows + (available - needs.peaks[1]) / a_row)
+    found = f"{_megabytes(needs.peaks[1])} for {longest}; {_megabytes(available)} are free: about {fitting:,} pairs fit"
+    yield Finding("memory", "ok" if fitting >= rows else "error", found)
+    yield _disk(config, needs)
+
+
+def examine_machine() -> Iterator[Finding]:
+    """Devices and versions."""
+    yield Finding("devices", "note", ", ".join(_devices()))
+    yield Finding("versions", "note", ", ".join(_versions()))
+
+
+def available_memory() -> int:
+    """Bytes that a new process may take without swapping; where the system does not say, all there are."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text("ascii").splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _disk(config: Config, needs: Needs) -> Finding:
+    settings = config.training
+    copies = {"adam": 3, "adamw": 3, "sgd": 1}[settings.optimizer] + (settings.ema_decay is not None)
+    # One checkpoint more while the newest is being written, and two best models while one takes the other's place.
+    needed = needs.weights * (copies * (settings.keep_checkpoints + 1) + 2)
+    folder = Path(config.run_dir or ".").resolve()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    found = f"{_megabytes(needed)} for checkpoints and models, {_megabytes(free)} free in {folder}"
+    return Finding("disk", "ok" if free > needed else "error", found)
+
+
+def _devices() -> list[str]:
+    from nmt import backend  # noqa: F401, sets Keras up before it is imported
+
+    import keras  # isort: skip
+
+    flags = [flag for flag in ("avx2", "avx512f", "amx_bf16") if flag in processor_flags()]
+    able = f" ({', '.join(flags)})" if flags else ""
+    return [f"{os.cpu_count()} processor cores{able}", *(name for name in keras.distribution.list_devices() if "cpu" not in name)]
+
+
+def _versions() -> Iterator[str]:
+    for package in PACKAGES:
+        try:
+            yield f"{package} {version(package)}"
+        except PackageNotFoundError:
+            continue
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / MEGABYTE:,.0f} MB"

@@ -1,0 +1,32 @@
+import json
+
+import pytest
+
+from nmt.doctor.findings import Finding, as_json, as_table, counted, would_fail
+
+FINDINGS = [Finding("text", "ok", "60 pairs"), Finding("memory", "error", "too little: [1 MB]")]
+
+
+def test_only_an_error_would_fail_a_run():
+    assert not would_fail([Finding("a", verdict, "") for verdict in ("ok", "note", "warning")])
+    assert would_fail(FINDINGS)
+
+
+def test_the_table_says_all_of_it():
+    header, _, first, second = as_table(FINDINGS, width=80).splitlines()
+    assert header.split() == ["Check", "Verdict", "Found"]
+    assert first.split(maxsplit=2) == ["text", "ok", "60 pairs"]
+    assert second.split(maxsplit=2) == ["memory", "error", "too little: [1 MB]"]
+
+
+def test_programs_get_the_same():
+    record = json.loads(as_json(FINDINGS))
+    assert record["would_fail"] is True
+    assert record["findings"][1] == {"check": "memory", "verdict": "error", "found": "too little: [1 MB]"}
+
+
+@pytest.mark.parametrize(
+    ("number", "verdict", "found"), [(0, "ok", "none"), (1200, "warning", "1,200 lines, first a.txt:3")]
+)
+def test_what_is_counted_is_ok_where_there_is_none(number, verdict, found):
+    assert counted("odd", number, "lines", "a.txt:3") == Finding("odd", verdict, found)

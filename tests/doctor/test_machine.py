@@ -1,0 +1,51 @@
+import math
+
+import pytest
+from doctor_corpus import PAIRS
+
+from nmt.doctor import machine
+from nmt.doctor.machine import available_memory, examine_machine, examine_memory
+from nmt.doctor.rehearsal import Needs
+from nmt.models.seq2seq import make_seq2seq
+
+GIGABYTE = 1 << 30
+
+
+@pytest.fixture
+def config(write, make_config):
+    files = write("train", PAIRS)
+    return make_config(files, files)
+
+
+def test_an_update_is_made_and_its_memory_told(config):
+    memory, disk = examine_memory(config, vocabularies=(320, 320), lengths=(20, 30))
+    assert memory.verdict == disk.verdict == "ok"
+    assert "MB for 8 pairs of 20 and 30 pieces, the longest there are" in memory.found
+    model = make_seq2seq(config.model, source_vocabulary=320, target_vocabulary=320)
+    weights = 4 * sum(math.prod(v.shape) for v in model.trainable_variables)
+    # Weights and two moments of Adam, three checkpoints and one more, two best models.
+    assert disk.found.startswith(f"{weights * (3 * 4 + 2) / (1 << 20):,.0f} MB for checkpoints")
+
+
+@pytest.mark.parametrize(("free", "verdict", "fitting"), [(8 * GIGABYTE, "ok", 56), (2 * GIGABYTE - 1, "error", 7)])
+def test_the_largest_batch_follows_from_two(config, monkeypatch, free, verdict, fitting):
+    """2 rows take 1.25 GB and 8 rows 2 GB: an eighth of a GB a row."""
+    needs = Needs(weights=1000, peaks=(2 * GIGABYTE - 6 * GIGABYTE // 8, 2 * GIGABYTE))
+    monkeypatch.setattr(machine, "rehearse", lambda *args, **kwargs: needs)
+    monkeypatch.setattr(machine, "available_memory", lambda: free)
+    memory, _ = examine_memory(config, vocabularies=(320, 320), lengths=(20, 30))
+    assert memory.verdict == verdict
+    assert memory.found.endswith(f"about {fitting:,} pairs fit")
+
+
+def test_an_update_that_dies_is_an_error(config, monkeypatch):
+    monkeypatch.setattr(machine, "rehearse", lambda *args, **kwargs: None)
+    [memory] = examine_memory(config, vocabularies=(320, 320), lengths=(20, 30))
+    assert memory.verdict == "error"
+
+
+def test_the_machine_is_described():
+    devices, versions = examine_machine()
+    assert "processor cores" in devices.found
+    assert "keras" in versions.found
+    assert available_memory() > 1 << 20

@@ -1,0 +1,100 @@
+import pytest
+from doctor_corpus import PAIRS
+
+from nmt.data.corpus import ParallelCorpus
+from nmt.doctor.text import evenly, examine_files, examine_languages, examine_overlap, examine_pairs, open_texts
+
+
+@pytest.fixture
+def opened(tmp_path, write, make_config):
+    """Writes a training text and opens it: its configuration, files and pairs."""
+
+    def made(pairs):
+        files = write("train", pairs)
+        config = make_config(files, files)
+        cache = tmp_path / "cache"
+        corpus = ParallelCorpus.open([(files.source, files.target)], cache)
+        return config.data, open_texts(config.data, cache), corpus
+
+    return made
+
+
+def by_check(findings):
+    return {finding.check: finding for finding in findings}
+
+
+def test_clean_text_is_all_ok(opened):
+    _, texts, corpus = opened(PAIRS)
+    found = [*examine_files(texts), *examine_pairs(corpus), *examine_overlap(corpus, {"dev": (["New."], ["Neu."])})]
+    assert {finding.verdict for finding in found} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("check", "bad"),
+    [
+        ("carriage returns", "two\rlines"),
+        ("odd line breaks", "one\u2028two"),
+        ("odd line breaks", "one\u0085two"),
+        ("odd line breaks", "one\ftwo"),
+        ("control characters", "a NUL \0 here"),
+        ("control characters", "an escape \x1b[0m"),
+        ("broken characters", "K\ufffdche"),
+    ],
+)
+def test_odd_bytes_are_counted_and_the_first_is_named(opened, check, bad):
+    pairs = list(PAIRS)
+    for row in (6, 40):
+        pairs[row] = (pairs[row][0], bad)
+    _, texts, _ = opened(pairs)
+    found = by_check(examine_files(texts))
+    assert found.pop(check).found.startswith(f"2 lines, first {texts[1].path}:7 (")
+    assert {finding.verdict for finding in found.values()} == {"ok"}
+
+
+def test_line_ends_of_windows_are_fine(opened):
+    _, texts, _ = opened([(f"{source}\r", f"{target}\r") for source, target in PAIRS])
+    assert by_check(examine_files(texts))["carriage returns"].verdict == "ok"
+
+
+def test_pairs_that_teach_nothing_are_counted(opened):
+    same = ("The same.", "The same.")
+    _, _, corpus = opened([*PAIRS, *PAIRS[:5], same, ("Nothing beside.", "  ")])
+    found = by_check(examine_pairs(corpus))
+    assert found["blank sides"].found == "1 of 67 pairs, left out"
+    assert found["identical sides"].found.startswith("1 of 66 pairs")
+    assert found["duplicate pairs"].found.startswith("5 of 66 pairs")
+    assert found["duplicate pairs"].verdict == "warning"
+
+
+def test_a_corpus_of_identical_sides_is_told(opened):
+    _, _, corpus = opened([(source, source) for source, _ in PAIRS])
+    assert by_check(examine_pairs(corpus))["identical sides"].verdict == "warning"
+
+
+def test_test_sentences_in_the_training_text_are_found(opened):
+    _, _, corpus = opened(PAIRS)
+    tests = {
+        "dev": (["Unseen.", PAIRS[3][0], PAIRS[4][0]], ["Ungesehen.", PAIRS[3][1], "Anders."]),
+        "other": (["Unseen."], [PAIRS[0][1]]),
+    }
+    found = by_check(examine_overlap(corpus, tests))
+    expected = "2 of 3 sources are in the training text, 1 with their translation, first line 2: "
+    assert found["dev in training"].found == expected + PAIRS[3][0]
+    assert found["other in training"].verdict == "ok"
+
+
+def test_languages_are_told_and_swapped_sides_found(opened):
+    pytest.importorskip("py3langid")
+    data, _, corpus = opened(PAIRS)
+    [right] = examine_languages(corpus, data)
+    assert (right.verdict, right.found) == ("ok", "en and de, as named")
+    data, _, corpus = opened([(target, source) for source, target in PAIRS])
+    [swapped] = examine_languages(corpus, data)
+    assert swapped.found == "de and en, where en and de are named; the sides look swapped"
+    [unknown] = examine_languages(corpus, data.model_copy(update={"target_language": "xx"}))
+    assert (unknown.verdict, unknown.found) == ("note", "not looked at: py3langid does not know xx")
+
+
+@pytest.mark.parametrize(("number", "size", "expected"), [(3, 10, [0, 1, 2]), (10, 2, [0, 9]), (1, 5, [0])])
+def test_a_sample_is_spread_evenly(number, size, expected):
+    assert evenly(number, size).tolist() == expected
