@@ -6,9 +6,15 @@ the second. What a user's ~/.keras/keras.json says of float type, epsilon and ba
 
 import contextlib
 import importlib
+import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator
+
+from nmt.errors import UserError
+
+# And what installs them.
+BACKENDS = {"tensorflow": "requirements.txt", "jax": "requirements-jax.txt"}
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -30,6 +36,18 @@ def silenced() -> Iterator[None]:
             os.close(saved)
 
 
+def _check_backend() -> None:
+    """Raises UserError where the backend is none of ours or is not installed, without importing it."""
+    backend = os.environ["KERAS_BACKEND"]
+    if backend not in BACKENDS:
+        raise UserError(f"KERAS_BACKEND: expected tensorflow or jax, found '{backend}'.")
+    if importlib.util.find_spec(backend) is None:
+        [other] = BACKENDS.keys() - {backend}
+        raise UserError(
+            f"The backend {backend} is not installed: pip install -r {BACKENDS[backend]}, or set KERAS_BACKEND={other}."
+        )
+
+
 def _import_keras() -> None:
     # TF_CPP_MIN_LOG_LEVEL does not reach what is logged at import and by the first operation.
     with silenced():
@@ -40,4 +58,5 @@ def _import_keras() -> None:
         keras.ops.zeros(())
 
 
+_check_backend()
 _import_keras()

@@ -51,6 +51,34 @@ def compiled(function: Callable, variables: Sequence[Any], *, num_inputs: int, x
     return lambda *inputs: run([variable.value for variable in variables], *inputs)
 
 
+def by_rows(function: Callable, variables: Sequence[Any], *arrays: Any) -> Any:
+    """Applies a function that calls a library to each device's own rows.
+
+    XLA divides operations of its own among the devices of a mesh; a library's it would repeat, whole, on each of them.
+
+    Args:
+        function: takes arrays [B, ...] and returns one.
+        variables: the Keras variables that it reads.
+        arrays: of all rows.
+    """
+    if keras.backend.backend() == "tensorflow":
+        return function(*arrays)
+    import jax
+
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return function(*arrays)
+
+    def run(values: list, *arrays: Any) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return function(*arrays)
+
+    everywhere, rows = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(mesh.axis_names[0])
+    specs = (everywhere, *(rows for _ in arrays))
+    values = [variable.value for variable in variables]
+    return jax.shard_map(run, in_specs=specs, out_specs=rows, check_vma=False)(values, *arrays)
+
+
 def recurrence(
     body: Callable[[State, Any], State],
     state: State,

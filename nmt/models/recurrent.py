@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from nmt.compilation import gpu_visible, recurrence
+from nmt.compilation import by_rows, gpu_visible, recurrence
 
 
 class LSTMState(NamedTuple):
@@ -77,12 +77,16 @@ class LSTM(keras.layers.Layer):
         state = initial_state or self.initial_state((ops.shape(inputs)[0],))
         if gpu_visible() and not self.layer_norm:
             inputs, *states = (ops.cast(x, self.fused.compute_dtype) for x in (inputs, *state))
-            return ops.cast(self.fused(inputs, initial_state=states), self.compute_dtype)
+            hiddens = by_rows(self._run_fused, self.fused.trainable_variables, inputs, *states)
+            return ops.cast(hiddens, self.compute_dtype)
         if self.layer_norm:
             return self._scan(inputs, state)
         projected = self._project(ops.transpose(inputs, (1, 0, 2)))
         hiddens = _recur(projected, self._weight("recurrent_kernel"), state.hidden, state.cell)
         return ops.transpose(hiddens, (1, 0, 2))  # [T, B, U] -> [B, T, U]
+
+    def _run_fused(self, inputs: Any, *states: Any) -> Any:
+        return self.fused(inputs, initial_state=list(states))
 
     def step(self, inputs: Any, state: LSTMState) -> LSTMState:
         """Reads one position: inputs [..., I] and state [..., U] give the next state [..., U]."""

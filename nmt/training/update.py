@@ -69,7 +69,8 @@ class Update:
         self.scales_loss = model.dtype_policy.compute_dtype == "float16"
         self.seed_states = [v for v in model.variables if "seed_generator_state" in v.path]
         optimizer.build(model.trainable_variables)
-        starts = [np.asarray(v.value).copy() for v in self.averaged]  # memory of their own, which JAX will write to
+        # Copies, here and in `restart_averages`: the memory of a weight and of its average is written to by JAX.
+        starts = [np.asarray(v.value).copy() for v in self.averaged]
         self.averages = [keras.Variable(start, dtype=start.dtype.name, trainable=False) for start in starts]
         # Powers of two only: scaling by them loses nothing.
         self.loss_scale = keras.Variable(2.0**15 if self.scales_loss else 1.0, trainable=False, name="loss_scale")
@@ -116,7 +117,8 @@ class Update:
 
     def restart_averages(self) -> None:
         """Sets the moving averages to the weights as they are."""
-        self.assign_averages(arrays_of(self.averaged), "The model")
+        copies = {path: array.copy() for path, array in arrays_of(self.averaged).items()}
+        self.assign_averages(copies, "The model")
 
 
 def dropout_seeds(seed: int, update: int, shape: tuple[int, ...]) -> np.ndarray:

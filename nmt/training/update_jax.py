@@ -48,7 +48,7 @@ class JaxUpdate(Update):
 
     def __init__(self, model: Seq2Seq, optimizer: keras.optimizers.Optimizer, mesh: Mesh, **settings: Any):
         super().__init__(model, optimizer, **settings)
-        self.num_devices = mesh.size
+        self.mesh, self.num_devices = mesh, mesh.size
         self.everywhere = NamedSharding(mesh, PartitionSpec())
         self.shared = NamedSharding(mesh, PartitionSpec(None, ROWS))
         # The old state's memory becomes the new one's.
@@ -60,7 +60,8 @@ class JaxUpdate(Update):
         seeds = dropout_seeds(self.seed, update, (self.accumulation, len(self.seed_states)))
         rows = [self._micro_batches(x) for x in (batch.source, batch.target, batch.weights)]
         state, seeds = jax.device_put((self._state(), seeds), self.everywhere)
-        state, outcome = self._compiled(state, seeds, *jax.device_put(rows, self.shared))
+        with jax.set_mesh(self.mesh):
+            state, outcome = self._compiled(state, seeds, *jax.device_put(rows, self.shared))
         self._assign(state)
         loss, nll, norm, pieces, applied = jax.device_get(outcome)
         return Outcome(float(loss), float(nll), float(norm), int(pieces), bool(applied))

@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt.decoding.grouping import MAX_ROWS, REPAID_AFTER, WIDTHS, Grouping
+from nmt.data.tokenizer import EOS_ID
+from nmt.decoding.grouping import MAX_ROWS, REPAID_AFTER, WIDTHS, Group, Grouping, ShapedGrouping
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=400)
 
@@ -50,3 +52,38 @@ def test_a_shape_compiled_by_xla_holds_its_sentences():
         rows, width = group.shape
         assert len(group.members) == rows
         assert max(lengths[n] for n in group.members) <= width
+
+
+@settings(deadline=None)
+@given(lengths=LENGTHS, batch_tokens=st.integers(1, 5000))
+def test_shaped_groups_hold_every_sentence_once(lengths, batch_tokens):
+    groups = list(ShapedGrouping(batch_tokens).groups(lengths))
+    assert sorted(n for group in groups for n in group.members) == list(range(len(lengths)))
+    for group in groups:
+        rows, width = group.shape
+        assert len(group.members) <= rows <= MAX_ROWS
+        assert max(lengths[n] for n in group.members) <= width
+        assert rows == 1 or rows * width <= batch_tokens
+
+
+def test_shapes_are_few_however_many_lengths_there_are():
+    grouping, random = ShapedGrouping(8192), np.random.default_rng(1)
+    shapes = {
+        group.shape
+        for num_lines in range(1, 400)
+        for group in grouping.groups(list(random.integers(1, 251, size=num_lines)))
+    }
+    # Widths of 16, 32, 64, 128 and 256, each with one row, a few or as many as memory allows.
+    assert shapes <= {(rows, width) for width in (16, 32, 64, 128, 256) for rows in (1, 16, min(128, 8192 // width))}
+
+
+def test_what_fills_no_group_moves_on_to_the_next_width():
+    groups = list(ShapedGrouping(64).groups([10, 10, 30, 10, 30, 10, 10]))
+    assert [(len(group.members), group.shape) for group in groups] == [(4, (4, 16)), (2, (2, 32)), (1, (1, 32))]
+
+
+def test_rows_that_only_fill_up_hold_nothing():
+    ids = [[7], [5, 6], [8, 9]]
+    padded = Group([2, 0], (4, 5)).padded(ids)
+    assert padded.tolist() == [[8, 9, EOS_ID, 0, 0], [7, EOS_ID, 0, 0, 0], *[[EOS_ID, 0, 0, 0, 0]] * 2]
+    assert Group([2, 0], None).padded(ids).tolist() == [[8, 9, EOS_ID], [7, EOS_ID, 0]]

@@ -7,6 +7,7 @@ import pytest
 
 from nmt.config import DecodingConfig, ModelConfig
 from nmt.data.tokenizer import EOS_ID, Tokenizer, train_tokenizer
+from nmt.decoding import grouping
 from nmt.decoding import translator as translator_module
 from nmt.decoding.beam_search import Hypotheses, SearchOptions
 from nmt.decoding.translator import Hypothesis, Translator
@@ -92,6 +93,15 @@ def rows_of(source: np.ndarray) -> list[list[int]]:
 def test_any_number_of_lines_comes_back_in_order(fake: FakeSearch, tokenizer: Tokenizer, count: int) -> None:
     lines = texts(count)
     assert faked(tokenizer, batch_tokens=53).translate(lines) == lines
+
+
+def test_rows_that_fill_a_shape_up_are_left_out(
+    fake: FakeSearch, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grouping, "compiles_each_shape", lambda: True)
+    lines = texts(97)
+    assert faked(tokenizer, batch_tokens=531).translate(lines) == lines
+    assert sum(map(len, fake.sources)) > sum(map(bool, lines))
 
 
 def test_one_text_is_no_list_of_lines(fake: FakeSearch, tokenizer: Tokenizer) -> None:

@@ -83,3 +83,7 @@ def test_what_is_promised_of_the_update_holds_on_jax():
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout
+
+
+def test_what_gpus_run_is_divided_among_them_too(on_jax):
+    assert_same(on_jax["fused 2x1"], on_jax["dropout 1x1"], 1e-5)

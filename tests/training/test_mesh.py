@@ -1,0 +1,23 @@
+import pytest
+
+from nmt.errors import UserError
+
+jax = pytest.importorskip("jax")
+
+from nmt.training.mesh import make_mesh  # noqa: E402, it needs JAX
+
+
+@pytest.mark.parametrize("kind", ["auto", "mirrored", "single"])
+def test_the_only_device_is_the_mesh(kind):
+    assert make_mesh(kind).size == 1
+    assert make_mesh(kind, ["CPU:0"]).devices.tolist() == jax.devices("cpu")[:1]
+
+
+def test_one_process_trains():
+    with pytest.raises(UserError, match=r"training.strategy multi_worker needs the TensorFlow backend"):
+        make_mesh("multi_worker")
+
+
+def test_an_unknown_device_is_named():
+    with pytest.raises(UserError, match=r"there is no device CPU:7; JAX has CPU:0\. Did you mean 'CPU:0'\?"):
+        make_mesh("auto", ["CPU:7"])
