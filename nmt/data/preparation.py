@@ -34,6 +34,11 @@ class Prepared:
     dev_targets: list[str]
     report: CleaningReport
 
+    @property
+    def vocabularies(self) -> tuple[int, int]:
+        """How many pieces source and target have."""
+        return self.source_tokenizer.vocabulary_size, self.target_tokenizer.vocabulary_size
+
     def fingerprints(self) -> dict[str, str]:
         """What must not change between the parts of one run."""
         return {

@@ -68,7 +68,8 @@ def _devices() -> list[str]:
 
     flags = [flag for flag in ("avx2", "avx512f", "amx_bf16") if flag in processor_flags()]
     able = f" ({', '.join(flags)})" if flags else ""
-    return [f"{os.cpu_count()} processor cores{able}", *(name for name in keras.distribution.list_devices() if "cpu" not in name)]
+    others = [name for name in keras.distribution.list_devices() if "cpu" not in name]
+    return [f"{os.cpu_count()} processor cores{able}", *others]
 
 
 def _versions() -> Iterator[str]:

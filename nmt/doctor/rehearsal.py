@@ -60,7 +60,7 @@ def main() -> None:
     from nmt.training.backends import make_strategy, make_update
 
     strategy = make_strategy(config.training.strategy, config.training.devices)
-    model, update = make_update(config, *given["vocabularies"], strategy)
+    model, update = make_update(config, tuple(given["vocabularies"]), strategy)
     random, peaks = np.random.default_rng(1), []
     for rows in given["rows"]:
         rows += -rows % update.rows_multiple

@@ -6,7 +6,6 @@ from typing import Any
 import keras
 
 from nmt.config import Config
-from nmt.data.preparation import Prepared
 from nmt.models.seq2seq import make_seq2seq
 from nmt.training.optimizer import make_optimizer
 from nmt.training.update import Update
@@ -36,8 +35,9 @@ def is_chief(strategy: Any) -> bool:
     return tensorflow_strategy.is_chief(strategy)
 
 
-def make_update(config: Config, prepared: Prepared, strategy: Any) -> tuple[Any, Update]:
-    """Builds the model and its compiled update for the devices of a strategy."""
+def make_update(config: Config, vocabularies: tuple[int, int], strategy: Any) -> tuple[Any, Update]:
+    """Builds the model, for vocabularies of so many source and target pieces, and its compiled update for the devices
+    of a strategy."""
     settings = config.training
     options = {
         "seed": config.seed,
@@ -50,20 +50,20 @@ def make_update(config: Config, prepared: Prepared, strategy: Any) -> tuple[Any,
     if keras.backend.backend() == "jax":
         from nmt.training.update_jax import JaxUpdate
 
-        model = _make_model(config, prepared)
+        model = _make_model(config, *vocabularies)
         return model, JaxUpdate(model, model.optimizer, strategy, **options)
     from nmt.training.update_tensorflow import TensorFlowUpdate
 
     with strategy.scope():
-        model = _make_model(config, prepared)
+        model = _make_model(config, *vocabularies)
     return model, TensorFlowUpdate(model, model.optimizer, strategy, **options)
 
 
-def _make_model(config: Config, prepared: Prepared) -> Any:
+def _make_model(config: Config, source_vocabulary: int, target_vocabulary: int) -> Any:
     model = make_seq2seq(
         config.model,
-        source_vocabulary=prepared.source_tokenizer.vocabulary_size,
-        target_vocabulary=prepared.target_tokenizer.vocabulary_size,
+        source_vocabulary=source_vocabulary,
+        target_vocabulary=target_vocabulary,
         precision=config.training.precision,
     )
     model.optimizer = make_optimizer(config.training)

@@ -93,7 +93,7 @@ class Trainer:
         self.plan = BatchPlan(
             self.prepared.lengths, by=self.settings.batch_by, size=self.settings.batch_size, seed=config.seed
         )
-        self.model, self.update = make_update(config, self.prepared, self.strategy)
+        self.model, self.update = make_update(config, self.prepared.vocabularies, self.strategy)
         self.validator = Validator(config, self.prepared)
         self.checkpoints = CheckpointFolder(folder.checkpoints, self.settings.keep_checkpoints)
         self.progress = Progress()

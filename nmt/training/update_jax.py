@@ -16,7 +16,7 @@ from nmt.data.tokenizer import BOS_ID, PAD_ID
 from nmt.models.seq2seq import Seq2Seq
 from nmt.training.losses import cross_entropy, shifted_right
 from nmt.training.mesh import ROWS
-from nmt.training.update import Outcome, Update, dropout_seeds
+from nmt.training.update import Outcome, OutOfMemory, Update, dropout_seeds
 
 
 class State(NamedTuple):
@@ -60,11 +60,21 @@ class JaxUpdate(Update):
         seeds = dropout_seeds(self.seed, update, (self.accumulation, len(self.seed_states)))
         rows = [self._micro_batches(x) for x in (batch.source, batch.target, batch.weights)]
         state, seeds = jax.device_put((self._state(), seeds), self.everywhere)
-        with jax.set_mesh(self.mesh):
-            state, outcome = self._compiled(state, seeds, *jax.device_put(rows, self.shared))
+        try:
+            with jax.set_mesh(self.mesh):
+                state, outcome = self._compiled(state, seeds, *jax.device_put(rows, self.shared))
+        except jax.errors.JaxRuntimeError as error:
+            # Once the old state's memory is given away, there is nothing to try again from.
+            if "RESOURCE_EXHAUSTED" in str(error) and not any(x.is_deleted() for x in jax.tree.leaves(state)):
+                raise OutOfMemory(str(error)) from error
+            raise
         self._assign(state)
         loss, nll, norm, pieces, applied = jax.device_get(outcome)
         return Outcome(float(loss), float(nll), float(norm), int(pieces), bool(applied))
+
+    def split(self) -> None:
+        """Cuts the batches to come into twice as many micro-batches; the next one is compiled anew."""
+        self.accumulation *= 2
 
     def _micro_batches(self, rows: np.ndarray) -> np.ndarray:
         """Every A-th row to the same micro-batch: [B, ...] -> [A, B / A, ...]."""

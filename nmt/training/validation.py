@@ -41,8 +41,8 @@ class Validator:
     def __init__(self, config: Config, prepared: Prepared):
         self.model = make_seq2seq(
             config.model,
-            source_vocabulary=prepared.source_tokenizer.vocabulary_size,
-            target_vocabulary=prepared.target_tokenizer.vocabulary_size,
+            source_vocabulary=prepared.vocabularies[0],
+            target_vocabulary=prepared.vocabularies[1],
         )
         self.sources, self.targets = prepared.dev_sources, prepared.dev_targets
         self.language = config.data.target_language

@@ -115,8 +115,7 @@ class Rehearsal:
         self.tolerated_rate = 0.0
         self.outcomes: list[Validation] = []
 
-    def make_update(self, config: Config, prepared: Any, strategy: Any) -> tuple[keras.Model, CountingUpdate]:
-        sizes = prepared.source_tokenizer.vocabulary_size, prepared.target_tokenizer.vocabulary_size
+    def make_update(self, config: Config, sizes: tuple[int, int], strategy: Any) -> tuple[keras.Model, CountingUpdate]:
         model = make_seq2seq(config.model, source_vocabulary=sizes[0], target_vocabulary=sizes[1])
         for weight in model.trainable_variables:
             weight.assign(keras.ops.zeros_like(weight))
