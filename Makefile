@@ -13,8 +13,8 @@ test: lint types
 	$(BIN)/python -m pytest
 
 lint: $(READY)
-	$(BIN)/ruff format --check nmt scripts tests
-	$(BIN)/ruff check nmt scripts tests
+	$(BIN)/ruff format --check nmt scripts tests benchmarks
+	$(BIN)/ruff check nmt scripts tests benchmarks
 
 types: $(READY)
 	$(BIN)/mypy
@@ -23,8 +23,8 @@ soak: $(READY)
 	$(BIN)/python tests/training/soak.py --minutes 10
 
 format: $(READY)
-	$(BIN)/ruff format nmt scripts tests
-	$(BIN)/ruff check --fix nmt scripts tests
+	$(BIN)/ruff format nmt scripts tests benchmarks
+	$(BIN)/ruff check --fix nmt scripts tests benchmarks
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

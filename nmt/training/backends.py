@@ -1,7 +1,7 @@
 """Which backend trains: its devices and its update. TensorFlow and JAX are imported only where they are chosen."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -11,7 +11,9 @@ from nmt.training.optimizer import make_optimizer
 from nmt.training.update import Update
 
 
-def make_strategy(kind: str, devices: Sequence[str] | None) -> Any:
+def make_strategy(
+    kind: Literal["auto", "single", "mirrored", "multi_worker"], devices: Sequence[str] | None = None
+) -> Any:
     """The devices that share a batch: a tf.distribute strategy, or JAX's mesh.
 
     Raises:

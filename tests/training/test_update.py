@@ -54,7 +54,7 @@ def made_update(*, optimizer="sgd", precision=EXACT, dropout=None, seed=1, **set
     decay = {"weight_decay": 0.5} if optimizer == "adamw" else {}
     adam = {"beta_1": 0.75, "beta_2": 0.9, "epsilon": 1e-6}
     optimizer = make_optimizer(TrainingConfig(optimizer=optimizer, max_updates=1, **decay, **adam))
-    strategy = make_strategy("single", None)
+    strategy = make_strategy("single")
     return BackendUpdate(model, optimizer, strategy, seed=seed, label_smoothing=SMOOTHING, **settings)
 
 

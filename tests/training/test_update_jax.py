@@ -43,7 +43,7 @@ def on_jax(starts, tmp_path_factory):
 def on_tensorflow(name, starts):
     case = CASES[name]
     model = make_model(case, starts[name])
-    return learned(TensorFlowUpdate(model, model.optimizer, make_strategy("single", None), seed=1, **case.update), case)
+    return learned(TensorFlowUpdate(model, model.optimizer, make_strategy("single"), seed=1, **case.update), case)
 
 
 def assert_same(found, expected, tolerance):

@@ -1,0 +1,288 @@
+"""How fast a GPU trains our model on JAX, beside PyTorch's cuDNN LSTM in the same run and the card's own ceilings.
+
+    python benchmarks/gpu.py --output gpu.json                       # ids made up, of lengths like those of captions
+    python benchmarks/gpu.py --corpus train.en train.de              # real text, segmented into --vocabulary pieces
+    python benchmarks/gpu.py --train configs/multi30k-en-de.yaml     # and the time to the best validation BLEU
+    python benchmarks/gpu.py --smoke                                 # tiny, also on a CPU: does it run at all?
+
+Needs requirements-jax.txt (with jax[cuda12]) and, for the comparison, PyTorch; TensorFlow is not used. Both sides get
+the same padded batches, learn with Adam, dropout, label smoothing and clipping, and read the loss of every update back,
+as a trainer does that logs it. Products in float32 are TF32 on both. They are measured in turns, so that whatever else
+slows the machine down slows both. Compilation is timed by itself and not counted in the speed.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import numpy as np
+
+from nmt.config import ModelConfig, TrainingConfig
+from nmt.config_file import load_config
+from nmt.data.batching import Batch, BatchPlan, pad
+from nmt.data.corpus import read_lines
+from nmt.data.tokenizer import train_tokenizer
+
+PRECISIONS = ("float32", "bfloat16")
+RATE = 1e-4
+# Of our update's weights, Adam's two means included: read and written once each, and gradients.
+PASSES_OVER_WEIGHTS = 7
+Learn = Callable[[Batch, int], Any]
+
+
+def main() -> None:
+    """Measures, prints a table and writes JSON."""
+    arguments = read_arguments()
+    batches = make_batches(arguments)
+    model = ModelConfig(**SMOKE_MODEL) if arguments.smoke else ModelConfig(attention_hops=2)
+    learners = {f"nmt {precision}": nmt_learner(model, arguments.vocabulary, precision) for precision in PRECISIONS}
+    if importlib.util.find_spec("torch"):
+        from torch_peer import torch_learner
+
+        learners |= {f"torch {p}": torch_learner(model, arguments.vocabulary, p, RATE) for p in PRECISIONS}
+    record = {
+        "machine": machine(),
+        "ceilings": ceilings(arguments.smoke),
+        "batches": describe(batches),
+        "model": {**model.model_dump(), "vocabulary": arguments.vocabulary},
+        "speeds": measured(learners, batches, rounds=arguments.rounds, seconds=arguments.seconds),
+        "training": [time_to_best(Path(config)) for config in arguments.train],
+    }
+    record["shares"] = shares(record, model, arguments.vocabulary)
+    print(table(record))
+    arguments.output.write_text(json.dumps(record, indent=2) + "\n")
+
+
+SMOKE_MODEL = {"embedding_units": 16, "encoder_units": 16, "decoder_units": 16, "attention_heads": 2}
+
+
+def read_arguments() -> argparse.Namespace:
+    """The command line; --smoke makes all sizes tiny."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", nargs=2, metavar=("SOURCE", "TARGET"))
+    parser.add_argument("--pairs", type=int, default=29_000, help="sentence pairs made up or read")
+    parser.add_argument("--batch-size", type=int, default=64, help="sentence pairs an update")
+    parser.add_argument("--vocabulary", type=int, default=4000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each round and side")
+    parser.add_argument("--train", nargs="*", default=[], metavar="CONFIG")
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--output", type=Path, default=Path("gpu.json"))
+    arguments = parser.parse_args()
+    if arguments.smoke:
+        tiny = {"pairs": 40, "batch_size": 8, "vocabulary": 50, "rounds": 2, "seconds": 0.2}
+        vars(arguments).update(tiny)
+    return arguments
+
+
+def make_batches(arguments: argparse.Namespace) -> list[Batch]:
+    """An epoch of full batches, padded to the plan's shapes."""
+    pairs = read_pairs(arguments) if arguments.corpus else made_up_pairs(arguments.pairs, arguments.vocabulary)
+    lengths = np.array([[len(source) + 1, len(target) + 1] for source, target in pairs])
+    plan = BatchPlan(lengths, by="sentences", size=arguments.batch_size, seed=1)
+    full = [members for members in plan.epoch(0) if len(members) == arguments.batch_size]
+    return [padded(plan, members, pairs, index) for index, members in enumerate(full)]
+
+
+def padded(plan: BatchPlan, members: np.ndarray, pairs: list, index: int) -> Batch:
+    """The batch of some pairs, as training on JAX pads it."""
+    place = plan.places[members].max()
+    widths = plan.grid.source[place], plan.grid.target[place]
+    source, target = (pad([pairs[n][side] for n in members], int(widths[side])) for side in (0, 1))
+    return Batch(0, index, source, target, np.ones(len(members), np.float32))
+
+
+def read_pairs(arguments: argparse.Namespace) -> list[tuple[list[int], list[int]]]:
+    """The pieces of real text."""
+    sides = [read_lines(Path(path))[: arguments.pairs] for path in arguments.corpus]
+    tokenizer = train_tokenizer([*sides[0], *sides[1]], kind="unigram", vocabulary_size=arguments.vocabulary)
+    return list(zip(*(tokenizer.encode(side) for side in sides), strict=True))
+
+
+def made_up_pairs(num_pairs: int, vocabulary: int) -> list[tuple[list[int], list[int]]]:
+    """Ids drawn at random, a target about as long as its source."""
+    random = np.random.default_rng(1)
+    source = np.clip(random.gamma(9, 1.7, num_pairs), 3, 50).astype(int)
+    target = np.clip(source * random.uniform(0.8, 1.4, num_pairs), 3, 60).astype(int)
+    return [tuple(list(random.integers(4, vocabulary, n)) for n in pair) for pair in zip(source, target, strict=True)]
+
+
+def nmt_learner(config: ModelConfig, vocabulary: int, precision: str) -> Learn:
+    """Our update, as `nmt train` makes it."""
+    import keras
+
+    from nmt.models.seq2seq import make_seq2seq
+    from nmt.training.mesh import make_mesh
+    from nmt.training.optimizer import make_optimizer
+    from nmt.training.update_jax import JaxUpdate
+
+    keras.utils.set_random_seed(1)
+    model = make_seq2seq(config, source_vocabulary=vocabulary, target_vocabulary=vocabulary, precision=precision)
+    model.optimizer = make_optimizer(TrainingConfig(max_updates=1))
+    options = {"seed": 1, "label_smoothing": 0.1, "clip_norm": 1.0}
+    update = JaxUpdate(model, model.optimizer, make_mesh("single"), **options)
+    return lambda batch, number: update(batch, update=number, learning_rate=RATE)
+
+
+def measured(learners: dict[str, Learn], batches: list[Batch], *, rounds: int, seconds: float) -> dict[str, dict]:
+    """Target pieces a second of every learner, in turns, and the seconds of its first update of every shape."""
+    first = {(batch.source.shape, batch.target.shape): batch for batch in batches}
+    found: dict[str, dict] = {}
+    for name, learn in learners.items():
+        started = time.perf_counter()
+        for number, batch in enumerate(first.values(), 1):
+            learn(batch, number)
+        found[name] = {"first_updates_seconds": time.perf_counter() - started, "pieces_per_second": []}
+    order = endless(batches)
+    for _ in range(rounds):
+        for name, learn in learners.items():
+            found[name]["pieces_per_second"].append(speed(learn, order, seconds))
+    for one in found.values():
+        one["median"] = statistics.median(one["pieces_per_second"])
+    return found
+
+
+def speed(learn: Learn, batches: Iterator[Batch], seconds: float) -> float:
+    """Target pieces learned a second, padding not counted, over at least some seconds."""
+    started, pieces, number = time.perf_counter(), 0, 0
+    while time.perf_counter() - started < seconds:
+        number += 1
+        batch = next(batches)
+        learn(batch, number)
+        pieces += batch.num_target_pieces
+    return pieces / (time.perf_counter() - started)
+
+
+def endless(batches: list[Batch]) -> Iterator[Batch]:
+    """The batches over and over."""
+    while True:
+        yield from batches
+
+
+def ceilings(smoke: bool) -> dict[str, float]:
+    """What the card does at best: products of square matrices, in TFLOP/s, and copying, in GB/s."""
+    import jax
+    import jax.numpy as jnp
+
+    size = 256 if smoke else 8192
+    found = {}
+    for precision in PRECISIONS:
+        matrix = jnp.ones((size, size), precision)
+        found[f"{precision}_tflops"] = 2 * size**3 / seconds_of(jax.jit(jnp.matmul), matrix, matrix) / 1e12
+    array = jnp.ones((1 << 20 if smoke else 1 << 28,), "float32")
+    found["bandwidth_gbs"] = 2 * array.nbytes / seconds_of(jax.jit(lambda x: x + 1), array) / 1e9
+    return found
+
+
+def seconds_of(function: Callable, *arrays: Any, times: int = 20) -> float:
+    """The seconds of one call, the median of several."""
+    function(*arrays).block_until_ready()
+    durations = []
+    for _ in range(times):
+        started = time.perf_counter()
+        function(*arrays).block_until_ready()
+        durations.append(time.perf_counter() - started)
+    return statistics.median(durations)
+
+
+def shares(record: dict, config: ModelConfig, vocabulary: int) -> dict[str, dict[str, float]]:
+    """What part of the ceilings our updates reach: arithmetic that padding also costs, and the least memory traffic."""
+    from nmt.models.seq2seq import make_seq2seq
+
+    weights = make_seq2seq(config, source_vocabulary=vocabulary, target_vocabulary=vocabulary).trainable_variables
+    sizes = {"encoder": 0, "decoder": vocabulary * config.embedding_units}
+    for weight in weights:
+        part = weight.path.split("/")[0]
+        if part in sizes and len(weight.shape) == 2:
+            sizes[part] += int(np.prod(weight.shape))
+    batches = record["batches"]
+    # Forward and backward take 6 operations a weight of a matrix and a position; attention's own are left out.
+    per_update = 6 * (sizes["encoder"] * batches["source_positions"] + sizes["decoder"] * batches["target_positions"])
+    traffic = 4 * PASSES_OVER_WEIGHTS * sum(int(np.prod(weight.shape)) for weight in weights)
+    found = {}
+    for precision in PRECISIONS:
+        updates = record["speeds"][f"nmt {precision}"]["median"] / batches["target_pieces"]
+        found[precision] = {
+            "tflops": per_update * updates / 1e12,
+            "of_matrix_products": per_update * updates / 1e12 / record["ceilings"][f"{precision}_tflops"],
+            "of_bandwidth_at_least": traffic * updates / 1e9 / record["ceilings"]["bandwidth_gbs"],
+        }
+    return found
+
+
+def describe(batches: list[Batch]) -> dict[str, float]:
+    """Means over the batches."""
+    return {
+        "batches": len(batches),
+        "shapes": len({(batch.source.shape, batch.target.shape) for batch in batches}),
+        "rows": len(batches[0].source),
+        "source_positions": statistics.mean(batch.source.size for batch in batches),
+        "target_positions": statistics.mean(batch.target.size for batch in batches),
+        "target_pieces": statistics.mean(batch.num_target_pieces for batch in batches),
+    }
+
+
+def time_to_best(config: Path) -> dict[str, Any]:
+    """Trains by a recipe and says when, by the clock, its best validation came."""
+    from nmt.training.trainer import train
+
+    settings = load_config(config)
+    started, course = time.monotonic(), []
+
+    def listen(line: str) -> None:
+        print(line, flush=True)
+        if "validation: BLEU" in line:
+            course.append({"minutes": (time.monotonic() - started) / 60, "said": line})
+
+    train(settings, announce=listen)
+    best = [point for point in course if point["said"].endswith("best so far")][-1]
+    return {"config": str(config), "minutes_in_all": (time.monotonic() - started) / 60, "best": best, "course": course}
+
+
+def machine() -> dict[str, str]:
+    """The card and the versions."""
+    import jax
+    import keras
+
+    found = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "keras": keras.__version__}
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        found |= {"torch": torch.__version__, "torch device": "cuda" if torch.cuda.is_available() else "cpu"}
+    return found
+
+
+def table(record: dict) -> str:
+    """All figures in lines of one width."""
+    batches, limits = record["batches"], record["ceilings"]
+    lines = [
+        ", ".join(f"{name} {value}" for name, value in record["machine"].items()),
+        f"{batches['rows']} pairs and {batches['target_pieces']:.0f} pieces an update, {batches['shapes']} shapes",
+        "",
+        f"{'':<16}{'pieces/s':>12}{'least':>12}{'most':>12}{'first of a shape':>20}",
+    ]
+    for name, one in record["speeds"].items():
+        rounds, first = one["pieces_per_second"], f"{one['first_updates_seconds']:.1f} s"
+        lines.append(f"{name:<16}{one['median']:>12,.0f}{min(rounds):>12,.0f}{max(rounds):>12,.0f}{first:>20}")
+    lines.append("")
+    for precision, share in record["shares"].items():
+        lines.append(
+            f"nmt {precision}: {share['tflops']:.3g} TFLOP/s, {share['of_matrix_products']:.1%} of a matrix product's "
+            f"{limits[f'{precision}_tflops']:.3g}; weights alone take {share['of_bandwidth_at_least']:.1%} of "
+            f"{limits['bandwidth_gbs']:,.0f} GB/s"
+        )
+    for run in record["training"]:
+        lines.append(f"{run['config']}: best after {run['best']['minutes']:.1f} minutes: {run['best']['said']}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The same configurations and model folders serve on both backends, and JAX does without TensorFlow."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nmt.config import Config, CorpusFiles
+from nmt.config_file import dump_config
+from nmt.data.batching import NUM_SHAPES
+from nmt.training.checkpoint import CheckpointFolder
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+SCRIPT = Path(__file__).with_name("without_tensorflow.py")
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+TRAINING = {"batch_size": 16, "learning_rate": 2**-6, "max_updates": 60, "log_every": 1, "validate_every": 30}
+EVERYTHING = {"optimizer": "adamw", "weight_decay": 0.1, "ema_decay": 0.5, "accumulation": 2, "checkpoint_every": 20}
+
+
+def write_pairs(folder, name, num_lines, most_words):
+    random = np.random.default_rng(num_lines)
+    lines = [" ".join(random.choice(WORDS, size=random.integers(2, most_words + 1))) for _ in range(num_lines)]
+    files = CorpusFiles(source=folder / f"{name}.en", target=folder / f"{name}.same")
+    for path in (files.source, files.target):
+        path.write_text("".join(f"{line}\n" for line in lines))
+    return files
+
+
+def write_config(folder, name, *, corpus, tokenizer=None, **training):
+    """A file to train from, and the run that it makes."""
+    data = {"source_language": "en", "target_language": "en", "train": [corpus[0]], "dev": corpus[1]}
+    sizes = {"embedding_units": 16, "encoder_units": 16, "decoder_units": 16, "attention_heads": 2}
+    config = Config(
+        run_dir=folder / name,
+        data=data,
+        model={**sizes, "decoder_layers": 1, "word_dropout": 0.1},
+        tokenizer={"vocabulary_size": 28, "byte_fallback": False, **(tokenizer or {})},
+        training={**TRAINING, **training},
+    )
+    path = folder / f"{name}.yaml"
+    path.write_text(dump_config(config))
+    return path
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Compilations of one process serve the next: they take most of the time here."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled"))}
+    return {**os.environ, **cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+
+@pytest.fixture(scope="module")
+def nmt_on(environment):
+    """Runs a command on a backend: what it printed, and on JAX how often what was traced."""
+
+    def run(backend, *arguments):
+        command = [SCRIPT] if backend == "jax" else ["-m", "nmt"]
+        done = subprocess.run([sys.executable, *command, *arguments], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout, json.loads(done.stderr.splitlines()[-1]) if backend == "jax" else {}
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("backends")
+
+
+@pytest.fixture(scope="module")
+def short(folder):
+    """Sentences of so few lengths that there are few shapes to compile."""
+    return write_pairs(folder, "train", 100, 3), write_pairs(folder, "dev", 7, 3)
+
+
+@pytest.fixture(scope="module")
+def runs(folder, short, nmt_on):
+    """A run on each backend."""
+    for backend in ("tensorflow", "jax"):
+        nmt_on(backend, "train", write_config(folder, backend, corpus=short, **EVERYTHING))
+    return folder
+
+
+def history(run_dir):
+    records = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+    for record in records:
+        record.pop("pieces_per_second", None)
+    return records
+
+
+def test_jax_trains_where_tensorflow_cannot_be_imported(runs):
+    losses = [record["loss"] for record in history(runs / "jax") if record["kind"] == "training"]
+    assert len(losses) == 60
+    assert losses[-1] < losses[0]
+    assert list((runs / "jax" / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("trained_on", ["tensorflow", "jax"])
+def test_a_model_translates_the_same_on_both_backends(runs, nmt_on, trained_on):
+    lines = (runs / "train.en").read_text().splitlines()[:20]
+    (runs / "lines.en").write_text("\n".join(lines) + "\n")
+    answers = []
+    for backend in ("tensorflow", "jax"):
+        arguments = ("--input", runs / "lines.en", "--json", "--n-best", "2")
+        printed, _ = nmt_on(backend, "translate", runs / trained_on, *arguments)
+        answers.append([json.loads(line) for line in printed.splitlines()])
+    assert len(answers[0]) == 20
+    assert len({answer["hypotheses"][0]["text"] for answer in answers[0]}) > 5  # it has learned to say something
+    assert_same_answers(*answers)
+
+
+def assert_same_answers(one, other):
+    """Equal in everything, but for rounding in numbers."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        one, other = list(one.values()), list(other.values())
+    if isinstance(one, list):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_same_answers(a, b)
+    else:
+        assert one == (pytest.approx(other, abs=1e-4) if isinstance(one, float) else other)
+
+
+def test_a_run_on_jax_goes_on_as_if_it_had_never_stopped(runs, short, nmt_on):
+    config = write_config(runs, "resumed", corpus=short, **EVERYTHING)
+    nmt_on("jax", "train", config, "training.max_updates=30")
+    printed, _ = nmt_on("jax", "train", config)
+    assert f"Going on with the run in {runs / 'resumed'} after update 30." in printed
+    assert history(runs / "resumed") == history(runs / "jax")
+    expected, found = (CheckpointFolder(runs / name / "checkpoints", keep=9).latest() for name in ("jax", "resumed"))
+    assert found.progress == expected.progress
+    for part, arrays in expected.arrays.items():
+        assert len(arrays) > 10
+        for path, array in arrays.items():
+            np.testing.assert_array_equal(found.arrays[part][path], array, strict=True, err_msg=path)
+
+
+def test_compilations_are_few_however_many_shapes_the_text_has(folder, nmt_on):
+    corpus = write_pairs(folder, "many", 300, 16), write_pairs(folder, "many_dev", 50, 16)
+    config = write_config(folder, "counted", corpus=corpus, max_updates=40, validate_every=20)
+    _, traced = nmt_on("jax", "train", config)
+    lengths = {len(line.split()) for line in (folder / "many.en").read_text().splitlines()}
+    assert len(lengths) > NUM_SHAPES
+    assert 3 <= traced["_update"] <= NUM_SHAPES
+    # At most two numbers of rows for each of the widths 16, 32 and 64, in two validations.
+    assert traced["_loss"] <= 6
+    assert traced["search"] <= 6
+
+
+def test_an_export_says_what_it_needs(runs, environment):
+    command = [sys.executable, SCRIPT, "export", runs / "jax", runs / "export"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert "An export needs TensorFlow, which is not installed" in done.stderr
