@@ -1,20 +1,21 @@
 """`python -m benchmarks PART`: measures one part, or all, and renders docs/benchmarks.md."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from benchmarks import ceiling, latency, memory, results, scale, table, training, translation
 from benchmarks.corpus import ROOT, Text, make_text
-from benchmarks.machine import load
+from benchmarks.machine import OtherWork
 from benchmarks.peers import TRAINING, TRANSLATION, chosen
 from benchmarks.settings import RESULTS, Settings, make_settings
+from benchmarks.system import System
 from nmt.errors import UserError
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-BUSY = 0.5
+BUSY = 0.1  # cores
 
 app = typer.Typer(
     help="Speed, memory and quality beside other toolkits, on this machine.",
@@ -41,7 +42,7 @@ def measure_training(
     """Target tokens a second, peak memory and start-up of training."""
     settings = make_settings(quick=quick, threads=threads, rounds=rounds, updates=updates)
     systems = chosen(TRAINING, system)
-    _measure("training", settings, lambda text: training.measure(settings, text, systems))
+    _measure("training", settings, lambda text: training.measure(settings, text, systems), systems)
 
 
 @app.command("translation")
@@ -55,7 +56,7 @@ def measure_translation(
     """Sentences a second by beam and greedy search, and BLEU, with the models of the training part."""
     settings = make_settings(quick=quick, threads=threads, rounds=rounds, updates=updates)
     systems = chosen(TRANSLATION, system)
-    _measure("translation", settings, lambda text: translation.measure(settings, text, systems))
+    _measure("translation", settings, lambda text: translation.measure(settings, text, systems), systems)
 
 
 @app.command("latency")
@@ -69,7 +70,7 @@ def measure_latency(
     """A file and a line by the command line, and one sentence at a time in process and through the SavedModel."""
     settings = make_settings(quick=quick, threads=threads, rounds=rounds, updates=updates)
     systems = [one for one in chosen(TRANSLATION, system) if one.key != "nmt-one-layer"]
-    _measure("latency", settings, lambda text: latency.measure(settings, text, systems))
+    _measure("latency", settings, lambda text: latency.measure(settings, text, systems), systems)
 
 
 @app.command("memory")
@@ -115,7 +116,8 @@ def measure_all(
 def build() -> None:
     """Only build the peers' environments."""
     for one in TRAINING:
-        typer.echo(f"{one.title}: {one.prepare()}")
+        one.prepare()
+        typer.echo(f"{one.title}: {one.versions()}")
 
 
 @app.command("render")
@@ -124,19 +126,22 @@ def render() -> None:
     PAGE.write_text(table.render(results.load_all(RESULTS)), encoding="utf-8")
 
 
-def _measure(part: str, settings: Settings, measure: Callable[[Text], Any]) -> None:
+def _measure(part: str, settings: Settings, measure: Callable[[Text], Any], systems: Sequence[System] = ()) -> None:
     text = make_text(settings.work / "text")
-    before = load()
-    if before > BUSY:
-        typer.echo(f"This machine has other work (load {before:.1f}): such figures are not for the page.", err=True)
+    other = OtherWork()
     figures = measure(text)
+    cores = other.cores()
     command = " ".join(["python -m benchmarks", *sys.argv[1:]])
-    path = results.save(part, figures, settings=settings, text=text, command=command, load=before)
+    path = results.save(
+        part, figures, settings=settings, text=text, systems=systems, command=command, other_cores=cores
+    )
     if settings.quick:
         typer.echo(table.render(results.load_all(settings.results)))
     else:
         render()
     typer.echo(f"The figures are in {path}.")
+    if cores > BUSY:
+        typer.echo(f"Other work kept {cores:.1f} cores busy meanwhile: such figures are not for the page.", err=True)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ PEERS = Path(__file__).parent / ".peers"
 DRIVERS = Path(__file__).parent / "drivers"
 # Several gigabytes of CUDA come with the plain package; the CPU build lies in an index of its own.
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
-PIP_OPTIONS = ["--no-compile", "--quiet", "--disable-pip-version-check"]
+PIP_OPTIONS = ["--quiet", "--disable-pip-version-check"]
 TORCH = "torch==2.13.0+cpu"
 
 
@@ -35,7 +35,6 @@ class Environment:
     """Installed last, with --no-deps."""
     stubs: Mapping[str, str] = field(default_factory=dict)
     """Modules that the peer only imports, by name, with what they hold: so that hundreds of megabytes stay away."""
-    find_links: str | None = None
 
     @property
     def path(self) -> Path:
@@ -62,14 +61,17 @@ class Environment:
         # One pip serves all environments, ours: to unpack one into each takes longer than to make the rest of it.
         _run([str(find_python(self.python)), "-m", "venv", "--without-pip", str(self.path)])
         self._install(self.packages)
-        self._install(["--no-deps", *self.unpinned])
+        if self.unpinned:
+            self._install(["--no-deps", *self.unpinned])
         for name, text in self.stubs.items():
             (self._site_packages() / f"{name}.py").write_text(text, encoding="utf-8")
         stamp.write_text(recipe, encoding="utf-8")
         return self.interpreter
 
     def versions(self, names: Sequence[str]) -> dict[str, str]:
-        """The installed versions of some packages."""
+        """The installed versions of some packages; none where the environment does not stand."""
+        if not self.interpreter.exists():
+            return {}
         code = (
             "import sys, json, importlib.metadata as m; print(json.dumps([m.version(name) for name in sys.argv[1:]]))"
         )
@@ -88,8 +90,6 @@ class Environment:
         }
 
     def _install(self, arguments: Sequence[str]) -> None:
-        if all(argument.startswith("--") for argument in arguments):
-            return
         pip = [sys.executable, "-m", "pip", "--python", str(self.interpreter), "install", *PIP_OPTIONS]
         # A machine without the network may hold the file itself; an index out of reach would take minutes to ask.
         if TORCH in arguments and not _succeeds([*pip, TORCH]):

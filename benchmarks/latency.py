@@ -5,23 +5,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+from benchmarks.comparison import compare
 from benchmarks.corpus import ROOT, SOURCE, Text
 from benchmarks.measure import Run, run_command
 from benchmarks.ours import NMT
 from benchmarks.settings import BEAM_SIZE, Settings
-from benchmarks.system import System, failure_noted
+from benchmarks.system import System
 from benchmarks.training import trained
 from benchmarks.translation import first_lines
 from nmt.data.corpus import read_lines
 
 
 def measure(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
-    """Measures ours by its own command line, peers by the driver that calls theirs."""
+    """Measures a file with all systems, one line and one sentence with ours."""
+
+    def run(system: System, number: int) -> dict:
+        return _file(settings, text, system)
+
     model = trained(settings, text, NMT)
     return {
-        "beam_size": BEAM_SIZE,
         "lines": settings.test_lines,
-        "files": _files(settings, text, systems),
+        "files": compare(systems, run, rounds=settings.rounds, num_pieces=text.num_pieces, what="a file"),
         "one_line": _one_line(settings, text, model),
         "one_by_one": _one_by_one(settings, text, model),
     }
@@ -40,30 +44,16 @@ def translate_by_command(settings: Settings, model: Path, source: Path, *, watch
     )
 
 
-def _files(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
-    """By the clock: a whole file from the start of a process, and again in a process that has done it once."""
-    found: dict[str, dict] = {system.key: {"title": system.title, "cold": [], "warm": []} for system in systems}
-    for number in range(settings.rounds):
-        for system in systems:
-            entry = found[system.key]
-            if "failed" not in entry:
-                with failure_noted(entry):
-                    cold, warm = _file(settings, text, system)
-                    entry["cold"].append(round(cold, 2))
-                    entry["warm"].append(round(warm, 2))
-                print(f"latency, round {number + 1}: {entry}", flush=True)
-    return found
-
-
-def _file(settings: Settings, text: Text, system: System) -> tuple[float, float]:
+def _file(settings: Settings, text: Text, system: System) -> dict:
+    """Seconds by the clock: the whole of a new process, and the second time in a process."""
     model = trained(settings, text, system)
     source = first_lines(text, system, settings.test_lines, settings.work)
-    common = {"beam_size": BEAM_SIZE, "threads": settings.threads}
-    if system.reads_pieces:
-        cold = system.translate(text, model, source, passes=1, **common)[0].seconds
-    else:
-        cold = translate_by_command(settings, model, source).seconds
-    return cold, system.translate(text, model, source, passes=2, **common)[0].report["seconds"][-1]
+
+    def by_driver(passes: int) -> Run:
+        return system.translate(text, model, source, beam_size=BEAM_SIZE, passes=passes, threads=settings.threads)[0]
+
+    cold = by_driver(1) if system.reads_pieces else translate_by_command(settings, model, source)
+    return {"cold": round(cold.seconds, 2), "warm": round(by_driver(2).report["seconds"][-1], 2)}
 
 
 def _one_line(settings: Settings, text: Text, model: Path) -> dict:
@@ -96,7 +86,7 @@ def _one_by_one(settings: Settings, text: Text, model: Path) -> dict:
                     "max_ms": round(milliseconds[-1], 2),
                 }
             )
-            print(f"latency, one sentence: {name}: {found[name][-1]}", flush=True)
+            print(f"one sentence, {name}: {found[name][-1]}", flush=True)
     return {"lines": len(lines), **found}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -12,23 +13,37 @@ from benchmarks.corpus import ROOT, Text
 from benchmarks.machine import describe_machine
 from benchmarks.ours import NMT
 from benchmarks.settings import Settings
+from benchmarks.system import System
 
 PARTS = ("training", "translation", "latency", "memory", "scale", "ceiling")
 
 
-def save(part: str, figures: Any, *, settings: Settings, text: Text, command: str, load: float) -> Path:
+def save(
+    part: str,
+    figures: Any,
+    *,
+    settings: Settings,
+    text: Text,
+    systems: Sequence[System],
+    command: str,
+    other_cores: float,
+) -> Path:
     """Writes the result of a part in place of the last one.
 
     Args:
-        load: of the machine just before the measurement.
+        systems: those measured, whose versions are stated.
+        other_cores: cores that other work kept busy meanwhile.
     """
     record = {
         "part": part,
         "date": date.today().isoformat(),
         "command": command,
         "machine": describe_machine(),
-        "load_before": round(load, 2),
-        "versions": {"nmt": f"{nmt.__version__} ({_commit()})", **NMT.prepare()},
+        "other_cores": round(other_cores, 2),
+        "versions": {
+            "nmt": {"nmt": f"{nmt.__version__} ({_commit()})", **NMT.versions()},
+            **{system.title: system.versions() for system in systems if system.environment},
+        },
         "settings": {name: value for name, value in asdict(settings).items() if name != "quick"},
         "text": {name: value for name, value in asdict(text).items() if name != "folder"},
         "figures": figures,

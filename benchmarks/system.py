@@ -2,9 +2,8 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from benchmarks.corpus import ROOT, SOURCE, TARGET, Text
 from benchmarks.environment import DRIVERS, Environment
 from benchmarks.measure import Run, run_driver
 from nmt.data.corpus import read_lines
-from nmt.errors import UserError
 
 SIZES = {
     "embedding_units": common.EMBEDDING_UNITS,
@@ -50,12 +48,16 @@ class System:
     overrides: Sequence[str] = ()
     """Changes of this toolkit's configuration, KEY=VALUE."""
 
-    def prepare(self) -> dict[str, str]:
-        """Builds the environment where it must be built, and returns the versions in it."""
-        if self.environment is None:
-            return {name: version(name) for name in self.packages}
-        self.environment.build()
-        return self.environment.versions(self.packages)
+    def prepare(self) -> None:
+        """Builds the environment where it must be built."""
+        if self.environment:
+            self.environment.build()
+
+    def versions(self) -> dict[str, str]:
+        """The versions of its packages, as far as they are installed."""
+        if self.environment:
+            return self.environment.versions(self.packages)
+        return {name: version(name) for name in self.packages}
 
     def command(self) -> list[str]:
         """What runs the driver, but for the job."""
@@ -65,16 +67,22 @@ class System:
     def train(
         self, text: Text, model: Path, *, updates: int, seed: int, threads: int, cache: Path | None = None
     ) -> Run:
-        """Trains a new model into a folder; the report holds `updates`, [moment, target pieces] of each."""
+        """Trains a new model into a folder.
+
+        Args:
+            cache: where ours keeps what it knows of the text; by default in the model's folder, which begins empty.
+
+        Returns:
+            The run, whose report holds `updates`: [moment, target pieces] of each.
+        """
         shutil.rmtree(model, ignore_errors=True)
-        cache = cache or model.with_name(f"{model.name}.cache")
         job = {
             **self._job("train", text, model),
             "train": str(text.prefix("train", pieces=self.reads_pieces)),
             "dev": str(text.prefix("dev", pieces=self.reads_pieces)),
             "updates": updates,
             "seed": seed,
-            "cache": str(cache),
+            "cache": cache and str(cache),
             "overrides": list(self.overrides),
         }
         return self._run(job, model.with_name(f"{model.name}.train"), threads)
@@ -126,17 +134,3 @@ class System:
         # The toolkit is that of this checkout, whatever is installed; peers are to see nothing of it.
         environment = {"PYTHONPATH": "" if self.environment else str(ROOT)}
         return run_driver(self.command(), job, folder=folder, threads=threads, environment=environment)
-
-
-def describe(system: System, vocabulary: int) -> dict:
-    """What of a system stands in a result."""
-    return {"title": system.title, "description": system.description, "shapes": asdict(system.shapes(vocabulary))}
-
-
-@contextmanager
-def failure_noted(entry: dict) -> Iterator[None]:
-    """Writes what stands in a system's way into its entry and lets the others go on."""
-    try:
-        yield
-    except UserError as error:
-        entry["failed"] = str(error)

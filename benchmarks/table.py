@@ -9,6 +9,7 @@ from benchmarks.ratios import Spread, alternating_ratio
 
 PAGE = Path(__file__).parent / "page.md"
 NONE = "–"
+FASTER = "nmt, float32, is faster by"
 
 Results = Mapping[str, dict]
 
@@ -70,20 +71,20 @@ def ratio(values: Sequence[float], others: Sequence[float]) -> str:
 
 def _training(figures: dict, results: Results) -> list[str]:
     systems = figures["systems"]
-    ours = _column(systems["nmt"]["runs"], "pieces_per_second")
     rows = []
-    for key, entry in systems.items():
-        speeds = _column(entry["runs"], "pieces_per_second")
+    for entry in systems.values():
+        runs = entry["runs"]
+        speeds = _column(runs, "pieces_per_second")
         cells = [
             f"{entry['title']}: {entry['description']}",
             spread(speeds),
-            NONE if key == "nmt" else ratio(ours, speeds),
+            ratio(_column(entry["beside"], "pieces_per_second"), speeds),
             *_share_of_ceiling(entry, speeds, results),
-            spread(_column(entry["runs"], "peak_mb")),
-            spread(_column(entry["runs"], "startup_seconds"), 1),
+            spread(_column(runs, "peak_mb")),
+            spread(_column(runs, "startup_seconds"), 1),
         ]
         rows.append(cells)
-    header = ["System", "Target tokens/s", "nmt, float32, is faster by", "MFLOP a token", "Share of the ceiling"]
+    header = ["System", "Target tokens/s", FASTER, "MFLOP a token", "Share of the ceiling"]
     return [*table([*header, "Peak memory, MB", "Start-up, s"], rows), *_failures(systems)]
 
 
@@ -98,57 +99,54 @@ def _share_of_ceiling(entry: dict, speeds: Sequence[float], results: Results) ->
 
 
 def _translation(figures: dict, results: Results) -> list[str]:
-    systems = figures["systems"]
     lines = [f"{figures['lines']:,} lines; models of {figures['updates']:,} updates."]
     for name, title in (("beam", "Beam 5"), ("greedy", "Greedy")):
-        ours = _column(systems["nmt"][name], "sentences_per_second")
         rows = []
-        for key, entry in systems.items():
-            speeds = _column(entry[name], "sentences_per_second")
+        for entry in figures[name].values():
+            runs = entry["runs"]
+            speeds = _column(runs, "sentences_per_second")
             cells = [
                 entry["title"],
                 spread(speeds, 1),
-                NONE if key == "nmt" else ratio(ours, speeds),
-                spread(_column(entry[name], "first_pass_seconds"), 1),
-                spread(_column(entry[name], "bleu")[:1], 2),
-                spread(_column(entry[name], "pieces_per_line")[:1], 1),
-                spread(_column(entry[name], "peak_mb")),
-                spread(_column(entry[name], "startup_seconds"), 1),
+                ratio(_column(entry["beside"], "sentences_per_second"), speeds),
+                spread(_column(runs, "first_pass_seconds"), 1),
+                spread(_column(runs, "bleu")[:1], 2),
+                spread(_column(runs, "pieces_per_line")[:1], 1),
+                spread(_column(runs, "peak_mb")),
+                spread(_column(runs, "startup_seconds"), 1),
             ]
             rows.append(cells)
-        header = [title, "Sentences/s", "nmt is faster by", "First pass, s", "BLEU", "Pieces a line"]
-        lines += ["", *table([*header, "Peak memory, MB", "Start-up, s"], rows)]
-    return [*lines, *_failures(systems)]
+        header = [title, "Sentences/s", FASTER, "First pass, s", "BLEU", "Pieces a line"]
+        lines += ["", *table([*header, "Peak memory, MB", "Start-up, s"], rows), *_failures(figures[name])]
+    return lines
 
 
 def _latency(figures: dict, results: Results) -> list[str]:
-    ours, single, one = figures["files"]["nmt"], figures["one_by_one"], figures["one_line"]
-    files = [
-        [
-            entry["title"],
-            spread(entry["cold"], 1),
-            NONE if key == "nmt" else ratio(entry["cold"], ours["cold"]),
-            spread(entry["warm"], 1),
-            NONE if key == "nmt" else ratio(entry["warm"], ours["warm"]),
-        ]
-        for key, entry in figures["files"].items()
-    ]
+    single, one = figures["one_by_one"], figures["one_line"]
+    files = []
+    for entry in figures["files"].values():
+        runs, beside = entry["runs"], entry["beside"]
+        cells = [entry["title"]]
+        for column in ("cold", "warm"):
+            seconds = _column(runs, column)
+            cells += [spread(seconds, 1), ratio(seconds, _column(beside, column))]
+        files.append(cells)
     sentences = [
         [name, *(spread(_column(single[name], column), 1) for column in ("median_ms", "p90_ms", "max_ms"))]
         for name in ("in process", "SavedModel")
     ]
     imports = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in one["imports"].items())
     return [
-        *table([f"{figures['lines']:,} lines", "Cold, s", "nmt is faster by", "Warm, s", "nmt is faster by"], files),
+        *table([f"{figures['lines']:,} lines", "Cold, s", FASTER, "Warm, s", FASTER], files),
         *_failures(figures["files"]),
         "",
         *table(
-            [f"One sentence, warm, of {single['lines']}", "Median, ms", "9 of 10 within, ms", "Longest, ms"], sentences
+            [f"One sentence of {single['lines']}, warm", "Median, ms", "9 of 10 within, ms", "Longest, ms"], sentences
         ),
         "",
         *table(
-            ["One line by `nmt translate`, cold", "By the clock, s", "Of it, imports", "Peak memory, MB"],
-            [["nmt", spread(one["seconds"], 1), imports, spread(one["peak_mb"])]],
+            ["One line, cold", "By the clock, s", "Imports in it", "Peak memory, MB"],
+            [["`nmt translate`", spread(one["seconds"], 1), imports, spread(one["peak_mb"])]],
         ),
     ]
 
@@ -210,13 +208,13 @@ def _failures(systems: Mapping[str, dict]) -> list[str]:
 
 def _provenance(record: dict) -> str:
     settings, text = record["settings"], record["text"]
-    of_peers = {} if isinstance(record["figures"], list) else record["figures"].get("systems", {})
-    found = [*record["versions"].items(), *(pair for entry in of_peers.values() for pair in entry["versions"].items())]
-    versions = ", ".join(f"{name} {number}" for name, number in dict.fromkeys(found))
+    versions = "; ".join(
+        ", ".join(f"{name} {number}" for name, number in of.items()) for of in record["versions"].values()
+    )
     return (
-        f"*{record['date']}, `{record['command']}`. {record['machine']}; {settings['threads']} threads; load before it "
-        f"{record['load_before']}. {text['name']}: {text['num_train']:,} training pairs, {text['num_pieces']:,} "
-        f"pieces. {versions}.*"
+        f"*{record['date']}, `{record['command']}`. {record['machine']}; {settings['threads']} threads; "
+        f"other work kept {record['other_cores']:.2f} cores busy. "
+        f"{text['name']}: {text['num_train']:,} training pairs, {text['num_pieces']:,} pieces. {versions}.*"
     )
 
 

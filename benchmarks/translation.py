@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+from benchmarks.comparison import compare
 from benchmarks.corpus import SOURCE, TARGET, Text
 from benchmarks.settings import BEAM_SIZE, Settings
-from benchmarks.system import System, describe, failure_noted
+from benchmarks.system import System
 from benchmarks.training import trained
 from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import Tokenizer
@@ -18,37 +19,27 @@ SEARCHES = {"beam": BEAM_SIZE, "greedy": 1}
 
 
 def measure(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
-    """Lets every system translate once a round and a kind of search. What fails is left out of later rounds."""
-    found: dict[str, dict] = {}
-    for system in systems:
-        found[system.key] = {**describe(system, text.num_pieces), "versions": {}, "beam": [], "greedy": []}
-        with failure_noted(found[system.key]):
-            found[system.key]["versions"] = system.prepare()
-            trained(settings, text, system)
-    for number in range(settings.rounds):
-        for name, beam_size in SEARCHES.items():
-            for system in systems:
-                entry = found[system.key]
-                if "failed" not in entry:
-                    with failure_noted(entry):
-                        entry[name].append(_run(settings, text, system, beam_size))
-                    print(
-                        f"{name}, round {number + 1}: {system.title}: {entry.get('failed', entry[name][-1:])}",
-                        flush=True,
-                    )
-    return {"updates": settings.updates, "lines": settings.test_lines, "systems": found}
+    """Lets ours and every other system translate in turns, by either kind of search."""
+    found: dict = {"updates": settings.updates, "lines": settings.test_lines}
+    for name, beam_size in SEARCHES.items():
+
+        def run(system: System, number: int, beam_size: int = beam_size) -> dict:
+            return _translate(settings, text, system, beam_size)
+
+        found[name] = compare(systems, run, rounds=settings.rounds, num_pieces=text.num_pieces, what=name)
+    return found
 
 
 def first_lines(text: Text, system: System, count: int, folder: Path) -> Path:
-    """A file of the first test lines as a system reads them, repeated where more are asked for."""
-    lines = read_lines(text.file("test", SOURCE, pieces=system.reads_pieces))
+    """A file of the first test lines as a system reads them."""
+    lines = read_lines(text.file("test", SOURCE, pieces=system.reads_pieces))[:count]
     path = folder / f"{'pieces' if system.reads_pieces else 'text'}.{count}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{lines[n % len(lines)]}\n" for n in range(count)), encoding="utf-8")
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
 
 
-def _run(settings: Settings, text: Text, system: System, beam_size: int) -> dict:
+def _translate(settings: Settings, text: Text, system: System, beam_size: int) -> dict:
     source = first_lines(text, system, settings.test_lines, settings.work)
     model = trained(settings, text, system)
     run, lines = system.translate(text, model, source, beam_size=beam_size, passes=PASSES, threads=settings.threads)
