@@ -94,7 +94,7 @@ def _write_text(folder: Path) -> dict:
             "dev": (home, "val", ".gz"),
             "test": (home, "test_2016_flickr", ".gz"),
         }
-    # Of the dev text ours reads as much as it validates on at the end of training, which is not in any figure.
+    # Only ours reads the dev text, at the end of training, and in no figure of speed.
     longest = {"dev": NUM_DEV}
     sides = {
         part: [read_lines(where / f"{stem}.{language}{ending}")[: longest.get(part)] for language in (SOURCE, TARGET)]
