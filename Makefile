@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types format soak clean
+.PHONY: demo test bench soak lint types format clean
 
 demo: $(READY)
 	$(BIN)/python scripts/demo.py
@@ -12,9 +12,13 @@ demo: $(READY)
 test: lint types
 	$(BIN)/python -m pytest
 
+# Hours, on a machine that does nothing else; benchmarks/.peers keeps the other toolkits' environments.
+bench: $(READY)
+	$(BIN)/python -m benchmarks all
+
 lint: $(READY)
-	$(BIN)/ruff format --check nmt scripts tests benchmarks
-	$(BIN)/ruff check nmt scripts tests benchmarks
+	$(BIN)/ruff format --check nmt scripts benchmarks tests
+	$(BIN)/ruff check nmt scripts benchmarks tests
 
 types: $(READY)
 	$(BIN)/mypy
@@ -23,8 +27,8 @@ soak: $(READY)
 	$(BIN)/python tests/training/soak.py --minutes 10
 
 format: $(READY)
-	$(BIN)/ruff format nmt scripts tests benchmarks
-	$(BIN)/ruff check --fix nmt scripts tests benchmarks
+	$(BIN)/ruff format nmt scripts benchmarks tests
+	$(BIN)/ruff check --fix nmt scripts benchmarks tests
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

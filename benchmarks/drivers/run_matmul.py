@@ -1,0 +1,30 @@
+"""The machine's ceiling: a square matrix product in TensorFlow, hence oneDNN: python run_matmul.py JOB.json."""
+
+import os
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import tensorflow as tf
+from reporting import read_job, write_report
+
+
+def gflops(size: int, precision: str, seconds: float) -> float:
+    """Multiplications and additions in 10**9 a second, over so many seconds of products one after the other."""
+    left = tf.cast(tf.random.normal((size, size), seed=1), precision)
+    right = tf.cast(tf.random.normal((size, size), seed=2), precision)
+    product = tf.function(tf.matmul, autograph=False)
+    for _ in range(3):
+        product(left, right).numpy()
+    started, count = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        # Each product is waited for: otherwise only its start would be timed.
+        product(left, right)[0, 0].numpy()
+        count += 1
+    return 2 * size**3 * count / (time.perf_counter() - started) / 1e9
+
+
+if __name__ == "__main__":
+    job = read_job()
+    found = {precision: gflops(job["size"], precision, job["seconds"]) for precision in ("float32", "bfloat16")}
+    write_report(job, **found, tensorflow=tf.__version__)

@@ -1,0 +1,123 @@
+"""Trains and translates with this toolkit, as the drivers of the peers do with theirs: python run_nmt.py JOB.json."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from reporting import PassClock, UpdateClock, read_job, read_lines, write_lines, write_report
+
+
+def train(job: dict) -> None:
+    """Runs `nmt.train`, with a clock around each update."""
+    from nmt.config_file import load_config
+    from nmt.training.run_log import RunLog
+    from nmt.training.trainer import train as train_model
+
+    clock = UpdateClock()
+    log = RunLog.updated
+
+    def clocked(self: RunLog, update: int, epoch: int, learning_rate: float, outcome: Any) -> None:
+        log(self, update, epoch, learning_rate, outcome)
+        clock.tick(outcome.num_pieces)
+
+    RunLog.updated = clocked  # type: ignore[method-assign]
+    config = Path(job["model"]).with_suffix(".yaml")
+    config.write_text(yaml.safe_dump(configuration(job)), encoding="utf-8")
+    train_model(load_config(config, job["overrides"]))
+    write_report(job, updates=clock.updates)
+
+
+def translate(job: dict) -> None:
+    """Runs `Translator` over lines of text."""
+    translator = open_translator(job)
+    clock = PassClock()
+    write_lines(job["output"], clock.run(translator.translate, read_lines(job["source"]), job["passes"]))
+    write_report(job, **clock.report())
+
+
+def one_by_one(job: dict) -> None:
+    """Times each line by itself, after a round over all of them that compiles what is to be compiled."""
+    translator = open_translator(job)
+    lines = read_lines(job["source"])
+    seconds = []
+    for measured in (False, True):
+        for line in lines:
+            started = time.perf_counter()
+            translator.translate([line])
+            if measured:
+                seconds.append(time.perf_counter() - started)
+    write_report(job, seconds=seconds)
+
+
+def importing(job: dict) -> None:
+    """Times what a command line must import before it can translate."""
+    started = time.perf_counter()
+    import tensorflow  # noqa: F401
+
+    tensorflow_seconds = time.perf_counter() - started
+    import nmt.backend
+
+    keras_seconds = time.perf_counter() - started - tensorflow_seconds
+    import nmt.decoding.translator  # noqa: F401
+
+    rest = time.perf_counter() - started - tensorflow_seconds - keras_seconds
+    write_report(job, tensorflow=tensorflow_seconds, keras=keras_seconds, toolkit=rest)
+
+
+def open_translator(job: dict) -> Any:
+    """The model, or an export of it, with the job's beam and batches of so many sentences."""
+    from nmt.decoding import grouping
+    from nmt.loading import open_translator as open_any
+
+    model = Path(job["model"])
+    translator = open_any(model, beam_size=job["beam_size"])
+    if (model / "best").is_dir():
+        grouping.MAX_ROWS = job["training"]["batch_sentences"]
+        translator = translator.with_decoding(max_length=job["training"]["max_length"])
+    return translator
+
+
+def configuration(job: dict) -> dict:
+    """This toolkit's configuration of the widths and settings that the job names; the rest as it comes."""
+    sizes, training = job["sizes"], job["training"]
+
+    def side(prefix: str) -> dict:
+        return {"source": f"{prefix}.{job['source_language']}", "target": f"{prefix}.{job['target_language']}"}
+
+    return {
+        "run_dir": job["model"],
+        "seed": job["seed"],
+        "data": {
+            "source_language": job["source_language"],
+            "target_language": job["target_language"],
+            "train": [side(job["train"])],
+            "dev": side(job["dev"]),
+            "cache": job["cache"],
+        },
+        "tokenizer": {"source_model": job["tokenizer"], "target_model": job["tokenizer"]},
+        "model": {
+            "embedding_units": sizes["embedding_units"],
+            "encoder_units": 2 * sizes["encoder_units"],
+            "decoder_units": sizes["decoder_units"],
+            "embedding_dropout": training["dropout"],
+            "layer_dropout": training["dropout"],
+            "output_dropout": training["dropout"],
+        },
+        "training": {
+            "batch_by": "sentences",
+            "batch_size": training["batch_sentences"],
+            "learning_rate": training["learning_rate"],
+            "label_smoothing": training["label_smoothing"],
+            "clip_norm": training["clip_norm"],
+            "max_updates": job["updates"],
+            "validate_every": 1_000_000_000,
+            "checkpoint_every": 1_000_000_000,
+            "tensorboard": False,
+        },
+    }
+
+
+if __name__ == "__main__":
+    job = read_job()
+    {"train": train, "translate": translate, "one_by_one": one_by_one, "importing": importing}[job["task"]](job)

@@ -1,0 +1,117 @@
+"""Trains and translates with OpenNMT-py, inside its own environment: python run_opennmt_py.py JOB.json."""
+
+from pathlib import Path
+
+import torch
+import yaml
+from reporting import PassClock, UpdateClock, read_job, read_lines, write_lines, write_report
+
+# Files of weights are our own; since version 2.6 PyTorch trusts no pickled object in one unless told to.
+_load = torch.load
+torch.load = lambda *args, **kwargs: _load(*args, **{"weights_only": False, **kwargs})
+
+
+def train(job: dict) -> None:
+    """Runs OpenNMT-py's own training, with a clock around each update."""
+    from onmt.bin.train import _get_parser
+    from onmt.bin.train import train as train_model
+    from onmt.trainer import Trainer
+
+    clock = UpdateClock()
+    learn = Trainer._gradient_accumulation
+
+    def clocked(self: Trainer, batches: list, *args: object) -> None:
+        learn(self, batches, *args)
+        # Without the first position, BOS.
+        padding = self.train_loss.padding_idx
+        clock.tick(sum(batch["tgt"][:, 1:, 0].ne(padding).sum().item() for batch in batches))
+
+    Trainer._gradient_accumulation = clocked
+    folder = Path(job["model"])
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(configuration(job)), encoding="utf-8")
+    options, _ = _get_parser().parse_known_args(["-config", str(config)])
+    train_model(options)
+    write_report(job, updates=clock.updates)
+
+
+def translate(job: dict) -> None:
+    """Runs OpenNMT-py's own inference engine over lines of pieces."""
+    from onmt.bin.translate import _get_parser
+    from onmt.inference_engine import InferenceEnginePY
+    from onmt.utils.misc import set_random_seed
+    from onmt.utils.parse import ArgumentParser
+
+    (model,) = Path(job["model"]).glob("model_step_*.pt")
+    training = job["training"]
+    options = _get_parser().parse_args(
+        ["-model", str(model), "-src", job["source"], "-output", f"{job['output']}.raw"]
+        + ["-beam_size", str(job["beam_size"]), "-max_length", str(training["max_length"])]
+        + ["-batch_size", str(training["batch_sentences"]), "-batch_type", "sents"]
+        + (["-length_penalty", "wu", "-alpha", "1.0"] if job["beam_size"] > 1 else [])
+    )
+    # As onmt.bin.translate does.
+    ArgumentParser.validate_translate_opts(options)
+    ArgumentParser._get_all_transform_translate(options)
+    ArgumentParser._validate_transforms_opts(options)
+    ArgumentParser.validate_translate_opts_dynamic(options)
+    set_random_seed(options.seed, False)
+    engine = InferenceEnginePY(options)
+    clock = PassClock()
+    found = clock.run(
+        lambda lines: [best[0] for best in engine.infer_list(lines)[1]], read_lines(job["source"]), job["passes"]
+    )
+    write_lines(job["output"], found)
+    write_report(job, **clock.report())
+
+
+def configuration(job: dict) -> dict:
+    """OpenNMT-py's configuration of the widths and settings that the job names."""
+    sizes, training = job["sizes"], job["training"]
+
+    def side(prefix: str) -> dict:
+        return {
+            "path_src": f"{prefix}.{job['source_language']}",
+            "path_tgt": f"{prefix}.{job['target_language']}",
+            "transforms": [],
+        }
+
+    return {
+        "data": {"train": {**side(job["train"]), "weight": 1}, "valid": side(job["dev"])},
+        "src_vocab": job["vocabulary"],
+        "tgt_vocab": job["vocabulary"],
+        "share_vocab": True,
+        "save_model": f"{job['model']}/model",
+        "seed": job["seed"],
+        "encoder_type": "brnn",
+        "rnn_type": "LSTM",
+        "enc_layers": 1,
+        "dec_layers": 1,
+        "word_vec_size": sizes["embedding_units"],
+        "enc_hid_size": 2 * sizes["encoder_units"],
+        "dec_hid_size": sizes["decoder_units"],
+        "global_attention": "general",
+        "input_feed": 1,
+        "dropout": [training["dropout"]],
+        "label_smoothing": training["label_smoothing"],
+        "optim": "adam",
+        "learning_rate": training["learning_rate"],
+        "start_decay_steps": 1_000_000_000,
+        "max_grad_norm": training["clip_norm"],
+        "normalization": "tokens",
+        # About one epoch of Multi30k: by default it would read the text nine times before the first update.
+        "bucket_size": 32768,
+        "batch_type": "sents",
+        "batch_size": training["batch_sentences"],
+        "train_steps": job["updates"],
+        "valid_steps": 1_000_000_000,
+        "save_checkpoint_steps": 1_000_000_000,
+        "report_every": 100,
+    }
+
+
+if __name__ == "__main__":
+    job = read_job()
+    torch.set_num_threads(job["threads"])
+    {"train": train, "translate": translate}[job["task"]](job)

@@ -1,0 +1,101 @@
+"""How long one waits: for a command line, for one sentence, and for the framework before either."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from benchmarks.comparison import compare
+from benchmarks.corpus import ROOT, SOURCE, Text
+from benchmarks.measure import Run, run_command
+from benchmarks.ours import NMT
+from benchmarks.settings import BEAM_SIZE, Settings
+from benchmarks.system import System
+from benchmarks.training import trained
+from benchmarks.translation import first_lines
+from nmt.data.corpus import read_lines
+
+
+def measure(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
+    """Measures a file with all systems, one line and one sentence with ours."""
+
+    def run(system: System, number: int) -> dict:
+        return _file(settings, text, system)
+
+    model = trained(settings, text, NMT)
+    return {
+        "lines": settings.test_lines,
+        "files": compare(systems, run, rounds=settings.rounds, num_pieces=text.num_pieces, what="a file"),
+        "one_line": _one_line(settings, text, model),
+        "one_by_one": _one_by_one(settings, text, model),
+    }
+
+
+def translate_by_command(settings: Settings, model: Path, source: Path, *, watch: bool = False) -> Run:
+    """Runs `nmt translate` on a file, in a process that knows nothing yet."""
+    folder = settings.work / "command"
+    arguments = ["--input", str(source), "--output", str(folder / "translations.txt"), "--beam-size", str(BEAM_SIZE)]
+    return run_command(
+        [sys.executable, "-m", "nmt", "translate", str(model), *arguments],
+        folder=folder,
+        threads=settings.threads,
+        environment={"PYTHONPATH": str(ROOT)},
+        watch=watch,
+    )
+
+
+def _file(settings: Settings, text: Text, system: System) -> dict:
+    """Seconds by the clock: the whole of a new process, and the second time in a process."""
+    model = trained(settings, text, system)
+    source = first_lines(text, system, settings.test_lines, settings.work)
+
+    def by_driver(passes: int) -> Run:
+        return system.translate(text, model, source, beam_size=BEAM_SIZE, passes=passes, threads=settings.threads)[0]
+
+    cold = by_driver(1) if system.reads_pieces else translate_by_command(settings, model, source)
+    return {"cold": round(cold.seconds, 2), "warm": round(by_driver(2).report["seconds"][-1], 2)}
+
+
+def _one_line(settings: Settings, text: Text, model: Path) -> dict:
+    """`nmt translate` of one line in a new process, and what of it is the import of the framework."""
+    source = first_lines(text, NMT, 1, settings.work)
+    runs = [translate_by_command(settings, model, source) for _ in range(settings.rounds)]
+    imports = [NMT.run("importing", text, model, threads=settings.threads).report for _ in range(settings.rounds)]
+    return {
+        "seconds": [round(run.seconds, 2) for run in runs],
+        "peak_mb": [round(run.peak_mb) for run in runs],
+        "imports": {name: round(median(found[name] for found in imports), 2) for name in imports[0]},
+    }
+
+
+def _one_by_one(settings: Settings, text: Text, model: Path) -> dict:
+    """Milliseconds a dev sentence, one at a time, warm, in process and through the SavedModel."""
+    source = settings.work / "one-by-one.txt"
+    lines = read_lines(text.file("dev", SOURCE))[: settings.latency_lines]
+    source.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    exported = _export(settings, model, source)
+    found: dict[str, list] = {"in process": [], "SavedModel": []}
+    for _ in range(settings.rounds):
+        for name, path in (("in process", model), ("SavedModel", exported)):
+            run = NMT.run("one_by_one", text, path, source=str(source), beam_size=BEAM_SIZE, threads=settings.threads)
+            milliseconds = sorted(1000 * seconds for seconds in run.report["seconds"])
+            found[name].append(
+                {
+                    "median_ms": round(median(milliseconds), 2),
+                    "p90_ms": round(milliseconds[int(0.9 * len(milliseconds))], 2),
+                    "max_ms": round(milliseconds[-1], 2),
+                }
+            )
+            print(f"one sentence, {name}: {found[name][-1]}", flush=True)
+    return {"lines": len(lines), **found}
+
+
+def _export(settings: Settings, model: Path, sample: Path) -> Path:
+    folder = settings.work / "export"
+    run_command(
+        [sys.executable, "-m", "nmt", "export", str(model), str(folder), "--sample", str(sample)],
+        folder=settings.work / "exporting",
+        threads=settings.threads,
+        environment={"PYTHONPATH": str(ROOT)},
+    )
+    return folder

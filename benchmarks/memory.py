@@ -1,0 +1,26 @@
+"""Whether memory stays flat while `nmt translate` works through a large file."""
+
+from benchmarks.corpus import SOURCE, Text, noisy
+from benchmarks.latency import translate_by_command
+from benchmarks.ours import NMT
+from benchmarks.ratios import evenly
+from benchmarks.settings import Settings
+from benchmarks.training import trained
+from nmt.data.corpus import read_lines
+
+
+def measure(settings: Settings, text: Text) -> dict:
+    """Translates the test text over and over, slightly disturbed, and watches the resident memory."""
+    model = trained(settings, text, NMT)
+    source = settings.work / "many-lines.txt"
+    lines = read_lines(text.file("test", SOURCE))
+    with source.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in noisy(lines, settings.memory_lines, seed=1))
+    run = translate_by_command(settings, model, source, watch=True)
+    print(f"memory: {run.peak_mb:.0f} MB at most in {run.seconds:.0f} s", flush=True)
+    return {
+        "lines": settings.memory_lines,
+        "seconds": round(run.seconds, 1),
+        "peak_mb": round(run.peak_mb),
+        "course": [{"seconds": round(at, 1), "mb": round(mb)} for at, mb in evenly(run.memory, 11)],
+    }

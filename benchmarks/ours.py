@@ -1,0 +1,47 @@
+"""This toolkit: its default model at the widths of all, in both precisions, and with one decoder layer as the peers."""
+
+from collections.abc import Callable
+
+from benchmarks.arithmetic import Shapes
+from benchmarks.settings import EMBEDDING_UNITS
+from benchmarks.system import System
+
+PACKAGES = ("tensorflow", "keras", "sentencepiece", "numpy")
+
+
+def _shapes(decoder_layers: int) -> Callable[[int], Shapes]:
+    return lambda vocabulary: Shapes(
+        vocabulary,
+        decoder_layers=decoder_layers,
+        attentional_units=EMBEDDING_UNITS,
+        projects_query=True,
+        projects_values=True,
+    )
+
+
+NMT = System(
+    key="nmt",
+    title="nmt, float32",
+    description="2 decoder layers, no input feeding, multi-head attention, all embeddings tied",
+    driver="run_nmt.py",
+    shapes=_shapes(2),
+    packages=PACKAGES,
+)
+BFLOAT16 = System(
+    key="nmt-bfloat16",
+    title="nmt, bfloat16",
+    description="the same, arithmetic in bfloat16",
+    driver="run_nmt.py",
+    shapes=_shapes(2),
+    packages=PACKAGES,
+    overrides=("training.precision=bfloat16",),
+)
+ONE_LAYER = System(
+    key="nmt-one-layer",
+    title="nmt, 1 decoder layer",
+    description="1 decoder layer, whose recurrence no context reaches, otherwise as the first; float32",
+    driver="run_nmt.py",
+    shapes=_shapes(1),
+    packages=PACKAGES,
+    overrides=("model.decoder_layers=1",),
+)

@@ -1,0 +1,72 @@
+"""What was measured, one JSON file a part, with all that a figure needs to mean something."""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import nmt
+from benchmarks.corpus import ROOT, Text
+from benchmarks.machine import describe_machine
+from benchmarks.ours import NMT
+from benchmarks.settings import Settings
+from benchmarks.system import System
+
+PARTS = ("training", "translation", "latency", "memory", "scale", "ceiling")
+
+
+def save(
+    part: str,
+    figures: Any,
+    *,
+    settings: Settings,
+    text: Text,
+    systems: Sequence[System],
+    command: str,
+    other_cores: float,
+) -> Path:
+    """Writes the result of a part in place of the last one.
+
+    Args:
+        systems: those measured, whose versions are stated.
+        other_cores: cores that other work kept busy meanwhile.
+    """
+    record = {
+        "part": part,
+        "date": date.today().isoformat(),
+        "command": command,
+        "machine": describe_machine(),
+        "other_cores": round(other_cores, 2),
+        "versions": {
+            "nmt": {"nmt": f"{nmt.__version__} ({_commit()})", **NMT.versions()},
+            **{system.title: system.versions() for system in systems if system.environment},
+        },
+        "settings": {name: value for name, value in asdict(settings).items() if name != "quick"},
+        "text": {name: value for name, value in asdict(text).items() if name != "folder"},
+        "figures": figures,
+    }
+    path = settings.results / f"{part}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+def load_all(folder: Path) -> dict[str, dict]:
+    """The results in a folder by part; parts that were not measured are missing."""
+    found = {part: folder / f"{part}.json" for part in PARTS}
+    return {part: json.loads(path.read_text(encoding="utf-8")) for part, path in found.items() if path.is_file()}
+
+
+def _commit() -> str:
+    """The commit measured; with a plus where files differ from it."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or "no commit"

@@ -1,0 +1,55 @@
+"""What more training text costs: pieces a second and start-up, on the same text repeated with noise."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.corpus import SOURCE, TARGET, Text, noisy
+from benchmarks.ours import NMT
+from benchmarks.ratios import pieces_per_second
+from benchmarks.settings import Settings
+from nmt.data.corpus import read_lines
+
+
+def measure(settings: Settings, text: Text) -> list[dict]:
+    """Trains ours on each size: once with nothing prepared, then again and again with the cache of the first time."""
+    texts = [_enlarged(text, pairs, settings.work / "scale" / str(pairs)) for pairs in settings.scale_pairs]
+    found: list[dict] = [
+        {"pairs": large.num_train, "first": _run(settings, large, first=True), "again": []} for large in texts
+    ]
+    for number in range(settings.rounds):
+        for large, entry in zip(texts, found, strict=True):
+            entry["again"].append(_run(settings, large, first=False))
+            print(f"scale, round {number + 1}: {large.num_train:,} pairs: {entry['again'][-1]}", flush=True)
+    return found
+
+
+def _run(settings: Settings, text: Text, *, first: bool) -> dict:
+    cache = text.folder / "cache"
+    if first:
+        shutil.rmtree(cache, ignore_errors=True)
+    model = text.folder / "model"
+    run = NMT.train(text, model, updates=settings.window[1], seed=1, threads=settings.threads, cache=cache)
+    updates = run.report["updates"]
+    return {
+        "pieces_per_second": round(pieces_per_second(updates, settings.window), 1),
+        "startup_seconds": round(updates[0][0] - run.started, 2),
+        "peak_mb": round(run.peak_mb),
+    }
+
+
+def _enlarged(text: Text, pairs: int, folder: Path) -> Text:
+    """A text of so many pairs, with the tokenizer and the dev part of the given one."""
+    large = replace(text, folder=folder, num_train=pairs)
+    if not folder.is_dir():
+        aside = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        for path in (text.tokenizer, text.vocabulary, text.file("dev", SOURCE), text.file("dev", TARGET)):
+            shutil.copyfile(path, aside / path.name)
+        for seed, language in enumerate((SOURCE, TARGET)):
+            lines = read_lines(text.file("train", language))
+            with (aside / f"train.{language}").open("w", encoding="utf-8") as file:
+                file.writelines(f"{line}\n" for line in noisy(lines, pairs, seed=seed))
+        aside.rename(folder)
+    return large

@@ -1,0 +1,62 @@
+"""How fast each system trains; the models of the first runs are kept for the parts that translate."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.comparison import compare
+from benchmarks.corpus import Text
+from benchmarks.measure import Run
+from benchmarks.ratios import pieces_per_second
+from benchmarks.settings import Settings
+from benchmarks.system import System
+
+
+def measure(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
+    """Trains ours and every other system in turns."""
+
+    def run(system: System, number: int) -> dict:
+        found = _train(settings, text, system, number)
+        updates = found.report["updates"]
+        return {
+            "pieces_per_second": round(pieces_per_second(updates, settings.window), 1),
+            "peak_mb": round(found.peak_mb),
+            "startup_seconds": round(updates[0][0] - found.started, 2),
+            "seconds": round(found.seconds, 1),
+            "updates": len(updates),
+        }
+
+    return {
+        "window": list(settings.window),
+        "systems": compare(systems, run, rounds=settings.rounds, num_pieces=text.num_pieces, what="training"),
+    }
+
+
+def trained(settings: Settings, text: Text, system: System) -> Path:
+    """The folder of a system's model after `settings.updates` updates, which is trained unless it is there."""
+    model = _folder(settings, system)
+    if not _done(model).is_file() or _done(model).read_text(encoding="utf-8") != str(settings.updates):
+        system.prepare()
+        _train(settings, text, system, 0)
+    return model
+
+
+def _train(settings: Settings, text: Text, system: System, number: int) -> Run:
+    """Trains as long as speed is measured; the first time longer, and that model is kept."""
+    model = _folder(settings, system)
+    if number:
+        again = model.with_name(f"{system.key}.again")
+        return system.train(text, again, updates=settings.window[1], seed=number + 1, threads=settings.threads)
+    _done(model).unlink(missing_ok=True)
+    updates = max(settings.updates, settings.window[1])
+    run = system.train(text, model, updates=updates, seed=1, threads=settings.threads)
+    _done(model).write_text(str(settings.updates), encoding="utf-8")
+    return run
+
+
+def _folder(settings: Settings, system: System) -> Path:
+    return settings.work / "models" / system.key
+
+
+def _done(model: Path) -> Path:
+    """A file beside a model that was trained to its end, which says how many updates."""
+    return model.with_name(f"{model.name}.done")

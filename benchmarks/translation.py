@@ -1,0 +1,55 @@
+"""How fast each system translates the test text with the model that it trained, and how well."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from benchmarks.comparison import compare
+from benchmarks.corpus import SOURCE, TARGET, Text
+from benchmarks.settings import BEAM_SIZE, Settings
+from benchmarks.system import System
+from benchmarks.training import trained
+from nmt.data.corpus import read_lines
+from nmt.data.tokenizer import Tokenizer
+from nmt.evaluation.metrics import bleu
+
+PASSES = 3
+"""Over the test text within one process; what the first must compile is not in the speed of the others."""
+SEARCHES = {"beam": BEAM_SIZE, "greedy": 1}
+
+
+def measure(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
+    """Lets ours and every other system translate in turns, by either kind of search."""
+    found: dict = {"updates": settings.updates, "lines": settings.test_lines}
+    for name, beam_size in SEARCHES.items():
+
+        def run(system: System, number: int, beam_size: int = beam_size) -> dict:
+            return _translate(settings, text, system, beam_size)
+
+        found[name] = compare(systems, run, rounds=settings.rounds, num_pieces=text.num_pieces, what=name)
+    return found
+
+
+def first_lines(text: Text, system: System, count: int, folder: Path) -> Path:
+    """A file of the first test lines as a system reads them."""
+    lines = read_lines(text.file("test", SOURCE, pieces=system.reads_pieces))[:count]
+    path = folder / f"{'pieces' if system.reads_pieces else 'text'}.{count}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def _translate(settings: Settings, text: Text, system: System, beam_size: int) -> dict:
+    source = first_lines(text, system, settings.test_lines, settings.work)
+    model = trained(settings, text, system)
+    run, lines = system.translate(text, model, source, beam_size=beam_size, passes=PASSES, threads=settings.threads)
+    references = read_lines(text.file("test", TARGET))[: len(lines)]
+    first, *others = run.report["seconds"]
+    return {
+        "sentences_per_second": round(len(lines) / median(others), 2),
+        "first_pass_seconds": round(first, 2),
+        "startup_seconds": round(run.report["ready"] - run.started, 2),
+        "peak_mb": round(run.peak_mb),
+        "bleu": round(bleu(lines, references, target_language=TARGET), 2),
+        "pieces_per_line": round(float(Tokenizer.load(text.tokenizer).count_pieces(lines).mean()), 2),
+    }

@@ -1,0 +1,40 @@
+from benchmarks.arithmetic import Shapes
+from benchmarks.comparison import compare
+from benchmarks.system import System
+from nmt.errors import UserError
+
+
+def system(key):
+    return System(key=key, title=key.upper(), description="", driver="", shapes=Shapes, packages=())
+
+
+def test_ours_runs_right_before_every_run_of_another():
+    order = []
+
+    def measure(system, number):
+        order.append((system.key, number))
+        return {"place": len(order)}
+
+    found = compare([system("ours"), system("a"), system("b")], measure, rounds=2, num_pieces=8000, what="test")
+    turns = [("ours", 0), ("a", 0), ("ours", 1), ("b", 0), ("ours", 2), ("a", 1), ("ours", 3), ("b", 1)]
+    assert order == turns
+    assert [run["place"] for run in found["ours"]["runs"]] == [1, 3, 5, 7]
+    assert [run["place"] for run in found["b"]["runs"]] == [4, 8]
+    assert [run["place"] for run in found["b"]["beside"]] == [3, 7]
+
+
+def test_a_system_that_fails_is_left_out_and_says_why():
+    def measure(system, number):
+        if system.key == "a" and number == 1:
+            raise UserError("no such library")
+        return {}
+
+    found = compare([system("ours"), system("a"), system("b")], measure, rounds=3, num_pieces=8000, what="test")
+    assert found["a"]["failed"] == "no such library"
+    assert len(found["a"]["runs"]) == len(found["a"]["beside"]) == 1
+    assert len(found["b"]["runs"]) == 3
+
+
+def test_ours_alone_runs_once_a_round():
+    found = compare([system("ours")], lambda system, number: {}, rounds=3, num_pieces=8000, what="test")
+    assert len(found["ours"]["runs"]) == 3
