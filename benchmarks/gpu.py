@@ -42,7 +42,7 @@ def main() -> None:
     """Measures, prints a table and writes JSON."""
     arguments = read_arguments()
     batches = make_batches(arguments)
-    model = ModelConfig(**SMOKE_MODEL) if arguments.smoke else ModelConfig(attention_hops=2)
+    model = ModelConfig.model_validate(SMOKE_MODEL) if arguments.smoke else ModelConfig(attention_hops=2)
     learners = {f"nmt {precision}": nmt_learner(model, arguments.vocabulary, precision) for precision in PRECISIONS}
     if importlib.util.find_spec("torch"):
         from torch_peer import torch_learner
@@ -112,7 +112,8 @@ def made_up_pairs(num_pairs: int, vocabulary: int) -> list[tuple[list[int], list
     random = np.random.default_rng(1)
     source = np.clip(random.gamma(9, 1.7, num_pairs), 3, 50).astype(int)
     target = np.clip(source * random.uniform(0.8, 1.4, num_pairs), 3, 60).astype(int)
-    return [tuple(list(random.integers(4, vocabulary, n)) for n in pair) for pair in zip(source, target, strict=True)]
+    sides = [[random.integers(4, vocabulary, n).tolist() for n in lengths] for lengths in (source, target)]
+    return list(zip(*sides, strict=True))
 
 
 def nmt_learner(config: ModelConfig, vocabulary: int, precision: str) -> Learn:
@@ -235,7 +236,8 @@ def time_to_best(config: Path) -> dict[str, Any]:
     from nmt.training.trainer import train
 
     settings = load_config(config)
-    started, course = time.monotonic(), []
+    started = time.monotonic()
+    course: list[dict[str, Any]] = []
 
     def listen(line: str) -> None:
         print(line, flush=True)

@@ -49,7 +49,7 @@ class Batch:
         filling = -len(self.weights) % multiple
         if not filling:
             return self
-        rows = [[]] * filling
+        rows: list[list[int]] = [[]] * filling
         source, target = (np.concatenate([ids, pad(rows, ids.shape[1])]) for ids in (self.source, self.target))
         weights = np.concatenate([self.weights, np.zeros(filling, np.float32)])
         return Batch(self.epoch, self.index, source, target, weights)

@@ -64,12 +64,11 @@ def main() -> None:
     random, peaks = np.random.default_rng(1), []
     for rows in given["rows"]:
         rows += -rows % update.rows_multiple
-        shapes = [(rows, length) for length in given["lengths"]]
-        ids = [
-            random.integers(EOS_ID, size, shape, dtype=np.int32)
-            for size, shape in zip(given["vocabularies"], shapes, strict=True)
-        ]
-        update(Batch(0, 0, *ids, np.ones(rows, np.float32)), update=1, learning_rate=1e-3)
+        source, target = (
+            random.integers(EOS_ID, size, (rows, length), dtype=np.int32)
+            for size, length in zip(given["vocabularies"], given["lengths"], strict=True)
+        )
+        update(Batch(0, 0, source, target, np.ones(rows, np.float32)), update=1, learning_rate=1e-3)
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     weights = sum(4 * int(np.prod(variable.shape)) for variable in model.trainable_variables)
     print(json.dumps({"weights": weights, "peaks": peaks}), flush=True)
