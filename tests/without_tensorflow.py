@@ -8,9 +8,6 @@ import os
 import sys
 from collections import Counter
 
-os.environ |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-# As if they were not installed: importing one raises, and looking for it finds nothing.
-sys.modules |= {"tensorflow": None, "tensorflow_text": None}
 TRACED = Counter()
 
 
@@ -26,6 +23,9 @@ def count(owner, name):
 
 
 def main():
+    os.environ |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    # As if they were not installed: importing one raises, and looking for it finds nothing.
+    sys.modules |= {"tensorflow": None, "tensorflow_text": None}
     from nmt import cli
     from nmt.decoding import translator
     from nmt.training import update_jax, validation
