@@ -8,9 +8,6 @@ A program of its own, since Keras has its backend, and JAX its devices, from the
 import os
 import sys
 
-os.environ |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
-
 import numpy as np
 from backend_cases import DESCENT, DROPOUT, OTHER, learned, make_model
 
@@ -27,6 +24,8 @@ def run(name, case, starts, kind, **changes):
 
 
 def main():
+    os.environ |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
     starts = dict(np.load(sys.argv[1]))
     found = {name: run(name, case, starts, "single") for name, case in (("descent", DESCENT), ("other", OTHER))}
     for micro in (1, 3):
