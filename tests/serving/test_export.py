@@ -145,7 +145,17 @@ def test_a_place_that_cannot_be_written_to_is_refused(exported, tmp_path):
         export(exported.model, tmp_path / "file" / "served", announce=lambda line: None)
 
 
-def test_tensorflow_text_is_asked_for(exported, monkeypatch, tmp_path):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs the package tensorflow-text.*pip install tensorflow-text"):
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        (
+            ["tensorflow", "tensorflow_text"],
+            r"needs TensorFlow, which is not installed: pip install -r requirements.txt",
+        ),
+        (["tensorflow_text"], r"needs the package tensorflow-text.*pip install tensorflow-text"),
+    ],
+)
+def test_packages_that_are_missing_are_asked_for(exported, monkeypatch, tmp_path, missing, words):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in missing else object())
+    with pytest.raises(UserError, match=words):
         export(exported.model, tmp_path / "served")

@@ -111,6 +111,6 @@ def test_a_record_of_another_format_is_refused(copy):
 
 
 def test_tensorflow_text_is_asked_for(exported, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tensorflow_text" else object())
     with pytest.raises(UserError, match=r"needs the package tensorflow-text.*pip install tensorflow-text"):
         ExportedTranslator.load(exported.version)
