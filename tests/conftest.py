@@ -1,6 +1,10 @@
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
+
+# JAX, imported by some tests, would set it lower, and the processes that other tests start would inherit that.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @pytest.fixture
