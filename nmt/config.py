@@ -91,6 +91,9 @@ class ModelConfig(Section):
 
     embedding_units: PositiveInt = 256
     """Width of source and target embeddings."""
+    embedding_scale: Annotated[float, Field(gt=0)] = 8.0
+    """What embeddings are multiplied by on their way into the LSTMs (Vaswani et al. 2017): an output projection that
+    shares them wants them short, gates want them long."""
     encoder_layers: PositiveInt = 1
     """Encoder layers: the first reads in both directions, the others forward with residual connections."""
     encoder_units: PositiveInt = 512

@@ -17,6 +17,10 @@ from nmt.yaml_lines import Place, read_yaml, write_yaml
 Labels = dict[Place, str]  # how messages name a place: "a.yaml:3: training.seed" or "command line: training.seed=x"
 
 
+# Stored configurations hold every key there was; one without these is of a version that knew only the values here.
+KEYS_SINCE = {"model": {"embedding_scale": 1.0}}
+
+
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Reads a configuration file, changed by overrides such as "training.batch_size=64" or "data.train.0.source=x".
 
@@ -34,7 +38,11 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 def config_from_text(text: str, name: str) -> Config:
     """Reads a stored configuration; `name` is its file's, for messages. Raises UserError as `load_config` does."""
-    return _checked(*_read(text, name))
+    values, labels = _read(text, name)
+    for section, keys_since in KEYS_SINCE.items():
+        if isinstance(values.get(section), dict):
+            values[section] = keys_since | values[section]
+    return _checked(values, labels)
 
 
 def dump_config(config: Config) -> str:

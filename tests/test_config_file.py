@@ -75,6 +75,14 @@ def test_a_stored_text_is_read_like_a_file(file):
         config_from_text("sed: 1\n" + MINIMAL, "best/config.yaml")
 
 
+def test_a_stored_text_without_a_key_of_today_means_what_its_version_did(file):
+    stored = dump_config(load_config(file(MINIMAL)))
+    assert config_from_text(stored, "best/config.yaml").model.embedding_scale == 8
+    older = stored.replace("  embedding_scale: 8.0\n", "")
+    assert older != stored
+    assert config_from_text(older, "best/config.yaml").model.embedding_scale == 1
+
+
 def test_overrides_replace_add_and_reach_into_lists(file):
     overrides = ("training.max_updates=8", "model.encoder_units=6", "data.train.0.source=new.en", "run_dir=")
     config = load_config(file(MINIMAL), overrides)

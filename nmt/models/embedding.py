@@ -10,10 +10,17 @@ from keras import ops
 
 
 class Embedding(keras.layers.Layer):
-    """The vectors of pieces, with dropout of values and of whole words (Gal and Ghahramani 2016)."""
+    """The vectors of pieces, with dropout of values and of whole words (Gal and Ghahramani 2016).
 
-    def __init__(self, vocabulary_size: int, units: int, *, dropout: float, word_dropout: float, **kwargs: Any):
+    The matrix begins with rows of length 1, as suits an output projection that shares it. The vectors are `scale` times
+    as long (Vaswani et al. 2017, section 3.4), without which the gates hardly see the words at first.
+    """
+
+    def __init__(
+        self, vocabulary_size: int, units: int, *, scale: float, dropout: float, word_dropout: float, **kwargs: Any
+    ):
         super().__init__(autocast=False, **kwargs)
+        self.scale = scale
         self.matrix = self.add_weight(
             shape=(vocabulary_size, units),
             initializer=keras.initializers.RandomNormal(stddev=units**-0.5),
@@ -26,7 +33,7 @@ class Embedding(keras.layers.Layer):
 
     def call(self, ids: Any, training: bool = False) -> Any:
         """Looks up ids [B, T]: vectors [B, T, E] in the compute type."""
-        vectors = ops.cast(ops.take(self.matrix, ids, axis=0), self.compute_dtype)
+        vectors = ops.cast(ops.take(self.matrix, ids, axis=0) * self.scale, self.compute_dtype)
         return self.dropout(self.word_dropout(vectors, training=training), training=training)
 
 

@@ -28,15 +28,16 @@ class Seq2Seq(keras.Model):
 
     def __init__(self, config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int, name: str = "seq2seq"):
         super().__init__(name=name)
-        dropouts = {"dropout": config.embedding_dropout, "word_dropout": config.word_dropout}
-        self.source_embedding = Embedding(
-            source_vocabulary, config.embedding_units, name="source_embedding", **dropouts
-        )
+        embedding = {
+            "units": config.embedding_units,
+            "scale": config.embedding_scale,
+            "dropout": config.embedding_dropout,
+            "word_dropout": config.word_dropout,
+        }
+        self.source_embedding = Embedding(source_vocabulary, name="source_embedding", **embedding)
         self.target_embedding = self.source_embedding
         if config.tied_embeddings != "all":
-            self.target_embedding = Embedding(
-                target_vocabulary, config.embedding_units, name="target_embedding", **dropouts
-            )
+            self.target_embedding = Embedding(target_vocabulary, name="target_embedding", **embedding)
         self.projection = OutputProjection(
             target_vocabulary,
             config.embedding_units,

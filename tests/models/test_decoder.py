@@ -24,7 +24,7 @@ feeding_or_not = pytest.mark.parametrize("input_feeding", [False, True], ids=["p
 
 
 def made(kind="multi_head", num_layers=2, num_hops=1, input_feeding=False, layer_norm=False, dropout=0.0):
-    words = Embedding(V, E, dropout=0.0, word_dropout=0.0)
+    words = Embedding(V, E, scale=1.0, dropout=0.0, word_dropout=0.0)
     decoder = Decoder(
         words,
         OutputProjection(V, E, tied=words),

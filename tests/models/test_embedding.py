@@ -13,8 +13,8 @@ def random(*shape, seed=1):
     return np.random.default_rng([seed, *shape]).normal(size=shape)
 
 
-def embedding(*, units=E, dropout=0.0, word_dropout=0.0):
-    return Embedding(V, units, dropout=dropout, word_dropout=word_dropout)
+def embedding(*, units=E, scale=1.0, dropout=0.0, word_dropout=0.0):
+    return Embedding(V, units, scale=scale, dropout=dropout, word_dropout=word_dropout)
 
 
 def projection(tied=None):
@@ -38,6 +38,11 @@ def test_ids_become_their_rows():
     for b in range(B):
         for t in range(T):
             np.testing.assert_array_equal(vectors[b, t], array(layer.matrix)[IDS[b, t]])
+
+
+def test_vectors_are_longer_than_their_rows_by_the_scale():
+    layer = embedding(scale=8.0)
+    np.testing.assert_allclose(array(layer(IDS)), array(layer.matrix)[IDS] * 8, rtol=1e-6)
 
 
 def test_dropout_is_of_training_alone():

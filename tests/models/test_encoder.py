@@ -17,7 +17,7 @@ every_stack = pytest.mark.parametrize(
 
 
 def made(num_layers=1, layer_norm=False, dropout=0.0, bridge=False):
-    words = Embedding(V, E, dropout=0.0, word_dropout=0.0)
+    words = Embedding(V, E, scale=1.0, dropout=0.0, word_dropout=0.0)
     encoder = Encoder(words, num_layers=num_layers, units=M, bridge=bridge, dropout=dropout, layer_norm=layer_norm)
     generator = np.random.default_rng(1)
     for weight in encoder.trainable_weights:
