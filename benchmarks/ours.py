@@ -26,6 +26,7 @@ NMT = System(
     driver="run_nmt.py",
     shapes=_shapes(2),
     packages=PACKAGES,
+    overrides=("decoding.precision=float32",),
 )
 BFLOAT16 = System(
     key="nmt-bfloat16",
@@ -34,7 +35,7 @@ BFLOAT16 = System(
     driver="run_nmt.py",
     shapes=_shapes(2),
     packages=PACKAGES,
-    overrides=("training.precision=bfloat16",),
+    overrides=("training.precision=bfloat16", "decoding.precision=bfloat16"),
 )
 ONE_LAYER = System(
     key="nmt-one-layer",
@@ -43,5 +44,5 @@ ONE_LAYER = System(
     driver="run_nmt.py",
     shapes=_shapes(1),
     packages=PACKAGES,
-    overrides=("model.decoder_layers=1",),
+    overrides=("model.decoder_layers=1", "decoding.precision=float32"),
 )

@@ -253,6 +253,9 @@ class DecodingConfig(Section):
     """Most pieces of a translation, EOS counted; a row's own limit is min(2 x its source pieces + 10, this)."""
     batch_tokens: PositiveInt = 8192
     """Source pieces translated at once, padding counted; bounds the memory."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of `nmt translate` and `nmt evaluate`: auto is bfloat16 on processors that multiply it by themselves
+    (AMX), and float32 elsewhere. Validation and exports are float32."""
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> "DecodingConfig":

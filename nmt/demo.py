@@ -56,7 +56,7 @@ def _export(run: Path, folder: Path, announce: Callable[[str], None]) -> None:
     from nmt.serving.exported import ExportedTranslator
 
     sentences = read_lines(folder / "test.en")[:NUM_SHOWN]
-    from_model = Translator.load(run).translate(sentences)
+    from_model = Translator.load(run, precision="float32").translate(sentences)
     version = export(run, run / "export", announce=announce)
     from_export = ExportedTranslator.load(version).translate(sentences)
     announce(f"\nFive sentences, translated by the model, and again by {version}:")

@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from typing import Literal
 
 from nmt.errors import UserError
 
@@ -31,6 +32,11 @@ def choose_threads(threads: int | None) -> None:
     if threads is not None:
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "PJRT_NPROC"):
             os.environ[name] = str(threads)
+
+
+def fast_precision() -> Literal["float32", "bfloat16"]:
+    """The arithmetic that this processor is fastest in: bfloat16 only where it has matrix instructions for it."""
+    return "bfloat16" if "amx_bf16" in processor_flags() else "float32"
 
 
 def processor_flags() -> frozenset[str]:

@@ -18,6 +18,7 @@ from nmt.decoding.segments import split_line
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
+from nmt.process import fast_precision
 from nmt.weights import assign_arrays
 
 WINDOW = 4096  # lines sorted by length together, and held in memory at once
@@ -41,7 +42,7 @@ class Translator:
     ['Guten Morgen.']
 
     Args:
-        model: in inference, float32.
+        model: in inference.
         source_tokenizer, target_tokenizer: text to ids and back.
         decoding: beam, ranking and limits.
         max_source: longest line translated at once, in pieces; longer ones are translated in parts, put together with
@@ -69,24 +70,34 @@ class Translator:
         self._searches: dict[tuple[SearchOptions, bool], Callable] = {}
 
     @classmethod
-    def load(cls, path: Path | str) -> "Translator":
+    def load(cls, path: Path | str, *, precision: str | None = None) -> "Translator":
         """Opens a run folder (its best model) or a model folder.
+
+        Args:
+            path: of the folder.
+            precision: float32 or bfloat16; by default what the model's `decoding.precision` says.
 
         Raises:
             UserError: there is no such model, or it does not fit together.
         """
         folder = ModelFolder.load(Path(path))
+        decoding = folder.config.decoding
+        precision = precision or decoding.precision
+        if precision == "auto":
+            precision = "float32" if gpu_visible() else fast_precision()
         model = make_seq2seq(
             folder.config.model,
             source_vocabulary=folder.source_tokenizer.vocabulary_size,
             target_vocabulary=folder.target_tokenizer.vocabulary_size,
+            precision=precision,
+            learns=False,
         )
         assign_arrays(model.trainable_variables, folder.weights, path)
         return cls(
             model,
             folder.source_tokenizer,
             folder.target_tokenizer,
-            folder.config.decoding,
+            decoding.model_copy(update={"precision": precision}),
             max_source=folder.config.data.max_length,
             target_language=folder.config.data.target_language,
         )

@@ -44,8 +44,14 @@ class LSTM(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)  # Keras would round the cell state to the compute type
         self.units = units
         self.layer_norm = layer_norm
+        # Weights of 16 bits are only ever loaded, and no backend factorises matrices of them.
+        initializer = "orthogonal" if self.variable_dtype in ("float32", "float64") else "zeros"
         self.fused = keras.layers.LSTM(
-            units, return_sequences=True, name="fused", dtype=_fused_dtype(self.compute_dtype)
+            units,
+            return_sequences=True,
+            recurrent_initializer=initializer,
+            name="fused",
+            dtype=_fused_dtype(self.compute_dtype),
         )
         if layer_norm:
             self.input_norm = keras.layers.LayerNormalization(center=False, name="input_norm")

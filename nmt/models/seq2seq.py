@@ -11,12 +11,21 @@ from nmt.models.encoder import Encoder
 
 
 def make_seq2seq(
-    config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int, precision: str = "float32"
+    config: ModelConfig,
+    *,
+    source_vocabulary: int,
+    target_vocabulary: int,
+    precision: str = "float32",
+    learns: bool = True,
 ) -> "Seq2Seq":
-    """Builds a model whose arithmetic is float64, float32, bfloat16 or float16; in the latter two the weights are
-    float32."""
+    """Builds a model whose arithmetic is float64, float32, bfloat16 or float16.
+
+    The weights of one that learns are never less than float32, since small steps would be lost on them; those of one
+    that only translates are of its arithmetic's type, so that no step of a search need round them again.
+    """
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(f"mixed_{precision}" if precision in ("bfloat16", "float16") else precision)
+    mixed = learns and precision in ("bfloat16", "float16")
+    keras.config.set_dtype_policy(f"mixed_{precision}" if mixed else precision)
     try:
         return Seq2Seq(config, source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary)
     finally:
@@ -28,7 +37,7 @@ class Seq2Seq(keras.Model):
 
     def __init__(self, config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int, name: str = "seq2seq"):
         super().__init__(name=name)
-        embedding = {
+        embedding: dict[str, Any] = {
             "units": config.embedding_units,
             "scale": config.embedding_scale,
             "dropout": config.embedding_dropout,

@@ -56,7 +56,7 @@ def export(
     """
     check_tensorflow_text()
     path = find_model(Path(model)).resolve()
-    folder, translator = ModelFolder.load(path), Translator.load(path)
+    folder, translator = ModelFolder.load(path), Translator.load(path, precision="float32")
     sources, references = _sample(folder.config.data.dev, sample, folder.config.export.sample)
     target = _next_version(Path(into))
     with _removed_if_empty(target.parent), written_aside(target) as aside:
@@ -100,7 +100,7 @@ def _write_record(aside: Path, path: Path, folder: ModelFolder, parity: Parity) 
         "format": FORMAT,
         "source_language": config.data.source_language,
         "target_language": config.data.target_language,
-        "decoding": config.decoding.model_dump(),
+        "decoding": {**config.decoding.model_dump(), "precision": "float32"},
         "limits": {**config.export.model_dump(exclude={"sample"}), "max_pieces": config.data.max_length},
         "model": {"path": str(path), **folder.facts},
         "versions": {"nmt": nmt.__version__, **{name: version(name) for name in PACKAGES}},

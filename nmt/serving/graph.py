@@ -265,7 +265,7 @@ def part_size(lengths: Any, *, max_batch: int, batch_tokens: int) -> Any:
 
 def write_graph(model: Path, folder: Path) -> None:
     """Writes the SavedModel of a model folder."""
-    portable = PortableTranslator(Translator.load(model), ModelFolder.load(model).config.export)
+    portable = PortableTranslator(Translator.load(model, precision="float32"), ModelFolder.load(model).config.export)
     signatures = {"serving_default": portable.serving_default, "nbest": portable.nbest}
     with silenced():
         tf.saved_model.save(portable, str(folder), signatures=signatures)

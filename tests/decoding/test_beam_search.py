@@ -11,7 +11,7 @@ import pytest
 from keras import ops
 
 from nmt.compilation import compiled
-from nmt.decoding.beam_search import Hypotheses, SearchOptions, beam_search
+from nmt.decoding.beam_search import Hypotheses, SearchOptions, beam_search, top_k
 
 PAD, BOS, EOS, A, B = range(5)
 V = 5
@@ -353,6 +353,15 @@ def test_slots_without_a_hypothesis_come_last() -> None:
     assert [one.ids for one in found_in(found)] == [(), (A,), (A, A)]
     assert (found.log_probs[0, 3:] < -1e8).all()
     assert not found.finished[0, 3:].any()
+
+
+@pytest.mark.parametrize(("size", "k"), [(4000, 8), (8000, 1), (601, 5), (96, 3), (7, 7), (64, 2)])
+def test_selection_by_chunks_equals_a_stable_sort(size: int, k: int) -> None:
+    values = np.random.default_rng(size).integers(0, 50, (2, 3, size)).astype("float32")  # with many equal ones
+    largest, places = top_k(values, k)
+    expected = np.argsort(-values, axis=-1, kind="stable")[..., :k]
+    np.testing.assert_array_equal(places, expected)
+    np.testing.assert_array_equal(largest, np.take_along_axis(values, expected, axis=-1))
 
 
 @pytest.mark.parametrize("xla", [False, True], ids=["graph", "xla"])

@@ -77,7 +77,8 @@ def exported(model_folder, tmp_path_factory) -> Exported:
     announced: list[str] = []
     version = export(home / "model", home / "served", announce=announced.append)
     loaded = ExportedTranslator.load(version)
-    return Exported(home / "model", version, Translator.load(home / "model"), loaded._model.signatures, announced)
+    translator = Translator.load(home / "model", precision="float32")
+    return Exported(home / "model", version, translator, loaded._model.signatures, announced)
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def test_the_first_version_is_a_saved_model_with_a_record(exported, model_folder
     record = json.loads((exported.version / "assets.extra" / "export.json").read_text())
     assert record["format"] == 1
     assert (record["source_language"], record["target_language"]) == ("en", "de")
-    assert record["decoding"] == model_folder.config.decoding.model_dump()
+    assert record["decoding"] == {**model_folder.config.decoding.model_dump(), "precision": "float32"}
     assert record["limits"] == {
         "max_characters": MAX_CHARACTERS,
         "max_pieces": MAX_PIECES,
