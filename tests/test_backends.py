@@ -41,6 +41,7 @@ def write_config(folder, name, *, corpus, tokenizer=None, **training):
         model={**sizes, "decoder_layers": 1, "word_dropout": 0.1},
         tokenizer={"vocabulary_size": 28, "byte_fallback": False, **(tokenizer or {})},
         training={**TRAINING, **training},
+        decoding={"precision": "float32"},
     )
     path = folder / f"{name}.yaml"
     path.write_text(dump_config(config))

@@ -12,7 +12,13 @@ from nmt.models.seq2seq import Seq2Seq
 
 
 def search(
-    model: Seq2Seq, source: Any, *, options: SearchOptions, max_length: int, banned_ids: Sequence[int]
+    model: Seq2Seq,
+    source: Any,
+    *,
+    options: SearchOptions,
+    max_length: int,
+    banned_ids: Sequence[int],
+    drop_rows: bool = False,
 ) -> Hypotheses:
     """Translates rows of ids.
 
@@ -21,9 +27,9 @@ def search(
         source: int32 [B, S], each row ended by EOS and padded with 0.
         options: beam and ranking.
         max_length: most pieces of a translation, EOS counted; a row's own limit is min(2 x its pieces + 10, this),
-            whatever
-            its neighbours are.
+            whatever its neighbours are.
         banned_ids: ids never produced.
+        drop_rows: of `beam_search`.
     """
     encoded = model.encoder(source)
     memory = model.decoder.prepare(encoded)
@@ -31,13 +37,14 @@ def search(
     num_pieces = ops.sum(ops.cast(encoded.mask, "int32"), axis=1)
     longest = 2 * ops.shape(source)[1] + 10
 
-    def step(ids: Any, state: DecoderState) -> tuple[Any, DecoderState]:
+    def step(ids: Any, state: DecoderState, memory: Any) -> tuple[Any, DecoderState]:
         logits, state, _ = model.decoder.step(ids, state, memory)
         return logits, state
 
     return beam_search(
         step,
         state,
+        memory,
         limits=ops.minimum(2 * num_pieces + 10, max_length),
         # On JAX a number, as the shapes of arrays must be; in a graph of TensorFlow's a tensor.
         max_steps=min(longest, max_length) if isinstance(longest, int) else ops.minimum(longest, max_length),
@@ -45,4 +52,5 @@ def search(
         eos_id=EOS_ID,
         banned_ids=banned_ids,
         options=options,
+        drop_rows=drop_rows,
     )

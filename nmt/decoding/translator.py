@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nmt.compilation import compiled, gpu_visible
+from nmt.compilation import compiled, compiles_each_shape, gpu_visible
 from nmt.config import DecodingConfig
 from nmt.data.tokenizer import Tokenizer
 from nmt.decoding.beam_search import IMPOSSIBLE, SearchOptions
@@ -180,6 +180,7 @@ class Translator:
                     options=options,
                     max_length=self.decoding.max_length,
                     banned_ids=self.target_tokenizer.never_produced,
+                    drop_rows=not (xla or compiles_each_shape()),
                 )
 
             self._searches[options, xla] = compiled(run, self.model.variables, num_inputs=1, xla=xla)

@@ -8,6 +8,7 @@ Every figure is the one that sacreBLEU's own command line prints, and its enviro
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.base import Metric
@@ -129,7 +130,20 @@ def check_pairs(hypotheses: Sequence[str], references: Sequence[str]) -> None:
 
 
 def _corpus_score(metric: Metric, hypotheses: Sequence[str], references: Sequence[str], confidence: bool) -> Score:
-    result = metric.corpus_score(hypotheses, [references], n_bootstrap=NUM_RESAMPLES if confidence else 1)
+    resamples = NUM_RESAMPLES if confidence else 1
+    try:
+        result = metric.corpus_score(hypotheses, [references], n_bootstrap=resamples)
+    except TypeError:
+        # sacreBLEU will not average its numpy floats with the plain 0.0 of a resample that nothing matches.
+        compute = metric._compute_score_from_stats
+
+        def in_plain_floats(stats: Any) -> Any:
+            one = compute(stats)
+            one.score = float(one.score)
+            return one
+
+        metric._compute_score_from_stats = in_plain_floats  # type: ignore[method-assign]
+        result = metric.corpus_score(hypotheses, [references], n_bootstrap=resamples)
     # sacreBLEU makes mean and half-width public only as formatted text; these attributes hold them unrounded.
     interval = interval_around(result._mean, result._ci) if confidence else None
     return Score(float(result.score), str(metric.get_signature()), interval)

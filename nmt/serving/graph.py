@@ -150,6 +150,7 @@ class PortableTranslator(tf.Module):
                 options=options,
                 max_length=self._decoding.max_length,
                 banned_ids=self._translator.target_tokenizer.never_produced,
+                drop_rows=True,
             )
             best = distinct(found, self._target.detokenize, num_best)
             return best._replace(ids=_padded(best.ids, [num_steps]))

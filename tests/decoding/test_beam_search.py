@@ -58,17 +58,17 @@ def table_step(tables: np.ndarray) -> Any:
     """The step of a search whose state is, for each slot, the number of its table and the prefix read so far."""
     logits = ops.convert_to_tensor(tables.reshape(-1, V))
 
-    def step(ids: Any, state: tuple[Any, Any]) -> tuple[Any, tuple[Any, Any]]:
-        rows, prefix = state
+    def step(ids: Any, prefix: Any, rows: Any) -> tuple[Any, Any]:
         prefix = prefix * V + ids
-        return ops.take(logits, rows * tables.shape[1] + prefix, axis=0), (rows, prefix)
+        return ops.take(logits, rows[:, None] * tables.shape[1] + prefix, axis=0), prefix
 
     return step
 
 
-def start_state(rows: Any, beam_size: int) -> tuple[Any, Any]:
-    rows = ops.repeat(ops.cast(rows, "int32")[:, None], beam_size, axis=1)
-    return rows, ops.zeros_like(rows)
+def start(rows: Any, beam_size: int) -> tuple[Any, Any]:
+    """State and memory of a search: prefixes [B, K], and the numbers [B] of the tables."""
+    rows = ops.cast(rows, "int32")
+    return ops.repeat(ops.zeros_like(rows)[:, None], beam_size, axis=1), rows
 
 
 def searched(
@@ -79,6 +79,7 @@ def searched(
     max_steps: int | None = None,
     step: Any = None,
     banned_ids: Sequence[int] = BANNED,
+    drop_rows: bool = False,
     **options: Any,
 ) -> Hypotheses:
     """Searches each table, or the ones whose numbers are in `rows`, in one batch."""
@@ -87,13 +88,14 @@ def searched(
     limits = [LONGEST] * len(rows) if limits is None else limits
     found = beam_search(
         step or table_step(tables),
-        start_state(np.array(rows), settings.beam_size),
+        *start(np.array(rows), settings.beam_size),
         limits=ops.convert_to_tensor(np.array(limits, "int32")),
         max_steps=max_steps or max(limits),
         bos_id=BOS,
         eos_id=EOS,
         banned_ids=banned_ids,
         options=settings,
+        drop_rows=drop_rows,
     )
     return Hypotheses(*(ops.convert_to_numpy(x) for x in found))
 
@@ -210,9 +212,9 @@ def steps_taken(table: np.ndarray, limit: int, **options: Any) -> int:
     """How often the search asks for the next pieces."""
     taken, step = [], table_step(table)
 
-    def counted(ids: Any, state: Any) -> Any:
-        taken.append(ids)
-        return step(ids, state)
+    def counted(*args: Any) -> Any:
+        taken.append(args)
+        return step(*args)
 
     searched(table, limits=[limit], step=counted, **options)
     return len(taken)
@@ -277,16 +279,30 @@ def test_forced_decoding_of_a_result_gives_back_its_log_prob() -> None:
             assert one.log_prob == pytest.approx(log_prob_of(table, ids), abs=1e-5)
 
 
+@pytest.mark.parametrize("drop_rows", [False, True])
 @pytest.mark.parametrize("num_results", [1, 3])
-def test_a_batch_equals_its_sentences_one_by_one(num_results: int) -> None:
+def test_a_batch_equals_its_sentences_one_by_one(num_results: int, drop_rows: bool) -> None:
     tables, limits = random_tables(7), [4, 1, 3, 2, 4, 4, 3]
-    together = searched(tables, limits=limits, beam_size=3, num_results=num_results)
+    together = searched(tables, limits=limits, beam_size=3, num_results=num_results, drop_rows=drop_rows)
     for row, limit in enumerate(limits):
         alone = searched(tables, rows=[row], limits=[limit], beam_size=3, num_results=num_results)
         assert (together.ids[row, :, limit:] == 0).all()
         np.testing.assert_array_equal(together.ids[row, :, :limit], alone.ids[0])
         for joint, single in zip(together[1:], alone[1:], strict=True):
             np.testing.assert_array_equal(joint[row], single[0])
+
+
+def test_rows_that_have_stopped_take_no_more_steps() -> None:
+    tables, limits, sizes = random_tables(8), [1, 1, 2, 2, 2, 3, 4, 4], []
+    plain = table_step(tables)
+
+    def step(ids: Any, state: Any, memory: Any) -> Any:
+        sizes.append(int(ops.shape(ids)[0]))
+        return plain(ids, state, memory)
+
+    endless = (*BANNED, EOS)
+    searched(tables, limits=limits, step=step, drop_rows=True, banned_ids=endless, beam_size=3, num_results=3)
+    assert sizes == [8, 6, 3, 2]
 
 
 def test_room_for_more_steps_changes_nothing() -> None:
@@ -373,13 +389,14 @@ def test_compiled_search_equals_eager_search(xla: bool) -> None:
         """Row, limit, and padding up to the number of steps."""
         return beam_search(
             table_step(tables),
-            start_state(rows[:, 0], options.beam_size),
+            *start(rows[:, 0], options.beam_size),
             limits=rows[:, 1],
             max_steps=ops.shape(rows)[1],
             bos_id=BOS,
             eos_id=EOS,
             banned_ids=BANNED,
             options=options,
+            drop_rows=not xla,
         )
 
     run = compiled(search, [], num_inputs=1, xla=xla)
@@ -400,16 +417,17 @@ def test_the_state_may_be_any_nest_of_any_type() -> None:
     tables = random_tables(3)
     plain = table_step(tables)
 
-    def step(ids: Any, state: dict[str, Any]) -> Any:
-        logits, both = plain(ids, state["both"])
+    def step(ids: Any, state: dict[str, Any], memory: Any) -> Any:
+        logits, prefix = plain(ids, state["prefix"], memory)
         digits = ops.concatenate([state["digits"][:, :, 1:], ops.cast(ids, "float16")[:, :, None]], axis=2)
         read = ops.sum(ops.cast(digits, "int32") * ops.convert_to_tensor(V ** np.arange(6, -1, -1), "int32"), axis=2)
-        return ops.where((read == both[1])[:, :, None], logits, float("nan")), {"both": both, "digits": digits}
+        return ops.where((read == prefix)[:, :, None], logits, float("nan")), {"prefix": prefix, "digits": digits}
 
-    state = {"both": start_state(np.arange(3), 3), "digits": ops.zeros((3, 3, 7), "float16")}
+    prefix, memory = start(np.arange(3), 3)
+    state = {"prefix": prefix, "digits": ops.zeros((3, 3, 7), "float16")}
     settings: dict[str, Any] = {"max_steps": LONGEST, "bos_id": BOS, "eos_id": EOS, "banned_ids": BANNED}
     limits = ops.full((3,), LONGEST, "int32")
-    found = beam_search(step, state, limits=limits, options=SearchOptions(beam_size=3), **settings)
+    found = beam_search(step, state, memory, limits=limits, options=SearchOptions(beam_size=3), **settings)
     expected = searched(tables, beam_size=3)
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(found.ids), expected.ids)
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(found.log_probs), expected.log_probs)

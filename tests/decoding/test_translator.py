@@ -42,7 +42,14 @@ class FakeSearch:
         self.answers: Callable[[list[int]], list[Answer]] = lambda ids: [(ids, -1.0 - len(ids), True)]
 
     def __call__(
-        self, _: Any, source: np.ndarray, *, options: SearchOptions, max_length: int, banned_ids: Sequence[int]
+        self,
+        _: Any,
+        source: np.ndarray,
+        *,
+        options: SearchOptions,
+        max_length: int,
+        banned_ids: Sequence[int],
+        drop_rows: bool,
     ) -> Hypotheses:
         self.sources.append(source)
         self.options.append(options)

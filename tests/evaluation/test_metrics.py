@@ -139,6 +139,11 @@ def test_without_confidence_there_is_no_interval_and_no_bootstrap_in_the_signatu
     assert all(score.interval is None and "bs:" not in score.signature for score in scores.values())
 
 
+def test_resamples_that_nothing_matches_have_a_share_in_the_interval():
+    low, high = metrics.score(["x", "ein Hund"], ["abc def", "ein Hund"], target_language="de")["chrf"].interval
+    assert high - low == pytest.approx(100)  # a quarter of the resamples is one sentence twice, another the other
+
+
 def test_tokenized_score_is_that_of_the_command_line_on_the_tokenized_files(tmp_path):
     hypotheses, references = (metrics.tokenized_lowercase(lines, "de") for lines in (HYPOTHESES, REFERENCES))
     theirs = command_line(tmp_path, hypotheses, references, "-m", "bleu", "--force", "-tok", "none", "-lc")
