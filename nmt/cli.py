@@ -191,14 +191,14 @@ def explain(
     _say(reference_page().rstrip("\n") if markdown else explain_key(key))
 
 
-def main() -> None:
-    """Runs the command line.
+def main(commands: typer.Typer = app) -> None:
+    """Runs a command line, `nmt` if no other is given.
 
     Exit codes: 0 done, 1 failure, 2 a user's mistake, 130 Ctrl-C, 143 SIGTERM.
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app(standalone_mode=True)
+        commands(standalone_mode=True)
     except UserError as error:
         _fail(str(error), 2)
     except KeyboardInterrupt:
