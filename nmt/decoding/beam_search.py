@@ -189,7 +189,7 @@ def top_k(values: Any, k: int) -> tuple[Any, Any]:
     num_slots, size = values.shape[1:]
     chunk = max(width for width in range(1, CHUNK + 1) if size % width == 0)
     num_chunks = size // chunk
-    if k * chunk >= size:
+    if chunk == 1 or k * chunk >= size:
         return ops.top_k(values, k)
     chunks = ops.reshape(values, (-1, num_chunks, chunk))
     _, chosen = ops.top_k(ops.max(chunks, axis=-1), k)
