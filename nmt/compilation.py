@@ -1,6 +1,8 @@
 """The one place that knows both compilers, TensorFlow's and JAX's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, TypeVar
 
@@ -49,6 +51,52 @@ def compiled(function: Callable, variables: Sequence[Any], *, num_inputs: int, x
             return function(*inputs)
 
     return lambda *inputs: run([variable.value for variable in variables], *inputs)
+
+
+_fusing = ContextVar("fusing", default=False)
+
+
+@contextmanager
+def fusing() -> Iterator[None]:
+    """While it lasts, `fused` compiles: for work of few shapes on a single device."""
+    token = _fusing.set(True)
+    try:
+        yield
+    finally:
+        _fusing.reset(token)
+
+
+def fused(function: Callable) -> Callable:
+    """Makes an elementwise function of tensors one pass over memory, for each shape, where `fusing` lasts.
+
+    Matrix products do not belong in it: XLA's are slow in 16 bits on a CPU. JAX fuses whatever it compiles.
+    """
+    if not _fusing.get() or keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
+def random_bytes(shape: Sequence[Any], seed: Any) -> Any:
+    """Uniform bytes, a function of the seed alone.
+
+    Args:
+        shape: of the result, some of it perhaps known only when it is computed.
+        seed: integer [2].
+
+    Returns:
+        uint8, of that shape.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        size = tf.reduce_prod(shape)
+        words = tf.random.stateless_uniform([size // 4 + 1], seed, minval=None, maxval=None, dtype=tf.int32)
+        return tf.reshape(tf.reshape(tf.bitcast(words, tf.uint8), [-1])[:size], shape)
+    import jax
+
+    return jax.random.bits(jax.random.wrap_key_data(seed), tuple(shape), "uint8")
 
 
 def by_rows(function: Callable, variables: Sequence[Any], *arrays: Any) -> Any:

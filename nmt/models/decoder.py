@@ -11,6 +11,7 @@ from keras import ops
 
 from nmt.compilation import recurrence
 from nmt.models.attention import Keyed, make_attention
+from nmt.models.dropout import Dropout
 from nmt.models.embedding import Embedding, OutputProjection
 from nmt.models.encoder import Encoded
 from nmt.models.recurrent import LSTM, LSTMState
@@ -75,8 +76,8 @@ class Decoder(keras.layers.Layer):
                 for n in range(num_hops)
             ]
         self.attentional = keras.layers.Dense(self.output_units, activation="tanh", name="attentional")
-        self.dropout = keras.layers.Dropout(dropout)
-        self.output_dropout = keras.layers.Dropout(output_dropout)
+        self.dropout = Dropout(dropout)
+        self.output_dropout = Dropout(output_dropout)
         with keras.name_scope(self.name):
             self._build(final_units, self.attentions[0].context_units)
 

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from nmt.models.dropout import Dropout
+
 
 class Embedding(keras.layers.Layer):
     """The vectors of pieces, with dropout of values and of whole words (Gal and Ghahramani 2016).
@@ -27,8 +29,8 @@ class Embedding(keras.layers.Layer):
             name="matrix",
             autocast=False,
         )
-        self.dropout = keras.layers.Dropout(dropout)
-        self.word_dropout = keras.layers.Dropout(word_dropout, noise_shape=(None, None, 1))
+        self.dropout = Dropout(dropout)
+        self.word_dropout = Dropout(word_dropout, noise_shape=(None, None, 1))
         self.built = True
 
     def call(self, ids: Any, training: bool = False) -> Any:

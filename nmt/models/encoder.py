@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from nmt.models.dropout import Dropout
 from nmt.models.recurrent import LSTM
 
 PAD = 0
@@ -50,7 +51,7 @@ class Encoder(keras.layers.Layer):
         self.forward = LSTM(units // 2, layer_norm=layer_norm, name="forward")
         self.backward = LSTM(units // 2, layer_norm=layer_norm, name="backward")
         self.upper = [LSTM(units, layer_norm=layer_norm, name=f"upper_{n}") for n in range(1, num_layers)]
-        self.dropout = keras.layers.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         with keras.name_scope(self.name):
             for layer in (self.forward, self.backward):
                 layer.build((None, None, embedding.matrix.shape[1]))

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from nmt.compilation import fused, fusing
 from nmt.data.batching import Batch
 from nmt.data.tokenizer import BOS_ID, PAD_ID
 from nmt.models.seq2seq import Seq2Seq
@@ -41,7 +42,7 @@ class TensorFlowUpdate(Update):
     def _compile(self) -> Callable:
         rows = tf.TensorSpec([None, None], tf.int32)
         return tf.function(
-            self._update,
+            self._fused_update if self.alone else self._update,
             input_signature=[
                 rows,
                 rows,
@@ -73,17 +74,21 @@ class TensorFlowUpdate(Update):
         """A seed for each micro-batch, replica and layer: int32 [A, R, D, 2]."""
         return dropout_seeds(self.seed, update, self._seed_shape()[:3])
 
+    def _fused_update(self, *args: Any) -> tuple:
+        with fusing():
+            return self._update(*args)
+
     def _update(self, source: Any, target: Any, weights: Any, seeds: Any) -> tuple:
         sums = self.strategy.run(self._gradient_sums, args=(source, target, weights, seeds))
         loss, nll, pieces, *sums = [self.strategy.reduce(tf.distribute.ReduceOp.SUM, s, axis=None) for s in sums]
-        gradients = [s / tf.cast(pieces * self.loss_scale.value, s.dtype) for s in sums]
-        norm = tf.linalg.global_norm(gradients)
+        norm = tf.linalg.global_norm(sums)
+        share = 1 / tf.cast(pieces * self.loss_scale.value, norm.dtype)
+        norm = norm * share
         if self.clip_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm, use_norm=norm)
+            share = share * self.clip_norm / tf.maximum(norm, self.clip_norm)
         finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
-        # Passes over all weights, a dozen of them by single operations, which XLA makes one.
-        apply = tf.function(self._apply, jit_compile=True, autograph=False) if self.alone else self._apply
-        tf.cond(finite, lambda: apply(gradients), lambda: False)
+        apply = fused(self._apply)  # a dozen passes over all weights
+        tf.cond(finite, lambda: apply(sums, share), lambda: False)
         self._rescale(finite)
         return loss / tf.cast(pieces, loss.dtype), nll / tf.cast(pieces, nll.dtype), norm, pieces, finite
 
@@ -116,7 +121,8 @@ class TensorFlowUpdate(Update):
         gradients = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)]
         return [loss, nll, tf.reduce_sum(counts), *gradients]
 
-    def _apply(self, gradients: list) -> bool:
+    def _apply(self, sums: list, share: Any) -> bool:
+        gradients = [s * tf.cast(share, s.dtype) for s in sums]
         self.optimizer.apply(gradients, self.model.trainable_variables)
         done = tf.cast(self.optimizer.iterations, tf.float32)
         # The average of a young run would otherwise be mostly its initial weights.

@@ -1,10 +1,12 @@
 import math
+from contextlib import nullcontext
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from nmt.compilation import fusing
 from nmt.models import recurrent
 from nmt.models.recurrent import LSTM, LSTMState
 
@@ -205,26 +207,32 @@ def test_neighbours_change_nothing(layer_norm):
     np.testing.assert_allclose(layer(inputs[1:]), together[1:], atol=1e-6)
 
 
-def test_gradient_equals_numerical_differences(float64):
+@pytest.mark.parametrize("way", [nullcontext, fusing], ids=["operations", "fused"])
+def test_gradient_equals_numerical_differences(float64, way):
     layer, upstream = made(), random(T, B, U, seed=2)
-    arguments = [random(T, B, 4 * U), array(layer.weights[1]), *map(array, state_of(layer))]
+    arguments = [random(T, B, 4 * U), *map(array, layer.weights[1:]), *map(array, state_of(layer))]
+
+    def mixture(*arguments):
+        with way():
+            return tf.reduce_sum(recurrent._recur(*arguments) * upstream)
+
     computed, numerical = tf.test.compute_gradient(
-        tf.function(lambda *arguments: tf.reduce_sum(recurrent._recur(*arguments) * upstream)),
-        [tf.constant(argument) for argument in arguments],
-        delta=1e-5,
+        tf.function(mixture, autograph=False), [tf.constant(argument) for argument in arguments], delta=1e-5
     )
     for one, other in zip(computed, numerical, strict=True):
         assert np.abs(one).max() > 1e-2
         np.testing.assert_allclose(one, other, atol=1e-8)
 
 
+@pytest.mark.parametrize("way", [nullcontext, fusing], ids=["operations", "fused"])
 @pytest.mark.parametrize("precision", ["float64", "float32"])
-def test_gradient_equals_plain_differentiation(set_precision, precision):
+def test_gradient_equals_plain_differentiation(set_precision, precision, way):
     set_precision(precision)
     layer = made()
     twin = keras_twin(layer)
     inputs, state = inputs_of(layer), state_of(layer)
-    ours = gradients(lambda: layer(inputs, state), [inputs, *state, *layer.weights])
+    with way():
+        ours = gradients(lambda: layer(inputs, state), [inputs, *state, *layer.weights])
     plain = gradients(lambda: twin(inputs, initial_state=list(state)), [inputs, *state, *twin.weights])
     for one, other in zip(ours, plain, strict=True):
         np.testing.assert_allclose(one, other, atol=10 * TOLERANCE[precision])
