@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from benchmarks import ceiling, latency, memory, results, scale, table, training
 from benchmarks.corpus import ROOT, Text, make_text
 from benchmarks.machine import OtherWork
 from benchmarks.peers import TRAINING, TRANSLATION, chosen
+from benchmarks.profile import profile
 from benchmarks.settings import RESULTS, Settings, make_settings
 from benchmarks.system import System
 from nmt.errors import UserError
@@ -92,6 +94,23 @@ def measure_ceiling(quick: Quick = False, threads: Threads = None, rounds: Round
     """The largest speed of a matrix product here, and the arithmetic that each model must do."""
     settings = make_settings(quick=quick, threads=threads, rounds=rounds)
     _measure("ceiling", settings, lambda text: ceiling.measure(settings, text))
+
+
+@app.command("profile")
+def measure_profile(
+    config: Annotated[Path, typer.Argument(help="A training configuration.", show_default=False)],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Changes of it, key=value.", show_default=False)] = None,
+    updates: Annotated[int, typer.Option(min=1, help="Updates by the clock, after the first 20.")] = 120,
+    operations: Annotated[int, typer.Option(min=0, help="Operations to list.")] = 25,
+) -> None:
+    """How fast a configuration trains, and which operations take the time of an update."""
+    other = OtherWork()
+    found = profile(config, overrides or [], updates=updates, profiled=max(1, updates // 4))
+    typer.echo(f"{found.pieces_per_second:,.0f} target pieces/s, {found.milliseconds:.1f} ms an update")
+    typer.echo("ms an update, over all threads and under the profiler · executions · operation")
+    for one in found.operations[:operations]:
+        typer.echo(f"{one.milliseconds:9.2f} {one.executions:9.1f}  {one.name}")
+    typer.echo(f"Other work kept {other.cores():.1f} cores busy meanwhile.")
 
 
 @app.command("all")

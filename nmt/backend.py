@@ -55,7 +55,8 @@ def _import_keras() -> None:
         keras.config.set_floatx("float32")
         keras.config.set_epsilon(1e-7)
         keras.config.set_image_data_format("channels_last")
-        keras.ops.zeros(())
+        if not os.environ.keys() & {"TF_CONFIG", "SLURM_STEP_NUM_TASKS"}:
+            keras.ops.zeros(())  # not before the strategy of several machines is made, which must come first
 
 
 _check_backend()

@@ -28,21 +28,20 @@ def compiles_each_shape() -> bool:
     return keras.backend.backend() == "jax"
 
 
-def compiled(function: Callable, variables: Sequence[Any], *, num_inputs: int, xla: bool = False) -> Callable:
+def compiled(function: Callable, variables: Sequence[Any], *, num_inputs: int) -> Callable:
     """Compiles a function of int32 matrices that reads Keras variables.
 
     Args:
         function: takes `num_inputs` tensors [B, N] and returns a nest of tensors.
         variables: all that it reads; later changes of their values are seen.
         num_inputs: of the function.
-        xla: compile each shape by itself, which takes a second or more, instead of one graph for all shapes. JAX always
-            does.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        signature = None if xla else [tf.TensorSpec([None, None], tf.int32)] * num_inputs
-        return tf.function(function, input_signature=signature, jit_compile=xla, autograph=False)
+        # One graph for all shapes: XLA, which compiles each by itself, would halve the speed (docs/performance.md).
+        signature = [tf.TensorSpec([None, None], tf.int32)] * num_inputs
+        return tf.function(function, input_signature=signature, autograph=False)
     import jax
 
     @jax.jit

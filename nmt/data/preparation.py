@@ -106,7 +106,8 @@ def make_tokenizers(
         announce(f"Training {number} {config.kind} tokenizer of {config.vocabulary_size:,} pieces …")
         found = learn_tokenizers(config, _side(corpus, 0), _side(corpus, 1), seed=seed)
     for tokenizer, name in zip(found, MODELS, strict=True):
-        tokenizer.save(run_dir / name)
+        if not (run_dir / name).is_file():
+            tokenizer.save(run_dir / name)
     return found
 
 

@@ -65,9 +65,8 @@ class Translator:
         self.decoding = decoding
         self.max_source = max_source
         self.target_language = target_language
-        # On a GPU the encoder runs on cuDNN, which TensorFlow's XLA cannot compile.
-        self._grouping = make_grouping(decoding.batch_tokens, xla=not gpu_visible())
-        self._searches: dict[tuple[SearchOptions, bool], Callable] = {}
+        self._grouping = make_grouping(decoding.batch_tokens, beam_size=decoding.beam_size)
+        self._searches: dict[SearchOptions, Callable] = {}
 
     @classmethod
     def load(cls, path: Path | str, *, precision: str | None = None) -> "Translator":
@@ -103,7 +102,17 @@ class Translator:
         )
 
     def with_decoding(self, **changes: Any) -> "Translator":
-        """The same model with other settings of `DecodingConfig`, such as beam_size=1."""
+        """The same model with other settings of `DecodingConfig`, such as beam_size=1.
+
+        Raises:
+            UserError: another precision, which a model has from its loading on.
+        """
+        precision = changes.get("precision") or self.decoding.precision
+        if precision != self.decoding.precision:
+            raise UserError(
+                f"precision: the model was loaded in {self.decoding.precision}; load it once more, with "
+                f"precision='{precision}'."
+            )
         settings = {**self.decoding.model_dump(), **{k: v for k, v in changes.items() if v is not None}}
         decoding = DecodingConfig.model_validate(settings)
         return Translator(
@@ -162,7 +171,7 @@ class Translator:
             # Two hypotheses may spell one text; what then moves up must have ended as well.
             num_results=1 if num_best == 1 else beam_size,
         )
-        found = self._compiled(options, group.shape is not None)(group.padded(ids))
+        found = self._compiled(options)(group.padded(ids))
         columns = [
             np.asarray(x)[: len(group.members)] for x in (found.ids, found.lengths, found.log_probs, found.scores)
         ]
@@ -170,8 +179,8 @@ class Translator:
             texts = self.target_tokenizer.decode([p[:n] for p, n in zip(pieces, lengths, strict=True)])
             yield _distinct(texts, scores, log_probs, num_best)
 
-    def _compiled(self, options: SearchOptions, xla: bool) -> Callable:
-        if (options, xla) not in self._searches:
+    def _compiled(self, options: SearchOptions) -> Callable:
+        if options not in self._searches:
 
             def run(source: Any) -> Any:
                 return search(
@@ -180,11 +189,11 @@ class Translator:
                     options=options,
                     max_length=self.decoding.max_length,
                     banned_ids=self.target_tokenizer.never_produced,
-                    drop_rows=not (xla or compiles_each_shape()),
+                    drop_rows=not compiles_each_shape(),
                 )
 
-            self._searches[options, xla] = compiled(run, self.model.variables, num_inputs=1, xla=xla)
-        return self._searches[options, xla]
+            self._searches[options] = compiled(run, self.model.variables, num_inputs=1)
+        return self._searches[options]
 
 
 def _distinct(texts: list[str], scores: Any, log_probs: Any, num_best: int) -> list[Hypothesis]:

@@ -59,7 +59,8 @@ def main() -> None:
     from nmt.data.tokenizer import EOS_ID
     from nmt.training.backends import make_strategy, make_update
 
-    strategy = make_strategy(config.training.strategy, config.training.devices)
+    several_machines = config.training.strategy == "multi_worker"  # which are not here; this one is looked at
+    strategy = make_strategy("auto" if several_machines else config.training.strategy, config.training.devices)
     model, update = make_update(config, tuple(given["vocabularies"]), strategy)
     random, peaks = np.random.default_rng(1), []
     for rows in given["rows"]:

@@ -9,6 +9,7 @@ from nmt.config import Config
 from nmt.models.seq2seq import make_seq2seq
 from nmt.training.optimizer import make_optimizer
 from nmt.training.update import Update
+from nmt.training.workers import Workers
 
 
 def make_strategy(
@@ -28,13 +29,13 @@ def make_strategy(
     return strategy.make_strategy(kind, devices)
 
 
-def is_chief(strategy: Any) -> bool:
-    """Whether this process is the one that writes; on JAX there is but one."""
+def make_workers(strategy: Any) -> Workers:
+    """The processes that share a strategy; on JAX there is but one."""
     if keras.backend.backend() == "jax":
-        return True
+        return Workers()
     from nmt.training import strategy as tensorflow_strategy
 
-    return tensorflow_strategy.is_chief(strategy)
+    return tensorflow_strategy.make_workers(strategy)
 
 
 def make_update(config: Config, vocabularies: tuple[int, int], strategy: Any) -> tuple[Any, Update]:

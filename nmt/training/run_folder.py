@@ -64,6 +64,14 @@ class RunFolder:
             aside.write_text(dump_config(config), encoding="utf-8")
         return resumed
 
+    def must_be_shared(self) -> None:
+        """Raises UserError where this machine does not see what the chief has just written."""
+        if not self.config.is_file():
+            raise UserError(
+                f"run_dir: {self.path} does not hold what worker 0 wrote there; expected one folder, on a file system "
+                "that all workers share."
+            )
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps other processes from training in this folder; the lock goes with the process, however it ends."""

@@ -2,44 +2,107 @@
 
 import json
 import os
+import socket
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import tensorflow as tf
 
+from nmt.backend import silenced
 from nmt.errors import UserError, nearest
+from nmt.training.workers import PeerLost, Workers
+
+SLURM_PORT = 8888
+TF_CONFIG = '{"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}}'
+# What collective operations end with when a worker is gone, by whoever notices it first.
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+)
 
 
+@silenced()
 def make_strategy(
     kind: Literal["auto", "single", "mirrored", "multi_worker"], devices: Sequence[str] | None = None
 ) -> tf.distribute.Strategy:
     """Returns the tf.distribute strategy of a configuration.
 
     Args:
-        kind: auto mirrors where there are several GPUs; multi_worker reads TF_CONFIG.
+        kind: auto mirrors where there are several GPUs; multi_worker reads TF_CONFIG, or else what Slurm says, waits
+            for the other workers, and must come before anything else of TensorFlow.
         devices: such as ["GPU:0", "GPU:1"]; None takes all.
 
     Raises:
-        UserError: a device does not exist, or TF_CONFIG is missing or no JSON.
+        UserError: a device does not exist, or TF_CONFIG is missing or no description of a cluster.
     """
+    if kind == "multi_worker":
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=_cluster_resolver())
     gpus = tf.config.list_logical_devices("GPU")
     if devices is not None:
         _check_devices(devices)
-    if kind == "multi_worker":
-        _check_cluster()
-        return tf.distribute.MultiWorkerMirroredStrategy()
     several = len(devices or gpus) > 1
     if kind == "mirrored" or (kind == "auto" and several):
         return tf.distribute.MirroredStrategy(list(devices) if devices else None)
     return tf.distribute.get_strategy()
 
 
-def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes: the only one, or worker 0 of several."""
-    resolver = strategy.cluster_resolver
-    if resolver is None or resolver.task_type is None:
-        return True
-    return resolver.task_type == "chief" or (resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs)
+class DistributedWorkers(Workers):
+    """The processes of a MultiWorkerMirroredStrategy, one a machine."""
+
+    def __init__(self, strategy: tf.distribute.MultiWorkerMirroredStrategy):
+        self.strategy = strategy
+        resolver = strategy.cluster_resolver
+        cluster = resolver.cluster_spec().as_dict()
+        self.addresses = [*cluster.get("chief", []), *cluster.get("worker", [])]
+        self.count = len(self.addresses)
+        self.number = resolver.task_id + (len(cluster.get("chief", [])) if resolver.task_type == "worker" else 0)
+        self.replicas = strategy.num_replicas_in_sync // self.count
+
+    def added(self, values: np.ndarray) -> np.ndarray:
+        """The sum over all workers, as in `Workers`."""
+        values = np.asarray(values, np.float64)
+
+        def of_replica(context: Any) -> tf.Tensor:
+            first = context.replica_id_in_sync_group % self.replicas == 0
+            return tf.constant(values if first else np.zeros_like(values))
+
+        try:
+            mine = self.strategy.experimental_distribute_values_from_function(of_replica)
+            return self.strategy.reduce(tf.distribute.ReduceOp.SUM, mine, axis=None).numpy()
+        except LOST as error:
+            raise self.lost(error) from error
+
+    def lost(self, error: Exception) -> PeerLost:
+        """What to say when a collective operation has failed: which worker does not answer."""
+        gone = [n for n, address in enumerate(self.addresses) if n != self.number and not _answers(address)]
+        if not gone:
+            return PeerLost(f"The workers lost each other: {str(error).splitlines()[0]}")
+        names = ", ".join(f"{n} ({self.addresses[n]})" for n in gone)
+        return PeerLost(
+            f"Worker {names} is gone. Nothing since the last checkpoint is kept; the same command on all workers goes "
+            "on from there."
+        )
+
+
+def make_workers(strategy: tf.distribute.Strategy) -> Workers:
+    """The processes that share a strategy."""
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return DistributedWorkers(strategy)
+    return Workers()
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 def _check_devices(devices: Sequence[str]) -> None:
@@ -52,11 +115,23 @@ def _check_devices(devices: Sequence[str]) -> None:
             )
 
 
-def _check_cluster() -> None:
+def _cluster_resolver() -> tf.distribute.cluster_resolver.ClusterResolver:
     text = os.environ.get("TF_CONFIG")
+    if not text and "SLURM_STEP_NUM_TASKS" in os.environ:
+        return tf.distribute.cluster_resolver.SlurmClusterResolver(port_base=SLURM_PORT)
     if not text:
-        raise UserError("training.strategy multi_worker needs the environment variable TF_CONFIG; it is not set.")
+        raise UserError(
+            "training.strategy multi_worker needs the environment variable TF_CONFIG or to be started by Slurm's srun; "
+            "found neither."
+        )
     try:
-        json.loads(text)
+        described = json.loads(text)
+        task, cluster = described["task"], described["cluster"]
+        addresses = cluster[task["type"]]
     except json.JSONDecodeError as error:
         raise UserError(f"TF_CONFIG is no JSON: {error}.") from error
+    except (KeyError, TypeError) as error:
+        raise UserError(f"TF_CONFIG: expected {TF_CONFIG}, found {text}") from error
+    if not 0 <= int(task["index"]) < len(addresses):
+        raise UserError(f"TF_CONFIG: task.index is {task['index']}, but there are {len(addresses)} of {task['type']}.")
+    return tf.distribute.cluster_resolver.TFConfigClusterResolver()

@@ -1,21 +1,25 @@
 """The training loop: one batch is one update; now and then a validation and a checkpoint."""
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from nmt import __version__
 from nmt.compilation import compiles_each_shape
 from nmt.config import Config, TrainingConfig
+from nmt.config_file import dump_config
 from nmt.data.batching import Batch, BatchLoader, BatchPlan, prefetched
 from nmt.data.preparation import prepare
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder, find_model, fingerprints
-from nmt.training.backends import is_chief, make_strategy, make_update
+from nmt.training.backends import make_strategy, make_update, make_workers
 from nmt.training.checkpoint import Checkpoint, CheckpointFolder, Progress, averaged
 from nmt.training.interruption import Interrupted, Notice, noticed_signals
 from nmt.training.run_folder import RunFolder, next_free
@@ -56,20 +60,35 @@ def train(
     started = time.monotonic()
     if config.run_dir is None:
         raise UserError("run_dir: nothing given, expected the folder of the run.")
+    if config.training.strategy == "multi_worker":
+        announce("Waiting until all workers are here …")
+    # Before anything else of TensorFlow: collective operations must be set up at its start.
+    strategy = make_strategy(config.training.strategy, config.training.devices)
+    workers = make_workers(strategy)
+    workers.must_agree("configuration", hashlib.sha256(dump_config(config).encode()).hexdigest())
+    if not workers.is_chief:
+        announce = _unsaid
     initial = None
     if fork:
         forked = find_model(config.run_dir)
         initial = ModelFolder.load(forked)
-        config = config.model_copy(update={"run_dir": next_free(config.run_dir)})
+        config = config.model_copy(update={"run_dir": Path(workers.of_chief(str(next_free(config.run_dir))))})
         announce(f"A new run in {config.run_dir}, from the weights of {forked}.")
     folder = RunFolder(Path(config.run_dir or ""))
-    with folder.locked():
-        if initial is not None:
-            initial.source_tokenizer.save(folder.path / "source.model")
-            initial.target_tokenizer.save(folder.path / "target.model")
-        trainer = Trainer(config, folder, callbacks=callbacks, announce=announce, started=started)
+    with ExitStack() as stack:
+        workers.in_turn(lambda: _take(folder, config, initial, stack) if workers.is_chief else folder.must_be_shared())
+        trainer = Trainer(config, folder, strategy=strategy, callbacks=callbacks, announce=announce, started=started)
         with noticed_signals() as notice:
             return trainer.run(initial, notice)
+
+
+def _take(folder: RunFolder, config: Config, initial: ModelFolder | None, stack: ExitStack) -> None:
+    """Locks a run's folder and writes into it what every run begins with."""
+    stack.enter_context(folder.locked())
+    folder.accept(config)
+    if initial is not None:
+        initial.source_tokenizer.save(folder.path / "source.model")
+        initial.target_tokenizer.save(folder.path / "target.model")
 
 
 class Trainer:
@@ -80,21 +99,22 @@ class Trainer:
         config: Config,
         folder: RunFolder,
         *,
+        strategy: Any,
         callbacks: Sequence[keras.callbacks.Callback],
         announce: Callable[[str], None],
         started: float,
     ):
         self.config, self.settings, self.folder = config, config.training, folder
+        self.workers = workers = make_workers(strategy)
         self.announce, self.started = announce, started
-        # Before anything else of TensorFlow: collective operations must be set up at its start.
-        self.strategy = make_strategy(self.settings.strategy, self.settings.devices)
-        folder.accept(config)
-        self.prepared = prepare(config, folder.path, announce)
+        self.prepared = workers.in_turn(lambda: prepare(config, folder.path, announce))
+        for name, fingerprint in self.prepared.fingerprints().items():
+            workers.must_agree(name, fingerprint)
         self.plan = BatchPlan(
             self.prepared.lengths, by=self.settings.batch_by, size=self.settings.batch_size, seed=config.seed
         )
-        self.model, self.update = make_update(config, self.prepared.vocabularies, self.strategy)
-        self.validator = Validator(config, self.prepared)
+        self.model, self.update = make_update(config, self.prepared.vocabularies, strategy)
+        self.validator = Validator(config, self.prepared, workers)
         self.checkpoints = CheckpointFolder(folder.checkpoints, self.settings.keep_checkpoints)
         self.progress = Progress()
         self.last_validation: Validation | None = None
@@ -107,7 +127,7 @@ class Trainer:
             every=self.settings.log_every,
             total=_total_updates(self.settings, self.plan),
             tensorboard=self.settings.tensorboard,
-            silent=not is_chief(self.strategy),
+            silent=not workers.is_chief,
         )
 
     def run(self, initial: ModelFolder | None, notice: Notice) -> Path:
@@ -121,10 +141,12 @@ class Trainer:
         finally:
             self.log.close()
             self.callbacks.on_train_end()
+        self.workers.wait()  # whoever ends before the others looks lost to them
         return self.folder.best
 
-    def _loop(self, notice: Notice) -> str:
-        loader = BatchLoader(
+    def loader(self) -> BatchLoader:
+        """Makes the run's batches."""
+        return BatchLoader(
             self.prepared.corpus,
             self.prepared.kept,
             self.prepared.source_tokenizer,
@@ -134,6 +156,9 @@ class Trainer:
             multiple=self.update.rows_multiple,
             to_grid=compiles_each_shape(),
         )
+
+    def _loop(self, notice: Notice) -> str:
+        loader = self.loader()
         while True:
             begun = None
             for batch in prefetched(loader.batches(self.progress.epoch, self.progress.batch)):
@@ -151,10 +176,19 @@ class Trainer:
                 # What does not learn any more is no state to go back to.
                 if self.progress.update % self.settings.checkpoint_every == 0 and not self.skipped:
                     self._save()
-                if notice.signal_number:
-                    self._interrupt(notice.signal_number)
-                if reason := self._limit_reached():
+                signal_number, reason = self._decided(notice)
+                if signal_number:
+                    self._interrupt(signal_number)
+                if reason:
                     return reason
+
+    def _decided(self, notice: Notice) -> tuple[int, str | None]:
+        """The signal to stop by and the limit to stop at, on which all workers agree after each update."""
+        reason = self._limit_reached()
+        if self.workers.count == 1:
+            return notice.signal_number, reason
+        signals, limits = self.workers.of_each(notice.signal_number, reason is not None)
+        return int(signals.max()), reason or ("another worker reached its limit" if limits.any() else None)
 
     def _learn(self, batch: Batch) -> dict[str, float]:
         number = self.progress.update + 1
@@ -232,7 +266,7 @@ class Trainer:
         return self.update.averaged_arrays() or arrays_of(self.model.trainable_variables)
 
     def _save_best(self, weights: dict, validation: Validation) -> None:
-        if not is_chief(self.strategy):
+        if not self.workers.is_chief:
             return
         facts = {
             "update": self.progress.update,
@@ -247,9 +281,11 @@ class Trainer:
         self._write(lambda: model.save(self.folder.best), "the best model")
 
     def _save(self) -> bool:
-        """Writes a checkpoint; false where it could not be written."""
-        if not is_chief(self.strategy):
-            return True
+        """Lets the chief write a checkpoint, which all find then; false where it could not be written."""
+        [saved] = self.workers.of_each(self.workers.is_chief and self._save_checkpoint())
+        return bool(saved[0])
+
+    def _save_checkpoint(self) -> bool:
         arrays = {
             "weights": arrays_of(self.model.trainable_variables),
             "averages": self.update.averaged_arrays(),
@@ -272,7 +308,8 @@ class Trainer:
             return False
 
     def _restore(self, initial: ModelFolder | None) -> None:
-        checkpoint = self.checkpoints.latest(self.announce)
+        checkpoint = self.workers.in_turn(lambda: self.checkpoints.latest(self.announce))
+        self.workers.must_agree("checkpoint", f"{checkpoint.progress.update if checkpoint else 0:x}")
         if checkpoint is None:
             if initial is not None:
                 assign_arrays(self.model.trainable_variables, initial.weights, "The model to fork")
@@ -346,6 +383,10 @@ class Trainer:
         if self.last_validation is None:
             return {}
         return {"val_loss": self.last_validation.loss, "val_bleu": self.last_validation.bleu}
+
+
+def _unsaid(line: str) -> None:
+    """What the chief says already."""
 
 
 def versions() -> dict[str, str]:

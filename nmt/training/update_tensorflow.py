@@ -15,6 +15,7 @@ from nmt.data.batching import Batch
 from nmt.data.tokenizer import BOS_ID, PAD_ID
 from nmt.models.seq2seq import Seq2Seq
 from nmt.training.losses import cross_entropy, shifted_right
+from nmt.training.strategy import LOST, make_workers
 from nmt.training.update import Outcome, OutOfMemory, Update, dropout_seeds
 
 
@@ -33,6 +34,7 @@ class TensorFlowUpdate(Update):
         **settings: Any,
     ):
         self.strategy = strategy
+        self.workers = make_workers(strategy)
         self.num_devices = strategy.num_replicas_in_sync
         self.alone = strategy is tf.distribute.get_strategy()
         with strategy.scope():
@@ -60,6 +62,10 @@ class TensorFlowUpdate(Update):
             loss, nll, norm, pieces, applied = self._compiled(batch.source, batch.target, batch.weights, seeds)
         except tf.errors.ResourceExhaustedError as error:
             raise OutOfMemory(str(error)) from error
+        except LOST as error:
+            if self.workers.count == 1:
+                raise
+            raise self.workers.lost(error) from error
         return Outcome(float(loss), float(nll), float(norm), int(pieces), bool(applied))
 
     def split(self) -> None:

@@ -17,7 +17,11 @@ from nmt.decoding.translator import Translator
 from nmt.evaluation.metrics import bleu
 from nmt.models.seq2seq import make_seq2seq
 from nmt.training.losses import cross_entropy, shifted_right
+from nmt.training.workers import Workers
 from nmt.weights import assign_arrays
+
+# The loss is made of the logits of all positions at once, so that rows are as few as in a search with this beam.
+BEAM_SIZE = 5
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,13 @@ class Validation:
 
 
 class Validator:
-    """Scores weights on the dev text with a float32 model of its own, so that training's are left alone."""
+    """Scores weights on the dev text with a float32 model of its own, so that training's are left alone.
 
-    def __init__(self, config: Config, prepared: Prepared):
+    Each worker scores and translates its share.
+    """
+
+    def __init__(self, config: Config, prepared: Prepared, workers: Workers):
+        self.workers = workers
         self.model = make_seq2seq(
             config.model,
             source_vocabulary=prepared.vocabularies[0],
@@ -53,15 +61,19 @@ class Validator:
             config.decoding,
             max_source=config.data.max_length,
         ).with_decoding(beam_size=1)
-        self.batches = _batches(prepared, config.decoding.batch_tokens)
+        self.batches = _batches(prepared, config.decoding.batch_tokens)[workers.number :: workers.count]
         self.losses: Callable = compiled(self._loss, self.model.variables, num_inputs=2)
 
     def validate(self, weights: Mapping[str, np.ndarray]) -> Validation:
         """Scores weights given by variable path."""
         assign_arrays(self.model.trainable_variables, weights, "Validation")
-        sums = np.sum([[float(x) for x in self.losses(*batch)] for batch in self.batches], axis=0)
-        loss = float(sums[0] / sums[1])
-        score = bleu(self.translator.translate(self.sources), self.targets, target_language=self.language)
+        sums = np.zeros(2)
+        for batch in self.batches:
+            sums += [float(x) for x in self.losses(*batch)]
+        nll, pieces = self.workers.added(sums)
+        loss = float(nll / pieces)
+        translations = self.workers.shared(self.sources, self.translator.translate)
+        score = bleu(translations, self.targets, target_language=self.language)
         return Validation(loss, math.exp(min(loss, 700.0)), score)
 
     def _loss(self, source: Any, target: Any) -> tuple[Any, Any]:
@@ -78,7 +90,7 @@ def _batches(prepared: Prepared, batch_tokens: int) -> list[tuple[np.ndarray, np
         prepared.target_tokenizer.encode(prepared.dev_targets),
     )
     longest = [max(len(source), len(target)) + 1 for source, target in zip(*sides, strict=True)]
-    groups = make_grouping(batch_tokens, xla=False).groups(longest)
+    groups = make_grouping(batch_tokens, beam_size=BEAM_SIZE).groups(longest)
     return [(group.padded(sides[0]), _without_filling(group.padded(sides[1]), group)) for group in groups]
 
 

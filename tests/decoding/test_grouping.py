@@ -4,70 +4,48 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt.data.tokenizer import EOS_ID
-from nmt.decoding.grouping import MAX_ROWS, REPAID_AFTER, WIDTHS, Group, Grouping, ShapedGrouping
+from nmt.decoding.grouping import MAX_QUERIES, Group, Grouping, ShapedGrouping, make_grouping
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=400)
 
 
 @settings(deadline=None)
-@given(lengths=LENGTHS, batch_tokens=st.integers(1, 5000), xla=st.booleans())
-def test_every_sentence_stands_in_one_group_that_is_not_too_large(lengths, batch_tokens, xla):
-    groups = list(Grouping(batch_tokens, xla=xla).groups(lengths))
+@given(lengths=LENGTHS, batch_tokens=st.integers(1, 5000), max_rows=st.integers(1, 50))
+def test_every_sentence_stands_in_one_group_that_is_not_too_large(lengths, batch_tokens, max_rows):
+    groups = list(Grouping(batch_tokens, max_rows).groups(lengths))
     assert sorted(n for group in groups for n in group.members) == list(range(len(lengths)))
     for group in groups:
         longest = max(lengths[n] for n in group.members)
-        assert len(group.members) <= MAX_ROWS
+        assert len(group.members) <= max_rows
         assert len(group.members) == 1 or len(group.members) * longest <= batch_tokens
 
 
 def test_neighbours_in_a_group_are_of_like_length():
     lengths = [7, 90, 8, 91, 7, 92]
-    groups = [sorted(lengths[n] for n in group.members) for group in Grouping(300, xla=False).groups(lengths)]
+    groups = [sorted(lengths[n] for n in group.members) for group in Grouping(300, 128).groups(lengths)]
     assert groups == [[7, 7, 8], [90, 91, 92]]
 
 
-def test_xla_waits_until_a_shape_has_enough_sentences():
-    grouping = Grouping(1600, xla=True)
-    few = [10] * (REPAID_AFTER // 2)
-    assert all(group.shape is None for group in grouping.groups(few))
-    shapes = [group.shape for group in grouping.groups(few)]
-    assert (MAX_ROWS, 12) in shapes
-    assert shapes[-1] is None  # what fills no batch
-
-
-def test_xla_is_not_used_where_it_is_not_to_be_had():
-    assert all(group.shape is None for group in Grouping(1600, xla=False).groups([10] * 5000))
-
-
-@pytest.mark.parametrize("length", [int(WIDTHS[-1]) + 1, 999])
-def test_what_is_longer_than_all_widths_is_left_to_the_plain_graph(length):
-    assert all(group.shape is None for group in Grouping(10**6, xla=True).groups([length] * 2 * REPAID_AFTER))
-
-
-def test_a_shape_compiled_by_xla_holds_its_sentences():
-    lengths = [1 + n % 130 for n in range(40_000)]
-    shaped = [group for group in Grouping(8192, xla=True).groups(lengths) if group.shape]
-    assert len({group.shape for group in shaped}) == len(WIDTHS)
-    for group in shaped:
-        rows, width = group.shape
-        assert len(group.members) == rows
-        assert max(lengths[n] for n in group.members) <= width
+@pytest.mark.parametrize(("beam_size", "rows"), [(1, MAX_QUERIES), (5, MAX_QUERIES // 5), (10**6, 1)])
+def test_wider_beams_have_fewer_rows(beam_size, rows):
+    groups = list(make_grouping(10**9, beam_size=beam_size).groups([10] * 3000))
+    assert max(len(group.members) for group in groups) == rows
 
 
 @settings(deadline=None)
 @given(lengths=LENGTHS, batch_tokens=st.integers(1, 5000))
 def test_shaped_groups_hold_every_sentence_once(lengths, batch_tokens):
-    groups = list(ShapedGrouping(batch_tokens).groups(lengths))
+    groups = list(ShapedGrouping(batch_tokens, 128).groups(lengths))
     assert sorted(n for group in groups for n in group.members) == list(range(len(lengths)))
     for group in groups:
         rows, width = group.shape
-        assert len(group.members) <= rows <= MAX_ROWS
+        assert len(group.members) <= rows <= 128
         assert max(lengths[n] for n in group.members) <= width
         assert rows == 1 or rows * width <= batch_tokens
 
 
 def test_shapes_are_few_however_many_lengths_there_are():
-    grouping, random = ShapedGrouping(8192), np.random.default_rng(1)
+    grouping, random = ShapedGrouping(8192, 128), np.random.default_rng(1)
     shapes = {
         group.shape
         for num_lines in range(1, 400)
@@ -78,7 +56,7 @@ def test_shapes_are_few_however_many_lengths_there_are():
 
 
 def test_what_fills_no_group_moves_on_to_the_next_width():
-    groups = list(ShapedGrouping(64).groups([10, 10, 30, 10, 30, 10, 10]))
+    groups = list(ShapedGrouping(64, 128).groups([10, 10, 30, 10, 30, 10, 10]))
     assert [(len(group.members), group.shape) for group in groups] == [(4, (4, 16)), (2, (2, 32)), (1, (1, 32))]
 
 

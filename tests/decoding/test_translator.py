@@ -264,6 +264,13 @@ def real(tokenizer: Tokenizer) -> Translator:
     return Translator(model, tokenizer, tokenizer, decoding, max_source=MAX_SOURCE)
 
 
+def test_a_loaded_model_keeps_its_precision(fake: FakeSearch, tokenizer: Tokenizer) -> None:
+    translator = faked(tokenizer, precision="float32")
+    assert translator.with_decoding(precision="float32", beam_size=None).settings == translator.settings
+    with pytest.raises(UserError, match="loaded in float32; load it once more, with precision='bfloat16'"):
+        translator.with_decoding(precision="bfloat16")
+
+
 def test_a_model_translates_a_line_as_it_does_alone(real: Translator) -> None:
     lines = texts(11)
     together = real.translate(lines)

@@ -124,7 +124,7 @@ class Rehearsal:
         self.update.unapplied, self.update.tolerated_rate = self.unapplied, self.tolerated_rate
         return model, self.update
 
-    def make_validator(self, config: Config, prepared: Any) -> ScriptedValidator:
+    def make_validator(self, config: Config, prepared: Any, workers: Any) -> ScriptedValidator:
         self.validator = ScriptedValidator(self.outcomes)
         return self.validator
 
