@@ -1,9 +1,10 @@
-"""The command line: `nmt train | doctor | translate | evaluate | export | download | info | config`.
+"""The command line: `nmt train | doctor | translate | evaluate | export | serve | download | info | config`.
 
 Arguments are read here and nothing else is done here. What needs TensorFlow is imported inside the commands, so that
 help and mistakes in a configuration answer at once.
 """
 
+import importlib.util
 import os
 import signal
 import sys
@@ -155,6 +156,57 @@ def export(
 
 
 @app.command()
+def serve(
+    model: Model,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8501,
+    host: Annotated[str, typer.Option(help="The address to listen on; others than this machine need 0.0.0.0.")] = (
+        "127.0.0.1"
+    ),
+    name: Annotated[str | None, typer.Option(help="The model's name in the paths; its folder's if not given.")] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="Holds the key that requests must give; or NMT_API_KEY does.")
+    ] = None,
+    max_batch: Annotated[int, typer.Option(min=1, max=256, help="Texts translated together.")] = 32,
+    max_wait: Annotated[float, typer.Option(min=0, max=1000, help="Milliseconds that a text waits for others.")] = 5,
+    max_queue: Annotated[int, typer.Option(min=1, help="Texts that wait, before requests are refused.")] = 1024,
+    max_body: Annotated[int, typer.Option(min=1, help="Bytes of a request.")] = 1 << 20,
+    max_texts: Annotated[int, typer.Option(min=1, help="Texts of a request.")] = 128,
+    max_characters: Annotated[int, typer.Option(min=1, help="Characters of a text.")] = 10_000,
+    timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds in which a request is answered.")] = 30,
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Translate over HTTP, as TensorFlow Serving does and at /translate, until SIGTERM or Ctrl-C."""
+    _need_server_packages()
+    _set_up(device, threads)
+    from nmt.serving.server.limits import Limits
+    from nmt.serving.server.run import serve as serve_model
+
+    limits = Limits(
+        max_body=max_body,
+        max_texts=max_texts,
+        max_characters=max_characters,
+        max_queue=max_queue,
+        max_batch=max_batch,
+        max_wait=max_wait / 1000,
+        timeout=timeout,
+    )
+    serve_model(
+        model,
+        host=host,
+        port=port,
+        name=name,
+        limits=limits,
+        key_file=api_key_file,
+        beam_size=beam_size,
+        length_penalty=length_penalty,
+        announce=_say,
+    )
+
+
+@app.command()
 def download(
     name: Annotated[str, typer.Argument(metavar="NAME", help="multi30k, tatoeba or kftt.")],
     mirror: Annotated[Path | None, typer.Option(envvar="NMT_MIRROR", help="A folder that holds NAME/FILE.")] = None,
@@ -194,7 +246,7 @@ def explain(
 def main(commands: typer.Typer = app) -> None:
     """Runs a command line, `nmt` if no other is given.
 
-    Exit codes: 0 done, 1 failure, 2 a user's mistake, 130 Ctrl-C, 143 SIGTERM.
+    Exit codes: 0 done, 1 failure, 2 a user's mistake, 130 Ctrl-C, 143 SIGTERM; a server that a signal ends is done.
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -223,6 +275,15 @@ def _set_up(device: str | None, threads: int | None) -> None:
 
     choose_device(device)
     choose_threads(threads)
+
+
+def _need_server_packages() -> None:
+    """Raises UserError where what serves HTTP is not installed, before anything slow is imported."""
+    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"nmt serve needs {', '.join(missing)}, not installed here: pip install -r requirements-serve.txt"
+        )
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

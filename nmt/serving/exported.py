@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ class ExportedTranslator:
     def __init__(self, model: Any, record: dict[str, Any]):
         self.record = record
         self._model = model  # the signatures live as long as it does
-        self._best, self._nbest = model.signatures["serving_default"], model.signatures["nbest"]
 
     @classmethod
     def load(cls, path: Path | str) -> "ExportedTranslator":
@@ -89,31 +88,45 @@ class ExportedTranslator:
         Raises:
             UserError: more hypotheses are asked for than the export gives, or a line is too long.
         """
-        limits = self.record["limits"]
-        if num_best > limits["nbest"]:
-            raise UserError(
-                f"This export gives at most {limits['nbest']} translations a line, and {num_best} were asked for: "
-                "export the model anew with a larger export.nbest, or translate with the model itself."
-            )
+        self.check_num_best(num_best)
         # Attention, which comes with the hypotheses, is large: [lines, hypotheses, pieces, pieces].
-        for chunk in _chunks(lines, min(window, limits["max_batch"])):
+        for chunk in _chunks(lines, min(window, self.record["limits"]["max_batch"])):
             yield from self._hypotheses(chunk, num_best)
 
+    def check_num_best(self, num_best: int) -> None:
+        """Raises UserError where more hypotheses are asked for than the export gives."""
+        most = self.record["limits"]["nbest"]
+        if num_best > most:
+            raise UserError(
+                f"This export gives at most {most} translations a line, and {num_best} were asked for: "
+                "export the model anew with a larger export.nbest, or translate with the model itself."
+            )
+
+    def signature(self, name: str, lines: Sequence[str]) -> dict[str, Any]:
+        """What a signature says of lines, by output; see `nmt.serving.graph`. The end of a long line is cut off.
+
+        Args:
+            name: serving_default or nbest.
+            lines: any number, in memory at once.
+        """
+        import tensorflow as tf
+
+        found = self._model.signatures[name](text=tf.constant(list(lines), tf.string))
+        return {output: x.numpy() for output, x in found.items()}
+
     def _translate_chunk(self, lines: list[str]) -> list[str]:
-        found = self._answer(self._best, lines)
+        found = self._answer("serving_default", lines)
         return [text.decode() for text in found["translation"]]
 
     def _hypotheses(self, lines: list[str], num_best: int) -> Iterator[list[Hypothesis]]:
-        found = self._answer(self._nbest, lines)
+        found = self._answer("nbest", lines)
         columns = (found[name] for name in ("num_hypotheses", "translations", "scores", "log_probs"))
         for count, *row in zip(*columns, strict=True):
             together = islice(zip(*row, strict=True), min(count, num_best))
             yield [Hypothesis(text.decode(), float(score), float(log_prob)) for text, score, log_prob in together]
 
-    def _answer(self, signature: Any, lines: list[str]) -> dict[str, Any]:
-        import tensorflow as tf
-
-        found = {name: x.numpy() for name, x in signature(text=tf.constant(lines, tf.string)).items()}
+    def _answer(self, name: str, lines: list[str]) -> dict[str, Any]:
+        found = self.signature(name, lines)
         for line, truncated in zip(lines, found["truncated"], strict=True):
             if truncated:
                 limits = self.record["limits"]

@@ -1,0 +1,100 @@
+"""A server: its paths, its gate and the thread that translates."""
+
+from dataclasses import dataclass
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+import nmt
+from nmt.errors import UserError
+from nmt.serving.server.batcher import Batcher
+from nmt.serving.server.engine import Engine
+from nmt.serving.server.gate import Gate
+from nmt.serving.server.limits import Limits, RefusedError
+from nmt.serving.server.metrics import CONTENT_TYPE, Metrics
+from nmt.serving.server.people import people_routes
+from nmt.serving.server.predict import predict_routes
+
+
+class Mistake(BaseModel):
+    """What every request is answered that is refused."""
+
+    error: str
+
+
+@dataclass(frozen=True)
+class Server:
+    """An ASGI application and the thread behind it, which its owner closes."""
+
+    gate: Gate
+    batcher: Batcher
+
+
+def make_server(engine: Engine, name: str, limits: Limits, *, key: str | None = None) -> Server:
+    """Puts an engine behind HTTP; its thread runs from here on.
+
+    Args:
+        name: of the model, in the paths of TensorFlow Serving's interface.
+        key: that requests must give; None for none.
+    """
+    metrics = Metrics()
+    batcher = Batcher(engine, limits, metrics.observe_batch)
+    app = FastAPI(
+        title="nmt",
+        version=nmt.__version__,
+        description="Translation by a recurrent model.",
+        # These pages would load scripts from other hosts; /openapi.json stays.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses={status: {"model": Mistake} for status in (400, 401, 408, 413, 429, 500, 503, 504)},
+    )
+    gate = Gate(app, limits, metrics, key=key)
+    metrics.watch(lambda: batcher.num_waiting, lambda: gate.num_inside)
+    _add_mistakes(app)
+    _add_probes(app, gate, metrics)
+    app.include_router(people_routes(engine, batcher, limits))
+    app.include_router(predict_routes(name, engine, batcher, limits))
+    return Server(gate, batcher)
+
+
+def _add_mistakes(app: FastAPI) -> None:
+    """Every mistake has the form that TensorFlow Serving gives to its own."""
+
+    @app.exception_handler(RefusedError)
+    async def refused(request: Request, refusal: RefusedError) -> JSONResponse:
+        return JSONResponse({"error": refusal.message}, refusal.status, refusal.headers)
+
+    @app.exception_handler(UserError)
+    async def mistaken(request: Request, error: UserError) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 400)
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: HTTPException) -> JSONResponse:
+        words = f"{error.detail}: {request.method} {request.url.path}"
+        return JSONResponse({"error": words}, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": "Internal error; the server's log says more."}, 500)
+
+
+def _add_probes(app: FastAPI, gate: Gate, metrics: Metrics) -> None:
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether the process answers; asks for no key."""
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready() -> dict[str, str]:
+        """Whether it takes requests; 503 while it stops. Asks for no key."""
+        if gate.draining:
+            raise RefusedError(503, "The server is stopping.")
+        return {"status": "ready"}
+
+    @app.get("/metrics", response_class=Response)
+    async def read_metrics() -> Response:
+        """Counters for Prometheus."""
+        return Response(metrics.page(), media_type=CONTENT_TYPE)

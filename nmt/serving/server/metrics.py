@@ -1,0 +1,50 @@
+"""What a server counts, in the text format of Prometheus."""
+
+from collections.abc import Callable
+
+from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+__all__ = ["CONTENT_TYPE", "Metrics"]
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """Counters of one server; none of them knows a text or a key."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._requests = Counter("nmt_requests", "Requests answered.", ["path", "status"], registry=self._registry)
+        self._seconds = Histogram(
+            "nmt_request_seconds", "Seconds from request to answer.", ["path"], buckets=SECONDS, registry=self._registry
+        )
+        self._batch_texts = Histogram(
+            "nmt_batch_texts", "Texts translated together.", buckets=TEXTS, registry=self._registry
+        )
+        self._batch_seconds = Histogram(
+            "nmt_batch_seconds", "Seconds of translating a batch.", buckets=SECONDS, registry=self._registry
+        )
+        self._waiting = Gauge("nmt_texts_waiting", "Texts in the queue.", registry=self._registry)
+        self._inside = Gauge("nmt_requests_inside", "Requests not answered yet, this one too.", registry=self._registry)
+
+    def observe_request(self, path: str, status: int, seconds: float) -> None:
+        """Counts a request, by the pattern of its path."""
+        self._requests.labels(path, status).inc()
+        self._seconds.labels(path).observe(seconds)
+
+    def observe_batch(self, texts: int, seconds: float) -> None:
+        """Counts texts that were translated together."""
+        self._batch_texts.observe(texts)
+        self._batch_seconds.observe(seconds)
+
+    def watch(self, num_waiting: Callable[[], int], num_inside: Callable[[], int]) -> None:
+        """Asks how many texts wait and how many requests are open whenever the metrics are read."""
+        self._waiting.set_function(num_waiting)
+        self._inside.set_function(num_inside)
+
+    def page(self) -> bytes:
+        """All of it, as Prometheus reads it."""
+        return generate_latest(self._registry)

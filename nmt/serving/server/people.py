@@ -1,0 +1,108 @@
+"""POST /translate: texts of any number of sentences and lines, with options."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nmt.errors import nearest
+from nmt.serving.server.batcher import Batcher
+from nmt.serving.server.contract import check_characters, read_json
+from nmt.serving.server.engine import Answer, Candidate, Engine, Options
+from nmt.serving.server.limits import Limits, RefusedError, check_texts, patience
+from nmt.serving.server.passages import Passage, translate_parts
+
+
+class TranslateRequest(BaseModel):
+    """What POST /translate takes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: Annotated[str | list[str], Field(description="A text, or several; of any number of sentences and lines.")]
+    num_best: Annotated[int, Field(ge=1, le=64, description="Translations a text.")] = 1
+    beam_size: Annotated[int | None, Field(ge=1, le=64, description="Hypotheses kept; 1 is greedy search.")] = None
+    length_penalty: Annotated[
+        float | None, Field(ge=0, le=5, allow_inf_nan=False, description="Exponent of the length penalty.")
+    ] = None
+
+
+class Translated(BaseModel):
+    """One translation of a text."""
+
+    text: str
+    score: Annotated[float, Field(description="Log-probability over the length penalty; the mean of several parts.")]
+
+
+class Translation(Translated):
+    """The best translation of a text, and the others that were asked for."""
+
+    alternatives: list[Translated] = []
+
+
+class TranslateResponse(BaseModel):
+    """What POST /translate answers: a translation for each text, in order."""
+
+    translations: list[Translation]
+
+
+def people_routes(engine: Engine, batcher: Batcher, limits: Limits) -> APIRouter:
+    """The path for people and their scripts."""
+    router = APIRouter()
+    body = {"content": {"application/json": {"schema": TranslateRequest.model_json_schema()}}, "required": True}
+
+    @router.post("/translate", openapi_extra={"requestBody": body})
+    async def translate(request: Request) -> TranslateResponse:
+        """Translates texts of any number of sentences; line breaks are kept."""
+        asked = read_request(await request.body())
+        texts = [asked.text] if isinstance(asked.text, str) else asked.text
+        check_texts(texts, limits)
+        options = engine.settle(
+            Options(num_best=asked.num_best, beam_size=asked.beam_size, length_penalty=asked.length_penalty)
+        )
+
+        async def ask(parts: list[str]) -> list[Answer]:
+            return await batcher.translate(parts, options)
+
+        passages = [Passage.of(text) for text in texts]
+        async with patience(limits):
+            found = iter(await translate_parts(ask, [part for passage in passages for part in passage.parts]))
+        answers = [passage.joined([next(found) for _ in passage.parts]) for passage in passages]
+        return TranslateResponse(translations=[_translation(answer.candidates) for answer in answers])
+
+    return router
+
+
+def read_request(body: bytes) -> TranslateRequest:
+    """Reads what was asked.
+
+    Raises:
+        RefusedError: 400, with the key that is wrong and what was expected of it.
+    """
+    document = read_json(body)
+    for key in document:
+        if key not in TranslateRequest.model_fields:
+            raise RefusedError(400, f"{key[:80]}: unknown key.{nearest(key, TranslateRequest.model_fields)}")
+    if "text" not in document:
+        raise RefusedError(400, "text: missing; expected a text or a list of texts.")
+    texts: Any = [document["text"]] if isinstance(document["text"], str) else document["text"]
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise RefusedError(400, "text: expected a text or a list of texts.")
+    for text in texts:
+        check_characters(text)
+    try:
+        return TranslateRequest.model_validate(document)
+    except ValidationError as error:
+        [first, *_] = error.errors()
+        raise RefusedError(
+            400, f"{first['loc'][0]}: {first['msg'].lower()}; found {str(first['input'])[:80]}."
+        ) from error
+
+
+def _translation(candidates: Sequence[Candidate]) -> Translation:
+    best, *others = candidates
+    return Translation(
+        text=best.text,
+        score=best.score,
+        alternatives=[Translated(text=other.text, score=other.score) for other in others],
+    )

@@ -1,0 +1,86 @@
+"""GET and POST /v1/models/…: the REST interface of TensorFlow Serving, for its clients."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from nmt.serving.server import contract
+from nmt.serving.server.batcher import Batcher
+from nmt.serving.server.engine import Engine
+from nmt.serving.server.limits import Limits, RefusedError, check_texts, patience
+
+REQUEST_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "signature_name": {"type": "string", "enum": [contract.DEFAULT, "nbest"]},
+        "instances": {"type": "array", "items": {}, "minItems": 1, "description": 'Texts, or objects {"text": …}.'},
+        "inputs": {"description": 'A list of texts, or {"text": [texts]}.'},
+    },
+    "description": "One of instances and inputs.",
+}
+
+
+def predict_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) -> APIRouter:
+    """The paths of TensorFlow Serving, for one model of this name and its one version."""
+    router = APIRouter(prefix="/v1")
+    body = {"content": {"application/json": {"schema": REQUEST_SCHEMA}}, "required": True}
+
+    def is_ours(request: Request, model: str, version: str | None) -> tuple[bool, int | None]:
+        number = None if version is None else contract.read_version(version)
+        if ":" in model or (version is not None and number is None):
+            raise malformed(request)
+        return model == name and number in (None, engine.version), number
+
+    def check_status(request: Request, model: str, version: str | None) -> None:
+        ours, number = is_ours(request, model, version)
+        if not ours:
+            what = "any versions" if number is None else f"version {number}"
+            raise RefusedError(404, f"Could not find {what} of model {model}")
+
+    def check_servable(request: Request, model: str, version: str | None) -> None:
+        ours, number = is_ours(request, model, version)
+        if not ours:
+            what = f"Latest({model})" if number is None else f"Specific({model}, {number})"
+            raise RefusedError(404, f"Servable not found for request: {what}")
+
+    @router.get("/models/{model}/metadata")
+    @router.get("/models/{model}/versions/{version}/metadata")
+    async def metadata(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
+        """The signatures, as TensorFlow Serving tells them."""
+        check_servable(request, model, version)
+        return contract.metadata_body(name, engine.version, nbest=engine.nbest)
+
+    @router.get("/models/{model}")
+    @router.get("/models/{model}/versions/{version}")
+    async def status(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
+        """Whether the model is available, as TensorFlow Serving tells it."""
+        check_status(request, model, version)
+        return contract.status_body(engine.version)
+
+    @router.post("/models/{model}:predict", openapi_extra={"requestBody": body})
+    @router.post("/models/{model}/versions/{version}:predict", openapi_extra={"requestBody": body})
+    async def predict(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
+        """Translates texts as TensorFlow Serving does with an export, each text as one sentence."""
+        document = contract.read_json(await request.body())
+        check_servable(request, model, version)
+        asked = contract.read_prediction(document)
+        check_texts(asked.texts, limits)
+        options = engine.settle(contract.options_of(asked, nbest=engine.nbest))
+        async with patience(limits):
+            answers = await batcher.translate(asked.texts, options)
+        return contract.prediction_body(asked, answers, nbest=engine.nbest)
+
+    @router.get("/models", include_in_schema=False)
+    async def no_name() -> None:
+        raise RefusedError(400, "Missing model name in request.")
+
+    @router.api_route("/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    async def anything_else(request: Request) -> None:
+        raise malformed(request)
+
+    return router
+
+
+def malformed(request: Request) -> RefusedError:
+    """What TensorFlow Serving says to a path that it does not know."""
+    return RefusedError(400, f"Malformed request: {request.method} {request.url.path}")

@@ -1,0 +1,65 @@
+"""A translator without a model, and ways to ask a server without a network."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import httpx
+
+from nmt.decoding.translator import Hypothesis
+from nmt.serving.server.app import Server, make_server
+from nmt.serving.server.engine import ModelEngine
+from nmt.serving.server.limits import Limits
+
+
+class FakeTranslator:
+    """Translates "x" by "X", and as second best by "X2"; fails on "bomb"; waits while `held`."""
+
+    def __init__(self, beam_size: int = 5, length_penalty: float = 1.0, batches: list | None = None):
+        self.settings = {"beam_size": beam_size, "length_penalty": length_penalty}
+        self.batches: list[list[str]] = [] if batches is None else batches
+        self.may_go = threading.Event()
+        self.may_go.set()
+
+    def with_decoding(self, **changes: Any) -> "FakeTranslator":
+        other = FakeTranslator(
+            **{**self.settings, **{k: v for k, v in changes.items() if v is not None}}, batches=self.batches
+        )
+        other.may_go = self.may_go
+        return other
+
+    def stream(self, lines: Sequence[str], *, num_best: int = 1) -> Iterator[list[Hypothesis]]:
+        self.batches.append(list(lines))
+        assert self.may_go.wait(10)
+        for line in lines:
+            if line == "bomb":
+                raise RuntimeError("a defect of the model")
+            names = [line.upper() + ("" if rank == 0 else str(rank + 1)) for rank in range(num_best)]
+            beam = self.settings["beam_size"]
+            yield [Hypothesis(name, -0.1 * (rank + 1), -0.5 * beam) for rank, name in enumerate(names)]
+
+
+def make_fake(translator: FakeTranslator | None = None, *, key: str | None = None, **limits: Any) -> Server:
+    return make_server(ModelEngine(translator or FakeTranslator()), "demo", Limits(**limits), key=key)
+
+
+def client_of(server: Server) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(server.gate), base_url="http://server")
+
+
+def ask(server: Server, method: str, path: str, **arguments: Any) -> httpx.Response:
+    """One request and its answer."""
+
+    async def send() -> httpx.Response:
+        async with client_of(server) as client:
+            return await client.request(method, path, **arguments)
+
+    return asyncio.run(send())
+
+
+def refusal(answer: httpx.Response) -> tuple[int, str]:
+    """Status and message of a refusal, which holds nothing else."""
+    body = answer.json()
+    assert body.keys() == {"error"}
+    return answer.status_code, body["error"]
