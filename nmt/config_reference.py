@@ -143,7 +143,8 @@ def _bounded(kind: str, schema: Schema) -> str:
     bounds = {name: schema[name] for name in BOUNDS if name in schema}
     if schema["type"] == "integer" and "exclusiveMinimum" in bounds:
         bounds = {"minimum": bounds.pop("exclusiveMinimum") + 1} | bounds
-    limits = " and ".join(BOUNDS[name].format(bound) for name, bound in bounds.items())
+    # The oldest pydantic of the tested range writes whole bounds as 0.0 and 1.0.
+    limits = " and ".join(BOUNDS[name].format(f"{bound:.15g}") for name, bound in bounds.items())
     return f"{kind} {limits}".rstrip()
 
 
