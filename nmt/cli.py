@@ -1,4 +1,4 @@
-"""The command line: `nmt train | doctor | translate | translate-corpus | evaluate | export | …`.
+"""The command line: `nmt train | tune | doctor | translate | translate-corpus | evaluate | export | …`.
 
 Arguments are read here and nothing else is done here. What needs TensorFlow is imported inside the commands, so that
 help and mistakes in a configuration answer at once.
@@ -56,6 +56,29 @@ def train(
 
     best = train_model(settings, fork=fork, announce=_say)
     _say(f"The best model is in {best}. Try: nmt translate {settings.run_dir}")
+
+
+@app.command()
+def tune(
+    config: ConfigFile,
+    space: Annotated[Path, typer.Option(help="YAML: keys, each with a list or {low, high, log} of values.")],
+    overrides: Overrides = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trainings in all.")] = 20,
+    grace: Annotated[int, typer.Option(min=1, help="Validations before a trial may be stopped early.")] = 2,
+    into: Annotated[Path | None, typer.Option(help="Folder of the search; run_dir-tune if not given.")] = None,
+    workers: Workers = None,
+    address: Address = None,
+) -> None:
+    """Search for the best settings on Ray Tune, or go on with a search."""
+    from nmt.cluster.tune import tune as search
+    from nmt.config_file import load_config
+
+    settings = load_config(config, overrides or [])
+    best = search(
+        settings, space, folder=into, trials=trials, grace=grace, workers=workers, address=address, announce=_say
+    )
+    if best:
+        _say(f"The best trial is {best}; its configuration is {best.parent / 'best.yaml'}.")
 
 
 @app.command()
