@@ -4,14 +4,12 @@ Every package that uses Keras imports this module first. TensorFlow is the defau
 the second. What a user's ~/.keras/keras.json says of float type, epsilon and backend does not leak in.
 """
 
-import contextlib
 import importlib
 import importlib.util
 import os
-import tempfile
-from collections.abc import Iterator
 
 from nmt.errors import UserError
+from nmt.process import silenced
 
 # And what installs them.
 BACKENDS = {"tensorflow": "requirements.txt", "jax": "requirements-jax.txt"}
@@ -21,19 +19,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # GPU memory is taken as it is needed, so that a second process finds some.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-
-
-@contextlib.contextmanager
-def silenced() -> Iterator[None]:
-    """Keeps native libraries' chatter off standard error; what is raised meanwhile is raised all the same."""
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as sink:
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
 
 
 def _check_backend() -> None:

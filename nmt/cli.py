@@ -1,4 +1,4 @@
-"""The command line: `nmt train | doctor | translate | evaluate | export | serve | download | info | config`.
+"""The command line: `nmt train | tune | doctor | translate | translate-corpus | evaluate | export | serve | …`.
 
 Arguments are read here and nothing else is done here. What needs TensorFlow is imported inside the commands, so that
 help and mistakes in a configuration answer at once.
@@ -34,6 +34,10 @@ BeamSize = Annotated[int | None, typer.Option(min=1, max=64, help="Hypotheses ke
 LengthPenalty = Annotated[float | None, typer.Option(min=0, max=5, help="Exponent of the length penalty.")]
 Device = Annotated[str | None, typer.Option(help="cpu, gpu, or a GPU's number, such as gpu:1.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the arithmetic; all cores if not given.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes at work; one for each GPU, or for every 4 cores, if not given.")
+]
+Address = Annotated[str | None, typer.Option(help="A Ray cluster; a Ray on this machine if not given.")]
 
 
 @app.command()
@@ -53,6 +57,29 @@ def train(
 
     best = train_model(settings, fork=fork, announce=_say)
     _say(f"The best model is in {best}. Try: nmt translate {settings.run_dir}")
+
+
+@app.command()
+def tune(
+    config: ConfigFile,
+    space: Annotated[Path, typer.Option(help="YAML: keys, each with a list or {low, high, log} of values.")],
+    overrides: Overrides = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trainings in all.")] = 20,
+    grace: Annotated[int, typer.Option(min=1, help="Validations before a trial may be stopped early.")] = 2,
+    into: Annotated[Path | None, typer.Option(help="Folder of the search; run_dir-tune if not given.")] = None,
+    workers: Workers = None,
+    address: Address = None,
+) -> None:
+    """Search for the best settings on Ray Tune, or go on with a search."""
+    from nmt.cluster.tune import tune as search
+    from nmt.config_file import load_config
+
+    settings = load_config(config, overrides or [])
+    best = search(
+        settings, space, folder=into, trials=trials, grace=grace, workers=workers, address=address, announce=_say
+    )
+    if best:
+        _say(f"The best trial is {best}; its configuration is {best.parent / 'best.yaml'}.")
 
 
 @app.command()
@@ -107,6 +134,33 @@ def translate(
 
     translator = open_translator(model, beam_size=beam_size, length_penalty=length_penalty)
     translate_lines(translator, input, output, num_best=n_best, as_json=json)
+
+
+@app.command("translate-corpus")
+def translate_corpus(
+    model: Model,
+    input: Annotated[
+        str, typer.Argument(metavar="INPUT", help="A folder of text files, plain, .gz or .xz; or a quoted pattern.")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder of the translations, one file for each.")],
+    workers: Workers = None,
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    address: Address = None,
+) -> None:
+    """Translate many files on Ray Data; a second start does what is missing."""
+    from nmt.cluster.corpus import translate_corpus as translate_files
+
+    translate_files(
+        model,
+        input,
+        output,
+        beam_size=beam_size,
+        length_penalty=length_penalty,
+        workers=workers,
+        address=address,
+        announce=_say,
+    )
 
 
 @app.command()

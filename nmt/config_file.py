@@ -1,11 +1,11 @@
 """Configuration files: YAML and `key=value` overrides in, a checked Config out, or a message of every mistake."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from nmt.config import Config
@@ -48,6 +48,47 @@ def config_from_text(text: str, name: str) -> Config:
 def dump_config(config: Config) -> str:
     """Returns YAML of all keys, from which `config_from_text` makes an equal configuration."""
     return write_yaml(config.model_dump(mode="json"))
+
+
+def with_values(config: Config, values: Mapping[str, Any], name: str) -> Config:
+    """Returns the configuration with other values, given by their dotted keys.
+
+    Raises:
+        UserError: every mistake found, one a line, each with `name` before it.
+    """
+    changed = config.model_dump(mode="json")
+    for key, value in values.items():
+        *above, last = key.split(".")
+        holder = changed
+        for part in above:
+            holder = holder[part]
+        holder[last] = value
+    return _checked(changed, _OneLabel({(): name}))
+
+
+def check_value(key: str, value: Any, label: str) -> None:
+    """Checks one value by itself, not together with others, for a key that is in no list.
+
+    Raises:
+        UserError: its type or range is wrong; the message begins with `label`.
+    """
+    *above, last = key.split(".")
+    section: Any = Config
+    for part in above:
+        section = section.model_fields[part].annotation
+    field = section.model_fields[last]
+    kind: Any = Annotated[field.annotation, field]
+    try:
+        TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        raise UserError(f"{label}: expected {keys()[key].kind}, found {_found(value)}") from error
+
+
+class _OneLabel(Labels):
+    """Labels of values that came from no file: the same for all places."""
+
+    def __missing__(self, place: Place) -> str:
+        return self[()]
 
 
 def differences(before: Config, after: Config) -> list[str]:

@@ -1,7 +1,10 @@
-"""What a process may use, told to TensorFlow and JAX by environment variables before either is imported."""
+"""What a process may use, told to TensorFlow and JAX before either is imported, and what it may say."""
 
+import contextlib
 import os
 import re
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +35,19 @@ def choose_threads(threads: int | None) -> None:
     if threads is not None:
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "PJRT_NPROC"):
             os.environ[name] = str(threads)
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Keeps native libraries' chatter off standard error; what is raised meanwhile is raised all the same."""
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
 
 
 def fast_precision() -> Literal["float32", "bfloat16"]:

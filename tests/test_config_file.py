@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt.config import Config
-from nmt.config_file import config_from_text, differences, dump_config, load_config
+from nmt.config_file import check_value, config_from_text, differences, dump_config, load_config, with_values
 from nmt.errors import UserError
 
 RECIPES = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
@@ -304,6 +304,26 @@ def test_differences_name_key_and_both_values(file):
     ]
     assert "data.train.1.source: c became nothing" in differences(after, before)
     assert differences(after, after) == []
+
+
+def test_values_by_key_are_what_overrides_are(file):
+    config = load_config(file(MINIMAL))
+    values = {"training.batch_size": 96, "training.clip_norm": None, "model.attention": "bilinear"}
+    overrides = ["training.batch_size=96", "training.clip_norm=", "model.attention=bilinear"]
+    assert with_values(config, values, "here") == load_config(file(MINIMAL), overrides)
+    with pytest.raises(UserError, match=r"^here: expected a whole number of 1 or more, found 0$"):
+        with_values(config, {"training.batch_size": 0}, "here")
+    with pytest.raises(UserError, match=r"^here: encoder_units must be even"):
+        with_values(config, {"model.encoder_units": 3}, "here")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("seed", 3), ("model.layer_dropout", 0), ("training.clip_norm", None), ("run_dir", "a")]
+)
+def test_one_value_is_checked_by_itself(key, value):
+    check_value(key, value, "here")
+    with pytest.raises(UserError, match=r"^here: expected .*, found true$"):
+        check_value(key, True, "here")
 
 
 def test_mistakes_are_told_without_importing_anything_heavy():

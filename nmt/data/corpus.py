@@ -35,7 +35,7 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         UserError: the file is missing, damaged or not UTF-8.
     """
-    with _opened(path) as stream:
+    with opened(path) as stream:
         return list(read_stream(stream, str(path)))
 
 
@@ -235,13 +235,13 @@ def _unpacked(path: Path, copy: Path) -> Path:
     if path.suffix not in COMPRESSED:
         return path
     if not copy.exists():
-        with _opened(path) as packed, written_aside(copy) as aside, aside.open("wb") as plain:
+        with opened(path) as packed, written_aside(copy) as aside, aside.open("wb") as plain:
             shutil.copyfileobj(packed, plain, CHUNK_BYTES)
     return copy
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BinaryIO]:
     """Opens a file as `open_bytes` does, and turns what goes wrong in unpacking it into a UserError."""
     try:
         with open_bytes(path) as stream:

@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nmt.backend import silenced
 from nmt.decoding.translator import WINDOW, Hypothesis
 from nmt.errors import UserError, nearest
+from nmt.process import silenced
 
 FORMAT = 1
 RECORD = Path("assets.extra", "export.json")

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nmt.backend import silenced
 from nmt.config import ExportConfig
 from nmt.data.tokenizer import BOS_ID, EOS_ID
 from nmt.decoding.beam_search import IMPOSSIBLE, Hypotheses, SearchOptions
 from nmt.decoding.inference import search
 from nmt.decoding.translator import Translator
 from nmt.model_folder import ModelFolder
+from nmt.process import silenced
 
 with silenced():
     import tensorflow as tf

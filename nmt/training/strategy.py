@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from nmt.backend import silenced
 from nmt.errors import UserError, nearest
+from nmt.process import silenced
 from nmt.training.workers import PeerLost, Workers
 
 SLURM_PORT = 8888

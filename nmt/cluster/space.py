@@ -1,0 +1,158 @@
+"""What a search chooses from: keys of the configuration, each with a list of values or a range."""
+
+import json
+import math
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nmt.config_file import check_value
+from nmt.config_reference import in_words, keys, nearest_key
+from nmt.data.corpus import read_lines
+from nmt.errors import UserError, nearest
+from nmt.yaml_lines import Place, read_yaml
+
+FIXED = {
+    "run_dir": "each trial has a folder of its own",
+    "training.best_by": "trials are compared by what the configuration says",
+    "data.dev": "trials are compared on one dev text",
+    "data.dev.source": "trials are compared on one dev text",
+    "data.dev.target": "trials are compared on one dev text",
+}
+DIGITS = 4  # significant ones of a number drawn from a range, so that tables can be read
+TRIES = 1000  # draws for each trial wanted, until what is drawn is taken for all there is
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values."""
+
+    values: tuple[Any, ...]
+
+    def draw(self, chance: random.Random) -> Any:
+        """Returns one of them."""
+        return chance.choice(self.values)
+
+    def __str__(self) -> str:
+        return ", ".join(map(in_words, self.values))
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number from low to high, both included; on a logarithmic scale if `log`."""
+
+    low: float
+    high: float
+    log: bool
+    whole: bool
+
+    def draw(self, chance: random.Random) -> float:
+        """Returns one, evenly on its scale."""
+        if self.log:
+            number = math.exp(chance.uniform(math.log(self.low), math.log(self.high)))
+        else:
+            number = chance.uniform(self.low, self.high)
+        rounded = round(number) if self.whole else float(f"{number:.{DIGITS}g}")
+        return min(max(rounded, self.low), self.high)
+
+    def __str__(self) -> str:
+        return f"{in_words(self.low)} to {in_words(self.high)}" + (", logarithmic" if self.log else "")
+
+
+Space = Mapping[str, Choice | Range]
+
+
+def read_space(path: Path) -> Space:
+    """Reads a YAML file of keys, in their sections or dotted.
+
+    Raises:
+        UserError: every mistake found, one a line, each with its line.
+    """
+    values, lines = read_yaml("\n".join(read_lines(path)), str(path))
+    if not isinstance(values, dict) or not values:
+        raise UserError(f"{path}: expected keys such as training.learning_rate, each with a list or a range of values.")
+    space: dict[str, Choice | Range] = {}
+    mistakes = []
+    for key, value, label in _entries(values, (), str(path), lines):
+        try:
+            if key in space:
+                raise UserError(f"{label}: given twice.")
+            space[key] = _values(key, value, label)
+        except UserError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+    return space
+
+
+def draw(space: Space, trials: int, *, seed: int) -> list[dict[str, Any]]:
+    """Returns the values of so many trials by key, no two of them the same; fewer where the space has no more.
+
+    A longer search begins with the trials of a shorter one.
+    """
+    chance = random.Random(seed)
+    drawn: dict[str, dict[str, Any]] = {}
+    for _ in range(TRIES * trials):
+        values = {key: one.draw(chance) for key, one in space.items()}
+        drawn.setdefault(json.dumps(values), values)
+        if len(drawn) == trials:
+            break
+    return list(drawn.values())
+
+
+def _entries(
+    section: dict[str, Any], above: Place, name: str, lines: Mapping[Place, int]
+) -> Iterator[tuple[str, Any, str]]:
+    """Yields dotted key, value, and how messages name the place, of each key that is no section."""
+    for part, value in section.items():
+        place = (*above, part)
+        key = ".".join(map(str, place))
+        if key in keys() and keys()[key].kind == "a section" and isinstance(value, dict):
+            yield from _entries(value, place, name, lines)
+        else:
+            yield key, value, f"{name}:{lines[place]}: {key}"
+
+
+def _values(key: str, value: Any, label: str) -> Choice | Range:
+    if key not in keys() or "N" in key.split("."):
+        raise UserError(f"{label}: unknown key.{nearest_key(key)}")
+    if key in FIXED:
+        raise UserError(f"{label}: cannot be searched; {FIXED[key]}.")
+    if isinstance(value, dict):
+        return _range(key, value, label)
+    if not isinstance(value, list) or not value:
+        example = in_words(value) if value not in (None, []) else "…"
+        raise UserError(
+            f"{label}: expected a list of values, such as [{example}], or a range, such as {{low: 0.1, high: 0.5}}."
+        )
+    for one in value:
+        check_value(key, one, label)
+    repeated = [one for n, one in enumerate(value) if json.dumps(one) in map(json.dumps, value[:n])]
+    if repeated:
+        raise UserError(f"{label}: {in_words(repeated[0])} is in the list twice.")
+    return Choice(tuple(value))
+
+
+def _range(key: str, value: dict[str, Any], label: str) -> Range:
+    kind = keys()[key].kind.removeprefix("null or ")
+    if not kind.startswith(("a whole number", "a number")):
+        raise UserError(f"{label}: expected a list of values, since the key takes {kind}; found a range.")
+    for name in value:
+        if name not in ("low", "high", "log"):
+            raise UserError(
+                f"{label}: expected low, high and log, found '{name}'.{nearest(name, ('low', 'high', 'log'))}"
+            )
+    low, high, log = value.get("low"), value.get("high"), value.get("log", False)
+    if low is None or high is None:
+        raise UserError(f"{label}: a range needs low and high.")
+    for end in (low, high):
+        check_value(key, end, label)
+    if not isinstance(log, bool):
+        raise UserError(f"{label}: expected true or false for log, found {in_words(log)}.")
+    if low >= high:
+        raise UserError(f"{label}: low must be below high; found {in_words(low)} and {in_words(high)}.")
+    if log and low <= 0:
+        raise UserError(f"{label}: a logarithmic range begins above 0; found {in_words(low)}.")
+    return Range(low, high, log, whole=kind.startswith("a whole number"))

@@ -1,0 +1,179 @@
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from cluster_task import read_packed, write_packed
+
+from nmt.cluster import corpus as corpus_module
+from nmt.cluster.claim import claimed
+from nmt.cluster.session import Share, divided
+from nmt.cluster.shards import Shard, clear_parts, find_shards, keep_to, translate_shard
+from nmt.errors import UserError
+
+
+class Upper:
+    """Translates into capitals."""
+
+    def stream(self, lines):
+        for line in lines:
+            yield [SimpleNamespace(text=line.upper())]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for name in ("b.txt", "a.txt.gz", "c.xz", ".hidden"):
+        write_packed(folder / name, b"one\n\ntwo")
+    (folder / "more").mkdir()
+    return folder
+
+
+def test_the_visible_files_of_a_folder_are_its_shards(corpus, tmp_path):
+    out = tmp_path / "out"
+    found = find_shards(str(corpus), out)
+    assert found == [Shard(corpus / name, out / name) for name in ("a.txt.gz", "b.txt", "c.xz")]
+
+
+def test_a_pattern_or_one_file_will_do(corpus, tmp_path):
+    assert [shard.source.name for shard in find_shards(f"{corpus}/*.*z", tmp_path)] == ["a.txt.gz", "c.xz"]
+    assert [shard.source.name for shard in find_shards(f"{corpus}/b.txt", tmp_path)] == ["b.txt"]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("corpus/more", "Expected files of text in corpus/more, found none."),
+        ("corpsu", "There is no file or folder corpsu, and no file that it is a pattern of. Did you mean 'corpus'?"),
+        ("corpus/*.zip", "There is no file or folder corpus/*.zip"),
+        ("*/b.txt", "copy/b.txt and corpus/b.txt have the same name, and so would their translations. Rename one."),
+        ("out", "out holds the text to translate. Choose another folder for the translations."),
+    ],
+)  # fmt: skip
+def test_a_wrong_corpus_is_told(corpus, tmp_path, monkeypatch, source, words):
+    monkeypatch.chdir(tmp_path)
+    for name in ("out", "copy"):
+        Path(name).mkdir()
+        Path(name, "b.txt").write_text("one\n")
+    if source == "*/b.txt":
+        Path("out", "b.txt").unlink()
+    with pytest.raises(UserError) as caught:
+        find_shards(source, Path("out"))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.txt.gz", "b.txt", "c.xz"])
+def test_a_translation_is_packed_as_its_text(corpus, tmp_path, name):
+    shard = Shard(corpus / name, tmp_path / "out" / name)
+    assert translate_shard(Upper(), shard) == 3
+    assert read_packed(shard.target) == ["ONE", "", "TWO"]
+    first = shard.target.read_bytes()
+    translate_shard(Upper(), shard)
+    assert shard.target.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("bad.txt", b"one\ntwo \xff\n", "bad.txt:2: Expected UTF-8 text, found 0xff at byte 5"),
+        ("bad.gz", b"one\n", "Cannot unpack .*bad.gz: it is damaged or cut short"),
+    ],
+)
+def test_a_broken_shard_is_named_and_leaves_nothing(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=words):
+        translate_shard(Upper(), Shard(tmp_path / name, out / name))
+    assert list(out.iterdir()) == []
+
+
+def test_what_killed_workers_left_is_removed_and_nothing_else(tmp_path):
+    for name in (".a.txt.12.part", ".a.txt.345.part", ".b.txt.12.part", "a.txt"):
+        (tmp_path / name).touch()
+    clear_parts([Shard(Path("a.txt"), tmp_path / "a.txt")])
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".b.txt.12.part", "a.txt"]
+
+
+def test_a_shard_that_takes_its_workers_with_it_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus_module, "settle", lambda *_, **__: None)
+    monkeypatch.setattr(corpus_module, "DEATHS", 3)
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    worker = corpus_module.ShardTranslator("model", {}, folder=".", threads=1, gpu=False)
+    worker.translator = Upper()
+    row = {"source": str(tmp_path / "a.txt"), "target": str(tmp_path / "out" / "a.txt")}
+    (tmp_path / "out").mkdir()
+    for process in (12, 34, 56):
+        found = worker(row)
+        assert (found["name"], found["lines"], found["mistake"]) == ("a.txt", 2, "")
+        (tmp_path / "out" / f".a.txt.{process}.part").touch()
+    found = worker(row)
+    assert found["lines"] == 0
+    assert found["mistake"].endswith(
+        "a.txt: the workers that translated it died, 3 in a row, perhaps for want of memory. Fewer --workers have more "
+        "each."
+    )
+
+
+def test_a_folder_keeps_to_one_model_and_its_settings(model, tmp_path):
+    own: dict = {"beam_size": None}
+    keep_to(tmp_path, [], model, own)
+    keep_to(tmp_path, [], model, own)
+    with pytest.raises(UserError, match="translations made otherwise:\n  beam_size: the model's own became 3\nChoose"):
+        keep_to(tmp_path, [], model, {"beam_size": 3})
+    with pytest.raises(UserError, match=r"is no model: expected weights\.h5 in it"):
+        keep_to(tmp_path, [], tmp_path, own)
+
+
+def test_files_of_others_are_not_taken_for_translations(model, tmp_path):
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(UserError, match=r"a\.txt is there already, and was not translated here"):
+        keep_to(tmp_path, [Shard(Path("a.txt"), tmp_path / "a.txt")], model, {})
+
+
+def test_a_folder_has_one_process_at_a_time(tmp_path):
+    code = (
+        "import sys, nmt.cluster.claim as c, pathlib\n"
+        "with c.claimed(pathlib.Path(sys.argv[1])): print('has it', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "new")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "has it\n"
+        with (
+            pytest.raises(UserError, match=f"Process {other.pid} is at work in .*new already."),
+            claimed(tmp_path / "new"),
+        ):
+            pass
+        other.kill()
+        other.wait()
+        with claimed(tmp_path / "new"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "workers", "tasks", "share"),
+    [
+        ([8], 0, None, 99, Share(2, 4, 0)),  # a worker for every four cores
+        ([2], 0, None, 99, Share(1, 2, 0)),
+        ([2], 0, 2, 99, Share(2, 1, 0)),
+        ([16, 16], 0, 3, 99, Share(3, 8, 0)),  # 10 threads each would leave the third without a machine
+        ([8], 0, 4, 1, Share(1, 8, 0)),  # no more workers than tasks
+        ([8], 4, None, 99, Share(4, 2, 1)),
+        ([8], 4, 6, 99, Share(6, 1, 0.5)),
+        ([8], 1, 2, 99, Share(2, 4, 0.5)),
+    ],
+)
+def test_machines_are_divided_among_workers(cores, gpus, workers, tasks, share):
+    assert divided(cores, gpus, workers=workers, tasks=tasks) == share
+
+
+def test_a_cluster_may_be_too_small():
+    with pytest.raises(UserError, match="--workers: Ray has 4 cores, which are too few for 5 workers"):
+        divided([2, 2], 0, workers=5, tasks=99)
+
+
+def test_a_share_is_said_in_words():
+    assert str(Share(1, 2, 0)) == "1 worker of 2 threads"
+    assert str(Share(2, 1, 0.5)) == "2 workers of 1 thread and 0.5 GPU"

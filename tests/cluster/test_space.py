@@ -1,0 +1,128 @@
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from nmt.cluster.space import Choice, Range, draw, read_space
+from nmt.cluster.trials import plan
+from nmt.config_file import load_config
+from nmt.errors import UserError
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Writes space.yaml into the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text):
+        Path("space.yaml").write_text(text)
+        return Path("space.yaml")
+
+    return write
+
+
+def test_keys_stand_in_their_sections_or_dotted(written):
+    space = read_space(
+        written(
+            "training:\n  learning_rate: {low: 1e-4, high: 1e-2, log: true}\n  clip_norm: [null, 1.0]\n"
+            "model.decoder_units: [32, 64]\nmodel.layer_dropout: {low: 0, high: 0.5}\n"
+            "training.warmup_updates: {low: 0, high: 9}\n"
+        )
+    )
+    assert space == {
+        "training.learning_rate": Range(1e-4, 1e-2, log=True, whole=False),
+        "training.clip_norm": Choice((None, 1.0)),
+        "model.decoder_units": Choice((32, 64)),
+        "model.layer_dropout": Range(0, 0.5, log=False, whole=False),
+        "training.warmup_updates": Range(0, 9, log=False, whole=True),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "space.yaml: expected keys such as training.learning_rate, each with a list or a range"),
+        ("training:\n  bacth_size: [8]\n", "space.yaml:2: training.bacth_size: unknown key. Did you mean 'batch_"),
+        ("training.bacth_size: [8]\n", "space.yaml:1: training.bacth_size: unknown key. Did you mean"),
+        ("learning_rate: [0.1]\n", "learning_rate: unknown key. Did you mean 'training.learning_rate'?"),
+        ("data.train.N.source: [x]\n", "space.yaml:1: data.train.N.source: unknown key."),
+        ("training.batch_size: 8\n", "expected a list of values, such as [8], or a range, such as {low: 0.1, high:"),
+        ("training.batch_size: []\n", "expected a list of values"),
+        ("training.batch_size: [8, 0]\n", "batch_size: expected a whole number of 1 or more, found 0"),
+        ("training.batch_size: [8, many]\n", "batch_size: expected a whole number of 1 or more, found 'many'"),
+        ("training.batch_size: [8, 16, 8]\n", "batch_size: 8 is in the list twice."),
+        ("training.batch_size: {low: 8}\n", "batch_size: a range needs low and high."),
+        ("training.batch_size: {low: 8, hihg: 9}\n", "expected low, high and log, found 'hihg'. Did you mean 'high'?"),
+        ("training.batch_size: {low: 8, high: 16.5}\n", "expected a whole number of 1 or more, found 16.5"),
+        ("training.batch_size: {low: 8, high: 8}\n", "batch_size: low must be below high; found 8 and 8."),
+        ("training.batch_size: {low: 8, high: 9, log: 2}\n", "expected true or false for log, found 2."),
+        ("model.layer_dropout: {low: 0, high: 1.5}\n", "expected a number of 0 or more and below 1, found 1.5"),
+        ("model.layer_dropout: {low: 0, high: 0.5, log: true}\n", "a logarithmic range begins above 0; found 0."),
+        ("training.optimizer: {low: 1, high: 2}\n", "expected a list of values, since the key takes one of adamw"),
+        ("training.optimizer: [adan]\n", "expected one of adamw, adam, sgd, found 'adan'"),
+        ("training.best_by: [bleu, loss]\n", "training.best_by: cannot be searched; trials are compared by"),
+        ("run_dir: [a, b]\n", "run_dir: cannot be searched; each trial has a folder of its own."),
+        ("seed: [1]\nseed: [2]\n", "space.yaml:2: seed: given twice"),
+        ("training: {seed: [1]}\ntraining.patience: [x]\n", "'seed'?\nspace.yaml:2: training.patience: expected"),
+    ],
+)  # fmt: skip
+def test_a_wrong_space_is_told_by_its_line(written, text, words):
+    with pytest.raises(UserError) as caught:
+        read_space(written(text))
+    assert words in str(caught.value)
+
+
+def test_a_missing_file_is_told(written):
+    written("seed: [1]\n")
+    with pytest.raises(UserError, match=r"There is no file spaec.yaml. Did you mean 'space.yaml'\?"):
+        read_space(Path("spaec.yaml"))
+
+
+def test_draws_stay_inside_and_follow_their_scale():
+    chance = random.Random(1)
+    even = [Range(2, 8, log=False, whole=True).draw(chance) for _ in range(3000)]
+    assert set(even) == set(range(2, 9))
+    scaled = [Range(1e-4, 1e-2, log=True, whole=False).draw(chance) for _ in range(3000)]
+    assert min(scaled) >= 1e-4
+    assert max(scaled) <= 1e-2
+    # The middle of a logarithmic range is the geometric mean.
+    assert sum(one < 1e-3 for one in scaled) / 3000 == pytest.approx(0.5, abs=0.05)
+    assert all(float(f"{one:.4g}") == one for one in scaled)
+    assert math.isclose(sum(map(math.log10, scaled)) / 3000, -3, abs_tol=0.05)
+
+
+def test_a_longer_search_begins_with_the_trials_of_a_shorter_one():
+    space = {"seed": Range(0, 10**6, log=False, whole=True), "training.batch_size": Choice((8, 16))}
+    assert draw(space, 20, seed=1)[:5] == draw(space, 5, seed=1)
+    assert draw(space, 5, seed=1) != draw(space, 5, seed=2)
+
+
+def test_no_trial_comes_twice_and_a_small_space_ends():
+    space = {"training.batch_size": Choice((8, 16, 32)), "model.layer_norm": Choice((False, True))}
+    found = draw(space, 100, seed=1)
+    assert len(found) == 6
+    assert len({tuple(values.items()) for values in found}) == 6
+
+
+def test_trials_are_run_folders_of_checked_configurations(task, written):
+    config = load_config(task / "tiny.yaml")
+    space = read_space(written("training.learning_rate: [0.01, 0.02]\n"))
+    trials = plan(config, space, Path("search"), name="space.yaml", trials=2)
+    assert [trial.folder for trial in trials] == [Path("search/trial-001"), Path("search/trial-002")]
+    assert sorted(trial.config.training.learning_rate for trial in trials) == [0.01, 0.02]
+    assert {trial.config.data.cache for trial in trials} == {Path("search/cache")}
+    unchanged = {"run_dir", "training", "data"}
+    assert trials[0].config.model_dump(exclude=unchanged) == config.model_dump(exclude=unchanged)
+    assert trials[0].ended() == ("unfinished", "")
+
+
+def test_values_that_do_not_go_together_are_told_with_their_trial(task, written):
+    config = load_config(task / "tiny.yaml")
+    space = read_space(written("model.decoder_units: [16]\nmodel.attention_heads: [5]\n"))
+    words = (
+        r"space.yaml: trial 1 \(model.decoder_units=16, model.attention_heads=5\): attention_heads must divide "
+        "decoder_units; found 5 and 16"
+    )
+    with pytest.raises(UserError, match=words):
+        plan(config, space, Path("search"), name="space.yaml", trials=1)
