@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import keras
 
+from nmt.process import silenced
+
 State = TypeVar("State")
 
 
@@ -63,6 +65,15 @@ def fusing() -> Iterator[None]:
         yield
     finally:
         _fusing.reset(token)
+
+
+@cache
+def hush_compiler() -> None:
+    """Lets TensorFlow 2.20 say where nobody hears it what it says once a process: that XLA has compiled something."""
+    import tensorflow as tf
+
+    with silenced():
+        tf.function(lambda: tf.zeros(()), jit_compile=True)()
 
 
 def fused(function: Callable) -> Callable:

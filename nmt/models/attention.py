@@ -81,7 +81,9 @@ class AdditiveAttention(keras.layers.Layer):
     def call(self, query: Any, keyed: Keyed) -> tuple[Any, Any]:
         """Attends; arguments and results as in `BilinearAttention`."""
         matched = ops.tanh(self.query(query)[:, :, None, :] + keyed.keys[:, None, :, :])  # [B, Q, S, U]
-        weights = _distribution(ops.squeeze(self.energy(matched), -1), keyed.mask[:, None, :])
+        # Not a product by one column, of which TensorFlow 2.20 makes NaN in bfloat16 on processors with AMX.
+        energies = ops.sum(_exact(matched) * _exact(self.energy.kernel[:, 0]), axis=-1)
+        weights = _distribution(energies, keyed.mask[:, None, :])
         return ops.matmul(ops.cast(weights, query.dtype), keyed.values), weights
 
 
@@ -136,6 +138,8 @@ def make_attention(kind: str, units: int, memory_units: int, *, num_heads: int, 
 
 
 def _distribution(energies: Any, mask: Any) -> Any:
-    if keras.backend.standardize_dtype(energies.dtype) != "float64":
-        energies = ops.cast(energies, "float32")
-    return ops.softmax(ops.where(mask, energies, MASKED), axis=-1)
+    return ops.softmax(ops.where(mask, _exact(energies), MASKED), axis=-1)
+
+
+def _exact(x: Any) -> Any:
+    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")

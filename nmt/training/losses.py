@@ -69,8 +69,10 @@ def _softmax_nll(states: Any, matrix: Any, bias: Any, targets: Any) -> Any:
         d_states = (ops.matmul(probabilities, matrix) - ops.take(matrix, targets, axis=0)) * weights
         transposed = ops.transpose(probabilities)
         d_matrix = ops.matmul(transposed, weighted) - _summed_by(targets, weighted, matrix.shape[0])
-        d_bias = ops.matmul(transposed, weights) - _summed_by(targets, weights, matrix.shape[0])
-        return d_states, d_matrix, ops.cast(d_bias[:, 0], bias.dtype), None
+        # A row, not a column: of products by one column in bfloat16, TensorFlow 2.20 makes NaN on processors with AMX.
+        d_bias = ops.matmul(ops.transpose(weights), probabilities)
+        d_bias = d_bias[0] - _summed_by(targets, weights, matrix.shape[0])[:, 0]
+        return d_states, d_matrix, ops.cast(d_bias, bias.dtype), None
 
     return nll, gradient
 

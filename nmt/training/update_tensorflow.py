@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nmt.compilation import fused, fusing
+from nmt.compilation import fused, fusing, hush_compiler
 from nmt.data.batching import Batch
 from nmt.data.tokenizer import BOS_ID, PAD_ID
 from nmt.models.seq2seq import Seq2Seq
@@ -42,6 +42,8 @@ class TensorFlowUpdate(Update):
         self._compiled = self._compile()
 
     def _compile(self) -> Callable:
+        if self.alone:
+            hush_compiler()
         rows = tf.TensorSpec([None, None], tf.int32)
         return tf.function(
             self._fused_update if self.alone else self._update,

@@ -75,8 +75,10 @@ def test_a_sample_of_cut_sentences_says_nothing(exported, expected, answers):
         compared(exported, expected, answers)
 
 
-def test_both_are_scored_against_the_references(exported, expected, answers):
-    references = [hypothesis.text for hypothesis in expected]
+def test_both_are_scored_against_the_references(exported, answers):
+    references = [f"a text of some words, number {n}" for n in range(3)]
+    expected = [Hypothesis(text, -1.0, -1.0) for text in references]
+    answers["translations"], answers["nbest_translations"] = list(references), list(references)
     parity = compared(exported, expected, answers, references)
     assert parity.bleu_model == parity.bleu_artefact == pytest.approx(100)
     answers["translations"][2] = "nothing of the kind"
