@@ -111,7 +111,7 @@ def test_a_model_translates_the_same_on_both_backends(runs, nmt_on, trained_on):
         printed, _ = nmt_on(backend, "translate", runs / trained_on, *arguments)
         answers.append([json.loads(line) for line in printed.splitlines()])
     assert len(answers[0]) == 20
-    assert len({answer["hypotheses"][0]["text"] for answer in answers[0]}) > 5  # it has learned to say something
+    assert len({answer["hypotheses"][0]["text"] for answer in answers[0]}) > 3  # it has learned to say something
     assert_same_answers(*answers)
 
 
