@@ -18,7 +18,7 @@ from nmt.training.checkpoint import CheckpointFolder
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 SCRIPT = Path(__file__).with_name("without_tensorflow.py")
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-TRAINING = {"batch_size": 16, "learning_rate": 2**-6, "max_updates": 60, "log_every": 1, "validate_every": 30}
+TRAINING = {"batch_size": 16, "learning_rate": 2**-5, "max_updates": 60, "log_every": 1, "validate_every": 30}
 EVERYTHING = {"optimizer": "adamw", "weight_decay": 0.1, "ema_decay": 0.5, "accumulation": 2, "checkpoint_every": 20}
 
 
@@ -111,7 +111,7 @@ def test_a_model_translates_the_same_on_both_backends(runs, nmt_on, trained_on):
         printed, _ = nmt_on(backend, "translate", runs / trained_on, *arguments)
         answers.append([json.loads(line) for line in printed.splitlines()])
     assert len(answers[0]) == 20
-    assert len({answer["hypotheses"][0]["text"] for answer in answers[0]}) > 3  # it has learned to say something
+    assert len({answer["hypotheses"][0]["text"] for answer in answers[0]}) > 5  # it has learned to say something
     assert_same_answers(*answers)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nmt.cluster.claim import claimed
+from nmt.claim import claimed
 from nmt.cluster.session import Notice, Share, Unfinished, noticed_signals, ray_session, settle
 from nmt.cluster.shards import Shard, clear_parts, find_shards, keep_to, parts, translate_shard
 from nmt.errors import UserError
@@ -86,7 +86,7 @@ def translate_corpus(
     """
     shards = find_shards(source, folder)
     decoding = {"beam_size": beam_size, "length_penalty": length_penalty}
-    with claimed(folder):
+    with claimed(folder, doing="at work"):
         keep_to(folder, shards, model, decoding)
         clear_parts(shards)
         missing = [shard for shard in shards if not shard.done]

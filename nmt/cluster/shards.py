@@ -5,11 +5,11 @@ import gzip
 import hashlib
 import json
 import lzma
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from nmt.data.corpus import opened, read_stream
 from nmt.errors import UserError, nearest
@@ -17,14 +17,10 @@ from nmt.files import discard, written_aside
 from nmt.loading import is_export
 from nmt.model_folder import find_model
 
+if TYPE_CHECKING:
+    from nmt.decoding.lines import StreamsLines  # brings Keras, which the process that hands out shards does without
+
 RECORD = ".translation.json"
-
-
-class StreamsLines(Protocol):
-    """A `Translator`, or an exported model."""
-
-    def stream(self, lines: Iterable[str]) -> Iterator[list[Any]]:
-        """The best translations of each line."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ def find_shards(source: str, folder: Path) -> list[Shard]:
     return [Shard(file, folder / name) for name, file in by_name.items()]
 
 
-def translate_shard(translator: StreamsLines, shard: Shard) -> int:
+def translate_shard(translator: "StreamsLines", shard: Shard) -> int:
     """Translates a shard line by line and returns the number of its lines; they are held a window at a time.
 
     Raises:

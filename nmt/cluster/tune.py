@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from nmt.cluster.claim import claimed
+from nmt.claim import claimed
 from nmt.cluster.results import write_results
 from nmt.cluster.session import Share, Unfinished, import_ray, noticed_signals, ray_session, settle
 from nmt.cluster.space import Space, read_space
@@ -63,7 +63,7 @@ def tune(
     if len(planned) < trials:
         announce(f"The space has no more than {len(planned)} different trials.")
     import_ray()  # a missing Ray is told before a folder is made
-    with claimed(folder):
+    with claimed(folder, doing="at work"):
         _keep_to(folder, config, space)
         missing = [trial for trial in planned if trial.ended()[0] == UNFINISHED]
         before = f", {len(planned) - len(missing)} of them ended before" if len(missing) < len(planned) else ""

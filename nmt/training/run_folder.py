@@ -9,13 +9,12 @@ tensorboard/
 cache/            line indexes and lengths, made again when missing
 """
 
-import fcntl
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from nmt.claim import claimed
 from nmt.config import Config
 from nmt.config_file import config_from_text, differences, dump_config
 from nmt.errors import UserError
@@ -75,20 +74,7 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps other processes from training in this folder; the lock goes with the process, however it ends."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("a+")
-        except OSError as error:
-            raise UserError(f"Cannot write to run_dir {self.path}: {error.strerror}.") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                raise UserError(f"Process {file.read().strip()} is training in {self.path} already.") from error
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+        with claimed(self.path, doing="training", key="run_dir"):
             for left in self.path.rglob(".*.part"):  # half written by a process that was killed
                 discard(left)
             yield
