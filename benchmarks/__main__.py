@@ -10,6 +10,7 @@ import typer
 from benchmarks import ceiling, latency, memory, results, scale, table, training, translation
 from benchmarks.corpus import ROOT, Text, make_text
 from benchmarks.machine import OtherWork
+from benchmarks.measure import beside
 from benchmarks.peers import TRAINING, TRANSLATION, chosen
 from benchmarks.profile import profile
 from benchmarks.settings import RESULTS, Settings, make_settings
@@ -147,9 +148,9 @@ def render() -> None:
 
 def _measure(part: str, settings: Settings, measure: Callable[[Text], Any], systems: Sequence[System] = ()) -> None:
     text = make_text(settings.work / "text")
-    other = OtherWork()
+    beside.clear()
     figures = measure(text)
-    cores = other.cores()
+    cores = max(beside)
     command = " ".join(["python -m benchmarks", *sys.argv[1:]])
     path = results.save(
         part, figures, settings=settings, text=text, systems=systems, command=command, other_cores=cores
@@ -160,7 +161,7 @@ def _measure(part: str, settings: Settings, measure: Callable[[Text], Any], syst
         render()
     typer.echo(f"The figures are in {path}.")
     if cores > BUSY:
-        typer.echo(f"Other work kept {cores:.1f} cores busy meanwhile: such figures are not for the page.", err=True)
+        typer.echo(f"Other work kept {cores:.1f} cores busy in one run: such figures are not for the page.", err=True)
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ def save(
 
     Args:
         systems: those measured, whose versions are stated.
-        other_cores: cores that other work kept busy meanwhile.
+        other_cores: cores that other work kept busy, in that run where they were most.
     """
     record = {
         "part": part,

@@ -213,7 +213,7 @@ def _provenance(record: dict) -> str:
     )
     return (
         f"*{record['date']}, `{record['command']}`. {record['machine']}; {settings['threads']} threads; "
-        f"other work kept {record['other_cores']:.2f} cores busy. "
+        f"other work kept at most {record['other_cores']:.2f} cores busy in a run. "
         f"{text['name']}: {text['num_train']:,} training pairs, {text['num_pieces']:,} pieces. {versions}.*"
     )
 
