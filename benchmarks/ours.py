@@ -39,10 +39,10 @@ BFLOAT16 = System(
 )
 ONE_LAYER = System(
     key="nmt-one-layer",
-    title="nmt, 1 decoder layer",
-    description="1 decoder layer, whose recurrence no context reaches, otherwise as the first; float32",
+    title="nmt, 1 decoder layer, bfloat16",
+    description="as many layers as the peers, though no context reaches its recurrence",
     driver="run_nmt.py",
     shapes=_shapes(1),
     packages=PACKAGES,
-    overrides=("model.decoder_layers=1", "decoding.precision=float32"),
+    overrides=("model.decoder_layers=1", "training.precision=bfloat16", "decoding.precision=bfloat16"),
 )

@@ -9,7 +9,7 @@ from nmt.errors import UserError, nearest
 
 PEERS = (joeynmt.SYSTEM, opennmt_py.SYSTEM, opennmt_tf.SYSTEM)
 TRAINING = (NMT, BFLOAT16, ONE_LAYER, *PEERS)
-TRANSLATION = (NMT, ONE_LAYER, *PEERS)
+TRANSLATION = TRAINING
 
 
 def chosen(systems: Sequence[System], keys: Sequence[str] | None) -> list[System]:
