@@ -109,6 +109,30 @@ def random_bytes(shape: Sequence[Any], seed: Any) -> Any:
     return jax.random.bits(jax.random.wrap_key_data(seed), tuple(shape), "uint8")
 
 
+def lookup(table: Any, ids: Any) -> Any:
+    """Rows of a table [N, ...] by their ids [...], none of which may be negative.
+
+    `keras.ops.take` makes allowance for negative ids, which on TensorFlow is six operations more; where a step of a
+    search has little to compute, its operations are what it costs.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(keras.ops.convert_to_tensor(table), ids)
+    return keras.ops.take(table, ids, axis=0)
+
+
+def pick(rows: Any, places: Any) -> Any:
+    """Takes from each of rows [R, N, ...] what stands at its own places [R, K]: [R, K, ...]."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(rows, places, batch_dims=1)
+    import jax
+
+    return jax.vmap(lambda row, its_places: row[its_places])(rows, places)
+
+
 def by_rows(function: Callable, variables: Sequence[Any], *arrays: Any) -> Any:
     """Applies a function that calls a library to each device's own rows.
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 from keras import ops, tree
 
-from nmt.compilation import recurrence
+from nmt.compilation import lookup, pick, recurrence
 
 IMPOSSIBLE = -1e9
 CHUNK = 32  # largest group of neighbours in `top_k`
@@ -51,30 +52,45 @@ class Slots(NamedTuple):
     """The hypotheses of some rows."""
 
     ids: Any
-    """int32 [B, K], the last piece of each."""
+    """int32 [R, K], the last piece of each."""
     log_probs: Any
-    """[B, K]."""
+    """[R, K]."""
     lengths: Any
-    """int32 [B, K]."""
+    """int32 [R, K]."""
     finished: Any
-    """bool [B, K]."""
+    """bool [R, K]."""
+
+
+class Rows(NamedTuple):
+    """What steps do not change of the rows that are still searched."""
+
+    limits: Any
+    """int32 [R], most pieces of each, EOS counted."""
+    memory: Any
+    """What the step is given; every array begins with [R]."""
 
 
 class Beam(NamedTuple):
-    """What the loop carries from one step to the next."""
+    """What a step makes of the rows that are still searched."""
 
     position: Any
     """int32, steps done."""
     slots: Slots
-    """Of all rows."""
-    pieces: Any
-    """int32 [L, B, K], the piece put into a slot at each step."""
-    parents: Any
-    """int32 [L, B, K], the slot that it continued."""
-    rows: Any
-    """int32 [R], the rows that state and memory are of."""
+    running: Any
+    """bool [R], whether a row goes on."""
+    trace: Any
+    """int32 [L, 2, R, K], what was put into each slot at each step: the slot that it continued, and the piece."""
     state: Any
-    memory: Any
+    """What the step is given; every array begins with [R, K]."""
+
+
+class Found(NamedTuple):
+    """What was found for all rows."""
+
+    slots: Slots
+    """Each [B, K]."""
+    trace: Any
+    """int32 [B, L, 2, K]."""
 
 
 def beam_search(
@@ -109,48 +125,58 @@ def beam_search(
         drop_rows: spare `step` the rows that have stopped, once they are a quarter of its rows; where shapes may change
             from step to step, hence neither under XLA nor on JAX.
     """
-    size = (ops.shape(limits)[0], options.beam_size)
-    first = ops.arange(options.beam_size) == 0
-    beam = Beam(
-        position=ops.zeros((), "int32"),
-        slots=Slots(
-            ids=ops.full(size, bos_id, "int32"),
-            # All slots are equal at first: only one of them may be continued.
-            log_probs=ops.broadcast_to(ops.where(first, 0.0, IMPOSSIBLE), size),
-            lengths=ops.zeros(size, "int32"),
-            finished=ops.zeros(size, "bool"),
-        ),
-        pieces=ops.zeros((max_steps, *size), "int32"),
-        # Steps that are never taken leave every slot where it is.
-        parents=ops.zeros((max_steps, *size), "int32") + ops.arange(options.beam_size, dtype="int32"),
-        rows=ops.arange(size[0], dtype="int32"),
-        state=state,
-        memory=memory,
-    )
+    penalised = sorted({*banned_ids, eos_id})
 
-    def unfinished(*parts: Any) -> Any:
-        beam = Beam(*parts)
-        running = _running_rows(beam.slots, beam.position, limits, options)
-        return ops.logical_and(beam.position < max_steps, ops.any(running))
+    def searched(beam: Beam, rows: Rows) -> Beam:
+        """Takes steps until no row goes on, or so many have stopped that it pays to drop them."""
 
-    def advance(*parts: Any) -> tuple:
-        beam = Beam(*parts)
-        slots, limits_here = tree.map_structure(lambda x: ops.take(x, beam.rows, axis=0), (beam.slots, limits))
-        logits, state = step(slots.ids, beam.state, beam.memory)
-        penalties = _penalties(logits.shape[-1], banned_ids)
-        early = ops.where(beam.position < options.min_length, IMPOSSIBLE, 0.0)
-        penalties = penalties + early * ops.one_hot(eos_id, logits.shape[-1], dtype="float32")
-        best = _best(ops.cast(logits, "float32"), penalties, len(set(banned_ids)) + 1, slots.log_probs, slots.finished)
-        running = _running_rows(slots, beam.position, limits_here, options)
-        slots, parents = _continued(slots, running, *best, eos_id)
-        beam = _recorded(beam, slots, parents)
-        if not drop_rows:
-            return tuple(beam._replace(state=tree.map_structure(lambda x: _reordered(x, parents), state)))
-        running = _running_rows(slots, beam.position, limits_here, options)
-        return tuple(_without_stopped(beam._replace(state=state), parents, running))
+        def worthwhile(*parts: Any) -> Any:
+            beam = Beam(*parts)
+            going_on = ops.any(beam.running) if not drop_rows else _most(beam.running)
+            return ops.logical_and(beam.position < max_steps, going_on)
 
-    beam = Beam(*ops.while_loop(unfinished, advance, tuple(beam)))
-    return _ranked(beam, options)
+        def advance(*parts: Any) -> tuple:
+            beam = Beam(*parts)
+            logits, state = step(beam.slots.ids, beam.state, rows.memory)
+            penalties = _penalties(logits.shape[-1], banned_ids)
+            if options.min_length:
+                early = ops.where(beam.position < options.min_length, IMPOSSIBLE, 0.0)
+                penalties = penalties + early * ops.one_hot(eos_id, logits.shape[-1], dtype="float32")
+            best = _best(
+                ops.cast(logits, "float32"), penalties, len(penalised), beam.slots.log_probs, beam.slots.finished
+            )
+            slots, parents = _continued(beam.slots, beam.running, *best, eos_id)
+            put = ops.stack([parents, slots.ids])[None]
+            return tuple(
+                Beam(
+                    position=beam.position + 1,
+                    slots=slots,
+                    running=_running(slots, beam.position + 1, rows.limits, options),
+                    # Not slice_update: TensorFlow has only an XLA operation for it, which a stock server may not know.
+                    trace=ops.scatter_update(beam.trace, ops.reshape(beam.position, (1, 1)), put),
+                    state=tree.map_structure(lambda x: pick(x, parents), state),
+                )
+            )
+
+        return Beam(*ops.while_loop(worthwhile, advance, tuple(beam)))
+
+    beam, rows = _first_beam(state, limits, max_steps, bos_id, options), Rows(limits, memory)
+    if not drop_rows:
+        return _ranked(_of_all(searched(beam, rows)), options)
+
+    def search_and_drop(beam: Beam, rows: Rows, numbers: Any, found: Found) -> tuple:
+        beam = searched(beam, rows)
+        found = tree.map_structure(
+            lambda old, new: ops.scatter_update(old, numbers[:, None], new), found, _of_all(beam)
+        )
+        return *_without_stopped(beam, rows, numbers), found
+
+    def left(beam: Beam, rows: Rows, numbers: Any, found: Found) -> Any:
+        return ops.logical_and(beam.position < max_steps, ops.any(beam.running))
+
+    numbers = ops.arange(ops.shape(limits)[0], dtype="int32")
+    *_, found = ops.while_loop(left, search_and_drop, (beam, rows, numbers, _of_all(beam)))
+    return _ranked(found, options)
 
 
 def length_penalty(lengths: Any, exponent: float) -> Any:
@@ -159,8 +185,9 @@ def length_penalty(lengths: Any, exponent: float) -> Any:
 
 
 def _penalties(vocabulary_size: int, banned_ids: Sequence[int]) -> Any:
-    banned = ops.convert_to_tensor(sorted(set(banned_ids)), "int32")
-    return ops.sum(ops.one_hot(banned, vocabulary_size, dtype="float32"), axis=0) * IMPOSSIBLE
+    penalties = np.zeros(vocabulary_size, "float32")
+    penalties[list(banned_ids)] = IMPOSSIBLE
+    return ops.convert_to_tensor(penalties)
 
 
 def _best(logits: Any, penalties: Any, num_penalised: int, log_probs: Any, finished: Any) -> tuple[Any, Any, Any]:
@@ -172,12 +199,13 @@ def _best(logits: Any, penalties: Any, num_penalised: int, log_probs: Any, finis
     beam_size, vocabulary_size = log_probs.shape[1], logits.shape[-1]
     width = min(beam_size + num_penalised, vocabulary_size)
     probs, ids = top_k(ops.softmax(logits, axis=-1), width)  # [B, K, W]
-    totals = ops.log(probs) + ops.take(penalties, ids, axis=0) + log_probs[:, :, None]
+    totals = ops.log(probs) + lookup(penalties, ids) + log_probs[:, :, None]
     totals = ops.where(finished[:, :, None], 2 * IMPOSSIBLE, totals)
     totals = ops.reshape(totals, (-1, beam_size * width))  # [B, K, W] -> [B, K * W]
     values, places = ops.top_k(totals, beam_size)
-    ids = ops.take_along_axis(ops.reshape(ids, (-1, beam_size * width)), places, axis=1)
-    return ops.maximum(values, IMPOSSIBLE), ops.cast(places // width, "int32"), ops.cast(ids, "int32")
+    places = ops.cast(places, "int32")
+    ids = pick(ops.reshape(ids, (-1, beam_size * width)), places)
+    return ops.maximum(values, IMPOSSIBLE), places // width, ops.cast(ids, "int32")
 
 
 def top_k(values: Any, k: int) -> tuple[Any, Any]:
@@ -193,13 +221,33 @@ def top_k(values: Any, k: int) -> tuple[Any, Any]:
         return ops.top_k(values, k)
     chunks = ops.reshape(values, (-1, num_chunks, chunk))
     _, chosen = ops.top_k(ops.max(chunks, axis=-1), k)
-    chosen = ops.sort(ops.cast(chosen, "int32"), axis=-1)  # or else equal values would not come in their order
-    first_chunk = ops.arange(ops.shape(chunks)[0], dtype="int32")[:, None] * num_chunks
-    candidates = ops.take(ops.reshape(chunks, (-1, chunk)), first_chunk + chosen, axis=0)
-    largest, places = ops.top_k(ops.reshape(candidates, (-1, k * chunk)), k)
+    # In order, or else equal values would not come in theirs.
+    chosen = -ops.top_k(-ops.cast(chosen, "int32"), k)[0]
+    largest, places = ops.top_k(ops.reshape(pick(chunks, chosen), (-1, k * chunk)), k)
     places = ops.cast(places, "int32")
-    places = ops.take_along_axis(chosen, places // chunk, axis=1) * chunk + places % chunk
+    places = pick(chosen, places // chunk) * chunk + places % chunk
     return ops.reshape(largest, (-1, num_slots, k)), ops.reshape(places, (-1, num_slots, k))
+
+
+def _first_beam(state: Any, limits: Any, max_steps: Any, bos_id: int, options: SearchOptions) -> Beam:
+    size = (ops.shape(limits)[0], options.beam_size)
+    first = ops.arange(options.beam_size) == 0
+    slots = Slots(
+        ids=ops.full(size, bos_id, "int32"),
+        # All slots are equal at first: only one of them may be continued.
+        log_probs=ops.broadcast_to(ops.where(first, 0.0, IMPOSSIBLE), size),
+        lengths=ops.zeros(size, "int32"),
+        finished=ops.zeros(size, "bool"),
+    )
+    # Steps that are never taken leave every slot where it is.
+    nothing = ops.stack([ops.arange(options.beam_size, dtype="int32"), ops.zeros(options.beam_size, "int32")])
+    return Beam(
+        position=ops.zeros((), "int32"),
+        slots=slots,
+        running=limits > 0,
+        trace=ops.zeros((max_steps, 2, *size), "int32") + nothing[:, None, :],
+        state=state,
+    )
 
 
 def _continued(slots: Slots, running: Any, log_probs: Any, parents: Any, ids: Any, eos_id: int) -> tuple[Slots, Any]:
@@ -210,90 +258,70 @@ def _continued(slots: Slots, running: Any, log_probs: Any, parents: Any, ids: An
     Returns:
         The slots, and the slot that each continues: int32 [R, K].
     """
-    beam_size = slots.ids.shape[1]
     is_open = ops.logical_and(ops.logical_not(slots.finished), running[:, None])
-    rank = ops.maximum(ops.cumsum(ops.cast(is_open, "int32"), axis=1) - 1, 0)
-
-    def choose(new: Any, old: Any) -> Any:
-        return ops.where(is_open, ops.take_along_axis(new, rank, axis=1), old)
-
-    own_slots = ops.broadcast_to(ops.arange(beam_size, dtype="int32"), ops.shape(rank))
-    ids = choose(ids, ops.zeros_like(slots.ids))
-    log_probs = choose(log_probs, slots.log_probs)
+    one_if_open = ops.cast(is_open, "int32")
+    rank = ops.maximum(ops.cumsum(one_if_open, axis=1) - 1, 0)
+    ids = ops.where(is_open, pick(ids, rank), 0)
+    log_probs = ops.where(is_open, pick(log_probs, rank), slots.log_probs)
+    parents = ops.where(is_open, pick(parents, rank), ops.arange(slots.ids.shape[1], dtype="int32"))
     # An impossible EOS ends nothing: its slot waits for a hypothesis.
     ended = ops.logical_and(ids == eos_id, log_probs > IMPOSSIBLE / 2)
-    lengths = slots.lengths + ops.cast(is_open, "int32")
-    finished = ops.logical_or(slots.finished, ops.logical_and(is_open, ended))
-    return Slots(ids, log_probs, lengths, finished), choose(parents, own_slots)
+    finished = ops.logical_or(slots.finished, ended)
+    return Slots(ids, log_probs, slots.lengths + one_if_open, finished), parents
 
 
-def _recorded(beam: Beam, slots: Slots, parents: Any) -> Beam:
-    """Takes down what a step did to the rows that are still searched."""
-    rows = beam.rows[:, None]
-    # Not slice_update: TensorFlow has only an XLA operation for it, which a stock server may not know.
-    at = ops.concatenate([ops.zeros_like(rows) + beam.position, rows], axis=1)
-    return beam._replace(
-        position=beam.position + 1,
-        slots=tree.map_structure(lambda all_rows, some: ops.scatter_update(all_rows, rows, some), beam.slots, slots),
-        pieces=ops.scatter_update(beam.pieces, at, slots.ids),
-        parents=ops.scatter_update(beam.parents, at, parents),
+def _most(running: Any) -> Any:
+    """Whether more than three quarters of the rows go on."""
+    return 4 * ops.sum(ops.cast(running, "int32")) > 3 * ops.shape(running)[0]
+
+
+def _without_stopped(beam: Beam, rows: Rows, numbers: Any) -> tuple[Beam, Rows, Any]:
+    """Lets go of the rows that have stopped."""
+    kept = ops.cast(ops.nonzero(beam.running)[0], "int32")
+
+    def of_kept(x: Any) -> Any:
+        return lookup(x, kept)
+
+    beam = beam._replace(
+        slots=tree.map_structure(of_kept, beam.slots),
+        running=of_kept(beam.running),
+        trace=ops.take(beam.trace, kept, axis=2),
+        state=tree.map_structure(of_kept, beam.state),
     )
+    return beam, tree.map_structure(of_kept, rows), of_kept(numbers)
 
 
-def _without_stopped(beam: Beam, parents: Any, running: Any) -> Beam:
-    """Orders the state by parents [R, K], and lets go of rows that do not run any more, running [R], if they are many.
-
-    The state is copied anyway; the memory, which is larger, only when rows go.
-    """
-    num_running = ops.sum(ops.cast(running, "int32"))
-    worthwhile = 4 * num_running <= 3 * ops.shape(running)[0]
-    kept = ops.cast(ops.nonzero(ops.logical_or(running, ops.logical_not(worthwhile)))[0], "int32")
-    parents = ops.take(parents, kept, axis=0)
-
-    def fewer() -> Any:
-        return tree.map_structure(lambda x: ops.take(x, kept, axis=0), beam.memory)
-
-    return beam._replace(
-        rows=ops.take(beam.rows, kept, axis=0),
-        state=tree.map_structure(lambda x: _reordered(x, parents, kept), beam.state),
-        memory=ops.cond(worthwhile, fewer, lambda: beam.memory),
-    )
+def _of_all(beam: Beam) -> Found:
+    return Found(beam.slots, ops.transpose(beam.trace, (2, 0, 1, 3)))  # [L, 2, R, K] -> [R, L, 2, K]
 
 
-def _reordered(x: Any, parents: Any, rows: Any = None) -> Any:
-    """Takes from x [R, K, ...] the slots that parents [R, K] name, of all rows or of these."""
-    num_slots = x.shape[1]
-    rows = ops.arange(ops.shape(parents)[0], dtype="int32") if rows is None else rows
-    flat = ops.reshape(x, (-1, *x.shape[2:]))
-    taken = ops.take(flat, rows[:, None] * num_slots + parents, axis=0)
-    return ops.reshape(taken, (-1, num_slots, *x.shape[2:]))
-
-
-def _running_rows(slots: Slots, position: Any, limits: Any, options: SearchOptions) -> Any:
+def _running(slots: Slots, position: Any, limits: Any, options: SearchOptions) -> Any:
     """Which rows [R] still have a slot that could become one of the results wanted."""
-    is_open = ops.logical_not(slots.finished)
     scores = slots.log_probs / length_penalty(slots.lengths, options.length_penalty)
-    best_finished, _ = ops.top_k(ops.where(slots.finished, scores, 2 * IMPOSSIBLE), options.num_results)
+    scores = ops.where(slots.finished, scores, 2 * IMPOSSIBLE)
+    if options.num_results == 1:
+        worst_wanted = ops.max(scores, axis=1)
+    else:
+        worst_wanted = ops.top_k(scores, options.num_results)[0][:, -1]
     hopes = slots.log_probs / length_penalty(limits, options.length_penalty)[:, None]
-    hope = ops.max(ops.where(is_open, hopes, 2 * IMPOSSIBLE), axis=1)
-    can_win = hope > best_finished[:, -1]
-    return ops.logical_and(can_win, position < limits)
+    hope = ops.max(ops.where(slots.finished, 2 * IMPOSSIBLE, hopes), axis=1)
+    return ops.logical_and(hope > worst_wanted, position < limits)
 
 
-def _ranked(beam: Beam, options: SearchOptions) -> Hypotheses:
+def _ranked(found: Found, options: SearchOptions) -> Hypotheses:
     """Reads the pieces back along the parents and sorts the slots."""
-    slots = beam.slots
-    beam_size = slots.ids.shape[1]
+    slots = found.slots
     scores = slots.log_probs / length_penalty(slots.lengths, options.length_penalty)
-    _, order = ops.top_k(ops.where(slots.finished, scores, scores + 2 * IMPOSSIBLE), beam_size)
+    _, order = ops.top_k(ops.where(slots.finished, scores, scores + 2 * IMPOSSIBLE), slots.ids.shape[1])
     order = ops.cast(order, "int32")
 
     def back(carry: Any, at: Any) -> Any:
-        slots, (pieces, parents) = carry[0], at
-        return ops.take_along_axis(parents, slots, axis=1), ops.take_along_axis(pieces, slots, axis=1)
+        return pick(at[:, 0], carry[0]), pick(at[:, 1], carry[0])
 
-    _, ids = recurrence(back, (order, order), (beam.pieces, beam.parents), reverse=True, differentiable=False)
+    steps = ops.transpose(found.trace, (1, 0, 2, 3))  # [B, L, 2, K] -> [L, B, 2, K]
+    _, ids = recurrence(back, (order, order), steps, reverse=True, differentiable=False)
     ids = ops.transpose(ids, (1, 2, 0))  # [L, B, K] -> [B, K, L]
-    columns = (slots.lengths, slots.log_probs, scores, slots.finished)
-    lengths, log_probs, scores, finished = (ops.take_along_axis(x, order, axis=1) for x in columns)
+    lengths, log_probs, scores, finished = (
+        pick(x, order) for x in (slots.lengths, slots.log_probs, scores, slots.finished)
+    )
     return Hypotheses(ids, lengths, log_probs, scores, finished)

@@ -37,9 +37,11 @@ def search(
     num_pieces = ops.sum(ops.cast(encoded.mask, "int32"), axis=1)
     longest = 2 * ops.shape(source)[1] + 10
 
+    score = model.projection.scorer()
+
     def step(ids: Any, state: DecoderState, memory: Any) -> tuple[Any, DecoderState]:
-        logits, state, _ = model.decoder.step(ids, state, memory)
-        return logits, state
+        state, _ = model.decoder.advance(ids, state, memory)
+        return score(state.attentional), state
 
     return beam_search(
         step,

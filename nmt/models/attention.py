@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from nmt.models.dense import Dense
+
 # Beyond every energy, yet within bfloat16; energies are at least float32 when it is put in.
 MASKED = -1e9
 
@@ -31,7 +33,7 @@ class BilinearAttention(keras.layers.Layer):
     def __init__(self, units: int, memory_units: int, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
         self.context_units = memory_units
-        self.key = keras.layers.Dense(units, use_bias=False, name="key")
+        self.key = Dense(units, use_bias=False, name="key")
         with keras.name_scope(self.name):
             self.key.build((None, None, memory_units))
         self.built = True
@@ -65,9 +67,9 @@ class AdditiveAttention(keras.layers.Layer):
     def __init__(self, units: int, memory_units: int, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
         self.context_units = memory_units
-        self.query = keras.layers.Dense(units, use_bias=False, name="query")
-        self.key = keras.layers.Dense(units, name="key")
-        self.energy = keras.layers.Dense(1, use_bias=False, name="energy")
+        self.query = Dense(units, use_bias=False, name="query")
+        self.key = Dense(units, name="key")
+        self.energy = Dense(1, use_bias=False, name="energy")
         with keras.name_scope(self.name):
             self.query.build((None, None, units))
             self.key.build((None, None, memory_units))
@@ -98,9 +100,9 @@ class MultiHeadAttention(keras.layers.Layer):
         self.context_units = units
         self.num_heads = num_heads
         self.head_units = units // num_heads
-        self.query = keras.layers.Dense(units, use_bias=False, name="query")
-        self.key = keras.layers.Dense(units, use_bias=False, name="key")
-        self.value = keras.layers.Dense(units, use_bias=False, name="value")
+        self.query = Dense(units, use_bias=False, name="query")
+        self.key = Dense(units, use_bias=False, name="key")
+        self.value = Dense(units, use_bias=False, name="value")
         with keras.name_scope(self.name):
             self.query.build((None, None, units))
             self.key.build((None, None, memory_units))
@@ -124,10 +126,10 @@ class MultiHeadAttention(keras.layers.Layer):
         weights = _distribution(energies * self.head_units**-0.5, keyed.mask[:, None, None, :])
         contexts = ops.matmul(ops.cast(weights, query.dtype), keyed.values)
         contexts = ops.transpose(contexts, (0, 2, 1, 3))  # [B, H, Q, D] -> [B, Q, H, D]
-        return ops.reshape(contexts, (*ops.shape(contexts)[:2], self.context_units)), ops.mean(weights, axis=1)
+        return ops.reshape(contexts, (*_sizes(contexts), self.context_units)), ops.mean(weights, axis=1)
 
     def _split(self, x: Any) -> Any:
-        return ops.reshape(x, (*ops.shape(x)[:2], self.num_heads, self.head_units))  # [B, N, H * D] -> [B, N, H, D]
+        return ops.reshape(x, (*_sizes(x), self.num_heads, self.head_units))  # [B, N, H * D] -> [B, N, H, D]
 
 
 def make_attention(kind: str, units: int, memory_units: int, *, num_heads: int, name: str) -> keras.layers.Layer:
@@ -135,6 +137,11 @@ def make_attention(kind: str, units: int, memory_units: int, *, num_heads: int, 
     if kind == "multi_head":
         return MultiHeadAttention(units, memory_units, num_heads=num_heads, name=name)
     return {"bilinear": BilinearAttention, "additive": AdditiveAttention}[kind](units, memory_units, name=name)
+
+
+def _sizes(x: Any) -> tuple:
+    """The first two sizes of x [B, N, ...], of which a reshape may find the first by itself."""
+    return (-1, x.shape[1]) if x.shape[1] is not None else tuple(ops.shape(x)[:2])
 
 
 def _distribution(energies: Any, mask: Any) -> Any:

@@ -11,6 +11,7 @@ from keras import ops
 
 from nmt.compilation import recurrence
 from nmt.models.attention import Keyed, make_attention
+from nmt.models.dense import Dense
 from nmt.models.dropout import Dropout
 from nmt.models.embedding import Embedding, OutputProjection
 from nmt.models.encoder import Encoded
@@ -68,14 +69,14 @@ class Decoder(keras.layers.Layer):
         self.units = units
         self.input_feeding = input_feeding
         self.output_units = projection.matrix.shape[1]
-        self.start_state = keras.layers.Dense(2 * num_layers * units, activation="tanh", name="start_state")
+        self.start_state = Dense(2 * num_layers * units, activation="tanh", name="start_state")
         self.layers = [LSTM(units, layer_norm=layer_norm, name=f"layer_{n}") for n in range(num_layers)]
         with keras.name_scope(self.name):
             self.attentions = [
                 make_attention(attention, units, memory_units, num_heads=num_heads, name=f"attention_{n}")
                 for n in range(num_hops)
             ]
-        self.attentional = keras.layers.Dense(self.output_units, activation="tanh", name="attentional")
+        self.attentional = Dense(self.output_units, activation="tanh", name="attentional")
         self.dropout = Dropout(dropout)
         self.output_dropout = Dropout(output_dropout)
         with keras.name_scope(self.name):
@@ -124,8 +125,12 @@ class Decoder(keras.layers.Layer):
             state: the next one.
             attention_weights: [B, Q, S].
         """
-        state, weights = self._advance(self.embedding(ids), state, memory, masks=None)
+        state, weights = self.advance(ids, state, memory)
         return self.projection(state.attentional), state, weights
+
+    def advance(self, ids: Any, state: DecoderState, memory: tuple[Keyed, ...]) -> tuple[DecoderState, Any]:
+        """As `step`, but for the logits: the next state, whose attentional part scores them, and attention_weights."""
+        return self._advance(self.embedding(ids), state, memory, masks=None)
 
     def _layer_by_layer(self, vectors: Any, state: DecoderState, memory: tuple[Keyed, ...], training: bool) -> Any:
         hidden, context, all_weights = vectors, None, []

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from nmt.compilation import by_rows, fused, gpu_visible, recurrence
+from nmt.models.dense import product
 
 
 class LSTMState(NamedTuple):
@@ -103,7 +104,7 @@ class LSTM(keras.layers.Layer):
         return self._advance(self._project(inputs), state)
 
     def _advance(self, projected: Any, state: LSTMState) -> tuple[LSTMState, Gates]:
-        recurrent = ops.matmul(state.hidden, self._weight("recurrent_kernel"))
+        recurrent = product(state.hidden, self._weight("recurrent_kernel"))
         if self.layer_norm:
             recurrent = self.hidden_norm(recurrent)
         gates = _gates(projected + recurrent)
@@ -119,7 +120,7 @@ class LSTM(keras.layers.Layer):
         return ops.transpose(recurrence(body, state, projected).hidden, (1, 0, 2))  # [T, B, U] -> [B, T, U]
 
     def _project(self, inputs: Any) -> Any:
-        projected = ops.matmul(inputs, self._weight("kernel"))
+        projected = product(inputs, self._weight("kernel"))
         if self.layer_norm:
             projected = self.input_norm(projected)
         return projected + self._weight("bias")

@@ -1,0 +1,30 @@
+"""Products of vectors by one matrix."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+class Dense(keras.layers.Dense):
+    """Keras' dense layer with `product` in it."""
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Projects inputs [..., I] to [..., O]."""
+        outputs = product(inputs, self.kernel)
+        if self.bias is not None:
+            outputs = outputs + self.bias
+        return outputs if self.activation is None else self.activation(outputs)
+
+
+def product(vectors: Any, matrix: Any) -> Any:
+    """Multiplies vectors [B, ..., I] by a matrix [I, O]: [B, ..., O].
+
+    `ops.matmul` works out the shapes of such a product whenever it runs, in a dozen operations; where all but the first
+    are known, as in a step of a search, nothing is left to work out.
+    """
+    sizes = vectors.shape[1:-1]
+    if not sizes or None in sizes:
+        return ops.matmul(vectors, matrix)
+    rows = ops.matmul(ops.reshape(vectors, (-1, vectors.shape[-1])), matrix)
+    return ops.reshape(rows, (-1, *sizes, matrix.shape[-1]))
