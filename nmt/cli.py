@@ -201,12 +201,16 @@ def export(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model folder.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where versions 1, 2, … are written.")],
     sample: Annotated[Path | None, typer.Option(help="Sentences to compare on, instead of the dev text.")] = None,
+    server_version: Annotated[
+        str | None, typer.Option(help="The server that will run it, such as 2.21.0, instead of export.server_version.")
+    ] = None,
 ) -> None:
     """Write a SavedModel for TensorFlow Serving, text in and text out, and compare it with the model."""
     _set_up("cpu", None)
     from nmt.serving.export import export as export_model
 
-    _say(f"Exported to {export_model(model, directory, sample=sample, announce=_say)}.")
+    version = export_model(model, directory, sample=sample, server_version=server_version, announce=_say)
+    _say(f"Exported to {version}. How to serve it: {version.parent / 'README.md'}")
 
 
 @app.command()

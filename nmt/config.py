@@ -4,6 +4,7 @@ A default is written once, here. Components take plain keyword arguments; no sec
 that builds them. `nmt.config_file` reads YAML into this schema and explains what does not fit.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -275,6 +276,15 @@ class ExportConfig(Section):
     """Hypotheses a text returned by the signature `nbest`; at most decoding.beam_size."""
     sample: PositiveInt = 200
     """Dev sentences on which the written artefact is compared with the model."""
+    server_version: str | None = None
+    """Version of the stock TensorFlow Serving that will run it, which is the tag of its image, such as 2.21.0; not
+    older than the TensorFlow that exports. null takes that one's minor version."""
+
+    @model_validator(mode="after")
+    def _server_version_is_one(self) -> "ExportConfig":
+        if self.server_version is not None and not re.fullmatch(r"\d+\.\d+\.\d+", self.server_version):
+            raise ValueError(f"server_version must be three numbers, such as 2.21.0; found '{self.server_version}'")
+        return self
 
 
 class Config(Section):

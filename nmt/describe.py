@@ -46,5 +46,6 @@ def _describe_export(path: Path) -> str:
     folder = version_folder(path)
     record = folder / "assets.extra" / "export.json"
     facts = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    facts.pop("operations", None)  # a long list, for whom a server lacks one
     lines = {"kind": "export (SavedModel)", "folder": str(folder), **{k: json.dumps(v) for k, v in facts.items()}}
     return "\n".join(f"{name:<12} {value}" for name, value in lines.items())

@@ -2,26 +2,34 @@
 
 DIR/N/saved_model.pb, variables/     the graph, with SentencePiece and beam search inside
 DIR/N/assets.extra/export.json       what it was made of, with which settings, and how it compared with the model
+                   source.model, target.model     SentencePiece, for clients
+                   tf_serving_warmup_requests     requests that the server begins with
+DIR/README.md, compose.yaml, …       how it is served; see `nmt.serving.bundle`
 """
 
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import nmt
-from nmt.config import CorpusFiles
+from nmt.config import Config, CorpusFiles
+from nmt.config_file import with_values
 from nmt.data.corpus import read_lines
 from nmt.data.preparation import read_pair
 from nmt.decoding.translator import Translator
 from nmt.errors import UserError
 from nmt.files import written_aside
-from nmt.model_folder import ModelFolder, find_model
-from nmt.serving.exported import FORMAT, RECORD, check_tensorflow_text, versions
+from nmt.model_folder import SOURCE, TARGET, ModelFolder, find_model
+from nmt.serving.bundle import Bundle, model_name, text_signatures
+from nmt.serving.exported import FORMAT, RECORD, check_tensorflow_text
 from nmt.serving.parity import Parity, check_parity, run_python
+from nmt.serving.stock_server import check_operations, read_meta_graph, stock_version
+from nmt.serving.warmup import WARMUP, warmup_requests, write_warmup
 
 PACKAGES = ("tensorflow", "tensorflow-text", "keras", "sentencepiece")
 
@@ -37,6 +45,7 @@ def export(
     into: Path | str,
     *,
     sample: Path | str | None = None,
+    server_version: str | None = None,
     announce: Callable[[str], None] = print,
 ) -> Path:
     """Writes a model as `into`/1, or under the number after the highest there, and returns that folder.
@@ -48,24 +57,32 @@ def export(
         model: a run folder (its best weights) or a model folder.
         into: where versions are written, one folder each.
         sample: a file of sentences to compare on, instead of the dev text that the model was trained with.
+        server_version: of the TensorFlow Serving that will run it, instead of export.server_version.
         announce: receives lines about the progress.
 
     Raises:
-        UserError: there is no such model, there is no sample, or `into` cannot be written to.
+        UserError: there is no such model, there is no sample, the server is too old, or `into` cannot be written to.
+        OperationError: the graph needs operations that the stock server does not have.
         ParityError: the artefact translates a sentence of the sample otherwise than the model.
     """
     check_tensorflow_text()
     path = find_model(Path(model)).resolve()
     folder, translator = ModelFolder.load(path), Translator.load(path, precision="float32")
     sources, references = _sample(folder.config.data.dev, sample, folder.config.export.sample)
+    tag = stock_version(_wanted_version(folder.config, server_version), announce)
     target = _next_version(Path(into))
     with _removed_if_empty(target.parent), written_aside(target) as aside:
         announce(f"Tracing the graph of {path} without GPUs.")
         trace(path, aside)
+        meta_graph = read_meta_graph(aside)
+        operations = check_operations(meta_graph.graph_def)
         announce(f"Translating {len(sources)} sentences with the graph and with the model.")
         parity = check_parity(aside, translator, sources, references)
         announce(str(parity))
-        _write_record(aside, path, folder, parity)
+        bundle = _bundle(target.parent, folder, tag, meta_graph.signature_def, sources)
+        _write_record(aside, path, folder, parity, bundle, operations)
+        _write_extras(aside, folder, bundle, sources)
+    bundle.write(target.parent, announce)
     return target
 
 
@@ -94,14 +111,44 @@ def _sample(dev: CorpusFiles, sample: Path | str | None, size: int) -> tuple[lis
     return sources[:size], references[:size]
 
 
-def _write_record(aside: Path, path: Path, folder: ModelFolder, parity: Parity) -> None:
+def _wanted_version(config: Config, server_version: str | None) -> str | None:
+    if server_version is None:
+        return config.export.server_version
+    return with_values(config, {"export.server_version": server_version}, "--server-version").export.server_version
+
+
+def _bundle(into: Path, folder: ModelFolder, tag: str, signatures: Any, sources: Sequence[str]) -> Bundle:
+    """What stands beside the version, with the sample's median sentence for an example."""
+    config = folder.config
+    return Bundle(
+        name=model_name(into),
+        server_version=tag,
+        languages=(config.data.source_language, config.data.target_language),
+        limits={**config.export.model_dump(exclude={"sample", "server_version"}), "max_pieces": config.data.max_length},
+        signatures={name: one for name, one in signatures.items() if not name.startswith("__")},
+        example=warmup_requests(sources)[1][0],
+    )
+
+
+def _write_extras(aside: Path, folder: ModelFolder, bundle: Bundle, sources: Sequence[str]) -> None:
+    """Writes what a server or a client may want beside the graph."""
+    folder.source_tokenizer.save((aside / RECORD).with_name(SOURCE))
+    folder.target_tokenizer.save((aside / RECORD).with_name(TARGET))
+    write_warmup(aside / WARMUP, bundle.name, text_signatures(bundle.signatures), warmup_requests(sources))
+
+
+def _write_record(
+    aside: Path, path: Path, folder: ModelFolder, parity: Parity, bundle: Bundle, operations: Sequence[str]
+) -> None:
     config = folder.config
     record: dict[str, Any] = {
         "format": FORMAT,
         "source_language": config.data.source_language,
         "target_language": config.data.target_language,
         "decoding": {**config.decoding.model_dump(), "precision": "float32"},
-        "limits": {**config.export.model_dump(exclude={"sample"}), "max_pieces": config.data.max_length},
+        "limits": {**bundle.limits, "max_request": bundle.max_request},
+        "server_version": bundle.server_version,
+        "operations": {"number": len(operations), "names": list(operations)},
         "model": {"path": str(path), **folder.facts},
         "versions": {"nmt": nmt.__version__, **{name: version(name) for name in PACKAGES}},
         "parity": parity.as_record(),
@@ -111,8 +158,9 @@ def _write_record(aside: Path, path: Path, folder: ModelFolder, parity: Parity) 
 
 
 def _next_version(into: Path) -> Path:
-    taken = versions(into)
-    return into / str(int(taken[-1].name) + 1 if taken else 1)
+    """The number after the highest; one that was taken out of use, as 2.withdrawn, is not given again."""
+    taken = [int(match[0]) for child in into.glob("[0-9]*") if (match := re.match(r"[0-9]+", child.name))]
+    return into / str(max(taken, default=0) + 1)
 
 
 @contextlib.contextmanager

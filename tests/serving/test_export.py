@@ -1,6 +1,7 @@
 """From a model folder to a version folder, or to nothing."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from nmt.config import CorpusFiles
 from nmt.data.preparation import read_pair
 from nmt.errors import UserError
 from nmt.evaluation.metrics import bleu
-from nmt.serving import parity
+from nmt.serving import bundle, parity
 from nmt.serving.export import export
 from nmt.serving.parity import ParityError
 from tests.serving.conftest import MAX_BATCH, MAX_CHARACTERS, MAX_PIECES, NBEST, SENTENCES
@@ -41,7 +42,7 @@ def known_answers(exported, monkeypatch) -> list:
 
 def test_the_first_version_is_a_saved_model_with_a_record(exported, model_folder):
     assert exported.version.name == "1"
-    assert names_in(exported.version.parent) == {"1"}
+    assert names_in(exported.version.parent) == {"1", *bundle.NAMES}
     assert {"saved_model.pb", "variables", "assets.extra"} <= names_in(exported.version)
     record = json.loads((exported.version / "assets.extra" / "export.json").read_text())
     assert record["format"] == 1
@@ -52,6 +53,7 @@ def test_the_first_version_is_a_saved_model_with_a_record(exported, model_folder
         "max_pieces": MAX_PIECES,
         "max_batch": MAX_BATCH,
         "nbest": NBEST,
+        "max_request": 4 * MAX_BATCH,
     }
     assert record["model"]["path"] == str(exported.model) and record["model"]["update"] == 7
     assert set(record["versions"]) == {"nmt", "tensorflow", "tensorflow-text", "keras", "sentencepiece"}
@@ -67,6 +69,33 @@ def test_the_record_tells_how_a_fresh_process_compared(exported, model_folder):
     assert record["bleu_model"] == record["bleu_artefact"] == pytest.approx(expected)
     assert record["seconds_artefact"] > 0 and record["seconds_model"] > 0
     assert any("0 differ" in line for line in exported.announced)
+
+
+def test_clients_get_the_models_pieces(exported, model_folder):
+    extra = exported.version / "assets.extra"
+    assert (extra / "source.model").read_bytes() == model_folder.source_tokenizer.model
+    assert (extra / "target.model").read_bytes() == model_folder.target_tokenizer.model
+
+
+def test_the_servers_version_is_this_tensorflows_unless_another_is_named(
+    exported, moved_model, model_folder, copied_graph, known_answers, tmp_path
+):
+    major, minor = version("tensorflow").split(".")[:2]
+    record = json.loads((exported.version / "assets.extra" / "export.json").read_text())
+    assert record["server_version"] == f"{major}.{minor}.0"
+    newer, older = f"{major}.{int(minor) + 1}.3", f"{major}.{int(minor) - 1}.9"
+    config = model_folder.config
+    config = config.model_copy(update={"export": config.export.model_copy(update={"server_version": older})})
+    moved, said = moved_model(config=config), []
+    with pytest.raises(UserError, match=rf"export\.server_version is {older}, but TensorFlow .* writes the graph"):
+        export(moved, tmp_path / "served", announce=said.append)
+    assert not (tmp_path / "served").exists()
+    folder = export(moved, tmp_path / "served", server_version=newer, announce=said.append)
+    assert f"the server {newer} is newer than TensorFlow" in said[0]
+    assert json.loads((folder / "assets.extra" / "export.json").read_text())["server_version"] == newer
+    assert f"tensorflow/serving:{newer}\n" in (tmp_path / "served" / "compose.yaml").read_text().replace('"', "")
+    with pytest.raises(UserError, match=r"--server-version: .*three numbers, such as 2\.21\.0; found 'latest'"):
+        export(moved, tmp_path / "served", server_version="latest", announce=said.append)
 
 
 def test_weights_are_saved_once(exported):
@@ -97,11 +126,13 @@ def test_a_failure_leaves_older_versions_as_they_were(exported, copied_graph, kn
 
 
 def test_the_next_number_is_taken(exported, copied_graph, known_answers, tmp_path):
-    for name in ("9", "10", "notes"):
+    """And one that was taken out of use is not given again."""
+    before = {"9", "10", "11.withdrawn", "notes"}
+    for name in before:
         (tmp_path / name).mkdir()
-    assert export(exported.model, tmp_path, announce=lambda line: None) == tmp_path / "11"
-    assert (tmp_path / "11" / "saved_model.pb").is_file()
-    assert names_in(tmp_path) == {"9", "10", "11", "notes"}
+    assert export(exported.model, tmp_path, announce=lambda line: None) == tmp_path / "12"
+    assert (tmp_path / "12" / "saved_model.pb").is_file()
+    assert names_in(tmp_path) == before | {"12", *bundle.NAMES}
 
 
 def test_a_sample_of_the_users_is_compared_without_references(
