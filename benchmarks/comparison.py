@@ -1,4 +1,4 @@
-"""Alternating runs: ours right before every run of another system, so that each ratio is of two neighbours."""
+"""Alternating runs: ours right before every run of a peer, so that each ratio is of two neighbours."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -14,7 +14,8 @@ def compare(systems: Sequence[System], measure: Measurement, *, rounds: int, num
     """Measures the first of the systems, ours, and each of the others so many times, in turns.
 
     Args:
-        systems: ours, then those that it is compared with. One that fails is left out from then on.
+        systems: ours, then those that it is compared with. One that fails is left out from then on. Variants of ours,
+            which come first, follow the same run of it, one after the other.
         measure: as above.
         rounds: runs of each of the others.
         num_pieces: size of the vocabulary.
@@ -34,13 +35,13 @@ def compare(systems: Sequence[System], measure: Measurement, *, rounds: int, num
         return runs[-1]
 
     for _ in range(rounds):
-        for system in others or [ours]:
+        before = run(ours)
+        for number, system in enumerate(others):
             entry = found[system.key]
             if "failed" in entry:
                 continue
-            before = run(ours)
-            if system is ours:
-                continue
+            if number and system.environment:
+                before = run(ours)
             try:
                 system.prepare()
                 run(system)

@@ -74,8 +74,8 @@ def make_settings(
     return Settings(
         threads=threads,
         rounds=rounds or 3,
-        updates=updates or 450,
-        window=(20, 120),
+        updates=updates or 300,
+        window=(20, 80),
         test_lines=1000,
         latency_lines=200,
         memory_lines=100_000,
