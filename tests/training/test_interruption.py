@@ -6,7 +6,6 @@ import threading
 import pytest
 
 from nmt.config_file import dump_config
-from nmt.errors import UserError
 from nmt.training.checkpoint import CheckpointFolder
 from nmt.training.interruption import SIGNALS, Interrupted, noticed_signals
 from nmt.training.trainer import train
@@ -116,8 +115,9 @@ def updates_after(process, number, config):
 def test_an_interrupted_training_saves_and_the_same_command_goes_on(start, config):
     process = start()
     wait_for_updates(process)
-    with pytest.raises(UserError, match=f"^Process {process.pid} is training in .*run already"):
-        train(config)
+    another = start()
+    assert another.communicate() == ("", f"Process {process.pid} is training in {config.run_dir} already.\n")
+    assert another.returncode == 2
     first = updates_after(process, signal.SIGINT, config)
     assert first >= 2
     process = start()
