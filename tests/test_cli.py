@@ -3,10 +3,8 @@
 import gzip
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -260,27 +258,6 @@ def test_a_mistake_is_one_message_and_exit_code_2(place, arguments, words):
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout.count("update") == 0
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_the_same_command_goes_on(place, number, code):
-    run = f"run_dir=runs/stopped-{code}"
-    command = [sys.executable, "-u", "-m", "nmt", "train", "tiny.yaml", run, "training.max_updates=100000"]
-    process = subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("update 4 "):
-            break
-    sent = time.monotonic()
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert time.monotonic() - sent < 30
-    assert process.returncode == code
-    assert "The same command goes on from there." in err and "Traceback" not in err
-    update = int(err.split("after update ")[1].split(";")[0].replace(",", ""))
-    again = nmt("train", "tiny.yaml", run, f"training.max_updates={update + 2}", cwd=place)
-    assert again.returncode == 0
-    assert f"after update {update:,}." in again.stdout
 
 
 def test_a_users_keras_json_does_not_leak_in(place, tmp_path):

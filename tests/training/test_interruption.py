@@ -2,6 +2,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -11,6 +12,8 @@ from nmt.training.interruption import SIGNALS, Interrupted, noticed_signals
 from nmt.training.trainer import train
 
 NEVER = 1_000_000
+SAVED_WITHIN = 30
+"""Seconds from a signal to the end of the process."""
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +105,9 @@ def wait_for_updates(process):
 def updates_after(process, number, config):
     """Sends a signal; checks code, message and checkpoint; returns the number of updates done."""
     process.send_signal(number)
+    moment = time.monotonic()
     _, errors = process.communicate()
+    assert time.monotonic() - moment < SAVED_WITHIN
     assert process.returncode == 128 + number
     [message] = errors.splitlines()
     update = CheckpointFolder(config.run_dir / "checkpoints", keep=9).latest().progress.update
