@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import ceiling, latency, memory, results, scale, table, training, translation
+from benchmarks import ceiling, doctor, latency, memory, replicas, results, scale, table, training, translation
 from benchmarks.corpus import ROOT, Text, make_text
 from benchmarks.machine import OtherWork
 from benchmarks.measure import beside
@@ -111,6 +111,33 @@ def measure_profile(
     typer.echo("ms an update, over all threads and under the profiler · executions · operation")
     for one in found.operations[:operations]:
         typer.echo(f"{one.milliseconds:9.2f} {one.executions:9.1f}  {one.name}")
+    typer.echo(f"Other work kept {other.cores():.1f} cores busy meanwhile.")
+
+
+@app.command("replicas")
+def measure_replicas(
+    config: Annotated[Path, typer.Argument(help="A training configuration.", show_default=False)],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Changes of it, key=value.", show_default=False)] = None,
+    updates: Annotated[int, typer.Option(min=1, help="Updates by the clock, after the first 20.")] = 100,
+    rounds: Rounds = None,
+) -> None:
+    """What it costs that two devices, or two processes, share the batches of one."""
+    other = OtherWork()
+    found = replicas.measure(config, overrides or [], updates=updates, rounds=rounds or 3)
+    typer.echo("\n".join(table.replicas(found)))
+    typer.echo(f"Other work kept {other.cores():.1f} cores busy meanwhile.")
+
+
+@app.command("doctor")
+def measure_doctor(
+    pairs: Annotated[int, typer.Option(min=1, help="Of training text.")] = 1_000_000,
+    rounds: Rounds = None,
+) -> None:
+    """How long `nmt doctor` takes on so many pairs."""
+    other = OtherWork()
+    settings = make_settings(quick=False)
+    seconds = doctor.measure(make_text(settings.work / "text"), pairs, settings.work / "scale", rounds=rounds or 3)
+    typer.echo(f"nmt doctor, {pairs:,} pairs: {table.spread(seconds, 1)} seconds")
     typer.echo(f"Other work kept {other.cores():.1f} cores busy meanwhile.")
 
 

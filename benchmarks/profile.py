@@ -43,7 +43,7 @@ def profile(config_file: Path, overrides: Sequence[str], *, updates: int, profil
         UserError: the configuration cannot be trained.
     """
     with tempfile.TemporaryDirectory() as folder:
-        steps = _updates(config_file, [*overrides, f"run_dir={folder}/run"])
+        steps = updates_of(config_file, [*overrides, f"run_dir={folder}/run"])
         for _ in range(WARM_UP):
             next(steps)
         started = time.perf_counter()
@@ -53,7 +53,7 @@ def profile(config_file: Path, overrides: Sequence[str], *, updates: int, profil
     return Profile(pieces / seconds, 1000 * seconds / updates, operations)
 
 
-def _updates(config_file: Path, overrides: Sequence[str]) -> Iterator[int]:
+def updates_of(config_file: Path, overrides: Sequence[str]) -> Iterator[int]:
     """Makes one update after the other; yields its target pieces."""
     from nmt.data.batching import prefetched
     from nmt.training.backends import make_strategy

@@ -13,7 +13,7 @@ from nmt.data.corpus import read_lines
 
 def measure(settings: Settings, text: Text) -> list[dict]:
     """Trains ours on each size: once with nothing prepared, then again and again with the cache of the first time."""
-    texts = [_enlarged(text, pairs, settings.work / "scale" / str(pairs)) for pairs in settings.scale_pairs]
+    texts = [enlarged(text, pairs, settings.work / "scale" / str(pairs)) for pairs in settings.scale_pairs]
     found: list[dict] = [
         {"pairs": large.num_train, "first": _run(settings, large, first=True), "again": []} for large in texts
     ]
@@ -38,7 +38,7 @@ def _run(settings: Settings, text: Text, *, first: bool) -> dict:
     }
 
 
-def _enlarged(text: Text, pairs: int, folder: Path) -> Text:
+def enlarged(text: Text, pairs: int, folder: Path) -> Text:
     """A text of so many pairs, with the tokenizer and the dev part of the given one."""
     large = replace(text, folder=folder, num_train=pairs)
     if not folder.is_dir():

@@ -69,6 +69,17 @@ def ratio(values: Sequence[float], others: Sequence[float]) -> str:
     return f"{found.median:.2f} × ({found.minimum:.2f}–{found.maximum:.2f})"
 
 
+def replicas(figures: Mapping[str, Sequence[float]]) -> list[str]:
+    """Milliseconds an update by arrangement, beside the first one's, run by run.
+
+    >>> replicas({"1 device": [100.0, 200.0], "2 devices": [110.0, 240.0]})[3]
+    '| 2 devices | 175.0 (110.0–240.0) | 1.15 × (1.10–1.20) |'
+    """
+    first = next(iter(figures.values()))
+    rows = [[name, spread(values, 1), ratio(values, first)] for name, values in figures.items()]
+    return table(["The same batches on", "ms an update", "of the first"], rows)
+
+
 def _training(figures: dict, results: Results) -> list[str]:
     systems = figures["systems"]
     rows = []

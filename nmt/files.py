@@ -1,5 +1,6 @@
 """Files that are either whole or absent: written to a temporary name, synced, renamed."""
 
+import errno
 import gzip
 import lzma
 import os
@@ -12,6 +13,7 @@ from typing import BinaryIO, cast
 from nmt.errors import UserError, nearest
 
 COMPRESSED = (".gz", ".xz")
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -22,14 +24,15 @@ def written_aside(path: Path) -> Iterator[Path]:
     must not exist yet.
 
     Raises:
-        UserError: the folder cannot be written to.
+        UserError: the folder cannot be written to, or the disk is full.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     with _refusals_of(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         discard(aside)
     try:
-        yield aside
+        with _full_disk_at(path):
+            yield aside
         with _refusals_of(path):
             sync(aside)
             aside.replace(path)
@@ -46,6 +49,16 @@ def _refusals_of(path: Path) -> Iterator[None]:
         raise UserError(f"Cannot write {path}: {error.strerror}. Choose another place or change its owner.") from error
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+@contextmanager
+def _full_disk_at(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise UserError(f"Cannot write {path}: {os.strerror(error.errno)}.") from error
 
 
 @contextmanager

@@ -5,6 +5,7 @@ silence. Here every array carries its full name, shape, type and checksum, and w
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,12 +22,17 @@ FORMAT = 1
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any] | None = None) -> None:
     """Writes arrays by name, and facts that JSON can hold, to a file that is whole or absent."""
-    with written_aside(path) as aside, h5py.File(aside, "w") as file:
+    # Made in memory: on a disk that is full, HDF5 itself ends in a segmentation fault.
+    memory = io.BytesIO()
+    with h5py.File(memory, "w") as file:
         file.attrs["format"] = FORMAT
         file.attrs["facts"] = text = json.dumps(dict(facts or {}))
         file.attrs["facts_checksum"] = _digest(text.encode())
+        file.attrs["names_checksum"] = _names_digest(arrays)
         for name, array in arrays.items():
             file.create_dataset(name, data=array).attrs["checksum"] = _checksum(array)
+    with written_aside(path) as aside:
+        aside.write_bytes(memory.getbuffer())
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -42,6 +48,9 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             _check_format(path, file.attrs.get("format"))
             arrays: dict[str, np.ndarray] = {}
             file.visititems(lambda name, item: _read(path, name, item, arrays))
+            # Files of the first months have no checksum of their names.
+            if file.attrs.get("names_checksum", _names_digest(arrays)) != _names_digest(arrays):
+                raise UserError(f"{path} is damaged: the names of its arrays are not those that were written.")
             return arrays, _read_facts(path, file.attrs)
     except UserError:
         raise
@@ -114,6 +123,10 @@ def _checksum(array: np.ndarray) -> str:
     array = np.ascontiguousarray(array)
     header = f"{array.dtype.str}{array.shape}".encode()
     return _digest(header + array.tobytes())
+
+
+def _names_digest(names: Iterable[str]) -> str:
+    return _digest("\n".join(sorted(names)).encode())
 
 
 def _digest(content: bytes) -> str:

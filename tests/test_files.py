@@ -1,3 +1,4 @@
+import errno
 import gzip
 import lzma
 import os
@@ -45,6 +46,14 @@ def test_what_stood_there_survives_a_failure(tmp_path, interruption):
         raise interruption
     assert path.read_text() == "old"
     assert names(tmp_path) == ["file"]
+
+
+def test_a_full_disk_is_told_by_the_name_of_the_file(tmp_path):
+    words = r"^Cannot write .*/file: No space left on device\.$"
+    with pytest.raises(UserError, match=words), written_aside(tmp_path / "file") as aside:
+        aside.touch()
+        raise OSError(errno.ENOSPC, "whatever HDF5 says of it")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_appears_only_when_whole(tmp_path):

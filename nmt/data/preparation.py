@@ -161,13 +161,12 @@ def _lengths(corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer, cache
     key = "-".join(name[:12] for name in (corpus.fingerprint, source.fingerprint, target.fingerprint))
     path = cache / f"lengths.{key}.npy"
     if not path.is_file():
-        with written_aside(path) as aside:
-            mapped = np.lib.format.open_memmap(aside, mode="w+", dtype=np.int32, shape=(len(corpus), 2))
+        with written_aside(path) as aside, aside.open("wb") as file:  # a mapping would die of a full disk
+            shape = {"descr": "<i4", "fortran_order": False, "shape": (len(corpus), 2)}
+            np.lib.format.write_array_header_1_0(file, shape)
             for indices in _chunks(corpus):
-                mapped[indices, 0] = source.count_pieces(corpus.sources(indices))
-                mapped[indices, 1] = target.count_pieces(corpus.targets(indices))
-            mapped.flush()
-            del mapped
+                sides = source.count_pieces(corpus.sources(indices)), target.count_pieces(corpus.targets(indices))
+                file.write(np.stack(sides, axis=1).astype("<i4").data)
     return np.load(path, mmap_mode="r")
 
 

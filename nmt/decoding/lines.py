@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Protocol
 
-from nmt.data.corpus import read_stream
+from nmt.data.corpus import opened, read_stream
 from nmt.decoding.translator import WINDOW, Hypothesis
-from nmt.files import open_bytes, written_aside
+from nmt.files import written_aside
 
 
 class StreamsLines(Protocol):
@@ -54,7 +54,7 @@ def _reading(path: Path | None) -> Iterator[Iterator[list[str]]]:
     if path is None:
         yield _as_they_come(read_stream(sys.stdin.buffer, "standard input"))
         return
-    with open_bytes(path) as file:
+    with opened(path) as file:
         yield _in_windows(read_stream(file, str(path)))
 
 

@@ -11,6 +11,8 @@ from rich.table import Table
 
 Verdict = Literal["ok", "note", "warning", "error"]
 STYLES: dict[Verdict, str] = {"ok": "green", "note": "dim", "warning": "yellow", "error": "bold red"}
+# Of the column of checks: a long name of a test set must leave room for what was found.
+CHECK_WIDTH = 28
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def would_fail(findings: Sequence[Finding]) -> bool:
 def as_table(findings: Sequence[Finding], *, width: int | None = None) -> str:
     """One table for people."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("Check", no_wrap=True)
+    table.add_column("Check", overflow="fold", max_width=CHECK_WIDTH)
     table.add_column("Verdict", no_wrap=True)
     table.add_column("Found", overflow="fold")
     for finding in findings:

@@ -56,10 +56,12 @@ def make_update(config: Config, vocabularies: tuple[int, int], strategy: Any) ->
         model = _make_model(config, *vocabularies)
         return model, JaxUpdate(model, model.optimizer, strategy, **options)
     from nmt.training.update_tensorflow import TensorFlowUpdate
+    from nmt.training.update_workers import WorkersUpdate
 
     with strategy.scope():
         model = _make_model(config, *vocabularies)
-    return model, TensorFlowUpdate(model, model.optimizer, strategy, **options)
+    kind = WorkersUpdate if make_workers(strategy).count > 1 else TensorFlowUpdate
+    return model, kind(model, model.optimizer, strategy, **options)
 
 
 def _make_model(config: Config, source_vocabulary: int, target_vocabulary: int) -> Any:

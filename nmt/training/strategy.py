@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from nmt.process import silenced
 from nmt.training.workers import PeerLost, Workers
 
 SLURM_PORT = 8888
+SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
 TF_CONFIG = '{"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}}'
 # What collective operations end with when a worker is gone, by whoever notices it first.
 LOST = (
@@ -117,8 +119,8 @@ def _check_devices(devices: Sequence[str]) -> None:
 
 def _cluster_resolver() -> tf.distribute.cluster_resolver.ClusterResolver:
     text = os.environ.get("TF_CONFIG")
-    if not text and "SLURM_STEP_NUM_TASKS" in os.environ:
-        return tf.distribute.cluster_resolver.SlurmClusterResolver(port_base=SLURM_PORT)
+    if not text and SLURM_TASKS in os.environ:
+        return _slurm_resolver()
     if not text:
         raise UserError(
             "training.strategy multi_worker needs the environment variable TF_CONFIG or to be started by Slurm's srun; "
@@ -135,3 +137,12 @@ def _cluster_resolver() -> tf.distribute.cluster_resolver.ClusterResolver:
     if not 0 <= int(task["index"]) < len(addresses):
         raise UserError(f"TF_CONFIG: task.index is {task['index']}, but there are {len(addresses)} of {task['type']}.")
     return tf.distribute.cluster_resolver.TFConfigClusterResolver()
+
+
+def _slurm_resolver() -> tf.distribute.cluster_resolver.SlurmClusterResolver:
+    if shutil.which("nvidia-smi"):
+        return tf.distribute.cluster_resolver.SlurmClusterResolver(port_base=SLURM_PORT)
+    # It can count GPUs by nvidia-smi alone and can do without none: one for each task, which nobody looks for.
+    return tf.distribute.cluster_resolver.SlurmClusterResolver(
+        port_base=SLURM_PORT, gpus_per_node=int(os.environ[SLURM_TASKS]), gpus_per_task=1, auto_set_gpu=False
+    )

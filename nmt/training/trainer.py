@@ -33,6 +33,8 @@ from nmt.weights import arrays_of, assign_arrays
 class Diverged(RuntimeError):  # noqa: N818
     """Loss or gradient stayed infinite or not a number, whatever the learning rate; the last checkpoint stands."""
 
+    exit_code = 1
+
 
 def train(
     config: Config,
@@ -235,7 +237,8 @@ class Trainer:
         checkpoint = self.checkpoints.latest(self.announce)
         if checkpoint is None or self.progress.rollbacks == self.settings.max_rollbacks:
             times = self.progress.rollbacks
-            tried = f", with the learning rate halved {times} times" if times else ""
+            often = "once" if times == 1 else f"{times} times"
+            tried = f", with the learning rate halved {often}" if times else ""
             raise Diverged(
                 f"{skipped}{tried}; none of them was applied. Lower training.learning_rate or training.clip_norm; "
                 f"checkpoints are in {self.checkpoints.path}."
@@ -300,11 +303,10 @@ class Trainer:
             write()
             return True
         except (OSError, UserError) as error:
+            failed = f"update {self.progress.update:,}: {what} could not be written"
             if self.settings.on_full_disk == "stop":
-                raise
-            self.announce(
-                f"update {self.progress.update:,}: {what} could not be written; training goes on without it. {error}"
-            )
+                raise UserError(f"{failed}, and training.on_full_disk is stop. {error}") from error
+            self.announce(f"{failed}; training goes on without it. {error}")
             return False
 
     def _restore(self, initial: ModelFolder | None) -> None:

@@ -44,17 +44,12 @@ class TensorFlowUpdate(Update):
     def _compile(self) -> Callable:
         if self.alone:
             hush_compiler()
+        return self._compiled_on_batches(self._fused_update if self.alone else self._update)
+
+    def _compiled_on_batches(self, function: Callable) -> Callable:
         rows = tf.TensorSpec([None, None], tf.int32)
-        return tf.function(
-            self._fused_update if self.alone else self._update,
-            input_signature=[
-                rows,
-                rows,
-                tf.TensorSpec([None], tf.float32),
-                tf.TensorSpec(self._seed_shape(), tf.int32),
-            ],
-            autograph=False,
-        )
+        signature = [rows, rows, tf.TensorSpec([None], tf.float32), tf.TensorSpec(self._seed_shape(), tf.int32)]
+        return tf.function(function, input_signature=signature, autograph=False)
 
     def __call__(self, batch: Batch, *, update: int, learning_rate: float) -> Outcome:
         """Learns from one batch, as in `Update`."""
@@ -87,7 +82,10 @@ class TensorFlowUpdate(Update):
             return self._update(*args)
 
     def _update(self, source: Any, target: Any, weights: Any, seeds: Any) -> tuple:
-        sums = self.strategy.run(self._gradient_sums, args=(source, target, weights, seeds))
+        return self._learned(self.strategy.run(self._gradient_sums, args=(source, target, weights, seeds)))
+
+    def _learned(self, sums: list) -> tuple:
+        """Applies what all replicas found, once."""
         loss, nll, pieces, *sums = [self.strategy.reduce(tf.distribute.ReduceOp.SUM, s, axis=None) for s in sums]
         norm = tf.linalg.global_norm(sums)
         share = 1 / tf.cast(pieces * self.loss_scale.value, norm.dtype)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from cluster_task import read_packed, write_packed
 
+from nmt.claim import claimed
 from nmt.cluster import corpus as corpus_module
-from nmt.cluster.claim import claimed
 from nmt.cluster.session import Share, divided
 from nmt.cluster.shards import Shard, clear_parts, find_shards, keep_to, translate_shard
 from nmt.errors import UserError
@@ -134,21 +134,21 @@ def test_files_of_others_are_not_taken_for_translations(model, tmp_path):
 
 def test_a_folder_has_one_process_at_a_time(tmp_path):
     code = (
-        "import sys, nmt.cluster.claim as c, pathlib\n"
-        "with c.claimed(pathlib.Path(sys.argv[1])): print('has it', flush=True); sys.stdin.read()"
+        "import sys, nmt.claim as c, pathlib\n"
+        "with c.claimed(pathlib.Path(sys.argv[1]), doing='working'): print('has it', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "new")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "has it\n"
         with (
-            pytest.raises(UserError, match=f"Process {other.pid} is at work in .*new already."),
-            claimed(tmp_path / "new"),
+            pytest.raises(UserError, match=f"Process {other.pid} is working in .*new already."),
+            claimed(tmp_path / "new", doing="working"),
         ):
             pass
         other.kill()
         other.wait()
-        with claimed(tmp_path / "new"):
+        with claimed(tmp_path / "new", doing="working"):
             pass
 
 

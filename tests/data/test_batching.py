@@ -1,5 +1,6 @@
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,31 @@ def test_rows_are_filled_up_with_weight_zero(corpus, tokenizer, multiple):
         # An empty row would make the encoder look before the first piece.
         assert (batch.source[:, 0] != PAD_ID).all()
         assert batch.num_target_pieces == expected.num_target_pieces
+
+
+@UNHURRIED
+@given(
+    workers=st.integers(1, 9),
+    micro_batches=st.integers(1, 4),
+    size=st.integers(1, 97),
+    by=st.sampled_from(["tokens", "sentences"]),
+    epoch=st.integers(0, 3),
+    to_grid=st.booleans(),
+)
+def test_every_pair_is_learned_once_an_epoch_by_any_number_of_workers(
+    corpus, tokenizer, workers, micro_batches, size, by, epoch, to_grid
+):
+    shares = workers * micro_batches
+    loader = loader_of(corpus, tokenizer, by=by, size=size, multiple=shares, to_grid=to_grid)
+    learned = Counter()
+    for index in range(loader.plan.num_batches(epoch)):
+        batch = loader.batch(epoch, index)
+        assert len({len(batch.weights[share::shares]) for share in range(shares)}) == 1
+        for share in range(shares):
+            source, target = (tokenizer.decode(rows[share::shares]) for rows in (batch.source, batch.target))
+            weights = batch.weights[share::shares]
+            learned.update((s, t) for s, t, weight in zip(source, target, weights, strict=True) if weight)
+    assert learned == Counter(zip(corpus.sources(loader.kept), corpus.targets(loader.kept), strict=True))
 
 
 def shape_of(batch):

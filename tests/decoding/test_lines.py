@@ -1,4 +1,5 @@
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -151,6 +152,14 @@ def test_what_is_no_utf8_names_its_line(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"good\nb\xe4d\n")
     with pytest.raises(UserError, match="source:2: Expected UTF-8 text, found 0xe4"):
+        translate_lines(Upper(), source, tmp_path / "target", num_best=1, as_json=False)
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "source.gz"
+    source.write_bytes(gzip.compress(os.urandom(1000).hex().encode())[:500])
+    with pytest.raises(UserError, match=rf"^Cannot unpack {source}: it is damaged or cut short \("):
         translate_lines(Upper(), source, tmp_path / "target", num_best=1, as_json=False)
     assert not (tmp_path / "target").exists()
 

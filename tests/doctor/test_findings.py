@@ -19,6 +19,13 @@ def test_the_table_says_all_of_it():
     assert second.split(maxsplit=2) == ["memory", "error", "too little: [1 MB]"]
 
 
+def test_a_long_name_leaves_room_for_what_was_found():
+    name = "/a/very/long/path/of/a/test/set/that/nobody/would/ever/want/to/type.en in training"
+    lines = as_table([Finding(name, "ok", "20 of 1,014 sources are in the training text")], width=80).splitlines()
+    assert len(lines) == 2 + 3
+    assert "20 of 1,014 sources are in" in lines[2]
+
+
 def test_programs_get_the_same():
     record = json.loads(as_json(FINDINGS))
     assert record["would_fail"] is True

@@ -1,6 +1,7 @@
 """Kills a training again and again, resumes it by the same command, and compares it with one that nobody disturbed.
 
-python tests/training/soak.py --minutes 10
+python tests/training/soak.py --minutes 10                 # as long as that
+python tests/training/soak.py --kills 20 --in-writing 3    # as often as that
 """
 
 import argparse
@@ -82,8 +83,11 @@ def soak(folder: Path, *, minutes: float = 0.0, kills: int = 0, in_writing: int 
         done, resumed = killed(process, chance.randrange(1, LONGEST_LIFE), folder if waits else None)
         result.resumes += resumed
         result.kills.append(done)
-        result.in_writing += half_written(folder / "disturbed")
-        print(f"kill {len(result.kills)} at update {done:,}{' while saving' if waits else ''}", flush=True)
+        torn = half_written(folder / "disturbed")
+        result.in_writing += torn
+        print(
+            f"kill {len(result.kills)} after update {done:,}{', a checkpoint half written' if torn else ''}", flush=True
+        )
     last = f"training.max_updates={max(result.kills) + 10}"
     for name in ("disturbed", "whole"):
         process = start(folder, name, last)
@@ -163,11 +167,12 @@ def same_arrays(*run_dirs: Path) -> bool:
 def main() -> None:
     """Prints one line at the end; exit code 1 where anything was lost."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--minutes", type=float, default=0.0)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--in-writing", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
     with TemporaryDirectory() as folder:
-        result = soak(Path(folder), minutes=given.minutes, seed=given.seed)
+        result = soak(Path(folder), **vars(parser.parse_args()))
     print(result)
     sys.exit(int(result.lost > 0 or not result.same_weights))
 

@@ -1,8 +1,14 @@
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays_of
 
 from nmt.errors import UserError
-from nmt.training.checkpoint import Checkpoint, CheckpointFolder, Progress, averaged, read_checkpoint
+from nmt.training.checkpoint import PARTS, Checkpoint, CheckpointFolder, Progress, averaged, read_checkpoint
 from nmt.weights import save_arrays
 
 FACTS = {"training text": "abc", "source tokenizer": "def"}
@@ -42,6 +48,40 @@ def test_nothing_is_lost(folder):
         assert after.arrays[part].keys() == arrays.keys()
         for name, array in arrays.items():
             np.testing.assert_array_equal(after.arrays[part][name], array, strict=True)
+
+
+NAMES = st.lists(st.sampled_from(["seq2seq", "encoder", "forward", "kernel", "bias_1", "ß"]), min_size=1, max_size=4)
+ARRAYS = st.sampled_from(["float32", "float16", "float64", "int32", "int64", "uint32", "bool"]).flatmap(
+    # Bits, not values: what is not a number has many.
+    lambda dtype: arrays_of.arrays(dtype, arrays_of.array_shapes(min_dims=0, min_side=0, max_side=5))
+)
+PART = st.dictionaries(NAMES.map("-".join), ARRAYS, max_size=4)
+COUNTS = st.integers(0, 10**8)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    progress=st.builds(
+        Progress,
+        *[COUNTS] * 3,
+        st.none() | st.floats(allow_nan=False, allow_infinity=False),
+        *[COUNTS] * 3,
+    ),
+    parts=st.tuples(PART, PART, PART),
+    facts=st.dictionaries(st.text(min_size=1).filter(lambda name: name != "progress"), st.text()),
+)
+def test_any_checkpoint_comes_back_bit_for_bit(progress, parts, facts):
+    before = Checkpoint(progress, dict(zip(PARTS, parts, strict=True)), facts)
+    with tempfile.TemporaryDirectory() as path:
+        folder = CheckpointFolder(Path(path), keep=1)
+        folder.save(before)
+        after = folder.latest(pytest.fail)
+    assert (after.progress, after.facts) == (before.progress, before.facts)
+    for part in PARTS:
+        assert after.arrays[part].keys() == before.arrays[part].keys()
+        for name, array in before.arrays[part].items():
+            found = after.arrays[part][name]
+            assert (found.dtype, found.shape, found.tobytes()) == (array.dtype, array.shape, array.tobytes())
 
 
 def test_no_best_score_yet_is_kept_so(folder):

@@ -2,16 +2,18 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from nmt.config_file import dump_config
-from nmt.errors import UserError
 from nmt.training.checkpoint import CheckpointFolder
 from nmt.training.interruption import SIGNALS, Interrupted, noticed_signals
 from nmt.training.trainer import train
 
 NEVER = 1_000_000
+SAVED_WITHIN = 30
+"""Seconds from a signal to the end of the process."""
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +105,9 @@ def wait_for_updates(process):
 def updates_after(process, number, config):
     """Sends a signal; checks code, message and checkpoint; returns the number of updates done."""
     process.send_signal(number)
+    moment = time.monotonic()
     _, errors = process.communicate()
+    assert time.monotonic() - moment < SAVED_WITHIN
     assert process.returncode == 128 + number
     [message] = errors.splitlines()
     update = CheckpointFolder(config.run_dir / "checkpoints", keep=9).latest().progress.update
@@ -116,8 +120,9 @@ def updates_after(process, number, config):
 def test_an_interrupted_training_saves_and_the_same_command_goes_on(start, config):
     process = start()
     wait_for_updates(process)
-    with pytest.raises(UserError, match=f"^Process {process.pid} is training in .*run already"):
-        train(config)
+    another = start()
+    assert another.communicate() == ("", f"Process {process.pid} is training in {config.run_dir} already.\n")
+    assert another.returncode == 2
     first = updates_after(process, signal.SIGINT, config)
     assert first >= 2
     process = start()

@@ -1,15 +1,16 @@
-"""20 updates in one go, and 10, a killed process, 10 more: the same to the last bit."""
+"""20 updates in one go, and 12, a killed process, 8 more: the same to the last bit, whatever else has happened."""
 
 import json
 import shutil
 import signal
 import subprocess
-import sys
 from itertools import islice
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
+from faults import command
 
 from nmt.config_file import dump_config
 from nmt.data.batching import BatchLoader, BatchPlan
@@ -18,22 +19,6 @@ from nmt.model_folder import ModelFolder
 from nmt.training.checkpoint import CheckpointFolder
 from nmt.training.trainer import train
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-
-from nmt.config_file import load_config
-from nmt.training.trainer import keras, train
-
-
-class Kill(keras.callbacks.Callback):
-    def on_train_batch_end(self, batch, logs=None):
-        if batch == 14:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-train(load_config(Path(sys.argv[1])), callbacks=[Kill()])
-"""
 EVERYTHING = {
     "model": {"word_dropout": 0.1},
     "tokenizer": {"sampling_alpha": 0.2},
@@ -46,8 +31,8 @@ EVERYTHING = {
     "accumulation": 2,
     "max_updates": 20,
     "validate_every": 6,
-    "checkpoint_every": 5,
-    "keep_checkpoints": 2,
+    "checkpoint_every": 4,
+    "keep_checkpoints": 3,
 }
 
 
@@ -66,51 +51,69 @@ def checkpoints(run_dir):
     return CheckpointFolder(run_dir / "checkpoints", keep=9)
 
 
-def run(*arguments):
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+def nmt(config, *overrides, **faults):
+    return subprocess.run(command("train", config, *overrides, **faults), capture_output=True, text=True)
+
+
+def flip(path):
+    """Changes one bit in the midst of the largest array of a checkpoint."""
+    with h5py.File(path) as file:
+        arrays = []
+        file.visititems(lambda _, item: arrays.append(item) if isinstance(item, h5py.Dataset) else None)
+        largest = max(arrays, key=lambda array: array.nbytes)
+        place = largest.id.get_offset() + largest.nbytes // 2
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
 
 
 @pytest.fixture(scope="module")
 def runs(recipe, tmp_path_factory):
-    """The same training, whole; killed; gone on with; and gone on with after its last checkpoint was torn."""
+    """The same training: whole; killed; gone on with in another place, on a machine of another name, ten years before;
+    and gone on with after its last two checkpoints were damaged."""
     folder = tmp_path_factory.mktemp("runs")
-    paths = SimpleNamespace(**{name: folder / name for name in ("whole", "killed", "resumed", "torn")})
+    paths = SimpleNamespace(**{name: folder / name for name in ("whole", "killed", "moved", "damaged")})
     train(recipe(paths.whole, **EVERYTHING), announce=lambda _: None)
     config = folder / "config.yaml"
-    config.write_text(dump_config(recipe(paths.resumed, **EVERYTHING)))
-    kill = run("-c", KILLED, str(config))
+    config.write_text(dump_config(recipe(paths.killed, **EVERYTHING)))
+    kill = nmt(config, killed_after=14)
     assert kill.returncode == -signal.SIGKILL, kill.stderr
-    for copy in (paths.killed, paths.torn):
-        shutil.copytree(paths.resumed, copy)
-    paths.resumption = run("-m", "nmt", "train", str(config))
-    newest = checkpoints(paths.torn).files()[-1]
-    newest.write_bytes(newest.read_bytes()[:5000])
-    paths.said_of_torn = []
-    train(recipe(paths.torn, **EVERYTHING), announce=paths.said_of_torn.append)
+    for copy in (paths.damaged, paths.moved):
+        shutil.copytree(paths.killed, copy)
+    paths.said_of_moved = nmt(config, f"run_dir={paths.moved}", clock=-10 * 365 * 86_400, hostname="elsewhere")
+    _, older, newest = checkpoints(paths.damaged).files()
+    flip(newest)
+    older.write_bytes(older.read_bytes()[:5000])
+    paths.said_of_damaged = nmt(config, f"run_dir={paths.damaged}")
     return paths
 
 
 def test_the_killed_process_had_gone_past_its_last_checkpoint(runs):
     assert updates_of(history(runs.killed), "training") == list(range(1, 15))
-    assert [path.name for path in checkpoints(runs.killed).files()] == ["update-000000005.h5", "update-000000010.h5"]
-    assert checkpoints(runs.killed).latest().progress.update == 10
+    assert [path.name for path in checkpoints(runs.killed).files()] == [f"update-{n:09}.h5" for n in (4, 8, 12)]
+    assert checkpoints(runs.killed).latest().progress.update == 12
 
 
 def test_the_same_command_goes_on_and_says_so(runs):
-    assert runs.resumption.returncode == 0, runs.resumption.stderr
-    assert runs.resumption.stderr == ""
-    lines = runs.resumption.stdout.splitlines()
-    assert f"Going on with the run in {runs.resumed} after update 10." in lines
-    assert [line.split(" · ")[0] for line in lines if "loss" in line] == [f"update {n}" for n in range(11, 21)]
-    assert lines[-1] == f"The best model is in {runs.resumed / 'best'}. Try: nmt translate {runs.resumed}"
+    done = runs.said_of_moved
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert f"Going on with the run in {runs.moved} after update 12." in lines
+    assert [line.split(" · ")[0] for line in lines if "loss" in line] == [f"update {n}" for n in range(13, 21)]
+    assert lines[-1] == f"The best model is in {runs.moved / 'best'}. Try: nmt translate {runs.moved}"
 
 
-def test_the_torn_run_goes_on_from_the_checkpoint_before(runs):
-    assert f"Going on with the run in {runs.torn} after update 5." in runs.said_of_torn
-    assert any("update-000000010.h5 is damaged" in line for line in runs.said_of_torn)
+def test_damaged_checkpoints_are_told_and_passed_over(runs):
+    done = runs.said_of_damaged
+    assert (done.returncode, done.stderr) == (0, "")
+    told = [line for line in done.stdout.splitlines() if line.endswith("Trying the checkpoint before it.")]
+    assert len(told) == 2
+    assert "update-000000012.h5 is damaged: the checksum of " in told[0]
+    assert "update-000000008.h5 is damaged or no file of weights: " in told[1]
+    assert f"Going on with the run in {runs.damaged} after update 4." in done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("name", ["resumed", "torn"])
+@pytest.mark.parametrize("name", ["moved", "damaged"])
 def test_losses_and_validations_are_the_same_to_the_last_bit(runs, name):
     expected = history(runs.whole)
     assert updates_of(expected, "training") == list(range(1, 21))
@@ -118,7 +121,7 @@ def test_losses_and_validations_are_the_same_to_the_last_bit(runs, name):
     assert history(vars(runs)[name]) == expected
 
 
-@pytest.mark.parametrize("name", ["resumed", "torn"])
+@pytest.mark.parametrize("name", ["moved", "damaged"])
 def test_weights_averages_and_optimizer_are_the_same_to_the_last_bit(runs, name):
     expected, found = (checkpoints(path).latest() for path in (runs.whole, vars(runs)[name]))
     assert found.progress == expected.progress
@@ -130,7 +133,7 @@ def test_weights_averages_and_optimizer_are_the_same_to_the_last_bit(runs, name)
             np.testing.assert_array_equal(found.arrays[part][path], array, strict=True, err_msg=path)
 
 
-@pytest.mark.parametrize("name", ["resumed", "torn"])
+@pytest.mark.parametrize("name", ["moved", "damaged"])
 def test_the_best_model_is_the_same(runs, name):
     expected, found = (ModelFolder.load(path) for path in (runs.whole, vars(runs)[name]))
     assert found.facts == expected.facts
@@ -155,9 +158,9 @@ def test_the_next_batches_are_the_same(runs, recipe):
         for alpha in (0.2, 0.2, None)
     ]
     progress = checkpoints(runs.killed).latest().progress
-    expected = list(islice(loaders[0].batches(0, 0), 10, 20))
-    found = list(islice(loaders[1].batches(progress.epoch, progress.batch), 10))
-    unsampled = list(islice(loaders[2].batches(progress.epoch, progress.batch), 10))
+    expected = list(islice(loaders[0].batches(0, 0), 12, 20))
+    found = list(islice(loaders[1].batches(progress.epoch, progress.batch), 8))
+    unsampled = list(islice(loaders[2].batches(progress.epoch, progress.batch), 8))
     for one, other in zip(expected, found, strict=True):
         assert (one.epoch, one.index) == (other.epoch, other.index)
         for name in ("source", "target", "weights"):

@@ -1,42 +1,53 @@
-"""Several real processes on one machine stand for several machines."""
+"""Several real processes on one machine stand for several machines, and two parts of a processor for two GPUs.
+
+pytest -s tests/training/test_workers.py prints how nearly equal they are.
+"""
 
 import json
 import os
-import re
+import random
 import signal
 import socket
 import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from faults import command
 
 from nmt.config_file import dump_config
 from nmt.errors import UserError
+from nmt.training import strategy
 from nmt.training.checkpoint import CheckpointFolder
 from nmt.training.strategy import make_strategy
 from nmt.training.workers import Workers
 
 NO_DROPOUT = {"embedding_dropout": 0.0, "layer_dropout": 0.0, "output_dropout": 0.0}
-# Clipping is active, and there are two micro-batches; 50 updates pass through seven epochs.
+# Clipping is active, and there are two micro-batches; 50 updates pass through seven epochs, then the rate is 0, so that
+# the third validation is no better than the second.
 EXACT = {
     "model": NO_DROPOUT,
     "optimizer": "sgd",
     "learning_rate": 0.25,
+    "schedule": "linear",
+    "schedule_updates": 50,
     "clip_norm": 1.0,
     "accumulation": 2,
-    "max_updates": 50,
+    "max_updates": 200,
+    "patience": 1,
+    "best_by": "loss",
+    "tensorboard": True,
 }
 DROPPING = {"model": {"word_dropout": 0.1}, "tokenizer": {"sampling_alpha": 0.2}, "max_updates": 40}
 NOTICED_WITHIN = 120
 """Seconds until the others know that a worker is gone: TensorFlow asks every 30, and then three times for 10."""
 
 
-def team(*config_files):
-    """Starts `nmt train` on a worker for each file; their output goes to pipes."""
+def team(*config_files, faults=None):
+    """Starts `nmt train` on a worker for each file; their output goes to pipes. Faults are given by worker."""
     sockets = [socket.create_server(("localhost", 0)) for _ in config_files]
     addresses = [f"localhost:{one.getsockname()[1]}" for one in sockets]
     for one in sockets:
@@ -44,12 +55,14 @@ def team(*config_files):
     started = []
     for index, config_file in enumerate(config_files):
         cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(cluster), "TF_NUM_INTRAOP_THREADS": "1"}
-        command = [sys.executable, "-m", "nmt", "train", str(config_file)]
-        started.append(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-        )
+        arguments = command("train", config_file, **(faults or {}).get(index, {}))
+        started.append(start(arguments, TF_CONFIG=json.dumps(cluster)))
     return started, addresses
+
+
+def start(arguments, **environment):
+    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", **environment}
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def ended(processes, seconds=300):
@@ -64,14 +77,22 @@ def ended(processes, seconds=300):
 def written(recipe, run_dir, **settings):
     """A configuration file for a run folder."""
     path = run_dir.with_suffix(".yaml")
-    path.write_text(dump_config(recipe(run_dir, strategy="multi_worker", validate_every=25, **settings)))
+    path.write_text(dump_config(recipe(run_dir, **{"strategy": "multi_worker", "validate_every": 25, **settings})))
     return path
 
 
 def trained(recipe, run_dir, size, **settings):
-    for code, output, errors in ended(team(*[written(recipe, run_dir, **settings)] * size)[0]):
-        assert code == 0, output + errors
-    return course(run_dir), final(run_dir)
+    processes, _ = team(*[written(recipe, run_dir, **settings)] * size)
+    outputs = ended(processes)
+    for code, output, errors in outputs:
+        assert (code, errors) == (0, ""), output
+    return SimpleNamespace(
+        course=course(run_dir),
+        weights=final(run_dir),
+        outputs=[output for _, output, _ in outputs],
+        chief=processes[0].pid,
+        run_dir=run_dir,
+    )
 
 
 def course(run_dir):
@@ -86,65 +107,124 @@ def final(run_dir):
     return CheckpointFolder(run_dir / "checkpoints", keep=9).latest().arrays["weights"]
 
 
+def assert_equal(found, expected, what):
+    """Losses and weights equal to 1e-5, after updates that taught something."""
+    (training, validation), weights = found
+    training_alone, validation_alone = expected.course
+    assert training.shape == (75, 3)
+    assert training[-1, 0] < training[0, 0]
+    apart = max(np.abs(weights[name] - array).max() for name, array in expected.weights.items())
+    losses = np.abs(training[:, 0] - training_alone[:, 0]).max()
+    print(f"{what}: losses differ by at most {losses:.1e}, final weights by {apart:.1e}")
+    np.testing.assert_allclose(training, training_alone, rtol=1e-5)
+    np.testing.assert_allclose(validation, validation_alone, rtol=1e-5)
+    assert apart < 1e-5
+
+
 @pytest.fixture(scope="module")
 def alone(recipe, tmp_path_factory):
     return trained(recipe, tmp_path_factory.mktemp("alone") / "run", 1, **EXACT)
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_several_processes_learn_what_one_learns(recipe, tmp_path, alone, size):
-    (training, validation), weights = trained(recipe, tmp_path / "run", size, **EXACT)
-    assert training.shape == (50, 3)
-    np.testing.assert_allclose(training, alone[0][0], rtol=1e-5)
-    np.testing.assert_allclose(validation, alone[0][1], rtol=1e-5)
-    for name, array in alone[1].items():
-        np.testing.assert_allclose(weights[name], array, atol=1e-5)
-    assert training[-1, 0] < training[0, 0]
+@pytest.fixture(scope="module")
+def two(recipe, tmp_path_factory):
+    return trained(recipe, tmp_path_factory.mktemp("two") / "run", 2, **EXACT)
+
+
+def test_two_processes_learn_what_one_learns(alone, two):
+    assert_equal((two.course, two.weights), alone, "2 processes")
+
+
+def test_three_processes_learn_what_one_learns(recipe, tmp_path, alone):
+    three = trained(recipe, tmp_path / "run", 3, **EXACT)
+    assert_equal((three.course, three.weights), alone, "3 processes")
+
+
+def test_two_devices_of_one_process_learn_what_one_learns(recipe, tmp_path, alone):
+    devices = {"strategy": "mirrored", "devices": ["CPU:0", "CPU:1"]}
+    config_file = written(recipe, tmp_path / "run", **EXACT, **devices)
+    [(code, output, errors)] = ended([start(command("train", config_file, processors=2))])
+    assert (code, errors) == (0, ""), output
+    assert_equal((course(tmp_path / "run"), final(tmp_path / "run")), alone, "2 devices of 1 process")
+
+
+def test_early_stopping_is_decided_once_for_all(alone, two):
+    for run in (alone, two):
+        assert "Finished: 1 validations without a better one" in run.outputs[0]
+        assert len(run.course[1]) == 3
+
+
+def test_only_the_chief_writes(two):
+    assert "update" not in two.outputs[1]
+    assert (two.run_dir / ".lock").read_text() == str(two.chief)
+    [curves] = (two.run_dir / "tensorboard").iterdir()
+    assert curves.name.endswith(f".{two.chief}")
+    records = [json.loads(line) for line in (two.run_dir / "history.jsonl").read_text().splitlines()]
+    assert [record["update"] for record in records if record["kind"] == "training"] == list(range(1, 76))
 
 
 def test_a_killed_worker_is_named_and_the_same_command_goes_on(recipe, tmp_path):
-    settings = {**DROPPING, "checkpoint_every": 10}
-    whole, weights = trained(recipe, tmp_path / "whole", 2, **settings)
+    """First the other worker is killed, then the chief."""
+    settings = {**DROPPING, "checkpoint_every": 5}
+    whole = trained(recipe, tmp_path / "whole", 2, **settings)
     config_file = written(recipe, tmp_path / "run", **settings)
-    (chief, other), addresses = team(config_file, config_file)
-    with ExitStack() as stack:
-        stack.callback(chief.kill)
-        stack.callback(other.kill)
-        for line in chief.stdout:
-            if re.match(r"update 1[5-9] ", line):
-                break
-        other.send_signal(signal.SIGKILL)
-        other.communicate()
-        moment = time.monotonic()
-        _, errors = chief.communicate(timeout=NOTICED_WITHIN)
-    assert time.monotonic() - moment < NOTICED_WITHIN
-    assert chief.returncode == 1
-    assert f"Worker 1 ({addresses[1]}) is gone." in errors
-    assert "Traceback" not in errors
+    for number, first in ((1, 11), (0, 26)):
+        processes, addresses = team(config_file, config_file)
+        update = random.randrange(first, first + 8)
+        with ExitStack() as stack:
+            for process in processes:
+                stack.callback(process.kill)
+            for line in processes[0].stdout:
+                if line.startswith(f"update {update} "):
+                    break
+            processes[number].send_signal(signal.SIGKILL)
+            processes[number].communicate()
+            moment = time.monotonic()
+            survivor = processes[1 - number]
+            _, errors = survivor.communicate(timeout=NOTICED_WITHIN)
+            seconds = time.monotonic() - moment
+        print(f"worker {number} killed after update {update}; the other ended {seconds:.0f} s later: {errors.strip()}")
+        assert seconds < NOTICED_WITHIN
+        assert survivor.returncode == 1
+        assert f"Worker {number} ({addresses[number]}) is gone." in errors
+        assert "Traceback" not in errors
     for code, output, complaint in ended(team(config_file, config_file)[0]):
         assert code == 0, output + complaint
-    resumed, resumed_weights = course(tmp_path / "run"), final(tmp_path / "run")
-    for before, after in zip(whole, resumed, strict=True):
+    for before, after in zip(whole.course, course(tmp_path / "run"), strict=True):
         np.testing.assert_array_equal(before, after)
-    for name, array in weights.items():
-        np.testing.assert_array_equal(resumed_weights[name], array)
+    resumed = final(tmp_path / "run")
+    for name, array in whole.weights.items():
+        np.testing.assert_array_equal(resumed[name], array)
 
 
-def test_a_signal_to_one_worker_stops_all_and_nothing_is_lost(recipe, tmp_path):
-    config_file = written(recipe, tmp_path / "run", **{**DROPPING, "max_updates": 100_000})
-    processes, _ = team(config_file, config_file)
+@pytest.fixture(scope="module")
+def stopped(recipe, tmp_path_factory):
+    """A team of which worker 1 has memory only for half a batch, and gets a signal after seven updates."""
+    run_dir = tmp_path_factory.mktemp("stopped") / "run"
+    config_file = written(recipe, run_dir, **{**DROPPING, "max_updates": 100_000})
+    processes, _ = team(config_file, config_file, faults={1: {"memory": 2}})
+    said = []
     with ExitStack() as stack:
         for process in processes:
             stack.callback(process.kill)
         for line in processes[0].stdout:
+            said.append(line)
             if line.startswith("update 7 "):
                 break
         processes[1].send_signal(signal.SIGTERM)
         outputs = [process.communicate(timeout=60) for process in processes]
-    assert [process.returncode for process in processes] == [143, 143], outputs
-    assert "Interrupted after update" in outputs[0][1]
-    last = CheckpointFolder(tmp_path / "run" / "checkpoints", keep=9).latest().progress.update
-    assert f"Interrupted after update {last:,};" in outputs[0][1]
+    return SimpleNamespace(codes=[p.returncode for p in processes], said=said, outputs=outputs, run_dir=run_dir)
+
+
+def test_a_signal_to_one_worker_stops_all_and_nothing_is_lost(stopped):
+    assert stopped.codes == [143, 143], stopped.outputs
+    last = CheckpointFolder(stopped.run_dir / "checkpoints", keep=9).latest().progress.update
+    assert f"Interrupted after update {last:,};" in stopped.outputs[0][1]
+
+
+def test_all_cut_their_batches_where_one_lacks_memory(stopped):
+    [told] = [line for line in stopped.said if "memory" in line]
+    assert told.startswith("update 1: there was not enough memory; batches are now cut into 2 micro-batches")
 
 
 def test_a_mistake_of_one_worker_stops_all(recipe, tmp_path):
@@ -197,6 +277,17 @@ def test_what_is_said_of_a_wrong_cluster(monkeypatch, text, words):
         monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UserError, match=words):
         make_strategy("multi_worker")
+
+
+def test_what_srun_says_makes_a_cluster_without_gpus_too(monkeypatch):
+    said = {"PROCID": 2, "STEP_NUM_TASKS": 3, "STEP_NODELIST": "node[07-08]", "STEP_TASKS_PER_NODE": "2,1"}
+    for name, value in said.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setattr(strategy.shutil, "which", lambda name: None)
+    resolver = strategy._cluster_resolver()
+    assert resolver.cluster_spec().as_dict() == {"worker": ["node07:8888", "node07:8889", "node08:8888"]}
+    assert (resolver.task_type, resolver.task_id) == ("worker", 2)
 
 
 def test_a_folder_that_is_not_shared_is_found_out(tmp_path):

@@ -1,0 +1,102 @@
+"""What it costs that replicas share a batch: the same updates on one device, on two, and in two processes.
+
+The devices are parts of one processor, so that the arithmetic is the same and what differs is the price of sharing.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+WARM_UP = 20
+"""Updates before the clock starts: the first ones compile."""
+# By name: parts of the processor, processes, and changes of the configuration.
+ARRANGEMENTS: dict[str, tuple[int, int, list[str]]] = {
+    "1 device": (1, 1, ["training.strategy=single"]),
+    "2 devices of 1 process": (2, 1, ["training.strategy=mirrored", "training.devices=[CPU:0, CPU:1]"]),
+    "2 processes": (1, 2, ["training.strategy=multi_worker"]),
+}
+
+
+def measure(config_file: Path, overrides: Sequence[str], *, updates: int, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds an update by arrangement, one figure a round; the arrangements take turns.
+
+    Raises:
+        subprocess.CalledProcessError: the configuration cannot be trained; its complaint is on standard error.
+    """
+    found: dict[str, list[float]] = {name: [] for name in ARRANGEMENTS}
+    for number in range(rounds):
+        for name, figures in found.items():
+            figures.append(_run(config_file, overrides, updates, *ARRANGEMENTS[name]))
+            print(f"round {number + 1}, {name}: {figures[-1]:.1f} ms an update", flush=True)
+    return found
+
+
+def _run(
+    config_file: Path, overrides: Sequence[str], updates: int, devices: int, processes: int, changes: list[str]
+) -> float:
+    """One arrangement in processes of its own."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        job = {
+            "config": str(config_file),
+            "overrides": [*overrides, *changes, f"run_dir={folder}/run"],
+            "devices": devices,
+            "updates": updates,
+        }
+        command = [sys.executable, "-m", "benchmarks.replicas", json.dumps(job)]
+        team = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment})
+            for environment in _environments(processes)
+        ]
+        for process in team:
+            stack.callback(process.kill)
+        outputs = [process.communicate()[0] for process in team]
+        for process in team:
+            if process.returncode:
+                raise subprocess.CalledProcessError(process.returncode, command)
+    return float(json.loads(outputs[0].splitlines()[-1]))
+
+
+def _environments(processes: int) -> list[dict[str, str]]:
+    """What each process of a team is told: the others, and its share of the processor."""
+    if processes == 1:
+        return [{}]
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("localhost", 0))) for _ in range(processes)]
+        workers = [f"localhost:{one.getsockname()[1]}" for one in sockets]
+    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    tasks = [
+        json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": n}}) for n in range(processes)
+    ]
+    return [{"TF_CONFIG": task, "TF_NUM_INTRAOP_THREADS": str(threads)} for task in tasks]
+
+
+def main() -> None:
+    """Trains as the job says, and prints the milliseconds of an update."""
+    job = json.loads(sys.argv[1])
+    if job["devices"] > 1:
+        import tensorflow as tf  # before the package, whose first act is to start it
+
+        [processor] = tf.config.list_physical_devices("CPU")
+        parts = [tf.config.LogicalDeviceConfiguration()] * job["devices"]
+        tf.config.set_logical_device_configuration(processor, parts)
+    from benchmarks.profile import updates_of
+
+    steps = updates_of(Path(job["config"]), job["overrides"])
+    for _ in range(WARM_UP):
+        next(steps)
+    started = time.perf_counter()
+    for _ in range(job["updates"]):
+        next(steps)
+    print(json.dumps(1000 * (time.perf_counter() - started) / job["updates"]))
+    os._exit(0)  # the other processes of a team may have ended already, for which TensorFlow would wait
+
+
+if __name__ == "__main__":
+    main()

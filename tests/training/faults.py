@@ -1,0 +1,124 @@
+"""The command line with something going wrong inside: python faults.py '{"killed_after": 14}' train config.yaml
+
+killed_after: kills the process by SIGKILL once this update is recorded.
+not_finite: [first update, learning rate]: from that update on, the loss is not a number at any higher rate.
+memory: updates cut into fewer micro-batches than this ask for more memory than there is.
+clock: seconds by which the machine's clock is wrong.
+hostname: the machine's name.
+processors: cuts the processor into so many devices of TensorFlow.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+FAULTS = Path(__file__)
+
+
+def command(*arguments: object, **faults: Any) -> list[str]:
+    """The command line of `nmt` with these faults in it."""
+    return [sys.executable, str(FAULTS), json.dumps(faults), *map(str, arguments)]
+
+
+def clock(shift: float) -> None:
+    now, now_ns = time.time, time.time_ns
+    time.time = lambda: now() + shift
+    time.time_ns = lambda: now_ns() + int(shift * 1e9)
+
+
+def hostname(name: str) -> None:
+    socket.gethostname = lambda: name
+
+
+def processors(number: int) -> None:
+    import tensorflow as tf  # before the package, whose first act is to start it
+
+    [cpu] = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * number)
+
+
+def killed_after(number: int) -> None:
+    from nmt.training.run_log import RunLog
+
+    def then(log: RunLog, update: int, *args: Any) -> None:
+        if update == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    following(RunLog, "updated", then)
+
+
+def not_finite(place: tuple[int, float]) -> None:
+    import tensorflow as tf
+
+    from nmt.training import update_tensorflow
+
+    poison, sound = tf.Variable(1.0), update_tensorflow.cross_entropy
+
+    def poisoned(*args: Any, **kwargs: Any) -> tuple:
+        loss, nll = sound(*args, **kwargs)
+        return loss * tf.cast(poison, loss.dtype), nll
+
+    def before(_: Any, batch: Any, *, update: int, learning_rate: float) -> None:
+        poison.assign(float("nan") if update >= place[0] and learning_rate > place[1] else 1.0)
+
+    update_tensorflow.cross_entropy = poisoned
+    preceding(update_tensorflow.TensorFlowUpdate, "__call__", before)
+
+
+def memory(fewest: int) -> None:
+    import tensorflow as tf
+
+    from nmt.training.update_tensorflow import TensorFlowUpdate
+
+    learned = TensorFlowUpdate._micro_batch
+
+    def greedy(self: TensorFlowUpdate, source: Any, *args: Any) -> list:
+        sums = learned(self, source, *args)
+        if self.accumulation >= fewest:
+            return sums
+        size = tf.cast(tf.shape(source)[0], tf.int64) * (1 << 40)
+        return [sums[0] + 0 * tf.fill([size], sums[0])[0], *sums[1:]]
+
+    TensorFlowUpdate._micro_batch = greedy
+
+
+def preceding(owner: type, name: str, work: Callable) -> None:
+    """Lets a method be preceded by other work on the same arguments."""
+    method = getattr(owner, name)
+
+    def both(*args: Any, **kwargs: Any) -> Any:
+        work(*args, **kwargs)
+        return method(*args, **kwargs)
+
+    setattr(owner, name, both)
+
+
+def following(owner: type, name: str, work: Callable) -> None:
+    """Lets a method be followed by other work on the same arguments."""
+    method = getattr(owner, name)
+
+    def both(*args: Any, **kwargs: Any) -> Any:
+        result = method(*args, **kwargs)
+        work(*args, **kwargs)
+        return result
+
+    setattr(owner, name, both)
+
+
+if __name__ == "__main__":
+    from nmt.process import silenced
+
+    faults = json.loads(sys.argv.pop(1))
+    # Those of the machine first: the rest imports the package.
+    for name in sorted(faults, key=lambda name: name not in ("clock", "hostname", "processors")):
+        with silenced():
+            globals()[name](faults[name])
+    from nmt.cli import main
+
+    main()
