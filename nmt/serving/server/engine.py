@@ -180,11 +180,13 @@ def open_engine(path: Path, *, beam_size: int | None = None, length_penalty: flo
         UserError: see `nmt.loading.open_translator`.
     """
     translator: Any = open_translator(path, beam_size=beam_size, length_penalty=length_penalty)
-    engine: Engine = ModelEngine(translator)
+    engine: Engine
     if is_export(path):
         from nmt.serving.exported import version_folder
 
         name = version_folder(path).resolve().name
         engine = ExportEngine(translator, int(name) if name.isdecimal() else 1)
+    else:
+        engine = ModelEngine(translator)
     engine.answer(["a"], Options())
     return engine
