@@ -70,7 +70,7 @@ class ShapedGrouping:
         """Yields groups in which every sentence stands once; `lengths` [N] count EOS."""
         by_width: dict[int, list[int]] = {}
         for n in sorted(range(len(lengths)), key=lambda n: lengths[n]):
-            by_width.setdefault(_doubled_width(lengths[n]), []).append(n)
+            by_width.setdefault(doubled_width(lengths[n]), []).append(n)
         left_over: list[int] = []
         for width, members in by_width.items():
             # What fills no batch moves on to the next width.
@@ -95,7 +95,8 @@ def _most_rows(batch_tokens: int, width: int, max_rows: int) -> int:
     return max(1, min(max_rows, batch_tokens // width))
 
 
-def _doubled_width(length: int) -> int:
+def doubled_width(length: int) -> int:
+    """The least width that holds so many pieces, of those that searches are compiled for on JAX."""
     width = NARROWEST
     while width < length:
         width *= 2

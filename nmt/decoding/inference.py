@@ -1,4 +1,4 @@
-"""A model as beam search sees it: source ids in, hypotheses out."""
+"""A model as translation sees it: source ids in, hypotheses out, or what those attended to."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -56,3 +56,18 @@ def search(
         options=options,
         drop_rows=drop_rows,
     )
+
+
+def attended(model: Seq2Seq, source: Any, target: Any) -> Any:
+    """Reads translations once more and tells what each of their pieces attended to when it was chosen.
+
+    Args:
+        model: as for `search`.
+        source: int32 [B, S], each row ended by EOS and padded with 0.
+        target: int32 [B, T], a translation of each, without BOS.
+
+    Returns:
+        At least float32 [B, T, S]: rows that sum to 1, 0 on the source's padding.
+    """
+    before = ops.concatenate([ops.full_like(target[:, :1], BOS_ID), target[:, :-1]], axis=1)
+    return model(source, before).attention_weights

@@ -6,7 +6,6 @@ import queue
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import IO, Protocol
@@ -42,7 +41,8 @@ def translate_lines(
 
 def _formatted(number: int, line: str, hypotheses: list[Hypothesis], *, num_best: int, as_json: bool) -> str:
     if as_json:
-        record = {"source": line, "hypotheses": [asdict(hypothesis) for hypothesis in hypotheses]}
+        found = [{"text": h.text, "score": h.score, "log_prob": h.log_prob} for h in hypotheses]
+        record = {"source": line, "hypotheses": found}
         return json.dumps(record, ensure_ascii=False) + "\n"
     if num_best == 1:
         return hypotheses[0].text + "\n"

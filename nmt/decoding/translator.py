@@ -1,7 +1,7 @@
 """Text to text: lines in, translations out, in order, with memory bounded by pieces."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ import numpy as np
 
 from nmt.compilation import compiled, compiles_each_shape, gpu_visible
 from nmt.config import DecodingConfig
-from nmt.data.tokenizer import Tokenizer
+from nmt.data.tokenizer import EOS_ID, Tokenizer
+from nmt.decoding.alignment import Attended
 from nmt.decoding.beam_search import IMPOSSIBLE, SearchOptions
+from nmt.decoding.forced import ForcedDecoding
 from nmt.decoding.grouping import Group, make_grouping
 from nmt.decoding.inference import search
 from nmt.decoding.segments import split_line
@@ -33,6 +35,8 @@ class Hypothesis:
     """log_prob over the length penalty; what ranking uses."""
     log_prob: float
     """Sum of the pieces' natural-log probabilities, EOS counted."""
+    attended: Sequence[Attended] = ()
+    """What its pieces attended to, for each part of the line, if that was asked for; see `alignment.align`."""
 
 
 class Translator:
@@ -57,6 +61,7 @@ class Translator:
         decoding: DecodingConfig,
         *,
         max_source: int,
+        source_language: str | None = None,
         target_language: str | None = None,
     ):
         self.model = model
@@ -64,9 +69,11 @@ class Translator:
         self.target_tokenizer = target_tokenizer
         self.decoding = decoding
         self.max_source = max_source
+        self.source_language = source_language
         self.target_language = target_language
         self._grouping = make_grouping(decoding.batch_tokens, beam_size=decoding.beam_size)
         self._searches: dict[SearchOptions, Callable] = {}
+        self._forced = ForcedDecoding(model, source_tokenizer, target_tokenizer)
 
     @classmethod
     def load(cls, path: Path | str, *, precision: str | None = None) -> "Translator":
@@ -98,6 +105,7 @@ class Translator:
             folder.target_tokenizer,
             decoding.model_copy(update={"precision": precision}),
             max_source=folder.config.data.max_length,
+            source_language=folder.config.data.source_language,
             target_language=folder.config.data.target_language,
         )
 
@@ -121,6 +129,7 @@ class Translator:
             self.target_tokenizer,
             decoding,
             max_source=self.max_source,
+            source_language=self.source_language,
             target_language=self.target_language,
         )
 
@@ -133,13 +142,16 @@ class Translator:
         """The best translation of each line; blank lines come back blank."""
         return [hypotheses[0].text for hypotheses in self.stream(lines)]
 
-    def stream(self, lines: Iterable[str], *, num_best: int = 1, window: int = WINDOW) -> Iterator[list[Hypothesis]]:
+    def stream(
+        self, lines: Iterable[str], *, num_best: int = 1, window: int = WINDOW, attention: bool = False
+    ) -> Iterator[list[Hypothesis]]:
         """Yields the best translations of each line, in order, never two of one line with the same text.
 
         Args:
             lines: any number; `window` of them are held at once.
             num_best: at most so many hypotheses a line, best first.
             window: lines read before the first answer; 1 answers line by line.
+            attention: whether to tell what they attended to, for which they are read once more.
 
         Raises:
             UserError: lines is one text instead of several.
@@ -148,21 +160,23 @@ class Translator:
             raise UserError("Expected a list of lines to translate, found one text: put it into brackets.")
         lines = iter(lines)
         while chunk := list(islice(lines, window)):
-            yield from self._translate_chunk(chunk, num_best)
+            yield from self._translate_chunk(chunk, num_best, attention)
 
-    def _translate_chunk(self, lines: list[str], num_best: int) -> list[list[Hypothesis]]:
+    def _translate_chunk(self, lines: list[str], num_best: int, attention: bool) -> list[list[Hypothesis]]:
         parts = [split_line(line, self.source_tokenizer, self.max_source) for line in lines]
-        found = iter(self._translate_parts([part for line in parts for part in line], num_best))
+        found = iter(self._translate_parts([part for line in parts for part in line], num_best, attention))
         return [_joined([next(found) for _ in line], num_best) for line in parts]
 
-    def _translate_parts(self, ids: list[list[int]], num_best: int) -> list[list[Hypothesis]]:
+    def _translate_parts(self, ids: list[list[int]], num_best: int, attention: bool) -> list[list[Hypothesis]]:
         found: list[list[Hypothesis]] = [[] for _ in ids]
         for group in self._grouping.groups([len(row) + 1 for row in ids]):
-            for n, hypotheses in zip(group.members, self._search(ids, group, num_best), strict=True):
-                found[n] = hypotheses
+            translations = self._search(ids, group, num_best)
+            attended = iter(self._attended(ids, group, translations) if attention else ())
+            for n, ours in zip(group.members, translations, strict=True):
+                found[n] = [replace(h, attended=(next(attended),)) if attention else h for h in ours]
         return found
 
-    def _search(self, ids: list[list[int]], group: Group, num_best: int) -> Iterator[list[Hypothesis]]:
+    def _search(self, ids: list[list[int]], group: Group, num_best: int) -> list[dict[Hypothesis, list[int]]]:
         beam_size = max(self.decoding.beam_size, num_best)
         options = SearchOptions(
             beam_size=beam_size,
@@ -175,9 +189,17 @@ class Translator:
         columns = [
             np.asarray(x)[: len(group.members)] for x in (found.ids, found.lengths, found.log_probs, found.scores)
         ]
+        translations = []
         for pieces, lengths, log_probs, scores in zip(*columns, strict=True):
-            texts = self.target_tokenizer.decode([p[:n] for p, n in zip(pieces, lengths, strict=True)])
-            yield _distinct(texts, scores, log_probs, num_best)
+            rows = [p[:n] for p, n in zip(pieces, lengths, strict=True)]
+            translations.append(_distinct(self.target_tokenizer.decode(rows), rows, scores, log_probs, num_best))
+        return translations
+
+    def _attended(
+        self, ids: list[list[int]], group: Group, translations: list[dict[Hypothesis, list[int]]]
+    ) -> list[Attended]:
+        pairs = zip(group.members, translations, strict=True)
+        return self._forced.attended([(ids[n], target) for n, ours in pairs for target in ours.values()])
 
     def _compiled(self, options: SearchOptions) -> Callable:
         if options not in self._searches:
@@ -196,14 +218,15 @@ class Translator:
         return self._searches[options]
 
 
-def _distinct(texts: list[str], scores: Any, log_probs: Any, num_best: int) -> list[Hypothesis]:
-    """The first hypotheses with different texts: several segmentations may spell one."""
-    by_text: dict[str, Hypothesis] = {}
-    for text, score, log_prob in zip(texts, scores, log_probs, strict=True):
+def _distinct(texts: list[str], rows: Any, scores: Any, log_probs: Any, num_best: int) -> dict[Hypothesis, list[int]]:
+    """The first hypotheses with different texts, since several segmentations may spell one, and their ids."""
+    by_text: dict[str, tuple[Hypothesis, list[int]]] = {}
+    for text, row, score, log_prob in zip(texts, rows, scores, log_probs, strict=True):
         # Fewer hypotheses exist than slots where the vocabulary or the length limit is tiny.
         if log_prob > IMPOSSIBLE / 2:
-            by_text.setdefault(text, Hypothesis(text, float(score), float(log_prob)))
-    return list(by_text.values())[:num_best]
+            pieces = [int(one) for one in row if one != EOS_ID]
+            by_text.setdefault(text, (Hypothesis(text, float(score), float(log_prob)), pieces))
+    return dict(list(by_text.values())[:num_best])
 
 
 def _joined(parts: list[list[Hypothesis]], num_best: int) -> list[Hypothesis]:
@@ -215,6 +238,11 @@ def _joined(parts: list[list[Hypothesis]], num_best: int) -> list[Hypothesis]:
     rank = range(min(num_best, max(len(part) for part in parts)))
     chosen = [[part[min(n, len(part) - 1)] for part in parts] for n in rank]
     return [
-        Hypothesis(" ".join(h.text for h in row), sum(h.score for h in row) / len(row), sum(h.log_prob for h in row))
+        Hypothesis(
+            " ".join(h.text for h in row),
+            sum(h.score for h in row) / len(row),
+            sum(h.log_prob for h in row),
+            tuple(part for h in row for part in h.attended),
+        )
         for row in chosen
     ]

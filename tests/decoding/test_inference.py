@@ -9,7 +9,7 @@ from nmt.compilation import compiled
 from nmt.config import ModelConfig
 from nmt.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nmt.decoding.beam_search import Hypotheses, SearchOptions
-from nmt.decoding.inference import search
+from nmt.decoding.inference import attended, search
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 
 V = 19
@@ -116,3 +116,19 @@ def test_compiled_search_equals_eager_search_and_sees_new_weights(plain: Seq2Seq
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(found.ids), searched(plain, source).ids)
     raise_logit(plain, EOS_ID, 1000)
     assert (keras.ops.convert_to_numpy(fast(ops.convert_to_tensor(SOURCE)).lengths)[:, 0] == 1).all()
+
+
+def test_forced_decoding_tells_what_each_piece_attended_to(model: Seq2Seq) -> None:
+    """As the search sees it: a decoder's step at a time, each row by itself."""
+    target = np.array([[9, 10, 3, 0], [11, 3, 0, 0], [12, 13, 14, 3]], "int32")
+    found = ops.convert_to_numpy(attended(model, ops.convert_to_tensor(SOURCE), ops.convert_to_tensor(target)))
+    assert found.shape == (3, 4, 5)
+    for row, num_pieces in enumerate(NUM_PIECES):
+        encoded = model.encoder(SOURCE[row : row + 1, : max(num_pieces, 2)])
+        state, memory = model.decoder.start(encoded), model.decoder.prepare(encoded)
+        for position, before in enumerate([BOS_ID, *target[row, :-1]]):
+            _, state, weights = model.decoder.step(np.array([[before]], "int32"), state, memory)
+            alone = ops.convert_to_numpy(weights)[0, 0, :num_pieces]
+            np.testing.assert_allclose(found[row, position, :num_pieces], alone, atol=1e-5)
+        assert (found[row, :, num_pieces:] == 0).all()
+    np.testing.assert_allclose(found.sum(axis=2), 1, atol=1e-5)

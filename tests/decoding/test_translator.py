@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -283,3 +284,36 @@ def test_the_best_of_a_model_fall_in_score_and_differ(real: Translator) -> None:
         assert len({one.text for one in hypotheses}) == len(hypotheses) <= 3
         assert all(one.log_prob <= 0 for one in hypotheses)
         assert not any("\n" in one.text for one in hypotheses)
+
+
+def test_attention_is_that_of_the_pieces_that_were_found(real: Translator) -> None:
+    """A line in parts, one alone and a blank one: rows of weights for the pieces of each text."""
+    lines = ["one two", " ".join(WORDS * 5), "", "three"]
+    plain = list(real.stream(lines, num_best=3))
+    found = list(real.stream(lines, num_best=3, attention=True))
+    assert [[replace(h, attended=()) for h in row] for row in found] == plain
+    assert found[2][0].attended == ()
+    assert len(found[1][0].attended) > 1
+    tokenizer = real.source_tokenizer
+    for line, row in zip(lines, found, strict=True):
+        for hypothesis in row:
+            parts = hypothesis.attended
+            assert [piece for part in parts for piece in part.source] == tokenizer.pieces(line)
+            assert " ".join("".join(part.target).replace("▁", " ").strip() for part in parts) == hypothesis.text
+            for part in parts:
+                assert part.weights.shape == (len(part.target), len(part.source) + 1)
+                np.testing.assert_allclose(part.weights.sum(axis=1), 1, atol=1e-5)
+
+
+def test_attention_is_the_same_whatever_is_read_beside_it(real: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = texts(23, seed=5)
+    together = [row[0].attended for row in real.stream(lines, attention=True)]
+    monkeypatch.setattr("nmt.decoding.forced.MAX_WEIGHTS", 60)
+    for line, expected in zip(lines, together, strict=True):
+        [alone] = next(real.stream([line], attention=True))
+        assert len(alone.attended) == len(expected)
+        for ours, theirs in zip(alone.attended, expected, strict=True):
+            np.testing.assert_allclose(ours.weights, theirs.weights, atol=1e-5)
+    for row, expected in zip(real.stream(lines, attention=True), together, strict=True):
+        for ours, theirs in zip(row[0].attended, expected, strict=True):
+            np.testing.assert_allclose(ours.weights, theirs.weights, atol=1e-5)

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
+import numpy as np
 
+from nmt.decoding.alignment import Attended
 from nmt.decoding.translator import Hypothesis
 from nmt.serving.server.app import Server, make_server
 from nmt.serving.server.engine import ModelEngine
@@ -14,7 +16,12 @@ from nmt.serving.server.limits import Limits
 
 
 class FakeTranslator:
-    """Translates "x" by "X", and as second best by "X2"; fails on "bomb"; waits while `held`."""
+    """Translates "x" by "X", and as second best by "X2"; fails on "bomb"; waits while `held`.
+
+    Each word attends to that in its place, by three quarters of what does not go to the end, and to the next one.
+    """
+
+    source_language, target_language = "en", "de"
 
     def __init__(self, beam_size: int = 5, length_penalty: float = 1.0, batches: list | None = None):
         self.settings = {"beam_size": beam_size, "length_penalty": length_penalty}
@@ -29,7 +36,7 @@ class FakeTranslator:
         other.may_go = self.may_go
         return other
 
-    def stream(self, lines: Sequence[str], *, num_best: int = 1) -> Iterator[list[Hypothesis]]:
+    def stream(self, lines: Sequence[str], *, num_best: int = 1, attention: bool = False) -> Iterator[list[Hypothesis]]:
         self.batches.append(list(lines))
         assert self.may_go.wait(10)
         for line in lines:
@@ -37,7 +44,16 @@ class FakeTranslator:
                 raise RuntimeError("a defect of the model")
             names = [line.upper() + ("" if rank == 0 else str(rank + 1)) for rank in range(num_best)]
             beam = self.settings["beam_size"]
-            yield [Hypothesis(name, -0.1 * (rank + 1), -0.5 * beam) for rank, name in enumerate(names)]
+            attended = [(attended_by_place(line, name),) if attention else () for name in names]
+            yield [Hypothesis(name, -0.1 * (rank + 1), -0.5 * beam, attended[rank]) for rank, name in enumerate(names)]
+
+
+def attended_by_place(line: str, translation: str) -> Attended:
+    source, target = (["▁" + word for word in text.split()] for text in (line, translation))
+    weights = np.zeros((len(target), len(source) + 1))
+    for place, row in enumerate(weights):
+        row[[place, min(place + 1, len(source) - 1), -1]] += 0.6, 0.2, 0.2
+    return Attended(source, target, weights)
 
 
 def make_fake(translator: FakeTranslator | None = None, *, key: str | None = None, **limits: Any) -> Server:

@@ -53,6 +53,22 @@ def test_alternatives_are_given_best_first(server):
     assert best["score"] > best["alternatives"][0]["score"] > best["alternatives"][1]["score"]
 
 
+def test_each_word_tells_what_it_attended_to(server):
+    """Offsets are those of the whole text, whatever its parts."""
+    text = "ab c\r\n\n d e."
+    answer = ask(server, "POST", "/translate", json={"text": [text, " "], "num_best": 2, "alignments": True})
+    whole, blank = answer.json()["translations"]
+    assert blank["alignment"] == {"source": [], "target": []}
+    assert len(whole["alternatives"]) == 1
+    for translation in (whole, *whole["alternatives"]):
+        alignment = translation["alignment"]
+        assert [text[word["start"] : word["end"]] for word in alignment["source"]] == ["ab", "c", "d", "e."]
+        shown = [translation["text"][word["start"] : word["end"]] for word in alignment["target"]]
+        assert shown == translation["text"].split()
+        weights = [(word["first"], word["weights"]) for word in alignment["target"]]
+        assert weights == [(0, [0.75, 0.25]), (0, [0, 1]), (2, [0.75, 0.25]), (2, [0, 1])]
+
+
 def test_options_reach_the_search():
     server = make_fake(FakeTranslator())
     body = {"instances": ["a"], "signature_name": "nbest"}
@@ -95,7 +111,7 @@ def test_a_mistake_is_answered_by_400_and_what_was_expected(server, body, words)
 @pytest.mark.parametrize(
     ("method", "path", "status", "words"),
     [
-        ("GET", "/", 404, "Not Found: GET /"),
+        ("GET", "/page/", 404, "Not Found: GET /page/"),
         ("GET", "/docs", 404, "Not Found: GET /docs"),
         ("GET", "/translate", 405, "Method Not Allowed: GET /translate"),
     ],
@@ -215,7 +231,7 @@ def test_no_answer_is_swapped_between_requests():
 def test_the_commands_of_the_documentation_are_answered(server):
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
     commands = re.findall(r"curl -s localhost:8501(\S+)(?: -d '(.*)')?$", page, re.MULTILINE)
-    assert len(commands) == 5
+    assert len(commands) == 6
     for path, body in commands:
         assert ask(server, "POST" if body else "GET", path, content=body or None).status_code == 200, path
 
@@ -236,6 +252,7 @@ def test_probes_and_metrics(server):
 def test_the_description_names_every_path_and_no_other_host(server):
     page = ask(server, "GET", "/openapi.json")
     assert set(page.json()["paths"]) == {
+        "/about",
         "/translate",
         "/health",
         "/ready",
@@ -279,6 +296,13 @@ def test_a_key_is_asked_for(caplog):
     assert ask(server, "GET", "/metrics").status_code == ask(server, "GET", "/openapi.json").status_code == 401
     assert ask(server, "GET", "/health").status_code == ask(server, "GET", "/ready").status_code == 200
     assert "s3cret" not in caplog.text
+    server.batcher.close(5)
+
+
+def test_the_page_is_open_for_whoever_has_no_key_yet():
+    server = make_fake(key="s3cret")
+    assert ask(server, "GET", "/").status_code == ask(server, "GET", "/page/page.js").status_code == 200
+    assert ask(server, "GET", "/about").status_code == 401
     server.batcher.close(5)
 
 

@@ -43,6 +43,43 @@ def test_an_export_answers_as_its_model_does(exported, export, num_best):
         assert [candidate.score for candidate in ours.candidates] == pytest.approx(scores, abs=1e-4)
 
 
+@pytest.mark.parametrize("num_best", [1, NBEST])
+def test_an_export_tells_attention_as_its_model_does(exported, export, num_best):
+    """The same pieces and weights, more texts than are asked about at a time, one cut off by the length limit."""
+    asked = [*TEXTS, *SENTENCES[50:58], "reads " * 30]
+    options = Options(num_best=num_best, attention=True)
+    found = export.answer(asked, options)
+    expected = ModelEngine(exported.translator).answer(asked, options)
+    assert texts(found) == texts(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        for one, other in zip(ours.candidates, theirs.candidates, strict=True):
+            assert len(one.attended) == len(other.attended)
+            for here, there in zip(one.attended, other.attended, strict=True):
+                assert (here.source, here.target) == (there.source, there.target)
+                np.testing.assert_allclose(here.weights[: len(here.target)], there.weights, atol=1e-4)
+    assert [len(answer.candidates[0].attended) for answer in found][:3] == [1, 0, 1]
+
+
+def test_alignments_cover_a_long_text_whatever_answers(exported, export, server):
+    """Divided at lines, at sentences and, where it is too long for an export, in halves."""
+    text = f"{' '.join(SENTENCES[:12])}\n\n{SENTENCES[20]}"
+    model = make_server(ModelEngine(exported.translator), "served", Limits())
+    for one in (server, model):
+        answer = ask(one, "POST", "/translate", json={"text": text, "alignments": True})
+        [translation] = answer.json()["translations"]
+        alignment = translation["alignment"]
+        for words, whole in ((alignment["source"], text), (alignment["target"], translation["text"])):
+            shown = "".join(whole[word["start"] : word["end"]] for word in words)
+            assert shown == "".join(whole.split())
+        assert [sum(word["weights"]) for word in alignment["target"]] == pytest.approx(
+            [1] * len(alignment["target"]), abs=2e-3
+        )
+        last = alignment["target"][-1]
+        assert alignment["source"][last["first"]]["start"] == text.index("\n\n") + 2
+        assert last["first"] + len(last["weights"]) == len(alignment["source"])
+    model.batcher.close(5)
+
+
 def test_options_that_are_the_models_own_meet():
     engine = ModelEngine(FakeTranslator())
     assert engine.settle(Options(beam_size=5, length_penalty=1, log_probs=True)) == Options()

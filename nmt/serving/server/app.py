@@ -16,6 +16,7 @@ from nmt.serving.server.limits import Limits, RefusedError
 from nmt.serving.server.metrics import CONTENT_TYPE, Metrics
 from nmt.serving.server.people import people_routes
 from nmt.serving.server.predict import predict_routes
+from nmt.serving.server.webpage import page_routes, read_page
 
 
 class Mistake(BaseModel):
@@ -51,11 +52,14 @@ def make_server(engine: Engine, name: str, limits: Limits, *, key: str | None = 
         redirect_slashes=False,
         responses={status: {"model": Mistake} for status in (400, 401, 408, 413, 429, 500, 503, 504)},
     )
-    gate = Gate(app, limits, metrics, key=key)
+    page = read_page()
+    # On the page people give their key.
+    gate = Gate(app, limits, metrics, key=key, keyless=page)
     metrics.watch(lambda: batcher.num_waiting, lambda: gate.num_inside)
     _add_mistakes(app)
     _add_probes(app, gate, metrics)
-    app.include_router(people_routes(engine, batcher, limits))
+    app.include_router(page_routes(page))
+    app.include_router(people_routes(name, engine, batcher, limits))
     app.include_router(predict_routes(name, engine, batcher, limits))
     return Server(gate, batcher)
 

@@ -6,7 +6,7 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,19 @@ class Gate:
         limits: max_body and timeout.
         metrics: told of each request.
         key: asked for as `Authorization: Bearer KEY` or `X-API-Key: KEY`; None asks for none.
+        keyless: paths that need none, besides the probes.
     """
 
-    def __init__(self, app: App, limits: Limits, metrics: Metrics, *, key: str | None = None):
+    def __init__(
+        self, app: App, limits: Limits, metrics: Metrics, *, key: str | None = None, keyless: Collection[str] = ()
+    ):
         self.num_inside = 0
         self.draining = False
         self._app = app
         self._limits = limits
         self._metrics = metrics
         self._key = None if key is None else _digest(key.encode())
+        self._keyless = frozenset(keyless)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answers a request, or lets the application answer it."""
@@ -83,7 +87,9 @@ class Gate:
             return
         if self.draining:
             raise RefusedError(503, "The server is stopping.", {"Connection": "close"})
-        if self._key is not None and not any(hmac.compare_digest(self._key, given) for given in _keys(scope)):
+        if self._key is None or scope["path"] in self._keyless:
+            return
+        if not any(hmac.compare_digest(self._key, given) for given in _keys(scope)):
             raise RefusedError(
                 401,
                 "This server asks for a key: send the header 'Authorization: Bearer KEY'.",

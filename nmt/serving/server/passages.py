@@ -100,4 +100,5 @@ def _whole(text: str, parts: Sequence[Candidate]) -> Candidate:
         text,
         sum(part.score for part in parts) / max(1, len(parts)),
         sum(log_probs) if len(log_probs) == len(parts) else None,
+        tuple(attended for part in parts for attended in part.attended),
     )

@@ -1,15 +1,17 @@
 """POST /translate: texts of any number of sentences and lines, with options."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from nmt.decoding.alignment import Alignment, align
 from nmt.errors import nearest
 from nmt.serving.server.batcher import Batcher
 from nmt.serving.server.contract import check_characters, read_json
-from nmt.serving.server.engine import Answer, Candidate, Engine, Options
+from nmt.serving.server.engine import Answer, Engine, Options
 from nmt.serving.server.limits import Limits, RefusedError, check_texts, patience
 from nmt.serving.server.passages import Passage, translate_parts
 
@@ -25,6 +27,7 @@ class TranslateRequest(BaseModel):
     length_penalty: Annotated[
         float | None, Field(ge=0, le=5, allow_inf_nan=False, description="Exponent of the length penalty.")
     ] = None
+    alignments: Annotated[bool, Field(description="Whether to tell what each target word attended to.")] = False
 
 
 class Translated(BaseModel):
@@ -32,6 +35,13 @@ class Translated(BaseModel):
 
     text: str
     score: Annotated[float, Field(description="Log-probability over the length penalty; the mean of several parts.")]
+    alignment: Annotated[
+        Alignment | None,
+        Field(
+            description="Where the words are, in characters from `start` up to `end`, and what each target word "
+            "attended to: `weights` of the source words from number `first` on, whose sum is 1."
+        ),
+    ] = None
 
 
 class Translation(Translated):
@@ -46,19 +56,48 @@ class TranslateResponse(BaseModel):
     translations: list[Translation]
 
 
-def people_routes(engine: Engine, batcher: Batcher, limits: Limits) -> APIRouter:
-    """The path for people and their scripts."""
+class About(BaseModel):
+    """What GET /about answers: what this server translates, and within which limits."""
+
+    name: str
+    version: int
+    source_language: str | None
+    target_language: str | None
+    max_characters: int
+    max_num_best: int
+
+
+def people_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) -> APIRouter:
+    """The paths for people and their scripts."""
     router = APIRouter()
     body = {"content": {"application/json": {"schema": TranslateRequest.model_json_schema()}}, "required": True}
 
-    @router.post("/translate", openapi_extra={"requestBody": body})
+    @router.get("/about")
+    async def about() -> About:
+        """The model's languages and the server's limits."""
+        source, target = engine.languages
+        return About(
+            name=name,
+            version=engine.version,
+            source_language=source,
+            target_language=target,
+            max_characters=limits.max_characters,
+            max_num_best=engine.nbest,
+        )
+
+    @router.post("/translate", openapi_extra={"requestBody": body}, response_model_exclude_none=True)
     async def translate(request: Request) -> TranslateResponse:
         """Translates texts of any number of sentences; line breaks are kept."""
         asked = read_request(await request.body())
         texts = [asked.text] if isinstance(asked.text, str) else asked.text
         check_texts(texts, limits)
         options = engine.settle(
-            Options(num_best=asked.num_best, beam_size=asked.beam_size, length_penalty=asked.length_penalty)
+            Options(
+                num_best=asked.num_best,
+                beam_size=asked.beam_size,
+                length_penalty=asked.length_penalty,
+                attention=asked.alignments,
+            )
         )
 
         async def ask(parts: list[str]) -> list[Answer]:
@@ -68,7 +107,10 @@ def people_routes(engine: Engine, batcher: Batcher, limits: Limits) -> APIRouter
         async with patience(limits):
             found = iter(await translate_parts(ask, [part for passage in passages for part in passage.parts]))
         answers = [passage.joined([next(found) for _ in passage.parts]) for passage in passages]
-        return TranslateResponse(translations=[_translation(answer.candidates) for answer in answers])
+        if not asked.alignments:
+            return _response(texts, answers, alignments=False)
+        # Of a long text, this takes long enough to keep others waiting.
+        return await asyncio.to_thread(_response, texts, answers, alignments=True)
 
     return router
 
@@ -99,10 +141,16 @@ def read_request(body: bytes) -> TranslateRequest:
         ) from error
 
 
-def _translation(candidates: Sequence[Candidate]) -> Translation:
-    best, *others = candidates
-    return Translation(
-        text=best.text,
-        score=best.score,
-        alternatives=[Translated(text=other.text, score=other.score) for other in others],
-    )
+def _response(texts: Sequence[str], answers: Sequence[Answer], *, alignments: bool) -> TranslateResponse:
+    found = []
+    for text, answer in zip(texts, answers, strict=True):
+        best, *others = [
+            Translated(
+                text=candidate.text,
+                score=candidate.score,
+                alignment=align(text, candidate.text, candidate.attended) if alignments else None,
+            )
+            for candidate in answer.candidates
+        ]
+        found.append(Translation(**dict(best), alternatives=others))
+    return TranslateResponse(translations=found)
