@@ -75,7 +75,7 @@ def make_settings(
         threads=threads,
         rounds=rounds or 3,
         updates=updates or 300,
-        window=(20, 80),
+        window=(20, 70),
         test_lines=1000,
         latency_lines=200,
         memory_lines=100_000,
