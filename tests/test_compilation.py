@@ -1,0 +1,17 @@
+import numpy as np
+from keras import ops
+
+from nmt.compilation import lookup, pick
+
+
+def test_rows_are_looked_up_by_their_ids():
+    table = np.random.default_rng(1).normal(size=(7, 3)).astype("float32")
+    ids = np.array([[6, 0], [3, 3]], "int32")
+    np.testing.assert_array_equal(lookup(ops.convert_to_tensor(table), ops.convert_to_tensor(ids)), table[ids])
+
+
+def test_each_row_is_picked_from_at_its_own_places():
+    rows = np.arange(2 * 5 * 3).reshape(2, 5, 3).astype("int32")
+    places = np.array([[4, 0, 0], [1, 2, 3]], "int32")
+    found = pick(ops.convert_to_tensor(rows), ops.convert_to_tensor(places))
+    np.testing.assert_array_equal(found, [rows[0][places[0]], rows[1][places[1]]])
