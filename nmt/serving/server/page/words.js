@@ -46,5 +46,5 @@ export function shade(spans, pairs) {
 /** Such as: “book” 93 %, “old” 5 %. */
 export function named(spans, pairs, most = 3) {
   const shown = pairs.filter(([, weight], rank) => rank === 0 || (rank < most && weight >= 0.05));
-  return shown.map(([number, weight]) => `“${spans[number].textContent}” ${Math.round(100 * weight)} %`).join(", ");
+  return shown.map(([number, weight]) => `“${spans[number].textContent}” ${Math.round(100 * weight)}\u00a0%`).join(", ");
 }
