@@ -53,6 +53,11 @@ class Batcher:
         """Texts in the queue."""
         return len(self._waiting)
 
+    @property
+    def is_working(self) -> bool:
+        """Whether the thread lives; without it no text is ever translated."""
+        return self._thread.is_alive()
+
     def submit(self, texts: Sequence[str], options: Options) -> list["Future[Answer]"]:
         """Queues all of these texts, or none, and returns the futures of their answers.
 
@@ -65,7 +70,10 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise RefusedError(503, "The server is stopping.")
-            if self._waiting and len(self._waiting) + len(texts) > self._limits.max_queue:
+            if self._is_too_full_for(len(texts)):
+                # Places of those who have left, or were told that it took too long.
+                self._waiting = deque(job for job in self._waiting if not job.answer.cancelled())
+            if self._is_too_full_for(len(texts)):
                 seconds = self._seconds_each * len(self._waiting)
                 raise RefusedError(
                     429,
@@ -93,6 +101,9 @@ class Batcher:
             self._closed = True
             self._changed.notify_all()
         self._thread.join(timeout)
+
+    def _is_too_full_for(self, num_texts: int) -> bool:
+        return bool(self._waiting) and len(self._waiting) + num_texts > self._limits.max_queue
 
     def _work(self) -> None:
         while (batch := self._next()) is not None:

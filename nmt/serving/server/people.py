@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nmt.errors import nearest
 from nmt.serving.server.batcher import Batcher
-from nmt.serving.server.contract import check_characters, read_json
+from nmt.serving.server.contract import check_characters, read_json, shown
+from nmt.serving.server.description import json_body, translate_request
 from nmt.serving.server.engine import Answer, Candidate, Engine, Options
 from nmt.serving.server.limits import Limits, RefusedError, check_texts, patience
 from nmt.serving.server.passages import Passage, translate_parts
@@ -49,9 +50,9 @@ class TranslateResponse(BaseModel):
 def people_routes(engine: Engine, batcher: Batcher, limits: Limits) -> APIRouter:
     """The path for people and their scripts."""
     router = APIRouter()
-    body = {"content": {"application/json": {"schema": TranslateRequest.model_json_schema()}}, "required": True}
+    body = json_body(translate_request(TranslateRequest, limits))
 
-    @router.post("/translate", openapi_extra={"requestBody": body})
+    @router.post("/translate", openapi_extra=body)
     async def translate(request: Request) -> TranslateResponse:
         """Translates texts of any number of sentences; line breaks are kept."""
         asked = read_request(await request.body())
@@ -82,7 +83,7 @@ def read_request(body: bytes) -> TranslateRequest:
     document = read_json(body)
     for key in document:
         if key not in TranslateRequest.model_fields:
-            raise RefusedError(400, f"{key[:80]}: unknown key.{nearest(key, TranslateRequest.model_fields)}")
+            raise RefusedError(400, f"{key[:80]}: unknown key.{nearest(key[:80], TranslateRequest.model_fields)}")
     if "text" not in document:
         raise RefusedError(400, "text: missing; expected a text or a list of texts.")
     texts: Any = [document["text"]] if isinstance(document["text"], str) else document["text"]
@@ -95,7 +96,7 @@ def read_request(body: bytes) -> TranslateRequest:
     except ValidationError as error:
         [first, *_] = error.errors()
         raise RefusedError(
-            400, f"{first['loc'][0]}: {first['msg'].lower()}; found {str(first['input'])[:80]}."
+            400, f"{first['loc'][0]}: {first['msg'].lower()}; found {shown(first['input'])[:80]}."
         ) from error
 
 
