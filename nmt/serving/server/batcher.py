@@ -29,6 +29,8 @@ class Job:
 class Batcher:
     """Collects texts with equal options until there are enough, or until the oldest has waited long enough.
 
+    Who is alone is not kept waiting: only where others were there at the last batch, others are waited for.
+
     Each text carries the future of its own answer, so that no answer can go to another.
 
     Args:
@@ -45,6 +47,7 @@ class Batcher:
         self._changed = threading.Condition()
         self._closed = False
         self._seconds_each = 0.0
+        self._crowded = True
         self._thread = threading.Thread(target=self._work, name="translating", daemon=True)
         self._thread.start()
 
@@ -113,6 +116,7 @@ class Batcher:
                 seconds = time.monotonic() - started
                 self._seconds_each += 0.2 * (seconds / len(batch) - self._seconds_each)
                 self._observe(len(batch), seconds)
+                self._crowded = len(batch) > 1 or bool(self._waiting)
 
     def _next(self) -> list[Job] | None:
         """Waits for the next texts to translate together; None at the end."""
@@ -121,9 +125,10 @@ class Batcher:
             if not self._waiting:
                 return None
             oldest = self._waiting[0]
+            until = oldest.arrived + (self._limits.max_wait if self._crowded else 0.0)
             self._changed.wait_for(
                 lambda: self._closed or self._num_alike(oldest.options) >= self._limits.max_batch,
-                timeout=max(0.0, oldest.arrived + self._limits.max_wait - time.monotonic()),
+                timeout=max(0.0, until - time.monotonic()),
             )
             return self._take(oldest.options)
 
