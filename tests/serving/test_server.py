@@ -57,7 +57,12 @@ def test_options_reach_the_search():
     server = make_fake(FakeTranslator())
     body = {"instances": ["a"], "signature_name": "nbest"}
     assert ask(server, "POST", "/v1/models/demo:predict", json=body).json()["predictions"][0]["log_probs"][0] == -2.5
-    for options in ({"beam_size": 2}, {"beam_size": 2, "length_penalty": 1}, {"length_penalty": 0.5}):
+    for options in (
+        {"beam_size": 2},
+        {"beam_size": 2, "length_penalty": 1},
+        {"length_penalty": 0.5},
+        {"beam_size": 2.0},
+    ):
         assert translations(ask(server, "POST", "/translate", json={"text": "a", **options})) == ["A"]
     server.batcher.close(5)
 

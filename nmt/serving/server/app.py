@@ -51,7 +51,7 @@ def make_server(engine: Engine, name: str, limits: Limits, *, key: str | None = 
     _add_probes(app, gate, batcher, metrics)
     app.include_router(people_routes(engine, batcher, limits))
     app.include_router(predict_routes(name, engine, batcher, limits))
-    description.complete(app, key=key is not None)
+    description.complete(app, name=name, version=engine.version, key=key is not None)
     return Server(gate, batcher)
 
 

@@ -97,12 +97,21 @@ def metadata_response() -> Schema:
     )
 
 
-def complete(app: FastAPI, *, key: bool) -> None:
-    """Takes out of an application's description what it never answers, and says where a key is asked for."""
+def complete(app: FastAPI, *, name: str, version: int, key: bool) -> None:
+    """Takes out of an application's description what it never answers, and says which model it has.
+
+    Args:
+        name: the only one of a model in paths.
+        version: the only one of it.
+        key: whether one is asked for.
+    """
     document = app.openapi()  # the one that the application keeps
     operations = [(path, operation) for path, methods in document["paths"].items() for operation in methods.values()]
+    known = {"model": name, "version": str(version)}
     for _, operation in operations:
         operation["responses"].pop("422", None)  # FastAPI's own form of mistakes
+        for parameter in operation.get("parameters", []):
+            parameter["schema"] = {**STRING, "enum": [known[parameter["name"]]]}
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
     if key:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from nmt.errors import nearest
 from nmt.serving.server.batcher import Batcher
@@ -15,14 +15,22 @@ from nmt.serving.server.limits import Limits, RefusedError, check_texts, patienc
 from nmt.serving.server.passages import Passage, translate_parts
 
 
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 4.0 is the integer 4."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Size = Annotated[int, Field(ge=1, le=64), BeforeValidator(_whole)]
+
+
 class TranslateRequest(BaseModel):
     """What POST /translate takes."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     text: Annotated[str | list[str], Field(description="A text, or several; of any number of sentences and lines.")]
-    num_best: Annotated[int, Field(ge=1, le=64, description="Translations a text.")] = 1
-    beam_size: Annotated[int | None, Field(ge=1, le=64, description="Hypotheses kept; 1 is greedy search.")] = None
+    num_best: Annotated[Size, Field(description="Translations a text.")] = 1
+    beam_size: Annotated[Size | None, Field(description="Hypotheses kept; 1 is greedy search.")] = None
     length_penalty: Annotated[
         float | None, Field(ge=0, le=5, allow_inf_nan=False, description="Exponent of the length penalty.")
     ] = None

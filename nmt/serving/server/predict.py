@@ -9,6 +9,8 @@ from nmt.serving.server.batcher import Batcher
 from nmt.serving.server.engine import Engine
 from nmt.serving.server.limits import Limits, RefusedError, check_texts, patience
 
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+
 
 def predict_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) -> APIRouter:
     """The paths of TensorFlow Serving, for one model of this name and its one version."""
@@ -69,7 +71,7 @@ def predict_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) 
     async def no_name() -> None:
         raise RefusedError(400, "Missing model name in request.")
 
-    @router.api_route("/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    @router.api_route("/{rest:path}", methods=METHODS, include_in_schema=False)
     async def anything_else(request: Request) -> None:
         raise malformed(request)
 
