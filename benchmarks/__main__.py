@@ -7,7 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import ceiling, doctor, latency, memory, replicas, results, scale, table, training, translation
+from benchmarks import (
+    ceiling,
+    doctor,
+    latency,
+    memory,
+    replicas,
+    results,
+    scale,
+    serving,
+    soak,
+    table,
+    training,
+    translation,
+)
 from benchmarks.corpus import ROOT, Text, make_text
 from benchmarks.machine import OtherWork
 from benchmarks.measure import beside
@@ -19,6 +32,7 @@ from nmt.errors import UserError
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 BUSY = 0.1  # cores
+SOAK_MINUTES = 10
 
 app = typer.Typer(
     help="Speed, memory and quality beside other toolkits, on this machine.",
@@ -97,6 +111,23 @@ def measure_ceiling(quick: Quick = False, threads: Threads = None, rounds: Round
     _measure("ceiling", settings, lambda text: ceiling.measure(settings, text))
 
 
+@app.command("serving")
+def measure_serving(
+    quick: Quick = False,
+    threads: Threads = None,
+    updates: Updates = None,
+    soak_minutes: Annotated[
+        float | None, typer.Option("--soak", min=0.1, help="Instead, minutes at the limit; then killed, and stopped.")
+    ] = None,
+) -> None:
+    """Requests a second and latencies of `nmt serve` under load."""
+    settings = make_settings(quick=quick, threads=threads, updates=updates)
+    if soak_minutes is None:
+        _measure("serving", settings, lambda text: serving.measure(settings, text))
+    else:
+        _measure("soak", settings, lambda text: soak.measure(settings, text, soak_minutes))
+
+
 @app.command("profile")
 def measure_profile(
     config: Annotated[Path, typer.Argument(help="A training configuration.", show_default=False)],
@@ -157,6 +188,8 @@ def measure_all(
     measure_latency(**common, rounds=rounds, updates=updates, system=system)
     measure_memory(**common, updates=updates)
     measure_scale(**common, rounds=rounds)
+    measure_serving(**common, updates=updates)
+    measure_serving(**common, updates=updates, soak_minutes=SOAK_MINUTES)
 
 
 @app.command("build")
@@ -165,6 +198,7 @@ def build() -> None:
     for one in TRAINING:
         one.prepare()
         typer.echo(f"{one.title}: {one.versions()}")
+    serving.LOCUST.build()
 
 
 @app.command("render")

@@ -106,13 +106,13 @@ def run_command(
 def _watch(pid: int, started: float) -> list[tuple[float, float]]:
     """Samples the resident memory of a process until it ends."""
     samples = []
-    while (resident := _resident_mb(pid)) is not None:
+    while (resident := resident_mb(pid)) is not None:
         samples.append((time.monotonic() - started, resident))
         time.sleep(SAMPLE_EVERY)
     return samples
 
 
-def _resident_mb(pid: int) -> float | None:
+def resident_mb(pid: int) -> float | None:
     """None once the process has ended."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     found = [line.split() for line in status.splitlines() if line.startswith("VmRSS:")]

@@ -15,7 +15,7 @@ from benchmarks.ours import NMT
 from benchmarks.settings import Settings
 from benchmarks.system import System
 
-PARTS = ("training", "translation", "latency", "memory", "scale", "ceiling")
+PARTS = ("training", "translation", "latency", "memory", "scale", "ceiling", "serving", "soak")
 
 
 def save(

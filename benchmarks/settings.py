@@ -41,6 +41,8 @@ class Settings:
     """Lines translated while memory is watched."""
     scale_pairs: tuple[int, ...]
     """Sizes of training text."""
+    serving_seconds: float
+    """Of load on a server, for each number of clients."""
     quick: bool
 
     @property
@@ -69,6 +71,7 @@ def make_settings(
             latency_lines=10,
             memory_lines=2000,
             scale_pairs=(30_000, 120_000),
+            serving_seconds=3,
             quick=True,
         )
     return Settings(
@@ -80,5 +83,6 @@ def make_settings(
         latency_lines=200,
         memory_lines=100_000,
         scale_pairs=(30_000, 3_000_000),
+        serving_seconds=25,
         quick=False,
     )

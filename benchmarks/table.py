@@ -9,6 +9,7 @@ from benchmarks.ratios import Spread, alternating_ratio
 
 PAGE = Path(__file__).parent / "page.md"
 NONE = "–"
+COMMANDS = {"soak": "serving --soak 10"}
 FASTER = "nmt, float32, is faster by"
 
 Results = Mapping[str, dict]
@@ -23,13 +24,15 @@ def render(results: Results) -> str:
         "memory": _memory,
         "scale": _scale,
         "ceiling": _ceiling,
+        "serving": _serving,
+        "soak": _soak,
     }
     rendered = {}
     for part, section in sections.items():
         if part in results:
             lines = [*section(results[part]["figures"], results), "", _provenance(results[part])]
         else:
-            lines = [f"Not measured yet: `python -m benchmarks {part}`."]
+            lines = [f"Not measured yet: `python -m benchmarks {COMMANDS.get(part, part)}`."]
         rendered[part] = "\n".join(lines)
     return PAGE.read_text(encoding="utf-8").format_map(rendered)
 
@@ -206,6 +209,62 @@ def _ceiling(figures: dict, results: Results) -> list[str]:
         *table(["MFLOP a target token", *names, "in all"], rows),
         "",
         f"For sentences of {lengths}, EOS counted.",
+    ]
+
+
+def _serving(figures: dict, results: Results) -> list[str]:
+    rows = []
+    ways = figures["ways"]
+    slowest = next(iter(ways.values()))
+    for way, cells in ways.items():
+        for clients, cell in cells.items():
+            speed = cell["requests_per_second"]
+            rows.append(
+                [
+                    way,
+                    clients,
+                    f"{speed:,.1f}",
+                    NONE if cells is slowest else f"{speed / slowest[clients]['requests_per_second']:.2f} ×",
+                    *(f"{cell[name]:,.0f}" for name in ("p50_ms", "p95_ms", "p99_ms")),
+                    f"{cell['wrong']} of {cell['checked']:,}",
+                    f"{cell['cores']:.2f}",
+                ]
+            )
+    header = ["", "Clients", "Requests/s", "of one at a time", "p50, ms", "p95, ms", "p99, ms"]
+    return [
+        f"{figures['seconds']:g} s each; Locust {figures['locust']}.",
+        "",
+        *table([*header, "Wrong answers", "Cores used by Locust"], rows),
+    ]
+
+
+def _soak(figures: dict, results: Results) -> list[str]:
+    killed, stopped, memory = figures["killed"], figures["stopped"], figures["memory"]
+
+    def answers(found: dict) -> str:
+        others = {status: count for status, count in found["statuses"].items() if status not in ("0", "200")}
+        named = "".join(f", {count:,} by {status}" for status, count in sorted(others.items()))
+        return (
+            f"{found['checked']:,} requests answered by 200{named}; {found['wrong']} wrong answers, "
+            f"{found['swapped']} of them another's"
+        )
+
+    return [
+        f"{figures['minutes']:g} minutes, {figures['clients']} clients, a queue of {figures['queue']} texts: "
+        f"{answers(figures)}; {figures['lost']} without an answer. {figures['requests_per_second']:.1f} requests/s, "
+        f"p50 {figures['p50_ms']:,.0f} ms, p99 {figures['p99_ms']:,.0f} ms. Resident memory grew by "
+        f"{figures['growth_mb']:.1f} MB from the second minute to the last.",
+        "",
+        *table(
+            ["Second", *(f"{at['seconds']:,.0f}" for at in memory)],
+            [["Resident, MB", *(f"{at['mb']:,}" for at in memory)]],
+        ),
+        "",
+        f"Killed, and away for {killed['away_seconds']} s: {killed['answered_before']:,} answers before and "
+        f"{killed['answered_after']:,} after; {answers(killed)}; {killed['lost_before']} requests were lost with it.",
+        "",
+        f"Stopped, within {stopped['away_seconds']} s and with exit code {stopped['exit_code']}: {answers(stopped)}; "
+        f"{stopped['lost_before']} requests sent before the signal stayed without an answer.",
     ]
 
 

@@ -1,18 +1,22 @@
 """A translator without a model, and ways to ask a server without a network."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
 import numpy as np
+import uvicorn
 
 from nmt.decoding.alignment import Attended
 from nmt.decoding.translator import Hypothesis
 from nmt.serving.server.app import Server, make_server
+from nmt.serving.server.connections import patient
 from nmt.serving.server.engine import ModelEngine
 from nmt.serving.server.limits import Limits
+from nmt.serving.server.run import listening
 
 
 class FakeTranslator:
@@ -58,6 +62,24 @@ def attended_by_place(line: str, translation: str) -> Attended:
 
 def make_fake(translator: FakeTranslator | None = None, *, key: str | None = None, **limits: Any) -> Server:
     return make_server(ModelEngine(translator or FakeTranslator()), "demo", Limits(**limits), key=key)
+
+
+@contextlib.contextmanager
+def on_a_port(server: Server, *, patience: float = 30) -> Iterator[int]:
+    """The port where a server listens, for what only a real connection shows."""
+    with listening("127.0.0.1", 0) as listener:
+        config = uvicorn.Config(
+            server.gate, http=patient(patience), lifespan="off", ws="none", log_level="warning", log_config=None
+        )
+        http = uvicorn.Server(config)
+        thread = threading.Thread(target=http.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            http.should_exit = http.force_exit = True
+            thread.join(10)
+            server.batcher.close(5)
 
 
 def client_of(server: Server) -> httpx.AsyncClient:

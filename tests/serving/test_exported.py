@@ -1,7 +1,10 @@
 """An export behind the translator's own calls."""
 
+import io
 import json
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from nmt.errors import UserError
 from nmt.serving.exported import ExportedTranslator, version_folder, versions
 from tests.serving.conftest import NBEST, SENTENCES
+from tests.serving.test_serving_documentation import program
 
 LINES = [SENTENCES[0], "", *SENTENCES[40:60], "   ", "x"]
 
@@ -114,3 +118,28 @@ def test_tensorflow_text_is_asked_for(exported, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tensorflow_text" else object())
     with pytest.raises(UserError, match=r"needs the package tensorflow-text.*pip install tensorflow-text"):
         ExportedTranslator.load(exported.version)
+
+
+@pytest.fixture
+def prediction_service(exported):
+    """The address of a gRPC server with the export as its model `demo`."""
+    from tests.serving.prediction_service import serving
+
+    with serving(exported.signatures, "demo") as address:
+        yield address
+
+
+def test_the_grpc_client_of_the_documentation_translates(exported, prediction_service, tmp_path, monkeypatch, capsys):
+    client = program("translate_grpc.py", tmp_path)
+
+    def run(*arguments, lines):
+        monkeypatch.setattr(sys, "argv", [str(client), *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        runpy.run_path(str(client), run_name="__main__")
+        return capsys.readouterr().out.split("\n")
+
+    lines = [*SENTENCES[::7], "", "Ein Bär – ganz allein."]
+    assert len(lines) > 32  # more than one request
+    assert run(prediction_service, "demo", lines=lines) == [*exported.translator.translate(lines), ""]
+    with pytest.raises(SystemExit, match="NOT_FOUND: Servable not found for request: other"):
+        run(prediction_service, "other", lines=["a"])

@@ -73,7 +73,12 @@ def test_options_reach_the_search():
     server = make_fake(FakeTranslator())
     body = {"instances": ["a"], "signature_name": "nbest"}
     assert ask(server, "POST", "/v1/models/demo:predict", json=body).json()["predictions"][0]["log_probs"][0] == -2.5
-    for options in ({"beam_size": 2}, {"beam_size": 2, "length_penalty": 1}, {"length_penalty": 0.5}):
+    for options in (
+        {"beam_size": 2},
+        {"beam_size": 2, "length_penalty": 1},
+        {"length_penalty": 0.5},
+        {"beam_size": 2.0},
+    ):
         assert translations(ask(server, "POST", "/translate", json={"text": "a", **options})) == ["A"]
     server.batcher.close(5)
 
@@ -92,7 +97,7 @@ def test_options_reach_the_search():
         (b'{"text": 3}', "text: expected a text or a list of texts"),
         (b'{"text": ["a", null]}', "text: expected a text or a list of texts"),
         (b'{"text": "a", "num_best": 0}', "num_best: input should be greater than or equal to 1; found 0"),
-        (b'{"text": "a", "num_best": "3"}', "num_best: input should be a valid integer; found 3"),
+        (b'{"text": "a", "num_best": "3"}', 'num_best: input should be a valid integer; found "3".'),
         (b'{"text": "a", "beam_size": 65}', "beam_size: input should be less than or equal to 64; found 65"),
         (b'{"text": "a", "length_penalty": NaN}', "length_penalty: input should be a finite number"),
         (b'{"text": ["a", "b", "c", "d"]}', "at most 3 texts, found 4: send several requests"),
@@ -317,3 +322,18 @@ def test_a_key_comes_from_a_file_or_a_variable(tmp_path):
     for key in ("", " ", "two words", "schlüssel"):
         with pytest.raises(UserError, match=r"NMT_API_KEY: expected a key of printable ASCII .* without spaces"):
             read_key({"NMT_API_KEY": key}, None)
+
+
+def test_a_thread_that_has_ended_is_no_health():
+    server = make_fake()
+    server.batcher.close(5)
+    assert refusal(ask(server, "GET", "/health")) == (500, "The thread that translates has ended.")
+
+
+@pytest.mark.parametrize("path", ["/translate", "/v1/models/demo:predict"])
+def test_lists_as_deep_as_can_be_read_are_refused_like_others(server, path):
+    """What is read with the last of the stack must not be shown with more of it."""
+    for depth in range(880, 1000):
+        nested = "[" * depth + "]" * depth
+        for document in (f'{{"text": "a", "num_best": {nested}}}', f'{{"instances": {nested}}}'):
+            assert refusal(ask(server, "POST", path, content=document))[0] == 400, depth

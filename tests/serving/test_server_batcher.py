@@ -76,6 +76,30 @@ def test_a_text_waits_for_others_as_long_as_it_was_told(engine):
     batcher.close(5)
 
 
+def test_a_text_that_was_alone_does_not_wait(engine):
+    batcher = Batcher(engine, Limits(max_batch=2, max_wait=0.2))
+    texts(batcher.submit(["a"], GREEDY))
+    started = time.monotonic()
+    texts(batcher.submit(["b"], GREEDY))
+    assert time.monotonic() - started < 0.1
+    texts(batcher.submit(["c", "d"], GREEDY))
+    started = time.monotonic()
+    texts(batcher.submit(["e"], GREEDY))  # two were there: there may be another
+    assert time.monotonic() - started > 0.19
+    batcher.close(5)
+
+
+def test_two_who_take_turns_meet(engine, held):
+    """Of two clients, one comes while the other is translated; who then waits a little is translated with both."""
+    held._limits = Limits(max_batch=2, max_wait=5)
+    [b] = held.submit(["b"], GREEDY)
+    engine.may_go.set()
+    time.sleep(0.05)
+    [a] = held.submit(["a"], GREEDY)
+    assert texts([b, a]) == ["b 1", "a 1"]
+    assert engine.asked[1:] == [(["b", "a"], GREEDY)]
+
+
 def test_as_many_texts_as_are_wanted_wait_for_no_others(engine):
     batcher = Batcher(engine, Limits(max_batch=2, max_wait=60))
     assert texts(batcher.submit(["a"], GREEDY) + batcher.submit(["b"], GREEDY)) == ["a 1", "b 1"]

@@ -144,6 +144,7 @@ def test_a_mistake_is_answered_by_400(server, body, words):
         ("GET", "/v1/models", 400, "Missing model name in request."),
         ("POST", "/v1/models", 400, "Malformed request: POST /v1/models"),
         ("GET", "/v1/foo", 400, "Malformed request: GET /v1/foo"),
+        ("OPTIONS", "/v1/models/demo:predict", 400, "Malformed request: OPTIONS /v1/models/demo:predict"),
         ("GET", "/v1/models/demo:predict", 400, "Malformed request: GET /v1/models/demo:predict"),
         ("POST", "/v1/models/demo:classify", 400, "Malformed request: POST /v1/models/demo:classify"),
         ("POST", "/v1/models/demo/versions/x:predict", 400, "Malformed request: POST /v1/models/demo/versions/x:p"),

@@ -12,18 +12,17 @@ import urllib.error
 import urllib.request
 
 import pytest
-import uvicorn
 
 from nmt.errors import UserError
 from nmt.serving.server.run import check_name, is_open, listening, name_of
 from tests.serving.conftest import SENTENCES
-from tests.serving.server_fakes import make_fake
+from tests.serving.server_fakes import make_fake, on_a_port
 
 
-def start(*arguments, **environment):
-    """Starts `nmt serve` on a free port and returns the process, its address and its first line."""
+def start(*arguments, port=0, **environment):
+    """Starts `nmt serve`, on a free port if none is given, and returns the process, its address and its first line."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "nmt", "serve", *map(str, arguments), "--port", "0"],
+        [sys.executable, "-m", "nmt", "serve", *map(str, arguments), "--port", str(port)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -86,18 +85,8 @@ def test_it_finishes_what_it_took_and_refuses_what_is_new_on_sigterm(model):
 
 def test_a_client_that_sends_too_much_reads_why_it_is_refused():
     """Its connection must not be reset while it sends; only a real socket shows that."""
-    server = make_fake()
-    listener = listening("127.0.0.1", 0)
-    http = uvicorn.Server(uvicorn.Config(server.gate, lifespan="off", ws="none", log_level="warning"))
-    thread = threading.Thread(target=http.run, kwargs={"sockets": [listener]})
-    thread.start()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}/translate"
-    try:
-        status, answer = post(url, {"text": "a" * 8_000_000})
-    finally:
-        http.should_exit = True
-        thread.join(10)
-        server.batcher.close(5)
+    with on_a_port(make_fake()) as port:
+        status, answer = post(f"http://127.0.0.1:{port}/translate", {"text": "a" * 8_000_000})
     assert (status, answer) == (413, {"error": "A request may have at most 1,048,576 bytes: send several."})
 
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 import nmt
 from nmt.errors import UserError
+from nmt.serving.server import description
 from nmt.serving.server.batcher import Batcher
 from nmt.serving.server.engine import Engine
 from nmt.serving.server.gate import Gate
@@ -17,12 +17,6 @@ from nmt.serving.server.metrics import CONTENT_TYPE, Metrics
 from nmt.serving.server.people import people_routes
 from nmt.serving.server.predict import predict_routes
 from nmt.serving.server.webpage import page_routes, read_page
-
-
-class Mistake(BaseModel):
-    """What every request is answered that is refused."""
-
-    error: str
 
 
 @dataclass(frozen=True)
@@ -50,17 +44,18 @@ def make_server(engine: Engine, name: str, limits: Limits, *, key: str | None = 
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        responses={status: {"model": Mistake} for status in (400, 401, 408, 413, 429, 500, 503, 504)},
+        responses=description.REFUSALS,
     )
     page = read_page()
     # On the page people give their key.
     gate = Gate(app, limits, metrics, key=key, keyless=page)
     metrics.watch(lambda: batcher.num_waiting, lambda: gate.num_inside)
     _add_mistakes(app)
-    _add_probes(app, gate, metrics)
+    _add_probes(app, gate, batcher, metrics)
     app.include_router(page_routes(page))
     app.include_router(people_routes(name, engine, batcher, limits))
     app.include_router(predict_routes(name, engine, batcher, limits))
+    description.complete(app, name=name, version=engine.version, key=key is not None)
     return Server(gate, batcher)
 
 
@@ -85,10 +80,12 @@ def _add_mistakes(app: FastAPI) -> None:
         return JSONResponse({"error": "Internal error; the server's log says more."}, 500)
 
 
-def _add_probes(app: FastAPI, gate: Gate, metrics: Metrics) -> None:
+def _add_probes(app: FastAPI, gate: Gate, batcher: Batcher, metrics: Metrics) -> None:
     @app.get("/health")
     async def health() -> dict[str, str]:
-        """Whether the process answers; asks for no key."""
+        """Whether the process answers, or 500 where it must be started anew; asks for no key."""
+        if not batcher.is_working:
+            raise RefusedError(500, "The thread that translates has ended.")
         return {"status": "ok"}
 
     @app.get("/ready")
@@ -98,7 +95,11 @@ def _add_probes(app: FastAPI, gate: Gate, metrics: Metrics) -> None:
             raise RefusedError(503, "The server is stopping.")
         return {"status": "ready"}
 
-    @app.get("/metrics", response_class=Response)
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
     async def read_metrics() -> Response:
         """Counters for Prometheus."""
         return Response(metrics.page(), media_type=CONTENT_TYPE)

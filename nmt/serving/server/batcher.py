@@ -29,6 +29,8 @@ class Job:
 class Batcher:
     """Collects texts with equal options until there are enough, or until the oldest has waited long enough.
 
+    Who is alone is not kept waiting: only where others were there at the last batch, others are waited for.
+
     Each text carries the future of its own answer, so that no answer can go to another.
 
     Args:
@@ -45,6 +47,7 @@ class Batcher:
         self._changed = threading.Condition()
         self._closed = False
         self._seconds_each = 0.0
+        self._crowded = True
         self._thread = threading.Thread(target=self._work, name="translating", daemon=True)
         self._thread.start()
 
@@ -52,6 +55,11 @@ class Batcher:
     def num_waiting(self) -> int:
         """Texts in the queue."""
         return len(self._waiting)
+
+    @property
+    def is_working(self) -> bool:
+        """Whether the thread lives; without it no text is ever translated."""
+        return self._thread.is_alive()
 
     def submit(self, texts: Sequence[str], options: Options) -> list["Future[Answer]"]:
         """Queues all of these texts, or none, and returns the futures of their answers.
@@ -65,7 +73,10 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise RefusedError(503, "The server is stopping.")
-            if self._waiting and len(self._waiting) + len(texts) > self._limits.max_queue:
+            if self._is_too_full_for(len(texts)):
+                # Places of those who have left, or were told that it took too long.
+                self._waiting = deque(job for job in self._waiting if not job.answer.cancelled())
+            if self._is_too_full_for(len(texts)):
                 seconds = self._seconds_each * len(self._waiting)
                 raise RefusedError(
                     429,
@@ -94,6 +105,9 @@ class Batcher:
             self._changed.notify_all()
         self._thread.join(timeout)
 
+    def _is_too_full_for(self, num_texts: int) -> bool:
+        return bool(self._waiting) and len(self._waiting) + num_texts > self._limits.max_queue
+
     def _work(self) -> None:
         while (batch := self._next()) is not None:
             if batch:
@@ -102,6 +116,7 @@ class Batcher:
                 seconds = time.monotonic() - started
                 self._seconds_each += 0.2 * (seconds / len(batch) - self._seconds_each)
                 self._observe(len(batch), seconds)
+                self._crowded = len(batch) > 1 or bool(self._waiting)
 
     def _next(self) -> list[Job] | None:
         """Waits for the next texts to translate together; None at the end."""
@@ -110,9 +125,10 @@ class Batcher:
             if not self._waiting:
                 return None
             oldest = self._waiting[0]
+            until = oldest.arrived + (self._limits.max_wait if self._crowded else 0.0)
             self._changed.wait_for(
                 lambda: self._closed or self._num_alike(oldest.options) >= self._limits.max_batch,
-                timeout=max(0.0, oldest.arrived + self._limits.max_wait - time.monotonic()),
+                timeout=max(0.0, until - time.monotonic()),
             )
             return self._take(oldest.options)
 

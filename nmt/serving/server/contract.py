@@ -52,7 +52,7 @@ def read_json(body: bytes) -> dict[str, Any]:
     except (RecursionError, ValueError) as error:
         raise RefusedError(400, "JSON Parse error: lists or numbers are too large") from error
     if not isinstance(document, dict):
-        raise RefusedError(400, f"JSON Value: {_shown(document)} Is not object")
+        raise RefusedError(400, f"JSON Value: {shown(document)} Is not object")
     return document
 
 
@@ -66,7 +66,7 @@ def read_prediction(document: dict[str, Any]) -> Prediction:
     if not isinstance(signature, str):
         raise RefusedError(
             400,
-            f"JSON Value: {_shown(document)} not formatted correctly. 'signature_name' key must be a string value.",
+            f"JSON Value: {shown(document)} not formatted correctly. 'signature_name' key must be a string value.",
         )
     signature = signature or DEFAULT
     if signature not in signatures(nbest=1):
@@ -74,7 +74,7 @@ def read_prediction(document: dict[str, Any]) -> Prediction:
     if "instances" in document and "inputs" in document:
         raise RefusedError(
             400,
-            f"JSON Value: {_shown(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
+            f"JSON Value: {shown(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
             "keys to exist ",
         )
     if "instances" in document:
@@ -154,9 +154,9 @@ def read_version(text: str) -> int | None:
 
 def _instances(instances: Any, document: dict[str, Any]) -> list[str]:
     if not isinstance(instances, list):
-        raise RefusedError(400, f"JSON Value: {_shown(document)} Excepting 'instances' to be an list/array")
+        raise RefusedError(400, f"JSON Value: {shown(document)} Excepting 'instances' to be an list/array")
     if not instances:
-        raise RefusedError(400, f"JSON Value: {_shown(document)} No values in 'instances' array")
+        raise RefusedError(400, f"JSON Value: {shown(document)} No values in 'instances' array")
     named = _is_named(instances[0])
     texts = []
     for number, item in enumerate(instances):
@@ -174,7 +174,7 @@ def _instances(instances: Any, document: dict[str, Any]) -> list[str]:
                     )
             if INPUT not in item:
                 raise RefusedError(
-                    400, f"{place} of 'instances' list. JSON object: {_shown(item)} keys must be equal to: {INPUT}"
+                    400, f"{place} of 'instances' list. JSON object: {shown(item)} keys must be equal to: {INPUT}"
                 )
         try:
             texts.append(_text(item[INPUT] if named else item))
@@ -192,7 +192,7 @@ def _inputs(inputs: Any) -> list[str]:
             raise RefusedError(400, f"Missing named input: {INPUT} in 'inputs' object.")
         inputs = inputs[INPUT]
     if not isinstance(inputs, list):
-        raise RefusedError(400, f"JSON Value: {_shown(inputs)} must be a list: the input '{INPUT}' has rank 1")
+        raise RefusedError(400, f"JSON Value: {shown(inputs)} must be a list: the input '{INPUT}' has rank 1")
     return [_text(item) for item in inputs]
 
 
@@ -209,9 +209,9 @@ def _text(value: Any) -> str:
         except (binascii.Error, ValueError) as error:
             raise RefusedError(400, "Unable to base64 decode") from error
     if isinstance(value, dict):
-        raise RefusedError(400, f"JSON Value: {_shown(value)} not formatted correctly for base64 data")
+        raise RefusedError(400, f"JSON Value: {shown(value)} not formatted correctly for base64 data")
     if not isinstance(value, str):
-        raise RefusedError(400, f"JSON Value: {_shown(value)} Type: {_kind(value)} is not of expected type: string")
+        raise RefusedError(400, f"JSON Value: {shown(value)} Type: {_kind(value)} is not of expected type: string")
     check_characters(value)
     return value
 
@@ -229,8 +229,12 @@ def _kind(value: Any) -> str:
     return kinds.get(type(value), "Number")
 
 
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=True)
+def shown(value: Any) -> str:
+    """The beginning of a value, for a message."""
+    try:
+        text = json.dumps(value, ensure_ascii=True)
+    except RecursionError:  # it was read with a little less on the stack
+        return "…"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 

@@ -6,7 +6,7 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ DISCARDED = 1 << 26
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Coroutine[Any, Any, None]]
 
 
 class Gate:
@@ -68,7 +68,15 @@ class Gate:
         try:
             self._check(scope)
             body = await self._read(scope, receive)
-            await self._app(scope, _once(body, receive), sending)
+            leaving = asyncio.create_task(_departure(receive))
+            answering = asyncio.create_task(self._app(scope, _once(body, leaving), sending))
+            try:
+                await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+                if not answering.done() and not status:
+                    raise ConnectionError
+                await answering
+            finally:
+                await _end(answering, leaving)
         except RefusedError as refusal:
             await send_refusal(refusal, sending)
         except ConnectionError:
@@ -176,15 +184,29 @@ def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def _once(body: bytes, receive: Receive) -> Receive:
-    """Hands out a body that has been read, then whatever comes after it."""
+def _once(body: bytes, leaving: asyncio.Task[Message]) -> Receive:
+    """Hands out a body that has been read, then that the client leaves."""
     handed = False
 
     async def read() -> Message:
         nonlocal handed
         if handed:
-            return await receive()
+            return await asyncio.shield(leaving)
         handed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return read
+
+
+async def _departure(receive: Receive) -> Message:
+    """Waits until the client leaves."""
+    while (message := await receive())["type"] != "http.disconnect":
+        pass
+    return message
+
+
+async def _end(*tasks: asyncio.Task) -> None:
+    """Cancels what still runs, and waits until it has ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -5,15 +5,24 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from nmt.decoding.alignment import Alignment, align
 from nmt.errors import nearest
 from nmt.serving.server.batcher import Batcher
-from nmt.serving.server.contract import check_characters, read_json
+from nmt.serving.server.contract import check_characters, read_json, shown
+from nmt.serving.server.description import json_body, translate_request
 from nmt.serving.server.engine import Answer, Engine, Options
 from nmt.serving.server.limits import Limits, RefusedError, check_texts, patience
 from nmt.serving.server.passages import Passage, translate_parts
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 4.0 is the integer 4."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Size = Annotated[int, Field(ge=1, le=64), BeforeValidator(_whole)]
 
 
 class TranslateRequest(BaseModel):
@@ -22,8 +31,8 @@ class TranslateRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     text: Annotated[str | list[str], Field(description="A text, or several; of any number of sentences and lines.")]
-    num_best: Annotated[int, Field(ge=1, le=64, description="Translations a text.")] = 1
-    beam_size: Annotated[int | None, Field(ge=1, le=64, description="Hypotheses kept; 1 is greedy search.")] = None
+    num_best: Annotated[Size, Field(description="Translations a text.")] = 1
+    beam_size: Annotated[Size | None, Field(description="Hypotheses kept; 1 is greedy search.")] = None
     length_penalty: Annotated[
         float | None, Field(ge=0, le=5, allow_inf_nan=False, description="Exponent of the length penalty.")
     ] = None
@@ -70,7 +79,7 @@ class About(BaseModel):
 def people_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) -> APIRouter:
     """The paths for people and their scripts."""
     router = APIRouter()
-    body = {"content": {"application/json": {"schema": TranslateRequest.model_json_schema()}}, "required": True}
+    body = json_body(translate_request(TranslateRequest, limits))
 
     @router.get("/about")
     async def about() -> About:
@@ -85,7 +94,7 @@ def people_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) -
             max_num_best=engine.nbest,
         )
 
-    @router.post("/translate", openapi_extra={"requestBody": body}, response_model_exclude_none=True)
+    @router.post("/translate", openapi_extra=body, response_model_exclude_none=True)
     async def translate(request: Request) -> TranslateResponse:
         """Translates texts of any number of sentences; line breaks are kept."""
         asked = read_request(await request.body())
@@ -124,7 +133,7 @@ def read_request(body: bytes) -> TranslateRequest:
     document = read_json(body)
     for key in document:
         if key not in TranslateRequest.model_fields:
-            raise RefusedError(400, f"{key[:80]}: unknown key.{nearest(key, TranslateRequest.model_fields)}")
+            raise RefusedError(400, f"{key[:80]}: unknown key.{nearest(key[:80], TranslateRequest.model_fields)}")
     if "text" not in document:
         raise RefusedError(400, "text: missing; expected a text or a list of texts.")
     texts: Any = [document["text"]] if isinstance(document["text"], str) else document["text"]
@@ -137,7 +146,7 @@ def read_request(body: bytes) -> TranslateRequest:
     except ValidationError as error:
         [first, *_] = error.errors()
         raise RefusedError(
-            400, f"{first['loc'][0]}: {first['msg'].lower()}; found {str(first['input'])[:80]}."
+            400, f"{first['loc'][0]}: {first['msg'].lower()}; found {shown(first['input'])[:80]}."
         ) from error
 
 

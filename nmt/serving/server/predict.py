@@ -4,26 +4,21 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from nmt.serving.server import contract
+from nmt.serving.server import contract, description
 from nmt.serving.server.batcher import Batcher
 from nmt.serving.server.engine import Engine
 from nmt.serving.server.limits import Limits, RefusedError, check_texts, patience
 
-REQUEST_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "signature_name": {"type": "string", "enum": [contract.DEFAULT, "nbest"]},
-        "instances": {"type": "array", "items": {}, "minItems": 1, "description": 'Texts, or objects {"text": …}.'},
-        "inputs": {"description": 'A list of texts, or {"text": [texts]}.'},
-    },
-    "description": "One of instances and inputs.",
-}
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
 def predict_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) -> APIRouter:
     """The paths of TensorFlow Serving, for one model of this name and its one version."""
     router = APIRouter(prefix="/v1")
-    body = {"content": {"application/json": {"schema": REQUEST_SCHEMA}}, "required": True}
+    body = description.json_body(description.predict_request(limits))
+    statuses = description.json_answer(description.status_response())
+    descriptions = description.json_answer(description.metadata_response())
+    predictions = description.json_answer(description.predict_response())
 
     def is_ours(request: Request, model: str, version: str | None) -> tuple[bool, int | None]:
         number = None if version is None else contract.read_version(version)
@@ -43,22 +38,24 @@ def predict_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) 
             what = f"Latest({model})" if number is None else f"Specific({model}, {number})"
             raise RefusedError(404, f"Servable not found for request: {what}")
 
-    @router.get("/models/{model}/metadata")
-    @router.get("/models/{model}/versions/{version}/metadata")
+    @router.get("/models/{model}/metadata", response_model=None, responses=descriptions)
+    @router.get("/models/{model}/versions/{version}/metadata", response_model=None, responses=descriptions)
     async def metadata(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
         """The signatures, as TensorFlow Serving tells them."""
         check_servable(request, model, version)
         return contract.metadata_body(name, engine.version, nbest=engine.nbest)
 
-    @router.get("/models/{model}")
-    @router.get("/models/{model}/versions/{version}")
+    @router.get("/models/{model}", response_model=None, responses=statuses)
+    @router.get("/models/{model}/versions/{version}", response_model=None, responses=statuses)
     async def status(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
         """Whether the model is available, as TensorFlow Serving tells it."""
         check_status(request, model, version)
         return contract.status_body(engine.version)
 
-    @router.post("/models/{model}:predict", openapi_extra={"requestBody": body})
-    @router.post("/models/{model}/versions/{version}:predict", openapi_extra={"requestBody": body})
+    @router.post("/models/{model}:predict", response_model=None, responses=predictions, openapi_extra=body)
+    @router.post(
+        "/models/{model}/versions/{version}:predict", response_model=None, responses=predictions, openapi_extra=body
+    )
     async def predict(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
         """Translates texts as TensorFlow Serving does with an export, each text as one sentence."""
         document = contract.read_json(await request.body())
@@ -74,7 +71,7 @@ def predict_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) 
     async def no_name() -> None:
         raise RefusedError(400, "Missing model name in request.")
 
-    @router.api_route("/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    @router.api_route("/{rest:path}", methods=METHODS, include_in_schema=False)
     async def anything_else(request: Request) -> None:
         raise malformed(request)
 

@@ -11,12 +11,15 @@ import uvicorn
 
 from nmt.errors import UserError
 from nmt.serving.server.app import Server, make_server
+from nmt.serving.server.connections import patient
 from nmt.serving.server.engine import open_engine
 from nmt.serving.server.gate import KEY_VARIABLE, read_key
 from nmt.serving.server.limits import Limits
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 GRACE = 5.0  # seconds beyond the time-out that the last answers may take to be sent
+# Longer than the minute for which the usual proxies keep a connection: one that they still use must not be closed.
+KEEP_ALIVE = 75
 
 
 class StoppingServer(uvicorn.Server):
@@ -84,11 +87,13 @@ def serve(
         server = make_server(engine, name, limits, key=key)
         config = uvicorn.Config(
             server.gate,
+            http=patient(limits.timeout),
             lifespan="off",
             ws="none",
             log_level="warning",
             access_log=False,
             server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=int(GRACE),
         )
         announce(f"Serving {model} as {name}, version {engine.version}: {_url(host, listener)}")

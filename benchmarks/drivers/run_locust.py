@@ -1,0 +1,117 @@
+"""Puts a server under load with Locust, and holds each answer against what was asked: python run_locust.py JOB.json.
+
+Each of the clients asks for one text at a time, as soon as it has the answer to the last. The text is the request's
+marker: its translation was computed beforehand, by itself, and any other answer is wrong.
+"""
+
+import json
+import math
+import random
+import resource
+import time
+from collections import Counter
+
+import gevent
+from locust import FastHttpUser, constant, task
+from locust.env import Environment
+from reporting import read_job, read_lines, write_report
+
+AGAIN = 0.2  # seconds until a client knocks again on a door that nobody opens
+
+
+class Tally:
+    """What came back, from all clients."""
+
+    def __init__(self, expected: dict[str, str]) -> None:
+        self.expected = expected
+        self.translations = set(expected.values())
+        self.seconds: list[tuple[float, float]] = []
+        self.statuses: Counter[str] = Counter()
+        self.wrong: list[tuple[str, str]] = []
+        self.num_swapped = 0
+        self.impatient = 0
+        self.lost: list[float] = []
+
+    def answered(self, line: str, translation: str, started: float) -> None:
+        """Takes an answer."""
+        ended = time.monotonic()
+        self.seconds.append((ended, ended - started))
+        if translation != self.expected[line]:
+            self.wrong.append((line, translation))
+            self.num_swapped += translation in self.translations
+
+    def report(self, begins: float, ends: float) -> dict:
+        """What was seen, with the latencies of what was answered between two moments."""
+        seconds = sorted(seconds for at, seconds in self.seconds if begins <= at <= ends)
+
+        def percentile(share: float) -> float | None:
+            return round(1000 * seconds[math.ceil(share * len(seconds)) - 1], 1) if seconds else None
+
+        return {
+            "requests_per_second": round(len(seconds) / (ends - begins), 1),
+            "p50_ms": percentile(0.50),
+            "p95_ms": percentile(0.95),
+            "p99_ms": percentile(0.99),
+            "statuses": dict(self.statuses),
+            "checked": len(self.seconds),
+            "wrong": len(self.wrong),
+            "swapped": self.num_swapped,
+            "examples": self.wrong[:5],
+            "lost": self.lost,
+            "answered": [at for at, _ in self.seconds],
+        }
+
+
+def client_class(job: dict, tally: Tally) -> type[FastHttpUser]:
+    """Clients that do what they are told by 429, and come back when a server has gone."""
+    lines = list(tally.expected)
+    numbers = random.Random(job["seed"])
+
+    class Client(FastHttpUser):
+        host = job["url"]
+        wait_time = constant(0)
+        network_timeout = connection_timeout = 60.0
+
+        @task
+        def translate(self) -> None:
+            line = numbers.choice(lines)
+            started = time.monotonic()
+            with self.client.post("/translate", json={"text": line}, catch_response=True) as answer:
+                answer.success()  # Locust's own statistics are not asked
+                status, body, headers = answer.status_code, answer.content, answer.headers
+            tally.statuses[str(status)] += 1
+            if status == 200:
+                tally.answered(line, json.loads(body)["translations"][0]["text"], started)
+            elif status == 429:
+                gevent.sleep(int(headers["Retry-After"]))
+            elif status == 0:
+                tally.lost.append(started)
+                gevent.sleep(AGAIN)
+            else:
+                gevent.sleep(AGAIN)
+
+    return Client
+
+
+def main() -> None:
+    """Runs the clients for as long as the job says."""
+    job = read_job()
+    tally = Tally(dict(zip(read_lines(job["lines"]), read_lines(job["expected"]), strict=True)))
+    runner = Environment(user_classes=[client_class(job, tally)]).create_local_runner()
+    runner.start(job["clients"], spawn_rate=job["clients"])
+    gevent.sleep(job["warm"])
+    before, begins = _processor_seconds(), time.monotonic()
+    gevent.sleep(job["seconds"])
+    ends, used = time.monotonic(), _processor_seconds() - before
+    report = tally.report(begins, ends)
+    runner.quit()
+    write_report(job, cores=round(used / (ends - begins), 2), **report)
+
+
+def _processor_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+if __name__ == "__main__":
+    main()

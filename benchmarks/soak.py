@@ -1,0 +1,84 @@
+"""`nmt serve` at its limit for minutes, then killed and started anew, then stopped, all of it under load."""
+
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+
+from benchmarks.corpus import Text
+from benchmarks.ratios import evenly
+from benchmarks.served import MemoryWatch, Served
+from benchmarks.serving import CLIENTS, SUMMARY, Load, make_load
+from benchmarks.settings import Settings
+
+NUM_CLIENTS = CLIENTS[-1]
+# With 32 texts in the batch, 64 clients sometimes find no place among so many.
+QUEUE = ["--max-queue", "24"]
+AFTER = 30.0  # seconds of load around a kill, and around a stop
+EVENT = 8.0  # seconds after which it happens
+
+
+def measure(settings: Settings, text: Text, minutes: float) -> dict:
+    """Puts a server under load at the limit of its queue."""
+    load = make_load(settings, text)
+    with load.server(*QUEUE) as served:
+        with MemoryWatch(served, every=5) as memory:
+            report = load.put_on(served.url, clients=NUM_CLIENTS, warm=0, seconds=60 * minutes).report
+        found = {
+            "minutes": minutes,
+            "clients": NUM_CLIENTS,
+            "queue": int(QUEUE[1]),
+            **{name: report[name] for name in SUMMARY},
+            "lost": len(report["lost"]),
+            "memory": [{"seconds": round(at), "mb": round(mb)} for at, mb in evenly(memory.samples, 11)],
+            "growth_mb": round(_growth(memory.samples), 1),
+        }
+        print(f"soak: {found}", flush=True)
+        killed = _around(load, served, _kill)
+        stopped = _around(load, served, _stop)
+    return {**found, "killed": killed, "stopped": stopped}
+
+
+def _around(load: Load, served: Served, event: Callable[[Served], dict]) -> dict:
+    """What clients see when something happens to their server."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(load.put_on, served.url, clients=NUM_CLIENTS, warm=0, seconds=AFTER)
+        time.sleep(EVENT)
+        happened = event(served)
+        report = running.result().report
+    began, ended = happened.pop("began"), happened.pop("ended")
+    found = {
+        **happened,
+        **{name: report[name] for name in ("checked", "wrong", "swapped", "statuses")},
+        "away_seconds": round(ended - began, 1),
+        "answered_before": sum(at < began for at in report["answered"]),
+        "answered_after": sum(at > ended for at in report["answered"]),
+        "lost_before": sum(at < began for at in report["lost"]),
+    }
+    print(f"soak: {found}", flush=True)
+    return found
+
+
+def _kill(served: Served) -> dict:
+    began = time.monotonic()
+    code, _ = served.stop(signal.SIGKILL)
+    served.start()
+    return {"began": began, "ended": time.monotonic(), "exit_code": code}
+
+
+def _stop(served: Served) -> dict:
+    began = time.monotonic()
+    code, printed = served.stop(signal.SIGTERM)
+    return {"began": began, "ended": time.monotonic(), "exit_code": code, "printed": printed}
+
+
+def _growth(samples: list[tuple[float, float]]) -> float:
+    """Megabytes from the second minute (or the second tenth of what is shorter) to the last: medians of both."""
+    ends = samples[-1][0]
+    span = min(60.0, ends / 10)
+
+    def between(begins: float) -> float:
+        return median(mb for at, mb in samples if begins <= at <= begins + span)
+
+    return between(ends - span) - between(span)
