@@ -201,12 +201,29 @@ def export(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model folder.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where versions 1, 2, … are written.")],
     sample: Annotated[Path | None, typer.Option(help="Sentences to compare on, instead of the dev text.")] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="bfloat16 or int8: a smaller artefact; float32 if not given.")
+    ] = None,
+    max_bleu_loss: Annotated[float, typer.Option(min=0, help="BLEU points that --quantize may cost.")] = 0.5,
+    max_differing: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of sentences that --quantize may change if no reference is known."),
+    ] = 0.1,
 ) -> None:
     """Write a SavedModel for TensorFlow Serving, text in and text out, and compare it with the model."""
     _set_up("cpu", None)
     from nmt.serving.export import export as export_model
 
-    _say(f"Exported to {export_model(model, directory, sample=sample, announce=_say)}.")
+    version = export_model(
+        model,
+        directory,
+        sample=sample,
+        quantize=quantize,
+        max_bleu_loss=max_bleu_loss,
+        max_differing=max_differing,
+        announce=_say,
+    )
+    _say(f"Exported to {version}.")
 
 
 @app.command()

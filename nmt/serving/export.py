@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from nmt.config import CorpusFiles
 from nmt.data.corpus import read_lines
 from nmt.data.preparation import read_pair
 from nmt.decoding.translator import Translator
-from nmt.errors import UserError
+from nmt.errors import UserError, nearest
 from nmt.files import written_aside
 from nmt.model_folder import ModelFolder, find_model
 from nmt.serving.exported import FORMAT, RECORD, check_tensorflow_text, versions
-from nmt.serving.parity import Parity, check_parity, run_python
+from nmt.serving.parity import Parity, Tolerance, check_parity, run_python
 
 PACKAGES = ("tensorflow", "tensorflow-text", "keras", "sentencepiece")
+QUANTIZED = ("bfloat16", "int8")
 
 
 class ExportError(RuntimeError):
@@ -37,44 +39,57 @@ def export(
     into: Path | str,
     *,
     sample: Path | str | None = None,
+    quantize: str | None = None,
+    max_bleu_loss: float = 0.5,
+    max_differing: float = 0.1,
     announce: Callable[[str], None] = print,
 ) -> Path:
     """Writes a model as `into`/1, or under the number after the highest there, and returns that folder.
 
     The graph is traced in a process without GPUs, then translates a sample in another that cannot import the toolkit.
-    Only when its texts are the model's does the folder get its name; otherwise nothing is left of it.
+    Only when its texts are the model's, or with quantised weights nearly as good, does the folder get its name;
+    otherwise nothing is left of it.
 
     Args:
         model: a run folder (its best weights) or a model folder.
         into: where versions are written, one folder each.
         sample: a file of sentences to compare on, instead of the dev text that the model was trained with.
+        quantize: how the matrices of weights are stored: bfloat16, or int8 with a scale for each output; None keeps
+            float32.
+        max_bleu_loss: BLEU points that quantising may cost on the sample.
+        max_differing: share of the sample that quantising may change, where no references tell its BLEU.
         announce: receives lines about the progress.
 
     Raises:
         UserError: there is no such model, there is no sample, or `into` cannot be written to.
-        ParityError: the artefact translates a sentence of the sample otherwise than the model.
+        ParityError: the artefact translates a sentence of the sample otherwise than the model, or loses more than is
+            allowed by quantising.
     """
     check_tensorflow_text()
+    if quantize not in (None, *QUANTIZED):
+        raise UserError(f"quantize: expected bfloat16 or int8, found '{quantize}'.{nearest(str(quantize), QUANTIZED)}")
+    tolerance = Tolerance(max_bleu_loss, max_differing) if quantize else None
     path = find_model(Path(model)).resolve()
     folder, translator = ModelFolder.load(path), Translator.load(path, precision="float32")
     sources, references = _sample(folder.config.data.dev, sample, folder.config.export.sample)
     target = _next_version(Path(into))
     with _removed_if_empty(target.parent), written_aside(target) as aside:
         announce(f"Tracing the graph of {path} without GPUs.")
-        trace(path, aside)
+        trace(path, aside, quantize)
         announce(f"Translating {len(sources)} sentences with the graph and with the model.")
-        parity = check_parity(aside, translator, sources, references)
+        parity = check_parity(aside, translator, sources, references, tolerance)
         announce(str(parity))
-        _write_record(aside, path, folder, parity)
+        _write_record(aside, path, folder, parity, weights=_weights_record(quantize, tolerance))
     return target
 
 
-def trace(model: Path, folder: Path) -> None:
+def trace(model: Path, folder: Path, quantize: str | None = None) -> None:
     """Writes the SavedModel of a model folder, in a process where Keras finds no GPU and hence no cuDNN."""
+    options = ["--quantize", quantize] if quantize else []
     toolkit = str(Path(nmt.__file__).parent.parent)
     search_path = os.pathsep.join(filter(None, [toolkit, os.environ.get("PYTHONPATH")]))
     hidden = {"CUDA_VISIBLE_DEVICES": "", "KERAS_BACKEND": "tensorflow", "PYTHONPATH": search_path}
-    run_python(["-m", "nmt.serving.graph", str(model), str(folder)], ExportError, {**os.environ, **hidden})
+    run_python(["-m", "nmt.serving.graph", str(model), str(folder), *options], ExportError, {**os.environ, **hidden})
 
 
 def _sample(dev: CorpusFiles, sample: Path | str | None, size: int) -> tuple[list[str], Sequence[str] | None]:
@@ -94,7 +109,11 @@ def _sample(dev: CorpusFiles, sample: Path | str | None, size: int) -> tuple[lis
     return sources[:size], references[:size]
 
 
-def _write_record(aside: Path, path: Path, folder: ModelFolder, parity: Parity) -> None:
+def _weights_record(quantize: str | None, tolerance: Tolerance | None) -> dict[str, Any]:
+    return {"type": quantize or "float32", "tolerance": asdict(tolerance) if tolerance else None}
+
+
+def _write_record(aside: Path, path: Path, folder: ModelFolder, parity: Parity, *, weights: dict[str, Any]) -> None:
     config = folder.config
     record: dict[str, Any] = {
         "format": FORMAT,
@@ -104,6 +123,7 @@ def _write_record(aside: Path, path: Path, folder: ModelFolder, parity: Parity) 
         "limits": {**config.export.model_dump(exclude={"sample"}), "max_pieces": config.data.max_length},
         "model": {"path": str(path), **folder.facts},
         "versions": {"nmt": nmt.__version__, **{name: version(name) for name in PACKAGES}},
+        "weights": weights,
         "parity": parity.as_record(),
     }
     (aside / RECORD).parent.mkdir()

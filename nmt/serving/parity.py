@@ -1,6 +1,7 @@
 """Whether a written artefact translates as the model does that it was made of: the check before it gets its name."""
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -24,9 +25,40 @@ TIE = 1e-3
 
 
 class ParityError(RuntimeError):
-    """An artefact does not translate as its model does: a defect, and nothing that a user did."""
+    """An artefact does not translate as its model does, or not nearly so where its weights were quantised."""
 
     exit_code = 1
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an artefact with quantised weights may be from its model."""
+
+    bleu_loss: float
+    """BLEU points, where there are references."""
+    differing: float
+    """Share of the sentences that may differ, where there are none."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a model and its artefact cost, speeds on this machine and after a first call."""
+
+    sentences_per_second_model: float
+    sentences_per_second_artefact: float
+    bytes_model: int
+    """Of its weights, in float32."""
+    bytes_weights: int
+    """Of the artefact's weights."""
+    bytes_graph: int
+    """Of the artefact's graph, SentencePiece models and all."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.sentences_per_second_model:.1f} sentences/s (model), {self.sentences_per_second_artefact:.1f} "
+            f"(artefact). Weights {_megabytes(self.bytes_model)} (model), {_megabytes(self.bytes_weights)} (artefact), "
+            f"graph {_megabytes(self.bytes_graph)}."
+        )
 
 
 @dataclass(frozen=True)
@@ -43,9 +75,7 @@ class Parity:
     bleu_model: float | None
     """Detokenised and cased, on the sentences compared; None without references."""
     bleu_artefact: float | None
-    seconds_model: float
-    """To translate the sample, first calls and all."""
-    seconds_artefact: float
+    costs: Costs
 
     def as_record(self) -> dict[str, Any]:
         """Returns it as JSON takes it."""
@@ -56,13 +86,17 @@ class Parity:
             f"Compared {self.compared} sentences in a fresh process: {len(self.differing)} differ, {self.ties} ties, "
             f"{self.truncated} left out as too long."
         )
-        if self.bleu_model is None:
-            return text
-        return f"{text} BLEU {self.bleu_model:.2f} (model), {self.bleu_artefact:.2f} (artefact)."
+        if self.bleu_model is not None:
+            text += f" BLEU {self.bleu_model:.2f} (model), {self.bleu_artefact:.2f} (artefact)."
+        return f"{text} {self.costs}"
 
 
 def check_parity(
-    folder: Path, translator: Translator, sources: Sequence[str], references: Sequence[str] | None
+    folder: Path,
+    translator: Translator,
+    sources: Sequence[str],
+    references: Sequence[str] | None,
+    tolerance: Tolerance | None = None,
 ) -> Parity:
     """Translates a sample with the artefact, in a process that cannot import the toolkit, and with the model.
 
@@ -71,24 +105,50 @@ def check_parity(
         translator: the model that the artefact was made of.
         sources: the sample.
         references: their human translations, if there are any.
+        tolerance: what quantised weights may change; None allows no text to differ, unless it is a tie.
 
     Raises:
-        ParityError: a text differs and is no tie.
+        ParityError: a text differs and is no tie, or more is lost than the tolerance allows.
         UserError: the sample has no sentence short enough to compare.
     """
     answers = answers_of(folder, sources)
-    started = time.perf_counter()
-    expected = [hypotheses[0] for hypotheses in translator.stream(sources)]
-    seconds = time.perf_counter() - started
-    parity = compare(translator, sources, expected, answers, references, seconds)
-    if parity.differing:
-        first = parity.differing[0]
-        raise ParityError(
-            f"The exported graph translates {len(parity.differing)} of {parity.compared} sentences otherwise than the "
-            f"model, so that nothing was written. The first: '{first['source']}' is '{first['artefact']}', and "
-            f"'{first['model']}' by the model."
-        )
+    expected, speed = _translated(translator, sources)
+    costs = Costs(
+        sentences_per_second_model=speed,
+        sentences_per_second_artefact=answers["sentences_per_second"],
+        bytes_model=sum(4 * math.prod(variable.shape) for variable in translator.model.trainable_variables),
+        bytes_weights=sum(file.stat().st_size for file in (folder / "variables").iterdir()),
+        bytes_graph=(folder / "saved_model.pb").stat().st_size,
+    )
+    parity = compare(translator, sources, expected, answers, references, costs)
+    check_difference(parity, tolerance)
     return parity
+
+
+def check_difference(parity: Parity, tolerance: Tolerance | None) -> None:
+    """Raises ParityError where an artefact differs from its model by more than is allowed."""
+    differing = parity.differing
+    if tolerance is None:
+        if differing:
+            raise ParityError(
+                f"The exported graph translates {len(differing)} of {parity.compared} sentences otherwise than the "
+                f"model, so that nothing was written. The first: '{differing[0]['source']}' is "
+                f"'{differing[0]['artefact']}', and '{differing[0]['model']}' by the model."
+            )
+    elif parity.bleu_model is not None and parity.bleu_artefact is not None:
+        loss = parity.bleu_model - parity.bleu_artefact
+        if loss > tolerance.bleu_loss:
+            raise ParityError(
+                f"Quantised weights lose {loss:.2f} BLEU, {parity.bleu_model:.2f} to {parity.bleu_artefact:.2f} on "
+                f"{parity.compared} sentences, where {tolerance.bleu_loss:g} are allowed, so that nothing was written. "
+                "Allow more by --max-bleu-loss, or keep more of the weights: --quantize bfloat16, or none."
+            )
+    elif len(differing) > tolerance.differing * parity.compared:
+        raise ParityError(
+            f"With quantised weights {len(differing)} of {parity.compared} sentences are translated otherwise, where "
+            f"{tolerance.differing:.0%} are allowed and no reference says how good they are, so that nothing was "
+            "written. Allow more by --max-differing, or keep more of the weights: --quantize bfloat16, or none."
+        )
 
 
 def answers_of(folder: Path, sources: Sequence[str]) -> dict[str, Any]:
@@ -117,7 +177,7 @@ def compare(
     expected: Sequence[Hypothesis],
     answers: dict[str, Any],
     references: Sequence[str] | None,
-    seconds: float,
+    costs: Costs,
 ) -> Parity:
     """Sets the model's translations against the answers of `answers_of`, sentence by sentence."""
     whole = [n for n, truncated in enumerate(answers["truncated"]) if not truncated]
@@ -142,8 +202,7 @@ def compare(
         ],
         bleu_model=scores[0],
         bleu_artefact=scores[1],
-        seconds_model=seconds,
-        seconds_artefact=answers["seconds"],
+        costs=costs,
     )
 
 
@@ -155,6 +214,18 @@ def forced_log_prob(translator: Translator, source: str, target_ids: Sequence[in
     decoded = model(np.array([source_ids], "int32"), np.array([before], "int32"))
     log_probs = ops.convert_to_numpy(ops.log_softmax(model.projection(decoded.states), axis=-1))
     return float(log_probs[0, np.arange(len(target_ids)), target_ids].sum())
+
+
+def _translated(translator: Translator, sources: Sequence[str]) -> tuple[list[Hypothesis], float]:
+    """The best translation of each sentence, and sentences/s after a first call."""
+    translator.translate(sources[: fresh_process.TOGETHER])
+    started = time.perf_counter()
+    found = [hypotheses[0] for hypotheses in translator.stream(sources)]
+    return found, len(sources) / (time.perf_counter() - started)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
 
 
 def _is_tie(translator: Translator, source: str, expected: Hypothesis, answers: dict[str, Any], n: int) -> bool:

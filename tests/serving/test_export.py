@@ -32,7 +32,7 @@ def known_answers(exported, monkeypatch) -> list:
             "nbest_translations": [row[0].decode() for row in nbest["translations"]],
             "truncated": best["truncated"].tolist(),
             "target_pieces": [[piece.decode() for piece in row[0] if piece] for row in nbest["target_pieces"]],
-            "seconds": 0.1,
+            "sentences_per_second": 10.0,
         }
 
     monkeypatch.setattr(parity, "answers_of", answer)
@@ -65,8 +65,12 @@ def test_the_record_tells_how_a_fresh_process_compared(exported, model_folder):
     assert (record["ties"], record["differing"]) == (0, [])
     expected = bleu(exported.translator.translate(sources[:-1]), references[:-1], target_language="de")
     assert record["bleu_model"] == record["bleu_artefact"] == pytest.approx(expected)
-    assert record["seconds_artefact"] > 0 and record["seconds_model"] > 0
-    assert any("0 differ" in line for line in exported.announced)
+    costs = record["costs"]
+    assert costs["sentences_per_second_artefact"] > 0 and costs["sentences_per_second_model"] > 0
+    assert costs["bytes_graph"] == (exported.version / "saved_model.pb").stat().st_size
+    assert costs["bytes_weights"] == sum(file.stat().st_size for file in (exported.version / "variables").iterdir())
+    assert costs["bytes_model"] == sum(array.nbytes for array in model_folder.weights.values())
+    assert any("0 differ" in line and "sentences/s" in line for line in exported.announced)
 
 
 def test_weights_are_saved_once(exported):
@@ -81,6 +85,38 @@ def test_a_graph_of_other_weights_fails_and_leaves_nothing_behind(moved_model, m
     with pytest.raises(ParityError, match="sentences otherwise than the model, so that nothing was written"):
         export(moved_model(weights=other), tmp_path / "served", announce=lambda line: None)
     assert not (tmp_path / "served").exists()
+
+
+def test_quantised_weights_are_smaller_and_the_record_says_how_good(exported, tmp_path):
+    """Through both processes; weights as random as these bear little rounding."""
+    version = export(exported.model, tmp_path, quantize="int8", max_bleu_loss=100, announce=lambda line: None)
+    record = json.loads((version / "assets.extra" / "export.json").read_text())
+    assert record["weights"] == {"type": "int8", "tolerance": {"bleu_loss": 100, "differing": 0.1}}
+    parity = record["parity"]
+    assert parity["bleu_model"] > 0 and parity["differing"]  # the rounding is seen
+    assert parity["costs"]["bytes_weights"] < 0.5 * parity["costs"]["bytes_model"]
+
+
+def test_quantised_weights_that_lose_too_much_leave_nothing_behind(
+    exported, copied_graph, known_answers, monkeypatch, tmp_path
+):
+    before = parity.answers_of
+
+    def wrong(folder: Path, sources: list[str]) -> dict:
+        return {**before(folder, sources), "translations": ["?" for _ in sources]}
+
+    monkeypatch.setattr(parity, "answers_of", wrong)
+    (tmp_path / "mine.txt").write_text("\n".join(SENTENCES[:10]))
+    given = {"sample": tmp_path / "mine.txt", "announce": lambda line: None}
+    with pytest.raises(ParityError, match=r"10 of 10 sentences are translated otherwise, where 90% are allowed"):
+        export(exported.model, tmp_path / "served", quantize="int8", max_differing=0.9, **given)
+    assert not (tmp_path / "served").exists()
+    export(exported.model, tmp_path / "served", quantize="int8", max_differing=1.0, **given)
+
+
+def test_only_two_kinds_of_smaller_weights_are_known(exported, tmp_path):
+    with pytest.raises(UserError, match=r"quantize: expected bfloat16 or int8, found 'int4'. Did you mean 'int8'\?"):
+        export(exported.model, tmp_path / "served", quantize="int4")
 
 
 def test_a_failure_leaves_older_versions_as_they_were(exported, copied_graph, known_answers, monkeypatch, tmp_path):
