@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,14 @@ from nmt.config import CorpusFiles
 from nmt.data.corpus import read_lines
 from nmt.data.preparation import read_pair
 from nmt.decoding.translator import Translator
-from nmt.errors import UserError, nearest
+from nmt.errors import UserError
 from nmt.files import written_aside
 from nmt.model_folder import ModelFolder, find_model
 from nmt.serving.exported import FORMAT, RECORD, check_tensorflow_text, versions
-from nmt.serving.parity import Parity, Tolerance, check_parity, run_python
+from nmt.serving.parity import Parity, check_parity, run_python
+from nmt.serving.quantization import Quantization
 
 PACKAGES = ("tensorflow", "tensorflow-text", "keras", "sentencepiece")
-QUANTIZED = ("bfloat16", "int8")
 
 
 class ExportError(RuntimeError):
@@ -39,9 +38,7 @@ def export(
     into: Path | str,
     *,
     sample: Path | str | None = None,
-    quantize: str | None = None,
-    max_bleu_loss: float = 0.5,
-    max_differing: float = 0.1,
+    quantize: Quantization | None = None,
     announce: Callable[[str], None] = print,
 ) -> Path:
     """Writes a model as `into`/1, or under the number after the highest there, and returns that folder.
@@ -54,10 +51,7 @@ def export(
         model: a run folder (its best weights) or a model folder.
         into: where versions are written, one folder each.
         sample: a file of sentences to compare on, instead of the dev text that the model was trained with.
-        quantize: how the matrices of weights are stored: bfloat16, or int8 with a scale for each output; None keeps
-            float32.
-        max_bleu_loss: BLEU points that quantising may cost on the sample.
-        max_differing: share of the sample that quantising may change, where no references tell its BLEU.
+        quantize: how small the matrices of weights are stored; None keeps float32.
         announce: receives lines about the progress.
 
     Raises:
@@ -66,33 +60,30 @@ def export(
             allowed by quantising.
     """
     check_tensorflow_text()
-    if quantize not in (None, *QUANTIZED):
-        raise UserError(f"quantize: expected bfloat16 or int8, found '{quantize}'.{nearest(str(quantize), QUANTIZED)}")
-    tolerance = Tolerance(max_bleu_loss, max_differing) if quantize else None
     path = find_model(Path(model)).resolve()
     folder, translator = ModelFolder.load(path), Translator.load(path, precision="float32")
-    sources, references = _sample(folder.config.data.dev, sample, folder.config.export.sample)
+    sources, references = read_sample(folder.config.data.dev, sample, folder.config.export.sample)
     target = _next_version(Path(into))
     with _removed_if_empty(target.parent), written_aside(target) as aside:
         announce(f"Tracing the graph of {path} without GPUs.")
-        trace(path, aside, quantize)
+        trace(path, aside, quantize.kind if quantize else None)
         announce(f"Translating {len(sources)} sentences with the graph and with the model.")
-        parity = check_parity(aside, translator, sources, references, tolerance)
+        parity = check_parity(aside, translator, sources, references, quantize)
         announce(str(parity))
-        _write_record(aside, path, folder, parity, weights=_weights_record(quantize, tolerance))
+        _write_record(aside, path, folder, parity)
     return target
 
 
-def trace(model: Path, folder: Path, quantize: str | None = None) -> None:
-    """Writes the SavedModel of a model folder, in a process where Keras finds no GPU and hence no cuDNN."""
+def trace(model: Path, folder: Path, quantize: str | None = None, *, program: str = "nmt.serving.graph") -> None:
+    """Writes the graph of a model folder, in a process where Keras finds no GPU and hence no cuDNN."""
     options = ["--quantize", quantize] if quantize else []
     toolkit = str(Path(nmt.__file__).parent.parent)
     search_path = os.pathsep.join(filter(None, [toolkit, os.environ.get("PYTHONPATH")]))
     hidden = {"CUDA_VISIBLE_DEVICES": "", "KERAS_BACKEND": "tensorflow", "PYTHONPATH": search_path}
-    run_python(["-m", "nmt.serving.graph", str(model), str(folder), *options], ExportError, {**os.environ, **hidden})
+    run_python(["-m", program, str(model), str(folder), *options], ExportError, {**os.environ, **hidden})
 
 
-def _sample(dev: CorpusFiles, sample: Path | str | None, size: int) -> tuple[list[str], Sequence[str] | None]:
+def read_sample(dev: CorpusFiles, sample: Path | str | None, size: int) -> tuple[list[str], Sequence[str] | None]:
     """The first `size` sentences to compare on, and their references where they are known."""
     if sample is not None:
         sources = read_lines(Path(sample))
@@ -109,11 +100,7 @@ def _sample(dev: CorpusFiles, sample: Path | str | None, size: int) -> tuple[lis
     return sources[:size], references[:size]
 
 
-def _weights_record(quantize: str | None, tolerance: Tolerance | None) -> dict[str, Any]:
-    return {"type": quantize or "float32", "tolerance": asdict(tolerance) if tolerance else None}
-
-
-def _write_record(aside: Path, path: Path, folder: ModelFolder, parity: Parity, *, weights: dict[str, Any]) -> None:
+def _write_record(aside: Path, path: Path, folder: ModelFolder, parity: Parity) -> None:
     config = folder.config
     record: dict[str, Any] = {
         "format": FORMAT,
@@ -123,7 +110,6 @@ def _write_record(aside: Path, path: Path, folder: ModelFolder, parity: Parity, 
         "limits": {**config.export.model_dump(exclude={"sample"}), "max_pieces": config.data.max_length},
         "model": {"path": str(path), **folder.facts},
         "versions": {"nmt": nmt.__version__, **{name: version(name) for name in PACKAGES}},
-        "weights": weights,
         "parity": parity.as_record(),
     }
     (aside / RECORD).parent.mkdir()

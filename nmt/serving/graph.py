@@ -47,7 +47,9 @@ class PortableTranslator(tf.Module):
         self._weights = StoredWeights(translator.model.trainable_variables, quantize)
         self._saved = self._weights.variables
         self._source = tensorflow_text.SentencepieceTokenizer(model=translator.source_tokenizer.model)
-        self._target = tensorflow_text.SentencepieceTokenizer(model=translator.target_tokenizer.model)
+        self._target = self._source  # a graph holds each of them twice
+        if translator.target_tokenizer.model != translator.source_tokenizer.model:
+            self._target = tensorflow_text.SentencepieceTokenizer(model=translator.target_tokenizer.model)
         self._decoding = translator.decoding
         self._limits = limits
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from nmt.decoding.translator import Hypothesis, Translator
 from nmt.errors import UserError
 from nmt.evaluation.metrics import bleu
 from nmt.serving import fresh_process
+from nmt.serving.quantization import Quantization
 
 TIE = 1e-3
 """Nats between two translations that rounding may exchange."""
@@ -31,16 +32,6 @@ class ParityError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Tolerance:
-    """How far an artefact with quantised weights may be from its model."""
-
-    bleu_loss: float
-    """BLEU points, where there are references."""
-    differing: float
-    """Share of the sentences that may differ, where there are none."""
-
-
-@dataclass(frozen=True)
 class Costs:
     """What a model and its artefact cost, speeds on this machine and after a first call."""
 
@@ -48,16 +39,15 @@ class Costs:
     sentences_per_second_artefact: float
     bytes_model: int
     """Of its weights, in float32."""
-    bytes_weights: int
-    """Of the artefact's weights."""
-    bytes_graph: int
-    """Of the artefact's graph, SentencePiece models and all."""
+    bytes_artefact: dict[str, int]
+    """By file or folder."""
 
     def __str__(self) -> str:
+        large = {name: size for name, size in self.bytes_artefact.items() if size >= 50_000}
+        sizes = ", ".join(f"{name} {_megabytes(size)}" for name, size in large.items())
         return (
             f"{self.sentences_per_second_model:.1f} sentences/s (model), {self.sentences_per_second_artefact:.1f} "
-            f"(artefact). Weights {_megabytes(self.bytes_model)} (model), {_megabytes(self.bytes_weights)} (artefact), "
-            f"graph {_megabytes(self.bytes_graph)}."
+            f"(artefact). Weights {_megabytes(self.bytes_model)} (model); {sizes}."
         )
 
 
@@ -76,6 +66,8 @@ class Parity:
     """Detokenised and cased, on the sentences compared; None without references."""
     bleu_artefact: float | None
     costs: Costs
+    quantized: Quantization | None = None
+    """What was allowed."""
 
     def as_record(self) -> dict[str, Any]:
         """Returns it as JSON takes it."""
@@ -96,19 +88,19 @@ def check_parity(
     translator: Translator,
     sources: Sequence[str],
     references: Sequence[str] | None,
-    tolerance: Tolerance | None = None,
+    quantize: Quantization | None = None,
 ) -> Parity:
     """Translates a sample with the artefact, in a process that cannot import the toolkit, and with the model.
 
     Args:
-        folder: holds saved_model.pb.
+        folder: holds saved_model.pb, or model.tflite.
         translator: the model that the artefact was made of.
         sources: the sample.
         references: their human translations, if there are any.
-        tolerance: what quantised weights may change; None allows no text to differ, unless it is a tie.
+        quantize: what smaller weights may change; None allows no text to differ, unless it is a tie.
 
     Raises:
-        ParityError: a text differs and is no tie, or more is lost than the tolerance allows.
+        ParityError: a text differs and is no tie, or quantising loses more than it may.
         UserError: the sample has no sentence short enough to compare.
     """
     answers = answers_of(folder, sources)
@@ -117,18 +109,17 @@ def check_parity(
         sentences_per_second_model=speed,
         sentences_per_second_artefact=answers["sentences_per_second"],
         bytes_model=sum(4 * math.prod(variable.shape) for variable in translator.model.trainable_variables),
-        bytes_weights=sum(file.stat().st_size for file in (folder / "variables").iterdir()),
-        bytes_graph=(folder / "saved_model.pb").stat().st_size,
+        bytes_artefact={part.name: _size(part) for part in sorted(folder.iterdir()) if _size(part)},
     )
-    parity = compare(translator, sources, expected, answers, references, costs)
-    check_difference(parity, tolerance)
+    parity = replace(compare(translator, sources, expected, answers, references, costs), quantized=quantize)
+    check_difference(parity)
     return parity
 
 
-def check_difference(parity: Parity, tolerance: Tolerance | None) -> None:
+def check_difference(parity: Parity) -> None:
     """Raises ParityError where an artefact differs from its model by more than is allowed."""
-    differing = parity.differing
-    if tolerance is None:
+    differing, allowed = parity.differing, parity.quantized
+    if allowed is None:
         if differing:
             raise ParityError(
                 f"The exported graph translates {len(differing)} of {parity.compared} sentences otherwise than the "
@@ -137,16 +128,16 @@ def check_difference(parity: Parity, tolerance: Tolerance | None) -> None:
             )
     elif parity.bleu_model is not None and parity.bleu_artefact is not None:
         loss = parity.bleu_model - parity.bleu_artefact
-        if loss > tolerance.bleu_loss:
+        if loss > allowed.max_bleu_loss:
             raise ParityError(
                 f"Quantised weights lose {loss:.2f} BLEU, {parity.bleu_model:.2f} to {parity.bleu_artefact:.2f} on "
-                f"{parity.compared} sentences, where {tolerance.bleu_loss:g} are allowed, so that nothing was written. "
-                "Allow more by --max-bleu-loss, or keep more of the weights: --quantize bfloat16, or none."
+                f"{parity.compared} sentences, where {allowed.max_bleu_loss:g} are allowed, so that nothing was "
+                "written. Allow more by --max-bleu-loss, or keep more of the weights: --quantize bfloat16, or none."
             )
-    elif len(differing) > tolerance.differing * parity.compared:
+    elif len(differing) > allowed.max_differing * parity.compared:
         raise ParityError(
             f"With quantised weights {len(differing)} of {parity.compared} sentences are translated otherwise, where "
-            f"{tolerance.differing:.0%} are allowed and no reference says how good they are, so that nothing was "
+            f"{allowed.max_differing:.0%} are allowed and no reference says how good they are, so that nothing was "
             "written. Allow more by --max-differing, or keep more of the weights: --quantize bfloat16, or none."
         )
 
@@ -222,6 +213,11 @@ def _translated(translator: Translator, sources: Sequence[str]) -> tuple[list[Hy
     started = time.perf_counter()
     found = [hypotheses[0] for hypotheses in translator.stream(sources)]
     return found, len(sources) / (time.perf_counter() - started)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(part.stat().st_size for part in (path, *path.rglob("*")) if part.is_file())
 
 
 def _megabytes(size: int) -> str:

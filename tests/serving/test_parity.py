@@ -1,5 +1,7 @@
 """The comparison of an artefact's answers with the model's, on answers made up from the model's own."""
 
+from dataclasses import replace
+
 import pytest
 
 from nmt.decoding.translator import Hypothesis
@@ -7,17 +9,17 @@ from nmt.errors import UserError
 from nmt.serving.parity import (
     Costs,
     ParityError,
-    Tolerance,
     check_difference,
     check_parity,
     compare,
     forced_log_prob,
     run_python,
 )
+from nmt.serving.quantization import Quantization
 from tests.serving.conftest import SENTENCES
 
 SOURCES = SENTENCES[:3]
-COSTS = Costs(100.0, 50.0, 4_000_000, 1_000_000, 600_000)
+COSTS = Costs(100.0, 50.0, 4_000_000, {"fingerprint.pb": 78, "saved_model.pb": 600_000, "variables": 1_000_000})
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,7 @@ def test_both_are_scored_against_the_references(exported, answers):
     assert str(parity).startswith("Compared 3 sentences in a fresh process: 1 differ, 0 ties, 0 left out as too long.")
     assert "BLEU 100.00 (model)" in str(parity)
     assert str(parity).endswith(
-        "100.0 sentences/s (model), 50.0 (artefact). Weights 4.0 MB (model), 1.0 MB (artefact), graph 0.6 MB."
+        "100.0 sentences/s (model), 50.0 (artefact). Weights 4.0 MB (model); saved_model.pb 0.6 MB, variables 1.0 MB."
     )
 
 
@@ -114,19 +116,19 @@ def test_quantised_weights_may_lose_as_much_bleu_as_is_allowed(exported, answers
     answers["translations"] = [*references[:2], "a text of some words, number 4"]
     parity = compared(exported, expected, answers, references)
     loss = parity.bleu_model - parity.bleu_artefact
-    check_difference(parity, Tolerance(bleu_loss=loss + 0.01, differing=0.0))
+    check_difference(replace(parity, quantized=Quantization("int8", loss + 0.01, 0.0)))
     with pytest.raises(ParityError, match=rf"weights lose {loss:.2f} BLEU, 100.00 to .* allowed.*--max-bleu-loss"):
-        check_difference(parity, Tolerance(bleu_loss=loss - 0.01, differing=1.0))
+        check_difference(replace(parity, quantized=Quantization("int8", loss - 0.01, 1.0)))
     with pytest.raises(ParityError, match="translates 1 of 3 sentences otherwise than the model"):
-        check_difference(parity, None)
+        check_difference(parity)
 
 
 def test_without_references_as_many_sentences_may_differ_as_are_allowed(exported, expected, answers):
     answers["translations"][2] = "nothing of the kind"
     parity = compared(exported, expected, answers)
-    check_difference(parity, Tolerance(bleu_loss=0.0, differing=0.34))
+    check_difference(replace(parity, quantized=Quantization("int8", 0.0, 0.34)))
     with pytest.raises(ParityError, match=r"1 of 3 sentences are translated otherwise, where 33% .*--max-differing"):
-        check_difference(parity, Tolerance(bleu_loss=100.0, differing=0.33))
+        check_difference(replace(parity, quantized=Quantization("int8", 100.0, 0.33)))
 
 
 def test_a_process_that_fails_tells_its_last_words():
