@@ -78,7 +78,7 @@ def _check(into: Path, quantize: Quantization | None) -> None:
             f"An export for LiteRT needs {' and '.join(missing)}, not installed here: "
             "pip install -r requirements.txt -r requirements-litert.txt"
         )
-    if quantize.kind if quantize else None != "int8":
+    if quantize and quantize.kind != "int8":
         raise UserError(f"--quantize {quantize.kind}: LiteRT computes with int8 or float32 weights; expected int8.")
     if into.exists():
         raise UserError(f"{into} is there already: expected the name of a new folder for the LiteRT model.")
