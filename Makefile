@@ -33,7 +33,7 @@ format: $(READY)
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(READY): requirements.txt requirements-ray.txt requirements-serve.txt requirements-dev.txt constraints.txt pyproject.toml
+$(READY): requirements.txt requirements-ray.txt requirements-serve.txt requirements-litert.txt requirements-dev.txt constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

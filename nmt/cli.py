@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from nmt.errors import UserError
+from nmt.errors import UserError, nearest
 
 app = typer.Typer(
     help="Recurrent neural machine translation: train, translate, score, export for TensorFlow Serving.",
@@ -199,17 +199,51 @@ def evaluate(
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model folder.")],
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where versions 1, 2, … are written.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where versions 1, 2, … are written, or LiteRT's one.")
+    ],
     sample: Annotated[Path | None, typer.Option(help="Sentences to compare on, instead of the dev text.")] = None,
     server_version: Annotated[
         str | None, typer.Option(help="The server that will run it, such as 2.21.0, instead of export.server_version.")
     ] = None,
+    format: Annotated[
+        str, typer.Option(help="savedmodel for TensorFlow Serving, or litert: ids in, ids out, for phones and C++.")
+    ] = "savedmodel",
+    quantize: Annotated[
+        str | None, typer.Option(help="int8 or, in a SavedModel, bfloat16: a smaller artefact; float32 if not given.")
+    ] = None,
+    max_bleu_loss: Annotated[
+        float | None, typer.Option(min=0, help="BLEU points that --quantize may cost; 0.5 if not given.")
+    ] = None,
+    max_differing: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of sentences that --quantize may change, without references; 0.1 if not given."
+        ),
+    ] = None,
 ) -> None:
     """Write a SavedModel for TensorFlow Serving, text in and text out, and compare it with the model."""
+    limits = {"max_bleu_loss": max_bleu_loss, "max_differing": max_differing}
+    given = {name: value for name, value in limits.items() if value is not None}
+    if given and quantize is None:
+        raise UserError("--max-bleu-loss and --max-differing say what --quantize may cost, which is not given.")
+    if format not in ("savedmodel", "litert"):
+        hint = nearest(format, ("savedmodel", "litert"))
+        raise UserError(f"--format: expected savedmodel or litert, found '{format}'.{hint}")
     _set_up("cpu", None)
+    from nmt.serving.quantization import Quantization
+
+    quantization = Quantization(quantize, **given) if quantize else None
+    if format == "litert":
+        from nmt.serving.export_litert import export_litert
+
+        _say(f"Exported to {export_litert(model, directory, sample=sample, quantize=quantization, announce=_say)}.")
+        return
     from nmt.serving.export import export as export_model
 
-    version = export_model(model, directory, sample=sample, server_version=server_version, announce=_say)
+    version = export_model(
+        model, directory, sample=sample, server_version=server_version, quantize=quantization, announce=_say
+    )
     _say(f"Exported to {version}. How to serve it: {version.parent / 'README.md'}")
 
 

@@ -28,6 +28,7 @@ from nmt.model_folder import SOURCE, TARGET, ModelFolder, find_model
 from nmt.serving.bundle import Bundle, model_name, text_signatures
 from nmt.serving.exported import FORMAT, RECORD, check_tensorflow_text
 from nmt.serving.parity import Parity, check_parity, run_python
+from nmt.serving.quantization import Quantization
 from nmt.serving.stock_server import check_operations, read_meta_graph, stock_version
 from nmt.serving.warmup import WARMUP, warmup_requests, write_warmup
 
@@ -46,38 +47,42 @@ def export(
     *,
     sample: Path | str | None = None,
     server_version: str | None = None,
+    quantize: Quantization | None = None,
     announce: Callable[[str], None] = print,
 ) -> Path:
     """Writes a model as `into`/1, or under the number after the highest there, and returns that folder.
 
     The graph is traced in a process without GPUs, then translates a sample in another that cannot import the toolkit.
-    Only when its texts are the model's does the folder get its name; otherwise nothing is left of it.
+    Only when its texts are the model's, or with quantised weights nearly as good, does the folder get its name;
+    otherwise nothing is left of it.
 
     Args:
         model: a run folder (its best weights) or a model folder.
         into: where versions are written, one folder each.
         sample: a file of sentences to compare on, instead of the dev text that the model was trained with.
         server_version: of the TensorFlow Serving that will run it, instead of export.server_version.
+        quantize: how small the matrices of weights are stored; None keeps float32.
         announce: receives lines about the progress.
 
     Raises:
         UserError: there is no such model, there is no sample, the server is too old, or `into` cannot be written to.
         OperationError: the graph needs operations that the stock server does not have.
-        ParityError: the artefact translates a sentence of the sample otherwise than the model.
+        ParityError: the artefact translates a sentence of the sample otherwise than the model, or loses more than is
+            allowed by quantising.
     """
     check_tensorflow_text()
     path = find_model(Path(model)).resolve()
     folder, translator = ModelFolder.load(path), Translator.load(path, precision="float32")
-    sources, references = _sample(folder.config.data.dev, sample, folder.config.export.sample)
+    sources, references = read_sample(folder.config.data.dev, sample, folder.config.export.sample)
     tag = stock_version(_wanted_version(folder.config, server_version), announce)
     target = _next_version(Path(into))
     with _removed_if_empty(target.parent), written_aside(target) as aside:
         announce(f"Tracing the graph of {path} without GPUs.")
-        trace(path, aside)
+        trace(path, aside, quantize.kind if quantize else None)
         meta_graph = read_meta_graph(aside)
         operations = check_operations(meta_graph.graph_def)
         announce(f"Translating {len(sources)} sentences with the graph and with the model.")
-        parity = check_parity(aside, translator, sources, references)
+        parity = check_parity(aside, translator, sources, references, quantize)
         announce(str(parity))
         bundle = _bundle(target.parent, folder, tag, meta_graph.signature_def, sources)
         _write_record(aside, path, folder, parity, bundle, operations)
@@ -86,15 +91,16 @@ def export(
     return target
 
 
-def trace(model: Path, folder: Path) -> None:
-    """Writes the SavedModel of a model folder, in a process where Keras finds no GPU and hence no cuDNN."""
+def trace(model: Path, folder: Path, quantize: str | None = None, *, program: str = "nmt.serving.graph") -> None:
+    """Writes the graph of a model folder, in a process where Keras finds no GPU and hence no cuDNN."""
+    options = ["--quantize", quantize] if quantize else []
     toolkit = str(Path(nmt.__file__).parent.parent)
     search_path = os.pathsep.join(filter(None, [toolkit, os.environ.get("PYTHONPATH")]))
     hidden = {"CUDA_VISIBLE_DEVICES": "", "KERAS_BACKEND": "tensorflow", "PYTHONPATH": search_path}
-    run_python(["-m", "nmt.serving.graph", str(model), str(folder)], ExportError, {**os.environ, **hidden})
+    run_python(["-m", program, str(model), str(folder), *options], ExportError, {**os.environ, **hidden})
 
 
-def _sample(dev: CorpusFiles, sample: Path | str | None, size: int) -> tuple[list[str], Sequence[str] | None]:
+def read_sample(dev: CorpusFiles, sample: Path | str | None, size: int) -> tuple[list[str], Sequence[str] | None]:
     """The first `size` sentences to compare on, and their references where they are known."""
     if sample is not None:
         sources = read_lines(Path(sample))

@@ -1,12 +1,13 @@
 """Whether a written artefact translates as the model does that it was made of: the check before it gets its name."""
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,36 @@ from nmt.decoding.translator import Hypothesis, Translator
 from nmt.errors import UserError
 from nmt.evaluation.metrics import bleu
 from nmt.serving import fresh_process
+from nmt.serving.quantization import Quantization
 
 TIE = 1e-3
 """Nats between two translations that rounding may exchange."""
 
 
 class ParityError(RuntimeError):
-    """An artefact does not translate as its model does: a defect, and nothing that a user did."""
+    """An artefact does not translate as its model does, or not nearly so where its weights were quantised."""
 
     exit_code = 1
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a model and its artefact cost, speeds on this machine and after a first call."""
+
+    sentences_per_second_model: float
+    sentences_per_second_artefact: float
+    bytes_model: int
+    """Of its weights, in float32."""
+    bytes_artefact: dict[str, int]
+    """By file or folder."""
+
+    def __str__(self) -> str:
+        large = {name: size for name, size in self.bytes_artefact.items() if size >= 50_000}
+        sizes = ", ".join(f"{name} {_megabytes(size)}" for name, size in large.items())
+        return (
+            f"{self.sentences_per_second_model:.1f} sentences/s (model), {self.sentences_per_second_artefact:.1f} "
+            f"(artefact). Weights {_megabytes(self.bytes_model)} (model); {sizes}."
+        )
 
 
 @dataclass(frozen=True)
@@ -43,9 +65,9 @@ class Parity:
     bleu_model: float | None
     """Detokenised and cased, on the sentences compared; None without references."""
     bleu_artefact: float | None
-    seconds_model: float
-    """To translate the sample, first calls and all."""
-    seconds_artefact: float
+    costs: Costs
+    quantized: Quantization | None = None
+    """What was allowed."""
 
     def as_record(self) -> dict[str, Any]:
         """Returns it as JSON takes it."""
@@ -56,39 +78,68 @@ class Parity:
             f"Compared {self.compared} sentences in a fresh process: {len(self.differing)} differ, {self.ties} ties, "
             f"{self.truncated} left out as too long."
         )
-        if self.bleu_model is None:
-            return text
-        return f"{text} BLEU {self.bleu_model:.2f} (model), {self.bleu_artefact:.2f} (artefact)."
+        if self.bleu_model is not None:
+            text += f" BLEU {self.bleu_model:.2f} (model), {self.bleu_artefact:.2f} (artefact)."
+        return f"{text} {self.costs}"
 
 
 def check_parity(
-    folder: Path, translator: Translator, sources: Sequence[str], references: Sequence[str] | None
+    folder: Path,
+    translator: Translator,
+    sources: Sequence[str],
+    references: Sequence[str] | None,
+    quantize: Quantization | None = None,
 ) -> Parity:
     """Translates a sample with the artefact, in a process that cannot import the toolkit, and with the model.
 
     Args:
-        folder: holds saved_model.pb.
+        folder: holds saved_model.pb, or model.tflite.
         translator: the model that the artefact was made of.
         sources: the sample.
         references: their human translations, if there are any.
+        quantize: what smaller weights may change; None allows no text to differ, unless it is a tie.
 
     Raises:
-        ParityError: a text differs and is no tie.
+        ParityError: a text differs and is no tie, or quantising loses more than it may.
         UserError: the sample has no sentence short enough to compare.
     """
     answers = answers_of(folder, sources)
-    started = time.perf_counter()
-    expected = [hypotheses[0] for hypotheses in translator.stream(sources)]
-    seconds = time.perf_counter() - started
-    parity = compare(translator, sources, expected, answers, references, seconds)
-    if parity.differing:
-        first = parity.differing[0]
-        raise ParityError(
-            f"The exported graph translates {len(parity.differing)} of {parity.compared} sentences otherwise than the "
-            f"model, so that nothing was written. The first: '{first['source']}' is '{first['artefact']}', and "
-            f"'{first['model']}' by the model."
-        )
+    expected, speed = _translated(translator, sources)
+    costs = Costs(
+        sentences_per_second_model=speed,
+        sentences_per_second_artefact=answers["sentences_per_second"],
+        bytes_model=sum(4 * math.prod(variable.shape) for variable in translator.model.trainable_variables),
+        bytes_artefact={part.name: _size(part) for part in sorted(folder.iterdir()) if _size(part)},
+    )
+    parity = replace(compare(translator, sources, expected, answers, references, costs), quantized=quantize)
+    check_difference(parity)
     return parity
+
+
+def check_difference(parity: Parity) -> None:
+    """Raises ParityError where an artefact differs from its model by more than is allowed."""
+    differing, allowed = parity.differing, parity.quantized
+    if allowed is None:
+        if differing:
+            raise ParityError(
+                f"The exported graph translates {len(differing)} of {parity.compared} sentences otherwise than the "
+                f"model, so that nothing was written. The first: '{differing[0]['source']}' is "
+                f"'{differing[0]['artefact']}', and '{differing[0]['model']}' by the model."
+            )
+    elif parity.bleu_model is not None and parity.bleu_artefact is not None:
+        loss = parity.bleu_model - parity.bleu_artefact
+        if loss > allowed.max_bleu_loss:
+            raise ParityError(
+                f"Quantised weights lose {loss:.2f} BLEU, {parity.bleu_model:.2f} to {parity.bleu_artefact:.2f} on "
+                f"{parity.compared} sentences, where {allowed.max_bleu_loss:g} are allowed, so that nothing was "
+                "written. Allow more by --max-bleu-loss, or keep more of the weights: --quantize bfloat16, or none."
+            )
+    elif len(differing) > allowed.max_differing * parity.compared:
+        raise ParityError(
+            f"With quantised weights {len(differing)} of {parity.compared} sentences are translated otherwise, where "
+            f"{allowed.max_differing:.0%} are allowed and no reference says how good they are, so that nothing was "
+            "written. Allow more by --max-differing, or keep more of the weights: --quantize bfloat16, or none."
+        )
 
 
 def answers_of(folder: Path, sources: Sequence[str]) -> dict[str, Any]:
@@ -117,7 +168,7 @@ def compare(
     expected: Sequence[Hypothesis],
     answers: dict[str, Any],
     references: Sequence[str] | None,
-    seconds: float,
+    costs: Costs,
 ) -> Parity:
     """Sets the model's translations against the answers of `answers_of`, sentence by sentence."""
     whole = [n for n, truncated in enumerate(answers["truncated"]) if not truncated]
@@ -142,8 +193,7 @@ def compare(
         ],
         bleu_model=scores[0],
         bleu_artefact=scores[1],
-        seconds_model=seconds,
-        seconds_artefact=answers["seconds"],
+        costs=costs,
     )
 
 
@@ -155,6 +205,23 @@ def forced_log_prob(translator: Translator, source: str, target_ids: Sequence[in
     decoded = model(np.array([source_ids], "int32"), np.array([before], "int32"))
     log_probs = ops.convert_to_numpy(ops.log_softmax(model.projection(decoded.states), axis=-1))
     return float(log_probs[0, np.arange(len(target_ids)), target_ids].sum())
+
+
+def _translated(translator: Translator, sources: Sequence[str]) -> tuple[list[Hypothesis], float]:
+    """The best translation of each sentence, and sentences/s after a first call."""
+    translator.translate(sources[: fresh_process.TOGETHER])
+    started = time.perf_counter()
+    found = [hypotheses[0] for hypotheses in translator.stream(sources)]
+    return found, len(sources) / (time.perf_counter() - started)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(part.stat().st_size for part in (path, *path.rglob("*")) if part.is_file())
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
 
 
 def _is_tie(translator: Translator, source: str, expected: Hypothesis, answers: dict[str, Any], n: int) -> bool:

@@ -86,7 +86,7 @@ def copied_graph(exported, monkeypatch) -> None:
     """Lets `export` take the graph that is there instead of tracing one, which takes long."""
     from nmt.serving import export
 
-    def copy(model: Path, folder: Path) -> None:
+    def copy(model: Path, folder: Path, *options: Any) -> None:
         shutil.copytree(exported.version, folder, ignore=shutil.ignore_patterns("assets.extra"))
 
     monkeypatch.setattr(export, "trace", copy)

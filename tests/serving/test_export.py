@@ -1,11 +1,14 @@
 """From a model folder to a version folder, or to nothing."""
 
 import json
+import re
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from nmt.cli import app
 from nmt.config import CorpusFiles
 from nmt.data.preparation import read_pair
 from nmt.errors import UserError
@@ -13,6 +16,7 @@ from nmt.evaluation.metrics import bleu
 from nmt.serving import bundle, parity
 from nmt.serving.export import export
 from nmt.serving.parity import ParityError
+from nmt.serving.quantization import Quantization
 from tests.serving.conftest import MAX_BATCH, MAX_CHARACTERS, MAX_PIECES, NBEST, SENTENCES
 
 
@@ -33,7 +37,7 @@ def known_answers(exported, monkeypatch) -> list:
             "nbest_translations": [row[0].decode() for row in nbest["translations"]],
             "truncated": best["truncated"].tolist(),
             "target_pieces": [[piece.decode() for piece in row[0] if piece] for row in nbest["target_pieces"]],
-            "seconds": 0.1,
+            "sentences_per_second": 10.0,
         }
 
     monkeypatch.setattr(parity, "answers_of", answer)
@@ -67,8 +71,13 @@ def test_the_record_tells_how_a_fresh_process_compared(exported, model_folder):
     assert (record["ties"], record["differing"]) == (0, [])
     expected = bleu(exported.translator.translate(sources[:-1]), references[:-1], target_language="de")
     assert record["bleu_model"] == record["bleu_artefact"] == pytest.approx(expected)
-    assert record["seconds_artefact"] > 0 and record["seconds_model"] > 0
-    assert any("0 differ" in line for line in exported.announced)
+    costs = record["costs"]
+    assert costs["sentences_per_second_artefact"] > 0 and costs["sentences_per_second_model"] > 0
+    assert costs["bytes_artefact"]["saved_model.pb"] == (exported.version / "saved_model.pb").stat().st_size
+    variables = sum(file.stat().st_size for file in (exported.version / "variables").iterdir())
+    assert costs["bytes_artefact"]["variables"] == variables
+    assert costs["bytes_model"] == sum(array.nbytes for array in model_folder.weights.values())
+    assert any("0 differ" in line and "sentences/s" in line for line in exported.announced)
 
 
 def test_clients_get_the_models_pieces(exported, model_folder):
@@ -110,6 +119,38 @@ def test_a_graph_of_other_weights_fails_and_leaves_nothing_behind(moved_model, m
     with pytest.raises(ParityError, match="sentences otherwise than the model, so that nothing was written"):
         export(moved_model(weights=other), tmp_path / "served", announce=lambda line: None)
     assert not (tmp_path / "served").exists()
+
+
+def test_quantised_weights_are_smaller_and_the_record_says_how_good(exported, tmp_path):
+    """Through both processes; weights as random as these bear little rounding."""
+    version = export(exported.model, tmp_path, quantize=Quantization("int8", 100), announce=lambda line: None)
+    record = json.loads((version / "assets.extra" / "export.json").read_text())
+    parity = record["parity"]
+    assert parity["quantized"] == {"kind": "int8", "max_bleu_loss": 100, "max_differing": 0.1}
+    assert parity["bleu_model"] > 0 and parity["differing"]  # the rounding is seen
+    assert parity["costs"]["bytes_artefact"]["variables"] < 0.5 * parity["costs"]["bytes_model"]
+
+
+def test_quantised_weights_that_lose_too_much_leave_nothing_behind(
+    exported, copied_graph, known_answers, monkeypatch, tmp_path
+):
+    before = parity.answers_of
+
+    def wrong(folder: Path, sources: list[str]) -> dict:
+        return {**before(folder, sources), "translations": ["?" for _ in sources]}
+
+    monkeypatch.setattr(parity, "answers_of", wrong)
+    (tmp_path / "mine.txt").write_text("\n".join(SENTENCES[:10]))
+    given = {"sample": tmp_path / "mine.txt", "announce": lambda line: None}
+    with pytest.raises(ParityError, match=r"10 of 10 sentences are translated otherwise, where 90% are allowed"):
+        export(exported.model, tmp_path / "served", quantize=Quantization("int8", 0, 0.9), **given)
+    assert not (tmp_path / "served").exists()
+    export(exported.model, tmp_path / "served", quantize=Quantization("int8", 0, 1), **given)
+
+
+def test_only_two_kinds_of_smaller_weights_are_known():
+    with pytest.raises(UserError, match=r"quantize: expected bfloat16 or int8, found 'int4'. Did you mean 'int8'\?"):
+        Quantization("int4")
 
 
 def test_a_failure_leaves_older_versions_as_they_were(exported, copied_graph, known_answers, monkeypatch, tmp_path):
@@ -190,3 +231,16 @@ def test_packages_that_are_missing_are_asked_for(exported, monkeypatch, tmp_path
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in missing else object())
     with pytest.raises(UserError, match=words):
         export(exported.model, tmp_path / "served")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--format", "litrt"], r"--format: expected savedmodel or litert, found 'litrt'\. Did you mean 'litert'\?"),
+        (["--max-bleu-loss", "1"], "say what --quantize may cost, which is not given"),
+    ],
+)
+def test_options_that_say_nothing_are_refused(exported, tmp_path, options, words):
+    result = CliRunner().invoke(app, ["export", str(exported.model), str(tmp_path / "served"), *options])
+    assert isinstance(result.exception, UserError) and re.search(words, str(result.exception))
+    assert not (tmp_path / "served").exists()

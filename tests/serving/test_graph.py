@@ -9,7 +9,8 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from nmt.data.tokenizer import BOS_ID, EOS_ID, LINE_BREAKERS
 from nmt.decoding.beam_search import Hypotheses
-from nmt.serving.graph import distinct, part_size
+from nmt.serving.found import distinct
+from nmt.serving.parts import part_size
 from tests.serving.conftest import MAX_BATCH, MAX_CHARACTERS, MAX_PIECES, NBEST, SENTENCES
 
 TEXTS = [

@@ -1,13 +1,25 @@
 """The comparison of an artefact's answers with the model's, on answers made up from the model's own."""
 
+from dataclasses import replace
+
 import pytest
 
 from nmt.decoding.translator import Hypothesis
 from nmt.errors import UserError
-from nmt.serving.parity import ParityError, check_parity, compare, forced_log_prob, run_python
+from nmt.serving.parity import (
+    Costs,
+    ParityError,
+    check_difference,
+    check_parity,
+    compare,
+    forced_log_prob,
+    run_python,
+)
+from nmt.serving.quantization import Quantization
 from tests.serving.conftest import SENTENCES
 
 SOURCES = SENTENCES[:3]
+COSTS = Costs(100.0, 50.0, 4_000_000, {"fingerprint.pb": 78, "saved_model.pb": 600_000, "variables": 1_000_000})
 
 
 @pytest.fixture(scope="module")
@@ -24,18 +36,18 @@ def answers(exported, expected) -> dict:
         "nbest_translations": list(texts),
         "truncated": [False, False, False],
         "target_pieces": [[piece.decode() for piece in row[0] if piece] for row in found["target_pieces"]],
-        "seconds": 0.5,
+        "sentences_per_second": 50.0,
     }
 
 
 def compared(exported, expected, answers, references=None):
-    return compare(exported.translator, SOURCES, expected, answers, references, 1.0)
+    return compare(exported.translator, SOURCES, expected, answers, references, COSTS)
 
 
 def test_equal_texts_do_not_differ(exported, expected, answers):
     parity = compared(exported, expected, answers)
     assert (parity.compared, parity.ties, parity.differing, parity.truncated) == (3, 0, [], 0)
-    assert (parity.bleu_model, parity.seconds_model, parity.seconds_artefact) == (None, 1.0, 0.5)
+    assert (parity.bleu_model, parity.costs) == (None, COSTS)
 
 
 def test_forced_decoding_gives_a_translation_back_its_log_probability(exported, expected, answers):
@@ -86,6 +98,9 @@ def test_both_are_scored_against_the_references(exported, answers):
     assert parity.bleu_artefact < parity.bleu_model
     assert str(parity).startswith("Compared 3 sentences in a fresh process: 1 differ, 0 ties, 0 left out as too long.")
     assert "BLEU 100.00 (model)" in str(parity)
+    assert str(parity).endswith(
+        "100.0 sentences/s (model), 50.0 (artefact). Weights 4.0 MB (model); saved_model.pb 0.6 MB, variables 1.0 MB."
+    )
 
 
 def test_a_difference_is_an_error_that_shows_it(exported, answers, monkeypatch):
@@ -93,6 +108,27 @@ def test_a_difference_is_an_error_that_shows_it(exported, answers, monkeypatch):
     monkeypatch.setattr("nmt.serving.parity.answers_of", lambda folder, sources: answers)
     with pytest.raises(ParityError, match=r"translates 1 of 3 sentences otherwise .* is 'nothing of the kind'"):
         check_parity(exported.version, exported.translator, SOURCES, None)
+
+
+def test_quantised_weights_may_lose_as_much_bleu_as_is_allowed(exported, answers):
+    references = [f"a text of some words, number {n}" for n in range(3)]
+    expected = [Hypothesis(text, -1.0, -1.0) for text in references]
+    answers["translations"] = [*references[:2], "a text of some words, number 4"]
+    parity = compared(exported, expected, answers, references)
+    loss = parity.bleu_model - parity.bleu_artefact
+    check_difference(replace(parity, quantized=Quantization("int8", loss + 0.01, 0.0)))
+    with pytest.raises(ParityError, match=rf"weights lose {loss:.2f} BLEU, 100.00 to .* allowed.*--max-bleu-loss"):
+        check_difference(replace(parity, quantized=Quantization("int8", loss - 0.01, 1.0)))
+    with pytest.raises(ParityError, match="translates 1 of 3 sentences otherwise than the model"):
+        check_difference(parity)
+
+
+def test_without_references_as_many_sentences_may_differ_as_are_allowed(exported, expected, answers):
+    answers["translations"][2] = "nothing of the kind"
+    parity = compared(exported, expected, answers)
+    check_difference(replace(parity, quantized=Quantization("int8", 0.0, 0.34)))
+    with pytest.raises(ParityError, match=r"1 of 3 sentences are translated otherwise, where 33% .*--max-differing"):
+        check_difference(replace(parity, quantized=Quantization("int8", 100.0, 0.33)))
 
 
 def test_a_process_that_fails_tells_its_last_words():
