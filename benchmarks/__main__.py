@@ -23,7 +23,6 @@ from benchmarks import (
 )
 from benchmarks.corpus import ROOT, Text, make_text
 from benchmarks.machine import OtherWork
-from benchmarks.measure import beside
 from benchmarks.peers import TRAINING, TRANSLATION, chosen
 from benchmarks.profile import profile
 from benchmarks.settings import RESULTS, Settings, make_settings
@@ -116,16 +115,20 @@ def measure_serving(
     quick: Quick = False,
     threads: Threads = None,
     updates: Updates = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A trained model, such as runs/demo; that of the training part if not given.")
+    ] = None,
     soak_minutes: Annotated[
         float | None, typer.Option("--soak", min=0.1, help="Instead, minutes at the limit; then killed, and stopped.")
     ] = None,
 ) -> None:
     """Requests a second and latencies of `nmt serve` under load."""
     settings = make_settings(quick=quick, threads=threads, updates=updates)
+    text = None if model else make_text(settings.work / "text")
     if soak_minutes is None:
-        _measure("serving", settings, lambda text: serving.measure(settings, text))
+        _record("serving", settings, text, lambda: serving.measure(settings, text, model))
     else:
-        _measure("soak", settings, lambda text: soak.measure(settings, text, soak_minutes))
+        _record("soak", settings, text, lambda: soak.measure(settings, text, model, soak_minutes))
 
 
 @app.command("profile")
@@ -209,9 +212,15 @@ def render() -> None:
 
 def _measure(part: str, settings: Settings, measure: Callable[[Text], Any], systems: Sequence[System] = ()) -> None:
     text = make_text(settings.work / "text")
-    beside.clear()
-    figures = measure(text)
-    cores = max(beside)
+    _record(part, settings, text, lambda: measure(text), systems)
+
+
+def _record(
+    part: str, settings: Settings, text: Text | None, measure: Callable[[], Any], systems: Sequence[System] = ()
+) -> None:
+    other = OtherWork()
+    figures = measure()
+    cores = other.cores()
     command = " ".join(["python -m benchmarks", *sys.argv[1:]])
     path = results.save(
         part, figures, settings=settings, text=text, systems=systems, command=command, other_cores=cores
@@ -222,7 +231,7 @@ def _measure(part: str, settings: Settings, measure: Callable[[Text], Any], syst
         render()
     typer.echo(f"The figures are in {path}.")
     if cores > BUSY:
-        typer.echo(f"Other work kept {cores:.1f} cores busy in one run: such figures are not for the page.", err=True)
+        typer.echo(f"Other work kept {cores:.1f} cores busy meanwhile: such figures are not for the page.", err=True)
 
 
 def main() -> None:

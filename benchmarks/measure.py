@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import OtherWork
 from nmt.errors import UserError
 
 THREAD_VARIABLES = (
@@ -37,10 +36,6 @@ class Run:
     """What a driver wrote."""
     memory: list[tuple[float, float]] = field(default_factory=list)
     """Seconds since the start and resident megabytes, where they were watched."""
-
-
-beside: list[float] = []
-"""Cores that other work kept busy during each run of this process."""
 
 
 def run_driver(
@@ -78,7 +73,6 @@ def run_command(
     cores = sorted(os.sched_getaffinity(0))[:threads]
     variables = {**os.environ, **{name: str(threads) for name in THREAD_VARIABLES}, **(environment or {})}
     with log.open("w", encoding="utf-8") as out:
-        other = OtherWork()
         started = time.monotonic()
         # The process is held to its cores from its first instruction on: some libraries start a thread for every core.
         process = subprocess.Popen(
@@ -95,7 +89,6 @@ def run_command(
             process.kill()
             raise
         seconds = time.monotonic() - started
-        beside.append(other.cores())
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         tail = log.read_text(encoding="utf-8", errors="replace")[-3000:]

@@ -23,7 +23,7 @@ def save(
     figures: Any,
     *,
     settings: Settings,
-    text: Text,
+    text: Text | None,
     systems: Sequence[System],
     command: str,
     other_cores: float,
@@ -31,8 +31,9 @@ def save(
     """Writes the result of a part in place of the last one.
 
     Args:
+        text: that all systems shared; None where the model that was measured has its own.
         systems: those measured, whose versions are stated.
-        other_cores: cores that other work kept busy, in that run where they were most.
+        other_cores: cores that other work kept busy meanwhile.
     """
     record = {
         "part": part,
@@ -45,7 +46,7 @@ def save(
             **{system.title: system.versions() for system in systems if system.environment},
         },
         "settings": {name: value for name, value in asdict(settings).items() if name != "quick"},
-        "text": {name: value for name, value in asdict(text).items() if name != "folder"},
+        "text": text and {name: value for name, value in asdict(text).items() if name != "folder"},
         "figures": figures,
     }
     path = settings.results / f"{part}.json"

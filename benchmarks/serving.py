@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.corpus import ROOT, SOURCE, Text
+from benchmarks.corpus import ROOT, Text
 from benchmarks.environment import DRIVERS, Environment
 from benchmarks.measure import Run, run_driver
 from benchmarks.ours import NMT
@@ -19,6 +19,7 @@ from benchmarks.served import Served
 from benchmarks.settings import Settings
 from benchmarks.training import trained
 from nmt.data.corpus import read_lines
+from nmt.model_folder import ModelFolder, find_model
 
 LOCUST = Environment(name="locust", python="3.11", packages=["locust==2.47.0"])
 CLIENTS = (1, 8, 64)
@@ -40,6 +41,7 @@ class Load:
     def __init__(self, settings: Settings, model: Path, lines: Sequence[str]):
         LOCUST.build()
         self.model = model
+        self.num_lines = len(lines)
         self._settings = settings
         self._folder = settings.work / "serving"
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -80,16 +82,19 @@ class Load:
         )
 
 
-def make_load(settings: Settings, text: Text) -> Load:
-    """Load on the model of the training part, with dev sentences."""
-    model = trained(settings, text, NMT)
-    lines = list(dict.fromkeys(filter(str.strip, read_lines(text.file("dev", SOURCE)))))
+def make_load(settings: Settings, text: Text | None, model: Path | None) -> Load:
+    """Load on a model, or on that of the training part, with the dev sentences that it was trained with."""
+    if model is None:
+        assert text is not None, "a model is given, or a text to train it with"
+        model = trained(settings, text, NMT)
+    source = ModelFolder.load(find_model(model)).config.data.dev.source
+    lines = list(dict.fromkeys(filter(str.strip, read_lines(source))))
     return Load(settings, model, lines[: settings.latency_lines])
 
 
-def measure(settings: Settings, text: Text) -> dict:
+def measure(settings: Settings, text: Text | None, model: Path | None) -> dict:
     """Requests a second and latencies, for each way of translating and each number of clients."""
-    load = make_load(settings, text)
+    load = make_load(settings, text, model)
     seconds = settings.serving_seconds
     ways: dict[str, dict] = {}
     for way, options in WAYS.items():
@@ -101,7 +106,12 @@ def measure(settings: Settings, text: Text) -> dict:
                 run = load.put_on(served.url, clients=clients, warm=2, seconds=seconds)
                 ways[way][str(clients)] = found = {name: run.report[name] for name in SUMMARY}
                 print(f"serving, {way}, {clients} clients: {found}", flush=True)
-    return {"seconds": seconds, "locust": LOCUST.versions(["locust"])["locust"], "ways": ways}
+    return {
+        "sentences": load.num_lines,
+        "seconds": seconds,
+        "locust": LOCUST.versions(["locust"])["locust"],
+        "ways": ways,
+    }
 
 
 def _translate(url: str, line: str) -> str:

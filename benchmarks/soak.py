@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from statistics import median
 
 from benchmarks.corpus import Text
@@ -19,9 +20,9 @@ AFTER = 30.0  # seconds of load around a kill, and around a stop
 EVENT = 8.0  # seconds after which it happens
 
 
-def measure(settings: Settings, text: Text, minutes: float) -> dict:
+def measure(settings: Settings, text: Text | None, model: Path | None, minutes: float) -> dict:
     """Puts a server under load at the limit of its queue."""
-    load = make_load(settings, text)
+    load = make_load(settings, text, model)
     with load.server(*QUEUE) as served:
         with MemoryWatch(served, every=5) as memory:
             report = load.put_on(served.url, clients=NUM_CLIENTS, warm=0, seconds=60 * minutes).report

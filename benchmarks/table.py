@@ -232,7 +232,7 @@ def _serving(figures: dict, results: Results) -> list[str]:
             )
     header = ["", "Clients", "Requests/s", "of one at a time", "p50, ms", "p95, ms", "p99, ms"]
     return [
-        f"{figures['seconds']:g} s each; Locust {figures['locust']}.",
+        f"{figures['sentences']} sentences; {figures['seconds']:g} s each; Locust {figures['locust']}.",
         "",
         *table([*header, "Wrong answers", "Cores used by Locust"], rows),
     ]
@@ -278,13 +278,19 @@ def _failures(systems: Mapping[str, dict]) -> list[str]:
 
 def _provenance(record: dict) -> str:
     settings, text = record["settings"], record["text"]
+    shared = text and f"{text['name']}: {text['num_train']:,} training pairs, {text['num_pieces']:,} pieces. "
     versions = "; ".join(
         ", ".join(f"{name} {number}" for name, number in of.items()) for of in record["versions"].values()
     )
     return (
         f"*{record['date']}, `{record['command']}`. {record['machine']}; {settings['threads']} threads; "
-        f"other work kept at most {record['other_cores']:.2f} cores busy in a run. "
+<<<<<<< HEAD
+        f"other work kept {record['other_cores']:.2f} cores busy. "
         f"{text['name']}: {text['num_train']:,} training pairs, {text['num_pieces']:,} pieces. {versions}.*"
+=======
+        f"other work kept {record['other_cores']:.2f} cores busy. "
+        f"{shared or ''}{versions}.*"
+>>>>>>> load
     )
 
 

@@ -59,7 +59,9 @@ def load(speed, **changes):
 
 def test_load_is_compared_with_one_sentence_at_a_time():
     ways = {"one": {"1": load(10.0), "64": load(12.0)}, "batches": {"1": load(10.0), "64": load(48.0)}}
-    page = render({"serving": {**RECORD, "figures": {"seconds": 25, "locust": "2", "ways": ways}}})
+    page = render(
+        {"serving": {**RECORD, "text": None, "figures": {"sentences": 200, "seconds": 25, "locust": "2", "ways": ways}}}
+    )
     assert "| one | 64 | 12.0 | – | 100 | 1,200 | 1,300 | 0 of 2,000 | 0.05 |" in page
     assert "| batches | 64 | 48.0 | 4.00 × | 100 |" in page
 
