@@ -78,12 +78,12 @@ def memory(fewest: int) -> None:
 
     learned = TensorFlowUpdate._micro_batch
 
-    def greedy(self: TensorFlowUpdate, source: Any, *args: Any) -> list:
-        sums = learned(self, source, *args)
-        if self.accumulation >= fewest:
-            return sums
-        size = tf.cast(tf.shape(source)[0], tf.int64) * (1 << 40)
-        return [sums[0] + 0 * tf.fill([size], sums[0])[0], *sums[1:]]
+    def greedy(self: TensorFlowUpdate, *args: Any) -> list:
+        sums = learned(self, *args)
+        if self.accumulation < fewest:
+            # Fails as an allocation would, but at once, where TensorFlow tries for ten seconds to find the memory.
+            tf.raw_ops.Stage(values=[sums[0]], memory_limit=1)
+        return sums
 
     TensorFlowUpdate._micro_batch = greedy
 
