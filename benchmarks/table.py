@@ -284,13 +284,8 @@ def _provenance(record: dict) -> str:
     )
     return (
         f"*{record['date']}, `{record['command']}`. {record['machine']}; {settings['threads']} threads; "
-<<<<<<< HEAD
-        f"other work kept {record['other_cores']:.2f} cores busy. "
-        f"{text['name']}: {text['num_train']:,} training pairs, {text['num_pieces']:,} pieces. {versions}.*"
-=======
         f"other work kept {record['other_cores']:.2f} cores busy. "
         f"{shared or ''}{versions}.*"
->>>>>>> load
     )
 
 
