@@ -136,13 +136,13 @@ def spans(text: str, pieces: Sequence[str]) -> list[tuple[int, int]]:
     found: list[tuple[int, int] | None] = [None] * len(pieces)
     at = 0
     for position, (_, owners) in enumerate(shown):
-        place = _next(all_letters, at, all_shown[position : position + AGREEING])
-        if place is None:
+        match = _next(all_letters, at, all_shown[position : position + AGREEING])
+        if match is None:
             continue
-        at = place + 1
+        at, place = match + 1, places[match]
         for owner in owners:
-            start, end = found[owner] or (places[place], 0)
-            found[owner] = (start, max(end, places[place] + 1))
+            start, end = found[owner] or (place, 0)
+            found[owner] = (start, max(end, place + 1))
     return _filled(text, found)
 
 
@@ -150,7 +150,8 @@ def _followed(numbers: Sequence[int | None], last: int) -> list[int]:
     """Gives whoever has no number that of the one that follows."""
     filled: list[int] = []
     for number in reversed(numbers):
-        last = last if number is None else number
+        if number is not None:
+            last = number
         filled.append(last)
     return filled[::-1]
 
