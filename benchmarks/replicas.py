@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from nmt.process import silenced
+
 WARM_UP = 20
 """Updates before the clock starts: the first ones compile."""
 # By name: parts of the processor, processes, and changes of the configuration.
@@ -81,9 +83,10 @@ def main() -> None:
     """Trains as the job says, and prints the milliseconds of an update."""
     job = json.loads(sys.argv[1])
     if job["devices"] > 1:
-        import tensorflow as tf  # before the package, whose first act is to start it
+        with silenced():
+            import tensorflow as tf  # before the rest of the package, whose first act is to start it
 
-        [processor] = tf.config.list_physical_devices("CPU")
+            [processor] = tf.config.list_physical_devices("CPU")
         parts = [tf.config.LogicalDeviceConfiguration()] * job["devices"]
         tf.config.set_logical_device_configuration(processor, parts)
     from benchmarks.profile import updates_of
