@@ -51,8 +51,8 @@ def silenced() -> Iterator[None]:
 
 
 def fast_precision() -> Literal["float32", "bfloat16"]:
-    """The arithmetic that this processor is fastest in: bfloat16 only where it has matrix instructions for it."""
-    return "bfloat16" if "amx_bf16" in processor_flags() else "float32"
+    """The arithmetic that this processor is fastest in: bfloat16 only where it has instructions for its products."""
+    return "bfloat16" if processor_flags() & {"amx_bf16", "avx512_bf16"} else "float32"
 
 
 def processor_flags() -> frozenset[str]:

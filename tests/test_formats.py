@@ -28,7 +28,10 @@ def test_it_does_so_in_either_precision(precision):
     assert translator.translate(["one two", "seven", "nine eight one"]) == ["two one", "seven", "one eight nine"]
 
 
-@pytest.mark.parametrize(("flags", "precision"), [({"avx2", "amx_bf16"}, "bfloat16"), ({"avx512_bf16"}, "float32")])
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [({"avx2", "amx_bf16"}, "bfloat16"), ({"avx512f", "avx512_bf16"}, "bfloat16"), ({"avx512f"}, "float32")],
+)
 def test_it_takes_the_precision_that_the_processor_multiplies_in(monkeypatch, flags, precision):
     monkeypatch.setattr(process, "processor_flags", lambda: frozenset(flags))
     assert Translator.load(FORMAT_1 / "model").settings["precision"] == precision

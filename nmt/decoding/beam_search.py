@@ -1,6 +1,7 @@
 """Beam search over anything that takes a step.
 
-B sentences, R of them still searched, K slots of the beam, V pieces in the vocabulary, L steps at most.
+B sentences, R of them still searched, K slots of the beam, N of all the slots open, V pieces in the vocabulary, L steps
+at most.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,13 +12,17 @@ import numpy as np
 from keras import ops, tree
 
 from nmt.compilation import lookup, pick, recurrence
+from nmt.models.queries import Queries, all_queries, queries_where
 
 IMPOSSIBLE = -1e9
 CHUNK = 32  # largest group of neighbours in `top_k`
 
-Step = Callable[[Any, Any, Any], tuple[Any, Any]]
-"""step(ids [R, K], state, memory) -> logits [R, K, V], state. Every array of the state begins with [R, K], every array
-of the memory with [R]."""
+LOOKAHEAD = 3
+"""Pieces that an open hypothesis is granted free of charge before it is given up as too far behind a finished one."""
+
+Step = Callable[[Any, Any, Any, Queries], tuple[Any, Any]]
+"""step(ids [N], state, memory, queries) -> logits [N, V], state. Every array of the state begins with [N], every array
+of the memory with [R]; the queries tell which of the R x K slots the N are."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,9 @@ class SearchOptions:
     """Fewest pieces, EOS not counted."""
     num_results: int = 1
     """Hypotheses wanted a sentence: the search may stop once no open one can be among them."""
+    pruning: float | None = None
+    """An open hypothesis is given up where its log_prob is so far below the best open one's, or where it would score
+    below a finished one even if `LOOKAHEAD` more pieces cost nothing; only where one result is wanted."""
 
 
 class Hypotheses(NamedTuple):
@@ -76,12 +84,14 @@ class Beam(NamedTuple):
     position: Any
     """int32, steps done."""
     slots: Slots
-    running: Any
-    """bool [R], whether a row goes on."""
+    is_open: Any
+    """bool [R, K], which slots go on, of rows that do."""
+    queries: Queries
+    """The slots that the step is asked of: those that are open, or all of them where shapes may not change."""
     trace: Any
     """int32 [L, 2, R, K], what was put into each slot at each step: the slot that it continued, and the piece."""
     state: Any
-    """What the step is given; every array begins with [R, K]."""
+    """What the step is given; every array begins with [N]."""
 
 
 class Found(NamedTuple):
@@ -104,26 +114,27 @@ def beam_search(
     eos_id: int,
     banned_ids: Sequence[int],
     options: SearchOptions,
-    drop_rows: bool = False,
+    pack: bool = False,
 ) -> Hypotheses:
     """Finds translations with a high score.
 
     A hypothesis ends when its EOS is among the best continuations of a step and then keeps its slot (as in Marian), so
     that a beam of one is greedy search. A row stops when all its slots have ended, at its own limit, or when no open
     slot can win any more: as log-probabilities only fall, an open hypothesis never scores above its present one at full
-    length.
+    length. With `options.pruning` hopeless hypotheses are given up before (Freitag and Al-Onaizan 2017, relative
+    threshold); their slots wait for better ones.
 
     Args:
         step: scores the next piece of every slot.
-        state: what `step` is first given; every array begins with [B, K].
+        state: of each row before its first piece; every array begins with [B].
         memory: what else `step` is given; every array begins with [B].
         limits: int32 [B], most pieces of each row, EOS counted.
         max_steps: the largest of the limits, or more.
         bos_id, eos_id: ids of BOS and EOS.
         banned_ids: ids never produced.
         options: beam and ranking.
-        drop_rows: spare `step` the rows that have stopped, once they are a quarter of its rows; where shapes may change
-            from step to step, hence neither under XLA nor on JAX.
+        pack: ask `step` of open slots alone, and let go of rows that have stopped, once they are a quarter; where
+            shapes may change from step to step, hence neither under XLA nor on JAX.
     """
     penalised = sorted({*banned_ids, eos_id})
 
@@ -131,37 +142,42 @@ def beam_search(
         """Takes steps until no row goes on, or so many have stopped that it pays to drop them."""
 
         def worthwhile(*parts: Any) -> Any:
-            beam = Beam(*parts)
-            going_on = ops.any(beam.running) if not drop_rows else _most(beam.running)
-            return ops.logical_and(beam.position < max_steps, going_on)
+            running = ops.any(Beam(*parts).is_open, axis=1)
+            return ops.logical_and(parts[0] < max_steps, _most(running) if pack else ops.any(running))
 
         def advance(*parts: Any) -> tuple:
             beam = Beam(*parts)
-            logits, state = step(beam.slots.ids, beam.state, rows.memory)
+            logits, state = step(beam.queries.pack(beam.slots.ids), beam.state, rows.memory, beam.queries)
             penalties = _penalties(logits.shape[-1], banned_ids)
             if options.min_length:
                 early = ops.where(beam.position < options.min_length, IMPOSSIBLE, 0.0)
                 penalties = penalties + early * ops.one_hot(eos_id, logits.shape[-1], dtype="float32")
-            best = _best(
-                ops.cast(logits, "float32"), penalties, len(penalised), beam.slots.log_probs, beam.slots.finished
-            )
-            slots, parents = _continued(beam.slots, beam.running, *best, eos_id)
-            put = ops.stack([parents, slots.ids])[None]
+            best = _best(beam, ops.cast(logits, "float32"), penalties, len(penalised))
+            running = ops.any(beam.is_open, axis=1)
+            slots, parents = _continued(beam.slots, running, *best, eos_id)
+            if options.pruning is not None and options.num_results == 1:
+                slots = _pruned(slots, options.pruning, options.length_penalty)
+            is_open = _open(slots, beam.position + 1, rows.limits, options)
+            queries = queries_where(is_open) if pack else beam.queries
+            origins = queries.pack(pick(beam.queries.places, parents))
             return tuple(
                 Beam(
                     position=beam.position + 1,
                     slots=slots,
-                    running=_running(slots, beam.position + 1, rows.limits, options),
+                    is_open=is_open,
+                    queries=queries,
                     # Not slice_update: TensorFlow has only an XLA operation for it, which a stock server may not know.
-                    trace=ops.scatter_update(beam.trace, ops.reshape(beam.position, (1, 1)), put),
-                    state=tree.map_structure(lambda x: pick(x, parents), state),
+                    trace=ops.scatter_update(
+                        beam.trace, ops.reshape(beam.position, (1, 1)), ops.stack([parents, slots.ids])[None]
+                    ),
+                    state=tree.map_structure(lambda x: lookup(x, origins), state),
                 )
             )
 
         return Beam(*ops.while_loop(worthwhile, advance, tuple(beam)))
 
-    beam, rows = _first_beam(state, limits, max_steps, bos_id, options), Rows(limits, memory)
-    if not drop_rows:
+    beam, rows = _first_beam(state, limits, max_steps, bos_id, options, pack), Rows(limits, memory)
+    if not pack:
         return _ranked(_of_all(searched(beam, rows)), options)
 
     def search_and_drop(beam: Beam, rows: Rows, numbers: Any, found: Found) -> tuple:
@@ -172,7 +188,7 @@ def beam_search(
         return *_without_stopped(beam, rows, numbers), found
 
     def left(beam: Beam, rows: Rows, numbers: Any, found: Found) -> Any:
-        return ops.logical_and(beam.position < max_steps, ops.any(beam.running))
+        return ops.logical_and(beam.position < max_steps, ops.any(beam.is_open))
 
     numbers = ops.arange(ops.shape(limits)[0], dtype="int32")
     *_, found = ops.while_loop(left, search_and_drop, (beam, rows, numbers, _of_all(beam)))
@@ -190,31 +206,31 @@ def _penalties(vocabulary_size: int, banned_ids: Sequence[int]) -> Any:
     return ops.convert_to_tensor(penalties)
 
 
-def _best(logits: Any, penalties: Any, num_penalised: int, log_probs: Any, finished: Any) -> tuple[Any, Any, Any]:
-    """The K best continuations of open slots: log_probs, parents and ids, each [B, K], best first.
+def _best(beam: Beam, logits: Any, penalties: Any, num_penalised: int) -> tuple[Any, Any, Any]:
+    """The K best continuations of open slots: log_probs, parents and ids, each [R, K], best first.
 
-    Each slot's best, then the K best of those. Passes over [B, K, V] are what a step costs beside its matrix products;
-    so penalties, of which there are `num_penalised`, reach only the few candidates that so many more of let through.
+    Each slot's best, then the K best of those. Passes over [N, V] are what a step costs beside its matrix products; so
+    penalties, of which there are `num_penalised`, reach only the few candidates that so many more of let through.
     """
-    beam_size, vocabulary_size = log_probs.shape[1], logits.shape[-1]
-    width = min(beam_size + num_penalised, vocabulary_size)
-    probs, ids = top_k(ops.softmax(logits, axis=-1), width)  # [B, K, W]
-    totals = ops.log(probs) + lookup(penalties, ids) + log_probs[:, :, None]
-    totals = ops.where(finished[:, :, None], 2 * IMPOSSIBLE, totals)
-    totals = ops.reshape(totals, (-1, beam_size * width))  # [B, K, W] -> [B, K * W]
+    beam_size = beam.is_open.shape[1]
+    width = min(beam_size + num_penalised, logits.shape[-1])
+    probs, ids = top_k(ops.softmax(logits, axis=-1), width)  # [N, W]
+    totals = ops.log(probs) + lookup(penalties, ids) + beam.queries.pack(beam.slots.log_probs)[:, None]
+    totals = ops.where(beam.is_open[:, :, None], beam.queries.spread(totals), 2 * IMPOSSIBLE)
+    totals = ops.reshape(totals, (-1, beam_size * width))  # [R, K, W] -> [R, K * W]
     values, places = ops.top_k(totals, beam_size)
     places = ops.cast(places, "int32")
-    ids = pick(ops.reshape(ids, (-1, beam_size * width)), places)
+    ids = pick(ops.reshape(beam.queries.spread(ids), (-1, beam_size * width)), places)
     return ops.maximum(values, IMPOSSIBLE), places // width, ops.cast(ids, "int32")
 
 
 def top_k(values: Any, k: int) -> tuple[Any, Any]:
-    """The k largest of values [B, K, V] and their places, each [B, K, k]; of equal ones, those that come first.
+    """The k largest of values [N, V] and their places, each [N, k]; of equal ones, those that come first.
 
     As `ops.top_k`, which takes three times as long for a large vocabulary on CPU: the largest lie in those k chunks of
     neighbours whose own largest are the largest.
     """
-    num_slots, size = values.shape[1:]
+    size = values.shape[1]
     chunk = max(width for width in range(1, CHUNK + 1) if size % width == 0)
     num_chunks = size // chunk
     if chunk == 1 or k * chunk >= size:
@@ -225,49 +241,64 @@ def top_k(values: Any, k: int) -> tuple[Any, Any]:
     chosen = -ops.top_k(-ops.cast(chosen, "int32"), k)[0]
     largest, places = ops.top_k(ops.reshape(pick(chunks, chosen), (-1, k * chunk)), k)
     places = ops.cast(places, "int32")
-    places = pick(chosen, places // chunk) * chunk + places % chunk
-    return ops.reshape(largest, (-1, num_slots, k)), ops.reshape(places, (-1, num_slots, k))
+    return largest, pick(chosen, places // chunk) * chunk + places % chunk
 
 
-def _first_beam(state: Any, limits: Any, max_steps: Any, bos_id: int, options: SearchOptions) -> Beam:
-    size = (ops.shape(limits)[0], options.beam_size)
-    first = ops.arange(options.beam_size) == 0
+def _first_beam(state: Any, limits: Any, max_steps: Any, bos_id: int, options: SearchOptions, pack: bool) -> Beam:
+    num_rows, beam_size = ops.shape(limits)[0], options.beam_size
+    size = (num_rows, beam_size)
+    # All slots are equal at first: only one of them may be continued.
+    first = ops.arange(beam_size) == 0
+    is_open = ops.logical_and(first, limits[:, None] > 0)
+    queries = queries_where(is_open) if pack else all_queries(num_rows, beam_size)
     slots = Slots(
         ids=ops.full(size, bos_id, "int32"),
-        # All slots are equal at first: only one of them may be continued.
         log_probs=ops.broadcast_to(ops.where(first, 0.0, IMPOSSIBLE), size),
         lengths=ops.zeros(size, "int32"),
         finished=ops.zeros(size, "bool"),
     )
     # Steps that are never taken leave every slot where it is.
-    nothing = ops.stack([ops.arange(options.beam_size, dtype="int32"), ops.zeros(options.beam_size, "int32")])
+    nothing = ops.stack([ops.arange(beam_size, dtype="int32"), ops.zeros(beam_size, "int32")])
     return Beam(
         position=ops.zeros((), "int32"),
         slots=slots,
-        running=limits > 0,
+        is_open=is_open,
+        queries=queries,
         trace=ops.zeros((max_steps, 2, *size), "int32") + nothing[:, None, :],
-        state=state,
+        state=tree.map_structure(lambda x: lookup(x, queries.asked // beam_size), state),
     )
 
 
 def _continued(slots: Slots, running: Any, log_probs: Any, parents: Any, ids: Any, eos_id: int) -> tuple[Slots, Any]:
-    """Puts the best continuations, in order, into the open slots of running rows; all else stays as it is.
+    """Puts the best continuations, in order, into the slots of running rows that have not ended; all else stays.
 
     A row that has stopped is left alone, so that its result does not depend on how long its neighbours take.
 
     Returns:
         The slots, and the slot that each continues: int32 [R, K].
     """
-    is_open = ops.logical_and(ops.logical_not(slots.finished), running[:, None])
-    one_if_open = ops.cast(is_open, "int32")
-    rank = ops.maximum(ops.cumsum(one_if_open, axis=1) - 1, 0)
-    ids = ops.where(is_open, pick(ids, rank), 0)
-    log_probs = ops.where(is_open, pick(log_probs, rank), slots.log_probs)
-    parents = ops.where(is_open, pick(parents, rank), ops.arange(slots.ids.shape[1], dtype="int32"))
+    takes = ops.logical_and(ops.logical_not(slots.finished), running[:, None])
+    one_if_taking = ops.cast(takes, "int32")
+    rank = ops.maximum(ops.cumsum(one_if_taking, axis=1) - 1, 0)
+    ids = ops.where(takes, pick(ids, rank), 0)
+    log_probs = ops.where(takes, pick(log_probs, rank), slots.log_probs)
+    parents = ops.where(takes, pick(parents, rank), ops.arange(slots.ids.shape[1], dtype="int32"))
     # An impossible EOS ends nothing: its slot waits for a hypothesis.
     ended = ops.logical_and(ids == eos_id, log_probs > IMPOSSIBLE / 2)
     finished = ops.logical_or(slots.finished, ended)
-    return Slots(ids, log_probs, slots.lengths + one_if_open, finished), parents
+    return Slots(ids, log_probs, slots.lengths + one_if_taking, finished), parents
+
+
+def _pruned(slots: Slots, pruning: float, exponent: float) -> Slots:
+    """Gives up open hypotheses that are too far behind; of a row that was left alone, nothing more."""
+    open_ones = ops.where(slots.finished, IMPOSSIBLE, slots.log_probs)
+    finished_scores = ops.where(slots.finished, slots.log_probs / length_penalty(slots.lengths, exponent), IMPOSSIBLE)
+    hopes = slots.log_probs / length_penalty(slots.lengths + LOOKAHEAD, exponent)
+    kept = ops.logical_and(
+        slots.log_probs >= ops.max(open_ones, axis=1, keepdims=True) - pruning,
+        hopes > ops.max(finished_scores, axis=1, keepdims=True),
+    )
+    return slots._replace(log_probs=ops.where(ops.logical_or(kept, slots.finished), slots.log_probs, IMPOSSIBLE))
 
 
 def _most(running: Any) -> Any:
@@ -276,17 +307,18 @@ def _most(running: Any) -> Any:
 
 
 def _without_stopped(beam: Beam, rows: Rows, numbers: Any) -> tuple[Beam, Rows, Any]:
-    """Lets go of the rows that have stopped."""
-    kept = ops.cast(ops.nonzero(beam.running)[0], "int32")
+    """Lets go of the rows that have stopped; none of the state is theirs any more."""
+    kept = ops.cast(ops.nonzero(ops.any(beam.is_open, axis=1))[0], "int32")
 
     def of_kept(x: Any) -> Any:
         return lookup(x, kept)
 
+    is_open = of_kept(beam.is_open)
     beam = beam._replace(
         slots=tree.map_structure(of_kept, beam.slots),
-        running=of_kept(beam.running),
+        is_open=is_open,
+        queries=queries_where(is_open),
         trace=ops.take(beam.trace, kept, axis=2),
-        state=tree.map_structure(of_kept, beam.state),
     )
     return beam, tree.map_structure(of_kept, rows), of_kept(numbers)
 
@@ -295,8 +327,8 @@ def _of_all(beam: Beam) -> Found:
     return Found(beam.slots, ops.transpose(beam.trace, (2, 0, 1, 3)))  # [L, 2, R, K] -> [R, L, 2, K]
 
 
-def _running(slots: Slots, position: Any, limits: Any, options: SearchOptions) -> Any:
-    """Which rows [R] still have a slot that could become one of the results wanted."""
+def _open(slots: Slots, position: Any, limits: Any, options: SearchOptions) -> Any:
+    """Which slots [R, K] go on: the open ones of rows where one of them could become one of the results wanted."""
     scores = slots.log_probs / length_penalty(slots.lengths, options.length_penalty)
     scores = ops.where(slots.finished, scores, 2 * IMPOSSIBLE)
     if options.num_results == 1:
@@ -305,7 +337,10 @@ def _running(slots: Slots, position: Any, limits: Any, options: SearchOptions) -
         worst_wanted = ops.top_k(scores, options.num_results)[0][:, -1]
     hopes = slots.log_probs / length_penalty(limits, options.length_penalty)[:, None]
     hope = ops.max(ops.where(slots.finished, 2 * IMPOSSIBLE, hopes), axis=1)
-    return ops.logical_and(hope > worst_wanted, position < limits)
+    running = ops.logical_and(hope > worst_wanted, position < limits)
+    # A slot whose hypothesis is impossible waits for another.
+    waits = ops.logical_or(slots.finished, slots.log_probs <= IMPOSSIBLE / 2)
+    return ops.logical_and(running[:, None], ops.logical_not(waits))
 
 
 def _ranked(found: Found, options: SearchOptions) -> Hypotheses:

@@ -5,10 +5,25 @@ from typing import Any
 
 from keras import ops, tree
 
+from nmt.config import DecodingConfig
 from nmt.data.tokenizer import BOS_ID, EOS_ID
 from nmt.decoding.beam_search import Hypotheses, SearchOptions, beam_search
 from nmt.models.decoder import DecoderState
+from nmt.models.queries import Queries
 from nmt.models.seq2seq import Seq2Seq
+
+
+def search_options(decoding: DecodingConfig, *, num_best: int = 1) -> SearchOptions:
+    """The search that finds the best `num_best` translations of a sentence with these settings."""
+    beam_size = max(decoding.beam_size, num_best)
+    return SearchOptions(
+        beam_size=beam_size,
+        length_penalty=decoding.length_penalty,
+        min_length=decoding.min_length,
+        # Two hypotheses may spell one text; what then moves up must have ended as well.
+        num_results=1 if num_best == 1 else beam_size,
+        pruning=decoding.pruning if num_best == 1 else None,
+    )
 
 
 def search(
@@ -18,7 +33,7 @@ def search(
     options: SearchOptions,
     max_length: int,
     banned_ids: Sequence[int],
-    drop_rows: bool = False,
+    pack: bool = False,
 ) -> Hypotheses:
     """Translates rows of ids.
 
@@ -29,18 +44,18 @@ def search(
         max_length: most pieces of a translation, EOS counted; a row's own limit is min(2 x its pieces + 10, this),
             whatever its neighbours are.
         banned_ids: ids never produced.
-        drop_rows: of `beam_search`.
+        pack: of `beam_search`.
     """
     encoded = model.encoder(source)
     memory = model.decoder.prepare(encoded)
-    state = tree.map_structure(lambda x: ops.repeat(x, options.beam_size, axis=1), model.decoder.start(encoded))
+    state = tree.map_structure(lambda x: ops.squeeze(x, axis=1), model.decoder.start(encoded))
     num_pieces = ops.sum(ops.cast(encoded.mask, "int32"), axis=1)
     longest = 2 * ops.shape(source)[1] + 10
 
     score = model.projection.scorer()
 
-    def step(ids: Any, state: DecoderState, memory: Any) -> tuple[Any, DecoderState]:
-        state, _ = model.decoder.advance(ids, state, memory)
+    def step(ids: Any, state: DecoderState, memory: Any, queries: Queries) -> tuple[Any, DecoderState]:
+        state = model.decoder.advance(ids, state, memory, queries)
         return score(state.attentional), state
 
     return beam_search(
@@ -54,7 +69,7 @@ def search(
         eos_id=EOS_ID,
         banned_ids=banned_ids,
         options=options,
-        drop_rows=drop_rows,
+        pack=pack,
     )
 
 

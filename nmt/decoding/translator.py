@@ -15,7 +15,7 @@ from nmt.decoding.alignment import Attended
 from nmt.decoding.beam_search import IMPOSSIBLE, SearchOptions
 from nmt.decoding.forced import ForcedDecoding
 from nmt.decoding.grouping import Group, make_grouping
-from nmt.decoding.inference import search
+from nmt.decoding.inference import search, search_options
 from nmt.decoding.segments import split_line
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder
@@ -177,15 +177,7 @@ class Translator:
         return found
 
     def _search(self, ids: list[list[int]], group: Group, num_best: int) -> list[dict[Hypothesis, list[int]]]:
-        beam_size = max(self.decoding.beam_size, num_best)
-        options = SearchOptions(
-            beam_size=beam_size,
-            length_penalty=self.decoding.length_penalty,
-            min_length=self.decoding.min_length,
-            # Two hypotheses may spell one text; what then moves up must have ended as well.
-            num_results=1 if num_best == 1 else beam_size,
-        )
-        found = self._compiled(options)(group.padded(ids))
+        found = self._compiled(search_options(self.decoding, num_best=num_best))(group.padded(ids))
         columns = [
             np.asarray(x)[: len(group.members)] for x in (found.ids, found.lengths, found.log_probs, found.scores)
         ]
@@ -211,7 +203,7 @@ class Translator:
                     options=options,
                     max_length=self.decoding.max_length,
                     banned_ids=self.target_tokenizer.never_produced,
-                    drop_rows=not compiles_each_shape(),
+                    pack=not compiles_each_shape(),
                 )
 
             self._searches[options] = compiled(run, self.model.variables, num_inputs=1)

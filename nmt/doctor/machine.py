@@ -66,7 +66,7 @@ def _devices() -> list[str]:
 
     import keras  # isort: skip
 
-    flags = [flag for flag in ("avx2", "avx512f", "amx_bf16") if flag in processor_flags()]
+    flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in processor_flags()]
     able = f" ({', '.join(flags)})" if flags else ""
     others = [name for name in keras.distribution.list_devices() if "cpu" not in name]
     return [f"{os.cpu_count()} processor cores{able}", *others]

@@ -15,6 +15,7 @@ from nmt.models.dense import Dense
 from nmt.models.dropout import Dropout
 from nmt.models.embedding import Embedding, OutputProjection
 from nmt.models.encoder import Encoded
+from nmt.models.queries import Queries
 from nmt.models.recurrent import LSTM, LSTMState
 
 
@@ -125,12 +126,22 @@ class Decoder(keras.layers.Layer):
             state: the next one.
             attention_weights: [B, Q, S].
         """
-        state, weights = self.advance(ids, state, memory)
+        state, weights = self._advance(self.embedding(ids), state, memory, masks=None)
         return self.projection(state.attentional), state, weights
 
-    def advance(self, ids: Any, state: DecoderState, memory: tuple[Keyed, ...]) -> tuple[DecoderState, Any]:
-        """As `step`, but for the logits: the next state, whose attentional part scores them, and attention_weights."""
-        return self._advance(self.embedding(ids), state, memory, masks=None)
+    def advance(self, ids: Any, state: DecoderState, memory: tuple[Keyed, ...], queries: Queries) -> DecoderState:
+        """As `step`, for some of the queries, and without logits.
+
+        Args:
+            ids: int [N].
+            state: each [N, ...].
+            memory: from `prepare`.
+            queries: which N of the B x Q.
+
+        Returns:
+            The next state, whose attentional part [N, E] is what the output projection scores.
+        """
+        return self._advance(self.embedding(ids), state, memory, masks=None, queries=queries)[0]
 
     def _layer_by_layer(self, vectors: Any, state: DecoderState, memory: tuple[Keyed, ...], training: bool) -> Any:
         hidden, context, all_weights = vectors, None, []
@@ -155,8 +166,17 @@ class Decoder(keras.layers.Layer):
         states, weights = recurrence(body, (state, no_weights), (ops.transpose(vectors, (1, 0, 2)), *masks))
         return _batch_first(states.attentional), _batch_first(weights)
 
-    def _advance(self, vectors: Any, state: DecoderState, memory: tuple[Keyed, ...], masks: Any) -> Any:
-        """One word for each query, vectors [B, Q, E]; `masks` are the dropout masks of its layers, or None."""
+    def _advance(
+        self,
+        vectors: Any,
+        state: DecoderState,
+        memory: tuple[Keyed, ...],
+        *,
+        masks: Any,
+        queries: Queries | None = None,
+    ) -> tuple[DecoderState, Any]:
+        """One word for each query, vectors [B, Q, E], or [N, E] where `queries` says which are asked; `masks` are the
+        dropout masks of its layers, or None."""
         hidden, context, all_weights, layers = vectors, None, [], []
         if self.input_feeding:
             hidden = ops.concatenate([vectors, state.attentional], axis=-1)
@@ -165,7 +185,9 @@ class Decoder(keras.layers.Layer):
             layers.append(layer.step(inputs, state.layers[n]))
             hidden = layers[n].hidden if n == 0 else hidden + layers[n].hidden
             if n < len(self.attentions):
-                context, weights = self.attentions[n](hidden, memory[n])
+                query = hidden if queries is None else queries.spread(hidden)
+                context, weights = self.attentions[n](query, memory[n])
+                context = context if queries is None else queries.pack(context)
                 all_weights.append(weights)
         top = _masked(hidden, masks, len(self.layers) - 1)
         attentional = self.attentional(ops.concatenate([top, context], axis=-1))

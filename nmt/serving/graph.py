@@ -13,8 +13,8 @@ from typing import Any
 
 from nmt.config import ExportConfig
 from nmt.data.tokenizer import BOS_ID
-from nmt.decoding.beam_search import IMPOSSIBLE, SearchOptions
-from nmt.decoding.inference import search
+from nmt.decoding.beam_search import IMPOSSIBLE
+from nmt.decoding.inference import search, search_options
 from nmt.decoding.translator import Translator
 from nmt.model_folder import ModelFolder
 from nmt.process import silenced
@@ -136,13 +136,7 @@ class PortableTranslator(tf.Module):
         return read(text, tokenizer, max_characters=self._limits.max_characters, max_pieces=max_pieces)
 
     def _translate(self, source: Pieces, *, num_best: int) -> Found:
-        options = SearchOptions(
-            beam_size=self._decoding.beam_size,
-            length_penalty=self._decoding.length_penalty,
-            min_length=self._decoding.min_length,
-            # Two hypotheses may spell one text; what then moves up must have ended as well.
-            num_results=1 if num_best == 1 else self._decoding.beam_size,
-        )
+        options = search_options(self._decoding, num_best=num_best)
         num_texts = tf.size(source.lengths)
         num_steps = tf.minimum(2 * tf.shape(source.ids)[1] + 10, self._decoding.max_length)
 
@@ -153,7 +147,7 @@ class PortableTranslator(tf.Module):
                 options=options,
                 max_length=self._decoding.max_length,
                 banned_ids=self._translator.target_tokenizer.never_produced,
-                drop_rows=True,
+                pack=True,
             )
             best = distinct(found, self._target.detokenize, num_best)
             return best._replace(ids=padded(best.ids, [num_steps]))

@@ -8,8 +8,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nmt.decoding.beam_search import SearchOptions
-from nmt.decoding.inference import search
+from nmt.decoding.inference import search, search_options
 from nmt.decoding.translator import Translator
 from nmt.process import silenced
 
@@ -43,9 +42,7 @@ class PortableSearch(tf.Module):
         found = search(
             self._translator.model,
             ids,
-            options=SearchOptions(
-                beam_size=decoding.beam_size, length_penalty=decoding.length_penalty, min_length=decoding.min_length
-            ),
+            options=search_options(decoding),
             max_length=decoding.max_length,
             banned_ids=self._translator.target_tokenizer.never_produced,
         )

@@ -11,7 +11,8 @@ import pytest
 from keras import ops
 
 from nmt.compilation import compiled
-from nmt.decoding.beam_search import Hypotheses, SearchOptions, beam_search, top_k
+from nmt.decoding.beam_search import LOOKAHEAD, Hypotheses, SearchOptions, beam_search, top_k
+from nmt.models.queries import Queries
 
 PAD, BOS, EOS, A, B = range(5)
 V = 5
@@ -58,17 +59,18 @@ def table_step(tables: np.ndarray) -> Any:
     """The step of a search whose state is, for each slot, the number of its table and the prefix read so far."""
     logits = ops.convert_to_tensor(tables.reshape(-1, V))
 
-    def step(ids: Any, prefix: Any, rows: Any) -> tuple[Any, Any]:
+    def step(ids: Any, prefix: Any, rows: Any, queries: Queries) -> tuple[Any, Any]:
         prefix = prefix * V + ids
-        return ops.take(logits, rows[:, None] * tables.shape[1] + prefix, axis=0), prefix
+        table = ops.take(rows, queries.asked // queries.places.shape[1])
+        return ops.take(logits, table * tables.shape[1] + prefix, axis=0), prefix
 
     return step
 
 
-def start(rows: Any, beam_size: int) -> tuple[Any, Any]:
-    """State and memory of a search: prefixes [B, K], and the numbers [B] of the tables."""
+def start(rows: Any) -> tuple[Any, Any]:
+    """State and memory of a search: prefixes [B], and the numbers [B] of the tables."""
     rows = ops.cast(rows, "int32")
-    return ops.repeat(ops.zeros_like(rows)[:, None], beam_size, axis=1), rows
+    return ops.zeros_like(rows), rows
 
 
 def searched(
@@ -79,7 +81,7 @@ def searched(
     max_steps: int | None = None,
     step: Any = None,
     banned_ids: Sequence[int] = BANNED,
-    drop_rows: bool = False,
+    pack: bool = False,
     **options: Any,
 ) -> Hypotheses:
     """Searches each table, or the ones whose numbers are in `rows`, in one batch."""
@@ -88,14 +90,14 @@ def searched(
     limits = [LONGEST] * len(rows) if limits is None else limits
     found = beam_search(
         step or table_step(tables),
-        *start(np.array(rows), settings.beam_size),
+        *start(np.array(rows)),
         limits=ops.convert_to_tensor(np.array(limits, "int32")),
         max_steps=max_steps or max(limits),
         bos_id=BOS,
         eos_id=EOS,
         banned_ids=banned_ids,
         options=settings,
-        drop_rows=drop_rows,
+        pack=pack,
     )
     return Hypotheses(*(ops.convert_to_numpy(x) for x in found))
 
@@ -126,9 +128,21 @@ def log_prob_of(table: np.ndarray, ids: Sequence[int]) -> float:
 
 
 def plain_search(
-    table: np.ndarray, *, beam_size: int, length_penalty: float, min_length: int = 0, limit: int = LONGEST
+    table: np.ndarray,
+    *,
+    beam_size: int,
+    length_penalty: float,
+    min_length: int = 0,
+    limit: int = LONGEST,
+    pruning: float | None = None,
 ) -> list[Found]:
     """Beam search in lists, which always goes on to the limit: an end keeps one of the slots for good."""
+
+    def promising(one: Found, ended: list[Found], open_ones: list[Found]) -> bool:
+        hope = one.log_prob / ((5 + one.length + LOOKAHEAD) / 6) ** length_penalty
+        behind = max(other.log_prob for other in open_ones) - one.log_prob
+        return pruning is None or (behind <= pruning and all(hope > other.score(length_penalty) for other in ended))
+
     ended: list[Found] = []
     open_ones = [Found((), 0.0, False)]
     for position in range(limit):
@@ -137,6 +151,7 @@ def plain_search(
         scored = sorted(((log_prob_of(table, ids), ids) for ids in reached), reverse=True)[: beam_size - len(ended)]
         ended += [Found(ids[:-1], log_prob, True) for log_prob, ids in scored if ids[-1] == EOS]
         open_ones = [Found(ids, log_prob, False) for log_prob, ids in scored if ids[-1] != EOS]
+        open_ones = [one for one in open_ones if promising(one, ended, open_ones)]
     ended.sort(key=lambda one: -one.score(length_penalty))
     return ended + sorted(open_ones, key=lambda one: -one.score(length_penalty))
 
@@ -206,6 +221,42 @@ def test_an_early_stop_loses_nothing(num_results: int, length_penalty: float) ->
     for row, table in enumerate(tables):
         expected = plain_search(table, **settings)
         assert_same(found_in(found, row)[:num_results], expected[:num_results])
+
+
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize(("pruning", "length_penalty"), [(0.2, 1.0), (1.0, 1.0), (1.0, 1.7)])
+def test_pruning_equals_a_pruned_search_in_plain_lists(pruning: float, length_penalty: float, pack: bool) -> None:
+    tables = random_tables(40, seed=3)
+    settings: dict[str, Any] = {"beam_size": 4, "length_penalty": length_penalty}
+    found = searched(tables, pack=pack, pruning=pruning, **settings)
+    changed = 0
+    for row, table in enumerate(tables):
+        expected = plain_search(table, pruning=pruning, **settings)
+        assert_same(found_in(found, row)[:1], expected[:1])
+        changed += expected[0].ids != plain_search(table, **settings)[0].ids
+    assert changed  # or else it was not tried where it matters
+
+
+def test_many_results_are_not_pruned() -> None:
+    tables = random_tables(5)
+    pruned = searched(tables, beam_size=4, num_results=2, pruning=0.1)
+    for one, other in zip(pruned, searched(tables, beam_size=4, num_results=2), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_hypotheses_that_are_given_up_take_no_more_steps() -> None:
+    # "B" is e ** 2.2 times less likely than "A", and so is all that begins with it.
+    table, sizes = table_of({BOS: {A: 0.9, B: 0.1}, A: {A: 0.999, EOS: 0.001}, B: {B: 1}}), []
+    plain = table_step(table)
+
+    def step(ids: Any, state: Any, memory: Any, queries: Queries) -> Any:
+        sizes.append(int(ops.shape(ids)[0]))
+        return plain(ids, state, memory, queries)
+
+    for pruning, expected in [(None, [1, 2, 2, 2]), (2.5, [1, 2, 2, 2]), (2.0, [1, 1, 1, 1])]:
+        sizes.clear()
+        searched(table, step=step, pack=True, beam_size=2, pruning=pruning)
+        assert sizes == expected
 
 
 def steps_taken(table: np.ndarray, limit: int, **options: Any) -> int:
@@ -279,11 +330,11 @@ def test_forced_decoding_of_a_result_gives_back_its_log_prob() -> None:
             assert one.log_prob == pytest.approx(log_prob_of(table, ids), abs=1e-5)
 
 
-@pytest.mark.parametrize("drop_rows", [False, True])
+@pytest.mark.parametrize("pack", [False, True])
 @pytest.mark.parametrize("num_results", [1, 3])
-def test_a_batch_equals_its_sentences_one_by_one(num_results: int, drop_rows: bool) -> None:
+def test_a_batch_equals_its_sentences_one_by_one(num_results: int, pack: bool) -> None:
     tables, limits = random_tables(7), [4, 1, 3, 2, 4, 4, 3]
-    together = searched(tables, limits=limits, beam_size=3, num_results=num_results, drop_rows=drop_rows)
+    together = searched(tables, limits=limits, beam_size=3, num_results=num_results, pack=pack)
     for row, limit in enumerate(limits):
         alone = searched(tables, rows=[row], limits=[limit], beam_size=3, num_results=num_results)
         assert (together.ids[row, :, limit:] == 0).all()
@@ -296,13 +347,14 @@ def test_rows_that_have_stopped_take_no_more_steps() -> None:
     tables, limits, sizes = random_tables(8), [1, 1, 2, 2, 2, 3, 4, 4], []
     plain = table_step(tables)
 
-    def step(ids: Any, state: Any, memory: Any) -> Any:
-        sizes.append(int(ops.shape(ids)[0]))
-        return plain(ids, state, memory)
+    def step(ids: Any, state: Any, memory: Any, queries: Queries) -> Any:
+        sizes.append((int(ops.shape(memory)[0]), int(ops.shape(ids)[0])))
+        return plain(ids, state, memory, queries)
 
     endless = (*BANNED, EOS)
-    searched(tables, limits=limits, step=step, drop_rows=True, banned_ids=endless, beam_size=3, num_results=3)
-    assert sizes == [8, 6, 3, 2]
+    searched(tables, limits=limits, step=step, pack=True, banned_ids=endless, beam_size=3, num_results=3)
+    # The first step continues one hypothesis a row, the second two.
+    assert sizes == [(8, 8), (6, 12), (3, 9), (2, 6)]
 
 
 def test_room_for_more_steps_changes_nothing() -> None:
@@ -373,15 +425,15 @@ def test_slots_without_a_hypothesis_come_last() -> None:
 
 @pytest.mark.parametrize(("size", "k"), [(4000, 8), (8000, 1), (601, 5), (96, 3), (7, 7), (64, 2)])
 def test_selection_by_chunks_equals_a_stable_sort(size: int, k: int) -> None:
-    values = np.random.default_rng(size).integers(0, 50, (2, 3, size)).astype("float32")  # with many equal ones
+    values = np.random.default_rng(size).integers(0, 50, (6, size)).astype("float32")  # with many equal ones
     largest, places = top_k(values, k)
     expected = np.argsort(-values, axis=-1, kind="stable")[..., :k]
     np.testing.assert_array_equal(places, expected)
     np.testing.assert_array_equal(largest, np.take_along_axis(values, expected, axis=-1))
 
 
-@pytest.mark.parametrize("drop_rows", [False, True])
-def test_compiled_search_equals_eager_search(drop_rows: bool) -> None:
+@pytest.mark.parametrize("pack", [False, True])
+def test_compiled_search_equals_eager_search(pack: bool) -> None:
     tables, limits = random_tables(5), [4, 2, 4, 3, 4]
     options = SearchOptions(beam_size=3, num_results=2)
 
@@ -389,14 +441,14 @@ def test_compiled_search_equals_eager_search(drop_rows: bool) -> None:
         """Row, limit, and padding up to the number of steps."""
         return beam_search(
             table_step(tables),
-            *start(rows[:, 0], options.beam_size),
+            *start(rows[:, 0]),
             limits=rows[:, 1],
             max_steps=ops.shape(rows)[1],
             bos_id=BOS,
             eos_id=EOS,
             banned_ids=BANNED,
             options=options,
-            drop_rows=drop_rows,
+            pack=pack,
         )
 
     run = compiled(search, [], num_inputs=1)
@@ -416,14 +468,14 @@ def test_the_state_may_be_any_nest_of_any_type() -> None:
     tables = random_tables(3)
     plain = table_step(tables)
 
-    def step(ids: Any, state: dict[str, Any], memory: Any) -> Any:
-        logits, prefix = plain(ids, state["prefix"], memory)
-        digits = ops.concatenate([state["digits"][:, :, 1:], ops.cast(ids, "float16")[:, :, None]], axis=2)
-        read = ops.sum(ops.cast(digits, "int32") * ops.convert_to_tensor(V ** np.arange(6, -1, -1), "int32"), axis=2)
-        return ops.where((read == prefix)[:, :, None], logits, float("nan")), {"prefix": prefix, "digits": digits}
+    def step(ids: Any, state: dict[str, Any], memory: Any, queries: Queries) -> Any:
+        logits, prefix = plain(ids, state["prefix"], memory, queries)
+        digits = ops.concatenate([state["digits"][:, 1:], ops.cast(ids, "float16")[:, None]], axis=1)
+        read = ops.sum(ops.cast(digits, "int32") * ops.convert_to_tensor(V ** np.arange(6, -1, -1), "int32"), axis=1)
+        return ops.where((read == prefix)[:, None], logits, float("nan")), {"prefix": prefix, "digits": digits}
 
-    prefix, memory = start(np.arange(3), 3)
-    state = {"prefix": prefix, "digits": ops.zeros((3, 3, 7), "float16")}
+    prefix, memory = start(np.arange(3))
+    state = {"prefix": prefix, "digits": ops.zeros((3, 7), "float16")}
     settings: dict[str, Any] = {"max_steps": LONGEST, "bos_id": BOS, "eos_id": EOS, "banned_ids": BANNED}
     limits = ops.full((3,), LONGEST, "int32")
     found = beam_search(step, state, memory, limits=limits, options=SearchOptions(beam_size=3), **settings)

@@ -105,10 +105,10 @@ def test_dropout_stays_out_of_search(plain: Seq2Seq) -> None:
     np.testing.assert_array_equal(searched(dropping).log_probs, searched(plain).log_probs)
 
 
-@pytest.mark.parametrize("drop_rows", [False, True])
-def test_compiled_search_equals_eager_search_and_sees_new_weights(plain: Seq2Seq, drop_rows: bool) -> None:
+@pytest.mark.parametrize("pack", [False, True])
+def test_compiled_search_equals_eager_search_and_sees_new_weights(plain: Seq2Seq, pack: bool) -> None:
     def run(source: Any) -> Any:
-        return search(plain, source, options=WIDE, max_length=MAX_LENGTH, banned_ids=BANNED, drop_rows=drop_rows)
+        return search(plain, source, options=WIDE, max_length=MAX_LENGTH, banned_ids=BANNED, pack=pack)
 
     fast = compiled(run, plain.variables, num_inputs=1)
     for source in (SOURCE, SOURCE[1:, :3]):
