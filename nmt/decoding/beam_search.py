@@ -70,8 +70,10 @@ class Slots(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What steps do not change of the rows that are still searched."""
+    """What steps do not change of the rows that are searched."""
 
+    numbers: Any
+    """int32 [R], which of the sentences they are."""
     limits: Any
     """int32 [R], most pieces of each, EOS counted."""
     memory: Any
@@ -79,28 +81,29 @@ class Rows(NamedTuple):
 
 
 class Beam(NamedTuple):
-    """What a step makes of the rows that are still searched."""
+    """What a step makes of the rows that are searched."""
 
-    position: Any
-    """int32, steps done."""
+    positions: Any
+    """int32 [R], pieces that each has."""
     slots: Slots
     is_open: Any
     """bool [R, K], which slots go on, of rows that do."""
     queries: Queries
     """The slots that the step is asked of: those that are open, or all of them where shapes may not change."""
     trace: Any
-    """int32 [L, 2, R, K], what was put into each slot at each step: the slot that it continued, and the piece."""
+    """int32 [R, L + 1, 2, K], what was put into each slot at each step: the slot that it continued, and the piece. What
+    a row writes that has stopped at its limit goes to the place too many."""
     state: Any
     """What the step is given; every array begins with [N]."""
 
 
 class Found(NamedTuple):
-    """What was found for all rows."""
+    """What was found for all sentences."""
 
     slots: Slots
     """Each [B, K]."""
     trace: Any
-    """int32 [B, L, 2, K]."""
+    """int32 [B, L + 1, 2, K]."""
 
 
 def beam_search(
@@ -114,7 +117,7 @@ def beam_search(
     eos_id: int,
     banned_ids: Sequence[int],
     options: SearchOptions,
-    pack: bool = False,
+    at_once: int | None = None,
 ) -> Hypotheses:
     """Finds translations with a high score.
 
@@ -126,72 +129,80 @@ def beam_search(
 
     Args:
         step: scores the next piece of every slot.
-        state: of each row before its first piece; every array begins with [B].
+        state: of each sentence before its first piece; every array begins with [B].
         memory: what else `step` is given; every array begins with [B].
-        limits: int32 [B], most pieces of each row, EOS counted.
+        limits: int32 [B], most pieces of each sentence, EOS counted.
         max_steps: the largest of the limits, or more.
         bos_id, eos_id: ids of BOS and EOS.
         banned_ids: ids never produced.
         options: beam and ranking.
-        pack: ask `step` of open slots alone, and let go of rows that have stopped, once they are a quarter; where
-            shapes may change from step to step, hence neither under XLA nor on JAX.
+        at_once: sentences searched side by side, of which `step` is asked of open slots alone; where a quarter has
+            stopped, others take their places. Where shapes may not change from step to step, as under XLA and on JAX,
+            None: all of them, to the end of the last.
     """
-    penalised = sorted({*banned_ids, eos_id})
+    pack = at_once is not None
+
+    def started(numbers: Any) -> tuple[Beam, Rows]:
+        """The sentences of these numbers before their first piece."""
+        rows = Rows(numbers, lookup(limits, numbers), tree.map_structure(lambda x: lookup(x, numbers), memory))
+        first = tree.map_structure(lambda x: lookup(x, numbers), state)
+        return _first_beam(first, rows.limits, max_steps, bos_id, options, pack), rows
 
     def searched(beam: Beam, rows: Rows) -> Beam:
-        """Takes steps until no row goes on, or so many have stopped that it pays to drop them."""
+        """Takes steps until no row goes on, or so many have stopped that it pays to put others in their places."""
 
         def worthwhile(*parts: Any) -> Any:
             running = ops.any(Beam(*parts).is_open, axis=1)
-            return ops.logical_and(parts[0] < max_steps, _most(running) if pack else ops.any(running))
+            return _most(running) if pack else ops.any(running)
 
         def advance(*parts: Any) -> tuple:
             beam = Beam(*parts)
             logits, state = step(beam.queries.pack(beam.slots.ids), beam.state, rows.memory, beam.queries)
-            penalties = _penalties(logits.shape[-1], banned_ids)
-            if options.min_length:
-                early = ops.where(beam.position < options.min_length, IMPOSSIBLE, 0.0)
-                penalties = penalties + early * ops.one_hot(eos_id, logits.shape[-1], dtype="float32")
-            best = _best(beam, ops.cast(logits, "float32"), penalties, len(penalised))
+            best = _best(beam, ops.cast(logits, "float32"), banned_ids, eos_id, options.min_length)
             running = ops.any(beam.is_open, axis=1)
             slots, parents = _continued(beam.slots, running, *best, eos_id)
             if options.pruning is not None and options.num_results == 1:
                 slots = _pruned(slots, options.pruning, options.length_penalty)
-            is_open = _open(slots, beam.position + 1, rows.limits, options)
+            positions = beam.positions + ops.cast(running, "int32")
+            is_open = _open(slots, positions, rows.limits, options)
             queries = queries_where(is_open) if pack else beam.queries
             origins = queries.pack(pick(beam.queries.places, parents))
             return tuple(
                 Beam(
-                    position=beam.position + 1,
+                    positions=positions,
                     slots=slots,
                     is_open=is_open,
                     queries=queries,
-                    # Not slice_update: TensorFlow has only an XLA operation for it, which a stock server may not know.
-                    trace=ops.scatter_update(
-                        beam.trace, ops.reshape(beam.position, (1, 1)), ops.stack([parents, slots.ids])[None]
-                    ),
+                    trace=_written(beam.trace, beam.positions, parents, slots.ids),
                     state=tree.map_structure(lambda x: lookup(x, origins), state),
                 )
             )
 
         return Beam(*ops.while_loop(worthwhile, advance, tuple(beam)))
 
-    beam, rows = _first_beam(state, limits, max_steps, bos_id, options, pack), Rows(limits, memory)
-    if not pack:
-        return _ranked(_of_all(searched(beam, rows)), options)
+    num_sentences = ops.shape(limits)[0]
+    if at_once is None:
+        beam, rows = started(ops.arange(num_sentences, dtype="int32"))
+        beam = searched(beam, rows)
+        return _ranked(Found(beam.slots, beam.trace), options)
 
-    def search_and_drop(beam: Beam, rows: Rows, numbers: Any, found: Found) -> tuple:
+    def search_and_refill(beam: Beam, rows: Rows, taken: Any, found: Found) -> tuple:
         beam = searched(beam, rows)
         found = tree.map_structure(
-            lambda old, new: ops.scatter_update(old, numbers[:, None], new), found, _of_all(beam)
+            lambda old, new: ops.scatter_update(old, rows.numbers[:, None], new), found, Found(beam.slots, beam.trace)
         )
-        return *_without_stopped(beam, rows, numbers), found
+        beam, rows = _without_stopped(beam, rows)
+        more = ops.minimum(taken + at_once - ops.shape(rows.numbers)[0], num_sentences)
+        beam, rows = _both((beam, rows), started(ops.arange(taken, more, dtype="int32")))
+        return beam, rows, more, found
 
-    def left(beam: Beam, rows: Rows, numbers: Any, found: Found) -> Any:
-        return ops.logical_and(beam.position < max_steps, ops.any(beam.is_open))
+    def left(beam: Beam, rows: Rows, taken: Any, found: Found) -> Any:
+        return ops.logical_or(ops.any(beam.is_open), taken < num_sentences)
 
-    numbers = ops.arange(ops.shape(limits)[0], dtype="int32")
-    *_, found = ops.while_loop(left, search_and_drop, (beam, rows, numbers, _of_all(beam)))
+    taken = ops.minimum(at_once, num_sentences)
+    beam, rows = started(ops.arange(taken, dtype="int32"))
+    nothing, _ = started(ops.arange(num_sentences, dtype="int32"))
+    *_, found = ops.while_loop(left, search_and_refill, (beam, rows, taken, Found(nothing.slots, nothing.trace)))
     return _ranked(found, options)
 
 
@@ -200,28 +211,27 @@ def length_penalty(lengths: Any, exponent: float) -> Any:
     return ((5.0 + ops.cast(lengths, "float32")) / 6.0) ** exponent
 
 
-def _penalties(vocabulary_size: int, banned_ids: Sequence[int]) -> Any:
-    penalties = np.zeros(vocabulary_size, "float32")
-    penalties[list(banned_ids)] = IMPOSSIBLE
-    return ops.convert_to_tensor(penalties)
-
-
-def _best(beam: Beam, logits: Any, penalties: Any, num_penalised: int) -> tuple[Any, Any, Any]:
+def _best(beam: Beam, logits: Any, banned_ids: Sequence[int], eos_id: int, min_length: int) -> tuple[Any, Any, Any]:
     """The K best continuations of open slots: log_probs, parents and ids, each [R, K], best first.
 
     Each slot's best, then the K best of those. Passes over [N, V] are what a step costs beside its matrix products; so
-    penalties, of which there are `num_penalised`, reach only the few candidates that so many more of let through.
+    penalties reach only the few candidates that so many more of let through.
     """
-    beam_size = beam.is_open.shape[1]
-    width = min(beam_size + num_penalised, logits.shape[-1])
+    beam_size, vocabulary_size = beam.is_open.shape[1], logits.shape[-1]
+    penalties = np.zeros(vocabulary_size, "float32")
+    penalties[list(banned_ids)] = IMPOSSIBLE
+    width = min(beam_size + len({*banned_ids, eos_id}), vocabulary_size)
     probs, ids = top_k(ops.softmax(logits, axis=-1), width)  # [N, W]
     totals = ops.log(probs) + lookup(penalties, ids) + beam.queries.pack(beam.slots.log_probs)[:, None]
-    totals = ops.where(beam.is_open[:, :, None], beam.queries.spread(totals), 2 * IMPOSSIBLE)
-    totals = ops.reshape(totals, (-1, beam_size * width))  # [R, K, W] -> [R, K * W]
-    values, places = ops.top_k(totals, beam_size)
+    totals = ops.where(beam.is_open[:, :, None], beam.queries.spread(totals), 2 * IMPOSSIBLE)  # [R, K, W]
+    ids = ops.cast(beam.queries.spread(ids), "int32")
+    if min_length:
+        early = ops.logical_and(ids == eos_id, (beam.positions < min_length)[:, None, None])
+        totals = totals + ops.where(early, IMPOSSIBLE, 0.0)
+    values, places = ops.top_k(ops.reshape(totals, (-1, beam_size * width)), beam_size)
     places = ops.cast(places, "int32")
-    ids = pick(ops.reshape(beam.queries.spread(ids), (-1, beam_size * width)), places)
-    return ops.maximum(values, IMPOSSIBLE), places // width, ops.cast(ids, "int32")
+    ids = pick(ops.reshape(ids, (-1, beam_size * width)), places)
+    return ops.maximum(values, IMPOSSIBLE), places // width, ids
 
 
 def top_k(values: Any, k: int) -> tuple[Any, Any]:
@@ -260,11 +270,11 @@ def _first_beam(state: Any, limits: Any, max_steps: Any, bos_id: int, options: S
     # Steps that are never taken leave every slot where it is.
     nothing = ops.stack([ops.arange(beam_size, dtype="int32"), ops.zeros(beam_size, "int32")])
     return Beam(
-        position=ops.zeros((), "int32"),
+        positions=ops.zeros((num_rows,), "int32"),
         slots=slots,
         is_open=is_open,
         queries=queries,
-        trace=ops.zeros((max_steps, 2, *size), "int32") + nothing[:, None, :],
+        trace=ops.zeros((num_rows, max_steps + 1, 2, beam_size), "int32") + nothing,
         state=tree.map_structure(lambda x: lookup(x, queries.asked // beam_size), state),
     )
 
@@ -301,33 +311,43 @@ def _pruned(slots: Slots, pruning: float, exponent: float) -> Slots:
     return slots._replace(log_probs=ops.where(ops.logical_or(kept, slots.finished), slots.log_probs, IMPOSSIBLE))
 
 
+def _written(trace: Any, positions: Any, parents: Any, ids: Any) -> Any:
+    # Not slice_update: TensorFlow has only an XLA operation for it, which a stock server may not know.
+    places = ops.stack([ops.arange(ops.shape(positions)[0], dtype="int32"), positions], axis=1)
+    return ops.scatter_update(trace, places, ops.stack([parents, ids], axis=1))
+
+
 def _most(running: Any) -> Any:
     """Whether more than three quarters of the rows go on."""
     return 4 * ops.sum(ops.cast(running, "int32")) > 3 * ops.shape(running)[0]
 
 
-def _without_stopped(beam: Beam, rows: Rows, numbers: Any) -> tuple[Beam, Rows, Any]:
+def _without_stopped(beam: Beam, rows: Rows) -> tuple[Beam, Rows]:
     """Lets go of the rows that have stopped; none of the state is theirs any more."""
     kept = ops.cast(ops.nonzero(ops.any(beam.is_open, axis=1))[0], "int32")
 
-    def of_kept(x: Any) -> Any:
-        return lookup(x, kept)
+    def of_kept(parts: Any) -> Any:
+        return tree.map_structure(lambda x: lookup(x, kept), parts)
 
     is_open = of_kept(beam.is_open)
-    beam = beam._replace(
-        slots=tree.map_structure(of_kept, beam.slots),
+    beam = Beam(
+        positions=of_kept(beam.positions),
+        slots=of_kept(beam.slots),
         is_open=is_open,
         queries=queries_where(is_open),
-        trace=ops.take(beam.trace, kept, axis=2),
+        trace=of_kept(beam.trace),
+        state=beam.state,
     )
-    return beam, tree.map_structure(of_kept, rows), of_kept(numbers)
+    return beam, of_kept(rows)
 
 
-def _of_all(beam: Beam) -> Found:
-    return Found(beam.slots, ops.transpose(beam.trace, (2, 0, 1, 3)))  # [L, 2, R, K] -> [R, L, 2, K]
+def _both(first: tuple[Beam, Rows], second: tuple[Beam, Rows]) -> tuple[Beam, Rows]:
+    """The rows of the first, then those of the second."""
+    beam, rows = tree.map_structure(lambda x, y: ops.concatenate([x, y], axis=0), first, second)
+    return beam._replace(queries=queries_where(beam.is_open)), rows
 
 
-def _open(slots: Slots, position: Any, limits: Any, options: SearchOptions) -> Any:
+def _open(slots: Slots, positions: Any, limits: Any, options: SearchOptions) -> Any:
     """Which slots [R, K] go on: the open ones of rows where one of them could become one of the results wanted."""
     scores = slots.log_probs / length_penalty(slots.lengths, options.length_penalty)
     scores = ops.where(slots.finished, scores, 2 * IMPOSSIBLE)
@@ -337,7 +357,7 @@ def _open(slots: Slots, position: Any, limits: Any, options: SearchOptions) -> A
         worst_wanted = ops.top_k(scores, options.num_results)[0][:, -1]
     hopes = slots.log_probs / length_penalty(limits, options.length_penalty)[:, None]
     hope = ops.max(ops.where(slots.finished, 2 * IMPOSSIBLE, hopes), axis=1)
-    running = ops.logical_and(hope > worst_wanted, position < limits)
+    running = ops.logical_and(hope > worst_wanted, positions < limits)
     # A slot whose hypothesis is impossible waits for another.
     waits = ops.logical_or(slots.finished, slots.log_probs <= IMPOSSIBLE / 2)
     return ops.logical_and(running[:, None], ops.logical_not(waits))
@@ -353,7 +373,7 @@ def _ranked(found: Found, options: SearchOptions) -> Hypotheses:
     def back(carry: Any, at: Any) -> Any:
         return pick(at[:, 0], carry[0]), pick(at[:, 1], carry[0])
 
-    steps = ops.transpose(found.trace, (1, 0, 2, 3))  # [B, L, 2, K] -> [L, B, 2, K]
+    steps = ops.transpose(found.trace[:, :-1], (1, 0, 2, 3))  # [B, L, 2, K] -> [L, B, 2, K]
     _, ids = recurrence(back, (order, order), steps, reverse=True, differentiable=False)
     ids = ops.transpose(ids, (1, 2, 0))  # [L, B, K] -> [B, K, L]
     lengths, log_probs, scores, finished = (

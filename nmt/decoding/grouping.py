@@ -10,6 +10,9 @@ from nmt.data.batching import pad
 
 # More bring little speed and cost memory: the logits of a step are [queries, vocabulary].
 MAX_QUERIES = 640
+# Where shapes may change, a search fills the places of sentences that are done: it is given so many times what it works
+# on side by side, so that it seldom runs short of others.
+REFILLS = 8
 # Where every shape must be compiled, widths are this and its doubles, and what fills no batch is padded to so few rows.
 # A search takes as many steps as its translations are long, so that wide padding costs it little.
 NARROWEST = 16
@@ -85,10 +88,19 @@ class ShapedGrouping:
             yield Group(left_over, (rows, width))
 
 
-def make_grouping(batch_tokens: int, *, beam_size: int) -> Grouping | ShapedGrouping:
-    """The grouping for the backend and a search with so many hypotheses a sentence."""
-    max_rows = max(1, MAX_QUERIES // beam_size)
+def make_grouping(batch_tokens: int, max_rows: int) -> Grouping | ShapedGrouping:
+    """The grouping for the backend, of what one graph or another computes from beginning to end."""
     return (ShapedGrouping if compiles_each_shape() else Grouping)(batch_tokens, max_rows)
+
+
+def make_search_grouping(batch_tokens: int, beam_size: int) -> Grouping | ShapedGrouping:
+    """The grouping for the backend and a search with so many hypotheses a sentence."""
+    return make_grouping(batch_tokens, side_by_side(beam_size) * (1 if compiles_each_shape() else REFILLS))
+
+
+def side_by_side(beam_size: int) -> int:
+    """How many sentences a search works on at any time."""
+    return max(1, MAX_QUERIES // beam_size)
 
 
 def _most_rows(batch_tokens: int, width: int, max_rows: int) -> int:

@@ -33,7 +33,7 @@ def search(
     options: SearchOptions,
     max_length: int,
     banned_ids: Sequence[int],
-    pack: bool = False,
+    at_once: int | None = None,
 ) -> Hypotheses:
     """Translates rows of ids.
 
@@ -44,7 +44,7 @@ def search(
         max_length: most pieces of a translation, EOS counted; a row's own limit is min(2 x its pieces + 10, this),
             whatever its neighbours are.
         banned_ids: ids never produced.
-        pack: of `beam_search`.
+        at_once: of `beam_search`.
     """
     encoded = model.encoder(source)
     memory = model.decoder.prepare(encoded)
@@ -69,7 +69,7 @@ def search(
         eos_id=EOS_ID,
         banned_ids=banned_ids,
         options=options,
-        pack=pack,
+        at_once=at_once,
     )
 
 

@@ -14,7 +14,7 @@ from nmt.data.tokenizer import EOS_ID, Tokenizer
 from nmt.decoding.alignment import Attended
 from nmt.decoding.beam_search import IMPOSSIBLE, SearchOptions
 from nmt.decoding.forced import ForcedDecoding
-from nmt.decoding.grouping import Group, make_grouping
+from nmt.decoding.grouping import Group, make_search_grouping, side_by_side
 from nmt.decoding.inference import search, search_options
 from nmt.decoding.segments import split_line
 from nmt.errors import UserError
@@ -71,7 +71,7 @@ class Translator:
         self.max_source = max_source
         self.source_language = source_language
         self.target_language = target_language
-        self._grouping = make_grouping(decoding.batch_tokens, beam_size=decoding.beam_size)
+        self._grouping = make_search_grouping(decoding.batch_tokens, decoding.beam_size)
         self._searches: dict[SearchOptions, Callable] = {}
         self._forced = ForcedDecoding(model, source_tokenizer, target_tokenizer)
 
@@ -203,7 +203,7 @@ class Translator:
                     options=options,
                     max_length=self.decoding.max_length,
                     banned_ids=self.target_tokenizer.never_produced,
-                    pack=not compiles_each_shape(),
+                    at_once=None if compiles_each_shape() else side_by_side(options.beam_size),
                 )
 
             self._searches[options] = compiled(run, self.model.variables, num_inputs=1)

@@ -14,6 +14,7 @@ from typing import Any
 from nmt.config import ExportConfig
 from nmt.data.tokenizer import BOS_ID
 from nmt.decoding.beam_search import IMPOSSIBLE
+from nmt.decoding.grouping import side_by_side
 from nmt.decoding.inference import search, search_options
 from nmt.decoding.translator import Translator
 from nmt.model_folder import ModelFolder
@@ -147,7 +148,7 @@ class PortableTranslator(tf.Module):
                 options=options,
                 max_length=self._decoding.max_length,
                 banned_ids=self._translator.target_tokenizer.never_produced,
-                pack=True,
+                at_once=side_by_side(options.beam_size),
             )
             best = distinct(found, self._target.detokenize, num_best)
             return best._replace(ids=padded(best.ids, [num_steps]))

@@ -20,8 +20,7 @@ from nmt.training.losses import cross_entropy, shifted_right
 from nmt.training.workers import Workers
 from nmt.weights import assign_arrays
 
-# The loss is made of the logits of all positions at once, so that rows are as few as in a search with this beam.
-BEAM_SIZE = 5
+MAX_ROWS = 128  # the loss is made of the logits of all positions at once
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def _batches(prepared: Prepared, batch_tokens: int) -> list[tuple[np.ndarray, np
         prepared.target_tokenizer.encode(prepared.dev_targets),
     )
     longest = [max(len(source), len(target)) + 1 for source, target in zip(*sides, strict=True)]
-    groups = make_grouping(batch_tokens, beam_size=BEAM_SIZE).groups(longest)
+    groups = make_grouping(batch_tokens, MAX_ROWS).groups(longest)
     return [(group.padded(sides[0]), _without_filling(group.padded(sides[1]), group)) for group in groups]
 
 

@@ -4,7 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt.data.tokenizer import EOS_ID
-from nmt.decoding.grouping import MAX_QUERIES, Group, Grouping, ShapedGrouping, make_grouping
+from nmt.decoding.grouping import (
+    MAX_QUERIES,
+    REFILLS,
+    Group,
+    Grouping,
+    ShapedGrouping,
+    make_search_grouping,
+    side_by_side,
+)
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=400)
 
@@ -28,8 +36,9 @@ def test_neighbours_in_a_group_are_of_like_length():
 
 @pytest.mark.parametrize(("beam_size", "rows"), [(1, MAX_QUERIES), (5, MAX_QUERIES // 5), (10**6, 1)])
 def test_wider_beams_have_fewer_rows(beam_size, rows):
-    groups = list(make_grouping(10**9, beam_size=beam_size).groups([10] * 3000))
-    assert max(len(group.members) for group in groups) == rows
+    groups = list(make_search_grouping(10**9, beam_size).groups([10] * 9000))
+    assert side_by_side(beam_size) == rows
+    assert max(len(group.members) for group in groups) == REFILLS * rows
 
 
 @settings(deadline=None)

@@ -105,10 +105,10 @@ def test_dropout_stays_out_of_search(plain: Seq2Seq) -> None:
     np.testing.assert_array_equal(searched(dropping).log_probs, searched(plain).log_probs)
 
 
-@pytest.mark.parametrize("pack", [False, True])
-def test_compiled_search_equals_eager_search_and_sees_new_weights(plain: Seq2Seq, pack: bool) -> None:
+@pytest.mark.parametrize("at_once", [None, 2, 7])
+def test_compiled_search_equals_eager_search_and_sees_new_weights(plain: Seq2Seq, at_once: int | None) -> None:
     def run(source: Any) -> Any:
-        return search(plain, source, options=WIDE, max_length=MAX_LENGTH, banned_ids=BANNED, pack=pack)
+        return search(plain, source, options=WIDE, max_length=MAX_LENGTH, banned_ids=BANNED, at_once=at_once)
 
     fast = compiled(run, plain.variables, num_inputs=1)
     for source in (SOURCE, SOURCE[1:, :3]):

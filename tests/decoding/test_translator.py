@@ -50,7 +50,7 @@ class FakeSearch:
         options: SearchOptions,
         max_length: int,
         banned_ids: Sequence[int],
-        pack: bool,
+        at_once: int | None,
     ) -> Hypotheses:
         self.sources.append(source)
         self.options.append(options)
