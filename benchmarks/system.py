@@ -88,9 +88,20 @@ class System:
         return self._run(job, model.with_name(f"{model.name}.train"), threads)
 
     def translate(
-        self, text: Text, model: Path, source: Path, *, beam_size: int, passes: int, threads: int
+        self,
+        text: Text,
+        model: Path,
+        source: Path,
+        *,
+        beam_size: int,
+        passes: int,
+        threads: int,
+        decoding: dict | None = None,
     ) -> tuple[Run, list[str]]:
         """Translates a file of text, or of pieces where the system reads those.
+
+        Args:
+            decoding: other settings of ours, of `DecodingConfig`.
 
         Returns:
             The run, whose report holds the moments `loaded` and `ready` (the first line translated), and the `seconds`
@@ -103,6 +114,7 @@ class System:
             "source": str(source),
             "output": str(output),
             "beam_size": beam_size,
+            "decoding": decoding or {},
             "passes": passes,
         }
         run = self._run(job, folder, threads)

@@ -114,7 +114,7 @@ def _share_of_ceiling(entry: dict, speeds: Sequence[float], results: Results) ->
 
 def _translation(figures: dict, results: Results) -> list[str]:
     lines = [f"{figures['lines']:,} lines; models of {figures['updates']:,} updates."]
-    for name, title in (("beam", "Beam 5"), ("greedy", "Greedy")):
+    for name, title in (("beam", "Beam 5"), ("plain", "Beam 5, nothing pruned"), ("greedy", "Greedy")):
         rows = []
         for entry in figures[name].values():
             runs = entry["runs"]

@@ -15,18 +15,24 @@ from nmt.evaluation.metrics import bleu
 
 PASSES = 3
 """Over the test text within one process; what the first must compile is not in the speed of the others."""
-SEARCHES = {"beam": BEAM_SIZE, "greedy": 1}
+SEARCHES: dict[str, dict] = {
+    "beam": {"beam_size": BEAM_SIZE},
+    "plain": {"beam_size": BEAM_SIZE, "decoding": {"pruning": 0}},
+    "greedy": {"beam_size": 1},
+}
+"""Plain is ours alone without what it leaves out, to show what that costs."""
 
 
 def measure(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
-    """Lets ours and every other system translate in turns, by either kind of search."""
+    """Lets ours and every other system translate in turns, by every kind of search."""
     found: dict = {"updates": settings.updates, "lines": settings.test_lines}
-    for name, beam_size in SEARCHES.items():
+    for name, search in SEARCHES.items():
 
-        def run(system: System, number: int, beam_size: int = beam_size) -> dict:
-            return _translate(settings, text, system, beam_size)
+        def run(system: System, number: int, search: dict = search) -> dict:
+            return _translate(settings, text, system, search)
 
-        found[name] = compare(systems, run, rounds=settings.rounds, num_pieces=text.num_pieces, what=name)
+        chosen = [system for system in systems if "decoding" not in search or not system.environment]
+        found[name] = compare(chosen, run, rounds=settings.rounds, num_pieces=text.num_pieces, what=name)
     return found
 
 
@@ -39,10 +45,10 @@ def first_lines(text: Text, system: System, count: int, folder: Path) -> Path:
     return path
 
 
-def _translate(settings: Settings, text: Text, system: System, beam_size: int) -> dict:
+def _translate(settings: Settings, text: Text, system: System, search: dict) -> dict:
     source = first_lines(text, system, settings.test_lines, settings.work)
     model = trained(settings, text, system)
-    run, lines = system.translate(text, model, source, beam_size=beam_size, passes=PASSES, threads=settings.threads)
+    run, lines = system.translate(text, model, source, **search, passes=PASSES, threads=settings.threads)
     references = read_lines(text.file("test", TARGET))[: len(lines)]
     first, *others = run.report["seconds"]
     return {

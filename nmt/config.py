@@ -250,9 +250,9 @@ class DecodingConfig(Section):
     """Exponent of the length penalty (Wu et al. 2016, equation 14); 0 ranks by log-probability alone."""
     min_length: Count = 0
     """Fewest pieces of a translation, EOS not counted."""
-    pruning: Annotated[float, Field(gt=0)] | None = 3.0
+    pruning: Annotated[float, Field(ge=0)] = 3.0
     """Hypotheses whose log-probability is so far below the best one's are given up, and those that three more pieces
-    free of charge would not lift above a finished one; null keeps all, as where several translations are wanted."""
+    free of charge would not lift above a finished one; 0 keeps all, as where several translations are wanted."""
     max_length: PositiveInt = 256
     """Most pieces of a translation, EOS counted; a row's own limit is min(2 x its source pieces + 10, this)."""
     batch_tokens: PositiveInt = 8192

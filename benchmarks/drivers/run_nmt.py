@@ -74,7 +74,7 @@ def open_translator(job: dict) -> Any:
     translator = open_any(model, beam_size=job["beam_size"])
     if (model / "best").is_dir():
         grouping.MAX_QUERIES = job["training"]["batch_sentences"] * job["beam_size"]
-        translator = translator.with_decoding(max_length=job["training"]["max_length"])
+        translator = translator.with_decoding(max_length=job["training"]["max_length"], **job.get("decoding", {}))
     return translator
 
 

@@ -22,7 +22,7 @@ def search_options(decoding: DecodingConfig, *, num_best: int = 1) -> SearchOpti
         min_length=decoding.min_length,
         # Two hypotheses may spell one text; what then moves up must have ended as well.
         num_results=1 if num_best == 1 else beam_size,
-        pruning=decoding.pruning if num_best == 1 else None,
+        pruning=decoding.pruning or None,
     )
 
 
