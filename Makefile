@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/python scripts/demo.py
 
 test: lint types
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Hours, on a machine that does nothing else; benchmarks/.peers keeps the other toolkits' environments.
 bench: $(READY)

@@ -3,8 +3,27 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+# Those that take longest begin first, so that none of them is left for one process alone in the end.
+SLOWEST = (
+    "test_backends.py",
+    "test_workers.py",
+    "test_cli.py",
+    "test_export.py",
+    "test_gone_wrong.py",
+    "test_server_under_load.py",
+    "test_machine.py",
+    "test_resume.py",
+    "test_tune.py",
+    "test_translate_corpus.py",
+)
+
 # JAX, imported by some tests, would set it lower, and the processes that other tests start would inherit that.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(SLOWEST)))
 
 
 @pytest.fixture
