@@ -13,7 +13,7 @@ from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import Tokenizer
 from nmt.evaluation.metrics import bleu
 
-PASSES = 3
+PASSES = 2
 """Over the test text within one process; what the first must compile is not in the speed of the others."""
 SEARCHES: dict[str, dict] = {
     "beam": {"beam_size": BEAM_SIZE},
