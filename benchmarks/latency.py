@@ -1,5 +1,6 @@
 """How long one waits: for a command line, for one sentence, and for the framework before either."""
 
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,14 +71,18 @@ def _one_line(settings: Settings, text: Text, model: Path) -> dict:
 
 
 def _one_by_one(settings: Settings, text: Text, model: Path) -> dict:
-    """Milliseconds a dev sentence, one at a time, warm, in process and through the SavedModel."""
+    """Milliseconds a dev sentence, one at a time, warm, in process and through exports."""
     source = settings.work / "one-by-one.txt"
     lines = read_lines(text.file("dev", SOURCE))[: settings.latency_lines]
     source.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    exported = _export(settings, model, source)
-    found: dict[str, list] = {"in process": [], "SavedModel": []}
+    ways = {
+        "in process": model,
+        "SavedModel": _export(settings, model, "export", ["--sample", str(source)]),
+        "LiteRT, int8": _export(settings, model, "litert", ["--format", "litert", "--quantize", "int8"]),
+    }
+    found: dict[str, list] = {name: [] for name in ways}
     for _ in range(settings.rounds):
-        for name, path in (("in process", model), ("SavedModel", exported)):
+        for name, path in ways.items():
             run = NMT.run("one_by_one", text, path, source=str(source), beam_size=BEAM_SIZE, threads=settings.threads)
             milliseconds = sorted(1000 * seconds for seconds in run.report["seconds"])
             found[name].append(
@@ -91,10 +96,11 @@ def _one_by_one(settings: Settings, text: Text, model: Path) -> dict:
     return {"lines": len(lines), **found}
 
 
-def _export(settings: Settings, model: Path, sample: Path) -> Path:
-    folder = settings.work / "export"
+def _export(settings: Settings, model: Path, name: str, options: list[str]) -> Path:
+    folder = settings.work / name
+    shutil.rmtree(folder, ignore_errors=True)
     run_command(
-        [sys.executable, "-m", "nmt", "export", str(model), str(folder), "--sample", str(sample)],
+        [sys.executable, "-m", "nmt", "export", str(model), str(folder), *options],
         folder=settings.work / "exporting",
         threads=settings.threads,
         environment={"PYTHONPATH": str(ROOT)},

@@ -147,7 +147,8 @@ def _latency(figures: dict, results: Results) -> list[str]:
         files.append(cells)
     sentences = [
         [name, *(spread(_column(single[name], column), 1) for column in ("median_ms", "p90_ms", "max_ms"))]
-        for name in ("in process", "SavedModel")
+        for name in single
+        if name != "lines"
     ]
     imports = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in one["imports"].items())
     return [
