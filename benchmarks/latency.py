@@ -1,6 +1,5 @@
 """How long one waits: for a command line, for one sentence, and for the framework before either."""
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +7,9 @@ from statistics import median
 
 from benchmarks.comparison import compare
 from benchmarks.corpus import ROOT, SOURCE, Text
+from benchmarks.exporting import exported
 from benchmarks.measure import Run, run_command
-from benchmarks.ours import NMT
+from benchmarks.ours import LITERT, NMT
 from benchmarks.settings import BEAM_SIZE, Settings
 from benchmarks.system import System
 from benchmarks.training import trained
@@ -77,8 +77,8 @@ def _one_by_one(settings: Settings, text: Text, model: Path) -> dict:
     source.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     ways = {
         "in process": model,
-        "SavedModel": _export(settings, model, "export", ["--sample", str(source)]),
-        "LiteRT, int8": _export(settings, model, "litert", ["--format", "litert", "--quantize", "int8"]),
+        "SavedModel": exported(settings, model, "export", ["--sample", str(source)]),
+        "LiteRT, int8": trained(settings, text, LITERT),
     }
     found: dict[str, list] = {name: [] for name in ways}
     for _ in range(settings.rounds):
@@ -94,15 +94,3 @@ def _one_by_one(settings: Settings, text: Text, model: Path) -> dict:
             )
             print(f"one sentence, {name}: {found[name][-1]}", flush=True)
     return {"lines": len(lines), **found}
-
-
-def _export(settings: Settings, model: Path, name: str, options: list[str]) -> Path:
-    folder = settings.work / name
-    shutil.rmtree(folder, ignore_errors=True)
-    run_command(
-        [sys.executable, "-m", "nmt", "export", str(model), str(folder), *options],
-        folder=settings.work / "exporting",
-        threads=settings.threads,
-        environment={"PYTHONPATH": str(ROOT)},
-    )
-    return folder

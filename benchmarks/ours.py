@@ -1,4 +1,5 @@
-"""This toolkit: its default model at the widths of all, in both precisions, and with one decoder layer as the peers."""
+"""This toolkit: its default model at the widths of all, in both precisions, exported in a third, and with one decoder
+layer as the peers."""
 
 from collections.abc import Callable
 
@@ -45,4 +46,13 @@ ONE_LAYER = System(
     shapes=_shapes(1),
     packages=PACKAGES,
     overrides=("model.decoder_layers=1", "training.precision=bfloat16", "decoding.precision=bfloat16"),
+)
+LITERT = System(
+    key="nmt-litert",
+    title="nmt, LiteRT int8",
+    description="the first as an export for LiteRT with weights in int8",
+    driver="run_nmt.py",
+    shapes=_shapes(2),
+    packages=("ai-edge-litert", "sentencepiece", "numpy"),
+    export=("--format", "litert", "--quantize", "int8"),
 )

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from benchmarks import joeynmt, opennmt_py, opennmt_tf
-from benchmarks.ours import BFLOAT16, NMT, ONE_LAYER
+from benchmarks.ours import BFLOAT16, LITERT, NMT, ONE_LAYER
 from benchmarks.system import System
 from nmt.errors import UserError, nearest
 
 PEERS = (joeynmt.SYSTEM, opennmt_py.SYSTEM, opennmt_tf.SYSTEM)
 TRAINING = (NMT, BFLOAT16, ONE_LAYER, *PEERS)
-TRANSLATION = TRAINING
+TRANSLATION = (NMT, BFLOAT16, LITERT, ONE_LAYER, *PEERS)
 
 
 def chosen(systems: Sequence[System], keys: Sequence[str] | None) -> list[System]:
@@ -18,7 +18,7 @@ def chosen(systems: Sequence[System], keys: Sequence[str] | None) -> list[System
     Raises:
         UserError: there is no system with such a key.
     """
-    known = [system.key for system in TRAINING]
+    known = [system.key for system in systems]
     for key in keys or ():
         if key not in known:
             raise UserError(f"--system: there is no '{key}'.{nearest(key, known)} Known are {', '.join(known)}.")

@@ -47,6 +47,8 @@ class System:
     """None is the one that the benchmark itself runs in; such a system reads text, peers read pieces."""
     overrides: Sequence[str] = ()
     """Changes of this toolkit's configuration, KEY=VALUE."""
+    export: Sequence[str] = ()
+    """How an export is made that translates, with its own beam, in place of ours; options of `nmt export`."""
 
     def prepare(self) -> None:
         """Builds the environment where it must be built."""

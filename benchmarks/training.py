@@ -5,7 +5,9 @@ from pathlib import Path
 
 from benchmarks.comparison import compare
 from benchmarks.corpus import Text
+from benchmarks.exporting import exported
 from benchmarks.measure import Run
+from benchmarks.ours import NMT
 from benchmarks.ratios import pieces_per_second
 from benchmarks.settings import Settings
 from benchmarks.system import System
@@ -33,6 +35,8 @@ def measure(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
 
 def trained(settings: Settings, text: Text, system: System) -> Path:
     """The folder of a system's model after `settings.updates` updates, which is trained unless it is there."""
+    if system.export:
+        return exported(settings, trained(settings, text, NMT), system.key, system.export)
     model = _folder(settings, system)
     if not _done(model).is_file() or _done(model).read_text(encoding="utf-8") != str(settings.updates):
         system.prepare()

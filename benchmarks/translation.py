@@ -31,7 +31,8 @@ def measure(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
         def run(system: System, number: int, search: dict = search) -> dict:
             return _translate(settings, text, system, search)
 
-        chosen = [system for system in systems if "decoding" not in search or not system.environment]
+        chosen = [system for system in systems if name == "beam" or not system.export]
+        chosen = [system for system in chosen if name != "plain" or not system.environment]
         found[name] = compare(chosen, run, rounds=settings.rounds, num_pieces=text.num_pieces, what=name)
     return found
 

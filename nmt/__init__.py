@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from nmt.config import Config as Config
     from nmt.config_file import load_config as load_config
-    from nmt.decoding.translator import Hypothesis as Hypothesis
+    from nmt.decoding.hypothesis import Hypothesis as Hypothesis
     from nmt.decoding.translator import Translator as Translator
     from nmt.errors import UserError as UserError
     from nmt.evaluation.evaluate import evaluate as evaluate
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Config": "nmt.config",
-    "Hypothesis": "nmt.decoding.translator",
+    "Hypothesis": "nmt.decoding.hypothesis",
     "Translator": "nmt.decoding.translator",
     "UserError": "nmt.errors",
     "evaluate": "nmt.evaluation.evaluate",

@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from nmt.loading import is_export
+from nmt.loading import is_export, is_litert
 
 
 def describe(path: Path) -> str:
@@ -13,7 +13,9 @@ def describe(path: Path) -> str:
     Raises:
         UserError: it is none of a run folder, a model folder and an export.
     """
-    return _describe_export(path) if is_export(path) else _describe_model(path)
+    if is_export(path):
+        return _describe_export(path)
+    return _describe_litert(path) if is_litert(path) else _describe_model(path)
 
 
 def _describe_model(path: Path) -> str:
@@ -47,5 +49,15 @@ def _describe_export(path: Path) -> str:
     record = folder / "assets.extra" / "export.json"
     facts = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     facts.pop("operations", None)  # a long list, for whom a server lacks one
-    lines = {"kind": "export (SavedModel)", "folder": str(folder), **{k: json.dumps(v) for k, v in facts.items()}}
+    return _listed("export (SavedModel)", folder, facts)
+
+
+def _describe_litert(path: Path) -> str:
+    from nmt.serving.litert_translator import read_record
+
+    return _listed("export (LiteRT)", path, read_record(path))
+
+
+def _listed(kind: str, folder: Path, facts: dict) -> str:
+    lines = {"kind": kind, "folder": str(folder), **{key: json.dumps(value) for key, value in facts.items()}}
     return "\n".join(f"{name:<12} {value}" for name, value in lines.items())

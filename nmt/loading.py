@@ -1,4 +1,4 @@
-"""Opens whatever translates: a run folder, a model folder, or an export."""
+"""Opens whatever translates: a run folder, a model folder, or an export of either kind."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Union
 if TYPE_CHECKING:
     from nmt.decoding.translator import Translator
     from nmt.serving.exported import ExportedTranslator
+    from nmt.serving.litert_translator import LiteRTTranslator
 
 
 def is_export(path: Path) -> bool:
@@ -13,9 +14,14 @@ def is_export(path: Path) -> bool:
     return any(path.glob("saved_model.pb")) or any(path.glob("[0-9]*/saved_model.pb"))
 
 
+def is_litert(path: Path) -> bool:
+    """Whether a folder is an export for LiteRT."""
+    return (path / "model.tflite").is_file()
+
+
 def open_translator(
     path: Path, *, beam_size: int | None = None, length_penalty: float | None = None
-) -> Union["Translator", "ExportedTranslator"]:
+) -> Union["Translator", "ExportedTranslator", "LiteRTTranslator"]:
     """Opens a model for translation, with decoding settings other than its own where they are given.
 
     Raises:
@@ -25,6 +31,10 @@ def open_translator(
         from nmt.serving.exported import ExportedTranslator
 
         return ExportedTranslator.load(path).with_decoding(beam_size=beam_size, length_penalty=length_penalty)
+    if is_litert(path):
+        from nmt.serving.litert_translator import LiteRTTranslator
+
+        return LiteRTTranslator.load(path).with_decoding(beam_size=beam_size, length_penalty=length_penalty)
     from nmt.decoding.translator import Translator
 
     return Translator.load(path).with_decoding(beam_size=beam_size, length_penalty=length_penalty)

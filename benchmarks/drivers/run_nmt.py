@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from reporting import PassClock, UpdateClock, read_job, read_lines, write_lines, write_report
 
@@ -66,34 +65,12 @@ def importing(job: dict) -> None:
     write_report(job, tensorflow=tensorflow_seconds, keras=keras_seconds, toolkit=rest)
 
 
-class PortableTranslator:
-    """An export for LiteRT, run as its users would run it."""
-
-    def __init__(self, folder: Path):
-        from ai_edge_litert.interpreter import Interpreter
-        from sentencepiece import SentencePieceProcessor
-
-        self.source, self.target = (
-            SentencePieceProcessor(model_file=str(folder / f"{side}.model")) for side in ("source", "target")
-        )
-        self.end = self.source.eos_id()
-        self.interpreter = Interpreter(model_path=str(folder / "model.tflite"))
-        self.search = self.interpreter.get_signature_runner()
-
-    def translate(self, lines: list[str]) -> list[str]:
-        """Translates one line after the other."""
-        found = [self.search(ids=np.array([[*self.source.encode(line), self.end]], "int32"))["ids"] for line in lines]
-        return [self.target.decode([one for one in ids[0].tolist() if one > self.end]) for ids in found]
-
-
 def open_translator(job: dict) -> Any:
     """The model, or an export of it, with the job's beam and batches of so many sentences."""
     from nmt.decoding import grouping
     from nmt.loading import open_translator as open_any
 
     model = Path(job["model"])
-    if (model / "model.tflite").is_file():
-        return PortableTranslator(model)
     translator = open_any(model, beam_size=job["beam_size"])
     if (model / "best").is_dir():
         grouping.MAX_QUERIES = job["training"]["batch_sentences"] * job["beam_size"]

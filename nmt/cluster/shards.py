@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, cast
 from nmt.data.corpus import opened, read_stream
 from nmt.errors import UserError, nearest
 from nmt.files import discard, written_aside
-from nmt.loading import is_export
+from nmt.loading import is_export, is_litert
 from nmt.model_folder import find_model
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _no_files(path: Path, source: str) -> str:
 
 def _digest(model: Path) -> str:
     """Of all that a model folder or an export holds."""
-    folder = model if is_export(model) else find_model(model)
+    folder = model if is_export(model) or is_litert(model) else find_model(model)
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         digest.update(f"{file.relative_to(folder)}\n{file.stat().st_size}\n".encode())

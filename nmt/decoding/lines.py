@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from nmt.data.corpus import opened, read_stream
-from nmt.decoding.translator import WINDOW, Hypothesis
+from nmt.decoding.hypothesis import WINDOW, Hypothesis
 from nmt.files import written_aside
 
 

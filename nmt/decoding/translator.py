@@ -1,7 +1,7 @@
 """Text to text: lines in, translations out, in order, with memory bounded by pieces."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from nmt.decoding.alignment import Attended
 from nmt.decoding.beam_search import IMPOSSIBLE, SearchOptions
 from nmt.decoding.forced import ForcedDecoding
 from nmt.decoding.grouping import Group, make_search_grouping, side_by_side
+from nmt.decoding.hypothesis import WINDOW, Hypothesis, joined
 from nmt.decoding.inference import search, search_options
 from nmt.decoding.segments import split_line
 from nmt.errors import UserError
@@ -22,21 +23,6 @@ from nmt.model_folder import ModelFolder
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.process import fast_precision
 from nmt.weights import assign_arrays
-
-WINDOW = 4096  # lines sorted by length together, and held in memory at once
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """One translation of a line."""
-
-    text: str
-    score: float
-    """log_prob over the length penalty; what ranking uses."""
-    log_prob: float
-    """Sum of the pieces' natural-log probabilities, EOS counted."""
-    attended: Sequence[Attended] = ()
-    """What its pieces attended to, for each part of the line, if that was asked for; see `alignment.align`."""
 
 
 class Translator:
@@ -165,7 +151,7 @@ class Translator:
     def _translate_chunk(self, lines: list[str], num_best: int, attention: bool) -> list[list[Hypothesis]]:
         parts = [split_line(line, self.source_tokenizer, self.max_source) for line in lines]
         found = iter(self._translate_parts([part for line in parts for part in line], num_best, attention))
-        return [_joined([next(found) for _ in line], num_best) for line in parts]
+        return [joined([next(found) for _ in line], num_best) for line in parts]
 
     def _translate_parts(self, ids: list[list[int]], num_best: int, attention: bool) -> list[list[Hypothesis]]:
         found: list[list[Hypothesis]] = [[] for _ in ids]
@@ -219,22 +205,3 @@ def _distinct(texts: list[str], rows: Any, scores: Any, log_probs: Any, num_best
             pieces = [int(one) for one in row if one != EOS_ID]
             by_text.setdefault(text, (Hypothesis(text, float(score), float(log_prob)), pieces))
     return dict(list(by_text.values())[:num_best])
-
-
-def _joined(parts: list[list[Hypothesis]], num_best: int) -> list[Hypothesis]:
-    """The hypotheses of a whole line from those of its parts: best with best, second with second."""
-    if not parts:
-        return [Hypothesis("", 0.0, 0.0)]
-    if len(parts) == 1:
-        return parts[0]
-    rank = range(min(num_best, max(len(part) for part in parts)))
-    chosen = [[part[min(n, len(part) - 1)] for part in parts] for n in rank]
-    return [
-        Hypothesis(
-            " ".join(h.text for h in row),
-            sum(h.score for h in row) / len(row),
-            sum(h.log_prob for h in row),
-            tuple(part for h in row for part in h.attended),
-        )
-        for row in chosen
-    ]

@@ -19,11 +19,10 @@ from nmt.errors import UserError
 from nmt.files import written_aside
 from nmt.model_folder import SOURCE, TARGET, ModelFolder, find_model
 from nmt.serving.export import read_sample, trace
+from nmt.serving.litert_translator import FORMAT, RECORD
 from nmt.serving.parity import check_parity
 from nmt.serving.quantization import Quantization
 
-FORMAT = 1
-RECORD = "export.json"
 PACKAGES = ("tensorflow", "ai-edge-litert", "keras", "sentencepiece")
 
 

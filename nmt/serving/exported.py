@@ -7,9 +7,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nmt.decoding.translator import WINDOW, Hypothesis
-from nmt.errors import UserError, nearest
+from nmt.decoding.hypothesis import WINDOW, Hypothesis
+from nmt.errors import UserError
 from nmt.process import silenced
+from nmt.serving.litert_translator import check_settings
 
 FORMAT = 1
 RECORD = Path("assets.extra", "export.json")
@@ -59,14 +60,7 @@ class ExportedTranslator:
         Raises:
             UserError: a setting differs from the one fixed when the export was made.
         """
-        for key, value in changes.items():
-            if key not in self.settings:
-                raise UserError(f"There is no decoding setting '{key}'.{nearest(key, self.settings)}")
-            if value is not None and value != self.settings[key]:
-                raise UserError(
-                    f"This export was made with decoding.{key} {self.settings[key]} and cannot translate with {value}: "
-                    "export the model anew with that setting, or translate with the model itself."
-                )
+        check_settings(self.settings, changes)
         return self
 
     def translate(self, lines: Iterable[str]) -> list[str]:

@@ -11,11 +11,10 @@ from typing import Any
 from nmt.decoding.inference import search, search_options
 from nmt.decoding.translator import Translator
 from nmt.process import silenced
+from nmt.serving.litert_translator import MODEL
 
 with silenced():
     import tensorflow as tf
-
-MODEL = "model.tflite"
 
 
 class PortableSearch(tf.Module):

@@ -15,7 +15,8 @@ import numpy as np
 from keras import ops
 
 from nmt.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
-from nmt.decoding.translator import Hypothesis, Translator
+from nmt.decoding.hypothesis import Hypothesis
+from nmt.decoding.translator import Translator
 from nmt.errors import UserError
 from nmt.evaluation.metrics import bleu
 from nmt.serving import fresh_process

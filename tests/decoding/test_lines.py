@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from nmt.decoding import lines as lines_module
+from nmt.decoding.hypothesis import Hypothesis
 from nmt.decoding.lines import translate_lines
-from nmt.decoding.translator import Hypothesis
 from nmt.errors import UserError
 
 PATIENCE = 60  # seconds to wait for an answer that never comes

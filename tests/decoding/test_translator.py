@@ -11,7 +11,8 @@ from nmt.data.tokenizer import EOS_ID, Tokenizer, train_tokenizer
 from nmt.decoding import grouping
 from nmt.decoding import translator as translator_module
 from nmt.decoding.beam_search import Hypotheses, SearchOptions
-from nmt.decoding.translator import Hypothesis, Translator
+from nmt.decoding.hypothesis import Hypothesis
+from nmt.decoding.translator import Translator
 from nmt.errors import UserError
 from nmt.models.seq2seq import make_seq2seq
 

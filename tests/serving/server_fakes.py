@@ -11,7 +11,7 @@ import numpy as np
 import uvicorn
 
 from nmt.decoding.alignment import Attended
-from nmt.decoding.translator import Hypothesis
+from nmt.decoding.hypothesis import Hypothesis
 from nmt.serving.server.app import Server, make_server
 from nmt.serving.server.connections import patient
 from nmt.serving.server.engine import ModelEngine

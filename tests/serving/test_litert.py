@@ -9,8 +9,7 @@ from ai_edge_litert.interpreter import Interpreter
 from keras import ops
 
 from nmt.data.tokenizer import EOS_ID
-from nmt.decoding.beam_search import SearchOptions
-from nmt.decoding.inference import search
+from nmt.decoding.inference import search, search_options
 from nmt.errors import UserError
 from nmt.serving.export_litert import export_litert
 from nmt.serving.litert import converted
@@ -32,7 +31,7 @@ def folder(exported, said, tmp_path_factory) -> Path:
 def test_ids_and_scores_are_the_keras_models(exported, folder):
     translator = exported.translator
     found_by = Interpreter(model_path=str(folder / "model.tflite")).get_signature_runner()
-    options = SearchOptions(beam_size=translator.decoding.beam_size)
+    options = search_options(translator.decoding)
     banned = translator.target_tokenizer.never_produced
     for text in ("x", SENTENCES[5], "walks " * 12, SENTENCES[77], "€ 𝄞 日本", SENTENCES[140]):
         ids = np.array([[*translator.source_tokenizer.encode([text])[0], EOS_ID]], "int32")

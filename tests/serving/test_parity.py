@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from nmt.decoding.translator import Hypothesis
+from nmt.decoding.hypothesis import Hypothesis
 from nmt.errors import UserError
 from nmt.serving.parity import (
     Costs,

@@ -10,7 +10,8 @@ import numpy as np
 
 from nmt.config import ExportConfig
 from nmt.decoding.alignment import Attended
-from nmt.loading import is_export, open_translator
+from nmt.errors import UserError
+from nmt.loading import is_export, is_litert, open_translator
 
 SEVERAL = 4  # settings of the search that are kept compiled at once
 FEW = 8  # texts that an export is asked about together where it tells attention, the largest part of its answer by far
@@ -179,6 +180,8 @@ def open_engine(path: Path, *, beam_size: int | None = None, length_penalty: flo
     Raises:
         UserError: see `nmt.loading.open_translator`.
     """
+    if is_litert(path):
+        raise UserError(f"{path} is an export for LiteRT: serve the model that it was made of, or a SavedModel.")
     translator: Any = open_translator(path, beam_size=beam_size, length_penalty=length_penalty)
     engine: Engine
     if is_export(path):

@@ -1,0 +1,171 @@
+"""An export for LiteRT in Python: the same calls as `Translator`, and neither TensorFlow nor Keras is imported.
+
+LiteRT searches one sentence at a time, on one thread; here as many of them side by side as there are cores.
+"""
+
+import importlib.util
+import json
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from nmt.data.tokenizer import Tokenizer
+from nmt.decoding.hypothesis import WINDOW, Hypothesis, joined
+from nmt.decoding.segments import split_line
+from nmt.errors import UserError, nearest
+from nmt.model_folder import SOURCE, TARGET
+
+FORMAT = 1
+RECORD = "export.json"
+MODEL = "model.tflite"
+
+
+class LiteRTTranslator:
+    """Translates lines of text with an export for LiteRT.
+
+    Beam and ranking were fixed when it was made. Long lines are translated in parts, as by `Translator`.
+
+    Args:
+        search: [1, S] int32 ids, ended by EOS, to {"ids": int32 [1, T], "score": float32 [1]}; called by one thread at
+            a time.
+        others: more of the same, each for another thread.
+        record: what its export.json says.
+    """
+
+    def __init__(
+        self,
+        search: Any,
+        *others: Any,
+        source_tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer,
+        record: dict[str, Any],
+    ):
+        self.record = record
+        self._source, self._target = source_tokenizer, target_tokenizer
+        self._idle: SimpleQueue = SimpleQueue()
+        for one in (search, *others):
+            self._idle.put(one)
+        self._threads = ThreadPoolExecutor(1 + len(others))
+
+    @classmethod
+    def load(cls, path: Path | str) -> "LiteRTTranslator":
+        """Opens the folder of an export.
+
+        Raises:
+            UserError: there is none of ours, or LiteRT is missing.
+        """
+        folder = Path(path)
+        record = read_record(folder)
+        if importlib.util.find_spec("ai_edge_litert") is None:
+            raise UserError(
+                f"{folder} is an export for LiteRT, which is not installed here: pip install -r requirements-litert.txt"
+            )
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreters = [Interpreter(model_path=str(folder / MODEL), num_threads=1) for _ in range(_num_threads())]
+        return cls(
+            *(interpreter.get_signature_runner() for interpreter in interpreters),
+            source_tokenizer=Tokenizer.load(folder / SOURCE),
+            target_tokenizer=Tokenizer.load(folder / TARGET),
+            record=record,
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it searches."""
+        return self.record["decoding"]
+
+    @property
+    def target_language(self) -> str:
+        """Language code of its translations."""
+        return self.record["target_language"]
+
+    def with_decoding(self, **changes: Any) -> "LiteRTTranslator":
+        """Itself, where the changes of `DecodingConfig` that are not None change nothing.
+
+        Raises:
+            UserError: a setting differs from the one fixed when the export was made.
+        """
+        check_settings(self.settings, changes)
+        return self
+
+    def translate(self, lines: Iterable[str]) -> list[str]:
+        """The translation of each line; blank lines come back blank."""
+        return [hypotheses[0].text for hypotheses in self.stream(lines)]
+
+    def stream(self, lines: Iterable[str], *, num_best: int = 1, window: int = WINDOW) -> Iterator[list[Hypothesis]]:
+        """Yields the translation of each line, in order.
+
+        Args:
+            lines: any number; `window` of them are held at once.
+            num_best: 1, as it finds no others.
+            window: lines read before the first answer.
+
+        Raises:
+            UserError: more than one hypothesis a line is asked for.
+        """
+        if num_best > 1:
+            raise UserError(
+                f"An export for LiteRT gives one translation a line, and {num_best} were asked for: translate with "
+                "the model itself."
+            )
+        lines = iter(lines)
+        while chunk := list(islice(lines, window)):
+            parts = [split_line(line, self._source, self.record["limits"]["max_pieces"]) for line in chunk]
+            found = self._threads.map(self._translate_part, [part for line in parts for part in line])
+            yield from (joined([[next(found)] for _ in line]) for line in parts)
+
+    def _translate_part(self, ids: list[int]) -> Hypothesis:
+        end = self.record["limits"]["eos_id"]
+        search = self._idle.get()
+        try:
+            found = search(ids=np.array([[*ids, end]], "int32"))
+        finally:
+            self._idle.put(search)
+        row, score = found["ids"][0].tolist(), float(found["score"][0])
+        length = row.index(end) + 1 if end in row else len(row)
+        penalty = ((5 + length) / 6) ** self.settings["length_penalty"]
+        return Hypothesis(self._target.decode([row[:length]])[0], score, score * penalty)
+
+
+def check_settings(settings: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Raises UserError where a change that is not None differs from what an export was made with."""
+    for key, value in changes.items():
+        if key not in settings:
+            raise UserError(f"There is no decoding setting '{key}'.{nearest(key, settings)}")
+        if value is not None and value != settings[key]:
+            raise UserError(
+                f"This export was made with decoding.{key} {settings[key]} and cannot translate with {value}: "
+                "export the model anew with that setting, or translate with the model itself."
+            )
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Reads the export.json of an export for LiteRT.
+
+    Raises:
+        UserError: there is none, or it is of another format.
+    """
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} is no export of this toolkit: it has no {RECORD}.") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / RECORD} is damaged: {error}") from error
+    if record.get("format") != FORMAT:
+        raise UserError(
+            f"{folder / RECORD} has format {record.get('format')}; this version reads format {FORMAT}. "
+            "Update the toolkit."
+        )
+    return record
+
+
+def _num_threads() -> int:
+    """As many as `nmt.process.choose_threads` allowed, else one for each core."""
+    return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or len(os.sched_getaffinity(0)))
