@@ -29,7 +29,9 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file,
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, such as training.batch_size=32.")
 ]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder, a model folder or an export of either kind.")]
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A run folder, a model folder or an export of either kind.")
+]
 BeamSize = Annotated[int | None, typer.Option(min=1, max=64, help="Hypotheses kept a sentence; 1 is greedy search.")]
 LengthPenalty = Annotated[float | None, typer.Option(min=0, max=5, help="Exponent of the length penalty.")]
 Device = Annotated[str | None, typer.Option(help="cpu, gpu, or a GPU's number, such as gpu:1.")]
