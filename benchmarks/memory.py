@@ -2,7 +2,7 @@
 
 from benchmarks.corpus import SOURCE, Text, noisy
 from benchmarks.latency import translate_by_command
-from benchmarks.ours import NMT
+from benchmarks.ours import BFLOAT16
 from benchmarks.ratios import evenly
 from benchmarks.settings import Settings
 from benchmarks.training import trained
@@ -11,7 +11,7 @@ from nmt.data.corpus import read_lines
 
 def measure(settings: Settings, text: Text) -> dict:
     """Translates the test text over and over, slightly disturbed, and watches the resident memory."""
-    model = trained(settings, text, NMT)
+    model = trained(settings, text, BFLOAT16)
     source = settings.work / "many-lines.txt"
     lines = read_lines(text.file("test", SOURCE))
     with source.open("w", encoding="utf-8") as file:

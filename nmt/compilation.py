@@ -6,7 +6,9 @@ from contextvars import ContextVar
 from functools import cache
 from typing import Any, TypeVar
 
-import keras
+from nmt import backend as _backend  # noqa: F401, before Keras is first imported
+
+import keras  # isort: skip
 
 from nmt.process import silenced
 

@@ -53,7 +53,7 @@ def _describe_export(path: Path) -> str:
 
 
 def _describe_litert(path: Path) -> str:
-    from nmt.serving.litert_translator import read_record
+    from nmt.decoding.litert_translator import read_record
 
     return _listed("export (LiteRT)", path, read_record(path))
 

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
 if TYPE_CHECKING:
+    from nmt.decoding.litert_translator import LiteRTTranslator
     from nmt.decoding.translator import Translator
     from nmt.serving.exported import ExportedTranslator
-    from nmt.serving.litert_translator import LiteRTTranslator
 
 
 def is_export(path: Path) -> bool:
@@ -32,7 +32,7 @@ def open_translator(
 
         return ExportedTranslator.load(path).with_decoding(beam_size=beam_size, length_penalty=length_penalty)
     if is_litert(path):
-        from nmt.serving.litert_translator import LiteRTTranslator
+        from nmt.decoding.litert_translator import LiteRTTranslator
 
         return LiteRTTranslator.load(path).with_decoding(beam_size=beam_size, length_penalty=length_penalty)
     from nmt.decoding.translator import Translator

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from keras import ops, tree
+
+from nmt import backend as _backend  # noqa: F401, before Keras is first imported
+
+from keras import ops, tree  # isort: skip
 
 from nmt.compilation import lookup, pick, recurrence
 from nmt.models.queries import Queries, all_queries, queries_where

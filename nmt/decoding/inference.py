@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras import ops, tree
+from nmt import backend as _backend  # noqa: F401, before Keras is first imported
+
+from keras import ops, tree  # isort: skip
 
 from nmt.config import DecodingConfig
 from nmt.data.tokenizer import BOS_ID, EOS_ID

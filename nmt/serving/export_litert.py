@@ -14,12 +14,12 @@ from typing import Any
 
 import nmt
 from nmt.data.tokenizer import EOS_ID
+from nmt.decoding.litert_translator import FORMAT, RECORD
 from nmt.decoding.translator import Translator
 from nmt.errors import UserError
 from nmt.files import written_aside
 from nmt.model_folder import SOURCE, TARGET, ModelFolder, find_model
 from nmt.serving.export import read_sample, trace
-from nmt.serving.litert_translator import FORMAT, RECORD
 from nmt.serving.parity import check_parity
 from nmt.serving.quantization import Quantization
 

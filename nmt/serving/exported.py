@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nmt.decoding.hypothesis import WINDOW, Hypothesis
+from nmt.decoding.litert_translator import check_settings
 from nmt.errors import UserError
 from nmt.process import silenced
-from nmt.serving.litert_translator import check_settings
 
 FORMAT = 1
 RECORD = Path("assets.extra", "export.json")

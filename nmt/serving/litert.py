@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nmt.decoding.inference import search, search_options
+from nmt.decoding.litert_translator import MODEL
 from nmt.decoding.translator import Translator
 from nmt.process import silenced
-from nmt.serving.litert_translator import MODEL
 
 with silenced():
     import tensorflow as tf

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from nmt.decoding.litert_translator import LiteRTTranslator
 from nmt.describe import describe
 from nmt.errors import UserError
 from nmt.loading import open_translator
 from nmt.serving.export_litert import export_litert
-from nmt.serving.litert_translator import LiteRTTranslator
 from nmt.serving.server.engine import open_engine
 from tests.serving.conftest import SENTENCES
 

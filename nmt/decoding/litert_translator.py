@@ -20,6 +20,7 @@ from nmt.decoding.hypothesis import WINDOW, Hypothesis, joined
 from nmt.decoding.segments import split_line
 from nmt.errors import UserError, nearest
 from nmt.model_folder import SOURCE, TARGET
+from nmt.process import silenced
 
 FORMAT = 1
 RECORD = "export.json"
@@ -68,9 +69,13 @@ class LiteRTTranslator:
             )
         from ai_edge_litert.interpreter import Interpreter
 
-        interpreters = [Interpreter(model_path=str(folder / MODEL), num_threads=1) for _ in range(_num_threads())]
+        with silenced():
+            interpreters = [Interpreter(model_path=str(folder / MODEL), num_threads=1) for _ in range(_num_threads())]
+            searches = [interpreter.get_signature_runner() for interpreter in interpreters]
+            for search in searches:
+                search(ids=np.array([[record["limits"]["eos_id"]]], "int32"))  # the first call talks, and is slow
         return cls(
-            *(interpreter.get_signature_runner() for interpreter in interpreters),
+            *searches,
             source_tokenizer=Tokenizer.load(folder / SOURCE),
             target_tokenizer=Tokenizer.load(folder / TARGET),
             record=record,
