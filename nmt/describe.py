@@ -55,7 +55,7 @@ def _describe_export(path: Path) -> str:
 def _describe_litert(path: Path) -> str:
     from nmt.decoding.litert_translator import read_record
 
-    return _listed("export (LiteRT)", path, read_record(path))
+    return _listed("export (LiteRT)", path, {key: fact for key, fact in read_record(path).items() if key != "kind"})
 
 
 def _listed(kind: str, folder: Path, facts: dict) -> str:
