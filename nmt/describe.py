@@ -53,9 +53,12 @@ def _describe_export(path: Path) -> str:
 
 
 def _describe_litert(path: Path) -> str:
-    from nmt.decoding.litert_translator import read_record
+    from nmt.decoding.export_record import read_record
+    from nmt.decoding.litert_translator import RECORD
 
-    return _listed("export (LiteRT)", path, {key: fact for key, fact in read_record(path).items() if key != "kind"})
+    return _listed(
+        "export (LiteRT)", path, {key: fact for key, fact in read_record(path, RECORD).items() if key != "kind"}
+    )
 
 
 def _listed(kind: str, folder: Path, facts: dict) -> str:

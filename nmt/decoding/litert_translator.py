@@ -4,7 +4,6 @@ LiteRT searches one sentence at a time, on one thread; here as many of them side
 """
 
 import importlib.util
-import json
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from nmt.data.tokenizer import Tokenizer
+from nmt.decoding.export_record import check_settings, read_record
 from nmt.decoding.hypothesis import WINDOW, Hypothesis, joined
 from nmt.decoding.segments import split_line
-from nmt.errors import UserError, nearest
+from nmt.errors import UserError
 from nmt.model_folder import SOURCE, TARGET
 from nmt.process import silenced
 
-FORMAT = 1
 RECORD = "export.json"
 MODEL = "model.tflite"
 
@@ -62,7 +61,7 @@ class LiteRTTranslator:
             UserError: there is none of ours, or LiteRT is missing.
         """
         folder = Path(path)
-        record = read_record(folder)
+        record = read_record(folder, RECORD)
         if importlib.util.find_spec("ai_edge_litert") is None:
             raise UserError(
                 f"{folder} is an export for LiteRT, which is not installed here: pip install -r requirements-litert.txt"
@@ -137,38 +136,6 @@ class LiteRTTranslator:
         length = row.index(end) + 1 if end in row else len(row)
         penalty = ((5 + length) / 6) ** self.settings["length_penalty"]
         return Hypothesis(self._target.decode([row[:length]])[0], score, score * penalty)
-
-
-def check_settings(settings: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Raises UserError where a change that is not None differs from what an export was made with."""
-    for key, value in changes.items():
-        if key not in settings:
-            raise UserError(f"There is no decoding setting '{key}'.{nearest(key, settings)}")
-        if value is not None and value != settings[key]:
-            raise UserError(
-                f"This export was made with decoding.{key} {settings[key]} and cannot translate with {value}: "
-                "export the model anew with that setting, or translate with the model itself."
-            )
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Reads the export.json of an export for LiteRT.
-
-    Raises:
-        UserError: there is none, or it is of another format.
-    """
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is no export of this toolkit: it has no {RECORD}.") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / RECORD} is damaged: {error}") from error
-    if record.get("format") != FORMAT:
-        raise UserError(
-            f"{folder / RECORD} has format {record.get('format')}; this version reads format {FORMAT}. "
-            "Update the toolkit."
-        )
-    return record
 
 
 def _num_threads() -> int:

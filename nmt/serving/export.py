@@ -21,12 +21,13 @@ from nmt.config import Config, CorpusFiles
 from nmt.config_file import with_values
 from nmt.data.corpus import read_lines
 from nmt.data.preparation import read_pair
+from nmt.decoding.export_record import FORMAT
 from nmt.decoding.translator import Translator
 from nmt.errors import UserError
 from nmt.files import written_aside
 from nmt.model_folder import SOURCE, TARGET, ModelFolder, find_model
 from nmt.serving.bundle import Bundle, model_name, text_signatures
-from nmt.serving.exported import FORMAT, RECORD, check_tensorflow_text
+from nmt.serving.exported import RECORD, check_tensorflow_text
 from nmt.serving.parity import Parity, check_parity, run_python
 from nmt.serving.quantization import Quantization
 from nmt.serving.stock_server import check_operations, read_meta_graph, stock_version

@@ -14,7 +14,8 @@ from typing import Any
 
 import nmt
 from nmt.data.tokenizer import EOS_ID
-from nmt.decoding.litert_translator import FORMAT, RECORD
+from nmt.decoding.export_record import FORMAT
+from nmt.decoding.litert_translator import RECORD
 from nmt.decoding.translator import Translator
 from nmt.errors import UserError
 from nmt.files import written_aside

@@ -1,18 +1,16 @@
 """An exported model in Python: the same calls as `Translator`, answered by the SavedModel."""
 
 import importlib.util
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from nmt.decoding.export_record import check_settings, read_record
 from nmt.decoding.hypothesis import WINDOW, Hypothesis
-from nmt.decoding.litert_translator import check_settings
 from nmt.errors import UserError
 from nmt.process import silenced
 
-FORMAT = 1
 RECORD = Path("assets.extra", "export.json")
 INSTALL = "install it by: pip install tensorflow-text (there is none for Windows)"
 
@@ -39,7 +37,7 @@ class ExportedTranslator:
             UserError: there is no export of ours, or tensorflow-text is missing.
         """
         folder = version_folder(Path(path))
-        record = read_record(folder)
+        record = read_record(folder, RECORD)
         with silenced():
             tensorflow = import_tensorflow()
             return cls(tensorflow.saved_model.load(str(folder)), record)
@@ -150,26 +148,6 @@ def versions(path: Path) -> list[Path]:
     """What stands in a folder under a number, lowest first; TensorFlow Serving takes the highest."""
     numbered = [child for child in path.glob("[0-9]*") if child.name.isdecimal()]
     return sorted(numbered, key=lambda child: int(child.name))
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Reads the export.json of a version folder.
-
-    Raises:
-        UserError: there is none, or it is of another format.
-    """
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is no export of this toolkit: it has no {RECORD}.") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / RECORD} is damaged: {error}") from error
-    if record.get("format") != FORMAT:
-        raise UserError(
-            f"{folder / RECORD} has format {record.get('format')}; this version reads format {FORMAT}. "
-            "Update the toolkit."
-        )
-    return record
 
 
 def import_tensorflow() -> Any:
