@@ -7,12 +7,19 @@ the second. What a user's ~/.keras/keras.json says of float type, epsilon and ba
 import importlib
 import importlib.util
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from nmt.errors import UserError
 from nmt.process import silenced
 
 # And what installs them.
 BACKENDS = {"tensorflow": "requirements.txt", "jax": "requirements-jax.txt"}
+
+# TensorFlow and Keras import them where they find them, for what we never ask of them; that takes half as long as
+# importing TensorFlow, and 200 MB.
+UNUSED = {"jax", "matplotlib", "pandas"}
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -33,9 +40,21 @@ def _check_backend() -> None:
         )
 
 
+@contextmanager
+def _hidden(packages: set[str]) -> Iterator[None]:
+    """While it lasts, packages that are not imported yet cannot be."""
+    hidden = packages - sys.modules.keys()
+    sys.modules.update(dict.fromkeys(hidden))
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
 def _import_keras() -> None:
     # TF_CPP_MIN_LOG_LEVEL does not reach what is logged at import and by the first operation.
-    with silenced():
+    with silenced(), _hidden(UNUSED - {os.environ["KERAS_BACKEND"]}):
         keras = importlib.import_module("keras")
         keras.config.set_floatx("float32")
         keras.config.set_epsilon(1e-7)

@@ -347,7 +347,13 @@ def _without_stopped(beam: Beam, rows: Rows) -> tuple[Beam, Rows]:
 def _both(first: tuple[Beam, Rows], second: tuple[Beam, Rows]) -> tuple[Beam, Rows]:
     """The rows of the first, then those of the second."""
     beam, rows = tree.map_structure(lambda x, y: ops.concatenate([x, y], axis=0), first, second)
-    return beam._replace(queries=queries_where(beam.is_open)), rows
+    # Between the states of the one and of the other may stand some that are nobody's.
+    before, after = first[0].queries, second[0].queries
+    queries = queries_where(beam.is_open)
+    origins = queries.pack(
+        ops.concatenate([before.places, after.places + ops.shape(before.asked)[0]], axis=0)
+    )
+    return beam._replace(queries=queries, state=tree.map_structure(lambda x: lookup(x, origins), beam.state)), rows
 
 
 def _open(slots: Slots, positions: Any, limits: Any, options: SearchOptions) -> Any:

@@ -6,6 +6,10 @@ from keras import ops
 
 from nmt.compilation import lookup
 
+FEW = 16
+"""More queries are rounded up to a multiple of so many: on a CPU, TensorFlow prepares products anew for every number of
+rows, which takes time, and keeps what it has prepared."""
+
 
 class Queries(NamedTuple):
     """Which of the B x Q queries of a batch are asked: N of them, packed into the first axis.
@@ -15,7 +19,7 @@ class Queries(NamedTuple):
     """
 
     asked: Any
-    """int32 [N], which they are, counted row by row."""
+    """int32 [N], which they are, counted row by row; then perhaps a few zeros, for nothing."""
     places: Any
     """int32 [B, Q], where each stands among those that are asked; any place where it is none of them."""
 
@@ -35,7 +39,11 @@ def all_queries(num_rows: Any, num_queries: int) -> Queries:
 
 
 def queries_where(asked: Any) -> Queries:
-    """Those that a mask [B, Q] marks."""
+    """Those that a mask [B, Q] marks, and as many more as make their number round."""
     flat = ops.reshape(asked, (-1,))
     places = ops.maximum(ops.cumsum(ops.cast(flat, "int32")) - 1, 0)
-    return Queries(ops.cast(ops.nonzero(flat)[0], "int32"), ops.reshape(places, (-1, asked.shape[1])))
+    found = ops.cast(ops.nonzero(flat)[0], "int32")
+    size = ops.shape(found)[0]
+    missing = ops.where(size > FEW, -size % FEW, 0)
+    found = ops.concatenate([found, ops.zeros((missing,), "int32")])
+    return Queries(found, ops.reshape(places, (-1, asked.shape[1])))

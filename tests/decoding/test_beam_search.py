@@ -332,18 +332,21 @@ def test_forced_decoding_of_a_result_gives_back_its_log_prob() -> None:
             assert one.log_prob == pytest.approx(log_prob_of(table, ids), abs=1e-5)
 
 
-@pytest.mark.parametrize("at_once", [None, 3, 50])
+@pytest.mark.parametrize("at_once", [None, 3, 20, 50])  # more and fewer than what is rounded up
 @pytest.mark.parametrize("num_results", [1, 3])
 def test_a_batch_equals_its_sentences_one_by_one(num_results: int, at_once: int | None) -> None:
-    tables, limits = random_tables(7), [4, 1, 3, 2, 4, 4, 3]
-    together = searched(tables, limits=limits, beam_size=3, num_results=num_results, at_once=at_once)
-    for row, limit in enumerate(limits):
-        alone = searched(tables, rows=[row], limits=[limit], beam_size=3, num_results=num_results)
-        assert (together.ids[row, :, limit:] == 0).all()
-        np.testing.assert_array_equal(together.ids[row, :, :limit], alone.ids[0])
-        for joint, single in zip(together[1:], alone[1:], strict=True):
+    tables = random_tables(7)
+    rows, limits = [*range(7)] * 6, [4, 1, 3, 2, 4, 4, 3] * 6
+    together = searched(tables, rows=rows, limits=limits, beam_size=3, num_results=num_results, at_once=at_once)
+    alone = [
+        searched(tables, rows=[row], limits=[limits[row]], beam_size=3, num_results=num_results) for row in range(7)
+    ]
+    for place, (row, limit) in enumerate(zip(rows, limits, strict=True)):
+        assert (together.ids[place, :, limit:] == 0).all()
+        np.testing.assert_array_equal(together.ids[place, :, :limit], alone[row].ids[0])
+        for joint, single in zip(together[1:], alone[row][1:], strict=True):
             # A sum may be rounded otherwise where it is one of more.
-            np.testing.assert_allclose(joint[row], single[0], rtol=1e-6)
+            np.testing.assert_allclose(joint[place], single[0], rtol=1e-6)
 
 
 def test_rows_that_have_stopped_take_no_more_steps() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from nmt.models.queries import all_queries, queries_where
+from nmt.models.queries import FEW, all_queries, queries_where
 
 ASKED = np.array([[True, False, True], [False, False, False], [False, True, True]])
 VALUES = np.arange(3 * 3 * 2).reshape(3, 3, 2)
@@ -30,3 +30,18 @@ def test_of_all_queries_none_is_moved(shape: tuple[int, ...]) -> None:
     packed = queries.pack(ops.convert_to_tensor(values))
     np.testing.assert_array_equal(packed, values.reshape(9, *shape[2:]))
     np.testing.assert_array_equal(queries.spread(packed), values)
+
+
+@pytest.mark.parametrize(("num_asked", "size"), [(0, 0), (FEW, FEW), (FEW + 1, 2 * FEW), (2 * FEW, 2 * FEW)])
+def test_many_are_rounded_up_and_spread_all_the_same(num_asked: int, size: int) -> None:
+    random = np.random.default_rng(num_asked)
+    asked = np.zeros(3 * FEW, bool)
+    asked[random.permutation(3 * FEW)[:num_asked]] = True
+    asked = asked.reshape(FEW, 3)
+    values = random.normal(size=(FEW, 3, 2))
+    queries = queries_where(ops.convert_to_tensor(asked))
+    packed = ops.convert_to_numpy(queries.pack(ops.convert_to_tensor(values)))
+    assert len(packed) == size
+    np.testing.assert_array_equal(packed[:num_asked], values[asked])
+    if num_asked:
+        np.testing.assert_array_equal(ops.convert_to_numpy(queries.spread(packed))[asked], values[asked])
