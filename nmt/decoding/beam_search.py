@@ -15,7 +15,7 @@ from nmt import backend as _backend  # noqa: F401, before Keras is first importe
 from keras import ops, tree  # isort: skip
 
 from nmt.compilation import lookup, pick, recurrence
-from nmt.models.queries import Queries, all_queries, queries_where
+from nmt.models.queries import Queries, all_queries, queries_where, rounded_up
 
 IMPOSSIBLE = -1e9
 CHUNK = 32  # largest group of neighbours in `top_k`
@@ -321,13 +321,16 @@ def _written(trace: Any, positions: Any, parents: Any, ids: Any) -> Any:
 
 
 def _most(running: Any) -> Any:
-    """Whether more than three quarters of the rows go on."""
-    return 4 * ops.sum(ops.cast(running, "int32")) > 3 * ops.shape(running)[0]
+    """Whether more than three quarters of the rows go on, or would be kept for a round number."""
+    return 4 * rounded_up(ops.sum(ops.cast(running, "int32"))) > 3 * ops.shape(running)[0]
 
 
 def _without_stopped(beam: Beam, rows: Rows) -> tuple[Beam, Rows]:
-    """Lets go of the rows that have stopped; none of the state is theirs any more."""
-    kept = ops.cast(ops.nonzero(ops.any(beam.is_open, axis=1))[0], "int32")
+    """Lets go of rows that have stopped, but for a few where that makes a round number; none of the state is theirs."""
+    running = ops.any(beam.is_open, axis=1)
+    going_on, stopped = (ops.cast(ops.nonzero(x)[0], "int32") for x in (running, ops.logical_not(running)))
+    size = ops.shape(going_on)[0]
+    kept = ops.concatenate([going_on, stopped[: rounded_up(size) - size]])
 
     def of_kept(parts: Any) -> Any:
         return tree.map_structure(lambda x: lookup(x, kept), parts)
@@ -350,9 +353,7 @@ def _both(first: tuple[Beam, Rows], second: tuple[Beam, Rows]) -> tuple[Beam, Ro
     # Between the states of the one and of the other may stand some that are nobody's.
     before, after = first[0].queries, second[0].queries
     queries = queries_where(beam.is_open)
-    origins = queries.pack(
-        ops.concatenate([before.places, after.places + ops.shape(before.asked)[0]], axis=0)
-    )
+    origins = queries.pack(ops.concatenate([before.places, after.places + ops.shape(before.asked)[0]], axis=0))
     return beam._replace(queries=queries, state=tree.map_structure(lambda x: lookup(x, origins), beam.state)), rows
 
 

@@ -7,8 +7,15 @@ from keras import ops
 from nmt.compilation import lookup
 
 FEW = 16
-"""More queries are rounded up to a multiple of so many: on a CPU, TensorFlow prepares products anew for every number of
-rows, which takes time, and keeps what it has prepared."""
+
+
+def rounded_up(size: Any) -> Any:
+    """A size, if it is more than a few, as a multiple of `FEW`.
+
+    On a CPU, TensorFlow prepares products anew for every size, which takes time, and keeps what it has prepared, which
+    takes memory: so let there be few sizes.
+    """
+    return ops.where(size > FEW, size + -size % FEW, size)
 
 
 class Queries(NamedTuple):
@@ -44,6 +51,5 @@ def queries_where(asked: Any) -> Queries:
     places = ops.maximum(ops.cumsum(ops.cast(flat, "int32")) - 1, 0)
     found = ops.cast(ops.nonzero(flat)[0], "int32")
     size = ops.shape(found)[0]
-    missing = ops.where(size > FEW, -size % FEW, 0)
-    found = ops.concatenate([found, ops.zeros((missing,), "int32")])
+    found = ops.concatenate([found, ops.zeros((rounded_up(size) - size,), "int32")])
     return Queries(found, ops.reshape(places, (-1, asked.shape[1])))
