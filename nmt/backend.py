@@ -4,6 +4,7 @@ Every package that uses Keras imports this module first. TensorFlow is the defau
 the second. What a user's ~/.keras/keras.json says of float type, epsilon and backend does not leak in.
 """
 
+import gc
 import importlib
 import importlib.util
 import os
@@ -41,6 +42,17 @@ def _check_backend() -> None:
 
 
 @contextmanager
+def _without_collection() -> Iterator[None]:
+    """While it lasts, no garbage is collected; what was made then lives on and is never searched for any."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@contextmanager
 def _hidden(packages: set[str]) -> Iterator[None]:
     """While it lasts, packages that are not imported yet cannot be."""
     hidden = packages - sys.modules.keys()
@@ -54,7 +66,7 @@ def _hidden(packages: set[str]) -> Iterator[None]:
 
 def _import_keras() -> None:
     # TF_CPP_MIN_LOG_LEVEL does not reach what is logged at import and by the first operation.
-    with silenced(), _hidden(UNUSED - {os.environ["KERAS_BACKEND"]}):
+    with silenced(), _without_collection(), _hidden(UNUSED - {os.environ["KERAS_BACKEND"]}):
         keras = importlib.import_module("keras")
         keras.config.set_floatx("float32")
         keras.config.set_epsilon(1e-7)
