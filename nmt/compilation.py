@@ -56,13 +56,13 @@ def compiled(function: Callable, variables: Sequence[Any], *, num_inputs: int) -
     return lambda *inputs: run([variable.value for variable in variables], *inputs)
 
 
-_fusing = ContextVar("fusing", default=False)
+_fusing: ContextVar[dict[Callable, Callable] | None] = ContextVar("fusing", default=None)
 
 
 @contextmanager
 def fusing() -> Iterator[None]:
     """While it lasts, `fused` compiles: for work of few shapes on a single device."""
-    token = _fusing.set(True)
+    token = _fusing.set({})
     try:
         yield
     finally:
@@ -83,11 +83,14 @@ def fused(function: Callable) -> Callable:
 
     Matrix products do not belong in it: XLA's are slow in 16 bits on a CPU. JAX fuses whatever it compiles.
     """
-    if not _fusing.get() or keras.backend.backend() != "tensorflow":
+    known = _fusing.get()
+    if known is None or keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf
 
-    return tf.function(function, jit_compile=True, autograph=False)
+    if function not in known:  # layers of equal size share it, and its compilation
+        known[function] = tf.function(function, jit_compile=True, autograph=False)
+    return known[function]
 
 
 def random_bytes(shape: Sequence[Any], seed: Any) -> Any:
