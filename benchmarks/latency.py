@@ -9,7 +9,7 @@ from benchmarks.comparison import compare
 from benchmarks.corpus import ROOT, SOURCE, Text
 from benchmarks.exporting import exported
 from benchmarks.measure import Run, run_command
-from benchmarks.ours import LITERT, NMT
+from benchmarks.ours import BFLOAT16, LITERT, NMT, ONE_LAYER
 from benchmarks.settings import BEAM_SIZE, Settings
 from benchmarks.system import System
 from benchmarks.training import trained
@@ -75,9 +75,15 @@ def _one_by_one(settings: Settings, text: Text, model: Path) -> dict:
     source = settings.work / "one-by-one.txt"
     lines = read_lines(text.file("dev", SOURCE))[: settings.latency_lines]
     source.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    one_layer = trained(settings, text, ONE_LAYER)
+    float32, bfloat16 = ["--sample", str(source)], ["--sample", str(source), "--precision", "bfloat16"]
     ways = {
-        "in process": model,
-        "SavedModel": exported(settings, model, "export", ["--sample", str(source)]),
+        "in process, float32": model,
+        "in process, bfloat16": trained(settings, text, BFLOAT16),
+        "in process, 1 decoder layer, bfloat16": one_layer,
+        "SavedModel, float32": exported(settings, model, "export", float32),
+        "SavedModel, bfloat16": exported(settings, model, "export-bfloat16", bfloat16),
+        "SavedModel, 1 decoder layer, bfloat16": exported(settings, one_layer, "export-one-layer", bfloat16),
         "LiteRT, int8": trained(settings, text, LITERT),
     }
     found: dict[str, list] = {name: [] for name in ways}

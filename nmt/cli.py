@@ -214,20 +214,23 @@ def export(
     quantize: Annotated[
         str | None, typer.Option(help="int8 or, in a SavedModel, bfloat16: a smaller artefact; float32 if not given.")
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="bfloat16 stores it and computes in it, for servers with AMX or AVX-512 BF16; else float32."),
+    ] = None,
     max_bleu_loss: Annotated[
-        float | None, typer.Option(min=0, help="BLEU points that --quantize may cost; 0.5 if not given.")
+        float | None, typer.Option(min=0, help="BLEU points that this may cost; 0.5 if not given.")
     ] = None,
     max_differing: Annotated[
         float | None,
-        typer.Option(
-            min=0, max=1, help="Share of sentences that --quantize may change, without references; 0.1 if not given."
-        ),
+        typer.Option(min=0, max=1, help="Share of sentences that it may change, without references; 0.1 if not given."),
     ] = None,
 ) -> None:
     """Write a SavedModel for TensorFlow Serving, text in and text out, and compare it with the model."""
     limits = {"max_bleu_loss": max_bleu_loss, "max_differing": max_differing}
     given = {name: value for name, value in limits.items() if value is not None}
-    if given and quantize is None:
+    kind = quantize or ("bfloat16" if precision not in (None, "float32") else None)
+    if given and kind is None:
         raise UserError("--max-bleu-loss and --max-differing say what --quantize may cost, which is not given.")
     if format not in ("savedmodel", "litert"):
         hint = nearest(format, ("savedmodel", "litert"))
@@ -235,7 +238,7 @@ def export(
     _set_up("cpu", None)
     from nmt.serving.quantization import Quantization
 
-    quantization = Quantization(quantize, **given) if quantize else None
+    quantization = Quantization(kind, **given, precision=precision or "float32") if kind else None
     if format == "litert":
         from nmt.serving.export_litert import export_litert
 

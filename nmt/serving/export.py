@@ -62,7 +62,7 @@ def export(
         into: where versions are written, one folder each.
         sample: a file of sentences to compare on, instead of the dev text that the model was trained with.
         server_version: of the TensorFlow Serving that will run it, instead of export.server_version.
-        quantize: how small the matrices of weights are stored; None keeps float32.
+        quantize: how small the matrices of weights are stored, and the precision of arithmetic; None keeps float32.
         announce: receives lines about the progress.
 
     Raises:
@@ -79,7 +79,7 @@ def export(
     target = _next_version(Path(into))
     with _removed_if_empty(target.parent), written_aside(target) as aside:
         announce(f"Tracing the graph of {path} without GPUs.")
-        trace(path, aside, quantize.kind if quantize else None)
+        trace(path, aside, quantize)
         meta_graph = read_meta_graph(aside)
         operations = check_operations(meta_graph.graph_def)
         announce(f"Translating {len(sources)} sentences with the graph and with the model.")
@@ -92,9 +92,15 @@ def export(
     return target
 
 
-def trace(model: Path, folder: Path, quantize: str | None = None, *, program: str = "nmt.serving.graph") -> None:
+def trace(
+    model: Path, folder: Path, quantize: Quantization | None = None, *, program: str = "nmt.serving.graph"
+) -> None:
     """Writes the graph of a model folder, in a process where Keras finds no GPU and hence no cuDNN."""
-    options = ["--quantize", quantize] if quantize else []
+    options = []
+    if quantize is not None:
+        options = (
+            ["--precision", quantize.precision] if quantize.precision != "float32" else ["--quantize", quantize.kind]
+        )
     toolkit = str(Path(nmt.__file__).parent.parent)
     search_path = os.pathsep.join(filter(None, [toolkit, os.environ.get("PYTHONPATH")]))
     hidden = {"CUDA_VISIBLE_DEVICES": "", "KERAS_BACKEND": "tensorflow", "PYTHONPATH": search_path}
@@ -152,7 +158,7 @@ def _write_record(
         "format": FORMAT,
         "source_language": config.data.source_language,
         "target_language": config.data.target_language,
-        "decoding": {**config.decoding.model_dump(), "precision": "float32"},
+        "decoding": {**config.decoding.model_dump(), "precision": parity.precision},
         "limits": {**bundle.limits, "max_request": bundle.max_request},
         "server_version": bundle.server_version,
         "operations": {"number": len(operations), "names": list(operations)},

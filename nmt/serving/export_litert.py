@@ -63,7 +63,7 @@ def export_litert(
         folder.target_tokenizer.save(aside / TARGET)
         _write(aside, record)  # its limits are for whoever runs it
         announce(f"Converting {path} for LiteRT.")
-        trace(path, aside, quantize.kind if quantize else None, program="nmt.serving.litert")
+        trace(path, aside, quantize, program="nmt.serving.litert")
         announce(f"Translating {len(sources)} sentences with LiteRT and with the model.")
         parity = check_parity(aside, translator, sources, references, quantize)
         announce(str(parity))

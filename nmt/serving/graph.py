@@ -36,7 +36,7 @@ class PortableTranslator(tf.Module):
     Every text is answered as if it were alone.
 
     Args:
-        translator: the model, in float32.
+        translator: the model, in the precision that the graph is to compute in.
         limits: of a request.
         quantize: of `StoredWeights`.
     """
@@ -224,9 +224,12 @@ class PortableTranslator(tf.Module):
         return in_parts(lengths, work, answers, **bounds)
 
 
-def write_graph(model: Path, folder: Path, quantize: str | None = None) -> None:
-    """Writes the SavedModel of a model folder, its weights as `StoredWeights` says."""
-    translator, limits = Translator.load(model, precision="float32"), ModelFolder.load(model).config.export
+def write_graph(model: Path, folder: Path, quantize: str | None = None, precision: str = "float32") -> None:
+    """Writes the SavedModel of a model folder, its weights as `StoredWeights` says.
+
+    With bfloat16 for its arithmetic, weights are bfloat16 without being made so.
+    """
+    translator, limits = Translator.load(model, precision=precision), ModelFolder.load(model).config.export
     portable = PortableTranslator(translator, limits, quantize)
     signatures = {name: getattr(portable, name) for name in ("serving_default", "nbest", "token_log_probs")}
     with silenced():
@@ -247,4 +250,5 @@ if __name__ == "__main__":
     parser.add_argument("model", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--quantize")
+    parser.add_argument("--precision", default="float32")
     write_graph(**vars(parser.parse_args()))

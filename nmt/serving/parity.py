@@ -70,6 +70,11 @@ class Parity:
     quantized: Quantization | None = None
     """What was allowed."""
 
+    @property
+    def precision(self) -> str:
+        """Of the artefact's arithmetic."""
+        return self.quantized.precision if self.quantized else "float32"
+
     def as_record(self) -> dict[str, Any]:
         """Returns it as JSON takes it."""
         return asdict(self)

@@ -21,7 +21,7 @@ class StoredWeights:
     """Copies of Keras variables that a SavedModel holds and a graph reads in their place.
 
     Args:
-        variables: of a model, in float32.
+        variables: of a model; in float32, where they are quantised.
         quantize: None, bfloat16, or int8: whole numbers times a float32 scale for each output of a matrix.
     """
 

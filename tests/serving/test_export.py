@@ -121,14 +121,17 @@ def test_a_graph_of_other_weights_fails_and_leaves_nothing_behind(moved_model, m
     assert not (tmp_path / "served").exists()
 
 
-def test_quantised_weights_are_smaller_and_the_record_says_how_good(exported, tmp_path):
+@pytest.mark.parametrize("options", [{"kind": "int8"}, {"kind": "bfloat16", "precision": "bfloat16"}])
+def test_quantised_weights_are_smaller_and_the_record_says_how_good(exported, tmp_path, options):
     """Through both processes; weights as random as these bear little rounding."""
-    version = export(exported.model, tmp_path, quantize=Quantization("int8", 100), announce=lambda line: None)
+    allowed = {**options, "max_bleu_loss": 100}
+    version = export(exported.model, tmp_path, quantize=Quantization(**allowed), announce=lambda line: None)
     record = json.loads((version / "assets.extra" / "export.json").read_text())
     parity = record["parity"]
-    assert parity["quantized"] == {"kind": "int8", "max_bleu_loss": 100, "max_differing": 0.1}
+    assert parity["quantized"] == {"precision": "float32", "max_differing": 0.1, **allowed}
+    assert record["decoding"]["precision"] == parity["quantized"]["precision"]
     assert parity["bleu_model"] > 0 and parity["differing"]  # the rounding is seen
-    assert parity["costs"]["bytes_artefact"]["variables"] < 0.5 * parity["costs"]["bytes_model"]
+    assert parity["costs"]["bytes_artefact"]["variables"] < 0.6 * parity["costs"]["bytes_model"]
 
 
 def test_quantised_weights_that_lose_too_much_leave_nothing_behind(
@@ -151,6 +154,10 @@ def test_quantised_weights_that_lose_too_much_leave_nothing_behind(
 def test_only_two_kinds_of_smaller_weights_are_known():
     with pytest.raises(UserError, match=r"quantize: expected bfloat16 or int8, found 'int4'. Did you mean 'int8'\?"):
         Quantization("int4")
+    with pytest.raises(UserError, match=r"precision: expected float32 or bfloat16, found 'float61'. Did you mean"):
+        Quantization("bfloat16", precision="float61")
+    with pytest.raises(UserError, match="precision: bfloat16 computes with bfloat16 weights, but quantize is int8"):
+        Quantization("int8", precision="bfloat16")
 
 
 def test_a_failure_leaves_older_versions_as_they_were(exported, copied_graph, known_answers, monkeypatch, tmp_path):
