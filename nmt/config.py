@@ -259,7 +259,7 @@ class DecodingConfig(Section):
     """Source pieces translated at once, padding counted; bounds the memory."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of `nmt translate` and `nmt evaluate`: auto is bfloat16 on processors that multiply it by themselves
-    (AMX, AVX-512 BF16), and float32 elsewhere. Validation is float32; so are exports, but for `nmt export --precision`."""
+    (AMX, AVX-512 BF16), and float32 elsewhere. Validation is float32; so are exports, unless `--precision` is given."""
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> "DecodingConfig":
