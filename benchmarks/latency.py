@@ -24,11 +24,12 @@ def measure(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
         return _file(settings, text, system)
 
     model = trained(settings, text, NMT)
+    ways = _ways(settings, text, model)
     return {
         "lines": settings.test_lines,
         "files": compare(systems, run, rounds=settings.rounds, num_pieces=text.num_pieces, what="a file"),
         "one_line": _one_line(settings, text, model),
-        "one_by_one": _one_by_one(settings, text, model),
+        "one_by_one": _one_by_one(settings, text, ways),
     }
 
 
@@ -70,22 +71,27 @@ def _one_line(settings: Settings, text: Text, model: Path) -> dict:
     }
 
 
-def _one_by_one(settings: Settings, text: Text, model: Path) -> dict:
-    """Milliseconds a dev sentence, one at a time, warm, in process and through exports."""
-    source = settings.work / "one-by-one.txt"
-    lines = read_lines(text.file("dev", SOURCE))[: settings.latency_lines]
-    source.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+def _ways(settings: Settings, text: Text, model: Path) -> dict[str, Path]:
+    """What answers one sentence at a time: models, and exports, which are made here."""
     one_layer = trained(settings, text, ONE_LAYER)
-    float32, bfloat16 = ["--sample", str(source)], ["--sample", str(source), "--precision", "bfloat16"]
-    ways = {
+    return {
         "in process, float32": model,
         "in process, bfloat16": trained(settings, text, BFLOAT16),
         "in process, 1 decoder layer, bfloat16": one_layer,
-        "SavedModel, float32": exported(settings, model, "export", float32),
-        "SavedModel, bfloat16": exported(settings, model, "export-bfloat16", bfloat16),
-        "SavedModel, 1 decoder layer, bfloat16": exported(settings, one_layer, "export-one-layer", bfloat16),
+        "SavedModel, float32": exported(settings, model, "export", []),
+        "SavedModel, bfloat16": exported(settings, model, "export-bfloat16", ["--precision", "bfloat16"]),
+        "SavedModel, 1 decoder layer, bfloat16": exported(
+            settings, one_layer, "export-one-layer", ["--precision", "bfloat16"]
+        ),
         "LiteRT, int8": trained(settings, text, LITERT),
     }
+
+
+def _one_by_one(settings: Settings, text: Text, ways: dict[str, Path]) -> dict:
+    """Milliseconds a dev sentence, one at a time, warm."""
+    source = settings.work / "one-by-one.txt"
+    lines = read_lines(text.file("dev", SOURCE))[: settings.latency_lines]
+    source.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     found: dict[str, list] = {name: [] for name in ways}
     for _ in range(settings.rounds):
         for name, path in ways.items():

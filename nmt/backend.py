@@ -56,7 +56,7 @@ def _without_collection() -> Iterator[None]:
 def _hidden(packages: set[str]) -> Iterator[None]:
     """While it lasts, packages that are not imported yet cannot be."""
     hidden = packages - sys.modules.keys()
-    sys.modules.update(dict.fromkeys(hidden))
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is how Python says so
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ import numpy as np
 
 from nmt.compilation import compiles_each_shape
 from nmt.data.batching import pad
+from nmt.models.queries import FEW
 
 # More bring little speed and cost memory: the logits of a step are [queries, vocabulary].
 MAX_QUERIES = 640
@@ -36,6 +37,8 @@ class Group:
 class Grouping:
     """Sorts sentences into groups of like length, for a graph that takes every shape.
 
+    Their sizes are round all the same, for the reason that `rounded_up` gives: what is too many goes to the next group.
+
     Args:
         batch_tokens: source pieces of a group, padding counted.
         max_rows: sentences of a group.
@@ -49,9 +52,10 @@ class Grouping:
         """Yields groups in which every sentence stands once, shortest first; `lengths` [N] count EOS."""
         members: list[int] = []
         for n in sorted(range(len(lengths)), key=lambda n: lengths[n]):
-            if len(members) >= _most_rows(self.batch_tokens, lengths[n], self.max_rows):
-                yield Group(members, None)
-                members = []
+            while len(members) >= _most_rows(self.batch_tokens, lengths[n], self.max_rows):
+                size = len(members) // FEW * FEW or len(members)
+                yield Group(members[:size], None)
+                members = members[size:]
             members.append(n)
         if members:
             yield Group(members, None)

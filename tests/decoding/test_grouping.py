@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from nmt.data.tokenizer import EOS_ID
 from nmt.decoding.grouping import (
+    FEW,
     MAX_QUERIES,
     REFILLS,
     Group,
@@ -26,6 +27,13 @@ def test_every_sentence_stands_in_one_group_that_is_not_too_large(lengths, batch
         longest = max(lengths[n] for n in group.members)
         assert len(group.members) <= max_rows
         assert len(group.members) == 1 or len(group.members) * longest <= batch_tokens
+
+
+@settings(deadline=None)
+@given(lengths=LENGTHS, batch_tokens=st.integers(1, 5000))
+def test_sizes_of_large_groups_are_round_but_for_the_last(lengths, batch_tokens):
+    *sizes, _ = [len(group.members) for group in Grouping(batch_tokens, 50).groups(lengths)] or [0]
+    assert all(size < FEW or size % FEW == 0 for size in sizes)
 
 
 def test_neighbours_in_a_group_are_of_like_length():
