@@ -160,7 +160,7 @@ def _latency(figures: dict, results: Results) -> list[str]:
         ),
         "",
         *table(
-            ["One line, cold", "By the clock, s", "Imports in it", "Peak memory, MB"],
+            ["One line, cold", "By the clock, s", "Imports by themselves", "Peak memory, MB"],
             [["`nmt translate`", spread(one["seconds"], 1), imports, spread(one["peak_mb"])]],
         ),
     ]
