@@ -4,7 +4,6 @@ Every package that uses Keras imports this module first. TensorFlow is the defau
 the second. What a user's ~/.keras/keras.json says of float type, epsilon and backend does not leak in.
 """
 
-import atexit
 import gc
 import importlib
 import importlib.util
@@ -50,7 +49,6 @@ def _without_collection() -> Iterator[None]:
         yield
     finally:
         gc.freeze()
-        atexit.register(gc.unfreeze)  # or else what holds a thread is torn down after the pipe to it
         gc.enable()
 
 

@@ -1,5 +1,6 @@
 """Where the replicas of a model live: one device, all GPUs of a machine, or several machines."""
 
+import gc
 import json
 import os
 import shutil
@@ -43,6 +44,7 @@ def make_strategy(
         UserError: a device does not exist, or TF_CONFIG is missing or no description of a cluster.
     """
     if kind == "multi_worker":
+        gc.unfreeze()  # what `nmt.backend` froze: else its pool of threads would be torn down too late, and complain
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=_cluster_resolver())
     gpus = tf.config.list_logical_devices("GPU")
     if devices is not None:
