@@ -51,6 +51,7 @@ def make_strategy(
         _check_devices(devices)
     several = len(devices or gpus) > 1
     if kind == "mirrored" or (kind == "auto" and several):
+        gc.unfreeze()  # it has such a pool, too
         return tf.distribute.MirroredStrategy(list(devices) if devices else None)
     return tf.distribute.get_strategy()
 

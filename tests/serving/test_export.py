@@ -121,8 +121,10 @@ def test_a_graph_of_other_weights_fails_and_leaves_nothing_behind(moved_model, m
     assert not (tmp_path / "served").exists()
 
 
-@pytest.mark.parametrize("options", [{"kind": "int8"}, {"kind": "bfloat16", "precision": "bfloat16"}])
-def test_quantised_weights_are_smaller_and_the_record_says_how_good(exported, tmp_path, options):
+@pytest.mark.parametrize(
+    ("options", "share"), [({"kind": "int8"}, 0.5), ({"kind": "bfloat16", "precision": "bfloat16"}, 0.6)]
+)
+def test_quantised_weights_are_smaller_and_the_record_says_how_good(exported, tmp_path, options, share):
     """Through both processes; weights as random as these bear little rounding."""
     allowed = {**options, "max_bleu_loss": 100}
     version = export(exported.model, tmp_path, quantize=Quantization(**allowed), announce=lambda line: None)
@@ -131,7 +133,7 @@ def test_quantised_weights_are_smaller_and_the_record_says_how_good(exported, tm
     assert parity["quantized"] == {"precision": "float32", "max_differing": 0.1, **allowed}
     assert record["decoding"]["precision"] == parity["quantized"]["precision"]
     assert parity["bleu_model"] > 0 and parity["differing"]  # the rounding is seen
-    assert parity["costs"]["bytes_artefact"]["variables"] < 0.6 * parity["costs"]["bytes_model"]
+    assert parity["costs"]["bytes_artefact"]["variables"] < share * parity["costs"]["bytes_model"]
 
 
 def test_quantised_weights_that_lose_too_much_leave_nothing_behind(
