@@ -43,7 +43,7 @@ app = typer.Typer(
 Quick = Annotated[bool, typer.Option("--quick", help="Two minutes or so, only to show that it works.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of every system; all cores if not given.")]
 Rounds = Annotated[int | None, typer.Option(min=1, help="Alternating runs of every system; 3 if not given.")]
-Updates = Annotated[int | None, typer.Option(min=1, help="Updates of the models that translate; 300 if not given.")]
+Updates = Annotated[int | None, typer.Option(min=1, help="Updates of the models that translate; 600 if not given.")]
 Chosen = Annotated[list[str] | None, typer.Option("--system", help="Only this system beside ours, such as joeynmt.")]
 
 

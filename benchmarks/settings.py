@@ -77,7 +77,7 @@ def make_settings(
     return Settings(
         threads=threads,
         rounds=rounds or 3,
-        updates=updates or 300,
+        updates=updates or 600,
         window=(20, 70),
         test_lines=1000,
         latency_lines=200,

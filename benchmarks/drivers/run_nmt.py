@@ -53,16 +53,12 @@ def one_by_one(job: dict) -> None:
 def importing(job: dict) -> None:
     """Times what a command line must import before it can translate."""
     started = time.perf_counter()
-    import tensorflow  # noqa: F401
-
-    tensorflow_seconds = time.perf_counter() - started
     import nmt.backend
 
-    keras_seconds = time.perf_counter() - started - tensorflow_seconds
+    framework = time.perf_counter() - started
     import nmt.decoding.translator  # noqa: F401
 
-    rest = time.perf_counter() - started - tensorflow_seconds - keras_seconds
-    write_report(job, tensorflow=tensorflow_seconds, keras=keras_seconds, toolkit=rest)
+    write_report(job, framework=framework, toolkit=time.perf_counter() - started - framework)
 
 
 def open_translator(job: dict) -> Any:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from nmt.data.tokenizer import BOS_ID, PAD_ID
 from nmt.decoding.grouping import Group, make_grouping
 from nmt.decoding.translator import Translator
 from nmt.evaluation.metrics import bleu
-from nmt.models.seq2seq import make_seq2seq
+from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.training.losses import cross_entropy, shifted_right
 from nmt.training.workers import Workers
 from nmt.weights import assign_arrays
@@ -45,23 +46,38 @@ class Validator:
     """
 
     def __init__(self, config: Config, prepared: Prepared, workers: Workers):
-        self.workers = workers
-        self.model = make_seq2seq(
-            config.model,
-            source_vocabulary=prepared.vocabularies[0],
-            target_vocabulary=prepared.vocabularies[1],
-        )
+        self.config, self.prepared, self.workers = config, prepared, workers
         self.sources, self.targets = prepared.dev_sources, prepared.dev_targets
         self.language = config.data.target_language
-        self.translator = Translator(
+
+    # What follows is made when it is first asked for: the first update need not wait for it.
+
+    @cached_property
+    def model(self) -> Seq2Seq:
+        """Holds the weights in question."""
+        source_vocabulary, target_vocabulary = self.prepared.vocabularies
+        return make_seq2seq(self.config.model, source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary)
+
+    @cached_property
+    def translator(self) -> Translator:
+        """The greedy search with them."""
+        return Translator(
             self.model,
-            prepared.source_tokenizer,
-            prepared.target_tokenizer,
-            config.decoding,
-            max_source=config.data.max_length,
+            self.prepared.source_tokenizer,
+            self.prepared.target_tokenizer,
+            self.config.decoding,
+            max_source=self.config.data.max_length,
         ).with_decoding(beam_size=1)
-        self.batches = _batches(prepared, config.decoding.batch_tokens)[workers.number :: workers.count]
-        self.losses: Callable = compiled(self._loss, self.model.variables, num_inputs=2)
+
+    @cached_property
+    def batches(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """This worker's share of the dev pairs: source and target, int32 [B, S] and [B, T]."""
+        return _batches(self.prepared, self.config.decoding.batch_tokens)[self.workers.number :: self.workers.count]
+
+    @cached_property
+    def losses(self) -> Callable:
+        """Of such a batch: the sum of the loss, and the number of target pieces."""
+        return compiled(self._loss, self.model.variables, num_inputs=2)
 
     def validate(self, weights: Mapping[str, np.ndarray]) -> Validation:
         """Scores weights given by variable path."""
