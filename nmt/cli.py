@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -34,6 +34,9 @@ Model = Annotated[
 ]
 BeamSize = Annotated[int | None, typer.Option(min=1, max=64, help="Hypotheses kept a sentence; 1 is greedy search.")]
 LengthPenalty = Annotated[float | None, typer.Option(min=0, max=5, help="Exponent of the length penalty.")]
+Pruning = Annotated[
+    float | None, typer.Option(min=0, help="How far below the best a hypothesis is given up; 0 keeps all.")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, gpu, or a GPU's number, such as gpu:1.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the arithmetic; all cores if not given.")]
 Workers = Annotated[
@@ -122,6 +125,7 @@ def translate(
     output: Annotated[Path | None, typer.Option(help="Where translations go; else standard output.")] = None,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
+    pruning: Pruning = None,
     n_best: Annotated[
         int, typer.Option(min=1, max=64, help="Translations a line: tab-separated number, score, text.")
     ] = 1,
@@ -134,7 +138,7 @@ def translate(
     from nmt.decoding.lines import translate_lines
     from nmt.loading import open_translator
 
-    translator = open_translator(model, beam_size=beam_size, length_penalty=length_penalty)
+    translator = open_translator(model, beam_size=beam_size, length_penalty=length_penalty, pruning=pruning)
     translate_lines(translator, input, output, num_best=n_best, as_json=json)
 
 
@@ -176,6 +180,7 @@ def evaluate(
     tokenized: Annotated[bool, typer.Option("--tokenized", help="With --lowercase: also score tok-lc.")] = False,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
+    pruning: Pruning = None,
     device: Device = None,
     threads: Threads = None,
 ) -> None:
@@ -190,7 +195,7 @@ def evaluate(
     from nmt.files import written_aside
     from nmt.loading import open_translator
 
-    translator = open_translator(model, beam_size=beam_size, length_penalty=length_penalty)
+    translator = open_translator(model, beam_size=beam_size, length_penalty=length_penalty, pruning=pruning)
     result = evaluate_model(translator, source, reference, tokenized=tokenized)
     if output:
         with written_aside(output) as aside:
@@ -225,6 +230,9 @@ def export(
         float | None,
         typer.Option(min=0, max=1, help="Share of sentences that it may change, without references; 0.1 if not given."),
     ] = None,
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    pruning: Pruning = None,
 ) -> None:
     """Write a SavedModel for TensorFlow Serving, text in and text out, and compare it with the model."""
     limits = {"max_bleu_loss": max_bleu_loss, "max_differing": max_differing}
@@ -238,17 +246,20 @@ def export(
     _set_up("cpu", None)
     from nmt.serving.quantization import Quantization
 
-    quantization = Quantization(kind, **given, precision=precision or "float32") if kind else None
+    common: dict[str, Any] = {
+        "sample": sample,
+        "quantize": Quantization(kind, **given, precision=precision or "float32") if kind else None,
+        "decoding": {"beam_size": beam_size, "length_penalty": length_penalty, "pruning": pruning},
+        "announce": _say,
+    }
     if format == "litert":
         from nmt.serving.export_litert import export_litert
 
-        _say(f"Exported to {export_litert(model, directory, sample=sample, quantize=quantization, announce=_say)}.")
+        _say(f"Exported to {export_litert(model, directory, **common)}.")
         return
     from nmt.serving.export import export as export_model
 
-    version = export_model(
-        model, directory, sample=sample, server_version=server_version, quantize=quantization, announce=_say
-    )
+    version = export_model(model, directory, server_version=server_version, **common)
     _say(f"Exported to {version}. How to serve it: {version.parent / 'README.md'}")
 
 

@@ -1,7 +1,7 @@
 """Opens whatever translates: a run folder, a model folder, or an export of either kind."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, Union
 
 if TYPE_CHECKING:
     from nmt.decoding.litert_translator import LiteRTTranslator
@@ -19,10 +19,12 @@ def is_litert(path: Path) -> bool:
     return (path / "model.tflite").is_file()
 
 
-def open_translator(
-    path: Path, *, beam_size: int | None = None, length_penalty: float | None = None
-) -> Union["Translator", "ExportedTranslator", "LiteRTTranslator"]:
-    """Opens a model for translation, with decoding settings other than its own where they are given.
+def open_translator(path: Path, **decoding: Any) -> Union["Translator", "ExportedTranslator", "LiteRTTranslator"]:
+    """Opens a model for translation.
+
+    Args:
+        path: of a run folder, a model folder or an export.
+        **decoding: settings of `DecodingConfig` other than its own, such as beam_size=1; None leaves one as it is.
 
     Raises:
         UserError: there is no model, or an export is asked for settings other than those it was made with.
@@ -30,11 +32,11 @@ def open_translator(
     if is_export(path):
         from nmt.serving.exported import ExportedTranslator
 
-        return ExportedTranslator.load(path).with_decoding(beam_size=beam_size, length_penalty=length_penalty)
+        return ExportedTranslator.load(path).with_decoding(**decoding)
     if is_litert(path):
         from nmt.decoding.litert_translator import LiteRTTranslator
 
-        return LiteRTTranslator.load(path).with_decoding(beam_size=beam_size, length_penalty=length_penalty)
+        return LiteRTTranslator.load(path).with_decoding(**decoding)
     from nmt.decoding.translator import Translator
 
-    return Translator.load(path).with_decoding(beam_size=beam_size, length_penalty=length_penalty)
+    return Translator.load(path).with_decoding(**decoding)

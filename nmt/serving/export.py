@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ def export(
     sample: Path | str | None = None,
     server_version: str | None = None,
     quantize: Quantization | None = None,
+    decoding: Mapping[str, Any] | None = None,
     announce: Callable[[str], None] = print,
 ) -> Path:
     """Writes a model as `into`/1, or under the number after the highest there, and returns that folder.
@@ -63,6 +64,7 @@ def export(
         sample: a file of sentences to compare on, instead of the dev text that the model was trained with.
         server_version: of the TensorFlow Serving that will run it, instead of export.server_version.
         quantize: how small the matrices of weights are stored, and the precision of arithmetic; None keeps float32.
+        decoding: settings of `DecodingConfig` other than the model's own, such as {"beam_size": 1}.
         announce: receives lines about the progress.
 
     Raises:
@@ -73,32 +75,38 @@ def export(
     """
     check_tensorflow_text()
     path = find_model(Path(model)).resolve()
-    folder, translator = ModelFolder.load(path), Translator.load(path, precision="float32")
+    folder = ModelFolder.load(path)
+    translator = Translator.load(path, precision="float32").with_decoding(**decoding or {})
     sources, references = read_sample(folder.config.data.dev, sample, folder.config.export.sample)
     tag = stock_version(_wanted_version(folder.config, server_version), announce)
     target = _next_version(Path(into))
     with _removed_if_empty(target.parent), written_aside(target) as aside:
         announce(f"Tracing the graph of {path} without GPUs.")
-        trace(path, aside, quantize)
+        trace(path, aside, quantize, decoding)
         meta_graph = read_meta_graph(aside)
         operations = check_operations(meta_graph.graph_def)
         announce(f"Translating {len(sources)} sentences with the graph and with the model.")
         parity = check_parity(aside, translator, sources, references, quantize)
         announce(str(parity))
         bundle = _bundle(target.parent, folder, tag, meta_graph.signature_def, sources)
-        _write_record(aside, path, folder, parity, bundle, operations)
+        _write_record(aside, path, folder, translator.settings, parity, bundle, operations)
         _write_extras(aside, folder, bundle, sources)
     bundle.write(target.parent, announce)
     return target
 
 
 def trace(
-    model: Path, folder: Path, quantize: Quantization | None = None, *, program: str = "nmt.serving.graph"
+    model: Path,
+    folder: Path,
+    quantize: Quantization | None = None,
+    decoding: Mapping[str, Any] | None = None,
+    *,
+    program: str = "nmt.serving.graph",
 ) -> None:
     """Writes the graph of a model folder, in a process where Keras finds no GPU and hence no cuDNN."""
-    options = []
+    options = ["--decoding", json.dumps(dict(decoding or {}))]
     if quantize is not None:
-        options = (
+        options += (
             ["--precision", quantize.precision] if quantize.precision != "float32" else ["--quantize", quantize.kind]
         )
     toolkit = str(Path(nmt.__file__).parent.parent)
@@ -151,14 +159,20 @@ def _write_extras(aside: Path, folder: ModelFolder, bundle: Bundle, sources: Seq
 
 
 def _write_record(
-    aside: Path, path: Path, folder: ModelFolder, parity: Parity, bundle: Bundle, operations: Sequence[str]
+    aside: Path,
+    path: Path,
+    folder: ModelFolder,
+    decoding: Mapping[str, Any],
+    parity: Parity,
+    bundle: Bundle,
+    operations: Sequence[str],
 ) -> None:
     config = folder.config
     record: dict[str, Any] = {
         "format": FORMAT,
         "source_language": config.data.source_language,
         "target_language": config.data.target_language,
-        "decoding": {**config.decoding.model_dump(), "precision": parity.precision},
+        "decoding": {**decoding, "precision": parity.precision},
         "limits": {**bundle.limits, "max_request": bundle.max_request},
         "server_version": bundle.server_version,
         "operations": {"number": len(operations), "names": list(operations)},

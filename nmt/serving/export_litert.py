@@ -7,7 +7,7 @@ DIR/export.json                   what it was made of, with which settings, and 
 
 import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ def export_litert(
     *,
     sample: Path | str | None = None,
     quantize: Quantization | None = None,
+    decoding: Mapping[str, Any] | None = None,
     announce: Callable[[str], None] = print,
 ) -> Path:
     """Writes a model as the folder `into`, and returns it.
@@ -45,6 +46,7 @@ def export_litert(
         into: a folder that is not there yet.
         sample: a file of sentences to compare on, instead of the dev text that the model was trained with.
         quantize: LiteRT knows int8; None keeps float32.
+        decoding: settings of `DecodingConfig` other than the model's own, such as {"beam_size": 1}.
         announce: receives lines about the progress.
 
     Raises:
@@ -54,16 +56,17 @@ def export_litert(
     """
     _check(Path(into), quantize)
     path = find_model(Path(model)).resolve()
-    folder, translator = ModelFolder.load(path), Translator.load(path, precision="float32")
+    folder = ModelFolder.load(path)
+    translator = Translator.load(path, precision="float32").with_decoding(**decoding or {})
     sources, references = read_sample(folder.config.data.dev, sample, folder.config.export.sample)
-    record = _record(path, folder)
+    record = _record(path, folder, translator.settings)
     with written_aside(Path(into)) as aside:
         aside.mkdir()
         folder.source_tokenizer.save(aside / SOURCE)
         folder.target_tokenizer.save(aside / TARGET)
         _write(aside, record)  # its limits are for whoever runs it
         announce(f"Converting {path} for LiteRT.")
-        trace(path, aside, quantize, program="nmt.serving.litert")
+        trace(path, aside, quantize, decoding, program="nmt.serving.litert")
         announce(f"Translating {len(sources)} sentences with LiteRT and with the model.")
         parity = check_parity(aside, translator, sources, references, quantize)
         announce(str(parity))
@@ -84,14 +87,14 @@ def _check(into: Path, quantize: Quantization | None) -> None:
         raise UserError(f"{into} is there already: expected the name of a new folder for the LiteRT model.")
 
 
-def _record(path: Path, folder: ModelFolder) -> dict[str, Any]:
+def _record(path: Path, folder: ModelFolder, decoding: Mapping[str, Any]) -> dict[str, Any]:
     config = folder.config
     return {
         "format": FORMAT,
         "kind": "litert",
         "source_language": config.data.source_language,
         "target_language": config.data.target_language,
-        "decoding": {**config.decoding.model_dump(), "precision": "float32"},
+        "decoding": dict(decoding),
         "limits": {"max_pieces": config.data.max_length, "eos_id": EOS_ID},
         "model": {"path": str(path), **folder.facts},
         "versions": {"nmt": nmt.__version__, **{name: version(name) for name in PACKAGES}},

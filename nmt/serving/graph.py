@@ -7,7 +7,8 @@ N texts of a request, B of them translated at once, S source pieces, T target pi
 """
 
 import argparse
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -224,12 +225,20 @@ class PortableTranslator(tf.Module):
         return in_parts(lengths, work, answers, **bounds)
 
 
-def write_graph(model: Path, folder: Path, quantize: str | None = None, precision: str = "float32") -> None:
+def write_graph(
+    model: Path,
+    folder: Path,
+    quantize: str | None = None,
+    precision: str = "float32",
+    decoding: Mapping[str, Any] | None = None,
+) -> None:
     """Writes the SavedModel of a model folder, its weights as `StoredWeights` says.
 
-    With bfloat16 for its arithmetic, weights are bfloat16 without being made so.
+    With bfloat16 for its arithmetic, weights are bfloat16 without being made so. Settings of `DecodingConfig` may be
+    others than the model's own.
     """
-    translator, limits = Translator.load(model, precision=precision), ModelFolder.load(model).config.export
+    translator = Translator.load(model, precision=precision).with_decoding(**decoding or {})
+    limits = ModelFolder.load(model).config.export
     portable = PortableTranslator(translator, limits, quantize)
     signatures = {name: getattr(portable, name) for name in ("serving_default", "nbest", "token_log_probs")}
     with silenced():
@@ -251,4 +260,5 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--quantize")
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--decoding", type=json.loads)
     write_graph(**vars(parser.parse_args()))

@@ -5,6 +5,7 @@ search but its lengths are known, and it consists of LiteRT's own operations, Te
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,8 @@ if __name__ == "__main__":
     parser.add_argument("model", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--quantize")
+    parser.add_argument("--decoding", type=json.loads, default={})
     arguments = parser.parse_args()
-    content = converted(Translator.load(arguments.model, precision="float32"), quantize=arguments.quantize)
+    translator = Translator.load(arguments.model, precision="float32").with_decoding(**arguments.decoding)
+    content = converted(translator, quantize=arguments.quantize)
     (arguments.folder / MODEL).write_bytes(content)

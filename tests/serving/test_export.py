@@ -15,6 +15,7 @@ from nmt.errors import UserError
 from nmt.evaluation.metrics import bleu
 from nmt.serving import bundle, parity
 from nmt.serving.export import export
+from nmt.serving.exported import ExportedTranslator
 from nmt.serving.parity import ParityError
 from nmt.serving.quantization import Quantization
 from tests.serving.conftest import MAX_BATCH, MAX_CHARACTERS, MAX_PIECES, NBEST, SENTENCES
@@ -253,3 +254,17 @@ def test_options_that_say_nothing_are_refused(exported, tmp_path, options, words
     result = CliRunner().invoke(app, ["export", str(exported.model), str(tmp_path / "served"), *options])
     assert isinstance(result.exception, UserError) and re.search(words, str(result.exception))
     assert not (tmp_path / "served").exists()
+
+
+def test_an_export_can_search_otherwise_than_its_model(exported, tmp_path):
+    sample = tmp_path / "sample.en"
+    sample.write_text("".join(f"{line}\n" for line in SENTENCES[:40]))
+    options = ["--sample", str(sample), "--beam-size", "2", "--length-penalty", "0.3", "--pruning", "0"]
+    done = CliRunner().invoke(app, ["export", str(exported.model), str(tmp_path / "narrow"), *options])
+    assert done.exit_code == 0, done.output
+    narrow = ExportedTranslator.load(tmp_path / "narrow")
+    changes = {"beam_size": 2, "length_penalty": 0.3, "pruning": 0.0}
+    assert narrow.settings == {**exported.translator.settings, **changes}
+    found = narrow.translate(SENTENCES)
+    assert found == exported.translator.with_decoding(**changes).translate(SENTENCES)
+    assert found != exported.translator.translate(SENTENCES)

@@ -11,6 +11,7 @@ from keras import ops
 from nmt.data.tokenizer import EOS_ID
 from nmt.decoding.inference import search, search_options
 from nmt.errors import UserError
+from nmt.loading import open_translator
 from nmt.serving.export_litert import export_litert
 from nmt.serving.litert import converted
 from nmt.serving.quantization import Quantization
@@ -92,3 +93,9 @@ def test_what_cannot_be_is_refused_before_anything_is_written(exported, folder, 
     with pytest.raises(UserError, match=r"needs ai_edge_litert, not installed here: .*requirements-litert\.txt"):
         export_litert(exported.model, tmp_path / "phone")
     assert not (tmp_path / "phone").exists()
+
+
+def test_it_can_search_otherwise_than_its_model(exported, tmp_path):
+    greedy = open_translator(export_litert(exported.model, tmp_path / "greedy", decoding={"beam_size": 1}))
+    assert greedy.settings["beam_size"] == 1
+    assert greedy.translate(SENTENCES) == exported.translator.with_decoding(beam_size=1).translate(SENTENCES)
