@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from nmt.models.dense import Dense
+from nmt.models.dense import Dense, exact
 
 # Beyond every energy, yet within bfloat16; energies are at least float32 when it is put in.
 MASKED = -1e9
@@ -84,7 +84,7 @@ class AdditiveAttention(keras.layers.Layer):
         """Attends; arguments and results as in `BilinearAttention`."""
         matched = ops.tanh(self.query(query)[:, :, None, :] + keyed.keys[:, None, :, :])  # [B, Q, S, U]
         # Not a product by one column, of which TensorFlow 2.20 makes NaN in bfloat16 on processors with AMX.
-        energies = ops.sum(_exact(matched) * _exact(self.energy.kernel[:, 0]), axis=-1)
+        energies = ops.sum(exact(matched) * exact(self.energy.kernel[:, 0]), axis=-1)
         weights = _distribution(energies, keyed.mask[:, None, :])
         return ops.matmul(ops.cast(weights, query.dtype), keyed.values), weights
 
@@ -145,8 +145,4 @@ def _sizes(x: Any) -> tuple:
 
 
 def _distribution(energies: Any, mask: Any) -> Any:
-    return ops.softmax(ops.where(mask, _exact(energies), MASKED), axis=-1)
-
-
-def _exact(x: Any) -> Any:
-    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
+    return ops.softmax(ops.where(mask, exact(energies), MASKED), axis=-1)

@@ -1,4 +1,4 @@
-"""Products of vectors by one matrix."""
+"""Products of vectors by one matrix, and what is too delicate for 16 bits."""
 
 from typing import Any
 
@@ -28,3 +28,8 @@ def product(vectors: Any, matrix: Any) -> Any:
         return ops.matmul(vectors, matrix)
     rows = ops.matmul(ops.reshape(vectors, (-1, vectors.shape[-1])), matrix)
     return ops.reshape(rows, (-1, *sizes, matrix.shape[-1]))
+
+
+def exact(x: Any) -> Any:
+    """The same numbers in at least float32, for sums, exponents and comparisons."""
+    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")

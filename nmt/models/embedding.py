@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from nmt.compilation import lookup
-from nmt.models.dense import product
+from nmt.models.dense import exact, product
 from nmt.models.dropout import Dropout
 
 
@@ -67,17 +67,13 @@ class OutputProjection(keras.layers.Layer):
     def scorer(self) -> Callable[[Any], Any]:
         """What `call` does, for many calls: a product that turns the matrix each time may take three times as long."""
         columns = ops.transpose(ops.cast(self.matrix, self.compute_dtype))
-        return lambda states: _exact(product(states, columns)) + self.bias
+        return lambda states: exact(product(states, columns)) + self.bias
 
     def logits_of(self, states: Any, ids: Any) -> Any:
         """The logits [B, T] of one piece a position, ids [B, T], without those of the others."""
-        return ops.sum(_exact(states) * ops.take(self.matrix, ids, axis=0), axis=-1) + ops.take(self.bias, ids, axis=0)
+        return ops.sum(exact(states) * ops.take(self.matrix, ids, axis=0), axis=-1) + ops.take(self.bias, ids, axis=0)
 
     def mean_logit(self, states: Any) -> Any:
         """The mean [B, T] of the logits over the vocabulary, without making them."""
         mean = ops.mean(self.matrix, axis=0)
-        return ops.sum(_exact(states) * mean, axis=-1) + ops.mean(self.bias)
-
-
-def _exact(x: Any) -> Any:
-    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
+        return ops.sum(exact(states) * mean, axis=-1) + ops.mean(self.bias)

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from nmt.compilation import by_rows, fused, gpu_visible, recurrence
-from nmt.models.dense import product
+from nmt.models.dense import exact, product
 
 
 class LSTMState(NamedTuple):
@@ -107,7 +107,7 @@ class LSTM(keras.layers.Layer):
         recurrent = product(state.hidden, self._weight("recurrent_kernel"))
         if self.layer_norm:
             recurrent = self.hidden_norm(recurrent)
-        gates = _gates(projected + recurrent)
+        gates = _gates(projected + exact(recurrent))
         return _next_state(gates, state.cell, self.compute_dtype), gates
 
     def _scan(self, inputs: Any, state: LSTMState) -> Any:
@@ -123,7 +123,8 @@ class LSTM(keras.layers.Layer):
         projected = product(inputs, self._weight("kernel"))
         if self.layer_norm:
             projected = self.input_norm(projected)
-        return projected + self._weight("bias")
+        # A product in 16 bits that adds its bias itself takes longer, and so does a sum of them.
+        return exact(projected) + exact(self._weight("bias"))
 
     def _weight(self, name: str) -> Any:
         return ops.cast(getattr(self.fused.cell, name), self.compute_dtype)
@@ -140,9 +141,7 @@ def _cell_dtype(layer: keras.layers.Layer) -> str:
 
 
 def _gates(preactivations: Any) -> Gates:
-    if keras.backend.standardize_dtype(preactivations.dtype) != "float64":
-        preactivations = ops.cast(preactivations, "float32")
-    i, f, g, o = ops.split(preactivations, 4, axis=-1)
+    i, f, g, o = ops.split(exact(preactivations), 4, axis=-1)
     return Gates(ops.sigmoid(i), ops.sigmoid(f), ops.tanh(g), ops.sigmoid(o))
 
 

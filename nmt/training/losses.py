@@ -5,8 +5,9 @@ B sentences, T target positions, N positions of all sentences, E units of an att
 
 from typing import Any
 
-from keras import backend, ops
+from keras import ops
 
+from nmt.models.dense import exact
 from nmt.models.embedding import OutputProjection
 
 
@@ -59,7 +60,7 @@ def _softmax_nll(states: Any, matrix: Any, bias: Any, targets: Any) -> Any:
         targets: int [N].
     """
     probabilities = ops.softmax(ops.matmul(states, ops.transpose(matrix)) + ops.cast(bias, states.dtype))
-    chosen = _exact(ops.take_along_axis(probabilities, targets[:, None], axis=1))[:, 0]
+    chosen = exact(ops.take_along_axis(probabilities, targets[:, None], axis=1))[:, 0]
     # Only the value saturates where the probability underflows; its gradient does not pass through here.
     nll = -ops.log(ops.maximum(chosen, 1e-37))
 
@@ -79,8 +80,4 @@ def _softmax_nll(states: Any, matrix: Any, bias: Any, targets: Any) -> Any:
 
 def _summed_by(ids: Any, rows: Any, num_ids: int) -> Any:
     """Adds up rows [N, E] by their id [N]: [num_ids, E]."""
-    return ops.cast(ops.segment_sum(_exact(rows), ids, num_segments=num_ids), rows.dtype)
-
-
-def _exact(x: Any) -> Any:
-    return x if backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
+    return ops.cast(ops.segment_sum(exact(rows), ids, num_segments=num_ids), rows.dtype)
