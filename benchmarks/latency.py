@@ -33,7 +33,7 @@ def measure(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
     }
 
 
-def translate_by_command(settings: Settings, model: Path, source: Path, *, watch: bool = False) -> Run:
+def translate_by_command(settings: Settings, model: Path, source: Path) -> Run:
     """Runs `nmt translate` on a file, in a process that knows nothing yet."""
     folder = settings.work / "command"
     arguments = ["--input", str(source), "--output", str(folder / "translations.txt"), "--beam-size", str(BEAM_SIZE)]
@@ -42,7 +42,6 @@ def translate_by_command(settings: Settings, model: Path, source: Path, *, watch
         folder=folder,
         threads=settings.threads,
         environment={"PYTHONPATH": str(ROOT)},
-        watch=watch,
     )
 
 

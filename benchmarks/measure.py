@@ -3,11 +3,12 @@
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nmt.errors import UserError
 
@@ -18,6 +19,7 @@ THREAD_VARIABLES = (
     "TF_NUM_INTRAOP_THREADS",
     "TF_NUM_INTEROP_THREADS",
 )
+MEMORY = ("VmRSS:", "VmHWM:")  # of which the latter is the largest that the former ever was
 MEGABYTES = 1024 / 10**6  # in what Linux calls a kilobyte, which has 1,024 bytes; a megabyte here has 10**6
 SAMPLE_EVERY = 0.25  # seconds
 
@@ -31,11 +33,21 @@ class Run:
     seconds: float
     """From the process' start to its end."""
     peak_mb: float
-    """Largest resident memory, in 10**6 bytes, of the process or of the largest of its children."""
+    """Largest resident memory, in 10**6 bytes, as it was a quarter of a second before the end at the latest."""
     report: dict[str, Any] = field(default_factory=dict)
     """What a driver wrote."""
     memory: list[tuple[float, float]] = field(default_factory=list)
-    """Seconds since the start and resident megabytes, where they were watched."""
+    """Seconds since the start and resident megabytes."""
+
+
+class Sample(NamedTuple):
+    """What a process held at some time."""
+
+    seconds: float
+    """Since its start."""
+    resident_mb: float
+    peak_mb: float
+    """Since its start."""
 
 
 def run_driver(
@@ -61,7 +73,6 @@ def run_command(
     folder: Path,
     threads: int,
     environment: Mapping[str, str] | None = None,
-    watch: bool = False,
 ) -> Run:
     """Runs a command to its end, with its output in `folder`/log.txt.
 
@@ -82,31 +93,42 @@ def run_command(
             stderr=subprocess.STDOUT,
             env=variables,
         )
+        samples: list[Sample] = []
+        watching = threading.Thread(target=_watch, args=(process.pid, started, samples), daemon=True)
+        watching.start()
         try:
-            memory = _watch(process.pid, started) if watch else []
-            _, status, usage = os.wait4(process.pid, 0)
+            _, status = os.waitpid(process.pid, 0)
         except BaseException:
             process.kill()
             raise
         seconds = time.monotonic() - started
+    watching.join()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         tail = log.read_text(encoding="utf-8", errors="replace")[-3000:]
         raise UserError(f"{' '.join(command)} ended with {process.returncode}; {log} ends so:\n{tail}")
-    return Run(started, seconds, usage.ru_maxrss * MEGABYTES, memory=memory)
+    # Not what wait4 says: that begins with the memory of the process that started this one.
+    peak = max((sample.peak_mb for sample in samples), default=0.0)
+    return Run(started, seconds, peak, memory=[(sample.seconds, sample.resident_mb) for sample in samples])
 
 
-def _watch(pid: int, started: float) -> list[tuple[float, float]]:
-    """Samples the resident memory of a process until it ends."""
-    samples = []
-    while (resident := resident_mb(pid)) is not None:
-        samples.append((time.monotonic() - started, resident))
+def _watch(pid: int, started: float, samples: list[Sample]) -> None:
+    """Adds samples of a process until it ends."""
+    while found := _memory(pid):
+        samples.append(Sample(time.monotonic() - started, found["VmRSS"], found["VmHWM"]))
         time.sleep(SAMPLE_EVERY)
-    return samples
 
 
 def resident_mb(pid: int) -> float | None:
     """None once the process has ended."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    found = [line.split() for line in status.splitlines() if line.startswith("VmRSS:")]
-    return int(found[0][1]) * MEGABYTES if found else None
+    return _memory(pid).get("VmRSS")
+
+
+def _memory(pid: int) -> dict[str, float]:
+    """What Linux says of a process' memory, in 10**6 bytes; nothing once it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    found = [line.split() for line in lines if line.startswith(MEMORY)]
+    return {name.rstrip(":"): int(size) * MEGABYTES for name, size, _ in found}

@@ -16,7 +16,7 @@ def measure(settings: Settings, text: Text) -> dict:
     lines = read_lines(text.file("test", SOURCE))
     with source.open("w", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in noisy(lines, settings.memory_lines, seed=1))
-    run = translate_by_command(settings, model, source, watch=True)
+    run = translate_by_command(settings, model, source)
     print(f"memory: {run.peak_mb:.0f} MB at most in {run.seconds:.0f} s", flush=True)
     return {
         "lines": settings.memory_lines,

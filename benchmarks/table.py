@@ -303,4 +303,4 @@ def _provenance(record: dict) -> str:
 
 
 def _column(runs: Sequence[dict], name: str) -> list[float]:
-    return [run[name] for run in runs]
+    return [run[name] for run in runs if name in run]  # what could not be measured is not there
