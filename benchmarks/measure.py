@@ -8,9 +8,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from nmt.errors import UserError
+from nmt.process import Memory, memory_of
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -19,8 +20,7 @@ THREAD_VARIABLES = (
     "TF_NUM_INTRAOP_THREADS",
     "TF_NUM_INTEROP_THREADS",
 )
-MEMORY = ("VmRSS:", "VmHWM:")  # of which the latter is the largest that the former ever was
-MEGABYTES = 1024 / 10**6  # in what Linux calls a kilobyte, which has 1,024 bytes; a megabyte here has 10**6
+MEGABYTE = 10**6  # bytes
 SAMPLE_EVERY = 0.25  # seconds
 
 
@@ -38,16 +38,6 @@ class Run:
     """What a driver wrote."""
     memory: list[tuple[float, float]] = field(default_factory=list)
     """Seconds since the start and resident megabytes."""
-
-
-class Sample(NamedTuple):
-    """What a process held at some time."""
-
-    seconds: float
-    """Since its start."""
-    resident_mb: float
-    peak_mb: float
-    """Since its start."""
 
 
 def run_driver(
@@ -93,7 +83,7 @@ def run_command(
             stderr=subprocess.STDOUT,
             env=variables,
         )
-        samples: list[Sample] = []
+        samples: list[tuple[float, Memory]] = []
         watching = threading.Thread(target=_watch, args=(process.pid, started, samples), daemon=True)
         watching.start()
         try:
@@ -107,28 +97,20 @@ def run_command(
     if process.returncode:
         tail = log.read_text(encoding="utf-8", errors="replace")[-3000:]
         raise UserError(f"{' '.join(command)} ended with {process.returncode}; {log} ends so:\n{tail}")
-    # Not what wait4 says: that begins with the memory of the process that started this one.
-    peak = max((sample.peak_mb for sample in samples), default=0.0)
-    return Run(started, seconds, peak, memory=[(sample.seconds, sample.resident_mb) for sample in samples])
+    peak = max((memory.peak for _, memory in samples), default=0)
+    return Run(
+        started, seconds, peak / MEGABYTE, memory=[(second, memory.now / MEGABYTE) for second, memory in samples]
+    )
 
 
-def _watch(pid: int, started: float, samples: list[Sample]) -> None:
-    """Adds samples of a process until it ends."""
-    while found := _memory(pid):
-        samples.append(Sample(time.monotonic() - started, found["VmRSS"], found["VmHWM"]))
+def _watch(pid: int, started: float, samples: list[tuple[float, Memory]]) -> None:
+    """Adds samples of a process, at seconds since its start, until it ends."""
+    while found := memory_of(pid):
+        samples.append((time.monotonic() - started, found))
         time.sleep(SAMPLE_EVERY)
 
 
 def resident_mb(pid: int) -> float | None:
     """None once the process has ended."""
-    return _memory(pid).get("VmRSS")
-
-
-def _memory(pid: int) -> dict[str, float]:
-    """What Linux says of a process' memory, in 10**6 bytes; nothing once it has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return {}
-    found = [line.split() for line in lines if line.startswith(MEMORY)]
-    return {name.rstrip(":"): int(size) * MEGABYTES for name, size, _ in found}
+    found = memory_of(pid)
+    return found.now / MEGABYTE if found else None

@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from nmt.errors import UserError
 
@@ -62,3 +62,24 @@ def processor_flags() -> frozenset[str]:
     except OSError:
         return frozenset()
     return frozenset(lines[0].split(":", 1)[1].split()) if lines else frozenset()
+
+
+class Memory(NamedTuple):
+    """Resident memory of a process, in bytes."""
+
+    now: int
+    peak: int
+    """The largest since it began."""
+
+
+def memory_of(process: int | Literal["self"] = "self") -> Memory | None:
+    """What Linux says of a process' memory; None once it has ended, and on other systems.
+
+    Not by getrusage or wait4, whose largest memory of a child begins with that of the process that started it.
+    """
+    try:
+        lines = Path(f"/proc/{process}/status").read_text("utf-8").splitlines()
+    except OSError:
+        return None
+    sizes = dict(line.split()[:2] for line in lines if line.startswith("Vm"))
+    return Memory(*(int(sizes[name]) * 1024 for name in ("VmRSS:", "VmHWM:"))) if sizes else None

@@ -13,6 +13,7 @@ import numpy as np
 
 from nmt.config import Config
 from nmt.config_file import config_from_text, dump_config
+from nmt.process import memory_of
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def main() -> None:
             for size, length in zip(given["vocabularies"], given["lengths"], strict=True)
         )
         update(Batch(0, 0, source, target, np.ones(rows, np.float32)), update=1, learning_rate=1e-3)
-        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        memory = memory_of()
+        peaks.append(memory.peak if memory else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     weights = sum(4 * int(np.prod(variable.shape)) for variable in model.trainable_variables)
     print(json.dumps({"weights": weights, "peaks": peaks}), flush=True)
 

@@ -11,7 +11,7 @@ from keras import ops
 
 from nmt.compilation import recurrence
 from nmt.models.attention import Keyed, make_attention
-from nmt.models.dense import Dense
+from nmt.models.dense import Dense, exact
 from nmt.models.dropout import Dropout
 from nmt.models.embedding import Embedding, OutputProjection
 from nmt.models.encoder import Encoded
@@ -95,8 +95,7 @@ class Decoder(keras.layers.Layer):
     def start(self, encoded: Encoded) -> DecoderState:
         """The state before the first word, with one query a sentence: each [B, 1, U]."""
         parts = ops.split(self.start_state(encoded.final)[:, None, :], 2 * len(self.layers), axis=-1)
-        exact = "float64" if self.compute_dtype == "float64" else "float32"
-        layers = [LSTMState(h, ops.cast(c, exact)) for h, c in zip(parts[::2], parts[1::2], strict=True)]
+        layers = [LSTMState(h, exact(c)) for h, c in zip(parts[::2], parts[1::2], strict=True)]
         attentional = ops.zeros((ops.shape(encoded.final)[0], 1, self.output_units), self.compute_dtype)
         return DecoderState(tuple(layers), attentional)
 

@@ -1,11 +1,12 @@
 import math
 
+import numpy as np
 import pytest
 from doctor_corpus import PAIRS
 
 from nmt.doctor import machine
 from nmt.doctor.machine import available_memory, examine_machine, examine_memory
-from nmt.doctor.rehearsal import Needs
+from nmt.doctor.rehearsal import Needs, rehearse
 from nmt.models.seq2seq import make_seq2seq
 
 GIGABYTE = 1 << 30
@@ -25,6 +26,12 @@ def test_an_update_is_made_and_its_memory_told(config):
     weights = 4 * sum(math.prod(v.shape) for v in model.trainable_variables)
     # Weights and two moments of Adam, three checkpoints and one more, two best models.
     assert disk.found.startswith(f"{weights * (3 * 4 + 2) / (1 << 20):,.0f} MB for checkpoints")
+
+
+def test_what_the_doctor_holds_itself_is_no_part_of_an_update(config):
+    ours = np.ones(3 * GIGABYTE // 2, "uint8")
+    needs = rehearse(config, vocabularies=(320, 320), lengths=(20, 30), rows=(2, 8))
+    assert needs is not None and max(needs.peaks) < ours.nbytes
 
 
 @pytest.mark.parametrize(("free", "verdict", "fitting"), [(8 * GIGABYTE, "ok", 56), (2 * GIGABYTE - 1, "error", 7)])
