@@ -1,9 +1,9 @@
 """How fast a GPU trains our model on JAX, beside PyTorch's cuDNN LSTM in the same run and the card's own ceilings.
 
-    python benchmarks/gpu.py --output gpu.json                       # ids made up, of lengths like those of captions
-    python benchmarks/gpu.py --corpus train.en train.de              # real text, segmented into --vocabulary pieces
-    python benchmarks/gpu.py --train configs/multi30k-en-de.yaml     # and the time to the best validation BLEU
-    python benchmarks/gpu.py --smoke                                 # tiny, also on a CPU: does it run at all?
+    python -m benchmarks.gpu --output gpu.json                       # ids made up, of lengths like those of captions
+    python -m benchmarks.gpu --corpus train.en train.de              # real text, segmented into --vocabulary pieces
+    python -m benchmarks.gpu --train configs/multi30k-en-de.yaml     # and the time to the best validation BLEU
+    python -m benchmarks.gpu --smoke                                 # tiny, also on a CPU: does it run at all?
 
 Needs requirements-jax.txt (with jax[cuda12]) and, for the comparison, PyTorch; TensorFlow is not used. Both sides get
 the same padded batches, learn with Adam, dropout, label smoothing and clipping, and read the loss of every update back,
@@ -45,7 +45,7 @@ def main() -> None:
     model = ModelConfig.model_validate(SMOKE_MODEL) if arguments.smoke else ModelConfig(attention_hops=2)
     learners = {f"nmt {precision}": nmt_learner(model, arguments.vocabulary, precision) for precision in PRECISIONS}
     if importlib.util.find_spec("torch"):
-        from torch_peer import torch_learner
+        from benchmarks.torch_peer import torch_learner
 
         learners |= {f"torch {p}": torch_learner(model, arguments.vocabulary, p, RATE) for p in PRECISIONS}
     record = {

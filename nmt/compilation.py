@@ -17,7 +17,7 @@ State = TypeVar("State")
 
 @cache
 def gpu_visible() -> bool:
-    """Whether the backend sees a GPU, so that cuDNN's LSTM is to be had."""
+    """Whether the backend sees a GPU."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -25,6 +25,14 @@ def gpu_visible() -> bool:
     import jax
 
     return jax.default_backend() == "gpu"
+
+
+def cudnn_is_best() -> bool:
+    """Whether whole sequences are left to cuDNN's LSTM: by TensorFlow on a GPU.
+
+    On JAX our own scan is faster, which cuDNN, called from outside of the program, holds up (docs/performance.md).
+    """
+    return keras.backend.backend() == "tensorflow" and gpu_visible()
 
 
 def compiles_each_shape() -> bool:
@@ -138,32 +146,23 @@ def pick(rows: Any, places: Any) -> Any:
     return jax.vmap(lambda row, its_places: row[its_places])(rows, places)
 
 
-def by_rows(function: Callable, variables: Sequence[Any], *arrays: Any) -> Any:
-    """Applies a function that calls a library to each device's own rows.
+def side_by_side(function: Callable, *pairs: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Applies a function to the first of every pair and to the second of every pair.
 
-    XLA divides operations of its own among the devices of a mesh; a library's it would repeat, whole, on each of them.
+    JAX on a GPU computes both at once: a loop of small products there waits for its kernels to be launched, of which
+    two loops have twice as many. A CPU has enough to do with one.
 
     Args:
-        function: takes arrays [B, ...] and returns one.
-        variables: the Keras variables that it reads.
-        arrays: of all rows.
+        function: of one array or several, returns one.
+        pairs: arrays of equal shape.
     """
-    if keras.backend.backend() == "tensorflow":
-        return function(*arrays)
-    import jax
+    if keras.backend.backend() == "jax" and gpu_visible():
+        import jax
 
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return function(*arrays)
-
-    def run(values: list, *arrays: Any) -> Any:
-        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
-            return function(*arrays)
-
-    everywhere, rows = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(mesh.axis_names[0])
-    specs = (everywhere, *(rows for _ in arrays))
-    values = [variable.value for variable in variables]
-    return jax.shard_map(run, in_specs=specs, out_specs=rows, check_vma=False)(values, *arrays)
+        first, second = jax.vmap(function)(*(keras.ops.stack(pair) for pair in pairs))
+        return first, second
+    first, second = (function(*arrays) for arrays in zip(*pairs, strict=True))
+    return first, second
 
 
 def recurrence(
@@ -198,7 +197,8 @@ def recurrence(
         state = body(state, at)
         return state, state
 
-    return jax.lax.scan(step, state, inputs, reverse=reverse)[1]
+    # On a GPU what a loop does besides, counting and copying, takes as long as the work of one position.
+    return jax.lax.scan(step, state, inputs, reverse=reverse, unroll=4 if gpu_visible() else 1)[1]
 
 
 def _recurrence_tensorflow(body: Callable, state: Any, inputs: Any, reverse: bool, differentiable: bool) -> Any:

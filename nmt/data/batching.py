@@ -142,6 +142,11 @@ class BatchPlan:
         self._epoch = -1
         self._batches: list[np.ndarray] = []
 
+    @property
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """Rows, source and target length of full batches, padded to the grid."""
+        return list(zip(self.rows, self.grid.source.tolist(), self.grid.target.tolist(), strict=True))
+
     def num_batches(self, epoch: int) -> int:
         """The number of batches of an epoch."""
         return len(self.epoch(epoch))

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from nmt.models.dropout import Dropout
-from nmt.models.recurrent import LSTM
+from nmt.models.recurrent import LSTM, read_both_ways
 
 PAD = 0
 
@@ -66,8 +66,8 @@ class Encoder(keras.layers.Layer):
         reversal = _reversal(lengths, ops.shape(ids)[1])
         # Reversing ids is far cheaper than reversing vectors; on the way back one flat lookup serves.
         vectors = self.embedding(ids, training=training)
-        forward = self.forward(vectors)
-        backward = self.backward(self.embedding(ops.take_along_axis(ids, reversal, axis=1), training=training))
+        reversed_vectors = self.embedding(ops.take_along_axis(ids, reversal, axis=1), training=training)
+        forward, backward = read_both_ways(self.forward, self.backward, vectors, reversed_vectors)
         final = ops.concatenate([_at(forward, lengths - 1), _at(backward, lengths - 1)], axis=-1)
         memory = ops.concatenate([forward, _gather(backward, reversal)], axis=-1)
         for layer in self.upper:

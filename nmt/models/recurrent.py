@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from nmt.compilation import by_rows, fused, gpu_visible, recurrence
+from nmt.compilation import cudnn_is_best, fused, recurrence, side_by_side
 from nmt.models.dense import exact, product
 
 
@@ -37,8 +37,9 @@ class LSTM(keras.layers.Layer):
     tanh(c'). The forget gate's bias starts at 1 (Jozefowicz et al. 2015). With `layer_norm`, x W and h R are normalised
     each with a scale of its own (Ba et al. 2016, equation 20, without normalising the cell).
 
-    On a GPU whole sequences run through `keras.layers.LSTM`, hence cuDNN, which needs there to be no mask; elsewhere
-    through our own scan, whose input projection and weight gradient are one matrix product each for the whole sequence.
+    On a GPU TensorFlow runs whole sequences through `keras.layers.LSTM`, hence cuDNN, which needs there to be no mask;
+    elsewhere they run through our own scan, whose input projection and weight gradient are one matrix product each for
+    the whole sequence.
     """
 
     def __init__(self, units: int, *, layer_norm: bool = False, **kwargs: Any):
@@ -47,13 +48,7 @@ class LSTM(keras.layers.Layer):
         self.layer_norm = layer_norm
         # Weights of 16 bits are only ever loaded, and no backend factorises matrices of them.
         initializer = "orthogonal" if self.variable_dtype in ("float32", "float64") else "zeros"
-        self.fused = keras.layers.LSTM(
-            units,
-            return_sequences=True,
-            recurrent_initializer=initializer,
-            name="fused",
-            dtype=_fused_dtype(self.compute_dtype),
-        )
+        self.fused = keras.layers.LSTM(units, return_sequences=True, recurrent_initializer=initializer, name="fused")
         if layer_norm:
             self.input_norm = keras.layers.LayerNormalization(center=False, name="input_norm")
             self.hidden_norm = keras.layers.LayerNormalization(center=False, name="hidden_norm")
@@ -82,18 +77,16 @@ class LSTM(keras.layers.Layer):
             Hidden states [B, T, U].
         """
         state = initial_state or self.initial_state((ops.shape(inputs)[0],))
-        if gpu_visible() and not self.layer_norm:
-            inputs, *states = (ops.cast(x, self.fused.compute_dtype) for x in (inputs, *state))
-            hiddens = by_rows(self._run_fused, self.fused.trainable_variables, inputs, *states)
-            return ops.cast(hiddens, self.compute_dtype)
         if self.layer_norm:
             return self._scan(inputs, state)
-        projected = ops.matmul(ops.transpose(inputs, (1, 0, 2)), self._weight("kernel"))
-        hiddens = _recur(projected, self._weight("recurrent_kernel"), self._weight("bias"), *state)
-        return ops.transpose(hiddens, (1, 0, 2))  # [T, B, U] -> [B, T, U]
+        if cudnn_is_best():
+            return self.fused(inputs, initial_state=[ops.cast(x, self.compute_dtype) for x in state])
+        return _batch_first(_recur(*self.projected(inputs, state)))
 
-    def _run_fused(self, inputs: Any, *states: Any) -> Any:
-        return self.fused(inputs, initial_state=list(states))
+    def projected(self, inputs: Any, state: LSTMState) -> tuple[Any, ...]:
+        """What the recurrence over inputs [B, T, I] begins with: the arguments of `_recur`."""
+        projected = ops.matmul(ops.transpose(inputs, (1, 0, 2)), self._weight("kernel"))
+        return projected, self._weight("recurrent_kernel"), self._weight("bias"), *state
 
     def step(self, inputs: Any, state: LSTMState) -> LSTMState:
         """Reads one position: inputs [..., I] and state [..., U] give the next state [..., U]."""
@@ -117,7 +110,7 @@ class LSTM(keras.layers.Layer):
             return self._advance(projected, state)[0]
 
         projected = self._project(ops.transpose(inputs, (1, 0, 2)))
-        return ops.transpose(recurrence(body, state, projected).hidden, (1, 0, 2))  # [T, B, U] -> [B, T, U]
+        return _batch_first(recurrence(body, state, projected).hidden)
 
     def _project(self, inputs: Any) -> Any:
         projected = product(inputs, self._weight("kernel"))
@@ -130,10 +123,22 @@ class LSTM(keras.layers.Layer):
         return ops.cast(getattr(self.fused.cell, name), self.compute_dtype)
 
 
-def _fused_dtype(compute_dtype: str) -> str | None:
-    """The type of Keras' own LSTM: JAX hands cuDNN float32 alone (jax#18867), which is TF32 in its products."""
-    narrow = compute_dtype in ("bfloat16", "float16")
-    return "float32" if narrow and keras.backend.backend() == "jax" else None
+def read_both_ways(forward: LSTM, backward: LSTM, ahead: Any, back: Any) -> tuple[Any, Any]:
+    """Reads two sequences with two layers of equal size, both at once where that is faster.
+
+    Args:
+        forward, backward: the layers.
+        ahead, back: what each of them reads, [B, T, I].
+
+    Returns:
+        Hidden states [B, T, U] of the one and of the other.
+    """
+    if forward.layer_norm or cudnn_is_best():
+        return forward(ahead), backward(back)
+    state = forward.initial_state((ops.shape(ahead)[0],))
+    pairs = zip(forward.projected(ahead, state), backward.projected(back, state), strict=True)
+    first, second = side_by_side(_recur, *pairs)
+    return _batch_first(first), _batch_first(second)
 
 
 def _cell_dtype(layer: keras.layers.Layer) -> str:
@@ -229,6 +234,10 @@ def _retreat(d_hidden: Any, d_cell: Any, upstream: Any, preactivations: Any, cel
         d_hidden * squashed * o * (1 - o),
     )
     return *(ops.cast(d_gate, preactivations.dtype) for d_gate in d_gates), d_cell * f
+
+
+def _batch_first(hiddens: Any) -> Any:
+    return ops.transpose(hiddens, (1, 0, 2))  # [T, B, U] -> [B, T, U]
 
 
 def _rows(sequences: Any) -> Any:

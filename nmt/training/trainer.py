@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -93,6 +93,15 @@ def _take(folder: RunFolder, config: Config, initial: ModelFolder | None, stack:
         initial.target_tokenizer.save(folder.path / "target.model")
 
 
+class Begun(NamedTuple):
+    """An update that was begun, and whose outcome nobody has asked for yet."""
+
+    number: int
+    epoch: int
+    learning_rate: float
+    wait: Callable[[], Outcome]
+
+
 class Trainer:
     """One run: its data, model, update, validation and bookkeeping."""
 
@@ -120,6 +129,8 @@ class Trainer:
         self.checkpoints = CheckpointFolder(folder.checkpoints, self.settings.keep_checkpoints)
         self.progress = Progress()
         self.last_validation: Validation | None = None
+        self.begun: Begun | None = None
+        self.logs: dict[str, float] = {}
         self.skipped = 0
         self.forked = False
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.model)
@@ -141,6 +152,7 @@ class Trainer:
             reason = self._limit_reached() or self._loop(notice)
             self._finish(reason)
         finally:
+            self.update.close()
             self.log.close()
             self.callbacks.on_train_end()
         self.workers.wait()  # whoever ends before the others looks lost to them
@@ -161,20 +173,23 @@ class Trainer:
 
     def _loop(self, notice: Notice) -> str:
         loader = self.loader()
+        self.update.foresee(self.plan.shapes)
         while True:
             begun = None
             for batch in prefetched(loader.batches(self.progress.epoch, self.progress.batch)):
                 if batch.epoch != begun:
                     begun = batch.epoch
                     self.callbacks.on_epoch_begin(begun)
-                logs = self._learn(batch)
+                self._learn(batch)
+                if self.skipped < self.settings.max_skipped and (self._pauses(batch) or notice.signal_number):
+                    self._settle()
                 if self.skipped == self.settings.max_skipped:
                     self._go_back()
                     break  # to the batches after that checkpoint
                 if self.progress.update % self.settings.validate_every == 0:
                     self._validate()
                 if self.progress.batch == self.plan.num_batches(batch.epoch):
-                    self.callbacks.on_epoch_end(batch.epoch, {**logs, **self._validation_logs()})
+                    self.callbacks.on_epoch_end(batch.epoch, {**self.logs, **self._validation_logs()})
                 # What does not learn any more is no state to go back to.
                 if self.progress.update % self.settings.checkpoint_every == 0 and not self.skipped:
                     self._save()
@@ -192,7 +207,19 @@ class Trainer:
         signals, limits = self.workers.of_each(notice.signal_number, reason is not None)
         return int(signals.max()), reason or ("another worker reached its limit" if limits.any() else None)
 
-    def _learn(self, batch: Batch) -> dict[str, float]:
+    def _pauses(self, batch: Batch) -> bool:
+        """Whether what comes after this batch depends on its outcome."""
+        update, settings = self.progress.update, self.settings
+        return (
+            bool(self.callbacks.callbacks or self.skipped)
+            or update % settings.validate_every == 0
+            or update % settings.checkpoint_every == 0
+            or update == settings.max_updates
+            or self.progress.batch == self.plan.num_batches(batch.epoch)
+        )
+
+    def _learn(self, batch: Batch) -> None:
+        """Begins an update, and then asks what came of the one before, so that a device need not wait for its host."""
         number = self.progress.update + 1
         rate = 0.5**self.progress.rollbacks * learning_rate(
             number,
@@ -203,21 +230,29 @@ class Trainer:
             final=self.settings.final_rate,
         )
         self.callbacks.on_train_batch_begin(number)
-        outcome = self._updated(batch, number, rate)
+        wait = self._started(batch, number, rate)
+        self._settle()
+        self.begun = Begun(number, batch.epoch, rate, wait)
+        self.progress = self.progress.after_batch(batch.epoch, batch.index)
+
+    def _settle(self) -> None:
+        """Waits for the update that was begun last, if nobody has, and takes note of its outcome."""
+        if self.begun is None:
+            return
+        (number, epoch, rate, wait), self.begun = self.begun, None
+        outcome = wait()
         self.skipped = 0 if outcome.applied else self.skipped + 1
         if self.skipped == 1 and self.settings.precision != "float16":
             self.announce(f"update {number:,}: the gradient is not finite; it was not applied.")
-        self.progress = self.progress.after_batch(batch.epoch, batch.index)
-        self.log.updated(number, batch.epoch, rate, outcome)
-        logs = {"loss": outcome.loss, "nll": outcome.nll, "gradient_norm": outcome.gradient_norm}
-        self.callbacks.on_train_batch_end(number, logs)
-        return logs
+        self.log.updated(number, epoch, rate, outcome)
+        self.logs = {"loss": outcome.loss, "nll": outcome.nll, "gradient_norm": outcome.gradient_norm}
+        self.callbacks.on_train_batch_end(number, self.logs)
 
-    def _updated(self, batch: Batch, number: int, rate: float) -> Outcome:
-        """Makes an update, in as many micro-batches as the memory asks for."""
+    def _started(self, batch: Batch, number: int, rate: float) -> Callable[[], Outcome]:
+        """Begins an update, in as many micro-batches as the memory asks for."""
         while True:
             try:
-                return self.update(batch.filled(self.update.rows_multiple), update=number, learning_rate=rate)
+                return self.update.start(batch.filled(self.update.rows_multiple), update=number, learning_rate=rate)
             except OutOfMemory as error:
                 if self.update.rows_multiple >= len(batch.weights):
                     raise UserError(
@@ -233,7 +268,9 @@ class Trainer:
 
     def _go_back(self) -> None:
         """Returns to the last checkpoint with half the learning rate, for good, or gives up."""
-        skipped = f"The gradient was not finite in {self.skipped} updates in a row, up to {self.progress.update:,}"
+        last = self.begun.number - 1 if self.begun else self.progress.update
+        self.begun = None  # what may follow the last that was skipped comes to nothing
+        skipped = f"The gradient was not finite in {self.skipped} updates in a row, up to {last:,}"
         checkpoint = self.checkpoints.latest(self.announce)
         if checkpoint is None or self.progress.rollbacks == self.settings.max_rollbacks:
             times = self.progress.rollbacks
@@ -354,6 +391,7 @@ class Trainer:
         return "a callback asked for it" if getattr(self.model, "stop_training", False) else None
 
     def _interrupt(self, signal_number: int) -> None:
+        self._settle()
         saved = self._save()
         where = f"saved in {self.folder.path}" if saved else "it could not be saved, but earlier checkpoints stand"
         self.log.close()
@@ -364,6 +402,7 @@ class Trainer:
         )
 
     def _finish(self, reason: str) -> None:
+        self._settle()
         self.announce(f"Finished: {reason}, after {(time.monotonic() - self.started) / 60:.1f} minutes.")
         if self.progress.validated != self.progress.update or self.progress.best_score is None:
             self._validate()

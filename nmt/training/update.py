@@ -1,5 +1,6 @@
 """What one update of a model is, whichever backend computes it: what it is told, what it says, what it remembers."""
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import keras
@@ -82,7 +83,21 @@ class Update:
         Raises:
             OutOfMemory: it can be tried again after `split`.
         """
+        return self.start(batch, update=update, learning_rate=learning_rate)()
+
+    def start(self, batch: Batch, *, update: int, learning_rate: float) -> Callable[[], Outcome]:
+        """Begins to learn from one batch and returns what waits for the outcome; the next may begin before that.
+
+        Raises:
+            OutOfMemory: it can be tried again after `split`.
+        """
         raise NotImplementedError
+
+    def foresee(self, shapes: Iterable[tuple[int, int, int]]) -> None:
+        """Tells of the shapes that batches will have, (rows, source length, target length), to prepare for them."""
+
+    def close(self) -> None:
+        """Ends what is being prepared."""
 
     def split(self) -> None:
         """Cuts the batches to come into twice as many micro-batches: half the memory, and the same result."""

@@ -3,6 +3,8 @@
 B rows, S and T the source and target length, A micro-batches, D dropout layers.
 """
 
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +13,7 @@ import keras
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from nmt.compilation import gpu_visible
 from nmt.data.batching import Batch
 from nmt.data.tokenizer import BOS_ID, PAD_ID
 from nmt.models.seq2seq import Seq2Seq
@@ -49,36 +52,67 @@ class JaxUpdate(Update):
     def __init__(self, model: Seq2Seq, optimizer: keras.optimizers.Optimizer, mesh: Mesh, **settings: Any):
         super().__init__(model, optimizer, **settings)
         self.mesh, self.num_devices = mesh, mesh.size
-        self.everywhere = NamedSharding(mesh, PartitionSpec())
-        self.shared = NamedSharding(mesh, PartitionSpec(None, ROWS))
+        everywhere, shared = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec(None, ROWS)))
         # The old state's memory becomes the new one's.
-        self._compiled = jax.jit(self._update, donate_argnums=0, out_shardings=self.everywhere)
+        self._compiled = jax.jit(
+            self._update,
+            donate_argnums=0,
+            in_shardings=(everywhere, everywhere, shared, shared, shared),
+            out_shardings=everywhere,
+        )
+        self._foreseen: dict[tuple[int, ...], Future] = {}
+        self._compilers: Executor | None = None
 
-    def __call__(self, batch: Batch, *, update: int, learning_rate: float) -> Outcome:
-        """Learns from one batch, as in `Update`."""
+    def foresee(self, shapes: Iterable[tuple[int, int, int]]) -> None:
+        """Begins to compile for these shapes, several at once, while training goes on with those that are done.
+
+        On a GPU a dozen compilations take longer than thousands of updates; a CPU has no time for what may never come.
+        """
+        if not gpu_visible():
+            return
+        self._compilers = ThreadPoolExecutor(thread_name_prefix="compiling")
+        state, seeds = self._state(), self._seeds(1)
+        for rows, *lengths in shapes:
+            rows += -rows % self.rows_multiple
+            ids = [np.empty((rows, length), np.int32) for length in lengths]
+            batch = self._by_micro_batch(*ids, np.empty(rows, np.float32))
+            lowered = self._compiled.lower(state, seeds, *batch)
+            self._foreseen[_shape(batch)] = self._compilers.submit(lowered.compile)
+
+    def close(self) -> None:
+        """Lets what has not begun to be compiled be."""
+        if self._compilers:
+            self._compilers.shutdown(wait=False, cancel_futures=True)
+
+    def start(self, batch: Batch, *, update: int, learning_rate: float) -> Callable[[], Outcome]:
+        """Hands a batch to the devices, as in `Update`, and returns before they have learned from it."""
         self.optimizer.learning_rate = learning_rate
-        seeds = dropout_seeds(self.seed, update, (self.accumulation, len(self.seed_states)))
-        rows = [self._micro_batches(x) for x in (batch.source, batch.target, batch.weights)]
-        state, seeds = jax.device_put((self._state(), seeds), self.everywhere)
+        rows = self._by_micro_batch(batch.source, batch.target, batch.weights)
+        state = self._state()
         try:
-            with jax.set_mesh(self.mesh):
-                state, outcome = self._compiled(state, seeds, *jax.device_put(rows, self.shared))
+            foreseen = self._foreseen.get(_shape(rows))
+            compiled = foreseen.result() if foreseen else self._compiled
+            after, outcome = compiled(state, self._seeds(update), *rows)
         except jax.errors.JaxRuntimeError as error:
             # Once the old state's memory is given away, there is nothing to try again from.
             if "RESOURCE_EXHAUSTED" in str(error) and not any(x.is_deleted() for x in jax.tree.leaves(state)):
                 raise OutOfMemory(str(error)) from error
             raise
-        self._assign(state)
-        loss, nll, norm, pieces, applied = jax.device_get(outcome)
-        return Outcome(float(loss), float(nll), float(norm), int(pieces), bool(applied))
+        self._assign(after)
+        outcome.copy_to_host_async()
+        return lambda: _read(outcome)
 
     def split(self) -> None:
-        """Cuts the batches to come into twice as many micro-batches; the next one is compiled anew."""
+        """Cuts the batches to come into twice as many micro-batches; all are compiled anew."""
         self.accumulation *= 2
 
-    def _micro_batches(self, rows: np.ndarray) -> np.ndarray:
-        """Every A-th row to the same micro-batch: [B, ...] -> [A, B / A, ...]."""
-        return np.stack([rows[micro :: self.accumulation] for micro in range(self.accumulation)])
+    def _by_micro_batch(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        """Every A-th row to the same micro-batch, each [B, ...] -> [A, B / A, ...]."""
+        return [np.stack([rows[micro :: self.accumulation] for micro in range(self.accumulation)]) for rows in arrays]
+
+    def _seeds(self, update: int) -> np.ndarray:
+        """A seed for each micro-batch and layer: int32 [A, D, 2]."""
+        return dropout_seeds(self.seed, update, (self.accumulation, len(self.seed_states)))
 
     def _variables(self) -> State:
         optimizer = self.optimizer.variables
@@ -90,7 +124,7 @@ class JaxUpdate(Update):
     def _assign(self, state: State) -> None:
         jax.tree.map(lambda variable, x: variable.assign(x), self._variables(), state, is_leaf=_is_variable)
 
-    def _update(self, state: State, seeds: Any, source: Any, target: Any, weights: Any) -> tuple[State, tuple]:
+    def _update(self, state: State, seeds: Any, source: Any, target: Any, weights: Any) -> tuple[State, Any]:
         zero = jnp.zeros((), state.weights[0].dtype)
         sums = Sums(zero, zero, zero, [jnp.zeros_like(w) for w in state.weights])
 
@@ -107,7 +141,8 @@ class JaxUpdate(Update):
         # A choice of values, not a branch, for which the host would have to wait.
         applied = jax.tree.map(lambda new, old: jnp.where(finite, new, old), self._applied(state, gradients), state)
         outcome = (sums.loss / sums.pieces, sums.nll / sums.pieces, norm, sums.pieces, finite)
-        return self._rescaled(applied, finite), outcome
+        # One array to fetch: each costs a device and its host a conversation.
+        return self._rescaled(applied, finite), jnp.stack([x.astype(norm.dtype) for x in outcome])
 
     def _micro_batch(self, state: State, seeds: Any, source: Any, target: Any, weights: Any) -> Sums:
         counts = (target != PAD_ID).astype(state.weights[0].dtype) * weights[:, None]
@@ -142,6 +177,17 @@ class JaxUpdate(Update):
         good = jnp.where(finite, state.good_updates + 1, 0)
         scale = jnp.where(finite, jnp.where(good == 2000, state.loss_scale * 2, state.loss_scale), state.loss_scale / 2)
         return state._replace(loss_scale=scale, good_updates=jnp.where(good == 2000, 0, good))
+
+
+def _shape(batch: list[np.ndarray]) -> tuple[int, ...]:
+    """What a batch is compiled for, of its source and target [A, B / A, N]."""
+    return *batch[0].shape, *batch[1].shape
+
+
+def _read(outcome: jax.Array) -> Outcome:
+    """Waits for what `JaxUpdate._update` returns beside the state."""
+    loss, nll, norm, pieces, applied = np.asarray(outcome).tolist()
+    return Outcome(loss, nll, norm, int(pieces), bool(applied))
 
 
 def _is_variable(x: Any) -> bool:

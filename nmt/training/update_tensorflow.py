@@ -51,8 +51,8 @@ class TensorFlowUpdate(Update):
         signature = [rows, rows, tf.TensorSpec([None], tf.float32), tf.TensorSpec(self._seed_shape(), tf.int32)]
         return tf.function(function, input_signature=signature, autograph=False)
 
-    def __call__(self, batch: Batch, *, update: int, learning_rate: float) -> Outcome:
-        """Learns from one batch, as in `Update`."""
+    def start(self, batch: Batch, *, update: int, learning_rate: float) -> Callable[[], Outcome]:
+        """Learns from one batch, as in `Update`, and has the outcome when it returns."""
         self.optimizer.learning_rate = learning_rate
         seeds = self._seeds(update)
         try:
@@ -63,7 +63,8 @@ class TensorFlowUpdate(Update):
             if self.workers.count == 1:
                 raise
             raise self.workers.lost(error) from error
-        return Outcome(float(loss), float(nll), float(norm), int(pieces), bool(applied))
+        outcome = Outcome(float(loss), float(nll), float(norm), int(pieces), bool(applied))
+        return lambda: outcome
 
     def split(self) -> None:
         """Cuts the batches to come into twice as many micro-batches."""

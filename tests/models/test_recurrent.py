@@ -164,7 +164,7 @@ def test_what_a_gpu_runs_equals_what_a_cpu_runs(set_precision, monkeypatch, prec
     layer = made()
     inputs, state = inputs_of(layer), state_of(layer)
     on_cpu = [layer(inputs, state), layer(inputs)]
-    monkeypatch.setattr(recurrent, "gpu_visible", lambda: True)
+    monkeypatch.setattr(recurrent, "cudnn_is_best", lambda: True)
     monkeypatch.setattr(recurrent, "_recur", None)
     for ours, fused in zip(on_cpu, [layer(inputs, state), layer(inputs)], strict=True):
         np.testing.assert_allclose(ours, fused, atol=TOLERANCE[precision])

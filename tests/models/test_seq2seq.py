@@ -159,7 +159,7 @@ def seeming_gpu(monkeypatch):
     # A function of the same name hides the module from plain imports.
     keras_rnn = importlib.import_module("keras.src.backend.tensorflow.rnn")
     monkeypatch.setattr(keras_rnn, "_is_gpu_available", lambda: True)
-    monkeypatch.setattr(recurrent, "gpu_visible", lambda: True)
+    monkeypatch.setattr(recurrent, "cudnn_is_best", lambda: True)
 
 
 def traced_operations(model):

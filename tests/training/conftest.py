@@ -70,15 +70,29 @@ class CountingUpdate:
         self.unapplied: range = range(0)
         self.tolerated_rate = 0.0
         self.rates: list[float] = []
+        self.course: list[tuple[str, int]] = []
 
-    def __call__(self, batch: Any, *, update: int, learning_rate: float) -> Outcome:
+    def start(self, batch: Any, *, update: int, learning_rate: float) -> Callable[[], Outcome]:
         applied = update not in self.unapplied or learning_rate <= self.tolerated_rate
         for weight in self.model.trainable_variables:
             weight.assign_add(keras.ops.full_like(weight, float(applied)))
         self.state_variables[0].assign_add(1)
         self.rates.append(learning_rate)
+        self.course.append(("begun", update))
         loss = 1 / update if applied else float("nan")
-        return Outcome(loss, loss, 2.0, batch.num_target_pieces, applied)
+        outcome = Outcome(loss, loss, 2.0, batch.num_target_pieces, applied)
+
+        def wait() -> Outcome:
+            self.course.append(("asked about", update))
+            return outcome
+
+        return wait
+
+    def foresee(self, shapes: list[tuple[int, int, int]]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
     def averaged_arrays(self) -> dict[str, np.ndarray]:
         return {}

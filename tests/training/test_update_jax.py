@@ -85,5 +85,6 @@ def test_what_is_promised_of_the_update_holds_on_jax():
     assert done.returncode == 0, done.stdout
 
 
-def test_what_gpus_run_is_divided_among_them_too(on_jax):
-    assert_same(on_jax["fused 2x1"], on_jax["dropout 1x1"], 1e-5)
+@pytest.mark.parametrize("devices", [1, 2])
+def test_what_gpus_run_is_the_same(on_jax, devices):
+    assert_same(on_jax[f"gpu {devices}x1"], on_jax["dropout 1x1"], 1e-5)
