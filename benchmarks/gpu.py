@@ -5,19 +5,24 @@
     python -m benchmarks.gpu --train configs/multi30k-en-de.yaml     # and the time to the best validation BLEU
     python -m benchmarks.gpu --smoke                                 # tiny, also on a CPU: does it run at all?
 
-Needs requirements-jax.txt (with jax[cuda12]) and, for the comparison, PyTorch; TensorFlow is not used. Both sides get
-the same padded batches, learn with Adam, dropout, label smoothing and clipping, and read the loss of every update back,
-as a trainer does that logs it. Products in float32 are TF32 on both. They are measured in turns, so that whatever else
-slows the machine down slows both. Compilation is timed by itself and not counted in the speed.
+Needs requirements-jax.txt (with jax[cuda12] or jax[cuda13]) and, for the comparison, PyTorch; TensorFlow is not used.
+Both sides get the same padded batches, learn with Adam, dropout, label smoothing and clipping, and read the loss of
+every update back once the next one is begun, as our trainer does. Products in float32 are TF32 on both. They are
+measured in turns, so that whatever else slows the machine down slows both. Compilation is timed by itself and not
+counted in the speed. A profile tells what kernels our updates run.
 """
 
 import argparse
 import importlib.util
 import json
 import os
+import re
 import statistics
+import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,30 +40,37 @@ PRECISIONS = ("float32", "bfloat16")
 RATE = 1e-4
 # Of our update's weights, Adam's two means included: read and written once each, and gradients.
 PASSES_OVER_WEIGHTS = 7
-Learn = Callable[[Batch, int], Any]
+Learn = Callable[[Batch, int], Callable[[], Any]]
+"""Begins an update and returns what waits for its loss."""
 
 
 def main() -> None:
     """Measures, prints a table and writes JSON."""
     arguments = read_arguments()
     batches = make_batches(arguments)
-    model = ModelConfig.model_validate(SMOKE_MODEL) if arguments.smoke else ModelConfig(attention_hops=2)
-    learners = {f"nmt {precision}": nmt_learner(model, arguments.vocabulary, precision) for precision in PRECISIONS}
+    model = ModelConfig(**SMOKE_MODEL) if arguments.smoke else ModelConfig(embedding_units=512, attention_hops=2)
+    makers = {f"nmt {p}": partial(nmt_learner, model, arguments.vocabulary, p, batches) for p in PRECISIONS}
     if importlib.util.find_spec("torch"):
         from benchmarks.torch_peer import torch_learner
 
-        learners |= {f"torch {p}": torch_learner(model, arguments.vocabulary, p, RATE) for p in PRECISIONS}
-    record = {
+        makers |= {f"torch {p}": partial(torch_learner, model, arguments.vocabulary, p, RATE) for p in PRECISIONS}
+    learners, firsts = begun(makers, batches)
+    record: dict[str, Any] = {
         "machine": machine(),
         "ceilings": ceilings(arguments.smoke),
         "batches": describe(batches),
         "model": {**model.model_dump(), "vocabulary": arguments.vocabulary},
-        "speeds": measured(learners, batches, rounds=arguments.rounds, seconds=arguments.seconds),
-        "training": [time_to_best(Path(config)) for config in arguments.train],
+        "first_updates_seconds": firsts,
+        "pieces_per_second": measured(learners, batches, rounds=arguments.rounds, seconds=arguments.seconds),
+        "kernels": {name: kernels(learn, batches[0]) for name, learn in learners.items()},
+        "training": [],
     }
     record["shares"] = shares(record, model, arguments.vocabulary)
-    print(table(record))
-    arguments.output.write_text(json.dumps(record, indent=2) + "\n")
+    print(table(record), flush=True)
+    for config in arguments.train:
+        record["training"].append(time_to_best(Path(config)))
+        print(told(record["training"][-1]), flush=True)
+    arguments.output.write_text(json.dumps(record, indent=1) + "\n")
 
 
 SMOKE_MODEL = {"embedding_units": 16, "encoder_units": 16, "decoder_units": 16, "attention_heads": 2}
@@ -116,8 +128,8 @@ def made_up_pairs(num_pairs: int, vocabulary: int) -> list[tuple[list[int], list
     return list(zip(*sides, strict=True))
 
 
-def nmt_learner(config: ModelConfig, vocabulary: int, precision: str) -> Learn:
-    """Our update, as `nmt train` makes it."""
+def nmt_learner(config: ModelConfig, vocabulary: int, precision: str, batches: list[Batch]) -> Learn:
+    """Our update, as `nmt train` makes it, which compiles for the shapes of these batches."""
     import keras
 
     from nmt.models.seq2seq import make_seq2seq
@@ -130,36 +142,70 @@ def nmt_learner(config: ModelConfig, vocabulary: int, precision: str) -> Learn:
     model.optimizer = make_optimizer(TrainingConfig(max_updates=1))
     options = {"seed": 1, "label_smoothing": 0.1, "clip_norm": 1.0}
     update = JaxUpdate(model, model.optimizer, make_mesh("single"), **options)
-    return lambda batch, number: update(batch, update=number, learning_rate=RATE)
+    update.foresee(sorted({(*batch.source.shape, batch.target.shape[1]) for batch in batches}))
+    return lambda batch, number: update.start(batch, update=number, learning_rate=RATE)
 
 
-def measured(learners: dict[str, Learn], batches: list[Batch], *, rounds: int, seconds: float) -> dict[str, dict]:
-    """Target pieces a second of every learner, in turns, and the seconds of its first update of every shape."""
-    first = {(batch.source.shape, batch.target.shape): batch for batch in batches}
-    found: dict[str, dict] = {}
-    for name, learn in learners.items():
+def begun(makers: dict[str, Callable[[], Learn]], batches: list[Batch]) -> tuple[dict[str, Learn], dict[str, float]]:
+    """The learners, each made and past its first update of every shape, and the seconds that this took."""
+    of_each_shape = {(batch.source.shape, batch.target.shape): batch for batch in batches}.values()
+    learners, seconds = {}, {}
+    for name, make in makers.items():
         started = time.perf_counter()
-        for number, batch in enumerate(first.values(), 1):
-            learn(batch, number)
-        found[name] = {"first_updates_seconds": time.perf_counter() - started, "pieces_per_second": []}
+        learners[name] = make()
+        for number, batch in enumerate(of_each_shape, 1):
+            learners[name](batch, number)()
+        seconds[name] = time.perf_counter() - started
+    return learners, seconds
+
+
+def measured(
+    learners: dict[str, Learn], batches: list[Batch], *, rounds: int, seconds: float
+) -> dict[str, list[float]]:
+    """Target pieces a second of every learner and round, in turns."""
+    found: dict[str, list[float]] = {name: [] for name in learners}
     order = endless(batches)
     for _ in range(rounds):
         for name, learn in learners.items():
-            found[name]["pieces_per_second"].append(speed(learn, order, seconds))
-    for one in found.values():
-        one["median"] = statistics.median(one["pieces_per_second"])
+            found[name].append(speed(learn, order, seconds))
     return found
 
 
 def speed(learn: Learn, batches: Iterator[Batch], seconds: float) -> float:
     """Target pieces learned a second, padding not counted, over at least some seconds."""
     started, pieces, number = time.perf_counter(), 0, 0
+    wait: Callable[[], Any] = int
     while time.perf_counter() - started < seconds:
         number += 1
         batch = next(batches)
-        learn(batch, number)
+        begun = learn(batch, number)
+        wait()
+        wait = begun
         pieces += batch.num_target_pieces
+    wait()
     return pieces / (time.perf_counter() - started)
+
+
+def kernels(learn: Learn, batch: Batch, updates: int = 10) -> list[dict[str, Any]]:
+    """What a GPU runs for an update, by its name in JAX's profile, which sees PyTorch's kernels, too: milliseconds and
+    launches an update, longest first."""
+    import jax
+
+    milliseconds: dict[str, float] = defaultdict(float)
+    launches: dict[str, float] = defaultdict(float)
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for number in range(1, updates + 1):
+                learn(batch, number)()
+        [profile] = Path(folder).rglob("*.xplane.pb")
+        planes = jax.profiler.ProfileData.from_file(str(profile)).planes
+        for line in (line for plane in planes if "GPU" in plane.name for line in plane.lines):
+            if line.name.startswith("Stream"):  # the other lines tell the same by operation and by program
+                for event in line.events:
+                    milliseconds[event.name] += event.duration_ns / 1e6 / updates
+                    launches[event.name] += 1 / updates
+    longest = sorted(milliseconds, key=lambda name: -milliseconds[name])
+    return [{"kernel": name, "ms": milliseconds[name], "launches": launches[name]} for name in longest]
 
 
 def endless(batches: list[Batch]) -> Iterator[Batch]:
@@ -210,7 +256,7 @@ def shares(record: dict, config: ModelConfig, vocabulary: int) -> dict[str, dict
     traffic = 4 * PASSES_OVER_WEIGHTS * sum(int(np.prod(weight.shape)) for weight in weights)
     found = {}
     for precision in PRECISIONS:
-        updates = record["speeds"][f"nmt {precision}"]["median"] / batches["target_pieces"]
+        updates = statistics.median(record["pieces_per_second"][f"nmt {precision}"]) / batches["target_pieces"]
         found[precision] = {
             "tflops": per_update * updates / 1e12,
             "of_matrix_products": per_update * updates / 1e12 / record["ceilings"][f"{precision}_tflops"],
@@ -241,11 +287,11 @@ def time_to_best(config: Path) -> dict[str, Any]:
 
     def listen(line: str) -> None:
         print(line, flush=True)
-        if "validation: BLEU" in line:
-            course.append({"minutes": (time.monotonic() - started) / 60, "said": line})
+        if found := re.search(r"validation: BLEU ([\d.]+)", line):
+            course.append({"minutes": (time.monotonic() - started) / 60, "bleu": float(found[1]), "said": line})
 
     train(settings, announce=listen)
-    best = [point for point in course if point["said"].endswith("best so far")][-1]
+    best = max(course, key=lambda point: point["bleu"])
     return {"config": str(config), "minutes_in_all": (time.monotonic() - started) / 60, "best": best, "course": course}
 
 
@@ -269,11 +315,16 @@ def table(record: dict) -> str:
         ", ".join(f"{name} {value}" for name, value in record["machine"].items()),
         f"{batches['rows']} pairs and {batches['target_pieces']:.0f} pieces an update, {batches['shapes']} shapes",
         "",
-        f"{'':<16}{'pieces/s':>12}{'least':>12}{'most':>12}{'first of a shape':>20}",
+        f"{'':<16}{'pieces/s':>12}{'least':>12}{'most':>12}{'first of a shape':>20}{'kernels':>12}{'of cuDNN':>12}",
     ]
-    for name, one in record["speeds"].items():
-        rounds, first = one["pieces_per_second"], f"{one['first_updates_seconds']:.1f} s"
-        lines.append(f"{name:<16}{one['median']:>12,.0f}{min(rounds):>12,.0f}{max(rounds):>12,.0f}{first:>20}")
+    for name, rounds in record["pieces_per_second"].items():
+        first, found = f"{record['first_updates_seconds'][name]:.1f} s", record["kernels"][name]
+        busy = sum(kernel["ms"] for kernel in found)
+        cudnn = sum(kernel["ms"] for kernel in found if "RNN" in kernel["kernel"] or "LSTM" in kernel["kernel"])
+        lines.append(
+            f"{name:<16}{statistics.median(rounds):>12,.0f}{min(rounds):>12,.0f}{max(rounds):>12,.0f}{first:>20}"
+            f"{busy:>9.2f} ms{cudnn:>9.2f} ms"
+        )
     lines.append("")
     for precision, share in record["shares"].items():
         lines.append(
@@ -281,9 +332,15 @@ def table(record: dict) -> str:
             f"{limits[f'{precision}_tflops']:.3g}; weights alone take {share['of_bandwidth_at_least']:.1%} of "
             f"{limits['bandwidth_gbs']:,.0f} GB/s"
         )
-    for run in record["training"]:
-        lines.append(f"{run['config']}: best after {run['best']['minutes']:.1f} minutes: {run['best']['said']}")
     return "\n".join(lines)
+
+
+def told(run: dict[str, Any]) -> str:
+    """When the best validation of a training came."""
+    return (
+        f"{run['config']}: best after {run['best']['minutes']:.1f} of {run['minutes_in_all']:.1f} minutes: "
+        f"{run['best']['said']}"
+    )
 
 
 if __name__ == "__main__":

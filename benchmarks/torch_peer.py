@@ -77,7 +77,9 @@ class Peer(nn.Module):
         return functional.linear(self.output_dropout(states), self.embedding.weight, self.bias)
 
 
-def torch_learner(config: ModelConfig, vocabulary: int, precision: str, rate: float) -> Callable[[Batch, int], Any]:
+def torch_learner(
+    config: ModelConfig, vocabulary: int, precision: str, rate: float
+) -> Callable[[Batch, int], Callable[[], Any]]:
     """An update: Adam, label smoothing, clipping at 1, as ours."""
     torch.manual_seed(1)
     # As JAX multiplies float32 on a GPU.
@@ -85,7 +87,7 @@ def torch_learner(config: ModelConfig, vocabulary: int, precision: str, rate: fl
     model = Peer(config, vocabulary).to(DEVICE)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.98), fused=DEVICE == "cuda")
 
-    def learn(batch: Batch, number: int) -> float:
+    def learn(batch: Batch, number: int) -> Callable[[], float]:
         source, target = (torch.from_numpy(x).to(DEVICE, torch.long) for x in (batch.source, batch.target))
         shifted = functional.pad(target[:, :-1], (1, 0), value=BOS_ID)
         with torch.autocast(DEVICE, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -97,6 +99,6 @@ def torch_learner(config: ModelConfig, vocabulary: int, precision: str, rate: fl
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        return loss.item()
+        return loss.item
 
     return learn

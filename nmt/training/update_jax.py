@@ -52,7 +52,8 @@ class JaxUpdate(Update):
     def __init__(self, model: Seq2Seq, optimizer: keras.optimizers.Optimizer, mesh: Mesh, **settings: Any):
         super().__init__(model, optimizer, **settings)
         self.mesh, self.num_devices = mesh, mesh.size
-        everywhere, shared = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec(None, ROWS)))
+        self.everywhere = everywhere = NamedSharding(mesh, PartitionSpec())
+        shared = NamedSharding(mesh, PartitionSpec(None, ROWS))
         # The old state's memory becomes the new one's.
         self._compiled = jax.jit(
             self._update,
@@ -119,7 +120,13 @@ class JaxUpdate(Update):
         return State(self.model.trainable_variables, self.averages, optimizer, self.loss_scale, self.good_updates)
 
     def _state(self) -> State:
-        return jax.tree.map(lambda variable: variable.value, self._variables(), is_leaf=_is_variable)
+        return jax.tree.map(self._placed, self._variables(), is_leaf=_is_variable)
+
+    def _placed(self, variable: keras.Variable) -> jax.Array:
+        """The value, on every device: there already, unless it was assigned from elsewhere. A program is compiled for
+        where its arguments are."""
+        value = variable.value
+        return value if value.committed else jax.device_put(value, self.everywhere)
 
     def _assign(self, state: State) -> None:
         jax.tree.map(lambda variable, x: variable.assign(x), self._variables(), state, is_leaf=_is_variable)
