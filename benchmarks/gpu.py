@@ -48,8 +48,10 @@ def main() -> None:
     """Measures, prints a table and writes JSON."""
     arguments = read_arguments()
     batches = make_batches(arguments)
-    model = ModelConfig(**SMOKE_MODEL) if arguments.smoke else ModelConfig(embedding_units=512, attention_hops=2)
-    makers = {f"nmt {p}": partial(nmt_learner, model, arguments.vocabulary, p, batches) for p in PRECISIONS}
+    model = ModelConfig.model_validate(SMOKE_MODEL) if arguments.smoke else ModelConfig(embedding_units=512, attention_hops=2)
+    makers: dict[str, Callable[[], Learn]] = {
+        f"nmt {p}": partial(nmt_learner, model, arguments.vocabulary, p, batches) for p in PRECISIONS
+    }
     if importlib.util.find_spec("torch"):
         from benchmarks.torch_peer import torch_learner
 
