@@ -48,7 +48,11 @@ def main() -> None:
     """Measures, prints a table and writes JSON."""
     arguments = read_arguments()
     batches = make_batches(arguments)
-    model = ModelConfig.model_validate(SMOKE_MODEL) if arguments.smoke else ModelConfig(embedding_units=512, attention_hops=2)
+    model = (
+        ModelConfig.model_validate(SMOKE_MODEL)
+        if arguments.smoke
+        else ModelConfig(embedding_units=512, attention_hops=2)
+    )
     makers: dict[str, Callable[[], Learn]] = {
         f"nmt {p}": partial(nmt_learner, model, arguments.vocabulary, p, batches) for p in PRECISIONS
     }
