@@ -35,8 +35,10 @@ from nmt.config_file import load_config
 from nmt.data.batching import Batch, BatchPlan, pad
 from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import train_tokenizer
+from nmt.files import written_aside
 
 PRECISIONS = ("float32", "bfloat16")
+NAMES = [f"{name} {precision}" for name in ("nmt", "torch") for precision in PRECISIONS]
 RATE = 1e-4
 # Of our update's weights, Adam's two means included: read and written once each, and gradients.
 PASSES_OVER_WEIGHTS = 7
@@ -60,7 +62,7 @@ def main() -> None:
         from benchmarks.torch_peer import torch_learner
 
         makers |= {f"torch {p}": partial(torch_learner, model, arguments.vocabulary, p, RATE) for p in PRECISIONS}
-    learners, firsts = begun(makers, batches)
+    learners, firsts = begun({name: make for name, make in makers.items() if name in arguments.only}, batches)
     record: dict[str, Any] = {
         "machine": machine(),
         "ceilings": ceilings(arguments.smoke),
@@ -73,10 +75,11 @@ def main() -> None:
     }
     record["shares"] = shares(record, model, arguments.vocabulary)
     print(table(record), flush=True)
+    write(record, arguments.output)
     for config in arguments.train:
         record["training"].append(time_to_best(Path(config)))
         print(told(record["training"][-1]), flush=True)
-    arguments.output.write_text(json.dumps(record, indent=1) + "\n")
+        write(record, arguments.output)
 
 
 SMOKE_MODEL = {"embedding_units": 16, "encoder_units": 16, "decoder_units": 16, "attention_heads": 2}
@@ -91,6 +94,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--vocabulary", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each round and side")
+    parser.add_argument("--only", nargs="*", default=NAMES, choices=NAMES, metavar="LEARNER", help=", ".join(NAMES))
     parser.add_argument("--train", nargs="*", default=[], metavar="CONFIG")
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--output", type=Path, default=Path("gpu.json"))
@@ -228,21 +232,24 @@ def ceilings(smoke: bool) -> dict[str, float]:
     size = 256 if smoke else 8192
     found = {}
     for precision in PRECISIONS:
-        matrix = jnp.ones((size, size), precision)
+        # Not of ones, which a GPU multiplies faster than real numbers.
+        matrix = jax.random.normal(jax.random.key(1), (size, size), precision)
         found[f"{precision}_tflops"] = 2 * size**3 / seconds_of(jax.jit(jnp.matmul), matrix, matrix) / 1e12
-    array = jnp.ones((1 << 20 if smoke else 1 << 28,), "float32")
+    array = jnp.ones((1 << 20 if smoke else 1 << 30,), "float32")
     found["bandwidth_gbs"] = 2 * array.nbytes / seconds_of(jax.jit(lambda x: x + 1), array) / 1e9
     return found
 
 
-def seconds_of(function: Callable, *arrays: Any, times: int = 20) -> float:
-    """The seconds of one call, the median of several."""
+def seconds_of(function: Callable, *arrays: Any, rounds: int = 5, times: int = 10) -> float:
+    """The seconds of one call of several that queue up, the median of some rounds."""
     function(*arrays).block_until_ready()
     durations = []
-    for _ in range(times):
+    for _ in range(rounds):
         started = time.perf_counter()
-        function(*arrays).block_until_ready()
-        durations.append(time.perf_counter() - started)
+        for _ in range(times):
+            result = function(*arrays)
+        result.block_until_ready()
+        durations.append((time.perf_counter() - started) / times)
     return statistics.median(durations)
 
 
@@ -261,7 +268,7 @@ def shares(record: dict, config: ModelConfig, vocabulary: int) -> dict[str, dict
     per_update = 6 * (sizes["encoder"] * batches["source_positions"] + sizes["decoder"] * batches["target_positions"])
     traffic = 4 * PASSES_OVER_WEIGHTS * sum(int(np.prod(weight.shape)) for weight in weights)
     found = {}
-    for precision in PRECISIONS:
+    for precision in (p for p in PRECISIONS if f"nmt {p}" in record["pieces_per_second"]):
         updates = statistics.median(record["pieces_per_second"][f"nmt {precision}"]) / batches["target_pieces"]
         found[precision] = {
             "tflops": per_update * updates / 1e12,
@@ -269,6 +276,12 @@ def shares(record: dict, config: ModelConfig, vocabulary: int) -> dict[str, dict
             "of_bandwidth_at_least": traffic * updates / 1e9 / record["ceilings"]["bandwidth_gbs"],
         }
     return found
+
+
+def write(record: dict[str, Any], path: Path) -> None:
+    """Writes all that is known so far."""
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def describe(batches: list[Batch]) -> dict[str, float]:
