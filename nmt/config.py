@@ -52,7 +52,7 @@ class DataConfig(Section):
     drop_duplicates: bool = False
     """Leave out later copies of the same pair."""
     cache: Path | None = None
-    """Folder for line indexes and unpacked text; null keeps them in the run folder."""
+    """Folder for line indexes, unpacked text and its pieces; null keeps them in the run folder."""
 
 
 class TokenizerConfig(Section):

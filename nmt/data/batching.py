@@ -9,12 +9,11 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
-from nmt.data.corpus import ParallelCorpus
-from nmt.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
+from nmt.data.tokenizer import EOS_ID, PAD_ID
 
 NUM_SHAPES = 12
 # Batches whose sentences are sorted together before they are cut: enough that a batch's lengths are nearly equal, few
@@ -179,15 +178,22 @@ class BatchPlan:
             yield from np.split(pool, range(rows, len(pool), rows))
 
 
+class Segmentation(Protocol):
+    """Says the pieces of pairs (nmt/data/pieces.py)."""
+
+    def ids(
+        self, pairs: np.ndarray, *, epoch: int, batch: int
+    ) -> tuple[Sequence[Sequence[int] | np.ndarray], Sequence[Sequence[int] | np.ndarray]]:
+        """The ids of the sources and of the targets of some pairs of the corpus, without EOS, for a batch."""
+
+
 class BatchLoader:
-    """Reads, segments and pads the batches of a plan, from any (epoch, batch) on, without end.
+    """Makes the padded batches of a plan, from any (epoch, batch) on, without end.
 
     Args:
-        corpus: the parallel text.
+        segmentation: the corpus in pieces.
         kept: indices into the corpus of the pairs that the plan numbers from 0.
-        source_tokenizer, target_tokenizer: text to ids.
         plan: which pairs form which batch.
-        sampling_alpha: smoothing of subword sampling, or None for the best segmentation.
         multiple: rows are filled up to a multiple of this, the number of replicas times micro-batches.
         to_grid: pad to the plan's shapes instead of to the longest row, and fill rows up to a full batch, where a
             function is compiled a shape.
@@ -195,32 +201,23 @@ class BatchLoader:
 
     def __init__(
         self,
-        corpus: ParallelCorpus,
+        segmentation: Segmentation,
         kept: np.ndarray,
-        source_tokenizer: Tokenizer,
-        target_tokenizer: Tokenizer,
         plan: BatchPlan,
         *,
-        sampling_alpha: float | None = None,
         multiple: int = 1,
         to_grid: bool = False,
     ):
-        self.corpus = corpus
+        self.segmentation = segmentation
         self.kept = kept
-        self.tokenizers = (source_tokenizer, target_tokenizer)
         self.plan = plan
-        self.sampling_alpha = sampling_alpha
         self.multiple = multiple
         self.to_grid = to_grid
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Makes one batch: the same one whenever seed, epoch and index are the same."""
         members = self.plan.epoch(epoch)[index]
-        pairs = self.kept[members]
-        ids = [
-            self._ids(side, texts, epoch, index)
-            for side, texts in enumerate((self.corpus.sources(pairs), self.corpus.targets(pairs)))
-        ]
+        ids = self.segmentation.ids(self.kept[members], epoch=epoch, batch=index)
         rows, *widths = self._shape(members, ids) if self.to_grid else (len(members), 0, 0)
         source, target = (pad(side, width) for side, width in zip(ids, widths, strict=True))
         batch = Batch(epoch, index, source, target, np.ones(len(members), np.float32))
@@ -233,14 +230,7 @@ class BatchLoader:
                 yield self.batch(epoch, k)
             epoch, index = epoch + 1, 0
 
-    def _ids(self, side: int, texts: list[str], epoch: int, index: int) -> list[list[int]]:
-        tokenizer = self.tokenizers[side]
-        if self.sampling_alpha is None:
-            return tokenizer.encode(texts)
-        seed = mixed_seed(self.plan.seed, epoch, index, side)
-        return tokenizer.sample(texts, seed=seed, alpha=self.sampling_alpha)
-
-    def _shape(self, members: np.ndarray, ids: list[list[list[int]]]) -> tuple[int, int, int]:
+    def _shape(self, members: np.ndarray, ids: Iterable[Iterable[Sequence[int] | np.ndarray]]) -> tuple[int, int, int]:
         """Rows, source length and target length of the smallest shape of the plan that holds a batch.
 
         Sampled pieces are more than the plan counted, and may need a larger shape: beyond the largest, its double.
@@ -255,7 +245,7 @@ class BatchLoader:
         return self.plan.rows[planned], scale * int(grid.source[place]), scale * int(grid.target[place])
 
 
-def pad(ids: Sequence[Sequence[int]], width: int = 0) -> np.ndarray:
+def pad(ids: Sequence[Sequence[int] | np.ndarray], width: int = 0) -> np.ndarray:
     """Ends each row of ids by EOS and pads it on the right: int32 [B, longest row], or [B, width] if that is more."""
     width = max([width, *(len(row) + 1 for row in ids)])
     padded = np.full((len(ids), width), PAD_ID, dtype=np.int32)

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from nmt.config import Config, DataConfig, TokenizerConfig
+from nmt.data.batching import Segmentation
 from nmt.data.cleaning import CleaningReport, clean
 from nmt.data.corpus import CHUNK_PAIRS, ParallelCorpus, read_lines
+from nmt.data.pieces import BestPieces, SampledPieces, chunks
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.errors import UserError
-from nmt.files import written_aside
 
 Announce = Callable[[str], None]
 
@@ -28,6 +29,8 @@ class Prepared:
     """int64 [N], the corpus' pairs to train on."""
     lengths: np.ndarray
     """int16 or int32 [N, 2], pieces of both sides of the kept pairs, EOS counted."""
+    segmentation: Segmentation
+    """The corpus in pieces, as training reads it."""
     source_tokenizer: Tokenizer
     target_tokenizer: Tokenizer
     dev_sources: list[str]
@@ -64,10 +67,10 @@ def prepare(config: Config, run_dir: Path, announce: Announce) -> Prepared:
     blank = f", {corpus.num_blank:,} with a blank side left out" if corpus.num_blank else ""
     announce(f"Training text: {len(corpus):,} pairs{blank}.")
     source, target = make_tokenizers(config.tokenizer, corpus, run_dir, seed=config.seed, announce=announce)
-    lengths = _lengths(corpus, source, target, cache)
+    pieces = BestPieces.open(corpus, source, target, cache)
     kept, report = clean(
         corpus,
-        lengths,
+        pieces.lengths,
         max_length=config.data.max_length,
         max_ratio=config.data.max_ratio,
         drop_identical=config.data.drop_identical,
@@ -75,7 +78,19 @@ def prepare(config: Config, run_dir: Path, announce: Announce) -> Prepared:
     )
     if report.kept < report.num_pairs:
         announce(str(report))
-    return Prepared(corpus, kept, _with_eos(lengths, kept), source, target, dev_sources, dev_targets, report)
+    alpha = config.tokenizer.sampling_alpha
+    sampled = None if alpha is None else SampledPieces(corpus, source, target, alpha=alpha, seed=config.seed)
+    return Prepared(
+        corpus,
+        kept,
+        _with_eos(pieces.lengths, kept),
+        sampled or pieces,
+        source,
+        target,
+        dev_sources,
+        dev_targets,
+        report,
+    )
 
 
 def read_dev(data: DataConfig) -> tuple[list[str], list[str]]:
@@ -145,29 +160,10 @@ def _train(config: TokenizerConfig, lines: Iterable[str], seed: int) -> Tokenize
     )
 
 
-def _chunks(corpus: ParallelCorpus) -> Iterator[np.ndarray]:
-    for start in range(0, len(corpus), CHUNK_PAIRS):
-        yield np.arange(start, min(start + CHUNK_PAIRS, len(corpus)))
-
-
 def _side(corpus: ParallelCorpus, side: int) -> Iterator[str]:
     read = (corpus.sources, corpus.targets)[side]
-    for indices in _chunks(corpus):
+    for indices in chunks(corpus):
         yield from read(indices)
-
-
-def _lengths(corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer, cache: Path) -> np.ndarray:
-    """Pieces of both sides of every pair, EOS not counted: int32 [pairs, 2], mapped, counted once and cached."""
-    key = "-".join(name[:12] for name in (corpus.fingerprint, source.fingerprint, target.fingerprint))
-    path = cache / f"lengths.{key}.npy"
-    if not path.is_file():
-        with written_aside(path) as aside, aside.open("wb") as file:  # a mapping would die of a full disk
-            shape = {"descr": "<i4", "fortran_order": False, "shape": (len(corpus), 2)}
-            np.lib.format.write_array_header_1_0(file, shape)
-            for indices in _chunks(corpus):
-                sides = source.count_pieces(corpus.sources(indices)), target.count_pieces(corpus.targets(indices))
-                file.write(np.stack(sides, axis=1).astype("<i4").data)
-    return np.load(path, mmap_mode="r")
 
 
 def _with_eos(lengths: np.ndarray, kept: np.ndarray) -> np.ndarray:

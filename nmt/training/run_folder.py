@@ -6,7 +6,7 @@ checkpoints/      the last few moments of the run
 best/             a model folder: the best weights so far
 history.jsonl     one record a line: training, validation
 tensorboard/
-cache/            line indexes and lengths, made again when missing
+cache/            line indexes and pieces, made again when missing
 """
 
 import re

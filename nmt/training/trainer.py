@@ -161,12 +161,9 @@ class Trainer:
     def loader(self) -> BatchLoader:
         """Makes the run's batches."""
         return BatchLoader(
-            self.prepared.corpus,
+            self.prepared.segmentation,
             self.prepared.kept,
-            self.prepared.source_tokenizer,
-            self.prepared.target_tokenizer,
             self.plan,
-            sampling_alpha=self.config.tokenizer.sampling_alpha,
             multiple=self.update.rows_multiple,
             to_grid=compiles_each_shape(),
         )

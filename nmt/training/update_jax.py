@@ -5,6 +5,7 @@ B rows, S and T the source and target length, A micro-batches, D dropout layers.
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -117,12 +118,14 @@ class JaxUpdate(Update):
         """A seed for each micro-batch and layer: int32 [A, D, 2]."""
         return dropout_seeds(self.seed, update, (self.accumulation, len(self.seed_states)))
 
+    @cached_property
     def _variables(self) -> State:
+        """What holds the state between updates; Keras takes its time to list it."""
         optimizer = self.optimizer.variables
         return State(self.model.trainable_variables, self.averages, optimizer, self.loss_scale, self.good_updates)
 
     def _state(self) -> State:
-        return jax.tree.map(self._placed, self._variables(), is_leaf=_is_variable)
+        return jax.tree.map(self._placed, self._variables, is_leaf=_is_variable)
 
     def _placed(self, variable: keras.Variable) -> jax.Array:
         """The value, on every device: there already, unless it was assigned from elsewhere. A program is compiled for
@@ -131,7 +134,7 @@ class JaxUpdate(Update):
         return value if value.committed else jax.device_put(value, self.everywhere)
 
     def _assign(self, state: State) -> None:
-        jax.tree.map(lambda variable, x: variable.assign(x), self._variables(), state, is_leaf=_is_variable)
+        jax.tree.map(lambda variable, x: variable.assign(x), self._variables, state, is_leaf=_is_variable)
 
     def _update(self, state: State, seeds: Any, source: Any, target: Any, weights: Any) -> tuple[State, Any]:
         zero = jnp.zeros((), state.weights[0].dtype)

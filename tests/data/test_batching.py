@@ -2,6 +2,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from nmt.data.batching import NUM_SHAPES, BatchLoader, BatchPlan, Grid, fit_grid, mixed_seed, pad, prefetched
 from nmt.data.corpus import ParallelCorpus, read_lines
+from nmt.data.pieces import BestPieces, SampledPieces
 from nmt.data.tokenizer import EOS_ID, PAD_ID, Tokenizer, train_tokenizer
 
 MULTI30K = Path(__file__).parents[3] / "shared" / "data" / "multi30k"
@@ -59,13 +61,18 @@ def multi30k_lengths() -> np.ndarray:
     return np.stack([tokenizer.count_pieces(side) + 1 for side in sides], axis=1)
 
 
-def loader_of(corpus, tokenizer, *, by="sentences", size=7, seed=1, **options):
+def loader_of(corpus, tokenizer, *, by="sentences", size=7, seed=1, sampling_alpha=None, **options):
     """Batches of the pairs with an even number, so that places in the plan and in the corpus differ."""
     kept = np.arange(0, len(corpus), 2)
     sides = (corpus.sources(kept), corpus.targets(kept))
     lengths = np.stack([tokenizer.count_pieces(side) + 1 for side in sides], axis=1)
     plan = BatchPlan(lengths, by=by, size=size, seed=seed)
-    return BatchLoader(corpus, kept, tokenizer, tokenizer, plan, **options)
+    if sampling_alpha is None:
+        with TemporaryDirectory() as folder:  # what is mapped stays
+            segmentation = BestPieces.open(corpus, tokenizer, tokenizer, Path(folder))
+    else:
+        segmentation = SampledPieces(corpus, tokenizer, tokenizer, alpha=sampling_alpha, seed=seed)
+    return BatchLoader(segmentation, kept, plan, **options)
 
 
 def assert_equal(batch, other):
@@ -281,8 +288,12 @@ def test_subword_sampling_draws_anew_for_seed_epoch_and_batch(corpus, tokenizer)
     kept = sampled.kept[sampled.plan.epoch(2)[3]]
     texts = corpus.sources(kept)
     assert tokenizer.decode(sampled.batch(2, 3).source) == texts
-    draws = {str(sampled._ids(0, texts, *place)) for place in ((2, 3), (2, 4), (3, 3))}
-    draws.add(str(loader_of(corpus, tokenizer, sampling_alpha=0.1, seed=2)._ids(0, texts, 2, 3)))
+
+    def drawn(loader, epoch, batch):
+        return str(loader.segmentation.ids(kept, epoch=epoch, batch=batch)[0])
+
+    draws = {drawn(sampled, *place) for place in ((2, 3), (2, 4), (3, 3))}
+    draws.add(drawn(loader_of(corpus, tokenizer, sampling_alpha=0.1, seed=2), 2, 3))
     draws.add(str(tokenizer.encode(texts)))
     assert len(draws) == 5
 

@@ -14,6 +14,7 @@ from faults import command
 
 from nmt.config_file import dump_config
 from nmt.data.batching import BatchLoader, BatchPlan
+from nmt.data.pieces import BestPieces
 from nmt.data.preparation import prepare
 from nmt.model_folder import ModelFolder
 from nmt.training.checkpoint import CheckpointFolder
@@ -153,9 +154,10 @@ def test_the_next_batches_are_the_same(runs, recipe):
     prepared = prepare(recipe(runs.killed, **EVERYTHING), runs.killed, lambda _: None)
     plan = BatchPlan(prepared.lengths, by="sentences", size=16, seed=1)
     tokenizers = prepared.source_tokenizer, prepared.target_tokenizer
+    best = BestPieces.open(prepared.corpus, *tokenizers, runs.killed / "cache")
     loaders = [
-        BatchLoader(prepared.corpus, prepared.kept, *tokenizers, plan, sampling_alpha=alpha, multiple=2)
-        for alpha in (0.2, 0.2, None)
+        BatchLoader(segmentation, prepared.kept, plan, multiple=2)
+        for segmentation in (prepared.segmentation, prepared.segmentation, best)
     ]
     progress = checkpoints(runs.killed).latest().progress
     expected = list(islice(loaders[0].batches(0, 0), 12, 20))
