@@ -68,7 +68,7 @@ def not_finite(place: tuple[int, float]) -> None:
         poison.assign(float("nan") if update >= place[0] and learning_rate > place[1] else 1.0)
 
     update_tensorflow.cross_entropy = poisoned
-    preceding(update_tensorflow.TensorFlowUpdate, "__call__", before)
+    preceding(update_tensorflow.TensorFlowUpdate, "start", before)
 
 
 def memory(fewest: int) -> None:
