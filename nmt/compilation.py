@@ -101,25 +101,31 @@ def fused(function: Callable) -> Callable:
     return known[function]
 
 
-def random_bytes(shape: Sequence[Any], seed: Any) -> Any:
+def random_bytes(like: Any, last: int | None, seed: Any) -> Any:
     """Uniform bytes, a function of the seed alone.
 
     Args:
-        shape: of the result, some of it perhaps known only when it is computed.
+        like: the tensor [..., N] that they are for.
+        last: how many there are in place of the N, or None for as many.
         seed: integer [2].
 
     Returns:
-        uint8, of that shape.
+        uint8 [..., N], or [..., last].
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        size = tf.reduce_prod(shape)
-        words = tf.random.stateless_uniform([size // 4 + 1], seed, minval=None, maxval=None, dtype=tf.int32)
-        return tf.reshape(tf.reshape(tf.bitcast(words, tf.uint8), [-1])[:size], shape)
+        shape = tf.shape(like)
+        if last is not None:
+            shape = tf.concat([shape[:-1], [last]], axis=0)
+        words = tf.random.stateless_uniform(
+            [tf.reduce_prod(shape) // 4 + 1], seed, minval=None, maxval=None, dtype=tf.int32
+        )
+        return tf.reshape(tf.reshape(tf.bitcast(words, tf.uint8), [-1])[: tf.reduce_prod(shape)], shape)
     import jax
 
-    return jax.random.bits(jax.random.wrap_key_data(seed), tuple(shape), "uint8")
+    shape = (*like.shape[:-1], like.shape[-1] if last is None else last)
+    return jax.random.bits(jax.random.wrap_key_data(seed), shape, "uint8")
 
 
 def lookup(table: Any, ids: Any) -> Any:

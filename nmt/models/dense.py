@@ -20,11 +20,11 @@ class Dense(keras.layers.Dense):
 def product(vectors: Any, matrix: Any) -> Any:
     """Multiplies vectors [B, ..., I] by a matrix [I, O]: [B, ..., O].
 
-    `ops.matmul` works out the shapes of such a product whenever it runs, in a dozen operations; where all but the first
-    are known, as in a step of a search, nothing is left to work out.
+    `ops.matmul` works out the shapes of such a product in two dozen operations, which take their time to trace and, in
+    a step of a search, to run.
     """
-    sizes = vectors.shape[1:-1]
-    if not sizes or None in sizes:
+    sizes = ops.shape(vectors)[1:-1]
+    if not sizes:
         return ops.matmul(vectors, matrix)
     rows = ops.matmul(ops.reshape(vectors, (-1, vectors.shape[-1])), matrix)
     return ops.reshape(rows, (-1, *sizes, matrix.shape[-1]))

@@ -33,7 +33,7 @@ class Embedding(keras.layers.Layer):
             autocast=False,
         )
         self.dropout = Dropout(dropout)
-        self.word_dropout = Dropout(word_dropout, noise_shape=(None, None, 1))
+        self.word_dropout = Dropout(word_dropout, whole=True)
         self.built = True
 
     def call(self, ids: Any, training: bool = False) -> Any:
@@ -71,7 +71,7 @@ class OutputProjection(keras.layers.Layer):
 
     def logits_of(self, states: Any, ids: Any) -> Any:
         """The logits [B, T] of one piece a position, ids [B, T], without those of the others."""
-        return ops.sum(exact(states) * ops.take(self.matrix, ids, axis=0), axis=-1) + ops.take(self.bias, ids, axis=0)
+        return ops.sum(exact(states) * lookup(self.matrix, ids), axis=-1) + lookup(self.bias, ids)
 
     def mean_logit(self, states: Any) -> Any:
         """The mean [B, T] of the logits over the vocabulary, without making them."""

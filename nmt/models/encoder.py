@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from nmt.compilation import lookup, pick
 from nmt.models.dropout import Dropout
 from nmt.models.recurrent import LSTM, read_both_ways
 
@@ -66,7 +67,7 @@ class Encoder(keras.layers.Layer):
         reversal = _reversal(lengths, ops.shape(ids)[1])
         # Reversing ids is far cheaper than reversing vectors; on the way back one flat lookup serves.
         vectors = self.embedding(ids, training=training)
-        reversed_vectors = self.embedding(ops.take_along_axis(ids, reversal, axis=1), training=training)
+        reversed_vectors = self.embedding(pick(ids, reversal), training=training)
         forward, backward = read_both_ways(self.forward, self.backward, vectors, reversed_vectors)
         final = ops.concatenate([_at(forward, lengths - 1), _at(backward, lengths - 1)], axis=-1)
         memory = ops.concatenate([forward, _gather(backward, reversal)], axis=-1)
@@ -89,7 +90,7 @@ def _gather(vectors: Any, positions: Any) -> Any:
     shape = ops.shape(vectors)
     flat = ops.reshape(vectors, (-1, vectors.shape[-1]))
     rows = ops.arange(shape[0], dtype="int32")[:, None] * shape[1]
-    return ops.take(flat, rows + positions, axis=0)
+    return lookup(flat, rows + positions)
 
 
 def _at(vectors: Any, position: Any) -> Any:

@@ -85,7 +85,7 @@ class LSTM(keras.layers.Layer):
 
     def projected(self, inputs: Any, state: LSTMState) -> tuple[Any, ...]:
         """What the recurrence over inputs [B, T, I] begins with: the arguments of `_recur`."""
-        projected = ops.matmul(ops.transpose(inputs, (1, 0, 2)), self._weight("kernel"))
+        projected = product(ops.transpose(inputs, (1, 0, 2)), self._weight("kernel"))
         return projected, self._weight("recurrent_kernel"), self._weight("bias"), *state
 
     def step(self, inputs: Any, state: LSTMState) -> LSTMState:
@@ -195,9 +195,10 @@ def _recur(projected: Any, kernel: Any, bias: Any, hidden: Any, cell: Any) -> An
         start = (nothing, ops.zeros_like(cell))
         d_projected, d_cells = recurrence(backward, start, inputs, reverse=True, differentiable=False)
         hiddens_before = ops.concatenate([hidden[None], hiddens[:-1]], axis=0)
-        d_kernel = ops.matmul(ops.transpose(_rows(hiddens_before)), _rows(d_projected))
+        before, d_rows = ops.transpose(_rows(hiddens_before)), _rows(d_projected)
+        d_kernel = ops.matmul(before, d_rows)
         # A product with ones: on a CPU a fifth of the time that adding up rows of bfloat16 takes.
-        d_bias = ops.matmul(ops.ones_like(_rows(hiddens)[:, 0]), _rows(d_projected))
+        d_bias = ops.matmul(ops.ones_like(before[:1]), d_rows)[0]
         return d_projected, d_kernel, d_bias, ops.matmul(d_projected[0], transposed), d_cells[0]
 
     return hiddens, gradient

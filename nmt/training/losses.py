@@ -7,6 +7,7 @@ from typing import Any
 
 from keras import ops
 
+from nmt.compilation import lookup, pick
 from nmt.models.dense import exact
 from nmt.models.embedding import OutputProjection
 
@@ -60,14 +61,14 @@ def _softmax_nll(states: Any, matrix: Any, bias: Any, targets: Any) -> Any:
         targets: int [N].
     """
     probabilities = ops.softmax(ops.matmul(states, ops.transpose(matrix)) + ops.cast(bias, states.dtype))
-    chosen = exact(ops.take_along_axis(probabilities, targets[:, None], axis=1))[:, 0]
+    chosen = exact(pick(probabilities, targets[:, None]))[:, 0]
     # Only the value saturates where the probability underflows; its gradient does not pass through here.
     nll = -ops.log(ops.maximum(chosen, 1e-37))
 
     def gradient(*args: Any, upstream: Any = None) -> Any:
         weights = ops.cast(args[0] if upstream is None else upstream, states.dtype)[:, None]
         weighted = states * weights
-        d_states = (ops.matmul(probabilities, matrix) - ops.take(matrix, targets, axis=0)) * weights
+        d_states = (ops.matmul(probabilities, matrix) - lookup(matrix, targets)) * weights
         transposed = ops.transpose(probabilities)
         d_matrix = ops.matmul(transposed, weighted) - _summed_by(targets, weighted, matrix.shape[0])
         # A row, not a column: of products by one column in bfloat16, TensorFlow 2.20 makes NaN on processors with AMX.

@@ -111,8 +111,8 @@ class TensorFlowUpdate(Update):
         return sums
 
     def _micro_batch(self, source: Any, target: Any, weights: Any, seeds: Any, replica: Any, micro: int) -> list:
-        for layer, state in enumerate(self.seed_states):
-            state.assign(tf.cast(seeds[micro, replica, layer], state.dtype))
+        for state, seed in zip(self.seed_states, tf.unstack(seeds[micro, replica]), strict=True):
+            state.assign(tf.cast(seed, state.dtype))
         # Every (R A)-th row: sorted by length, neighbours would load the replicas unevenly.
         first, stride = micro * self.num_devices + replica, self.rows_multiple
         source, target, weights = source[first::stride], target[first::stride], weights[first::stride]

@@ -7,9 +7,9 @@ from nmt.models.dropout import Dropout
 SHAPE = (31, 37, 53)
 
 
-def dropped(rate, *, noise_shape=None, dtype="float32", seed=(1, 2)):
+def dropped(rate, *, whole=False, dtype="float32", seed=(1, 2)):
     """Ones after dropout whose generator stands at a seed."""
-    layer = Dropout(rate, noise_shape=noise_shape, dtype=dtype)
+    layer = Dropout(rate, whole=whole, dtype=dtype)
     if rate:
         layer.seed_generator.state.assign(seed)
     return keras.ops.convert_to_numpy(keras.ops.cast(layer(np.ones(SHAPE), training=True), "float64"))
@@ -38,7 +38,7 @@ def test_a_mask_is_a_function_of_its_seed():
 
 
 def test_an_axis_of_noise_of_length_one_is_dropped_whole():
-    values = dropped(0.5, noise_shape=(None, None, 1))
+    values = dropped(0.5, whole=True)
     np.testing.assert_array_equal(values, np.broadcast_to(values[:, :, :1], SHAPE))
     np.testing.assert_array_equal(np.unique(values), [0, 2])
 
