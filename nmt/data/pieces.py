@@ -10,7 +10,7 @@ import numpy as np
 from nmt.data.batching import mixed_seed
 from nmt.data.corpus import CHUNK_PAIRS, ParallelCorpus
 from nmt.data.tokenizer import Tokenizer
-from nmt.files import written_aside
+from nmt.files import discard, written_aside
 
 
 class BestPieces:
@@ -29,17 +29,20 @@ class BestPieces:
 
     @classmethod
     def open(cls, corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer, cache: Path) -> "BestPieces":
-        """Finds the pieces of a corpus in a cache folder, or segments it.
+        """Finds the pieces of a corpus in a cache folder, or segments it, also where a file there was cut short.
 
         Raises:
             UserError: the folder cannot be written to, or the disk is full.
         """
         key = "-".join(name[:12] for name in (corpus.fingerprint, source.fingerprint, target.fingerprint))
         folder = cache / f"pieces.{key}"
-        if not folder.is_dir():
-            with written_aside(folder) as aside:
-                aside.mkdir()
-                _write(aside, corpus, source, target)
+        try:
+            return cls(folder)
+        except (OSError, ValueError):
+            discard(folder)
+        with written_aside(folder) as aside:
+            aside.mkdir()
+            _write(aside, corpus, source, target)
         return cls(folder)
 
     def ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -86,4 +87,12 @@ def test_what_was_cut_short_is_made_again(monkeypatch, corpus, tokenizers, tmp_p
         patch.setattr(Tokenizer, "encode", encode)
         BestPieces.open(corpus, *tokenizers, tmp_path)
     assert list(Path(tmp_path).iterdir()) == []
+    assert_holds(BestPieces.open(corpus, *tokenizers, tmp_path), corpus, tokenizers)
+
+
+@pytest.mark.parametrize("name", ["ids.npy", "lengths.npy", "starts.npy"])
+def test_what_was_damaged_is_made_again(corpus, tokenizers, tmp_path, name):
+    BestPieces.open(corpus, *tokenizers, tmp_path)
+    [file] = tmp_path.rglob(name)
+    os.truncate(file, file.stat().st_size - 1)
     assert_holds(BestPieces.open(corpus, *tokenizers, tmp_path), corpus, tokenizers)
