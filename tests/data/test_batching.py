@@ -243,7 +243,7 @@ def shape_of(batch):
 def test_to_grid_gives_shapes_of_the_grid_alone(corpus, tokenizer, by, size):
     plain, on_grid = (loader_of(corpus, tokenizer, by=by, size=size, to_grid=to_grid) for to_grid in (False, True))
     plan = on_grid.plan
-    shapes = set(zip(plan.rows, plan.grid.source.tolist(), plan.grid.target.tolist(), strict=True))
+    shapes = set(plan.shapes)
     for index in range(plain.plan.num_batches(0)):
         batch, expected = on_grid.batch(0, index), plain.batch(0, index)
         assert shape_of(batch) in shapes

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from nmt import weights
 from nmt.config import CorpusFiles
+from nmt.data.batching import NUM_SHAPES
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder
 from nmt.training import trainer, update_tensorflow
@@ -171,7 +172,10 @@ def test_an_update_begins_before_the_one_before_it_is_asked_about(rehearsal, rec
     rehearsal.train(recipe(tmp_path, max_updates=5, checkpoint_every=3), bleu=[1])
     begun, asked = (lambda n: ("begun", n)), (lambda n: ("asked about", n))
     up_to_the_checkpoint = [begun(1), begun(2), asked(1), begun(3), asked(2), asked(3)]
-    assert rehearsal.update.course == [*up_to_the_checkpoint, begun(4), begun(5), asked(4), asked(5)]
+    [(foreseen, num_shapes), *course, closed] = rehearsal.update.course
+    assert course == [*up_to_the_checkpoint, begun(4), begun(5), asked(4), asked(5)]
+    assert (foreseen, closed) == ("foreseen", ("closed", 0))
+    assert 1 <= num_shapes <= NUM_SHAPES
 
 
 def test_an_update_after_one_that_is_not_finite_waits(rehearsal, recipe, tmp_path):
