@@ -10,7 +10,7 @@ import numpy as np
 from nmt.data.batching import mixed_seed
 from nmt.data.corpus import CHUNK_PAIRS, ParallelCorpus
 from nmt.data.tokenizer import Tokenizer
-from nmt.files import discard, written_aside
+from nmt.files import written_aside
 
 
 class BestPieces:
@@ -22,10 +22,9 @@ class BestPieces:
     lengths: np.ndarray
     """int32 [pairs, 2], pieces of source and target, EOS not counted."""
 
-    def __init__(self, folder: Path):
-        self.lengths = np.load(folder / "lengths.npy", mmap_mode="r")
-        self._starts = np.load(folder / "starts.npy", mmap_mode="r")
-        self._ids = np.load(folder / "ids.npy", mmap_mode="r").view(np.ndarray)  # a memmap takes long to slice
+    def __init__(self, lengths: Path, starts: Path, ids: Path):
+        self.lengths, self._starts, mapped = (np.load(path, mmap_mode="r") for path in (lengths, starts, ids))
+        self._ids = mapped.view(np.ndarray)  # a memmap takes long to slice
 
     @classmethod
     def open(cls, corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer, cache: Path) -> "BestPieces":
@@ -35,15 +34,14 @@ class BestPieces:
             UserError: the folder cannot be written to, or the disk is full.
         """
         key = "-".join(name[:12] for name in (corpus.fingerprint, source.fingerprint, target.fingerprint))
-        folder = cache / f"pieces.{key}"
+        files = [cache / f"{kind}.{key}.npy" for kind in ("lengths", "starts", "pieces")]
         try:
-            return cls(folder)
+            return cls(*files)
         except (OSError, ValueError):
-            discard(folder)
-        with written_aside(folder) as aside:
-            aside.mkdir()
-            _write(aside, corpus, source, target)
-        return cls(folder)
+            # Another run may do the same at the same time: whose files come last, they say the same.
+            with written_aside(files[0]) as lengths, written_aside(files[1]) as starts, written_aside(files[2]) as ids:
+                _write(lengths, starts, ids, corpus, source, target)
+        return cls(*files)
 
     def ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The pieces of both sides of some pairs, the same in every epoch."""
@@ -88,28 +86,26 @@ def chunks(corpus: ParallelCorpus) -> Iterator[np.ndarray]:
         yield np.arange(start, min(start + CHUNK_PAIRS, len(corpus)))
 
 
-def _write(folder: Path, corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer) -> None:
-    """Writes, pair by pair, the pieces of the source and of the target, how many they are and where they begin."""
+def _write(
+    lengths: Path, starts: Path, ids: Path, corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer
+) -> None:
+    """Writes, pair by pair, how many pieces source and target have, where they begin, and the pieces."""
     narrow = max(source.vocabulary_size, target.vocabulary_size) <= 1 << 16
     dtype = np.dtype("<u2" if narrow else "<i4")
     written = 0
     # As they come: a mapping that is written to would die of a full disk.
-    with (
-        (folder / "lengths.npy").open("wb") as lengths_file,
-        (folder / "starts.npy").open("wb") as starts_file,
-        (folder / "ids.npy").open("wb") as ids_file,
-    ):
+    with lengths.open("wb") as lengths_file, starts.open("wb") as starts_file, ids.open("wb") as ids_file:
         _header(lengths_file, np.dtype("<i4"), (len(corpus), 2))
         _header(starts_file, np.dtype("<i8"), (len(corpus), 2))
         _header(ids_file, dtype, (0,))
         for pairs in chunks(corpus):
             sides = source.encode(corpus.sources(pairs)), target.encode(corpus.targets(pairs))
             rows: Sequence[Sequence[int]] = list(chain.from_iterable(zip(*sides, strict=True)))
-            lengths = np.array([len(row) for row in rows], dtype="<i4")
-            ends = written + np.cumsum(lengths, dtype="<i8")
-            lengths_file.write(lengths.data)
-            starts_file.write((ends - lengths).data)
-            ids_file.write(np.fromiter(chain.from_iterable(rows), dtype, int(lengths.sum())).data)
+            sizes = np.array([len(row) for row in rows], dtype="<i4")
+            ends = written + np.cumsum(sizes, dtype="<i8")
+            lengths_file.write(sizes.data)
+            starts_file.write((ends - sizes).data)
+            ids_file.write(np.fromiter(chain.from_iterable(rows), dtype, int(sizes.sum())).data)
             written = int(ends[-1])
         ids_file.seek(0)
         _header(ids_file, dtype, (written,))

@@ -90,9 +90,26 @@ def test_what_was_cut_short_is_made_again(monkeypatch, corpus, tokenizers, tmp_p
     assert_holds(BestPieces.open(corpus, *tokenizers, tmp_path), corpus, tokenizers)
 
 
-@pytest.mark.parametrize("name", ["ids.npy", "lengths.npy", "starts.npy"])
+@pytest.mark.parametrize("name", ["pieces.*", "lengths.*", "starts.*"])
 def test_what_was_damaged_is_made_again(corpus, tokenizers, tmp_path, name):
     BestPieces.open(corpus, *tokenizers, tmp_path)
     [file] = tmp_path.rglob(name)
     os.truncate(file, file.stat().st_size - 1)
     assert_holds(BestPieces.open(corpus, *tokenizers, tmp_path), corpus, tokenizers)
+
+
+def test_two_runs_may_segment_a_text_at_the_same_time(monkeypatch, corpus, tokenizers, tmp_path):
+    segmenting, first = Tokenizer.encode, []
+
+    def encode(self: Tokenizer, texts: list[str]) -> list[list[int]]:
+        if not first:  # while the one segments, the other comes and ends
+            first.append(None)
+            first.append(BestPieces.open(corpus, *tokenizers, tmp_path))
+        return segmenting(self, texts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tokenizer, "encode", encode)
+        patch.setattr("os.getpid", iter(range(1, 100)).__next__)  # the other is another process
+        last = BestPieces.open(corpus, *tokenizers, tmp_path)
+    for found in (first[1], last):
+        assert_holds(found, corpus, tokenizers)
