@@ -45,7 +45,7 @@ def start(*arguments: object, cwd: Path) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def until(found: Callable[[], Any], process: subprocess.Popen, *, seconds: float = 120.0) -> Any:
+def until(found: Callable[[], Any], process: subprocess.Popen, *, seconds: float = 300.0) -> Any:
     """Waits until something is found while a process runs, and returns it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
