@@ -188,9 +188,9 @@ def speed(learn: Learn, batches: Iterator[Batch], seconds: float) -> float:
     while time.perf_counter() - started < seconds:
         number += 1
         batch = next(batches)
-        begun = learn(batch, number)
+        this = learn(batch, number)
         wait()
-        wait = begun
+        wait = this
         pieces += batch.num_target_pieces
     wait()
     return pieces / (time.perf_counter() - started)

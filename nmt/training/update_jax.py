@@ -52,7 +52,7 @@ class JaxUpdate(Update):
 
     def __init__(self, model: Seq2Seq, optimizer: keras.optimizers.Optimizer, mesh: Mesh, **settings: Any):
         super().__init__(model, optimizer, **settings)
-        self.mesh, self.num_devices = mesh, mesh.size
+        self.num_devices = mesh.size
         self.everywhere = everywhere = NamedSharding(mesh, PartitionSpec())
         shared = NamedSharding(mesh, PartitionSpec(None, ROWS))
         # The old state's memory becomes the new one's.
