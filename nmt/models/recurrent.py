@@ -10,6 +10,7 @@ from keras import ops
 
 from nmt.compilation import cudnn_is_best, fused, recurrence, side_by_side
 from nmt.models.dense import exact, product
+from nmt.models.orthogonal import OrthogonalRows
 
 
 class LSTMState(NamedTuple):
@@ -47,7 +48,7 @@ class LSTM(keras.layers.Layer):
         self.units = units
         self.layer_norm = layer_norm
         # Weights of 16 bits are only ever loaded, and no backend factorises matrices of them.
-        initializer = "orthogonal" if self.variable_dtype in ("float32", "float64") else "zeros"
+        initializer = OrthogonalRows() if self.variable_dtype in ("float32", "float64") else "zeros"
         self.fused = keras.layers.LSTM(units, return_sequences=True, recurrent_initializer=initializer, name="fused")
         if layer_norm:
             self.input_norm = keras.layers.LayerNormalization(center=False, name="input_norm")

@@ -205,10 +205,11 @@ class Trainer:
         return int(signals.max()), reason or ("another worker reached its limit" if limits.any() else None)
 
     def _pauses(self, batch: Batch) -> bool:
-        """Whether what comes after this batch depends on its outcome."""
+        """Whether the outcome of this batch is there already, or what comes after it depends on it."""
         update, settings = self.progress.update, self.settings
         return (
-            bool(self.callbacks.callbacks or self.skipped)
+            not self.update.runs_ahead
+            or bool(self.callbacks.callbacks or self.skipped)
             or update % settings.validate_every == 0
             or update % settings.checkpoint_every == 0
             or update == settings.max_updates

@@ -48,6 +48,8 @@ class Update:
     """
 
     num_devices = 1
+    runs_ahead = False
+    """Whether `start` returns before the update is done."""
 
     def __init__(
         self,

@@ -50,6 +50,8 @@ class JaxUpdate(Update):
     included: its masks are drawn for the whole batch.
     """
 
+    runs_ahead = True
+
     def __init__(self, model: Seq2Seq, optimizer: keras.optimizers.Optimizer, mesh: Mesh, **settings: Any):
         super().__init__(model, optimizer, **settings)
         self.num_devices = mesh.size

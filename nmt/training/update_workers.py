@@ -9,16 +9,16 @@ from nmt.training.update_tensorflow import TensorFlowUpdate
 
 
 class WorkersUpdate(TensorFlowUpdate):
-    """The update in two parts: gradients, which each worker finds for itself, and what needs all of them.
+    """The gradient is found in two parts: what each worker finds for itself, and what needs all of them.
 
-    A worker without memory for its gradients says so between the two, while it still can: a failure in the second part
-    would leave the others waiting for its sums.
+    A worker without memory for its own says so between the two, while it still can: a failure in the second part would
+    leave the others waiting for its sums.
     """
 
-    def _compile(self) -> Callable:
-        gradients, learned = self._compiled_on_batches(self._own_sums), tf.function(self._learned, autograph=False)
+    def _finding(self) -> Callable:
+        gradients, summed = self._of_batches(self._own_sums), tf.function(self._summed, autograph=False)
 
-        def update(*batch: Any) -> tuple:
+        def found(*batch: Any) -> tuple:
             failure: tf.errors.ResourceExhaustedError | None = None
             try:
                 sums = gradients(*batch)
@@ -28,9 +28,9 @@ class WorkersUpdate(TensorFlowUpdate):
             if lacking.any():
                 reason = f"Worker {lacking.argmax()} has not enough memory."
                 raise failure or tf.errors.ResourceExhaustedError(None, None, reason)
-            return learned(sums)
+            return summed(sums)
 
-        return update
+        return found
 
     def _own_sums(self, *batch: Any) -> list:
         return self.strategy.run(self._gradient_sums, args=batch)

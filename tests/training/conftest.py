@@ -63,6 +63,7 @@ class CountingUpdate:
     """Stands in for the update: adds 1 to every weight instead of learning, and says what it is told to say."""
 
     rows_multiple = 1
+    runs_ahead = True
 
     def __init__(self, model: keras.Model):
         self.model = model

@@ -4,6 +4,7 @@ import math
 import re
 import signal
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -178,6 +179,13 @@ def test_an_update_begins_before_the_one_before_it_is_asked_about(rehearsal, rec
     assert 1 <= num_shapes <= NUM_SHAPES
 
 
+def test_an_update_that_is_done_when_it_returns_is_asked_about_at_once(rehearsal, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("conftest.CountingUpdate.runs_ahead", False)
+    rehearsal.train(recipe(tmp_path, max_updates=3), bleu=[1])
+    course = rehearsal.update.course[1:-1]
+    assert course == [(what, n) for n in (1, 2, 3) for what in ("begun", "asked about")]
+
+
 def test_an_update_after_one_that_is_not_finite_waits(rehearsal, recipe, tmp_path):
     rehearsal.unapplied = range(2, 4)
     rehearsal.train(recipe(tmp_path, max_updates=6), bleu=[1])
@@ -308,10 +316,8 @@ def test_no_checkpoint_is_made_of_a_run_that_does_not_learn(rehearsal, recipe, t
 
 
 def test_a_pair_too_large_for_the_memory_is_told(recipe, tmp_path, monkeypatch):
-    def exhausted(*_):
-        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
-
-    monkeypatch.setattr(TensorFlowUpdate, "_compile", lambda update: exhausted)
+    exhausted = Mock(side_effect=tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"))
+    monkeypatch.setattr(TensorFlowUpdate, "_finding", lambda update: exhausted)
     with pytest.raises(UserError, match=r"^update 1: there is not enough memory, not even for one pair at a time"):
         trainer.train(recipe(tmp_path), announce=lambda _: None)
 
