@@ -9,7 +9,7 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -68,43 +68,39 @@ class Grid:
     """int64 [number of shapes], rising."""
 
     def shape_of(self, lengths: np.ndarray) -> np.ndarray:
-        """The place in the chain [N] of pairs with lengths [N, 2]."""
-        return np.maximum(np.searchsorted(self.source, lengths[:, 0]), np.searchsorted(self.target, lengths[:, 1]))
+        """The place in the chain, int8 [N], of pairs with lengths [N, 2]."""
+        sides = zip((self.source, self.target), lengths.T, strict=True)
+        # Looked up by length: of millions of pairs in a tenth of the time that searching takes.
+        of_length = [(np.searchsorted(chain, np.arange(side.max() + 1)).astype(np.int8), side) for chain, side in sides]
+        return np.maximum(*(places[side] for places, side in of_length))
 
 
 def fit_grid(lengths: np.ndarray, num_shapes: int = NUM_SHAPES) -> Grid:
     """Finds a chain of shapes that pads pairs of these lengths [N, 2] little, by coordinate descent from quantiles."""
-    points, counts = _histogram(lengths)
+    within = _cumulative(lengths)
     shares = np.linspace(0, 1, num_shapes + 1)[1:]
-    chain = np.stack([_quantiles(points[:, side], counts, shares) for side in (0, 1)], axis=1)
-    cost = _padded_size(chain, points, counts)
+    # Of sources of any target, and of targets of any source, the smallest lengths that such shares do not exceed.
+    chain = np.stack([np.searchsorted(side / len(lengths), shares - 1e-12) for side in (within[:, -1], within[-1])], 1)
+    cost = _padded_size(chain, within)
     improved = True
     while improved:
         improved = False
         for candidate in _neighbours(chain):
-            candidate_cost = _padded_size(candidate, points, counts)
+            candidate_cost = _padded_size(candidate, within)
             if candidate_cost < cost:
                 chain, cost, improved = candidate, candidate_cost, True
     chain = np.unique(chain, axis=0)
     return Grid(chain[:, 0], chain[:, 1])
 
 
-def _histogram(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different rows of lengths [N, 2], and how often each occurs."""
-    width = int(lengths[:, 1].max()) + 1
-    cells = np.zeros((int(lengths[:, 0].max()) + 1) * width, dtype=np.int64)
+def _cumulative(lengths: np.ndarray) -> np.ndarray:
+    """How many pairs have at most so many source and at most so many target pieces: int64 [S + 1, T + 1]."""
+    shape = tuple(int(side.max()) + 1 for side in lengths.T)
+    cells = np.zeros(shape[0] * shape[1], dtype=np.int64)
     for start in range(0, len(lengths), 1 << 20):  # bounds what is held in memory beside the lengths themselves
         chunk = lengths[start : start + (1 << 20)].astype(np.int64)
-        cells += np.bincount(chunk[:, 0] * width + chunk[:, 1], minlength=len(cells))
-    places = np.flatnonzero(cells)
-    return np.stack([places // width, places % width], axis=1), cells[places]
-
-
-def _quantiles(values: np.ndarray, counts: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """The smallest values that so large shares of the counts do not exceed."""
-    order = np.argsort(values)
-    reached = np.cumsum(counts[order]) / counts.sum()
-    return values[order][np.searchsorted(reached, shares - 1e-12)]
+        cells += np.bincount(chunk[:, 0] * shape[1] + chunk[:, 1], minlength=len(cells))
+    return cells.reshape(shape).cumsum(axis=0).cumsum(axis=1)
 
 
 def _neighbours(chain: np.ndarray) -> Iterator[np.ndarray]:
@@ -117,13 +113,14 @@ def _neighbours(chain: np.ndarray) -> Iterator[np.ndarray]:
                 yield candidate
 
 
-def _padded_size(chain: np.ndarray, points: np.ndarray, counts: np.ndarray) -> int:
-    places = Grid(chain[:, 0], chain[:, 1]).shape_of(points)
-    return int((chain[places].sum(axis=1) * counts).sum())
+def _padded_size(chain: np.ndarray, within: np.ndarray) -> int:
+    # What a shape holds and the one before it does not.
+    members = np.diff(within[chain[:, 0], chain[:, 1]], prepend=0)
+    return int((chain.sum(axis=1) * members).sum())
 
 
 class BatchPlan:
-    """The batches of every epoch, as lists of pair indices.
+    """The batches of every epoch, as pair indices.
 
     Args:
         lengths: int [N, 2], source and target pieces of each pair, EOS counted; N is at least 1.
@@ -136,46 +133,84 @@ class BatchPlan:
         self.lengths = lengths
         self.seed = seed
         self.grid = fit_grid(lengths)
-        self.places = self.grid.shape_of(lengths).astype(np.int8)
+        self.places = self.grid.shape_of(lengths)
         self.rows = [size if by == "sentences" else max(1, size // int(length)) for length in self.grid.target]
+        self._cuts = _cuts(np.bincount(self.places, minlength=len(self.rows)), self.rows)
         self._epoch = -1
-        self._batches: list[np.ndarray] = []
+        self._batches: Epoch | None = None
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:
         """Rows, source and target length of full batches, padded to the grid."""
         return list(zip(self.rows, self.grid.source.tolist(), self.grid.target.tolist(), strict=True))
 
-    def num_batches(self, epoch: int) -> int:
+    @property
+    def num_batches(self) -> int:
         """The number of batches of an epoch."""
-        return len(self.epoch(epoch))
+        return len(self._cuts)
 
-    def epoch(self, epoch: int) -> list[np.ndarray]:
-        """The pair indices of each batch of an epoch; every pair stands in exactly one."""
-        if epoch != self._epoch:
+    def epoch(self, epoch: int) -> "Epoch":
+        """The batches of an epoch; every pair stands in exactly one."""
+        if self._batches is None or epoch != self._epoch:
             self._batches, self._epoch = self._make(np.random.default_rng([self.seed, epoch])), epoch
         return self._batches
 
-    def _make(self, random: np.random.Generator) -> list[np.ndarray]:
+    def _make(self, random: np.random.Generator) -> "Epoch":
         order = random.permutation(np.arange(len(self.lengths), dtype=np.int32))
-        places = self.places[order]
-        batches: list[np.ndarray] = []
-        left_over = np.empty(0, dtype=order.dtype)
-        for place, rows in enumerate(self.rows):
-            # What fills no batch of its own shape moves on to the next larger one.
-            members = np.concatenate([left_over, order[places == place]])
-            full = len(members) // rows * rows
-            batches += self._cut(members[:full], rows)
-            left_over = members[full:]
-        if len(left_over):
-            batches.append(left_over)
-        return [batches[n] for n in random.permutation(len(batches))]
+        order = order[np.argsort(self.places[order], kind="stable")]
+        return Epoch(self.lengths, order, self._cuts, random.permutation(self.num_batches))
 
-    def _cut(self, members: np.ndarray, rows: int) -> Iterator[np.ndarray]:
-        for start in range(0, len(members), POOL * rows):
-            pool = members[start : start + POOL * rows]
-            pool = pool[np.lexsort(self.lengths[pool].T)]  # by target length, then by source length
-            yield from np.split(pool, range(rows, len(pool), rows))
+
+class Epoch(Sequence[np.ndarray]):
+    """The pair indices of each batch of an epoch, sorted when they are asked for: an epoch of millions begins at once.
+
+    Args:
+        lengths: int [N, 2], of each pair.
+        order: int [N], the pairs in the order in which they are cut.
+        cuts: of `_cuts`.
+        places: int [number of batches], which cut each batch is.
+    """
+
+    def __init__(self, lengths: np.ndarray, order: np.ndarray, cuts: np.ndarray, places: np.ndarray):
+        self._lengths, self._order, self._cuts, self._places = lengths, order, cuts, places
+        self._pools: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: Any) -> Any:
+        first, last, start, end = self._cuts[self._places[index]].tolist()
+        pool = self._pools.get(start)
+        if pool is None:
+            pool = self._order[start:end]
+            pool = pool[np.lexsort(self._lengths[pool].T)]  # by target length, then by source length
+            self._pools[start] = pool
+        return pool[first - start : last - start]
+
+
+def _cuts(counts: np.ndarray, rows: Sequence[int]) -> np.ndarray:
+    """How pairs that stand sorted by their shapes are cut into batches.
+
+    Args:
+        counts: int [number of shapes], pairs of each shape.
+        rows: of a batch of each shape.
+
+    Returns:
+        int64 [number of batches, 4]: where a batch begins and ends, and where the pool begins and ends that is sorted
+        before it is cut.
+    """
+    found: list[np.ndarray] = []
+    start = 0
+    for end, size in zip(np.cumsum(counts).tolist(), rows, strict=True):
+        # What fills no batch of its own shape moves on to the next larger one.
+        full = start + (end - start) // size * size
+        first = np.arange(start, full, size)
+        pool = start + (first - start) // (POOL * size) * (POOL * size)
+        found.append(np.stack([first, first + size, pool, np.minimum(pool + POOL * size, full)], axis=1))
+        start = full
+    if start < end:
+        found.append(np.array([[start, end, start, end]]))
+    return np.concatenate(found)
 
 
 class Segmentation(Protocol):
@@ -226,7 +261,7 @@ class BatchLoader:
     def batches(self, epoch: int, index: int) -> Iterator[Batch]:
         """Yields batches from (epoch, index) on, epoch after epoch."""
         while True:
-            for k in range(index, self.plan.num_batches(epoch)):
+            for k in range(index, self.plan.num_batches):
                 yield self.batch(epoch, k)
             epoch, index = epoch + 1, 0
 

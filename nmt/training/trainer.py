@@ -178,14 +178,14 @@ class Trainer:
                     begun = batch.epoch
                     self.callbacks.on_epoch_begin(begun)
                 self._learn(batch)
-                if self.skipped < self.settings.max_skipped and (self._pauses(batch) or notice.signal_number):
+                if self.skipped < self.settings.max_skipped and (self._pauses() or notice.signal_number):
                     self._settle()
                 if self.skipped == self.settings.max_skipped:
                     self._go_back()
                     break  # to the batches after that checkpoint
                 if self.progress.update % self.settings.validate_every == 0:
                     self._validate()
-                if self.progress.batch == self.plan.num_batches(batch.epoch):
+                if self.progress.batch == self.plan.num_batches:
                     self.callbacks.on_epoch_end(batch.epoch, {**self.logs, **self._validation_logs()})
                 # What does not learn any more is no state to go back to.
                 if self.progress.update % self.settings.checkpoint_every == 0 and not self.skipped:
@@ -204,8 +204,8 @@ class Trainer:
         signals, limits = self.workers.of_each(notice.signal_number, reason is not None)
         return int(signals.max()), reason or ("another worker reached its limit" if limits.any() else None)
 
-    def _pauses(self, batch: Batch) -> bool:
-        """Whether the outcome of this batch is there already, or what comes after it depends on it."""
+    def _pauses(self) -> bool:
+        """Whether the outcome of the last batch is there already, or what comes after it depends on it."""
         update, settings = self.progress.update, self.settings
         return (
             not self.update.runs_ahead
@@ -213,7 +213,7 @@ class Trainer:
             or update % settings.validate_every == 0
             or update % settings.checkpoint_every == 0
             or update == settings.max_updates
-            or self.progress.batch == self.plan.num_batches(batch.epoch)
+            or self.progress.batch == self.plan.num_batches
         )
 
     def _learn(self, batch: Batch) -> None:
@@ -377,7 +377,7 @@ class Trainer:
     def _limit_reached(self) -> str | None:
         settings, progress = self.settings, self.progress
         minutes = (time.monotonic() - self.started) / 60
-        epochs = progress.epoch + (progress.batch >= self.plan.num_batches(progress.epoch))
+        epochs = progress.epoch + (progress.batch >= self.plan.num_batches)
         if settings.max_updates and progress.update >= settings.max_updates:
             return f"max_updates {settings.max_updates:,} reached"
         if settings.max_epochs and epochs >= settings.max_epochs:
@@ -435,5 +435,5 @@ def versions() -> dict[str, str]:
 
 
 def _total_updates(settings: TrainingConfig, plan: BatchPlan) -> int | None:
-    limits = [settings.max_updates, (settings.max_epochs or 0) * plan.num_batches(0) or None]
+    limits = [settings.max_updates, (settings.max_epochs or 0) * plan.num_batches or None]
     return min((limit for limit in limits if limit), default=None)

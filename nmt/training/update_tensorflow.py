@@ -49,7 +49,7 @@ class TensorFlowUpdate(Update):
         if self.alone:
             self._prepare()
 
-    def _finding(self) -> Callable:
+    def _finding(self) -> Any:
         """Makes the function of a batch that returns what `_found` does."""
         return self._of_batches(self._found)
 

@@ -1,6 +1,5 @@
 """One update on TensorFlow that several workers share, in which all cut their batches alike where one lacks memory."""
 
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -15,7 +14,7 @@ class WorkersUpdate(TensorFlowUpdate):
     leave the others waiting for its sums.
     """
 
-    def _finding(self) -> Callable:
+    def _finding(self) -> Any:
         gradients, summed = self._of_batches(self._own_sums), tf.function(self._summed, autograph=False)
 
         def found(*batch: Any) -> tuple:

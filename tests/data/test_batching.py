@@ -31,7 +31,7 @@ def random_lengths(num_pairs, seed=1):
 
 def same(plan, other, epoch=0):
     pairs = zip(plan.epoch(epoch), other.epoch(epoch), strict=False)
-    return plan.num_batches(epoch) == other.num_batches(epoch) and all(np.array_equal(*pair) for pair in pairs)
+    return plan.num_batches == other.num_batches and all(np.array_equal(*pair) for pair in pairs)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_batches_hold_the_pairs_of_the_plan(corpus, tokenizer):
 @pytest.mark.parametrize("multiple", [2, 3, 5])
 def test_rows_are_filled_up_with_weight_zero(corpus, tokenizer, multiple):
     plain, filled = loader_of(corpus, tokenizer), loader_of(corpus, tokenizer, multiple=multiple)
-    for index in range(plain.plan.num_batches(0)):
+    for index in range(plain.plan.num_batches):
         batch, expected = filled.batch(0, index), plain.batch(0, index)
         num_real = len(expected.source)
         assert len(batch.source) == len(batch.target) == len(batch.weights)
@@ -225,7 +225,7 @@ def test_every_pair_is_learned_once_an_epoch_by_any_number_of_workers(
     shares = workers * micro_batches
     loader = loader_of(corpus, tokenizer, by=by, size=size, multiple=shares, to_grid=to_grid)
     learned = Counter()
-    for index in range(loader.plan.num_batches(epoch)):
+    for index in range(loader.plan.num_batches):
         batch = loader.batch(epoch, index)
         assert len({len(batch.weights[share::shares]) for share in range(shares)}) == 1
         for share in range(shares):
@@ -244,7 +244,7 @@ def test_to_grid_gives_shapes_of_the_grid_alone(corpus, tokenizer, by, size):
     plain, on_grid = (loader_of(corpus, tokenizer, by=by, size=size, to_grid=to_grid) for to_grid in (False, True))
     plan = on_grid.plan
     shapes = set(plan.shapes)
-    for index in range(plain.plan.num_batches(0)):
+    for index in range(plain.plan.num_batches):
         batch, expected = on_grid.batch(0, index), plain.batch(0, index)
         assert shape_of(batch) in shapes
         rows, width = expected.source.shape
@@ -273,7 +273,7 @@ def test_sampled_pieces_that_are_too_many_take_a_larger_shape(corpus, tokenizer)
 @pytest.mark.parametrize("sampling_alpha", [None, 0.2])
 def test_epoch_and_batch_resume(corpus, tokenizer, sampling_alpha):
     through = loader_of(corpus, tokenizer, sampling_alpha=sampling_alpha)
-    num_batches = through.plan.num_batches(0)
+    num_batches = through.plan.num_batches
     batches = taken(through.batches(0, 0), 2 * num_batches + 3)
     assert [(batch.epoch, batch.index) for batch in batches] == [divmod(n, num_batches) for n in range(len(batches))]
     for n in (0, 4, num_batches - 1, num_batches, num_batches + 2):
