@@ -64,17 +64,58 @@ def compiled(function: Callable, variables: Sequence[Any], *, num_inputs: int) -
     return lambda *inputs: run([variable.value for variable in variables], *inputs)
 
 
-_fusing: ContextVar[dict[Callable, Callable] | None] = ContextVar("fusing", default=None)
+class Kernels:
+    """Elementwise functions that XLA compiles for TensorFlow, each for every shape that it meets, when it meets it.
+
+    For work of few shapes on a single device.
+    """
+
+    def __init__(self) -> None:
+        self._functions: dict[Callable, Any] = {}
+        self._traced: list[Any] = []
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While it lasts, `fused` makes kernels that belong to these."""
+        token = _kernels.set(self)
+        try:
+            yield
+        finally:
+            _kernels.reset(token)
+
+    def of(self, function: Callable) -> Callable:
+        """The kernel of a function; layers of equal size share it, and its compilation."""
+        import tensorflow as tf
+
+        if function not in self._functions:
+            self._functions[function] = tf.function(function, jit_compile=True, autograph=False)
+
+        def call(*args: Any) -> Any:
+            traced = self._functions[function].get_concrete_function(*args)
+            if traced not in self._traced:
+                self._traced.append(traced)
+            return traced(*args)
+
+        return call
+
+    def compiler(self) -> Callable[[int], Any]:
+        """What compiles the kernels that have been traced, for so many rows where their number was left open."""
+        import tensorflow as tf
+
+        def of_zeros(traced: Any, rows: Any) -> list:
+            shapes = [([rows if n is None else n for n in spec.shape], spec.dtype) for spec in traced.inputs]
+            return tf.nest.flatten(traced(*(tf.zeros(shape, dtype) for shape, dtype in shapes)))
+
+        def compile_all(rows: Any) -> list:
+            # Sums, for what nobody asks for is not computed, and what is not computed is not compiled.
+            return [tf.reduce_sum(result) for traced in self._traced for result in of_zeros(traced, rows)]
+
+        compile_traced = tf.function(compile_all, input_signature=[tf.TensorSpec([], tf.int32)], autograph=False)
+        compile_traced.get_concrete_function()
+        return lambda rows: compile_traced(tf.constant(rows))
 
 
-@contextmanager
-def fusing() -> Iterator[None]:
-    """While it lasts, `fused` compiles: for work of few shapes on a single device."""
-    token = _fusing.set({})
-    try:
-        yield
-    finally:
-        _fusing.reset(token)
+_kernels: ContextVar[Kernels | None] = ContextVar("kernels", default=None)
 
 
 @cache
@@ -87,18 +128,12 @@ def hush_compiler() -> None:
 
 
 def fused(function: Callable) -> Callable:
-    """Makes an elementwise function of tensors one pass over memory, for each shape, where `fusing` lasts.
+    """Makes an elementwise function of tensors one pass over memory, where `Kernels` are in use.
 
     Matrix products do not belong in it: XLA's are slow in 16 bits on a CPU. JAX fuses whatever it compiles.
     """
-    known = _fusing.get()
-    if known is None or keras.backend.backend() != "tensorflow":
-        return function
-    import tensorflow as tf
-
-    if function not in known:  # layers of equal size share it, and its compilation
-        known[function] = tf.function(function, jit_compile=True, autograph=False)
-    return known[function]
+    kernels = _kernels.get()
+    return function if kernels is None or keras.backend.backend() != "tensorflow" else kernels.of(function)
 
 
 def random_bytes(like: Any, last: int | None, seed: Any) -> Any:

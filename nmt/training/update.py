@@ -1,6 +1,7 @@
 """What one update of a model is, whichever backend computes it: what it is told, what it says, what it remembers."""
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from typing import NamedTuple
 
 import keras
@@ -50,6 +51,8 @@ class Update:
     num_devices = 1
     runs_ahead = False
     """Whether `start` returns before the update is done."""
+    _compilers: Executor | None = None
+    """Threads that compile beside what else is done."""
 
     def __init__(
         self,
@@ -99,7 +102,9 @@ class Update:
         """Tells of the shapes that batches will have, (rows, source length, target length), to prepare for them."""
 
     def close(self) -> None:
-        """Ends what is being prepared."""
+        """Lets what has not begun to be compiled be."""
+        if self._compilers:
+            self._compilers.shutdown(wait=False, cancel_futures=True)
 
     def split(self) -> None:
         """Cuts the batches to come into twice as many micro-batches: half the memory, and the same result."""

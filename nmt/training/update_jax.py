@@ -4,7 +4,7 @@ B rows, S and T the source and target length, A micro-batches, D dropout layers.
 """
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -67,7 +67,6 @@ class JaxUpdate(Update):
             compiler_options={"xla_gpu_enable_triton_gemm": model.dtype_policy.compute_dtype == "float32"},
         )
         self._foreseen: dict[tuple[int, ...], Future] = {}
-        self._compilers: Executor | None = None
 
     def foresee(self, shapes: Iterable[tuple[int, int, int]]) -> None:
         """Begins to compile for these shapes, several at once, while training goes on with those that are done.
@@ -84,11 +83,6 @@ class JaxUpdate(Update):
             batch = self._by_micro_batch(*ids, np.empty(rows, np.float32))
             lowered = self._compiled.lower(state, seeds, *batch)
             self._foreseen[_shape(batch)] = self._compilers.submit(lowered.compile)
-
-    def close(self) -> None:
-        """Lets what has not begun to be compiled be."""
-        if self._compilers:
-            self._compilers.shutdown(wait=False, cancel_futures=True)
 
     def start(self, batch: Batch, *, update: int, learning_rate: float) -> Callable[[], Outcome]:
         """Hands a batch to the devices, as in `Update`, and returns before they have learned from it."""

@@ -3,7 +3,7 @@
 B rows, S and T the longest source and target, R replicas, A micro-batches, D dropout layers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nmt.compilation import fusing, hush_compiler
+from nmt.compilation import Kernels, hush_compiler
 from nmt.data.batching import Batch
 from nmt.data.tokenizer import BOS_ID, PAD_ID
 from nmt.models.seq2seq import Seq2Seq
@@ -45,6 +45,7 @@ class TensorFlowUpdate(Update):
         with strategy.scope():
             super().__init__(model, optimizer, **settings)
         self._apply = tf.function(self._applied, jit_compile=self.alone or None, autograph=False)
+        self._kernels = Kernels()
         self._find = self._finding()
         if self.alone:
             self._prepare()
@@ -61,16 +62,23 @@ class TensorFlowUpdate(Update):
     def _prepare(self) -> None:
         """Traces one function while the other is compiled: on two cores a training begins so much sooner."""
         hush_compiler()
+        self._compilers = ThreadPoolExecutor(1, "compiling")
         nothing = [tf.zeros_like(v.value) for v in self.model.trainable_variables], tf.zeros(())
         self._apply.get_concrete_function(*nothing)
-        with ThreadPoolExecutor(1) as beside:
-            # Only what is called is compiled. Of a state that is new, no gradient at a rate of zero changes nothing but
-            # the number of updates.
-            self.optimizer.learning_rate = 0.0
-            called = beside.submit(self._apply, *nothing)
-            self._find.get_concrete_function()
-            called.result()
+        # Only what is called is compiled. Of a state that is new, no gradient at a rate of zero changes nothing but the
+        # number of updates.
+        self.optimizer.learning_rate = 0.0
+        called = self._compilers.submit(self._apply, *nothing)
+        self._find.get_concrete_function()
+        called.result()
         self.optimizer.iterations.assign(0)
+
+    def foresee(self, shapes: Iterable[tuple[int, int, int]]) -> None:
+        """Begins to compile the kernels of a position for the numbers of rows that batches will have."""
+        if self._compilers:
+            compile_for = self._kernels.compiler()
+            for rows in sorted({-(-rows // self.rows_multiple) for rows, *_ in shapes}):
+                self._compilers.submit(compile_for, rows)
 
     def start(self, batch: Batch, *, update: int, learning_rate: float) -> Callable[[], Outcome]:
         """Learns from one batch, as in `Update`, and has the outcome when it returns."""
@@ -104,7 +112,7 @@ class TensorFlowUpdate(Update):
     def _found(self, *batch: Any) -> tuple:
         """What there is to know of a batch: loss, nll, norm, number of pieces, whether all is finite, and the sums of
         gradients with the factor that makes a clipped mean of them."""
-        with fusing() if self.alone else nullcontext():
+        with self._kernels.in_use() if self.alone else nullcontext():
             return self._summed(self.strategy.run(self._gradient_sums, args=batch))
 
     def _summed(self, sums: list) -> tuple:
