@@ -53,7 +53,7 @@ class ModelFolder:
         """
         path = find_model(path)
         config = config_from_text("\n".join(read_lines(path / CONFIG)), str(path / CONFIG))
-        source, target = Tokenizer.load(path / SOURCE), Tokenizer.load(path / TARGET)
+        source, target = Tokenizer.load_pair(path / SOURCE, path / TARGET)
         weights, facts = load_arrays(path / WEIGHTS)
         _check_tokenizers(path, source, target, facts)
         return cls(config, source, target, weights, facts)

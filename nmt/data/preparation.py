@@ -130,10 +130,9 @@ def load_tokenizers(config: TokenizerConfig, run_dir: Path) -> tuple[Tokenizer, 
     """The tokenizers that the run has already, or else those that the configuration names; None where it names none."""
     paths = [run_dir / name for name in MODELS]
     if all(path.is_file() for path in paths):
-        source, target = (Tokenizer.load(path) for path in paths)
-        return source, target
+        return Tokenizer.load_pair(*paths)
     if config.source_model and config.target_model:
-        return Tokenizer.load(config.source_model), Tokenizer.load(config.target_model)
+        return Tokenizer.load_pair(config.source_model, config.target_model)
     return None
 
 

@@ -71,6 +71,13 @@ class Tokenizer:
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
 
+    @classmethod
+    def load_pair(cls, source: Path, target: Path) -> tuple["Tokenizer", "Tokenizer"]:
+        """Reads the models of both sides; of a joint one, which both files hold, the one tokenizer twice."""
+        first = cls.load(source)
+        with open_bytes(target) as file:
+            return first, first if file.read() == first.model else cls.load(target)
+
     def save(self, path: Path) -> None:
         """Writes the model file, which every SentencePiece program reads."""
         with written_aside(path) as aside:

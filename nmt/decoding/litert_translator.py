@@ -73,12 +73,8 @@ class LiteRTTranslator:
             searches = [interpreter.get_signature_runner() for interpreter in interpreters]
             for search in searches:
                 search(ids=np.array([[record["limits"]["eos_id"]]], "int32"))  # the first call talks, and is slow
-        return cls(
-            *searches,
-            source_tokenizer=Tokenizer.load(folder / SOURCE),
-            target_tokenizer=Tokenizer.load(folder / TARGET),
-            record=record,
-        )
+        source, target = Tokenizer.load_pair(folder / SOURCE, folder / TARGET)
+        return cls(*searches, source_tokenizer=source, target_tokenizer=target, record=record)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib import import_module
@@ -124,7 +125,9 @@ class Trainer:
         self.plan = BatchPlan(
             self.prepared.lengths, by=self.settings.batch_by, size=self.settings.batch_size, seed=config.seed
         )
-        self.model, self.update = make_update(config, self.prepared.vocabularies, strategy)
+        with ThreadPoolExecutor(1) as beside:
+            beside.submit(self.plan.epoch, 0)  # to put millions of pairs in order takes as long as the first update
+            self.model, self.update = make_update(config, self.prepared.vocabularies, strategy)
         self.validator = Validator(config, self.prepared, workers)
         self.checkpoints = CheckpointFolder(folder.checkpoints, self.settings.keep_checkpoints)
         self.progress = Progress()

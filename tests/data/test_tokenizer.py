@@ -234,6 +234,16 @@ def test_sampling_needs_a_model_of_subwords() -> None:
         tokenizer.sample(["ba"], seed=1, alpha=0.1)
 
 
+def test_a_pair_of_equal_files_is_one_tokenizer(tokenizer: Tokenizer, without_bytes: Tokenizer, tmp_path: Path) -> None:
+    for name, one in {"source": tokenizer, "same": tokenizer, "other": without_bytes}.items():
+        one.save(tmp_path / name)
+    source, same = Tokenizer.load_pair(tmp_path / "source", tmp_path / "same")
+    assert source is same
+    source, other = Tokenizer.load_pair(tmp_path / "source", tmp_path / "other")
+    assert [source.model, other.model] == [tokenizer.model, without_bytes.model]
+    assert source.model != other.model
+
+
 def test_save_and_load_round_trip(tokenizer: Tokenizer, without_bytes: Tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path / "source.model")
     loaded = Tokenizer.load(tmp_path / "source.model")
