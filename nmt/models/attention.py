@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from nmt.models.dense import Dense, exact
+from nmt.models.queries import Queries
 
 # Beyond every energy, yet within bfloat16; energies are at least float32 when it is put in.
 MASKED = -1e9
@@ -24,7 +25,16 @@ class Keyed(NamedTuple):
     """bool [B, S], True on real pieces."""
 
 
-class BilinearAttention(keras.layers.Layer):
+class Attention(keras.layers.Layer):
+    """What all kinds have in common."""
+
+    def ask(self, hidden: Any, keyed: Keyed, queries: Queries) -> Any:
+        """Attends for some of the queries of a search, hidden [N, U] -> contexts [N, C]."""
+        context, _ = self(queries.spread(hidden), keyed)
+        return queries.pack(context)
+
+
+class BilinearAttention(Attention):
     """Bilinear attention (Luong et al. 2015, "general"; our query is their h_t).
 
     energies = query W memory; the values are the memory itself.
@@ -58,7 +68,7 @@ class BilinearAttention(keras.layers.Layer):
         return ops.matmul(ops.cast(weights, query.dtype), keyed.values), weights
 
 
-class AdditiveAttention(keras.layers.Layer):
+class AdditiveAttention(Attention):
     """Additive attention (Bahdanau et al. 2015, appendix A.1.2; our memory is their annotations h).
 
     energies = v tanh(W query + V memory); the values are the memory itself.
@@ -89,7 +99,7 @@ class AdditiveAttention(keras.layers.Layer):
         return ops.matmul(ops.cast(weights, query.dtype), keyed.values), weights
 
 
-class MultiHeadAttention(keras.layers.Layer):
+class MultiHeadAttention(Attention):
     """Multi-head scaled dot attention (Vaswani et al. 2017, section 3.2.2).
 
     Unlike there, the heads' contexts are not projected once more: every use of the context begins with a projection.
@@ -128,6 +138,17 @@ class MultiHeadAttention(keras.layers.Layer):
         contexts = ops.transpose(contexts, (0, 2, 1, 3))  # [B, H, Q, D] -> [B, Q, H, D]
         return ops.reshape(contexts, (*_sizes(contexts), self.context_units)), ops.mean(weights, axis=1)
 
+    def ask(self, hidden: Any, keyed: Keyed, queries: Queries) -> Any:
+        """As in `Attention`, and of few queries in a third of the time."""
+        asking = ops.reshape(self.query(hidden), (-1, self.num_heads, self.head_units))
+        energies = ops.matmul(queries.spread_heads(asking), keyed.keys)  # [B, H, Q, S]
+        energies = _masked(energies * self.head_units**-0.5, keyed.mask[:, None, None, :])
+        # Of few numbers oneDNN's softmax takes three times as long.
+        weights = ops.exp(energies - ops.max(energies, axis=-1, keepdims=True))
+        weights = weights / ops.sum(weights, axis=-1, keepdims=True)
+        contexts = ops.matmul(ops.cast(weights, hidden.dtype), keyed.values)  # [B, H, Q, D]
+        return ops.reshape(queries.pack_heads(contexts), (-1, self.context_units))
+
     def _split(self, x: Any) -> Any:
         return ops.reshape(x, (*_sizes(x), self.num_heads, self.head_units))  # [B, N, H * D] -> [B, N, H, D]
 
@@ -145,4 +166,8 @@ def _sizes(x: Any) -> tuple:
 
 
 def _distribution(energies: Any, mask: Any) -> Any:
-    return ops.softmax(ops.where(mask, exact(energies), MASKED), axis=-1)
+    return ops.softmax(_masked(energies, mask), axis=-1)
+
+
+def _masked(energies: Any, mask: Any) -> Any:
+    return ops.where(mask, exact(energies), MASKED)

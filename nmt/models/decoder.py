@@ -184,13 +184,14 @@ class Decoder(keras.layers.Layer):
             layers.append(layer.step(inputs, state.layers[n]))
             hidden = layers[n].hidden if n == 0 else hidden + layers[n].hidden
             if n < len(self.attentions):
-                query = hidden if queries is None else queries.spread(hidden)
-                context, weights = self.attentions[n](query, memory[n])
-                context = context if queries is None else queries.pack(context)
-                all_weights.append(weights)
+                if queries is None:
+                    context, weights = self.attentions[n](hidden, memory[n])
+                    all_weights.append(weights)
+                else:
+                    context = self.attentions[n].ask(hidden, memory[n], queries)
         top = _masked(hidden, masks, len(self.layers) - 1)
         attentional = self.attentional(ops.concatenate([top, context], axis=-1))
-        return DecoderState(tuple(layers), attentional), _mean(all_weights)
+        return DecoderState(tuple(layers), attentional), _mean(all_weights) if all_weights else None
 
 
 def _masked(hidden: Any, masks: Any, n: int) -> Any:

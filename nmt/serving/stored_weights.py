@@ -34,9 +34,11 @@ class StoredWeights:
         return [stored for _, *parts in self._read for stored in parts if stored is not None]
 
     def in_use(self) -> keras.StatelessScope:
-        """While it lasts, the model computes with these weights, made float32 where it begins: before any loop."""
+        """While it lasts, the model computes with these weights, made of its own types before any loop begins."""
         return keras.StatelessScope(
-            state_mapping=[(variable, _restored(values, scale)) for variable, values, scale in self._read]
+            state_mapping=[
+                (variable, _restored(values, scale, variable.dtype)) for variable, values, scale in self._read
+            ]
         )
 
 
@@ -62,6 +64,6 @@ def _stored(variable: Any, quantize: str | None) -> tuple[Any, Any]:
     return tf.Variable(values, trainable=False), tf.Variable(scale, trainable=False)
 
 
-def _restored(values: Any, scale: Any) -> Any:
-    restored = tf.cast(values, tf.float32)
+def _restored(values: Any, scale: Any, dtype: str) -> Any:
+    restored = tf.cast(values, dtype)
     return restored if scale is None else restored * scale
