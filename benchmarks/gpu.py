@@ -2,6 +2,7 @@
 
     python -m benchmarks.gpu --output gpu.json                       # ids made up, of lengths like those of captions
     python -m benchmarks.gpu --corpus train.en train.de              # real text, segmented into --vocabulary pieces
+    python -m benchmarks.gpu --recipe configs/kftt-ja-en.yaml        # the text, batches and model of a configuration
     python -m benchmarks.gpu --train configs/multi30k-en-de.yaml     # and the time to the best validation BLEU
     python -m benchmarks.gpu --smoke                                 # tiny, also on a CPU: does it run at all?
 
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,9 +34,11 @@ import numpy as np
 
 from nmt.config import ModelConfig, TrainingConfig
 from nmt.config_file import load_config
-from nmt.data.batching import Batch, BatchPlan, pad
+from nmt.data.batching import Batch, BatchLoader, BatchPlan, pad
 from nmt.data.corpus import read_lines
+from nmt.data.preparation import prepare
 from nmt.data.tokenizer import train_tokenizer
+from nmt.errors import UserError
 from nmt.files import written_aside
 
 PRECISIONS = ("float32", "bfloat16")
@@ -42,38 +46,43 @@ NAMES = [f"{name} {precision}" for name in ("nmt", "torch") for precision in PRE
 RATE = 1e-4
 # Of our update's weights, Adam's two means included: read and written once each, and gradients.
 PASSES_OVER_WEIGHTS = 7
+RECIPE_BATCHES = 500
+"""Of a recipe's first epoch, which may have thousands."""
 Learn = Callable[[Batch, int], Callable[[], Any]]
 """Begins an update and returns what waits for its loss."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all learners are given."""
+
+    model: ModelConfig
+    vocabulary: int
+    batches: list[Batch]
 
 
 def main() -> None:
     """Measures, prints a table and writes JSON."""
     arguments = read_arguments()
-    batches = make_batches(arguments)
-    model = (
-        ModelConfig.model_validate(SMOKE_MODEL)
-        if arguments.smoke
-        else ModelConfig(embedding_units=512, attention_hops=2)
-    )
-    makers: dict[str, Callable[[], Learn]] = {
-        f"nmt {p}": partial(nmt_learner, model, arguments.vocabulary, p, batches) for p in PRECISIONS
-    }
+    work = of_recipe(Path(arguments.recipe)) if arguments.recipe else of_options(arguments)
+    model, batches = work.model, work.batches
+    makers: dict[str, Callable[[], Learn]] = {f"nmt {p}": partial(nmt_learner, work, p) for p in PRECISIONS}
     if importlib.util.find_spec("torch"):
         from benchmarks.torch_peer import torch_learner
 
-        makers |= {f"torch {p}": partial(torch_learner, model, arguments.vocabulary, p, RATE) for p in PRECISIONS}
+        makers |= {f"torch {p}": partial(torch_learner, model, work.vocabulary, p, RATE) for p in PRECISIONS}
     learners, firsts = begun({name: make for name, make in makers.items() if name in arguments.only}, batches)
     record: dict[str, Any] = {
         "machine": machine(),
         "ceilings": ceilings(arguments.smoke),
         "batches": describe(batches),
-        "model": {**model.model_dump(), "vocabulary": arguments.vocabulary},
+        "model": {**model.model_dump(), "vocabulary": work.vocabulary},
         "first_updates_seconds": firsts,
         "pieces_per_second": measured(learners, batches, rounds=arguments.rounds, seconds=arguments.seconds),
         "kernels": {name: kernels(learn, batches[0]) for name, learn in learners.items()},
         "training": [],
     }
-    record["shares"] = shares(record, model, arguments.vocabulary)
+    record["shares"] = shares(record, model, work.vocabulary)
     print(table(record), flush=True)
     write(record, arguments.output)
     for config in arguments.train:
@@ -89,6 +98,7 @@ def read_arguments() -> argparse.Namespace:
     """The command line; --smoke makes all sizes tiny."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", nargs=2, metavar=("SOURCE", "TARGET"))
+    parser.add_argument("--recipe", metavar="CONFIG", help="instead of --corpus, --pairs, --batch-size, --vocabulary")
     parser.add_argument("--pairs", type=int, default=29_000, help="sentence pairs made up or read")
     parser.add_argument("--batch-size", type=int, default=64, help="sentence pairs an update")
     parser.add_argument("--vocabulary", type=int, default=4000)
@@ -105,13 +115,31 @@ def read_arguments() -> argparse.Namespace:
     return arguments
 
 
-def make_batches(arguments: argparse.Namespace) -> list[Batch]:
-    """An epoch of full batches, padded to the plan's shapes."""
+def of_recipe(path: Path) -> Work:
+    """The model of a configuration and batches as it trains on them; its run_dir gets, or has, its tokenizers."""
+    config = load_config(path)
+    if config.run_dir is None:
+        raise UserError(f"{path}: run_dir: nothing given, expected the folder of the run.")
+    prepared = prepare(config, config.run_dir, print)
+    source_vocabulary, target_vocabulary = prepared.vocabularies
+    if source_vocabulary != target_vocabulary:
+        raise UserError(f"{path}: expected one joint tokenizer, for PyTorch's model has one embedding; found two.")
+    training = config.training
+    plan = BatchPlan(prepared.lengths, by=training.batch_by, size=training.batch_size, seed=config.seed)
+    loader = BatchLoader(prepared.segmentation, prepared.kept, plan, to_grid=True)
+    batches = (loader.batch(0, number) for number in range(min(plan.num_batches, RECIPE_BATCHES)))
+    return Work(config.model, source_vocabulary, [batch for batch in batches if batch.weights.all()])
+
+
+def of_options(arguments: argparse.Namespace) -> Work:
+    """A model of Multi30k's width and an epoch of full batches, padded to the plan's shapes."""
     pairs = read_pairs(arguments) if arguments.corpus else made_up_pairs(arguments.pairs, arguments.vocabulary)
     lengths = np.array([[len(source) + 1, len(target) + 1] for source, target in pairs])
     plan = BatchPlan(lengths, by="sentences", size=arguments.batch_size, seed=1)
     full = [members for members in plan.epoch(0) if len(members) == arguments.batch_size]
-    return [padded(plan, members, pairs, index) for index, members in enumerate(full)]
+    batches = [padded(plan, members, pairs, index) for index, members in enumerate(full)]
+    sizes = SMOKE_MODEL if arguments.smoke else {"embedding_units": 512, "attention_hops": 2}
+    return Work(ModelConfig.model_validate(sizes), arguments.vocabulary, batches)
 
 
 def padded(plan: BatchPlan, members: np.ndarray, pairs: list, index: int) -> Batch:
@@ -138,7 +166,7 @@ def made_up_pairs(num_pairs: int, vocabulary: int) -> list[tuple[list[int], list
     return list(zip(*sides, strict=True))
 
 
-def nmt_learner(config: ModelConfig, vocabulary: int, precision: str, batches: list[Batch]) -> Learn:
+def nmt_learner(work: Work, precision: str) -> Learn:
     """Our update, as `nmt train` makes it, which compiles for the shapes of these batches."""
     import keras
 
@@ -148,11 +176,13 @@ def nmt_learner(config: ModelConfig, vocabulary: int, precision: str, batches: l
     from nmt.training.update_jax import JaxUpdate
 
     keras.utils.set_random_seed(1)
-    model = make_seq2seq(config, source_vocabulary=vocabulary, target_vocabulary=vocabulary, precision=precision)
+    model = make_seq2seq(
+        work.model, source_vocabulary=work.vocabulary, target_vocabulary=work.vocabulary, precision=precision
+    )
     model.optimizer = make_optimizer(TrainingConfig(max_updates=1))
     options = {"seed": 1, "label_smoothing": 0.1, "clip_norm": 1.0}
     update = JaxUpdate(model, model.optimizer, make_mesh("single"), **options)
-    update.foresee(sorted({(*batch.source.shape, batch.target.shape[1]) for batch in batches}))
+    update.foresee(sorted({(*batch.source.shape, batch.target.shape[1]) for batch in work.batches}))
     return lambda batch, number: update.start(batch, update=number, learning_rate=RATE)
 
 
@@ -289,7 +319,7 @@ def describe(batches: list[Batch]) -> dict[str, float]:
     return {
         "batches": len(batches),
         "shapes": len({(batch.source.shape, batch.target.shape) for batch in batches}),
-        "rows": len(batches[0].source),
+        "rows": statistics.mean(len(batch.source) for batch in batches),
         "source_positions": statistics.mean(batch.source.size for batch in batches),
         "target_positions": statistics.mean(batch.target.size for batch in batches),
         "target_pieces": statistics.mean(batch.num_target_pieces for batch in batches),
@@ -332,7 +362,7 @@ def table(record: dict) -> str:
     batches, limits = record["batches"], record["ceilings"]
     lines = [
         ", ".join(f"{name} {value}" for name, value in record["machine"].items()),
-        f"{batches['rows']} pairs and {batches['target_pieces']:.0f} pieces an update, {batches['shapes']} shapes",
+        f"{batches['rows']:.0f} pairs and {batches['target_pieces']:.0f} pieces an update, {batches['shapes']} shapes",
         "",
         f"{'':<16}{'pieces/s':>12}{'least':>12}{'most':>12}{'first of a shape':>20}{'kernels':>12}{'of cuDNN':>12}",
     ]
