@@ -1,7 +1,8 @@
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
-from nmt.compilation import lookup, pick
+from nmt.compilation import Kernels, fused, lookup, pick
 
 
 def test_rows_are_looked_up_by_their_ids():
@@ -15,3 +16,22 @@ def test_each_row_is_picked_from_at_its_own_places():
     places = np.array([[4, 0, 0], [1, 2, 3]], "int32")
     found = pick(ops.convert_to_tensor(rows), ops.convert_to_tensor(places))
     np.testing.assert_array_equal(found, [rows[0][places[0]], rows[1][places[1]]])
+
+
+def doubled(x):
+    return 2 * x + 1
+
+
+def test_a_kernel_is_shared_and_gives_what_its_function_gives():
+    kernels = Kernels()
+    values = np.random.default_rng(1).normal(size=(3, 2)).astype("float32")
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2])], autograph=False)
+    def twice(x):
+        with kernels.in_use():
+            return fused(doubled)(fused(doubled)(x))
+
+    np.testing.assert_array_equal(twice(values), doubled(doubled(values)))
+    assert fused(doubled) is doubled  # where none are in use
+    # What compiles for so many rows runs the one kernel there is, on zeros.
+    assert [float(total) for total in kernels.compiler()(5)] == [5 * 2 * 1.0]

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from nmt.models.attention import AdditiveAttention, BilinearAttention, MultiHeadAttention, make_attention
+from nmt.models.queries import queries_where
 
 B, Q, S, M, HEADS, D = 2, 3, 5, 7, 13, 11  # sentences, queries, source pieces, memory units, heads, units a head
 U = HEADS * D
@@ -167,6 +168,17 @@ def test_queries_together_equal_queries_apart(float64, kind):
         apart = attend(layer, query[:, q : q + 1], memory, mask)
         for one, other in zip(together, apart, strict=True):
             np.testing.assert_allclose(one[:, q : q + 1], other, atol=1e-12)
+
+
+@every_kind
+def test_a_search_asks_some_queries_and_gets_the_same(float64, kind):
+    layer = made(kind)
+    query, memory, mask = given(layer)
+    asked = np.array([[True, False, True], [False, True, False]])
+    queries = queries_where(keras.ops.convert_to_tensor(asked))
+    context, _ = attend(layer, query, memory, mask)
+    found = layer.ask(queries.pack(query), layer.prepare(memory, mask), queries)
+    np.testing.assert_allclose(found, array(context)[asked], atol=1e-12)
 
 
 @every_kind

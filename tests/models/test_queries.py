@@ -23,6 +23,17 @@ def test_spreading_puts_each_back_where_it_was() -> None:
     np.testing.assert_array_equal(spread[ASKED], VALUES[ASKED])
 
 
+def test_heads_are_spread_and_packed_as_if_they_were_transposed() -> None:
+    asked = np.array([[True, False], [False, False], [True, True]])
+    queries = queries_where(ops.convert_to_tensor(asked))
+    packed = np.random.default_rng(1).normal(size=(3, 4, 5))  # three queries, four heads
+    by_query = ops.convert_to_numpy(queries.spread(ops.convert_to_tensor(packed)))
+    by_head = ops.convert_to_numpy(queries.spread_heads(ops.convert_to_tensor(packed)))
+    assert by_head.shape == (3, 4, 2, 5)
+    np.testing.assert_array_equal(by_head, by_query.transpose(0, 2, 1, 3))
+    np.testing.assert_array_equal(queries.pack_heads(ops.convert_to_tensor(by_head)), packed)
+
+
 @pytest.mark.parametrize("shape", [(3, 3, 2), (3, 3)])
 def test_of_all_queries_none_is_moved(shape: tuple[int, ...]) -> None:
     values = VALUES[:, :, 0] if len(shape) == 2 else VALUES

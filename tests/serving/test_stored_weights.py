@@ -65,6 +65,20 @@ def test_matrices_take_their_part_of_the_space_and_vectors_stay(exported, kind, 
     assert size == matrices * part + vectors + scales
 
 
+def test_weights_of_16_bits_stay_so(exported):
+    variables = Translator.load(exported.model, precision="bfloat16").model.trainable_variables
+    stored = StoredWeights(variables, None)
+
+    @tf.function(autograph=False)
+    def sums():
+        with stored.in_use():
+            return [tf.reduce_sum(variable.value) for variable in variables]
+
+    graph = sums.get_concrete_function().graph
+    assert {tensor.dtype for tensor in graph.outputs} == {tf.bfloat16}
+    assert not [operation.name for operation in graph.get_operations() if operation.type == "Cast"]
+
+
 def test_the_model_is_itself_again_afterwards(exported):
     variable = exported.translator.model.trainable_variables[0]
     before = variable.numpy()

@@ -132,6 +132,21 @@ def slope(loss, weights, path, direction, step=1e-5):
     return (4 * difference(step) - difference(2 * step)) / 3
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("float64", marks=needs_float64)])
+def test_nothing_is_learned_before_the_first_batch(optimizer, precision):
+    update = made_update(optimizer=optimizer, precision=precision, ema_decay=0.9)
+    keras.utils.set_random_seed(1)
+    fresh = make_seq2seq(
+        ModelConfig(**SMALL, **NO_DROPOUT), source_vocabulary=V, target_vocabulary=V, precision=precision
+    )
+    expected = arrays_of(fresh.trainable_variables)
+    assert_same(weights_of(update), expected)
+    assert_same(update.averaged_arrays(), expected)
+    state = arrays_of(v for v in update.state_variables if "learning_rate" not in v.path)
+    assert not any(array.any() for path, array in state.items() if "loss_scale" not in path)
+
+
 def test_the_loss_is_the_mean_over_all_pieces(dense, start, defined_loss):
     _, outcome = dense
     smoothed, plain = defined_loss(start)
