@@ -47,7 +47,7 @@ class TensorFlowUpdate(Update):
         self._apply = tf.function(self._applied, jit_compile=self.alone or None, autograph=False)
         self._kernels = Kernels()
         self._find = self._finding()
-        if self.alone:
+        if self.alone and not int(self.optimizer.iterations):
             self._prepare()
 
     def _finding(self) -> Any:
