@@ -19,6 +19,7 @@ import json
 import os
 import re
 import statistics
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -34,7 +35,7 @@ import numpy as np
 
 from nmt.config import ModelConfig, TrainingConfig
 from nmt.config_file import load_config
-from nmt.data.batching import Batch, BatchLoader, BatchPlan, pad
+from nmt.data.batching import Batch, BatchLoader, BatchPlan, Segmentation
 from nmt.data.corpus import read_lines
 from nmt.data.preparation import prepare
 from nmt.data.tokenizer import train_tokenizer
@@ -46,8 +47,8 @@ NAMES = [f"{name} {precision}" for name in ("nmt", "torch") for precision in PRE
 RATE = 1e-4
 # Of our update's weights, Adam's two means included: read and written once each, and gradients.
 PASSES_OVER_WEIGHTS = 7
-RECIPE_BATCHES = 500
-"""Of a recipe's first epoch, which may have thousands."""
+MOST_BATCHES = 500
+"""Of an epoch, which may have thousands."""
 Learn = Callable[[Batch, int], Callable[[], Any]]
 """Begins an update and returns what waits for its loss."""
 
@@ -59,6 +60,17 @@ class Work:
     model: ModelConfig
     vocabulary: int
     batches: list[Batch]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pieces that lie in memory, as a `Segmentation`."""
+
+    pieces: list[tuple[list[int], list[int]]]
+
+    def ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[list[list[int]], list[list[int]]]:
+        """The pieces of both sides of some pairs."""
+        return [self.pieces[n][0] for n in pairs], [self.pieces[n][1] for n in pairs]
 
 
 def main() -> None:
@@ -126,9 +138,7 @@ def of_recipe(path: Path) -> Work:
         raise UserError(f"{path}: expected one joint tokenizer, for PyTorch's model has one embedding; found two.")
     training = config.training
     plan = BatchPlan(prepared.lengths, by=training.batch_by, size=training.batch_size, seed=config.seed)
-    loader = BatchLoader(prepared.segmentation, prepared.kept, plan, to_grid=True)
-    batches = (loader.batch(0, number) for number in range(min(plan.num_batches, RECIPE_BATCHES)))
-    return Work(config.model, source_vocabulary, [batch for batch in batches if batch.weights.all()])
+    return Work(config.model, source_vocabulary, full_batches(prepared.segmentation, prepared.kept, plan))
 
 
 def of_options(arguments: argparse.Namespace) -> Work:
@@ -136,18 +146,16 @@ def of_options(arguments: argparse.Namespace) -> Work:
     pairs = read_pairs(arguments) if arguments.corpus else made_up_pairs(arguments.pairs, arguments.vocabulary)
     lengths = np.array([[len(source) + 1, len(target) + 1] for source, target in pairs])
     plan = BatchPlan(lengths, by="sentences", size=arguments.batch_size, seed=1)
-    full = [members for members in plan.epoch(0) if len(members) == arguments.batch_size]
-    batches = [padded(plan, members, pairs, index) for index, members in enumerate(full)]
+    batches = full_batches(Pairs(pairs), np.arange(len(pairs)), plan)
     sizes = SMOKE_MODEL if arguments.smoke else {"embedding_units": 512, "attention_hops": 2}
     return Work(ModelConfig.model_validate(sizes), arguments.vocabulary, batches)
 
 
-def padded(plan: BatchPlan, members: np.ndarray, pairs: list, index: int) -> Batch:
-    """The batch of some pairs, as training on JAX pads it."""
-    place = plan.places[members].max()
-    widths = plan.grid.source[place], plan.grid.target[place]
-    source, target = (pad([pairs[n][side] for n in members], int(widths[side])) for side in (0, 1))
-    return Batch(0, index, source, target, np.ones(len(members), np.float32))
+def full_batches(segmentation: Segmentation, kept: np.ndarray, plan: BatchPlan) -> list[Batch]:
+    """The first epoch's full batches, padded as training on JAX pads them."""
+    loader = BatchLoader(segmentation, kept, plan, to_grid=True)
+    batches = (loader.batch(0, number) for number in range(min(plan.num_batches, MOST_BATCHES)))
+    return [batch for batch in batches if batch.weights.all()]
 
 
 def read_pairs(arguments: argparse.Namespace) -> list[tuple[list[int], list[int]]]:
@@ -393,4 +401,8 @@ def told(run: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

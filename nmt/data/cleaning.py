@@ -94,7 +94,7 @@ def _chunks(kept: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _is_longer(lengths: np.ndarray, max_length: int, pairs: np.ndarray) -> np.ndarray:
-    return np.maximum(*lengths[pairs].T) > max_length  # ten times as fast as the maxima of rows of two
+    return np.maximum(*lengths[pairs].T) > max_length
 
 
 def _is_lopsided(lengths: np.ndarray, max_ratio: float, pairs: np.ndarray) -> np.ndarray:
