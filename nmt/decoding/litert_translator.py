@@ -17,7 +17,7 @@ import numpy as np
 from nmt.data.tokenizer import Tokenizer
 from nmt.decoding.export_record import check_settings, read_record
 from nmt.decoding.hypothesis import WINDOW, Hypothesis, joined
-from nmt.decoding.segments import split_line
+from nmt.decoding.segments import split_lines
 from nmt.errors import UserError
 from nmt.model_folder import SOURCE, TARGET
 from nmt.process import silenced
@@ -117,7 +117,7 @@ class LiteRTTranslator:
             )
         lines = iter(lines)
         while chunk := list(islice(lines, window)):
-            parts = [split_line(line, self._source, self.record["limits"]["max_pieces"]) for line in chunk]
+            parts = split_lines(chunk, self._source, self.record["limits"]["max_pieces"])
             found = self._threads.map(self._translate_part, [part for line in parts for part in line])
             yield from (joined([[next(found)] for _ in line]) for line in parts)
 

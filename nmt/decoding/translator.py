@@ -17,7 +17,7 @@ from nmt.decoding.forced import ForcedDecoding
 from nmt.decoding.grouping import Group, make_search_grouping, side_by_side
 from nmt.decoding.hypothesis import WINDOW, Hypothesis, joined
 from nmt.decoding.inference import search, search_options
-from nmt.decoding.segments import split_line
+from nmt.decoding.segments import split_lines
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
@@ -149,7 +149,7 @@ class Translator:
             yield from self._translate_chunk(chunk, num_best, attention)
 
     def _translate_chunk(self, lines: list[str], num_best: int, attention: bool) -> list[list[Hypothesis]]:
-        parts = [split_line(line, self.source_tokenizer, self.max_source) for line in lines]
+        parts = split_lines(lines, self.source_tokenizer, self.max_source)
         found = iter(self._translate_parts([part for line in parts for part in line], num_best, attention))
         return [joined([next(found) for _ in line], num_best) for line in parts]
 
@@ -170,7 +170,7 @@ class Translator:
         translations = []
         for pieces, lengths, log_probs, scores in zip(*columns, strict=True):
             rows = [p[:n] for p, n in zip(pieces, lengths, strict=True)]
-            translations.append(_distinct(self.target_tokenizer.decode(rows), rows, scores, log_probs, num_best))
+            translations.append(_distinct(self.target_tokenizer, rows, scores, log_probs, num_best))
         return translations
 
     def _attended(
@@ -196,12 +196,15 @@ class Translator:
         return self._searches[options]
 
 
-def _distinct(texts: list[str], rows: Any, scores: Any, log_probs: Any, num_best: int) -> dict[Hypothesis, list[int]]:
+def _distinct(
+    tokenizer: Tokenizer, rows: Iterable[np.ndarray], scores: Any, log_probs: Any, num_best: int
+) -> dict[Hypothesis, list[int]]:
     """The first hypotheses with different texts, since several segmentations may spell one, and their ids."""
     by_text: dict[str, tuple[Hypothesis, list[int]]] = {}
-    for text, row, score, log_prob in zip(texts, rows, scores, log_probs, strict=True):
+    for row, score, log_prob in zip(rows, scores, log_probs, strict=True):
         # Fewer hypotheses exist than slots where the vocabulary or the length limit is tiny.
-        if log_prob > IMPOSSIBLE / 2:
+        if len(by_text) < num_best and log_prob > IMPOSSIBLE / 2:
+            [text] = tokenizer.decode(row[None])
             pieces = [int(one) for one in row if one != EOS_ID]
             by_text.setdefault(text, (Hypothesis(text, float(score), float(log_prob)), pieces))
-    return dict(list(by_text.values())[:num_best])
+    return dict(by_text.values())

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
-from nmt.decoding.segments import split_line
+from nmt.decoding.segments import split_lines
 
 TEXT = ["one two three.", "four five six!", "seven eight nine?", "unlikely words ….", "一二三。四五六！七八九？"]
 
@@ -11,6 +11,11 @@ TEXT = ["one two three.", "four five six!", "seven eight nine?", "unlikely words
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     return train_tokenizer(TEXT, kind="bpe", vocabulary_size=320, character_coverage=1.0)
+
+
+def split_line(line: str, tokenizer: Tokenizer, longest: int) -> list[list[int]]:
+    [parts] = split_lines([line], tokenizer, longest)
+    return parts
 
 
 def parts(line: str, tokenizer: Tokenizer, longest: int) -> list[str]:
@@ -24,6 +29,12 @@ def length(text: str, tokenizer: Tokenizer) -> int:
 @pytest.mark.parametrize("line", ["", " ", "\t \u3000", "\u200b"])
 def test_a_blank_line_has_no_part(tokenizer: Tokenizer, line: str) -> None:
     assert split_line(line, tokenizer, 1) == []
+
+
+def test_lines_are_cut_alike_together_and_alone(tokenizer: Tokenizer) -> None:
+    lines = ["one two", "", " ".join(TEXT), "onetwothree" * 5, "\u200b"]
+    assert split_lines(lines, tokenizer, 7) == [split_line(line, tokenizer, 7) for line in lines]
+    assert split_lines([], tokenizer, 7) == []
 
 
 def test_a_line_that_fits_stays_whole(tokenizer: Tokenizer) -> None:
