@@ -40,6 +40,7 @@ def translate(job: dict) -> None:
 
     config = Path(job["model"]).with_suffix(".yaml")
     settings = load_config(config)
+    settings["use_cuda"] = job.get("gpu", False)
     settings["testing"]["beam_size"] = job["beam_size"]
     settings["testing"]["load_model"] = str(Path(job["model"]) / "latest.ckpt")
     args = parse_global_args(settings, rank=0, mode="translate")
@@ -56,7 +57,7 @@ def translate(job: dict) -> None:
             data=stream,
             compute_loss=False,
             device=args.device,
-            n_gpu=0,
+            n_gpu=args.n_gpu,
             normalization="none",
             args=args.test,
             autocast=args.autocast,

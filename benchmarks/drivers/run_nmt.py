@@ -69,7 +69,8 @@ def open_translator(job: dict) -> Any:
     model = Path(job["model"])
     translator = open_any(model, beam_size=job["beam_size"])
     if (model / "best").is_dir():
-        grouping.MAX_QUERIES = job["training"]["batch_sentences"] * job["beam_size"]
+        if batch := job["training"]["batch_sentences"]:
+            grouping.MAX_QUERIES = batch * job["beam_size"]
         translator = translator.with_decoding(max_length=job["training"]["max_length"], **job.get("decoding", {}))
     return translator
 

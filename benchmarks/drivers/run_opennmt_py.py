@@ -50,6 +50,7 @@ def translate(job: dict) -> None:
         + ["-beam_size", str(job["beam_size"]), "-max_length", str(training["max_length"])]
         + ["-batch_size", str(training["batch_sentences"]), "-batch_type", "sents"]
         + (["-length_penalty", "wu", "-alpha", "1.0"] if job["beam_size"] > 1 else [])
+        + (["-gpu", "0"] if job.get("gpu") else [])
     )
     # As onmt.bin.translate does.
     ArgumentParser.validate_translate_opts(options)
