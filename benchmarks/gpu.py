@@ -49,6 +49,8 @@ RATE = 1e-4
 PASSES_OVER_WEIGHTS = 7
 MOST_BATCHES = 500
 """Of an epoch, which may have thousands."""
+MOST_KERNELS = 12
+"""Of each learner that are written down by name."""
 Learn = Callable[[Batch, int], Callable[[], Any]]
 """Begins an update and returns what waits for its loss."""
 
@@ -91,7 +93,7 @@ def main() -> None:
         "model": {**model.model_dump(), "vocabulary": work.vocabulary},
         "first_updates_seconds": firsts,
         "pieces_per_second": measured(learners, batches, rounds=arguments.rounds, seconds=arguments.seconds),
-        "kernels": {name: kernels(learn, batches[0]) for name, learn in learners.items()},
+        "kernels": {name: summed(kernels(learn, batches[0])) for name, learn in learners.items()},
         "training": [],
     }
     record["shares"] = shares(record, model, work.vocabulary)
@@ -256,6 +258,17 @@ def kernels(learn: Learn, batch: Batch, updates: int = 10) -> list[dict[str, Any
     return [{"kernel": name, "ms": milliseconds[name], "launches": launches[name]} for name in longest]
 
 
+def summed(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The sums over all kernels and over cuDNN's for recurrent layers, and the longest."""
+    cudnn = [kernel for kernel in found if "RNN" in kernel["kernel"] or "LSTM" in kernel["kernel"]]
+    return {
+        "ms": sum(kernel["ms"] for kernel in found),
+        "cudnn_ms": sum(kernel["ms"] for kernel in cudnn),
+        "launches": sum(kernel["launches"] for kernel in found),
+        "longest": found[:MOST_KERNELS],
+    }
+
+
 def endless(batches: list[Batch]) -> Iterator[Batch]:
     """The batches over and over."""
     while True:
@@ -376,11 +389,9 @@ def table(record: dict) -> str:
     ]
     for name, rounds in record["pieces_per_second"].items():
         first, found = f"{record['first_updates_seconds'][name]:.1f} s", record["kernels"][name]
-        busy = sum(kernel["ms"] for kernel in found)
-        cudnn = sum(kernel["ms"] for kernel in found if "RNN" in kernel["kernel"] or "LSTM" in kernel["kernel"])
         lines.append(
             f"{name:<16}{statistics.median(rounds):>12,.0f}{min(rounds):>12,.0f}{max(rounds):>12,.0f}{first:>20}"
-            f"{busy:>9.2f} ms{cudnn:>9.2f} ms"
+            f"{found['ms']:>9.2f} ms{found['cudnn_ms']:>9.2f} ms"
         )
     lines.append("")
     for precision, share in record["shares"].items():

@@ -36,14 +36,14 @@ BEAMS = (BEAM_SIZE, 1)
 def main() -> None:
     """Measures in turns, says each figure as it comes, and writes all of them as JSON."""
     arguments = read_arguments()
-    found: dict[str, dict[str, list[float]]] = {f"beam {beam}": {} for beam in BEAMS}
+    found: dict[str, dict[str, list[dict]]] = {f"beam {beam}": {} for beam in BEAMS}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(arguments.rounds):
             for beam in BEAMS:
                 for name, system in SYSTEMS.items():
                     run = translate(arguments, system, beam, Path(folder))
-                    found[f"beam {beam}"].setdefault(name, []).append(run["sentences_per_second"])
                     print(f"round {number + 1}, beam {beam}, {name}: {json.dumps(run)}", flush=True)
+                    found[f"beam {beam}"].setdefault(name, []).append(run)
                     with written_aside(arguments.output) as aside:
                         aside.write_text(json.dumps(found, indent=1) + "\n")
 
@@ -59,8 +59,9 @@ def read_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def translate(arguments: argparse.Namespace, system: dict[str, Any], beam: int, folder: Path) -> dict[str, float]:
-    """One process of one system: its speed, and how long the first pass took and its translations are."""
+def translate(arguments: argparse.Namespace, system: dict[str, Any], beam: int, folder: Path) -> dict[str, Any]:
+    """One process of one system: its speed, and how long the first pass took and its translations are, or why it
+    failed, which ends none of the others."""
     work = arguments.work.absolute()
     ours = system["driver"] == "run_nmt.py"
     job = {
@@ -81,8 +82,7 @@ def translate(arguments: argparse.Namespace, system: dict[str, Any], beam: int, 
     command = [sys.executable, str(DRIVERS / system["driver"]), str(folder / "job.json")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        print(done.stderr[-2000:], file=sys.stderr)
-        return {"sentences_per_second": 0.0}
+        return {"failed": done.stderr[-500:]}
     lines = Path(job["output"]).read_text(encoding="utf-8").splitlines()
     first, *others = json.loads(Path(job["report"]).read_text())["seconds"]
     tokenizer = Tokenizer.load(work / "text" / "joint.model")
