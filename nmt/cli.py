@@ -152,6 +152,7 @@ def translate_corpus(
     workers: Workers = None,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
+    pruning: Pruning = None,
     address: Address = None,
 ) -> None:
     """Translate many files on Ray Data; a second start does what is missing."""
@@ -163,6 +164,7 @@ def translate_corpus(
         output,
         beam_size=beam_size,
         length_penalty=length_penalty,
+        pruning=pruning,
         workers=workers,
         address=address,
         announce=_say,
@@ -283,6 +285,7 @@ def serve(
     timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds in which a request is answered.")] = 30,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
+    pruning: Pruning = None,
     device: Device = None,
     threads: Threads = None,
 ) -> None:
@@ -310,6 +313,7 @@ def serve(
         key_file=api_key_file,
         beam_size=beam_size,
         length_penalty=length_penalty,
+        pruning=pruning,
         announce=_say,
     )
 

@@ -64,6 +64,7 @@ def translate_corpus(
     *,
     beam_size: int | None = None,
     length_penalty: float | None = None,
+    pruning: float | None = None,
     workers: int | None = None,
     address: str | None = None,
     announce: Callable[[str], None] = print,
@@ -74,7 +75,7 @@ def translate_corpus(
         model: a run folder, a model folder or an export.
         source: a folder of files, plain, .gz or .xz; one file; or a pattern.
         folder: where translations go; it must be seen by all workers, as must the model and the text.
-        beam_size, length_penalty: other than the model's own.
+        beam_size, length_penalty, pruning: other than the model's own.
         workers: processes that translate; None is one for each GPU, or else one for every four cores.
         address: of a Ray cluster; None starts a Ray on this machine.
         announce: prints a line.
@@ -85,7 +86,7 @@ def translate_corpus(
         Unfinished: a signal came; what is done stays.
     """
     shards = find_shards(source, folder)
-    decoding = {"beam_size": beam_size, "length_penalty": length_penalty}
+    decoding = {"beam_size": beam_size, "length_penalty": length_penalty, "pruning": pruning}
     with claimed(folder, doing="at work"):
         keep_to(folder, shards, model, decoding)
         clear_parts(shards)

@@ -72,6 +72,14 @@ def test_a_second_start_does_the_missing_shards_and_names_a_broken_one(place, ex
     # Nothing is left to do, and no Ray is started for it.
     again = nmt("translate-corpus", "model", "corpus", "out", cwd=place)
     assert (again.returncode, again.stdout, again.stderr) == (0, "4 shards, 4 of them translated before.\n", "")
+    for option, name in (
+        ("--beam-size", "beam_size"),
+        ("--length-penalty", "length_penalty"),
+        ("--pruning", "pruning"),
+    ):
+        other = nmt("translate-corpus", "model", "corpus", "out", option, 2, cwd=place)
+        assert (other.returncode, other.stdout) == (2, "")
+        assert f"\n  {name}: the model's own became 2" in other.stderr
 
 
 def test_an_interruption_keeps_what_is_done(place):

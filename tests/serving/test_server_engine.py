@@ -1,10 +1,13 @@
 """A model and an export behind a server: the same answers, and what an export cannot do."""
 
 import asyncio
+import re
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from nmt.cli import app
 from nmt.errors import UserError
 from nmt.serving.exported import ExportedTranslator
 from nmt.serving.server.app import make_server
@@ -129,6 +132,17 @@ def test_users_of_one_batch_get_their_own_answers(exported, server):
     found = [answer.json()["translations"][0]["text"] for answer in asyncio.run(crowd())]
     assert found == exported.translator.translate(SENTENCES[:64])
     assert len(set(found)) > 60
+
+
+@pytest.mark.parametrize(
+    ("option", "own"), [("--beam-size", "5"), ("--length-penalty", r"1\.0"), ("--pruning", r"3\.0")]
+)
+def test_a_search_that_an_export_was_not_made_for_is_refused_before_it_serves(exported, option, own):
+    """By the command line, which must hand on what it is told."""
+    done = CliRunner().invoke(app, ["serve", str(exported.version), "--port", "0", option, "2"])
+    setting = option.removeprefix("--").replace("-", "_")
+    assert isinstance(done.exception, UserError)
+    assert re.search(rf"made with decoding\.{setting} {own} and cannot translate with 2", str(done.exception))
 
 
 def test_the_version_is_the_folders(exported, export):

@@ -174,15 +174,19 @@ def _pieces(row: np.ndarray) -> list[str]:
     return [piece.decode() for piece in row if piece]
 
 
-def open_engine(path: Path, *, beam_size: int | None = None, length_penalty: float | None = None) -> Engine:
+def open_engine(path: Path, **decoding: Any) -> Engine:
     """Opens a run folder, a model folder or an export, and translates a word so that the first user does not wait.
+
+    Args:
+        path: of the folder.
+        **decoding: as for `nmt.loading.open_translator`.
 
     Raises:
         UserError: see `nmt.loading.open_translator`.
     """
     if is_litert(path):
         raise UserError(f"{path} is an export for LiteRT: serve the model that it was made of, or a SavedModel.")
-    translator: Any = open_translator(path, beam_size=beam_size, length_penalty=length_penalty)
+    translator: Any = open_translator(path, **decoding)
     engine: Engine
     if is_export(path):
         from nmt.serving.exported import version_folder

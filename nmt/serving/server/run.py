@@ -66,6 +66,7 @@ def serve(
     key_file: Path | None = None,
     beam_size: int | None = None,
     length_penalty: float | None = None,
+    pruning: float | None = None,
     announce: Callable[[str], None] = print,
 ) -> None:
     """Serves a run folder, a model folder or an export until SIGTERM or Ctrl-C.
@@ -75,6 +76,7 @@ def serve(
         port: 0 takes any that is free.
         name: of the model in the paths of TensorFlow Serving's interface; the folder's if None.
         key_file: holds the key that requests must give; NMT_API_KEY may hold it instead.
+        beam_size, length_penalty, pruning: other than the model's own.
         announce: receives a line when it listens, and one when it stops.
 
     Raises:
@@ -83,7 +85,7 @@ def serve(
     name = check_name(name or name_of(model))
     key = read_key(os.environ, key_file)
     with listening(host, port) as listener:
-        engine = open_engine(model, beam_size=beam_size, length_penalty=length_penalty)
+        engine = open_engine(model, beam_size=beam_size, length_penalty=length_penalty, pruning=pruning)
         server = make_server(engine, name, limits, key=key)
         config = uvicorn.Config(
             server.gate,
