@@ -28,8 +28,8 @@ from nmt.weights import assign_arrays
 class Translator:
     """Translates lines of text with one model.
 
-    >>> Translator.load(Path("runs/demo")).translate(["Good morning."])  # doctest: +SKIP
-    ['Guten Morgen.']
+    >>> Translator.load(Path("runs/demo")).translate(["The stories are old."])  # doctest: +SKIP
+    ['Die Geschichten sind alt.']
 
     Args:
         model: in inference.
