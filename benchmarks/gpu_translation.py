@@ -13,37 +13,54 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks import joeynmt, opennmt_py
+from benchmarks.corpus import ROOT, Text, make_text
 from benchmarks.environment import DRIVERS
-from benchmarks.settings import BATCH_SENTENCES, BEAM_SIZE, MAX_LENGTH
+from benchmarks.measure import run_driver
+from benchmarks.ours import ONE_LAYER
+from benchmarks.settings import BATCH_SENTENCES, BEAM_SIZE, make_settings
+from benchmarks.system import TRAINING, System
+from benchmarks.translation import first_lines
+from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import Tokenizer
+from nmt.errors import UserError
 from nmt.files import written_aside
 
-SYSTEMS: dict[str, dict[str, Any]] = {
-    "nmt": {"driver": "run_nmt.py", "model": "nmt-one-layer", "batch": BATCH_SENTENCES},
-    "nmt, batches of its own": {"driver": "run_nmt.py", "model": "nmt-one-layer", "batch": None},
-    "joeynmt": {"driver": "run_joeynmt.py", "model": "joeynmt", "batch": BATCH_SENTENCES},
-    "opennmt-py": {"driver": "run_opennmt_py.py", "model": "opennmt-py", "batch": BATCH_SENTENCES},
+SYSTEMS: dict[str, tuple[System, int | None]] = {
+    "nmt": (ONE_LAYER, BATCH_SENTENCES),
+    "nmt, batches of its own": (ONE_LAYER, None),
+    "joeynmt": (joeynmt.SYSTEM, BATCH_SENTENCES),
+    "opennmt-py": (opennmt_py.SYSTEM, BATCH_SENTENCES),
 }
+"""And the sentences that each takes at once."""
 BEAMS = (BEAM_SIZE, 1)
 
 
 def main() -> None:
     """Measures in turns, says each figure as it comes, and writes all of them as JSON."""
     arguments = read_arguments()
-    found: dict[str, dict[str, list[dict]]] = {f"beam {beam}": {} for beam in BEAMS}
+    settings = make_settings(quick=False)
+    text = make_text(settings.work / "text")
+    found: dict[str, dict[str, list[dict]]] = {f"beam {beam}": {name: [] for name in SYSTEMS} for beam in BEAMS}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(arguments.rounds):
             for beam in BEAMS:
-                for name, system in SYSTEMS.items():
-                    run = translate(arguments, system, beam, Path(folder))
+                for name, (system, batch) in SYSTEMS.items():
+                    job = {
+                        "model": str(settings.work / "models" / system.key),
+                        "source": str(first_lines(text, system, settings.test_lines, settings.work)),
+                        "training": {**TRAINING, "batch_sentences": batch},
+                        "beam_size": beam,
+                        "passes": arguments.passes,
+                    }
+                    run = translate(system, job, text, Path(folder), threads=settings.threads)
                     print(f"round {number + 1}, beam {beam}, {name}: {json.dumps(run)}", flush=True)
-                    found[f"beam {beam}"].setdefault(name, []).append(run)
+                    found[f"beam {beam}"][name].append(run)
                     with written_aside(arguments.output) as aside:
                         aside.write_text(json.dumps(found, indent=1) + "\n")
 
@@ -51,47 +68,35 @@ def main() -> None:
 def read_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    work = Path(__file__).parent / ".work" / "full"
-    parser.add_argument("--work", type=Path, default=work, help="where the benchmark has its models and texts")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--passes", type=int, default=4, help="over the text in each process")
     parser.add_argument("--output", type=Path, default=Path("gpu-translation.json"))
     return parser.parse_args()
 
 
-def translate(arguments: argparse.Namespace, system: dict[str, Any], beam: int, folder: Path) -> dict[str, Any]:
+def translate(system: System, job: dict[str, Any], text: Text, folder: Path, *, threads: int) -> dict[str, Any]:
     """One process of one system: its speed, and how long the first pass took and its translations are, or why it
     failed, which ends none of the others."""
-    work = arguments.work.absolute()
-    ours = system["driver"] == "run_nmt.py"
-    job = {
-        "task": "translate",
-        "gpu": True,
-        "model": str(work / "models" / system["model"]),
-        "source": str(work / f"{'text' if ours else 'pieces'}.1000.txt"),
-        "output": str(folder / "translations.txt"),
-        "report": str(folder / "report.json"),
-        "training": {"batch_sentences": system["batch"], "max_length": MAX_LENGTH},
-        "beam_size": beam,
-        "passes": arguments.passes,
-        "threads": len(os.sched_getaffinity(0)),
+    output = folder / "translations.txt"
+    job = {**job, "task": "translate", "gpu": True, "output": str(output)}
+    environment = {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        "KERAS_BACKEND": "jax",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    (folder / "job.json").write_text(json.dumps(job))
-    compiled = {"JAX_COMPILATION_CACHE_DIR": str(folder / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    environment = {**os.environ, "KERAS_BACKEND": "jax", **compiled}
-    command = [sys.executable, str(DRIVERS / system["driver"]), str(folder / "job.json")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        return {"failed": done.stderr[-500:]}
-    lines = Path(job["output"]).read_text(encoding="utf-8").splitlines()
-    first, *others = json.loads(Path(job["report"]).read_text())["seconds"]
-    tokenizer = Tokenizer.load(work / "text" / "joint.model")
-    # The others write pieces.
-    lengths = tokenizer.count_pieces(lines).tolist() if ours else [len(line.split()) for line in lines]
+    command = [sys.executable, str(DRIVERS / system.driver)]
+    try:
+        run = run_driver(command, job, folder=folder, threads=threads, environment=environment)
+    except UserError as error:
+        return {"failed": str(error)[-500:]}
+    lines = read_lines(output)
+    first, *others = run.report["seconds"]
+    translations = text.joined(lines) if system.reads_pieces else lines
     return {
         "sentences_per_second": round(len(lines) / statistics.median(others), 1),
         "first_pass_seconds": round(first, 1),
-        "pieces_per_line": round(statistics.mean(lengths), 2),
+        "pieces_per_line": round(float(Tokenizer.load(text.tokenizer).count_pieces(translations).mean()), 2),
     }
 
 

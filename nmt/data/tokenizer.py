@@ -26,6 +26,8 @@ RESERVED_PIECE = re.compile(r"<pad>|<unk>|<s>|</s>|<0x[0-9A-F]{2}>")
 
 # SentencePiece drops lines of more than 4,192 bytes in silence; 1,000 characters are 4,000 bytes at most.
 LONGEST_LINE = 1000
+# To start threads for so few takes SentencePiece longer than the work itself.
+FEW_TEXTS = 64
 # Sums of floating-point numbers depend on the number of threads, so that it must not follow the machine.
 TRAINING_THREADS = 8
 ONLY_FATAL = 3
@@ -109,8 +111,8 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The most probable subwords of each text, without bos and eos; many are shared among threads."""
-        if len(texts) == 1:  # a thread for it alone takes twenty times as long
-            return [self._processor.encode(texts[0])]
+        if len(texts) <= FEW_TEXTS:
+            return [self._processor.encode(text) for text in texts]
         return self._processor.encode(list(texts))
 
     def sample(self, texts: Sequence[str], *, seed: int, alpha: float) -> list[list[int]]:

@@ -15,7 +15,7 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer, adopt, even_sample, train_tokenizer
+from nmt.data.tokenizer import BOS_ID, EOS_ID, FEW_TEXTS, PAD_ID, UNK_ID, Tokenizer, adopt, even_sample, train_tokenizer
 from nmt.errors import UserError
 
 KFTT = Path(__file__).parents[2] / "../shared/data/kftt/dev.ja.xz"
@@ -85,6 +85,14 @@ def test_pieces_join_to_the_text_and_have_the_ids_of_encode(tokenizer: Tokenizer
         pieces = tokenizer.pieces(text)
         assert "".join(pieces) == "▁" + text.replace(" ", "▁")
         assert [tokenizer.piece(one) for one in tokenizer.encode([text])[0]] == pieces
+
+
+def test_few_texts_and_many_are_cut_alike(tokenizer: Tokenizer) -> None:
+    """Few are cut one by one, many by threads, and none may change its place."""
+    many = [f"{line} {n}" for n, line in enumerate(TEXT * (1 + 2 * FEW_TEXTS // len(TEXT)))]
+    assert len(many) > FEW_TEXTS
+    assert tokenizer.encode(many) == [ids for text in many for ids in tokenizer.encode([text])]
+    assert tokenizer.encode(many[:FEW_TEXTS]) == tokenizer.encode(many)[:FEW_TEXTS]
 
 
 def test_empty_batches_and_empty_lines(tokenizer: Tokenizer) -> None:
