@@ -13,8 +13,8 @@ from pathlib import Path
 
 from benchmarks.settings import MAX_LENGTH, NUM_PIECES
 from nmt.data.corpus import read_lines
-from nmt.data.demo_corpus import make_demo_corpus
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
+from nmt.demo.corpus import make_demo_corpus
 
 ROOT = Path(__file__).parent.parent
 SOURCE, TARGET = "en", "de"
@@ -85,7 +85,7 @@ def _write_text(folder: Path) -> dict:
     home = multi30k()
     if home is None:
         make_demo_corpus(folder / "demo", seed=1)
-        name, num_pieces = "the demo corpus (`nmt.data.demo_corpus`, seed 1)", DEMO_PIECES
+        name, num_pieces = "the demo corpus (`nmt.demo.corpus`, seed 1)", DEMO_PIECES
         parts = {part: (folder / "demo", part, "") for part in ("train", "dev", "test")}
     else:
         name, num_pieces = "Multi30k, English to German", NUM_PIECES

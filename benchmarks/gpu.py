@@ -33,8 +33,8 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import numpy as np
 
 from benchmarks.gpu_work import Work, of_options, of_recipe
-from nmt.config import ModelConfig, TrainingConfig
-from nmt.config_file import load_config
+from nmt.config.file import load_config
+from nmt.config.schema import ModelConfig, TrainingConfig
 from nmt.data.batching import Batch
 from nmt.errors import UserError
 from nmt.files import written_aside

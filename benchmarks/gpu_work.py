@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nmt.config import ModelConfig
-from nmt.config_file import load_config
+from nmt.config.file import load_config
+from nmt.config.schema import ModelConfig
 from nmt.data.batching import Batch, BatchLoader, BatchPlan, Segmentation
 from nmt.data.corpus import read_lines
 from nmt.data.preparation import prepare

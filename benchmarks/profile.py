@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nmt.config_file import load_config
+from nmt.config.file import load_config
 
 WARM_UP = 20
 """Updates before the clock starts: the first ones compile."""

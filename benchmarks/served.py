@@ -12,7 +12,7 @@ from typing import Self
 
 from benchmarks.measure import resident_mb
 from nmt.errors import UserError
-from nmt.serving.server.run import listening
+from nmt.server.run import listening
 
 
 class Served:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nmt.config import ModelConfig
+from nmt.config.schema import ModelConfig
 from nmt.data.batching import Batch
 from nmt.data.tokenizer import BOS_ID, PAD_ID
 

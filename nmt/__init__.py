@@ -5,23 +5,23 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nmt.config import Config as Config
-    from nmt.config_file import load_config as load_config
-    from nmt.decoding.hypothesis import Hypothesis as Hypothesis
-    from nmt.decoding.translator import Translator as Translator
+    from nmt.config.file import load_config as load_config
+    from nmt.config.schema import Config as Config
     from nmt.errors import UserError as UserError
     from nmt.evaluation.evaluate import evaluate as evaluate
-    from nmt.serving.export import export as export
+    from nmt.exporting.savedmodel import export as export
     from nmt.training.trainer import train as train
+    from nmt.translators.hypothesis import Hypothesis as Hypothesis
+    from nmt.translators.model import Translator as Translator
 
 _HOMES = {
-    "Config": "nmt.config",
-    "Hypothesis": "nmt.decoding.hypothesis",
-    "Translator": "nmt.decoding.translator",
+    "Config": "nmt.config.schema",
+    "Hypothesis": "nmt.translators.hypothesis",
+    "Translator": "nmt.translators.model",
     "UserError": "nmt.errors",
     "evaluate": "nmt.evaluation.evaluate",
-    "export": "nmt.serving.export",
-    "load_config": "nmt.config_file",
+    "export": "nmt.exporting.savedmodel",
+    "load_config": "nmt.config.file",
     "train": "nmt.training.trainer",
 }
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from nmt.config import Config
-from nmt.config_file import config_from_text, dump_config
+from nmt.config.file import config_from_text, dump_config
+from nmt.config.schema import Config
 from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError

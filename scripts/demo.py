@@ -4,8 +4,8 @@ from pathlib import Path
 
 import typer
 
-from nmt.cli import main
-from nmt.demo import run_demo
+from nmt.cli.main import main
+from nmt.demo.run import run_demo
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 

@@ -3,14 +3,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.exported_model import copied_graph, exported, model_folder, moved_model  # noqa: F401, fixtures
+
 # Those that take longest begin first, so that none of them is left for one process alone in the end.
 SLOWEST = (
     "test_backends.py",
     "test_workers.py",
     "test_cli.py",
-    "test_export.py",
+    "test_savedmodel_export.py",
     "test_gone_wrong.py",
-    "test_server_under_load.py",
+    "test_under_load.py",
     "test_machine.py",
     "test_resume.py",
     "test_tune.py",

@@ -10,7 +10,7 @@ import pytest
 
 from nmt.backend import UNUSED
 
-BLOCKED = "import sys; sys.modules['tensorflow'] = None; from nmt.cli import main; main()"
+BLOCKED = "import sys; sys.modules['tensorflow'] = None; from nmt.cli.main import main; main()"
 
 
 @pytest.mark.parametrize(

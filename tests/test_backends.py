@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nmt.config import Config, CorpusFiles
-from nmt.config_file import dump_config
+from nmt.config.file import dump_config
+from nmt.config.schema import Config, CorpusFiles
 from nmt.data.batching import NUM_SHAPES
 from nmt.training.checkpoint import CheckpointFolder
 

@@ -101,8 +101,8 @@ def test_the_doctor_says_what_would_fail(place):
 
 def test_help_and_mistakes_answer_without_tensorflow(place):
     code = (
-        "import sys; import nmt.cli; sys.argv = ['nmt', 'train', 'tiny.yaml', 'training.bacth_size=2']\n"
-        "try: nmt.cli.main()\n"
+        "import sys; import nmt.cli.main; sys.argv = ['nmt', 'train', 'tiny.yaml', 'training.bacth_size=2']\n"
+        "try: nmt.cli.main.main()\n"
         "except SystemExit as end: print(end.code, 'tensorflow' in sys.modules, 'keras' in sys.modules)"
     )
     process = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=True)

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from nmt.config import Config
+from nmt.config.schema import Config
 from nmt.data.tokenizer import train_tokenizer
-from nmt.decoding.translator import Translator
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder, find_model, fingerprints
 from nmt.models.seq2seq import make_seq2seq
+from nmt.translators.model import Translator
 from nmt.weights import arrays_of
 
 LINES = ["one two three four", "five six seven eight", "nine zero one five", "two six four eight"]

@@ -27,8 +27,8 @@ def main():
     # As if they were not installed: importing one raises, and looking for it finds nothing.
     sys.modules |= {"tensorflow": None, "tensorflow_text": None}
     from nmt import cli
-    from nmt.decoding import translator
     from nmt.training import update_jax, validation
+    from nmt.translators import model as translator
 
     count(update_jax.JaxUpdate, "_update")
     count(validation.Validator, "_loss")

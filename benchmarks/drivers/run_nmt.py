@@ -10,7 +10,7 @@ from reporting import PassClock, UpdateClock, read_job, read_lines, write_lines,
 
 def train(job: dict) -> None:
     """Runs `nmt.train`, with a clock around each update."""
-    from nmt.config_file import load_config
+    from nmt.config.file import load_config
     from nmt.training.run_log import RunLog
     from nmt.training.trainer import train as train_model
 
@@ -56,7 +56,7 @@ def importing(job: dict) -> None:
     import nmt.backend
 
     framework = time.perf_counter() - started
-    import nmt.decoding.translator  # noqa: F401
+    import nmt.translators.model  # noqa: F401
 
     write_report(job, framework=framework, toolkit=time.perf_counter() - started - framework)
 
@@ -64,7 +64,7 @@ def importing(job: dict) -> None:
 def open_translator(job: dict) -> Any:
     """The model, or an export of it, with the job's beam and batches of so many sentences."""
     from nmt.decoding import grouping
-    from nmt.loading import open_translator as open_any
+    from nmt.translators.opening import open_translator as open_any
 
     model = Path(job["model"])
     translator = open_any(model, beam_size=job["beam_size"])

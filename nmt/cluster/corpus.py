@@ -51,7 +51,7 @@ class ShardTranslator:
 
     def _opened(self) -> Any:
         if self.translator is None:
-            from nmt.loading import open_translator
+            from nmt.translators.opening import open_translator
 
             self.translator = open_translator(self.model, **self.decoding)
         return self.translator

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nmt.cluster.trials import FAILED, Trial, Validated
-from nmt.config import Config
-from nmt.config_file import dump_config, with_values
-from nmt.config_reference import in_words
+from nmt.config.file import dump_config, with_values
+from nmt.config.reference import in_words
+from nmt.config.schema import Config
 from nmt.files import written_aside
 
 COLUMNS = ("update", "bleu", "perplexity", "updates")

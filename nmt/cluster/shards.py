@@ -14,11 +14,11 @@ from typing import IO, TYPE_CHECKING, cast
 from nmt.data.corpus import opened, read_stream
 from nmt.errors import UserError, nearest
 from nmt.files import discard, written_aside
-from nmt.loading import is_export, is_litert
 from nmt.model_folder import find_model
+from nmt.translators.opening import is_export, is_litert
 
 if TYPE_CHECKING:
-    from nmt.decoding.lines import StreamsLines  # brings Keras, which the process that hands out shards does without
+    from nmt.translators.lines import StreamsLines  # brings Keras, which the process that hands out shards does without
 
 RECORD = ".translation.json"
 

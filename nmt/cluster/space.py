@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nmt.config_file import check_value
-from nmt.config_reference import in_words, keys, nearest_key
+from nmt.config.file import check_value
+from nmt.config.reference import in_words, keys, nearest_key
+from nmt.config.yaml_lines import Place, read_yaml
 from nmt.data.corpus import read_lines
 from nmt.errors import UserError, nearest
-from nmt.yaml_lines import Place, read_yaml
 
 FIXED = {
     "run_dir": "each trial has a folder of its own",

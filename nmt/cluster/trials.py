@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from nmt.cluster.space import Space, draw
-from nmt.config import Config
-from nmt.config_file import with_values
-from nmt.config_reference import in_words
+from nmt.config.file import with_values
+from nmt.config.reference import in_words
+from nmt.config.schema import Config
 from nmt.files import written_aside
 
 FINISHED, STOPPED, FAILED, UNFINISHED = "finished", "stopped early", "failed", "unfinished"

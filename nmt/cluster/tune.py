@@ -15,10 +15,10 @@ from nmt.cluster.results import write_results
 from nmt.cluster.session import Share, Unfinished, import_ray, noticed_signals, ray_session, settle
 from nmt.cluster.space import Space, read_space
 from nmt.cluster.trials import FAILED, STOPPED, UNFINISHED, Trial, plan
-from nmt.config import Config
+from nmt.config.schema import Config
+from nmt.config.yaml_lines import read_yaml, write_yaml
 from nmt.errors import UserError
 from nmt.files import discard, written_aside
-from nmt.yaml_lines import read_yaml, write_yaml
 
 RETRIES = 2  # of a trial whose worker died; it goes on from its last checkpoint
 REDUCTION = 3  # of the trials at each rung, one in so many goes on

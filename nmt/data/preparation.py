@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nmt.config import Config, DataConfig, TokenizerConfig
+from nmt.config.schema import Config, DataConfig, TokenizerConfig
 from nmt.data.batching import Segmentation
 from nmt.data.cleaning import CleaningReport, clean
 from nmt.data.corpus import CHUNK_PAIRS, ParallelCorpus, read_lines
-from nmt.data.pieces import BestPieces, SampledPieces, chunks
+from nmt.data.token_cache import BestPieces, SampledPieces, chunks
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.errors import UserError
 

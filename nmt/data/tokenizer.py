@@ -13,7 +13,7 @@ import sentencepiece
 from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 
-from nmt.data.sampling import SubwordSampler
+from nmt.data.subword_sampling import SubwordSampler
 from nmt.errors import UserError, nearest
 from nmt.files import open_bytes, written_aside
 

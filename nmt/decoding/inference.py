@@ -7,7 +7,7 @@ from nmt import backend as _backend  # noqa: F401, before Keras is first importe
 
 from keras import ops, tree  # isort: skip
 
-from nmt.config import DecodingConfig
+from nmt.config.schema import DecodingConfig
 from nmt.data.tokenizer import BOS_ID, EOS_ID
 from nmt.decoding.beam_search import Hypotheses, SearchOptions, beam_search
 from nmt.models.decoder import DecoderState

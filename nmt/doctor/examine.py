@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from nmt.config import Config
+from nmt.config.schema import Config
 from nmt.data.corpus import ParallelCorpus
 from nmt.data.preparation import read_dev
 from nmt.doctor.findings import Finding
 from nmt.doctor.machine import examine_machine, examine_memory
-from nmt.doctor.pieces import examine_dev, examine_lengths, longest_pair, try_tokenizers
 from nmt.doctor.text import examine_files, examine_languages, examine_overlap, examine_pairs, open_texts
+from nmt.doctor.tokens import examine_dev, examine_lengths, longest_pair, try_tokenizers
 from nmt.errors import UserError
 
 

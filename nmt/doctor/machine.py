@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from nmt.config import Config
+from nmt.config.schema import Config
 from nmt.doctor.findings import Finding
-from nmt.doctor.rehearsal import Needs, rehearse
+from nmt.doctor.memory_probe import Needs, rehearse
 from nmt.process import processor_flags
 
 PACKAGES = ("nmt", "tensorflow", "jax", "keras", "sentencepiece", "sacrebleu", "numpy")

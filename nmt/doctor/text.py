@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from nmt.config import DataConfig
+from nmt.config.schema import DataConfig
 from nmt.data.cleaning import clean
 from nmt.data.corpus import CHUNK_PAIRS, ParallelCorpus, TextFile
 from nmt.doctor.findings import Finding, counted

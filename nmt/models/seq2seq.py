@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from nmt.config import ModelConfig
+from nmt.config.schema import ModelConfig
 from nmt.models.decoder import Decoded, Decoder
 from nmt.models.embedding import Embedding, OutputProjection
 from nmt.models.encoder import Encoder

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import keras
 
-from nmt.config import Config
+from nmt.config.schema import Config
 from nmt.models.seq2seq import make_seq2seq
 from nmt.training.optimizer import make_optimizer
 from nmt.training.update import Update

@@ -2,7 +2,7 @@
 
 import keras
 
-from nmt.config import TrainingConfig
+from nmt.config.schema import TrainingConfig
 
 
 def make_optimizer(settings: TrainingConfig) -> keras.optimizers.Optimizer:

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nmt.claim import claimed
-from nmt.config import Config
-from nmt.config_file import config_from_text, differences, dump_config
+from nmt.config.file import config_from_text, differences, dump_config
+from nmt.config.schema import Config
 from nmt.errors import UserError
 from nmt.files import discard, written_aside
 

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nmt.errors import UserError
 from nmt.files import append_line, written_aside
-from nmt.training.curves import Curves
 from nmt.training.run_folder import RunFolder
+from nmt.training.tensorboard import Curves
 from nmt.training.update import Outcome
 from nmt.training.validation import Validation
 

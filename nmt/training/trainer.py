@@ -14,8 +14,8 @@ import keras
 
 from nmt import __version__
 from nmt.compilation import compiles_each_shape
-from nmt.config import Config, TrainingConfig
-from nmt.config_file import dump_config
+from nmt.config.file import dump_config
+from nmt.config.schema import Config, TrainingConfig
 from nmt.data.batching import Batch, BatchLoader, BatchPlan, prefetched
 from nmt.data.preparation import prepare
 from nmt.errors import UserError

@@ -10,15 +10,15 @@ import numpy as np
 from keras import ops
 
 from nmt.compilation import compiled
-from nmt.config import Config
+from nmt.config.schema import Config
 from nmt.data.preparation import Prepared
 from nmt.data.tokenizer import BOS_ID, PAD_ID
 from nmt.decoding.grouping import Group, make_grouping
-from nmt.decoding.translator import Translator
 from nmt.evaluation.metrics import bleu
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.training.losses import cross_entropy, shifted_right
 from nmt.training.workers import Workers
+from nmt.translators.model import Translator
 from nmt.weights import assign_arrays
 
 MAX_ROWS = 128  # the loss is made of the logits of all positions at once

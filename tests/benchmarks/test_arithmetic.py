@@ -7,7 +7,7 @@ from benchmarks.settings import DECODER_UNITS, EMBEDDING_UNITS, ENCODER_UNITS
 
 def count_from_weights(decoder_layers: int, *, source_length: float, target_length: float) -> float:
     """MFLOP a target piece from the matrices of the model itself: each is multiplied once a source or target piece."""
-    from nmt.config import ModelConfig
+    from nmt.config.schema import ModelConfig
     from nmt.models.seq2seq import make_seq2seq
 
     config = ModelConfig(

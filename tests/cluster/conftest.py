@@ -23,7 +23,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(task: Path) -> Path:
     """A model folder with random weights, large enough that translations differ from line to line."""
-    from nmt.config_file import load_config
+    from nmt.config.file import load_config
     from nmt.data.corpus import read_lines
     from nmt.data.tokenizer import train_tokenizer
     from nmt.model_folder import ModelFolder, fingerprints

@@ -6,7 +6,7 @@ import pytest
 from nmt.cluster.results import best_first, csv_table, markdown_table, write_results
 from nmt.cluster.space import Choice
 from nmt.cluster.trials import plan
-from nmt.config_file import load_config
+from nmt.config.file import load_config
 
 KEY = "training.learning_rate"
 

@@ -6,7 +6,7 @@ import pytest
 
 from nmt.cluster.space import Choice, Range, draw, read_space
 from nmt.cluster.trials import plan
-from nmt.config_file import load_config
+from nmt.config.file import load_config
 from nmt.errors import UserError
 
 

@@ -28,7 +28,7 @@ def place(model):
 @pytest.fixture(scope="module")
 def expected(place):
     """The translations of each shard by `nmt translate`'s own translator, here."""
-    from nmt.decoding.translator import Translator
+    from nmt.translators.model import Translator
 
     translator = Translator.load(place / "model")
     return {name: translator.translate(read_packed(place / "corpus" / name)) for name in NAMES}
@@ -106,9 +106,9 @@ def test_mistakes_are_told_before_ray_is_started(place):
 
 def test_without_ray_one_message_says_what_to_install(place):
     code = (
-        "import sys; sys.modules['ray'] = None; import nmt.cli\n"
+        "import sys; sys.modules['ray'] = None; import nmt.cli.main\n"
         "sys.argv = ['nmt', 'translate-corpus', 'model', 'corpus', 'without']\n"
-        "nmt.cli.main()"
+        "nmt.cli.main.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=False)
     assert done.returncode == 2

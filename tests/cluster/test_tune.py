@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cluster_task import nmt, start, until
 
-from nmt.config_file import differences, load_config
+from nmt.config.file import differences, load_config
 
 pytest.importorskip("ray")
 

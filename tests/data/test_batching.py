@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nmt.data.batching import NUM_SHAPES, BatchLoader, BatchPlan, Grid, fit_grid, mixed_seed, pad, prefetched
 from nmt.data.corpus import ParallelCorpus, read_lines
-from nmt.data.pieces import BestPieces, SampledPieces
+from nmt.data.token_cache import BestPieces, SampledPieces
 from nmt.data.tokenizer import EOS_ID, PAD_ID, Tokenizer, train_tokenizer
 
 MULTI30K = Path(__file__).parents[3] / "shared" / "data" / "multi30k"

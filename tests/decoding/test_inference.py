@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from nmt.compilation import compiled
-from nmt.config import ModelConfig
+from nmt.config.schema import ModelConfig
 from nmt.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nmt.decoding.beam_search import Hypotheses, SearchOptions
 from nmt.decoding.inference import attended, search

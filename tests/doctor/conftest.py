@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nmt.config import Config, CorpusFiles, DataConfig
+from nmt.config.schema import Config, CorpusFiles, DataConfig
 
 
 @pytest.fixture

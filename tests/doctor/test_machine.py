@@ -6,7 +6,7 @@ from doctor_corpus import PAIRS
 
 from nmt.doctor import machine
 from nmt.doctor.machine import available_memory, examine_machine, examine_memory
-from nmt.doctor.rehearsal import Needs, rehearse
+from nmt.doctor.memory_probe import Needs, rehearse
 from nmt.models.seq2seq import make_seq2seq
 
 GIGABYTE = 1 << 30

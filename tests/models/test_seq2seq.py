@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nmt.config import ModelConfig
+from nmt.config.schema import ModelConfig
 from nmt.models import recurrent
 from nmt.models.seq2seq import Seq2Seq
 from nmt.training.losses import cross_entropy

@@ -47,7 +47,7 @@ def make_model(case: Case, weights: dict[str, np.ndarray] | None = None) -> Any:
     """The model of a case with its optimizer, with weights or, in none are given, with random ones, biases too."""
     import keras
 
-    from nmt.config import ModelConfig, TrainingConfig
+    from nmt.config.schema import ModelConfig, TrainingConfig
     from nmt.models.seq2seq import make_seq2seq
     from nmt.training.optimizer import make_optimizer
     from nmt.weights import arrays_of, assign_arrays

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from nmt.config import Config, CorpusFiles, DataConfig
+from nmt.config.schema import Config, CorpusFiles, DataConfig
 from nmt.models.seq2seq import make_seq2seq
 from nmt.training import trainer
 from nmt.training.update import Outcome

@@ -119,6 +119,6 @@ if __name__ == "__main__":
     for name in sorted(faults, key=lambda name: name not in ("clock", "hostname", "processors")):
         with silenced():
             globals()[name](faults[name])
-    from nmt.cli import main
+    from nmt.cli.main import main
 
     main()

@@ -42,7 +42,7 @@ def strategy_of(num_replicas):
 def make_update(num_replicas, accumulation, *, precision, settings, dropout):
     import keras
 
-    from nmt.config import ModelConfig, TrainingConfig
+    from nmt.config.schema import ModelConfig, TrainingConfig
     from nmt.models.seq2seq import make_seq2seq
     from nmt.training.optimizer import make_optimizer
     from nmt.training.update_tensorflow import TensorFlowUpdate

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from faults import command
 
-from nmt.config import CorpusFiles
-from nmt.config_file import dump_config
+from nmt.config.file import dump_config
+from nmt.config.schema import CorpusFiles
 from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import train_tokenizer
 from nmt.model_folder import ModelFolder

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from nmt.config_file import dump_config
+from nmt.config.file import dump_config
 from nmt.training.checkpoint import CheckpointFolder
 from nmt.training.interruption import SIGNALS, Interrupted, noticed_signals
 from nmt.training.trainer import train

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from faults import command
 
-from nmt.config_file import dump_config
+from nmt.config.file import dump_config
 from nmt.data.batching import BatchLoader, BatchPlan
-from nmt.data.pieces import BestPieces
 from nmt.data.preparation import prepare
+from nmt.data.token_cache import BestPieces
 from nmt.model_folder import ModelFolder
 from nmt.training.checkpoint import CheckpointFolder
 from nmt.training.trainer import train

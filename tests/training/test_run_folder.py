@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from nmt.config_file import config_from_text
+from nmt.config.file import config_from_text
 from nmt.errors import UserError
 from nmt.training.run_folder import RunFolder, next_free
 

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from nmt import weights
-from nmt.config import CorpusFiles
+from nmt.config.schema import CorpusFiles
 from nmt.data.batching import NUM_SHAPES
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nmt.compilation import compiled
-from nmt.config import ModelConfig, TrainingConfig
+from nmt.config.schema import ModelConfig, TrainingConfig
 from nmt.data.batching import Batch, pad
 from nmt.errors import UserError
 from nmt.models.seq2seq import make_seq2seq

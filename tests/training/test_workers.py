@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from faults import command
 
-from nmt.config_file import dump_config
+from nmt.config.file import dump_config
 from nmt.errors import UserError
 from nmt.training import strategy
 from nmt.training.checkpoint import CheckpointFolder

@@ -1,0 +1,197 @@
+"""Configuration files: YAML and `key=value` overrides in, a checked Config out, or a message of every mistake."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from nmt.config.reference import in_words, keys, nearest_key
+from nmt.config.schema import Config
+from nmt.config.yaml_lines import Place, read_yaml, write_yaml
+from nmt.errors import UserError
+from nmt.files import open_bytes
+
+Labels = dict[Place, str]  # how messages name a place: "a.yaml:3: training.seed" or "command line: training.seed=x"
+
+
+# Stored configurations hold every key there was; one without these is of a version that knew only the values here.
+KEYS_SINCE = {"model": {"embedding_scale": 1.0}}
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a configuration file, changed by overrides such as "training.batch_size=64" or "data.train.0.source=x".
+
+    A run_dir of null becomes runs/ and the file's name without its ending.
+
+    Raises:
+        UserError: every mistake found, one a line, each with its file and line or its override.
+    """
+    values, labels = _read(_text(path), str(path))
+    for override in overrides:
+        _apply(override, values, labels)
+    config = _checked(values, labels)
+    return config if config.run_dir else config.model_copy(update={"run_dir": Path("runs", path.stem)})
+
+
+def config_from_text(text: str, name: str) -> Config:
+    """Reads a stored configuration; `name` is its file's, for messages. Raises UserError as `load_config` does."""
+    values, labels = _read(text, name)
+    for section, keys_since in KEYS_SINCE.items():
+        if isinstance(values.get(section), dict):
+            values[section] = keys_since | values[section]
+    return _checked(values, labels)
+
+
+def dump_config(config: Config) -> str:
+    """Returns YAML of all keys, from which `config_from_text` makes an equal configuration."""
+    return write_yaml(config.model_dump(mode="json"))
+
+
+def with_values(config: Config, values: Mapping[str, Any], name: str) -> Config:
+    """Returns the configuration with other values, given by their dotted keys.
+
+    Raises:
+        UserError: every mistake found, one a line, each with `name` before it.
+    """
+    changed = config.model_dump(mode="json")
+    for key, value in values.items():
+        *above, last = key.split(".")
+        holder = changed
+        for part in above:
+            holder = holder[part]
+        holder[last] = value
+    return _checked(changed, _OneLabel({(): name}))
+
+
+def check_value(key: str, value: Any, label: str) -> None:
+    """Checks one value by itself, not together with others, for a key that is in no list.
+
+    Raises:
+        UserError: its type or range is wrong; the message begins with `label`.
+    """
+    *above, last = key.split(".")
+    section: Any = Config
+    for part in above:
+        section = section.model_fields[part].annotation
+    field = section.model_fields[last]
+    kind: Any = Annotated[field.annotation, field]
+    try:
+        TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        raise UserError(f"{label}: expected {keys()[key].kind}, found {_found(value)}") from error
+
+
+class _OneLabel(Labels):
+    """Labels of values that came from no file: the same for all places."""
+
+    def __missing__(self, place: Place) -> str:
+        return self[()]
+
+
+def differences(before: Config, after: Config) -> list[str]:
+    """Returns a line for each key that differs, such as "training.batch_size: 64 became 96"."""
+    old, new = (dict(_leaves(config.model_dump(mode="json"))) for config in (before, after))
+    changed = [key for key in old | new if old.get(key, "nothing") != new.get(key, "nothing")]
+    return [f"{key}: {old.get(key, 'nothing')} became {new.get(key, 'nothing')}" for key in changed]
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    if not isinstance(value, dict | list):
+        yield key, in_words(value)
+        return
+    for part, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from _leaves(inner, f"{key}.{part}" if key else str(part))
+
+
+def _text(path: Path) -> str:
+    with open_bytes(path) as file:
+        content = file.read()
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: expected UTF-8, found the byte 0x{content[error.start]:02x}.") from error
+
+
+def _read(text: str, name: str) -> tuple[dict[str, Any], Labels]:
+    values, lines = read_yaml(text, name)
+    if not isinstance(values, dict):
+        raise UserError(f"{name}: expected sections such as 'training:' with keys in them, found {_found(values)}.")
+    return values, {(): name} | {place: f"{name}:{line}: {_dotted(place)}" for place, line in lines.items()}
+
+
+def _apply(override: str, values: dict[str, Any], labels: Labels) -> None:
+    """Puts the value of one override into `values`, and makes `labels` point to it."""
+    label = f"command line: {override}"
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise UserError(f"{label}: expected key=value, such as training.batch_size=64.")
+    holder: Any = values
+    *above, last = key.split(".")
+    place: Place = ()
+    for part in above:
+        place += (_entry(holder, part, label),)
+        if isinstance(holder, dict) and holder.get(part) is None:
+            holder[part] = {}
+            labels[place] = label
+        holder = holder[place[-1]]
+    place += (_entry(holder, last, label),)
+    holder[place[-1]], lines = read_yaml(text, label, place)
+    labels.update({inner: f"{label}: {_dotted(inner)}" for inner in lines} | {place: label})
+
+
+def _entry(holder: Any, part: str, label: str) -> str | int:
+    """Returns how `holder` knows its entry `part`: by its key in a section, by its index in a list."""
+    if isinstance(holder, dict):
+        return part
+    if not isinstance(holder, list):
+        raise UserError(f"{label}: '{part}' needs a section or a list around it, found {_found(holder)}.")
+    if not part.isdecimal() or int(part) >= len(holder):
+        raise UserError(f"{label}: expected an index below {len(holder)}, the length of the list, found '{part}'.")
+    return int(part)
+
+
+def _checked(values: dict[str, Any], labels: Labels) -> Config:
+    try:
+        # Strict, so that true is no number and '64' no integer; as JSON, where strictness still takes text for a path.
+        return Config.model_validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        raise UserError("\n".join(_problem(one, labels) for one in error.errors())) from error
+
+
+def _problem(error: ErrorDetails, labels: Labels) -> str:
+    place, found = error["loc"], error["input"]
+    key = ".".join("N" if isinstance(part, int) else part for part in place)
+    match error["type"]:
+        case "missing":
+            return f"{labels[place[:-1]]}: the key '{place[-1]}' is missing. {keys()[key].meaning}"
+        case "extra_forbidden":
+            return f"{labels[place]}: unknown key.{nearest_key(key)}"
+        case "value_error":
+            return _combination(place, str(error["ctx"]["error"]), labels)
+        case "json_invalid":  # half a surrogate pair, or sections a hundred deep
+            return f"{labels[()]}: {error['msg']}"
+    return f"{labels[place]}: expected {keys()[key].kind}, found {_found(found)}"
+
+
+def _combination(place: Place, text: str, labels: Labels) -> str:
+    """Points to the key that the text opens with where it was given, else to the section."""
+    key = (*place, *text.partition(" ")[0].split("."))
+    return f"{labels.get(key, labels[place])}: {text}"
+
+
+def _found(value: object) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return "a section"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    return repr(value) if isinstance(value, str) else in_words(value)
+
+
+def _dotted(place: Place) -> str:
+    return ".".join(map(str, place))

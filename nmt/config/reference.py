@@ -1,0 +1,160 @@
+"""What each configuration key means, told from the schema: as text, as a page, and in the words of error messages."""
+
+import difflib
+import functools
+import json
+import textwrap
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from nmt.config.schema import Config
+from nmt.errors import UserError, nearest
+
+Schema = dict[str, Any]  # a part of the JSON schema that pydantic makes of Config
+
+BOUNDS = {"minimum": "of {} or more", "exclusiveMinimum": "above {}"}
+BOUNDS |= {"maximum": "at most {}", "exclusiveMaximum": "below {}"}
+REGENERATE = "nmt config explain --markdown > docs/configuration.md"
+INTRODUCTION = f"""\
+<!-- Made from nmt/config.py: {REGENERATE} -->
+
+# Configuration
+
+A configuration is a YAML file of the sections below. Any key can be changed on the command line, as in
+`training.batch_size=96` or `data.train.0.source=train.de`; the value is read as YAML, in which `null` is nothing.
+N in a key below stands for an entry of a list, counted from 0. An unknown key, a value of the wrong type and an
+impossible combination stop the command, with the file, the line and the nearest valid key.
+`nmt config explain KEY` tells about one key or section.
+"""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key as its user sees it."""
+
+    name: str  # dotted; N stands for any entry of a list
+    kind: str  # type and range in plain words
+    default: str  # as written in YAML; "required" where there is none, "" where the keys below have their own
+    meaning: str
+
+
+def explain(key: str | None = None) -> str:
+    """Returns a plain-text reference of one key, of a section with all its keys, or of everything.
+
+    Raises:
+        UserError: there is no such key.
+    """
+    name = "" if key is None else ".".join("N" if part.isdecimal() else part for part in key.split("."))
+    if key is not None and name not in keys():
+        raise UserError(f"There is no configuration key '{key}'.{nearest_key(name)}")
+    chosen = (one for one in keys().values() if f"{one.name}.".startswith(f"{name}." if name else ""))
+    return "\n".join(map(_paragraph, chosen))
+
+
+def reference_page() -> str:
+    """Returns docs/configuration.md: one table a section."""
+    top = [key for key in keys().values() if "." not in key.name]
+    sections = [key for key in top if key.kind == "a section"]
+    parts = [INTRODUCTION, "## The run\n", _table(key for key in top if key not in sections)]
+    for section in sections:
+        inside = (key for key in keys().values() if key.name.startswith(f"{section.name}."))
+        parts += [f"## {section.name}\n\n{section.meaning}\n", _table(inside)]
+    return "\n".join(parts)
+
+
+@functools.cache
+def keys() -> dict[str, Key]:
+    """Returns all keys by their dotted names, each section before what is in it."""
+    return {key.name: key for key in _inside("", _schema())}
+
+
+def nearest_key(unknown: str) -> str:
+    """Returns " Did you mean 'x'?" for an unknown dotted key, or "" where nothing is close.
+
+    A key of that very name in another section comes first, then a similar one in the same section, then in any other.
+    """
+    section, _, name = unknown.rpartition(".")
+    elsewhere = {key.rpartition(".")[2]: key for key in reversed(keys())}
+    if name in elsewhere:
+        return f" Did you mean '{elsewhere[name]}'?"
+    siblings = [key.rpartition(".")[2] for key in keys() if key.rpartition(".")[0] == section]
+    similar = difflib.get_close_matches(name, elsewhere, n=1)
+    return nearest(name, siblings) or "".join(f" Did you mean '{elsewhere[one]}'?" for one in similar)
+
+
+def in_words(value: object) -> str:
+    """Returns a value as YAML has it on one line; text stands without quotes."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+@functools.cache
+def _schema() -> Schema:
+    return Config.model_json_schema()
+
+
+def _inside(prefix: str, section: Schema) -> Iterator[Key]:
+    for name, schema in section["properties"].items():
+        default = "required" if name in section.get("required", ()) else in_words(schema["default"])
+        yield from _keys(prefix + name, schema, default)
+
+
+def _keys(name: str, schema: Schema, default: str) -> Iterator[Key]:
+    """Yields one key, and after it those of the section or list that it holds."""
+    section = _section(schema)
+    meaning = schema.get("description") or (section or {}).get("description") or "One entry of the list."
+    if section and default != "required":
+        default = ""
+    yield Key(name, _kind(schema), default, " ".join(meaning.split()))
+    if section:
+        yield from _inside(f"{name}.", section)
+    for form in schema.get("anyOf", [schema]):
+        if form.get("type") == "array":
+            yield from _keys(f"{name}.N", form["items"], "")
+
+
+def _section(schema: Schema) -> Schema | None:
+    return _schema()["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else None
+
+
+def _kind(schema: Schema) -> str:
+    match schema:
+        case {"anyOf": [some, {"type": "null"}]}:
+            return f"null or {_kind(some)}"
+        case {"enum": choices}:
+            return f"one of {', '.join(choices)}"
+        case {"$ref": _}:
+            return "a section"
+        case {"type": "array", "items": items}:
+            count = f"{schema['minItems']} or more entries" if "minItems" in schema else "entries"
+            return f"a list of {count}, each {_kind(items)}"
+        case {"type": "string"}:
+            return "a path" if schema.get("format") == "path" else "text"
+        case {"type": "boolean"}:
+            return "true or false"
+        case {"type": "integer"}:
+            return _bounded("a whole number", schema)
+        case {"type": "number"}:
+            return _bounded("a number", schema)
+    raise NotImplementedError(f"no words for {schema}")
+
+
+def _bounded(kind: str, schema: Schema) -> str:
+    bounds = {name: schema[name] for name in BOUNDS if name in schema}
+    if schema["type"] == "integer" and "exclusiveMinimum" in bounds:
+        bounds = {"minimum": bounds.pop("exclusiveMinimum") + 1} | bounds
+    # The oldest pydantic of the tested range writes whole bounds as 0.0 and 1.0.
+    limits = " and ".join(BOUNDS[name].format(f"{bound:.15g}") for name, bound in bounds.items())
+    return f"{kind} {limits}".rstrip()
+
+
+def _paragraph(key: Key) -> str:
+    default = {"required": "; required", "": ""}.get(key.default, f"; default {key.default}")
+    text = textwrap.fill(key.meaning, 100, initial_indent="    ", subsequent_indent="    ")
+    return f"{key.name}: {key.kind}{default}\n{text}\n"
+
+
+def _table(rows: Iterable[Key]) -> str:
+    lines = ["| Key | Value | Default | Meaning |", "| --- | --- | --- | --- |"]
+    lines += [f"| `{key.name}` | {key.kind} | {key.default} | {key.meaning} |" for key in rows]
+    return "\n".join(lines) + "\n"

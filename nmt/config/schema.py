@@ -1,0 +1,321 @@
+"""The schema of a configuration file: every key with its type, range, unit, default and meaning.
+
+A default is written once, here. Components take plain keyword arguments; no section travels further than the module
+that builds them. `nmt.config.file` reads YAML into this schema and explains what does not fit.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, without unknown keys, without silent conversions."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
+
+
+class CorpusFiles(Section):
+    """One parallel corpus: line n of `source` is translated by line n of `target`. Plain text, .gz or .xz, in UTF-8."""
+
+    source: Path
+    """File of source sentences, one a line."""
+    target: Path
+    """File of target sentences, one a line."""
+
+
+class DataConfig(Section):
+    """The parallel text and what is left out of it."""
+
+    source_language: str
+    """Language code of the source, such as en."""
+    target_language: str
+    """Language code of the target; chooses sacreBLEU's tokeniser (ja, zh, ko have their own)."""
+    train: Annotated[list[CorpusFiles], Field(min_length=1)]
+    """Corpora to train on, read as one."""
+    dev: CorpusFiles
+    """Corpus for validation while training."""
+    max_length: PositiveInt = 250
+    """Longest side of a training pair, in pieces; longer pairs are left out and counted. Also the longest input to
+    translate at once, in pieces: longer lines are translated in parts."""
+    max_ratio: Annotated[float, Field(ge=1)] | None = None
+    """Largest ratio between the two sides' lengths in pieces; null keeps every pair."""
+    drop_identical: bool = False
+    """Leave out pairs whose two sides are the same text."""
+    drop_duplicates: bool = False
+    """Leave out later copies of the same pair."""
+    cache: Path | None = None
+    """Folder for line indexes, unpacked text and its pieces; null keeps them in the run folder."""
+
+
+class TokenizerConfig(Section):
+    """SentencePiece (Kudo and Richardson 2018)."""
+
+    kind: Literal["unigram", "bpe"] = "unigram"
+    """Segmentation: unigram language model (Kudo 2018) or byte-pair encoding (Sennrich et al. 2016)."""
+    vocabulary_size: Annotated[int, Field(ge=16, le=1_000_000)] = 8000
+    """Number of pieces, the four special ones and the byte pieces included."""
+    joint: bool = True
+    """One model for both languages; false trains one a side."""
+    character_coverage: Annotated[float, Field(gt=0, le=1)] = 0.9995
+    """Share of the text's characters that are pieces of their own; byte fallback spells the others."""
+    byte_fallback: bool = True
+    """Spell characters outside the vocabulary in bytes, so that nothing is unknown."""
+    user_symbols: list[str] = []
+    """Strings that are always one piece."""
+    normalization: Literal["nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf", "identity"] = "nmt_nfkc"
+    """SentencePiece's normalisation rule; those with cf also fold case."""
+    source_model: Path | None = None
+    """An existing SentencePiece model for the source instead of training one."""
+    target_model: Path | None = None
+    """An existing SentencePiece model for the target instead of training one."""
+    sampling_alpha: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Subword sampling while training: smoothing of the unigram model (Kudo 2018), or merge dropout for BPE (Provilkov
+    et al. 2020); null always takes the best segmentation."""
+
+    @model_validator(mode="after")
+    def _existing_models_come_in_pairs(self) -> "TokenizerConfig":
+        if (self.source_model is None) != (self.target_model is None):
+            raise ValueError("source_model and target_model are given together or not at all")
+        return self
+
+
+class ModelConfig(Section):
+    """The LSTM encoder-decoder with attention."""
+
+    embedding_units: PositiveInt = 256
+    """Width of source and target embeddings."""
+    embedding_scale: Annotated[float, Field(gt=0)] = 8.0
+    """What embeddings are multiplied by on their way into the LSTMs (Vaswani et al. 2017): an output projection that
+    shares them wants them short, gates want them long."""
+    encoder_layers: PositiveInt = 1
+    """Encoder layers: the first reads in both directions, the others forward with residual connections."""
+    encoder_units: PositiveInt = 512
+    """Width of the encoder's output (the memory); each direction of the first layer has half of it."""
+    decoder_layers: PositiveInt = 2
+    """Decoder layers: the bottom one reads target embeddings alone, the upper ones are fed the context."""
+    decoder_units: PositiveInt = 512
+    """Width of the decoder's layers."""
+    attention: Literal["multi_head", "bilinear", "additive"] = "multi_head"
+    """Multi-head scaled dot (Vaswani et al. 2017), bilinear (Luong et al. 2015) or additive (Bahdanau et al. 2015)."""
+    attention_heads: PositiveInt = 8
+    """Heads of multi-head attention; divides decoder_units. The other kinds have one."""
+    attention_hops: PositiveInt = 1
+    """Decoder layers, counted from the bottom, that attend to the source, each with an attention of its own."""
+    source_bridge: bool = False
+    """Append each source piece's embedding to its memory, so that attention fetches the word as well as what the
+    encoder makes of it (source-side bridging, Kuang et al. 2018)."""
+    input_feeding: bool = False
+    """Feed the last attentional state back into the bottom layer (Luong et al. 2015): slower, since no projection of
+    the decoder can then be made for the whole sentence at once."""
+    tied_embeddings: Literal["all", "target", "none"] = "all"
+    """Share one matrix between source embedding, target embedding and output projection (all), between the latter two
+    (target), or not at all. all needs a joint tokenizer."""
+    layer_norm: bool = False
+    """Normalise the gates' projections inside each LSTM (Ba et al. 2016)."""
+    embedding_dropout: Share = 0.3
+    """Share of embedding values dropped in training."""
+    layer_dropout: Share = 0.3
+    """Share of values dropped between layers in training."""
+    output_dropout: Share = 0.3
+    """Share of values dropped before the output projection in training."""
+    word_dropout: Share = 0.0
+    """Share of whole words whose embedding is dropped in training (Gal and Ghahramani 2016)."""
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> "ModelConfig":
+        if self.encoder_units % 2:
+            raise ValueError(
+                f"encoder_units must be even, since each direction has half of it; found {self.encoder_units}"
+            )
+        if self.attention == "multi_head" and self.decoder_units % self.attention_heads:
+            raise ValueError(
+                f"attention_heads must divide decoder_units; found {self.attention_heads} and {self.decoder_units}"
+            )
+        if self.attention_hops > self.decoder_layers:
+            raise ValueError(
+                f"attention_hops must not exceed decoder_layers; found {self.attention_hops} and {self.decoder_layers}"
+            )
+        if self.input_feeding and self.attention_hops > 1:
+            raise ValueError("input_feeding goes with attention_hops 1")
+        return self
+
+
+class TrainingConfig(Section):
+    """The optimisation, its limits, and what is kept of it."""
+
+    batch_by: Literal["tokens", "sentences"] = "sentences"
+    """What batch_size counts: target pieces (padding counted) or sentence pairs."""
+    batch_size: PositiveInt = 64
+    """Size of one update's batch over all devices, in units of batch_by."""
+    accumulation: PositiveInt = 1
+    """Micro-batches that a batch is cut into, so that less memory is needed; changes no result."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adam"
+    """AdamW (Loshchilov and Hutter 2019), Adam (Kingma and Ba 2015) or plain gradient descent."""
+    learning_rate: PositiveFloat = 1e-3
+    """Peak learning rate."""
+    beta_1: Share = 0.9
+    """Adam's decay of the mean gradient."""
+    beta_2: Share = 0.98
+    """Adam's decay of the mean squared gradient."""
+    epsilon: PositiveFloat = 1e-8
+    """Adam's term against division by zero."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay of AdamW, times the learning rate; biases and normalisation are exempt."""
+    schedule: Literal["constant", "linear", "cosine", "inverse_sqrt"] = "constant"
+    """Course of the learning rate after the warm-up."""
+    warmup_updates: Count = 0
+    """Updates of linear growth from 0 to learning_rate."""
+    schedule_updates: PositiveInt | None = None
+    """Length of a linear or cosine schedule, warm-up counted, in updates; afterwards the rate stays at its end."""
+    final_rate: Share = 0.0
+    """Where a linear or cosine schedule ends, as a share of learning_rate."""
+    clip_norm: PositiveFloat | None = 1.0
+    """Largest global norm of the gradient, which is the mean over target pieces; null never clips."""
+    label_smoothing: Share = 0.1
+    """Probability mass spread evenly over the vocabulary (Szegedy et al. 2016)."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the arithmetic, softmax included; weights, cell states and the sum of the loss stay float32. float16
+    scales the loss."""
+    ema_decay: Share | None = None
+    """Decay an update of the moving average of the weights, which validation and the best model then use."""
+    average_last: PositiveInt = 1
+    """Checkpoints whose weights are averaged at the end; the average becomes the best model if it scores higher."""
+    max_updates: PositiveInt | None = None
+    """Stop after so many updates."""
+    max_epochs: PositiveInt | None = None
+    """Stop after so many passes over the corpus."""
+    max_minutes: PositiveFloat | None = None
+    """Stop after so many minutes by the clock, validation included, counted from the start of this process."""
+    validate_every: PositiveInt = 1000
+    """Updates between validations."""
+    checkpoint_every: PositiveInt = 1000
+    """Updates between checkpoints."""
+    keep_checkpoints: PositiveInt = 3
+    """Checkpoints kept; older ones are removed."""
+    max_skipped: PositiveInt = 30
+    """Updates in a row without a finite gradient, none of which is applied, after which training goes back to the last
+    checkpoint and halves its learning rate for good."""
+    max_rollbacks: Count = 3
+    """How often a run may go back so before it stops."""
+    on_full_disk: Literal["continue", "stop"] = "continue"
+    """What to do when a checkpoint cannot be written: warn, keep the older ones and go on, or stop."""
+    patience: PositiveInt | None = None
+    """Stop after so many validations without a better one."""
+    best_by: Literal["bleu", "loss"] = "bleu"
+    """What makes a validation the best: BLEU of greedy search on the dev text, or the loss."""
+    strategy: Literal["auto", "single", "mirrored", "multi_worker"] = "auto"
+    """Distribution: auto mirrors over the GPUs where there are several."""
+    devices: list[str] | None = None
+    """Devices to mirror over, such as ["GPU:0", "GPU:1"]; null takes all."""
+    log_every: PositiveInt = 50
+    """Updates between lines of the log."""
+    tensorboard: bool = True
+    """Write curves for TensorBoard to the run folder."""
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> "TrainingConfig":
+        if not (self.max_updates or self.max_epochs or self.max_minutes):
+            raise ValueError("one of max_updates, max_epochs and max_minutes is needed, or training has no end")
+        if self.schedule in ("linear", "cosine") and self.schedule_updates is None:
+            raise ValueError(f"schedule {self.schedule} needs schedule_updates, its length in updates")
+        if self.schedule_updates is not None and self.schedule_updates <= self.warmup_updates:
+            raise ValueError(
+                f"schedule_updates must exceed warmup_updates; found {self.schedule_updates} and {self.warmup_updates}"
+            )
+        if self.schedule == "inverse_sqrt" and not self.warmup_updates:
+            raise ValueError("schedule inverse_sqrt needs warmup_updates of 1 or more")
+        if self.weight_decay and self.optimizer != "adamw":
+            raise ValueError(f"weight_decay needs optimizer adamw; found {self.optimizer}")
+        if self.average_last > self.keep_checkpoints:
+            raise ValueError(
+                f"average_last must not exceed keep_checkpoints; found {self.average_last} and {self.keep_checkpoints}"
+            )
+        return self
+
+
+class DecodingConfig(Section):
+    """Beam search, as the model's translations are made unless a command says otherwise."""
+
+    beam_size: Annotated[int, Field(ge=1, le=64)] = 5
+    """Hypotheses kept a sentence; 1 is greedy search."""
+    length_penalty: Annotated[float, Field(ge=0, le=5)] = 1.0
+    """Exponent of the length penalty (Wu et al. 2016, equation 14); 0 ranks by log-probability alone."""
+    min_length: Count = 0
+    """Fewest pieces of a translation, EOS not counted."""
+    pruning: Annotated[float, Field(ge=0)] = 3.0
+    """Hypotheses whose log-probability is so far below the best one's are given up, and those that three more pieces
+    free of charge would not lift above a finished one; 0 keeps all, as where several translations are wanted."""
+    max_length: PositiveInt = 256
+    """Most pieces of a translation, EOS counted; a row's own limit is min(2 x its source pieces + 10, this)."""
+    batch_tokens: PositiveInt = 8192
+    """Source pieces translated at once, padding counted; bounds the memory."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of `nmt translate` and `nmt evaluate`: auto is bfloat16 on processors that multiply it by themselves
+    (AMX, AVX-512 BF16), and float32 elsewhere. Validation is float32; so are exports, unless `--precision` is given."""
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> "DecodingConfig":
+        if self.min_length >= self.max_length:
+            raise ValueError(f"min_length must be below max_length; found {self.min_length} and {self.max_length}")
+        return self
+
+
+class ExportConfig(Section):
+    """The SavedModel for TensorFlow Serving."""
+
+    max_characters: PositiveInt = 2000
+    """Characters of one input text; the rest is cut off and the answer marked as truncated."""
+    max_batch: PositiveInt = 256
+    """Texts translated at once; a larger request is worked off in parts."""
+    nbest: PositiveInt = 5
+    """Hypotheses a text returned by the signature `nbest`; at most decoding.beam_size."""
+    sample: PositiveInt = 200
+    """Dev sentences on which the written artefact is compared with the model."""
+    server_version: str | None = None
+    """Version of the stock TensorFlow Serving that will run it, which is the tag of its image, such as 2.21.0; not
+    older than the TensorFlow that exports. null takes that one's minor version."""
+
+    @model_validator(mode="after")
+    def _server_version_is_one(self) -> "ExportConfig":
+        if self.server_version is not None and not re.fullmatch(r"\d+\.\d+\.\d+", self.server_version):
+            raise ValueError(f"server_version must be three numbers, such as 2.21.0; found '{self.server_version}'")
+        return self
+
+
+class Config(Section):
+    """One training recipe, and what a trained model remembers of it."""
+
+    run_dir: Path | None = None
+    """Folder of the run; null means runs/ and the configuration file's name."""
+    seed: Count = 1
+    """Seed of weights, data order, dropout and subword sampling."""
+    data: DataConfig
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig
+    decoding: DecodingConfig = DecodingConfig()
+    export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def _tying_needs_one_vocabulary(self) -> "Config":
+        one = self.tokenizer.joint and self.tokenizer.source_model == self.tokenizer.target_model
+        if self.model.tied_embeddings == "all" and not one:
+            raise ValueError("model.tied_embeddings all needs one vocabulary: tokenizer.joint true and one model file")
+        return self
+
+    @model_validator(mode="after")
+    def _beam_holds_nbest(self) -> "Config":
+        if self.export.nbest > self.decoding.beam_size:
+            raise ValueError(
+                f"export.nbest must not exceed decoding.beam_size; found {self.export.nbest} and "
+                f"{self.decoding.beam_size}"
+            )
+        return self

@@ -1,0 +1,378 @@
+"""A hand-written grammar: from an abstract sentence to its English and its German, with the phenomena that it shows.
+
+German words carry the names of the phenomena that they depend on, and so each can be scored by itself:
+
+    article_case      articles and their like, by gender, number and case, "im" and "zur" among them
+    adjective_ending  attributive adjectives
+    verb_agreement    finite verbs, by person and number
+    verb_second       finite verbs of main clauses that open with something else than their subject
+    verb_final        verbs that close a subordinate clause
+    separable_verb    both parts of a separable verb, together or apart
+    plural            plural nouns
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from nmt.demo.lexicon import (
+    BE,
+    WAS,
+    Adjective,
+    Adverbial,
+    Agreement,
+    Case,
+    Conjunction,
+    Determiner,
+    Finite,
+    Modal,
+    Noun,
+    Opinion,
+    Preposition,
+    Pronoun,
+    Time,
+    Verb,
+    english_s,
+)
+
+PHENOMENA = (
+    "article_case",
+    "adjective_ending",
+    "verb_agreement",
+    "verb_second",
+    "verb_final",
+    "separable_verb",
+    "plural",
+)
+
+Combination = tuple[str, ...]
+"""An adjective and its noun, or a clause's subject, verb and object ("" for none), all by their English lemmas."""
+
+
+@dataclass(frozen=True)
+class NounPhrase:
+    """A noun and what stands before it; an owner ("the doctor's car") stands in the place of a determiner."""
+
+    noun: Noun
+    determiner: Determiner | None
+    adjective: Adjective | None = None
+    plural: bool = False
+    owner: "NounPhrase | None" = None
+
+
+Subject = NounPhrase | Pronoun
+
+
+@dataclass(frozen=True)
+class Action:
+    """A verb with its objects."""
+
+    verb: Verb
+    recipient: NounPhrase | None = None
+    preposition: Preposition | None = None
+    object: NounPhrase | None = None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """To be tired, rich or red."""
+
+    adjective: Adjective
+
+
+@dataclass(frozen=True)
+class Clause:
+    """A subject and what is said about it. A modal goes with an action and hides the time."""
+
+    subject: Subject
+    predicate: Action | Quality | Opinion
+    time: Time = Time.PRESENT
+    modal: Modal | None = None
+
+
+@dataclass(frozen=True)
+class Subordinate:
+    """A clause behind a conjunction; its German verb comes last."""
+
+    conjunction: Conjunction
+    clause: Clause
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A main clause, perhaps with something before it, which moves its subject behind the verb, or after it."""
+
+    main: Clause
+    opening: Adverbial | Subordinate | None = None
+    closing: Subordinate | None = None
+
+
+@dataclass(frozen=True)
+class Word:
+    """A German word and the names of the phenomena that it depends on."""
+
+    text: str
+    phenomena: tuple[str, ...] = ()
+
+
+# Endings by case; the columns are masculine, feminine, neuter and plural. "-" is no ending.
+_DEFINITE = {"nominative": "der die das die", "accusative": "den die das die", "dative": "dem der dem den"}
+_DEFINITE |= {"genitive": "des der des der"}
+_DER = {"nominative": "er e es e", "accusative": "en e es e", "dative": "em er em en", "genitive": "es er es er"}
+_EIN = {"nominative": "- e - e", "accusative": "en e - e", "dative": "em er em en", "genitive": "es er es er"}
+_WEAK = {"nominative": "e e e en", "accusative": "en e e en", "dative": "en en en en", "genitive": "en en en en"}
+_MIXED = {"nominative": "er e es en", "accusative": "en e es en", "dative": "en en en en", "genitive": "en en en en"}
+_STRONG = {"nominative": "er e es e", "accusative": "en e es e", "dative": "em er em en", "genitive": "en er en er"}
+
+_CONTRACTIONS = {("in", "dem"): "im", ("in", "das"): "ins", ("zu", "dem"): "zum", ("zu", "der"): "zur"}
+_CONTRACTIONS |= {("von", "dem"): "vom"}
+
+
+def _pick(table: dict[str, str], phrase: NounPhrase, case: Case) -> str:
+    column = "mfnp".index("p" if phrase.plural else phrase.noun.gender)
+    return table[case].split()[column].removeprefix("-")
+
+
+def _determiner(phrase: NounPhrase, case: Case) -> list[Word]:
+    """Returns the article, or nothing. Before an owner's possession German has "der"."""
+    if phrase.owner:
+        return [Word(_pick(_DEFINITE, phrase, case), ("article_case",))]
+    if phrase.determiner is None:
+        return []
+    match phrase.determiner.pattern:
+        case "definite":
+            text = _pick(_DEFINITE, phrase, case)
+        case "none":
+            text = phrase.determiner.german
+        case "ein":
+            text = phrase.determiner.german + _pick(_EIN, phrase, case)
+        case _:
+            text = phrase.determiner.german + _pick(_DER, phrase, case)
+    return [Word(text, ("article_case",))]
+
+
+def _adjective_table(phrase: NounPhrase) -> dict[str, str]:
+    if phrase.owner:
+        return _WEAK
+    pattern = phrase.determiner.pattern if phrase.determiner else "none"
+    return {"definite": _WEAK, "der": _WEAK, "ein": _MIXED, "viel": _STRONG, "none": _STRONG}[pattern]
+
+
+def genitive(noun: Noun) -> str:
+    """Returns the genitive singular: des Mannes, des Lehrers, des Jungen, der Frau."""
+    if noun.gender == "f":
+        return noun.german
+    if noun.weak:
+        return noun.german_plural
+    num_syllables = len(re.findall("[aeiouyäöü]+", noun.german.lower()))
+    return noun.german + ("es" if num_syllables == 1 else "s")
+
+
+def _noun(phrase: NounPhrase, case: Case) -> Word:
+    noun = phrase.noun
+    if phrase.plural:
+        dative_n = case == Case.DATIVE and not noun.german_plural.endswith(("n", "s"))
+        return Word(noun.german_plural + ("n" if dative_n else ""), ("plural",))
+    if case == Case.GENITIVE:
+        return Word(genitive(noun))
+    return Word(noun.german_plural if noun.weak and case != Case.NOMINATIVE else noun.german)
+
+
+def _german_phrase(phrase: Subject, case: Case = Case.NOMINATIVE) -> list[Word]:
+    if isinstance(phrase, Pronoun):
+        return [Word(phrase.german)]
+    words = _determiner(phrase, case)
+    if phrase.adjective:
+        ending = _pick(_adjective_table(phrase), phrase, case)
+        words.append(Word(phrase.adjective.stem + ending, ("adjective_ending",)))
+    words.append(_noun(phrase, case))
+    return words + (_german_phrase(phrase.owner, Case.GENITIVE) if phrase.owner else [])
+
+
+def _german_object(action: Action) -> list[Word]:
+    if action.object is None:
+        return []
+    if action.preposition is None:
+        return _german_phrase(action.object, action.verb.case)
+    first, *others = _german_phrase(action.object, action.preposition.case)
+    contraction = _CONTRACTIONS.get((action.preposition.german, first.text))
+    if contraction:
+        return [replace(first, text=contraction), *others]
+    return [Word(action.preposition.german), first, *others]
+
+
+def _middle(predicate: Action | Quality | Opinion) -> list[Word]:
+    """Returns what stands between the two verbal parts of a main clause."""
+    if isinstance(predicate, Quality):
+        return [Word(predicate.adjective.german)]
+    if isinstance(predicate, Opinion):
+        return []
+    recipient = _german_phrase(predicate.recipient, Case.DATIVE) if predicate.recipient else []
+    return recipient + _german_object(predicate)
+
+
+def agreement(subject: Subject) -> Agreement:
+    """Returns what the finite verb agrees with."""
+    if isinstance(subject, Pronoun):
+        return subject.agreement
+    return Agreement.PLURAL if subject.plural else Agreement.THIRD
+
+
+def _verbal_parts(clause: Clause) -> tuple[Finite, str]:
+    """Returns the finite verb and what closes the main clause: an infinitive, a participle, a prefix or nothing."""
+    predicate = clause.predicate
+    if isinstance(predicate, Quality):
+        return (WAS if clause.time == Time.PAST else BE), ""
+    if isinstance(predicate, Opinion):
+        return predicate.finite, ""
+    if clause.modal:
+        return clause.modal.finite, predicate.verb.prefix + predicate.verb.infinitive
+    if clause.time == Time.PAST:
+        return predicate.verb.auxiliary, predicate.verb.participle
+    return predicate.verb.finite, predicate.verb.prefix
+
+
+def _is_separable(clause: Clause) -> bool:
+    return isinstance(clause.predicate, Action) and clause.predicate.verb.prefix != ""
+
+
+def _splits(clause: Clause) -> bool:
+    """Tells whether the finite verb itself leaves its prefix behind."""
+    return _is_separable(clause) and clause.modal is None and clause.time != Time.PAST
+
+
+def _main_clause(clause: Clause, *, inverted: bool) -> list[Word]:
+    subject = _german_phrase(clause.subject)
+    finite_forms, rest = _verbal_parts(clause)
+    phenomena = ["verb_agreement"]
+    phenomena += ["verb_second"] if inverted else []
+    phenomena += ["separable_verb"] if _splits(clause) else []
+    finite = Word(finite_forms.form(agreement(clause.subject)), tuple(phenomena))
+    head = [finite, *subject] if inverted else [*subject, finite]
+    tail = [Word(rest, ("separable_verb",) if _is_separable(clause) else ())] if rest else []
+    return head + _middle(clause.predicate) + tail
+
+
+def _subordinate_clause(subordinate: Subordinate) -> list[Word]:
+    clause = subordinate.clause
+    finite_forms, rest = _verbal_parts(clause)
+    finite = Word(finite_forms.form(agreement(clause.subject)), ("verb_agreement", "verb_final"))
+    separable = ("separable_verb",) if _is_separable(clause) else ()
+    if _splits(clause):
+        verbs = [Word(rest + finite.text, finite.phenomena + separable)]
+    else:
+        verbs = ([Word(rest, ("verb_final", *separable))] if rest else []) + [finite]
+    subject = _german_phrase(clause.subject)
+    return [Word(subordinate.conjunction.german), *subject, *_middle(clause.predicate), *verbs]
+
+
+def _followed_by(words: list[Word], mark: str) -> list[Word]:
+    return [*words[:-1], replace(words[-1], text=words[-1].text + mark)]
+
+
+def german(sentence: Sentence) -> list[Word]:
+    """Returns the words of the German sentence, with a capital letter, commas and a full stop."""
+    words = _main_clause(sentence.main, inverted=sentence.opening is not None)
+    if isinstance(sentence.opening, Adverbial):
+        words = [Word(text) for text in sentence.opening.german.split()] + words
+    if isinstance(sentence.opening, Subordinate):
+        words = _followed_by(_subordinate_clause(sentence.opening), ",") + words
+    if sentence.closing:
+        words = _followed_by(words, ",") + _subordinate_clause(sentence.closing)
+    first, *others = _followed_by(words, ".")
+    return [replace(first, text=_capitalised(first.text)), *others]
+
+
+def _capitalised(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _english_phrase(phrase: Subject) -> str:
+    if isinstance(phrase, Pronoun):
+        return phrase.english
+    noun = phrase.noun.english_plural if phrase.plural else phrase.noun.english
+    rest = f"{phrase.adjective.english} {noun}" if phrase.adjective else noun
+    if phrase.owner:
+        return f"{_english_phrase(phrase.owner)}'s {rest}"
+    if phrase.determiner is None:
+        return rest
+    article = "an" if phrase.determiner.english == "a" and rest[0] in "aeiou" else phrase.determiner.english
+    return f"{article} {rest}"
+
+
+def _english_be(clause: Clause) -> str:
+    if clause.time == Time.PAST:
+        return "were" if agreement(clause.subject) == Agreement.PLURAL else "was"
+    return {Agreement.FIRST: "am", Agreement.THIRD: "is", Agreement.PLURAL: "are"}[agreement(clause.subject)]
+
+
+def _english_verb(clause: Clause, verb: Verb | Opinion) -> str:
+    third = agreement(clause.subject) == Agreement.THIRD
+    if clause.modal:
+        return f"{clause.modal.english_third if third else clause.modal.english} {verb.english}"
+    if isinstance(verb, Verb) and clause.time == Time.PAST:
+        return verb.english_past
+    return english_s(verb.english) if third else verb.english
+
+
+def _english_predicate(clause: Clause) -> list[str]:
+    predicate = clause.predicate
+    if isinstance(predicate, Quality):
+        return [_english_be(clause), predicate.adjective.english]
+    if isinstance(predicate, Opinion):
+        return [_english_verb(clause, predicate)]
+    words = [_english_verb(clause, predicate.verb)]
+    words += [_english_phrase(predicate.recipient)] if predicate.recipient else []
+    words += [predicate.preposition.english] if predicate.preposition else []
+    return words + ([_english_phrase(predicate.object)] if predicate.object else [])
+
+
+def _english_clause(clause: Clause) -> str:
+    return " ".join([_english_phrase(clause.subject), *_english_predicate(clause)])
+
+
+def english(sentence: Sentence) -> str:
+    """Returns the English sentence, with a capital letter and a full stop."""
+    text = _english_clause(sentence.main)
+    if isinstance(sentence.opening, Adverbial):
+        text = f"{sentence.opening.english} {text}"
+    if isinstance(sentence.opening, Subordinate):
+        text = f"{sentence.opening.conjunction.english} {_english_clause(sentence.opening.clause)}, {text}"
+    if sentence.closing:
+        text = f"{text} {sentence.closing.conjunction.english} {_english_clause(sentence.closing.clause)}"
+    return _capitalised(text) + "."
+
+
+def head(phrase: Subject | None) -> str:
+    """Returns the English lemma of a phrase's noun or pronoun, "" where there is none."""
+    if phrase is None:
+        return ""
+    return phrase.english if isinstance(phrase, Pronoun) else phrase.noun.english
+
+
+def clause_combination(clause: Clause) -> Combination:
+    """Returns subject, verb and object of a clause; "be" and its adjective stand for verb and object."""
+    match clause.predicate:
+        case Action(verb=verb, object=phrase):
+            return head(clause.subject), verb.english, head(phrase)
+        case Quality(adjective=adjective):
+            return head(clause.subject), "be", adjective.english
+        case opinion:
+            return head(clause.subject), opinion.english, ""
+
+
+def _phrases(clause: Clause) -> Iterator[NounPhrase]:
+    objects = (clause.predicate.recipient, clause.predicate.object) if isinstance(clause.predicate, Action) else ()
+    for phrase in (clause.subject, *objects):
+        if isinstance(phrase, NounPhrase):
+            yield phrase
+
+
+def combinations(sentence: Sentence) -> Iterator[Combination]:
+    """Yields the combinations of words that make a sentence new or known."""
+    clauses = [part.clause for part in (sentence.opening, sentence.closing) if isinstance(part, Subordinate)]
+    for clause in (sentence.main, *clauses):
+        yield clause_combination(clause)
+        for phrase in _phrases(clause):
+            if phrase.adjective:
+                yield phrase.adjective.english, phrase.noun.english

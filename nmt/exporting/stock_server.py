@@ -1,0 +1,95 @@
+"""The stock TensorFlow Serving: which version of it will run an export, and whether it has the operations of its graph.
+
+The server of a version registers what TensorFlow's wheel of that version registers, and tensorflow-text's operations
+(SUPPORTED_TENSORFLOW_OPS in tensorflow_serving/model_servers/BUILD). It has no Python, and compiles nothing with XLA.
+"""
+
+from collections.abc import Callable
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+from nmt.errors import UserError
+from nmt.process import silenced
+from nmt.translators.savedmodel import import_tensorflow
+
+
+class OperationError(RuntimeError):
+    """A graph that the stock server cannot run: a defect, and nothing that a user did."""
+
+    exit_code = 1
+
+
+def stock_version(wanted: str | None, announce: Callable[[str], None] = print) -> str:
+    """The version of the server that will run what this TensorFlow writes, such as 2.21.0; also the tag of its image.
+
+    Args:
+        wanted: None takes the first server of TensorFlow's own minor version.
+        announce: told where the server is newer than TensorFlow, whose operations the graph is checked against.
+
+    Raises:
+        UserError: the server is older than TensorFlow.
+    """
+    written = installed_version("tensorflow")
+    own, server = _minor(written), _minor(wanted or written)
+    if server < own:
+        raise UserError(
+            f"export.server_version is {wanted}, but TensorFlow {written} writes the graph, and a server reads graphs "
+            f"of its own version and of older ones. Name a server of {_dotted(own)} or newer, or export with "
+            f"TensorFlow {_dotted(server)}."
+        )
+    if server > own:
+        announce(
+            f"Warning: the server {wanted} is newer than TensorFlow {written}, which writes the graph and checks its "
+            "operations. Try it before you rely on it."
+        )
+    return wanted or f"{_dotted(own)}.0"
+
+
+def read_meta_graph(folder: Path) -> Any:
+    """The one MetaGraphDef of a SavedModel."""
+    with silenced():
+        import_tensorflow()
+        from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+    return SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0]
+
+
+def check_operations(graph: Any) -> list[str]:
+    """Returns the kinds of operations in a GraphDef and its functions, in order of name.
+
+    Raises:
+        OperationError: the stock server lacks some of them.
+    """
+    functions = graph.library.function
+    called = {function.signature.name for function in functions}
+    nodes = [*graph.node, *(node for function in functions for node in function.node_def)]
+    kinds = sorted({node.op for node in nodes} - called)
+    lacking = {kind: why for kind in kinds if (why := _why_lacking(kind))}
+    compiled = [one.signature.name for one in functions if one.attr["_XlaMustCompile"].b]
+    lacking |= dict.fromkeys(compiled, "must be compiled by XLA")
+    if lacking:
+        listed = ", ".join(f"{kind} ({why})" for kind, why in lacking.items())
+        raise OperationError(f"The graph needs what the stock server does not have, so nothing was written: {listed}.")
+    return kinds
+
+
+def _why_lacking(kind: str) -> str | None:
+    from tensorflow.python.framework import kernels, op_def_registry
+
+    if "PyFunc" in kind:
+        return "calls Python"
+    if kind.startswith(("Xla", "_Xla")):
+        return "is XLA's"
+    if op_def_registry.get(kind) is None:
+        return "is known neither to TensorFlow nor to tensorflow-text"
+    devices = {kernel.device_type for kernel in kernels.get_registered_kernels_for_op(kind).kernel}
+    return None if devices & {"CPU", "DEFAULT"} else "does not run on a CPU"
+
+
+def _minor(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+def _dotted(minor: tuple[int, int]) -> str:
+    return ".".join(map(str, minor))

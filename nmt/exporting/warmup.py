@@ -1,0 +1,62 @@
+"""Requests that TensorFlow Serving puts to a version before it is used, so that no user waits for first calls.
+
+They are a TFRecord of tensorflow.serving.PredictionLog. These few messages are written field by field, as they lie in a
+file: the package that has them, tensorflow-serving-api, appears months after the TensorFlow that it belongs to.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from nmt.translators.savedmodel import import_tensorflow
+
+WARMUP = Path("assets.extra", "tf_serving_warmup_requests")
+TOGETHER = 16
+"""Texts of the largest request."""
+
+
+def warmup_requests(sentences: Sequence[str]) -> list[list[str]]:
+    """The shortest, the median and the longest sentence, each by itself, and a request of all lengths between."""
+    ordered = sorted({text for text in sentences if text.strip()} or {""}, key=lambda text: (len(text), text))
+    return [*([text] for text in _spread(ordered, 3)), _spread(ordered, TOGETHER)]
+
+
+def write_warmup(path: Path, model: str, signatures: Sequence[str], requests: Sequence[Sequence[str]]) -> None:
+    """Writes each request for each of the signatures, which have the one input `text`.
+
+    Args:
+        path: a file that does not exist yet.
+        model: the name it is served under; the server does not look at it here.
+    """
+    tensorflow = import_tensorflow()
+    with tensorflow.io.TFRecordWriter(str(path)) as writer:
+        for signature in signatures:
+            for texts in requests:
+                writer.write(prediction_log(model, signature, {"text": texts}))
+
+
+def prediction_log(model: str, signature: str, inputs: Mapping[str, Sequence[str]]) -> bytes:
+    """A PredictionLog of one PredictRequest, whose inputs are string [N]."""
+    tensorflow = import_tensorflow()
+    spec = _field(1, model.encode()) + _field(3, signature.encode())  # ModelSpec: name, signature_name
+    request = _field(1, spec)  # PredictRequest: model_spec, and a map of inputs
+    for name, texts in inputs.items():
+        tensor = tensorflow.make_tensor_proto(list(texts), tensorflow.string).SerializeToString()
+        request += _field(2, _field(1, name.encode()) + _field(2, tensor))
+    return _field(6, _field(1, request))  # PredictionLog: predict_log; PredictLog: request
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of a protocol buffer that holds text or another message: tag, length, content."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    """Seven bits a byte, lowest first; the highest bit says that another byte follows."""
+    rest = value >> 7
+    return bytes([value & 0x7F | 0x80]) + _varint(rest) if rest else bytes([value])
+
+
+def _spread(ordered: Sequence[str], count: int) -> list[str]:
+    """At most `count` of them, first and last among them, evenly spread."""
+    last = len(ordered) - 1
+    return [ordered[n] for n in sorted({round(last * k / (count - 1)) for k in range(count)})]

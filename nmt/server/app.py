@@ -1,0 +1,105 @@
+"""A server: its paths, its gate and the thread that translates."""
+
+from dataclasses import dataclass
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+import nmt
+from nmt.errors import UserError
+from nmt.server import openapi
+from nmt.server.batcher import Batcher
+from nmt.server.engine import Engine
+from nmt.server.limits import Limits, RefusedError
+from nmt.server.metrics import CONTENT_TYPE, Metrics
+from nmt.server.middleware import Gate
+from nmt.server.tfserving_routes import predict_routes
+from nmt.server.translate_routes import people_routes
+from nmt.server.webpage import page_routes, read_page
+
+
+@dataclass(frozen=True)
+class Server:
+    """An ASGI application and the thread behind it, which its owner closes."""
+
+    gate: Gate
+    batcher: Batcher
+
+
+def make_server(engine: Engine, name: str, limits: Limits, *, key: str | None = None) -> Server:
+    """Puts an engine behind HTTP; its thread runs from here on.
+
+    Args:
+        name: of the model, in the paths of TensorFlow Serving's interface.
+        key: that requests must give; None for none.
+    """
+    metrics = Metrics()
+    batcher = Batcher(engine, limits, metrics.observe_batch)
+    app = FastAPI(
+        title="nmt",
+        version=nmt.__version__,
+        description="Translation by a recurrent model.",
+        # These pages would load scripts from other hosts; /openapi.json stays.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=openapi.REFUSALS,
+    )
+    page = read_page()
+    # On the page people give their key.
+    gate = Gate(app, limits, metrics, key=key, keyless=page)
+    metrics.watch(lambda: batcher.num_waiting, lambda: gate.num_inside)
+    _add_mistakes(app)
+    _add_probes(app, gate, batcher, metrics)
+    app.include_router(page_routes(page))
+    app.include_router(people_routes(name, engine, batcher, limits))
+    app.include_router(predict_routes(name, engine, batcher, limits))
+    openapi.complete(app, name=name, version=engine.version, key=key is not None)
+    return Server(gate, batcher)
+
+
+def _add_mistakes(app: FastAPI) -> None:
+    """Every mistake has the form that TensorFlow Serving gives to its own."""
+
+    @app.exception_handler(RefusedError)
+    async def refused(request: Request, refusal: RefusedError) -> JSONResponse:
+        return JSONResponse({"error": refusal.message}, refusal.status, refusal.headers)
+
+    @app.exception_handler(UserError)
+    async def mistaken(request: Request, error: UserError) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 400)
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: HTTPException) -> JSONResponse:
+        words = f"{error.detail}: {request.method} {request.url.path}"
+        return JSONResponse({"error": words}, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": "Internal error; the server's log says more."}, 500)
+
+
+def _add_probes(app: FastAPI, gate: Gate, batcher: Batcher, metrics: Metrics) -> None:
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether the process answers, or 500 where it must be started anew; asks for no key."""
+        if not batcher.is_working:
+            raise RefusedError(500, "The thread that translates has ended.")
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready() -> dict[str, str]:
+        """Whether it takes requests; 503 while it stops. Asks for no key."""
+        if gate.draining:
+            raise RefusedError(503, "The server is stopping.")
+        return {"status": "ready"}
+
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    async def read_metrics() -> Response:
+        """Counters for Prometheus."""
+        return Response(metrics.page(), media_type=CONTENT_TYPE)

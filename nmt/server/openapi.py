@@ -1,0 +1,146 @@
+"""What /openapi.json says beyond what FastAPI sees for itself: bodies that are read by hand, limits, and the key."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from nmt.server import tfserving_bodies
+from nmt.server.limits import Limits
+from nmt.server.middleware import PROBES
+
+Schema = dict[str, Any]
+
+STRING: Schema = {"type": "string"}
+NUMBER: Schema = {"type": "number"}
+BOOLEAN: Schema = {"type": "boolean"}
+INTEGER: Schema = {"type": "integer"}
+BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+
+
+class Mistake(BaseModel):
+    """What every request is answered that is refused."""
+
+    error: str
+
+
+REFUSALS: dict[int | str, Schema] = {
+    status: {"model": Mistake} for status in (400, 401, 404, 405, 408, 413, 429, 500, 503, 504)
+}
+
+
+def json_body(schema: Schema) -> Schema:
+    """A request's body, for a path that reads it by itself."""
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}, "required": True}}
+
+
+def json_answer(schema: Schema) -> dict[int | str, Schema]:
+    """The answer of a path that writes it by itself."""
+    return {200: {"description": "Successful Response", "content": {"application/json": {"schema": schema}}}}
+
+
+def translate_request(model: type[BaseModel], limits: Limits) -> Schema:
+    """The body of /translate, with what this server takes of text."""
+    schema = model.model_json_schema()
+    about = schema["properties"]["text"].get("description", "")
+    schema["properties"]["text"] = {"anyOf": [_text(limits), _list(_text(limits), limits)], "description": about}
+    return schema
+
+
+def predict_request(limits: Limits) -> Schema:
+    """The body of :predict."""
+    text = {"anyOf": [_text(limits), _object(b64={**STRING, "pattern": BASE64, "contentEncoding": "base64"})]}
+    texts = _list(text, limits)
+    rows = [{**_list(row, limits), "minItems": 1} for row in (text, _object(text=text))]
+    columns = {"type": "object", "properties": {tfserving_bodies.INPUT: texts}, "required": [tfserving_bodies.INPUT]}
+    return {
+        "type": "object",
+        "properties": {
+            "signature_name": {**STRING, "enum": ["", *tfserving_bodies.signatures(nbest=1)]},
+            "instances": {"anyOf": rows, "description": 'Texts, or objects {"text": …}; a text may be {"b64": …}.'},
+            "inputs": {"anyOf": [texts, columns], "description": 'A list of texts, or {"text": [texts]}.'},
+        },
+        "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
+    }
+
+
+def predict_response() -> Schema:
+    """The answer of :predict: rows where `instances` were sent, columns where `inputs` were."""
+    best = {"translation": STRING, "score": NUMBER, "truncated": BOOLEAN}
+    nbest = {
+        "translations": _array(STRING),
+        "scores": _array(NUMBER),
+        "log_probs": _array(NUMBER),
+        "num_hypotheses": INTEGER,
+        "truncated": BOOLEAN,
+    }
+    rows = [_array(_object(**outputs)) for outputs in (best, nbest)]
+    columns = [_object(**{name: _array(kind) for name, kind in outputs.items()}) for outputs in (best, nbest)]
+    return {"oneOf": [_object(predictions={"anyOf": rows}), _object(outputs={"anyOf": columns})]}
+
+
+def status_response() -> Schema:
+    """The answer of GET /v1/models/NAME."""
+    status = _object(error_code=STRING, error_message=STRING)
+    return _object(model_version_status=_array(_object(version=STRING, state=STRING, status=status)))
+
+
+def metadata_response() -> Schema:
+    """The answer of GET /v1/models/NAME/metadata."""
+    sizes = _object(dim=_array(_object(size=STRING, name=STRING)), unknown_rank=BOOLEAN)
+    tensors = {"type": "object", "additionalProperties": _object(dtype=STRING, tensor_shape=sizes, name=STRING)}
+    signature = _object(inputs=tensors, outputs=tensors, method_name=STRING)
+    signatures = _object(signature_def={"type": "object", "additionalProperties": signature})
+    return _object(
+        model_spec=_object(name=STRING, signature_name=STRING, version=STRING),
+        metadata=_object(signature_def=signatures),
+    )
+
+
+def complete(app: FastAPI, *, name: str, version: int, key: bool) -> None:
+    """Takes out of an application's description what it never answers, and says which model it has.
+
+    Args:
+        name: the only one of a model in paths.
+        version: the only one of it.
+        key: whether one is asked for.
+    """
+    document = app.openapi()  # the one that the application keeps
+    operations = [(path, operation) for path, methods in document["paths"].items() for operation in methods.values()]
+    known = {"model": name, "version": str(version)}
+    for _, operation in operations:
+        operation["responses"].pop("422", None)  # FastAPI's own form of mistakes
+        for parameter in operation.get("parameters", []):
+            parameter["schema"] = {**STRING, "enum": [known[parameter["name"]]]}
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+    if key:
+        document["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+        for path, operation in operations:
+            if path not in PROBES:
+                operation["security"] = [{"bearer": []}, {"header": []}]
+
+
+def _text(limits: Limits) -> Schema:
+    return {**STRING, "maxLength": limits.max_characters}
+
+
+def _list(items: Schema, limits: Limits) -> Schema:
+    return {**_array(items), "maxItems": limits.max_texts}
+
+
+def _array(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _object(**properties: Schema) -> Schema:
+    """An object with these properties, all of them, and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }

@@ -1,0 +1,277 @@
+"""The bodies of TensorFlow Serving's REST interface, so that its clients work here as well.
+
+https://www.tensorflow.org/tfx/serving/api_rest says what they are; the words of its mistakes are those of
+tensorflow_serving/util/json_tensor.cc and tensorflow_serving/model_servers.
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nmt.decoding.beam_search import IMPOSSIBLE
+from nmt.server.engine import Answer, Candidate, Options
+from nmt.server.limits import RefusedError
+
+DEFAULT = "serving_default"
+INPUT = "text"
+SHOWN = 200  # characters of a value that a message shows
+MAX_VERSION = 2**63 - 1
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a client asks for."""
+
+    texts: list[str]
+    signature: str
+    by_row: bool
+    """Whether it sent `instances` and wants `predictions`, or `inputs` and `outputs`."""
+
+
+def read_json(body: bytes) -> dict[str, Any]:
+    """Reads a body that must be a JSON object.
+
+    Raises:
+        RefusedError: 400, it is not.
+    """
+    if not body.strip():
+        raise RefusedError(400, "JSON Parse error: The document is empty")
+    try:
+        document = json.loads(body.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise RefusedError(400, f"JSON Parse error: Invalid encoding in string. at offset: {error.start}") from error
+    except json.JSONDecodeError as error:
+        raise RefusedError(400, f"JSON Parse error: Invalid value. {error.msg} at offset: {error.pos}") from error
+    except (RecursionError, ValueError) as error:
+        raise RefusedError(400, "JSON Parse error: lists or numbers are too large") from error
+    if not isinstance(document, dict):
+        raise RefusedError(400, f"JSON Value: {shown(document)} Is not object")
+    return document
+
+
+def read_prediction(document: dict[str, Any]) -> Prediction:
+    """Reads the request of `:predict`, by rows (`instances`) or by columns (`inputs`).
+
+    Raises:
+        RefusedError: 400, it is none.
+    """
+    signature = document.get("signature_name", "")
+    if not isinstance(signature, str):
+        raise RefusedError(
+            400,
+            f"JSON Value: {shown(document)} not formatted correctly. 'signature_name' key must be a string value.",
+        )
+    signature = signature or DEFAULT
+    if signature not in signatures(nbest=1):
+        raise RefusedError(400, f'Serving signature name: "{signature[:SHOWN]}" not found in signature def')
+    if "instances" in document and "inputs" in document:
+        raise RefusedError(
+            400,
+            f"JSON Value: {shown(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
+            "keys to exist ",
+        )
+    if "instances" in document:
+        return Prediction(_instances(document["instances"], document), signature, by_row=True)
+    if "inputs" in document:
+        return Prediction(_inputs(document["inputs"]), signature, by_row=False)
+    raise RefusedError(400, "Missing 'inputs' or 'instances' key")
+
+
+def options_of(prediction: Prediction, *, nbest: int) -> Options:
+    """What its signature means to an engine."""
+    return Options(num_best=nbest, log_probs=True) if prediction.signature == "nbest" else Options()
+
+
+def prediction_body(prediction: Prediction, answers: Sequence[Answer], *, nbest: int) -> dict[str, Any]:
+    """The response of `:predict`, with the outputs of the signature that was asked."""
+    columns = _nbest(answers, nbest) if prediction.signature == "nbest" else _best(answers)
+    if not prediction.by_row:
+        return {"outputs": columns}
+    rows = zip(*columns.values(), strict=True)
+    return {"predictions": [dict(zip(columns, row, strict=True)) for row in rows]}
+
+
+def status_body(version: int) -> dict[str, Any]:
+    """The response of GET /v1/models/NAME."""
+    status = {"error_code": "OK", "error_message": ""}
+    return {"model_version_status": [{"version": str(version), "state": "AVAILABLE", "status": status}]}
+
+
+def metadata_body(name: str, version: int, *, nbest: int) -> dict[str, Any]:
+    """The response of GET /v1/models/NAME/metadata."""
+    return {
+        "model_spec": {"name": name, "signature_name": "", "version": str(version)},
+        "metadata": {"signature_def": {"signature_def": signatures(nbest=nbest)}},
+    }
+
+
+def signatures(*, nbest: int) -> dict[str, Any]:
+    """The signatures as JSON: those of an export, but for pieces and attention of `nbest`."""
+    outputs = {
+        DEFAULT: {"translation": "DT_STRING", "score": "DT_FLOAT", "truncated": "DT_BOOL"},
+        "nbest": {
+            "translations": "DT_STRING",
+            "scores": "DT_FLOAT",
+            "log_probs": "DT_FLOAT",
+            "num_hypotheses": "DT_INT32",
+            "truncated": "DT_BOOL",
+        },
+    }
+    wide = {"translations", "scores", "log_probs"}
+    return {
+        signature: {
+            "inputs": {INPUT: _tensor(f"{signature}_{INPUT}", "DT_STRING", [-1])},
+            "outputs": {
+                name: _tensor(f"{signature}_{name}", kind, [-1, nbest] if name in wide else [-1])
+                for name, kind in kinds.items()
+            },
+            "method_name": "tensorflow/serving/predict",
+        }
+        for signature, kinds in outputs.items()
+    }
+
+
+def read_version(text: str) -> int | None:
+    """Reads the version in a path; None where it is no number.
+
+    Raises:
+        RefusedError: 400, it is a number that none can have.
+    """
+    if not (text.isascii() and text.isdecimal()):
+        return None
+    # Python converts only so many digits.
+    if len(text) > 30 or int(text) > MAX_VERSION:
+        raise RefusedError(400, f"Failed to convert version: {text[:SHOWN]} to numeric.")
+    return int(text)
+
+
+def _instances(instances: Any, document: dict[str, Any]) -> list[str]:
+    if not isinstance(instances, list):
+        raise RefusedError(400, f"JSON Value: {shown(document)} Excepting 'instances' to be an list/array")
+    if not instances:
+        raise RefusedError(400, f"JSON Value: {shown(document)} No values in 'instances' array")
+    named = _is_named(instances[0])
+    texts = []
+    for number, item in enumerate(instances):
+        if named != _is_named(item):
+            expected = "object but got list" if named else "value/list but got object"
+            raise RefusedError(400, f"Expecting {expected} at item {number} of input list")
+        place = f"Failed to process element: {number}"
+        if named:
+            for key in item:
+                if key != INPUT:
+                    raise RefusedError(
+                        400,
+                        f"{place} key: {key[:SHOWN]} of 'instances' list. Error: INVALID_ARGUMENT: JSON object: does "
+                        f"not have named input: {key[:SHOWN]}",
+                    )
+            if INPUT not in item:
+                raise RefusedError(
+                    400, f"{place} of 'instances' list. JSON object: {shown(item)} keys must be equal to: {INPUT}"
+                )
+        try:
+            texts.append(_text(item[INPUT] if named else item))
+        except RefusedError as refusal:
+            key = f" key: {INPUT}" if named else ""
+            raise RefusedError(
+                400, f"{place}{key} of 'instances' list. Error: INVALID_ARGUMENT: {refusal.message}"
+            ) from refusal
+    return texts
+
+
+def _inputs(inputs: Any) -> list[str]:
+    if _is_named(inputs):
+        if INPUT not in inputs:
+            raise RefusedError(400, f"Missing named input: {INPUT} in 'inputs' object.")
+        inputs = inputs[INPUT]
+    if not isinstance(inputs, list):
+        raise RefusedError(400, f"JSON Value: {shown(inputs)} must be a list: the input '{INPUT}' has rank 1")
+    return [_text(item) for item in inputs]
+
+
+def _is_named(value: Any) -> bool:
+    """Whether a value is an object of named inputs, and not a text in base64."""
+    return isinstance(value, dict) and not (value.keys() == {"b64"} and isinstance(value["b64"], str))
+
+
+def _text(value: Any) -> str:
+    """A text, or one given as {"b64": …}, whose bytes that are no UTF-8 come to be U+FFFD."""
+    if isinstance(value, dict) and not _is_named(value):
+        try:
+            return base64.b64decode(value["b64"], validate=True).decode("utf-8", errors="replace")
+        except (binascii.Error, ValueError) as error:
+            raise RefusedError(400, "Unable to base64 decode") from error
+    if isinstance(value, dict):
+        raise RefusedError(400, f"JSON Value: {shown(value)} not formatted correctly for base64 data")
+    if not isinstance(value, str):
+        raise RefusedError(400, f"JSON Value: {shown(value)} Type: {_kind(value)} is not of expected type: string")
+    check_characters(value)
+    return value
+
+
+def check_characters(text: str) -> None:
+    """Raises a RefusedError, 400, where a text has half a character that no UTF-8 can hold, as from "\\ud800"."""
+    if not text.isascii() and SURROGATE.search(text):
+        raise RefusedError(400, "JSON Parse error: The surrogate pair in string is invalid.")
+
+
+def _kind(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return "Null" if value is None else str(value)
+    kinds: dict[type, str] = {dict: "Object", list: "Array", str: "String"}
+    return kinds.get(type(value), "Number")
+
+
+def shown(value: Any) -> str:
+    """The beginning of a value, for a message."""
+    try:
+        text = json.dumps(value, ensure_ascii=True)
+    except RecursionError:  # it was read with a little less on the stack
+        return "…"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _best(answers: Sequence[Answer]) -> dict[str, list]:
+    return {
+        "translation": [answer.candidates[0].text for answer in answers],
+        "score": [as_float32(answer.candidates[0].score) for answer in answers],
+        "truncated": [answer.truncated for answer in answers],
+    }
+
+
+def _nbest(answers: Sequence[Answer], nbest: int) -> dict[str, list]:
+    """Columns as wide as the signature says; those beyond the hypotheses there are hold "" and -1e9."""
+
+    def columns(values: Callable[[Candidate], Any], filler: Any) -> list[list]:
+        rows = [[values(candidate) for candidate in answer.candidates[:nbest]] for answer in answers]
+        return [row + [filler] * (nbest - len(row)) for row in rows]
+
+    return {
+        "translations": columns(lambda candidate: candidate.text, ""),
+        "scores": columns(lambda candidate: as_float32(candidate.score), IMPOSSIBLE),
+        "log_probs": columns(_log_prob, IMPOSSIBLE),
+        "num_hypotheses": [len(answer.candidates[:nbest]) for answer in answers],
+        "truncated": [answer.truncated for answer in answers],
+    }
+
+
+def _log_prob(candidate: Candidate) -> float:
+    assert candidate.log_prob is not None, "the signature nbest asks for log-probabilities"
+    return as_float32(candidate.log_prob)
+
+
+def as_float32(number: float) -> float:
+    """The shortest number that is the same float32: -0.2, and not -0.20000000298."""
+    return float(str(np.float32(number)))
+
+
+def _tensor(name: str, kind: str, sizes: Sequence[int]) -> dict[str, Any]:
+    dims = [{"size": str(size), "name": ""} for size in sizes]
+    return {"dtype": kind, "tensor_shape": {"dim": dims, "unknown_rank": False}, "name": f"{name}:0"}

@@ -1,0 +1,83 @@
+"""GET and POST /v1/models/…: the REST interface of TensorFlow Serving, for its clients."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from nmt.server import openapi, tfserving_bodies
+from nmt.server.batcher import Batcher
+from nmt.server.engine import Engine
+from nmt.server.limits import Limits, RefusedError, check_texts, patience
+
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+
+
+def predict_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) -> APIRouter:
+    """The paths of TensorFlow Serving, for one model of this name and its one version."""
+    router = APIRouter(prefix="/v1")
+    body = openapi.json_body(openapi.predict_request(limits))
+    statuses = openapi.json_answer(openapi.status_response())
+    descriptions = openapi.json_answer(openapi.metadata_response())
+    predictions = openapi.json_answer(openapi.predict_response())
+
+    def is_ours(request: Request, model: str, version: str | None) -> tuple[bool, int | None]:
+        number = None if version is None else tfserving_bodies.read_version(version)
+        if ":" in model or (version is not None and number is None):
+            raise malformed(request)
+        return model == name and number in (None, engine.version), number
+
+    def check_status(request: Request, model: str, version: str | None) -> None:
+        ours, number = is_ours(request, model, version)
+        if not ours:
+            what = "any versions" if number is None else f"version {number}"
+            raise RefusedError(404, f"Could not find {what} of model {model}")
+
+    def check_servable(request: Request, model: str, version: str | None) -> None:
+        ours, number = is_ours(request, model, version)
+        if not ours:
+            what = f"Latest({model})" if number is None else f"Specific({model}, {number})"
+            raise RefusedError(404, f"Servable not found for request: {what}")
+
+    @router.get("/models/{model}/metadata", response_model=None, responses=descriptions)
+    @router.get("/models/{model}/versions/{version}/metadata", response_model=None, responses=descriptions)
+    async def metadata(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
+        """The signatures, as TensorFlow Serving tells them."""
+        check_servable(request, model, version)
+        return tfserving_bodies.metadata_body(name, engine.version, nbest=engine.nbest)
+
+    @router.get("/models/{model}", response_model=None, responses=statuses)
+    @router.get("/models/{model}/versions/{version}", response_model=None, responses=statuses)
+    async def status(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
+        """Whether the model is available, as TensorFlow Serving tells it."""
+        check_status(request, model, version)
+        return tfserving_bodies.status_body(engine.version)
+
+    @router.post("/models/{model}:predict", response_model=None, responses=predictions, openapi_extra=body)
+    @router.post(
+        "/models/{model}/versions/{version}:predict", response_model=None, responses=predictions, openapi_extra=body
+    )
+    async def predict(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
+        """Translates texts as TensorFlow Serving does with an export, each text as one sentence."""
+        document = tfserving_bodies.read_json(await request.body())
+        check_servable(request, model, version)
+        asked = tfserving_bodies.read_prediction(document)
+        check_texts(asked.texts, limits)
+        options = engine.settle(tfserving_bodies.options_of(asked, nbest=engine.nbest))
+        async with patience(limits):
+            answers = await batcher.translate(asked.texts, options)
+        return tfserving_bodies.prediction_body(asked, answers, nbest=engine.nbest)
+
+    @router.get("/models", include_in_schema=False)
+    async def no_name() -> None:
+        raise RefusedError(400, "Missing model name in request.")
+
+    @router.api_route("/{rest:path}", methods=METHODS, include_in_schema=False)
+    async def anything_else(request: Request) -> None:
+        raise malformed(request)
+
+    return router
+
+
+def malformed(request: Request) -> RefusedError:
+    """What TensorFlow Serving says to a path that it does not know."""
+    return RefusedError(400, f"Malformed request: {request.method} {request.url.path}")

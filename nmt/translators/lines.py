@@ -1,0 +1,101 @@
+"""Lines from a file or a stream, through a translator, to a file or a stream."""
+
+import contextlib
+import json
+import queue
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, Protocol
+
+from nmt.data.corpus import opened, read_stream
+from nmt.files import written_aside
+from nmt.translators.hypothesis import WINDOW, Hypothesis
+
+
+class StreamsLines(Protocol):
+    """A `Translator`, or an exported model."""
+
+    def stream(self, lines: Iterable[str], *, num_best: int = 1) -> Iterator[list[Hypothesis]]:
+        """The best translations of each line."""
+
+
+def translate_lines(
+    translator: StreamsLines, source: Path | None, target: Path | None, *, num_best: int, as_json: bool
+) -> None:
+    """Translates a file, or standard input, to a file that is whole or absent, or to standard output.
+
+    Lines of a file are read many at a time; from a terminal or a pipe, what has arrived is translated at once and
+    flushed.
+    """
+    with _reading(source) as chunks, _writing(target) as out:
+        number = 0
+        for chunk in chunks:
+            for line, hypotheses in zip(chunk, translator.stream(chunk, num_best=num_best), strict=True):
+                number += 1
+                out.write(_formatted(number, line, hypotheses, num_best=num_best, as_json=as_json))
+            out.flush()
+
+
+def _formatted(number: int, line: str, hypotheses: list[Hypothesis], *, num_best: int, as_json: bool) -> str:
+    if as_json:
+        found = [{"text": h.text, "score": h.score, "log_prob": h.log_prob} for h in hypotheses]
+        record = {"source": line, "hypotheses": found}
+        return json.dumps(record, ensure_ascii=False) + "\n"
+    if num_best == 1:
+        return hypotheses[0].text + "\n"
+    return "".join(f"{number}\t{hypothesis.score:.4f}\t{hypothesis.text}\n" for hypothesis in hypotheses)
+
+
+@contextlib.contextmanager
+def _reading(path: Path | None) -> Iterator[Iterator[list[str]]]:
+    if path is None:
+        yield _as_they_come(read_stream(sys.stdin.buffer, "standard input"))
+        return
+    with opened(path) as file:
+        yield _in_windows(read_stream(file, str(path)))
+
+
+@contextlib.contextmanager
+def _writing(path: Path | None) -> Iterator[IO[str]]:
+    if path is None:
+        # Text of any language, whatever the terminal's locale says.
+        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+        yield sys.stdout
+        return
+    with written_aside(path) as aside, aside.open("w", encoding="utf-8") as file:
+        yield file
+
+
+def _in_windows(lines: Iterator[str]) -> Iterator[list[str]]:
+    while chunk := list(islice(lines, WINDOW)):
+        yield chunk
+
+
+def _as_they_come(lines: Iterator[str]) -> Iterator[list[str]]:
+    """Yields the lines that have arrived, at most a window of them, as soon as there is one."""
+    arrived: queue.Queue = queue.Queue(WINDOW)
+
+    def read() -> None:
+        try:
+            for line in lines:
+                arrived.put((line, None))
+            arrived.put((None, None))
+        except Exception as error:
+            arrived.put((None, error))
+
+    threading.Thread(target=read, daemon=True, name="standard input").start()
+    while True:
+        entries = [arrived.get()]
+        with contextlib.suppress(queue.Empty):
+            while entries[-1][0] is not None and len(entries) < WINDOW:
+                entries.append(arrived.get_nowait())
+        if chunk := [line for line, _ in entries if line is not None]:
+            yield chunk
+        line, error = entries[-1]
+        if error is not None:
+            raise error
+        if line is None:
+            return

@@ -1,0 +1,333 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nmt.config.file import check_value, config_from_text, differences, dump_config, load_config, with_values
+from nmt.config.schema import Config
+from nmt.errors import UserError
+
+RECIPES = sorted(Path(__file__).parents[2].glob("configs/*.yaml"))
+MINIMAL = """\
+data:
+  source_language: en
+  target_language: de
+  train:
+    - source: train.en
+      target: train.de
+  dev: {source: dev.en, target: dev.de}
+training:
+  max_updates: 9
+"""
+TEXT = st.text(max_size=8) | st.sampled_from(
+    ["no", "1e-3", "0x1f", "010", "null", "~", "- a", "a: b", "1:30", "# a", "\n"]
+)
+SHARE = st.floats(0, 1, exclude_max=True)
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """Writes x.yaml into the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text):
+        Path("x.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+        return Path("x.yaml")
+
+    return write
+
+
+def mistakes(path, *overrides):
+    with pytest.raises(UserError) as caught:
+        load_config(path, overrides)
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_recipes_load(path):
+    assert load_config(path).run_dir is not None
+
+
+def test_a_file_becomes_a_configuration(file):
+    config = load_config(file(MINIMAL))
+    assert config.data.train[0].target == Path("train.de")
+    assert config.training.max_updates == 9
+    assert config.training.batch_size == Config.model_fields["training"].annotation.model_fields["batch_size"].default
+
+
+@pytest.mark.parametrize("key", ["", "run_dir:\n", "run_dir: null\n"])
+def test_the_run_folder_is_named_after_the_file(file, key):
+    assert load_config(file(key + MINIMAL)).run_dir == Path("runs/x")
+
+
+def test_a_given_run_folder_is_kept(file):
+    assert load_config(file("run_dir: elsewhere/7\n" + MINIMAL)).run_dir == Path("elsewhere/7")
+
+
+def test_a_stored_text_is_read_like_a_file(file):
+    given_run = "run_dir: runs/x\n" + MINIMAL
+    assert config_from_text(given_run, "best/config.yaml") == load_config(file(MINIMAL))
+    with pytest.raises(UserError, match=r"^best/config.yaml:1: sed: unknown key. Did you mean 'seed'\?$"):
+        config_from_text("sed: 1\n" + MINIMAL, "best/config.yaml")
+
+
+def test_a_stored_text_without_a_key_of_today_means_what_its_version_did(file):
+    stored = dump_config(load_config(file(MINIMAL)))
+    assert config_from_text(stored, "best/config.yaml").model.embedding_scale == 8
+    older = stored.replace("  embedding_scale: 8.0\n", "")
+    assert older != stored
+    assert config_from_text(older, "best/config.yaml").model.embedding_scale == 1
+
+
+def test_overrides_replace_add_and_reach_into_lists(file):
+    overrides = ("training.max_updates=8", "model.encoder_units=6", "data.train.0.source=new.en", "run_dir=")
+    config = load_config(file(MINIMAL), overrides)
+    assert (config.training.max_updates, config.model.encoder_units) == (8, 6)
+    assert (config.data.train[0].source, config.data.train[0].target) == (Path("new.en"), Path("train.de"))
+    assert config.run_dir == Path("runs/x")
+
+
+def test_an_override_may_hold_a_section_or_a_list_and_the_last_one_wins(file):
+    overrides = ("model={attention: additive}", "training.devices=[GPU:0, GPU:1]", "seed=2", "seed=3", "run_dir=a=b")
+    config = load_config(file(MINIMAL), overrides)
+    assert config.model.attention == "additive"
+    assert config.training.devices == ["GPU:0", "GPU:1"]
+    assert (config.seed, config.run_dir) == (3, Path("a=b"))
+
+
+def test_an_override_opens_an_empty_section(file):
+    text = MINIMAL.replace("training:\n  max_updates: 9\n", "training:\n")
+    assert load_config(file(text), ["training.max_epochs=2"]).training.max_epochs == 2
+
+
+def test_numbers_and_words_have_the_meaning_of_yaml_1_2(file):
+    overrides = (
+        "training.learning_rate=1e-3",
+        "training.epsilon=.5E-2",
+        "data.source_language=no",
+        "training.beta_1=0",
+    )
+    config = load_config(file(MINIMAL), overrides)
+    assert (config.training.learning_rate, config.training.epsilon) == (0.001, 0.005)
+    assert (config.data.source_language, config.training.beta_1) == ("no", 0)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.batch_size=many", "expected a whole number of 1 or more, found 'many'"),
+        ("training.batch_size='64'", "expected a whole number of 1 or more, found '64'"),
+        ("training.batch_size=0", "expected a whole number of 1 or more, found 0"),
+        ("training.batch_size=6.5", "expected a whole number of 1 or more, found 6.5"),
+        ("training.batch_size=true", "expected a whole number of 1 or more, found true"),
+        ("training.batch_size=010", "expected a whole number of 1 or more, found '010'"),
+        ("training.batch_size=99999999999999999999", "expected a whole number of 1 or more, found '9+'"),
+        ("seed=-1", "expected a whole number of 0 or more, found -1"),
+        ("decoding.beam_size=65", "expected a whole number of 1 or more and at most 64, found 65"),
+        ("training.label_smoothing=1", "expected a number of 0 or more and below 1, found 1"),
+        ("tokenizer.character_coverage=0", "expected a number above 0 and at most 1, found 0"),
+        ("training.learning_rate=", "expected a number above 0, found nothing"),
+        ("training.clip_norm=1e999", "expected null or a number above 0, found '1e999'"),
+        ("training.clip_norm=.inf", "expected null or a number above 0, found '.inf'"),
+        ("training.tensorboard=yes", "expected true or false, found 'yes'"),
+        ("training.tensorboard=1", "expected true or false, found 1"),
+        ("model.attention=dot", "expected one of multi_head, bilinear, additive, found 'dot'"),
+        ("data.source_language=true", "expected text, found true"),
+        ("run_dir=7", "expected null or a path, found 7"),
+        ("data.train=[]", "expected a list of 1 or more entries, each a section, found an empty list"),
+        ("data.train=x", "expected a list of 1 or more entries, each a section, found 'x'"),
+        ("training.devices={a: 1}", "expected null or a list of entries, each text, found a section"),
+        ("training=", "expected a section, found nothing"),
+        ("training=[1]", "expected a section, found a list"),
+        ("training.average_last=5", "average_last must not exceed keep_checkpoints; found 5 and 3"),
+        ("model.atention=x", r"unknown key. Did you mean 'attention'\?"),
+        ("modl.attention=x", r"unknown key. Did you mean 'model'\?"),
+        ("training.dropout=0.1", r"unknown key. Did you mean 'model.\w+_dropout'\?"),
+        ("training.beam_size=2", r"unknown key. Did you mean 'decoding.beam_size'\?"),
+        ("batch_size=2", r"unknown key. Did you mean 'training.batch_size'\?"),
+        ("batch_sise=2", r"unknown key. Did you mean 'training.batch_size'\?"),
+        ("qqq=2", "unknown key."),
+        ("data.dev={source: a}", "the key 'target' is missing. File of target sentences, one a line."),
+        ("seed", "expected key=value, such as training.batch_size=64."),
+        ("data.train.1.source=x", "expected an index below 1, the length of the list, found '1'."),
+        ("data.train.first=x", "expected an index below 1, the length of the list, found 'first'."),
+        ("training.max_updates.x=1", "'x' needs a section or a list around it, found 9."),
+        ("training.devices=[a", r"1:3: while parsing a flow sequence, expected ',' or '\]', but got '<stream end>'."),
+        ("model={a: 1, a: 2}", "1: model.a: given twice, first in line 1."),
+    ],
+)
+def test_a_wrong_override_is_told(file, override, expected):
+    [mistake] = mistakes(file(MINIMAL), override)
+    assert re.fullmatch(re.escape(f"command line: {override}:") + " ?" + expected, mistake), mistake
+
+
+def test_inside_an_override_the_inner_key_is_named(file):
+    override = "training={max_updates: 3, batch_sise: 5}"
+    assert mistakes(file(MINIMAL), override) == [
+        f"command line: {override}: training.batch_sise: unknown key. Did you mean 'batch_size'?"
+    ]
+
+
+def test_every_mistake_of_a_file_is_told_with_its_line(file):
+    text = """\
+data:
+  source_language: en
+  train:
+    - {source: a, target: b}
+    - source: a
+      traget: b
+training:
+  max_updates: 9
+  # a comment
+  bacth_size: 5
+  devices: [GPU:0,
+    1]
+model:
+  encoder_units: 3
+"""
+    assert sorted(mistakes(file(text))) == sorted(
+        [
+            "x.yaml:1: data: the key 'target_language' is missing. Language code of the target; chooses sacreBLEU's "
+            "tokeniser (ja, zh, ko have their own).",
+            "x.yaml:5: data.train.1: the key 'target' is missing. File of target sentences, one a line.",
+            "x.yaml:6: data.train.1.traget: unknown key. Did you mean 'target'?",
+            "x.yaml:1: data: the key 'dev' is missing. Corpus for validation while training.",
+            "x.yaml:10: training.bacth_size: unknown key. Did you mean 'batch_size'?",
+            "x.yaml:12: training.devices.1: expected text, found 1",
+            "x.yaml:14: model.encoder_units: encoder_units must be even, since each direction has half of it; found 3",
+        ]
+    )
+
+
+def test_a_missing_section_is_told_of_the_file(file):
+    [mistake] = mistakes(file(MINIMAL.partition("training:")[0]))
+    assert mistake.startswith("x.yaml: the key 'training' is missing. ")
+
+
+def test_a_combination_is_told_of_the_section_where_no_key_opens_its_text(file):
+    [mistake] = mistakes(file(MINIMAL.replace("max_updates", "warmup_updates")))
+    assert mistake.startswith("x.yaml:8: training: one of max_updates, ")
+
+
+def test_a_combination_of_sections_is_told_of_the_file(file):
+    [mistake] = mistakes(file(MINIMAL + "tokenizer: {joint: false}\n"))
+    assert mistake.startswith("x.yaml: model.tied_embeddings all needs one vocabulary")
+    [mistake] = mistakes(file(MINIMAL + "tokenizer: {joint: false}\nmodel:\n  tied_embeddings: all\n"))
+    assert mistake.startswith("x.yaml:12: model.tied_embeddings: model.tied_embeddings all needs one vocabulary")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "x.yaml: expected sections such as 'training:' with keys in them, found nothing."),
+        ("- seed", "x.yaml: expected sections such as 'training:' with keys in them, found a list."),
+        ("seed", "x.yaml: expected sections such as 'training:' with keys in them, found 'seed'."),
+        (b"seed: 1\n# \xff", "x.yaml:2: expected UTF-8, found the byte 0xff."),
+        ("seed: 1\nrun_dir: '\\ud800", "x.yaml:2:10: while scanning a quoted scalar, found unexpected end of stream."),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_told(file, text, expected):
+    [mistake] = mistakes(file(text))
+    assert re.fullmatch(re.escape(expected).replace("2:10", r"2:\d+"), mistake), mistake
+
+
+def test_half_a_character_is_told(file):
+    [mistake] = mistakes(file(f'{MINIMAL}run_dir: "\\ud800"\n'))
+    assert mistake.startswith("x.yaml: Invalid JSON: ")
+
+
+def test_a_missing_file_is_told_with_its_neighbour(file):
+    file(MINIMAL)
+    assert mistakes(Path("y.yaml")) == ["There is no file y.yaml. Did you mean 'x.yaml'?"]
+
+
+def test_a_mark_of_byte_order_and_windows_lines_do_no_harm(file):
+    text = "\ufeff" + MINIMAL.replace("\n", "\r\n")
+    assert load_config(file(text)) == load_config(file(MINIMAL))
+    assert mistakes(file(text + "sed: 1\r\n")) == ["x.yaml:10: sed: unknown key. Did you mean 'seed'?"]
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(
+    seed=st.integers(0, 10**18 - 1),
+    run_dir=st.none() | TEXT.filter(lambda text: "\0" not in text).map(Path),
+    symbols=st.lists(TEXT),
+    rate=st.floats(1e-300, 1e300),
+    shares=st.tuples(SHARE, st.none() | SHARE),
+    booleans=st.tuples(st.booleans(), st.booleans()),
+    pairs=st.integers(1, 3),
+)
+def test_a_written_configuration_reads_back_the_same(seed, run_dir, symbols, rate, shares, booleans, pairs):
+    changes = {
+        "seed": seed,
+        "run_dir": run_dir,
+        "data": {
+            "source_language": "no",
+            "target_language": "de",
+            "train": [{"source": f"{n}.no", "target": f"{n}.de"} for n in range(pairs)],
+            "dev": {"source": "a b", "target": "1e5"},
+            "drop_identical": booleans[0],
+        },
+        "tokenizer": {"user_symbols": symbols},
+        "model": {"input_feeding": booleans[1], "word_dropout": shares[0]},
+        "training": {"max_minutes": rate, "learning_rate": rate, "ema_decay": shares[1]},
+    }
+    config = Config(**changes)
+    assert config_from_text(dump_config(config), "config.yaml") == config
+
+
+def test_a_written_configuration_holds_every_key(file):
+    written = dump_config(load_config(file(MINIMAL)))
+    for name, field in Config.model_fields.items():
+        assert f"\n{name}:" in f"\n{written}"
+        for key in getattr(field.annotation, "model_fields", ()):
+            assert f"\n  {key}:" in written
+
+
+def test_differences_name_key_and_both_values(file):
+    before = load_config(file(MINIMAL))
+    overrides = ("training.batch_size=96", "model.input_feeding=true", "training.clip_norm=", "data.dev.source=new")
+    more = ("tokenizer.user_symbols=[a]", "data.train=[{source: train.en, target: train.de}, {source: c, target: d}]")
+    after = load_config(file(MINIMAL), overrides + more)
+    assert sorted(differences(before, after)) == [
+        "data.dev.source: dev.en became new",
+        "data.train.1.source: nothing became c",
+        "data.train.1.target: nothing became d",
+        "model.input_feeding: false became true",
+        "tokenizer.user_symbols.0: nothing became a",
+        "training.batch_size: 64 became 96",
+        "training.clip_norm: 1.0 became null",
+    ]
+    assert "data.train.1.source: c became nothing" in differences(after, before)
+    assert differences(after, after) == []
+
+
+def test_values_by_key_are_what_overrides_are(file):
+    config = load_config(file(MINIMAL))
+    values = {"training.batch_size": 96, "training.clip_norm": None, "model.attention": "bilinear"}
+    overrides = ["training.batch_size=96", "training.clip_norm=", "model.attention=bilinear"]
+    assert with_values(config, values, "here") == load_config(file(MINIMAL), overrides)
+    with pytest.raises(UserError, match=r"^here: expected a whole number of 1 or more, found 0$"):
+        with_values(config, {"training.batch_size": 0}, "here")
+    with pytest.raises(UserError, match=r"^here: encoder_units must be even"):
+        with_values(config, {"model.encoder_units": 3}, "here")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("seed", 3), ("model.layer_dropout", 0), ("training.clip_norm", None), ("run_dir", "a")]
+)
+def test_one_value_is_checked_by_itself(key, value):
+    check_value(key, value, "here")
+    with pytest.raises(UserError, match=r"^here: expected .*, found true$"):
+        check_value(key, True, "here")
+
+
+def test_mistakes_are_told_without_importing_anything_heavy():
+    heavy = "{'tensorflow', 'keras', 'jax', 'numpy', 'sentencepiece'}"
+    code = f"import sys, nmt.config.file; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

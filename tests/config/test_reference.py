@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import pytest
+
+from nmt.config.reference import REGENERATE, explain, keys, reference_page
+from nmt.config.schema import Config
+from nmt.errors import UserError
+
+PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+
+
+def schema_fields():
+    """Yields (dotted name, field) of the top and of each section, without what is in lists."""
+    for name, field in Config.model_fields.items():
+        yield name, field
+        for inner, inner_field in getattr(field.annotation, "model_fields", {}).items():
+            yield f"{name}.{inner}", inner_field
+
+
+def test_the_page_is_current():
+    assert PAGE.read_text(encoding="utf-8") == reference_page(), f"The schema has changed; run: {REGENERATE}"
+
+
+@pytest.mark.parametrize(("name", "field"), list(schema_fields()))
+def test_every_key_has_its_own_meaning_and_default(name, field):
+    meaning = field.description or field.annotation.__doc__
+    assert keys()[name].meaning == " ".join(meaning.split())
+    assert (keys()[name].default == "required") == field.is_required()
+
+
+def test_the_page_has_a_full_row_for_every_key():
+    rows = [line.split(" | ") for line in reference_page().splitlines() if line.startswith("| `")]
+    top_sections = {name for name, field in Config.model_fields.items() if hasattr(field.annotation, "model_fields")}
+    assert {row[0].strip("| `") for row in rows} == set(keys()) - top_sections
+    assert {len(row) for row in rows} == {4}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "default"),
+    [
+        ("training.batch_size", "a whole number of 1 or more", "64"),
+        ("training.learning_rate", "a number above 0", "0.001"),
+        ("training.label_smoothing", "a number of 0 or more and below 1", "0.1"),
+        ("training.max_minutes", "null or a number above 0", "null"),
+        ("tokenizer.vocabulary_size", "a whole number of 16 or more and at most 1000000", "8000"),
+        ("training.best_by", "one of bleu, loss", "bleu"),
+        ("training.tensorboard", "true or false", "true"),
+        ("data.train", "a list of 1 or more entries, each a section", "required"),
+        ("data.train.N.source", "a path", "required"),
+        ("training.devices.N", "text", ""),
+        ("model", "a section", ""),
+    ],
+)
+def test_types_ranges_and_defaults_are_in_plain_words(name, kind, default):
+    assert (keys()[name].kind, keys()[name].default) == (kind, default)
+
+
+def test_one_key_is_explained():
+    assert explain("training.batch_size") == (
+        "training.batch_size: a whole number of 1 or more; default 64\n"
+        "    Size of one update's batch over all devices, in units of batch_by.\n"
+    )
+    assert explain("data.train.0.source") == (
+        "data.train.N.source: a path; required\n    File of source sentences, one a line.\n"
+    )
+
+
+def names_in(text):
+    return [line.partition(":")[0] for line in text.splitlines() if line and not line.startswith(" ")]
+
+
+def test_a_section_is_explained_with_its_keys_alone():
+    inside = [f"decoding.{key}" for key in Config.model_fields["decoding"].annotation.model_fields]
+    assert names_in(explain("decoding")) == ["decoding", *inside]
+
+
+def test_without_a_name_everything_is_explained():
+    assert names_in(explain()) == list(keys())
+
+
+@pytest.mark.parametrize(
+    ("unknown", "hint"),
+    [
+        ("training.bacth_size", " Did you mean 'batch_size'?"),
+        ("batch_size", " Did you mean 'training.batch_size'?"),
+        ("bacth_size", " Did you mean 'training.batch_size'?"),
+        ("training.beam_size", " Did you mean 'decoding.beam_size'?"),
+        ("trainin", " Did you mean 'training'?"),
+        ("qqq", ""),
+        ("", ""),
+    ],
+)
+def test_an_unknown_key_is_told_with_the_nearest(unknown, hint):
+    with pytest.raises(UserError) as caught:
+        explain(unknown)
+    assert str(caught.value) == f"There is no configuration key '{unknown}'.{hint}"

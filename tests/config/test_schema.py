@@ -1,0 +1,77 @@
+import pytest
+from pydantic import ValidationError
+
+from nmt.config.schema import Config
+
+PAIR = {"source": "a", "target": "b"}
+
+
+def config(**sections):
+    """Makes a Config of the required keys, overlaid with keys a section."""
+    data = {"source_language": "en", "target_language": "de", "train": [PAIR], "dev": PAIR}
+    given = {"data": data, "training": {"max_updates": 9}} | {key: sections[key] for key in sections}
+    return Config(**given)
+
+
+def training(**keys):
+    return config(training={"max_updates": 9, **keys})
+
+
+def test_required_keys_are_enough():
+    assert config().training.max_updates == 9
+
+
+def test_a_configuration_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        config().training.batch_size = 3
+
+
+@pytest.mark.parametrize(
+    ("section", "keys", "message"),
+    [
+        ("tokenizer", {"source_model": "x"}, "source_model and target_model are given together"),
+        ("tokenizer", {"target_model": "x"}, "source_model and target_model are given together"),
+        ("model", {"encoder_units": 511}, "encoder_units must be even.*found 511"),
+        ("model", {"attention_heads": 7}, "attention_heads must divide decoder_units; found 7 and 512"),
+        ("model", {"attention_hops": 3}, "attention_hops must not exceed decoder_layers; found 3 and 2"),
+        ("model", {"attention_hops": 2, "input_feeding": True}, "input_feeding goes with attention_hops 1"),
+        ("training", {}, "training has no end"),
+        ("training", {"max_updates": 9, "schedule": "linear"}, "schedule linear needs schedule_updates"),
+        ("training", {"max_updates": 9, "schedule": "cosine"}, "schedule cosine needs schedule_updates"),
+        ("training", {"max_updates": 9, "schedule": "inverse_sqrt"}, "inverse_sqrt needs warmup_updates"),
+        (
+            "training",
+            {"max_updates": 9, "schedule": "linear", "schedule_updates": 5, "warmup_updates": 5},
+            "schedule_updates must exceed warmup_updates; found 5 and 5",
+        ),
+        ("training", {"max_updates": 9, "average_last": 4}, "average_last must not exceed keep_checkpoints; found 4"),
+        ("tokenizer", {"joint": False}, "model.tied_embeddings all needs one vocabulary"),
+        ("tokenizer", {"source_model": "x", "target_model": "y"}, "model.tied_embeddings all needs one vocabulary"),
+    ],
+)
+def test_impossible_combinations_are_told(section, keys, message):
+    with pytest.raises(ValidationError, match=message):
+        config(**{section: keys})
+
+
+@pytest.mark.parametrize(
+    ("section", "keys"),
+    [
+        ("tokenizer", {"source_model": "x", "target_model": "x"}),
+        ("model", {"attention": "bilinear", "attention_heads": 7}),
+        ("model", {"attention_hops": 2}),
+        ("model", {"input_feeding": True}),
+        ("training", {"max_epochs": 1}),
+        ("training", {"max_minutes": 0.5}),
+        ("training", {"max_updates": 9, "schedule": "linear", "schedule_updates": 6, "warmup_updates": 5}),
+        ("training", {"max_updates": 9, "schedule": "inverse_sqrt", "warmup_updates": 1}),
+        ("training", {"max_updates": 9, "average_last": 3}),
+    ],
+)
+def test_their_possible_neighbours_are_accepted(section, keys):
+    made = getattr(config(**{section: keys}), section)
+    assert {key: str(getattr(made, key)) for key in keys} == {key: str(value) for key, value in keys.items()}
+
+
+def test_separate_vocabularies_go_with_separate_embeddings():
+    assert not config(tokenizer={"joint": False}, model={"tied_embeddings": "target"}).tokenizer.joint

@@ -1,0 +1,77 @@
+import pytest
+from doctor_corpus import PAIRS
+
+from nmt.data.corpus import ParallelCorpus
+from nmt.doctor import tokens as pieces
+from nmt.doctor.tokens import examine_dev, examine_lengths, longest_pair, try_tokenizers
+
+
+@pytest.fixture
+def opened(tmp_path, write, make_config):
+    def made(pairs=PAIRS, **tokenizer):
+        files = write("train", pairs)
+        config = make_config(files, files, **tokenizer)
+        return config, ParallelCorpus.open([(files.source, files.target)], tmp_path / "cache")
+
+    return made
+
+
+def test_a_tokenizer_is_tried_and_nothing_is_left_behind(opened, tmp_path):
+    config, corpus = opened()
+    (source, target), finding = try_tokenizers(config, corpus, tmp_path / "run")
+    assert source is target
+    assert (finding.verdict, finding.found) == ("ok", "310 pieces, tried on the whole text")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_tokenizers_of_the_run_are_used(opened, tmp_path):
+    config, corpus = opened()
+    (source, _), _ = try_tokenizers(config, corpus, tmp_path / "run")
+    for name in ("source.model", "target.model"):
+        source.save(tmp_path / "run" / name)
+    (found, _), finding = try_tokenizers(config, corpus, tmp_path / "run")
+    assert found.fingerprint == source.fingerprint
+    assert finding.found == "310 pieces, read"
+
+
+@pytest.mark.parametrize(("sample", "verdict"), [(1000, "error"), (20, "note")])
+def test_a_vocabulary_that_the_text_does_not_allow(opened, tmp_path, monkeypatch, sample, verdict):
+    monkeypatch.setattr(pieces, "TOKENIZER_SAMPLE", sample)
+    config, corpus = opened(vocabulary_size=5000)
+    tokenizers, finding = try_tokenizers(config, corpus, tmp_path / "run")
+    assert tokenizers is None
+    assert finding.verdict == verdict
+    assert "5000 pieces" in finding.found
+
+
+def test_long_and_unequal_pairs_are_located(opened, tmp_path):
+    pairs = list(PAIRS)
+    pairs[8] = (" ".join([PAIRS[8][0]] * 40), " ".join([PAIRS[8][1]] * 40))
+    pairs[30] = (PAIRS[30][0], " ".join([PAIRS[30][1]] * 6))
+    config, corpus = opened(pairs)
+    tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
+    long, unequal, quantiles = examine_lengths(config, corpus, tokenizers)
+    source = config.data.train[0].source
+    assert long.found == f"1 of 60 pairs beyond data.max_length 250, left out, first {source}:9"
+    assert unequal.found == f"1 of 60 pairs with 4 times the usual ratio, first {source}:31"
+    assert quantiles.found.startswith("median / 95 % / longest: source ")
+    assert longest_pair(config, corpus, tokenizers) == (251, 251)
+
+
+def test_what_no_piece_spells_is_unknown(opened, tmp_path):
+    config, corpus = opened(vocabulary_size=60, byte_fallback=False)
+    tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
+    source, target, references = examine_dev(config, (["Ωμέγα"], ["Der Hund."]), tokenizers)
+    assert source.verdict == "warning"
+    assert target.verdict == "ok"
+    assert "0.00% unknown" in target.found
+    assert references.verdict == "ok"
+
+
+def test_references_that_no_model_can_write_are_counted(opened, tmp_path):
+    config, corpus = opened()
+    tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
+    dev = (["One.", "Two.", "Three."], ["Der Hund.", "Der  Hund.", "½ Hund."])
+    *_, references = examine_dev(config, dev, tokenizers)
+    assert references.found.startswith("2 of 3 lines change")
+    assert references.found.endswith(f"first line 2 of {config.data.dev.target}")

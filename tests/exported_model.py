@@ -1,0 +1,105 @@
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nmt.config.schema import Config, CorpusFiles, DataConfig, DecodingConfig, ExportConfig, ModelConfig, TrainingConfig
+from nmt.data.tokenizer import train_tokenizer
+
+MAX_PIECES, MAX_CHARACTERS, MAX_BATCH, NBEST = 60, 300, 8, 3
+
+SUBJECTS = ["a man", "a woman", "the dog", "two children", "my neighbour", "ein Hund", "eine Frau", "der Mann"]
+VERBS = ["sees", "rides", "paints", "reads about", "walks past", "sieht", "malt", "liest"]
+OBJECTS = ["a red bike.", "the old house.", "Bücher über Schnee.", "das große Haus!"]
+SENTENCES = [f"{subject} {verb} {thing}" for subject in SUBJECTS for verb in VERBS for thing in OBJECTS]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A random model and what was exported of it."""
+
+    model: Path
+    version: Path
+    translator: Any
+    signatures: Any
+    announced: list[str]
+
+    def call(self, name: str, texts: list) -> dict[str, np.ndarray]:
+        """Asks a signature."""
+        import tensorflow as tf
+
+        answer = self.signatures[name](text=tf.constant(texts, tf.string))
+        return {key: value.numpy() for key, value in answer.items()}
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory) -> Any:
+    """Random weights, made large so that no two hypotheses are nearly as good; its dev text exists."""
+    # Imported here, since Keras is slow to import and tests of text do without it.
+    from nmt.model_folder import ModelFolder, fingerprints
+    from nmt.models.seq2seq import make_seq2seq
+    from nmt.weights import arrays_of
+
+    dev = tmp_path_factory.mktemp("dev")
+    files = CorpusFiles(source=dev / "dev.en", target=dev / "dev.de")
+    long = "reads " * 100
+    files.source.write_text("\n".join([*SENTENCES[::11], "", long]) + "\n")
+    files.target.write_text("\n".join([*SENTENCES[1::11][: len(SENTENCES[::11])], "nothing", long]) + "\n")
+    tokenizer = train_tokenizer(SENTENCES, kind="unigram", vocabulary_size=316)
+    config = Config(
+        data=DataConfig(source_language="en", target_language="de", train=[files], dev=files, max_length=MAX_PIECES),
+        model=ModelConfig(embedding_units=16, encoder_units=16, decoder_units=16, attention_heads=2),
+        training=TrainingConfig(max_epochs=1),
+        decoding=DecodingConfig(max_length=30),
+        export=ExportConfig(max_characters=MAX_CHARACTERS, max_batch=MAX_BATCH, nbest=NBEST, sample=500),
+    )
+    size = tokenizer.vocabulary_size
+    model = make_seq2seq(config.model, source_vocabulary=size, target_vocabulary=size)
+    random = np.random.default_rng(1)
+    weights = {
+        name: random.normal(0, 0.8, array.shape).astype("float32")
+        for name, array in arrays_of(model.trainable_variables).items()
+    }
+    return ModelFolder(config, tokenizer, tokenizer, weights, {"update": 7, **fingerprints(tokenizer, tokenizer)})
+
+
+@pytest.fixture(scope="session")
+def exported(model_folder, tmp_path_factory) -> Exported:
+    """The model, exported once as a user does."""
+    from nmt.exporting.savedmodel import export
+    from nmt.translators.model import Translator
+    from nmt.translators.savedmodel import ExportedTranslator
+
+    home = tmp_path_factory.mktemp("exported")
+    model_folder.save(home / "model")
+    announced: list[str] = []
+    version = export(home / "model", home / "served", announce=announced.append)
+    loaded = ExportedTranslator.load(version)
+    translator = Translator.load(home / "model", precision="float32")
+    return Exported(home / "model", version, translator, loaded._model.signatures, announced)
+
+
+@pytest.fixture
+def copied_graph(exported, monkeypatch) -> None:
+    """Lets `export` take the graph that is there instead of tracing one, which takes long."""
+    from nmt.exporting import savedmodel
+
+    def copy(model: Path, folder: Path, *options: Any) -> None:
+        shutil.copytree(exported.version, folder, ignore=shutil.ignore_patterns("assets.extra"))
+
+    monkeypatch.setattr(savedmodel, "trace", copy)
+
+
+@pytest.fixture
+def moved_model(model_folder, tmp_path) -> Callable[..., Path]:
+    """Saves the model with other weights or another dev text."""
+
+    def save(**changes: Any) -> Path:
+        replace(model_folder, **changes).save(tmp_path / "moved")
+        return tmp_path / "moved"
+
+    return save

@@ -1,0 +1,87 @@
+"""Weights made smaller for an export, and what is computed with them."""
+
+import keras
+import ml_dtypes
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nmt.config.schema import ExportConfig
+from nmt.exporting.graph import PortableTranslator
+from nmt.exporting.weights import StoredWeights, quantized
+from nmt.translators.model import Translator
+from nmt.weights import arrays_of, assign_arrays
+from tests.exported_model import SENTENCES
+
+
+def rounded(name: str, array: np.ndarray, kind: str) -> np.ndarray:
+    """What a weight is after it was made smaller, number by number."""
+    if array.ndim < 2:
+        return array
+    if kind == "bfloat16":
+        return array.astype(ml_dtypes.bfloat16).astype("float32")
+    lines = array if name.endswith("/matrix") else array.T
+    after = np.zeros_like(lines)
+    for n, line in enumerate(lines):
+        scale = np.float32(max(abs(value) for value in line) / np.float32(127))
+        after[n] = [np.float32(round(float(value / scale))) * scale for value in line]
+    return after if name.endswith("/matrix") else after.T
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "int8"])
+def test_the_graph_computes_with_the_rounded_weights(exported, kind):
+    original = exported.translator
+    rounding = Translator.load(exported.model, precision="float32")
+    before = arrays_of(original.model.trainable_variables)
+    after = {name: rounded(name, array, kind) for name, array in before.items()}
+    assign_arrays(rounding.model.trainable_variables, after, "rounded")
+    portable = PortableTranslator(original, ExportConfig(nbest=3), kind)
+    found = portable.serving_default(tf.constant(SENTENCES[::7]))
+    expected = [hypotheses[0] for hypotheses in rounding.stream(SENTENCES[::7])]
+    assert [text.decode() for text in found["translation"].numpy()] == [h.text for h in expected]
+    np.testing.assert_allclose(found["score"], [h.score for h in expected], atol=1e-4)
+    whole = [hypotheses[0].score for hypotheses in original.stream(SENTENCES[::7])]
+    assert not np.allclose(found["score"], whole, atol=1e-4)  # or this test would say nothing
+
+
+def test_int8_errs_by_half_a_step_at_most_in_each_line():
+    matrix = np.random.default_rng(3).normal(0, [[0.1], [1], [10], [0], [1000]], (5, 7)).astype("float32")
+    values, scale = quantized(matrix, axis=1)
+    assert values.dtype == np.int8 and scale.shape == (5, 1)
+    assert (np.abs(values).max(axis=1) == [127, 127, 127, 0, 127]).all()
+    assert (np.abs(values * scale - matrix) <= scale / 2 * 1.0001).all()
+    by_column, _ = quantized(matrix.T.copy(), axis=0)
+    assert (by_column == values.T).all()
+
+
+@pytest.mark.parametrize(("kind", "part"), [(None, 1.0), ("bfloat16", 0.5), ("int8", 0.25)])
+def test_matrices_take_their_part_of_the_space_and_vectors_stay(exported, kind, part):
+    variables = exported.translator.model.trainable_variables
+    stored = StoredWeights(variables, kind).variables
+    size = sum(variable.numpy().nbytes for variable in stored)
+    matrices = sum(variable.value.numpy().nbytes for variable in variables if len(variable.shape) > 1)
+    vectors = sum(variable.value.numpy().nbytes for variable in variables if len(variable.shape) == 1)
+    scales = sum(variable.numpy().nbytes for variable in stored if kind == "int8" and 1 in variable.shape)
+    assert size == matrices * part + vectors + scales
+
+
+def test_weights_of_16_bits_stay_so(exported):
+    variables = Translator.load(exported.model, precision="bfloat16").model.trainable_variables
+    stored = StoredWeights(variables, None)
+
+    @tf.function(autograph=False)
+    def sums():
+        with stored.in_use():
+            return [tf.reduce_sum(variable.value) for variable in variables]
+
+    graph = sums.get_concrete_function().graph
+    assert {tensor.dtype for tensor in graph.outputs} == {tf.bfloat16}
+    assert not [operation.name for operation in graph.get_operations() if operation.type == "Cast"]
+
+
+def test_the_model_is_itself_again_afterwards(exported):
+    variable = exported.translator.model.trainable_variables[0]
+    before = variable.numpy()
+    with StoredWeights([variable], "int8").in_use():
+        assert not np.array_equal(keras.ops.convert_to_tensor(variable).numpy(), before)
+    assert np.array_equal(variable.numpy(), before)

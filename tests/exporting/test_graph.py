@@ -1,0 +1,218 @@
+"""The exported graph, called as a server calls it."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_text
+from keras import ops
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+from nmt.data.tokenizer import BOS_ID, EOS_ID, LINE_BREAKERS
+from nmt.decoding.beam_search import Hypotheses
+from nmt.exporting.found import distinct
+from nmt.exporting.parts import part_size
+from tests.exported_model import MAX_BATCH, MAX_CHARACTERS, MAX_PIECES, NBEST, SENTENCES
+
+TEXTS = [
+    "a man sees a red bike.",
+    "",
+    "x",
+    "der Mann liest Bücher über Schnee.",
+    "   ",
+    "\u3000\x1c\u0085",
+    "  two   children ride.  ",
+    "€ 𝄞 日本 \ufeffab",
+    "no\0thing",
+    "walks " * 12,
+    *SENTENCES[:11],
+]
+
+
+def test_signatures_have_the_names_and_types_that_clients_rely_on(exported):
+    best, nbest = (exported.signatures[name] for name in ("serving_default", "nbest"))
+    for signature in (best, nbest):
+        assert signature.structured_input_signature[1] == {"text": tf.TensorSpec([None], tf.string, name="text")}
+    assert {name: (x.dtype.name, x.shape.as_list()) for name, x in best.structured_outputs.items()} == {
+        "translation": ("string", [None]),
+        "score": ("float32", [None]),
+        "truncated": ("bool", [None]),
+    }
+    assert {name: (x.dtype.name, x.shape.as_list()) for name, x in nbest.structured_outputs.items()} == {
+        "translations": ("string", [None, NBEST]),
+        "scores": ("float32", [None, NBEST]),
+        "log_probs": ("float32", [None, NBEST]),
+        "num_hypotheses": ("int32", [None]),
+        "source_pieces": ("string", [None, None]),
+        "target_pieces": ("string", [None, NBEST, None]),
+        "attention": ("float32", [None, NBEST, None, None]),
+        "truncated": ("bool", [None]),
+    }
+
+
+def test_no_operation_needs_a_gpu_a_compiler_or_python(exported):
+    saved = SavedModel.FromString((exported.version / "saved_model.pb").read_bytes())
+    graph = saved.meta_graphs[0].graph_def
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    used = {node.op for node in nodes}
+    assert {"SentencepieceOp", "SentencepieceTokenizeOp", "While", "MatMul"} <= used
+    assert not [op for op in used if op.startswith(("Cudnn", "Xla")) or "PyFunc" in op]
+    assert not [function for function in graph.library.function if function.attr["_XlaMustCompile"].b]
+    assert not [node.name for node in nodes if "GPU" in node.device]
+
+
+@pytest.mark.parametrize("size", [1, 2, MAX_BATCH, len(TEXTS)])
+def test_texts_and_scores_are_the_models_whatever_the_batch(exported, size):
+    expected = [hypotheses[0] for hypotheses in exported.translator.stream(TEXTS)]
+    answers = [exported.call("serving_default", TEXTS[n : n + size]) for n in range(0, len(TEXTS), size)]
+    texts = [text.decode() for answer in answers for text in answer["translation"]]
+    assert texts == [hypothesis.text for hypothesis in expected]
+    scores = np.concatenate([answer["score"] for answer in answers])
+    np.testing.assert_allclose(scores, [hypothesis.score for hypothesis in expected], atol=1e-4)
+    assert not any(np.concatenate([answer["truncated"] for answer in answers]))
+    assert len(set(texts)) > len(TEXTS) / 2  # the model tells its inputs apart, or this test would say nothing
+
+
+def test_order_of_the_batch_changes_nothing(exported):
+    forth, back = (exported.call("nbest", texts) for texts in (TEXTS, TEXTS[::-1]))
+    assert (forth["translations"] == back["translations"][::-1]).all()
+    np.testing.assert_allclose(forth["attention"], back["attention"][::-1], atol=1e-5)
+
+
+def test_no_text_gives_no_translation(exported):
+    assert {name: x.shape for name, x in exported.call("serving_default", []).items()} == {
+        "translation": (0,),
+        "score": (0,),
+        "truncated": (0,),
+    }
+    nbest = exported.call("nbest", [])
+    assert nbest["translations"].shape == (0, NBEST) and nbest["attention"].shape == (0, NBEST, 0, 0)
+
+
+def test_blank_text_is_translated_by_the_empty_text_with_score_0(exported):
+    blank = ["", " ", "\t\n", "\u3000\x1c\u0085"]
+    best, nbest = (exported.call(name, blank) for name in ("serving_default", "nbest"))
+    assert best["translation"].tolist() == [b""] * 4 and best["score"].tolist() == [0.0] * 4
+    assert not best["truncated"].any()
+    assert nbest["num_hypotheses"].tolist() == [1] * 4
+    assert nbest["log_probs"].tolist() == [[0.0, *[np.float32(-1e9)] * (NBEST - 1)]] * 4
+    assert nbest["target_pieces"].size == 0
+
+
+def test_a_text_of_10000_characters_is_cut_and_marked_and_leaves_its_neighbours_alone(exported):
+    long = ("der Mann sieht das große Haus! " * 400)[:10_000]
+    tokenizer = exported.translator.source_tokenizer
+    kept = tokenizer.encode([long[:MAX_CHARACTERS]])[0][:MAX_PIECES]
+    beginning = tokenizer.decode([kept])[0]
+    assert tokenizer.encode([beginning])[0] == kept and len(kept) == MAX_PIECES
+    answer = exported.call("serving_default", [SENTENCES[0], long, SENTENCES[1]])
+    assert answer["truncated"].tolist() == [False, True, False]
+    expected = exported.translator.translate([SENTENCES[0], beginning, SENTENCES[1]])
+    assert [text.decode() for text in answer["translation"]] == expected
+
+
+def test_characters_are_limited_where_pieces_are_few(exported):
+    words = ["x" + " " * (MAX_CHARACTERS - 2) + rest for rest in ("y", "yz")]
+    answer = exported.call("serving_default", [*words, " " * MAX_CHARACTERS + "y", "ü" * MAX_CHARACTERS])
+    # The last has the characters, but each needs pieces of its own.
+    assert answer["truncated"].tolist() == [False, True, True, True]
+    assert answer["translation"][1].decode() == exported.translator.translate(["x y"])[0]
+    assert (answer["translation"][2], answer["score"][2]) == (b"", 0.0)
+
+
+def test_bytes_that_are_no_utf_8_are_read_as_replacement_characters(exported):
+    broken = [b"a man\xff sees", b"\xc3", b"\xed\xa0\x80 x", b"\xf0\x9f\x98 dog"]
+    answer = exported.call("serving_default", broken)
+    expected = exported.translator.translate([text.decode("utf-8", "replace") for text in broken])
+    assert [text.decode() for text in answer["translation"]] == expected
+
+
+def test_every_answer_is_one_line_of_utf_8(exported):
+    texts = exported.call("nbest", TEXTS)["translations"].ravel()
+    assert not [text for text in texts if set(text.decode()) & set(LINE_BREAKERS)]
+
+
+def test_nbest_is_the_models(exported):
+    answer = exported.call("nbest", TEXTS)
+    for n, expected in enumerate(exported.translator.stream(TEXTS, num_best=NBEST)):
+        count = answer["num_hypotheses"][n]
+        assert [text.decode() for text in answer["translations"][n, :count]] == [h.text for h in expected]
+        np.testing.assert_allclose(answer["scores"][n, :count], [h.score for h in expected], atol=1e-4)
+        np.testing.assert_allclose(answer["log_probs"][n, :count], [h.log_prob for h in expected], atol=1e-3)
+
+
+def test_pieces_spell_source_and_translations(exported):
+    answer = exported.call("nbest", TEXTS)
+    tokenizer = exported.translator.target_tokenizer
+    ids = {tokenizer.piece(one): one for one in range(tokenizer.vocabulary_size)}
+    for n, text in enumerate(TEXTS):
+        source = [piece.decode() for piece in answer["source_pieces"][n] if piece]
+        read = [*tokenizer.encode([text])[0], EOS_ID] if text.strip() else []
+        assert source == [tokenizer.piece(one) for one in read]
+        for pieces, translation in zip(answer["target_pieces"][n], answer["translations"][n], strict=True):
+            target = [ids[piece.decode()] for piece in pieces if piece]
+            assert tokenizer.decode([target]) == [translation.decode()]
+
+
+def test_attention_is_that_of_teacher_forcing(exported):
+    answer = exported.call("nbest", TEXTS)
+    tokenizer, model = exported.translator.target_tokenizer, exported.translator.model
+    ids = {tokenizer.piece(one): one for one in range(tokenizer.vocabulary_size)}
+    for n in (0, 3, 9):
+        source = np.array([[*tokenizer.encode([TEXTS[n]])[0], EOS_ID]], "int32")
+        for rank in range(answer["num_hypotheses"][n]):
+            target = [ids[piece.decode()] for piece in answer["target_pieces"][n, rank] if piece]
+            decoded = model(source, np.array([[BOS_ID, *target[:-1]]], "int32"))
+            expected = ops.convert_to_numpy(decoded.attention_weights)[0]
+            found = answer["attention"][n, rank]
+            np.testing.assert_allclose(found[: len(target), : source.shape[1]], expected, atol=1e-5)
+            assert not found[len(target) :].any() and not found[:, source.shape[1] :].any()
+
+
+def test_attention_of_a_target_piece_sums_to_1_and_of_padding_to_0(exported):
+    answer = exported.call("nbest", TEXTS)
+    np.testing.assert_allclose(answer["attention"].sum(-1), answer["target_pieces"] != b"", atol=1e-5)
+
+
+def test_hypotheses_that_spell_the_same_text_count_once(exported):
+    tokenizer = exported.translator.target_tokenizer
+    ids = {tokenizer.piece(one): one for one in range(tokenizer.vocabulary_size)}
+    word = next(piece for piece in ids if len(piece) == 3 and all(character in ids for character in piece))
+    one, two, other = (
+        [ids[word], EOS_ID, 0, 0],
+        [*(ids[character] for character in word), EOS_ID],
+        [ids["."], EOS_ID, 0, 0],
+    )
+    text = tokenizer.decode([one])[0].encode()
+    assert tokenizer.decode([two])[0].encode() == text
+    found = Hypotheses(
+        ids=tf.constant([[one, two, other, other]]),
+        lengths=tf.constant([[2, 4, 2, 2]]),
+        log_probs=tf.constant([[-1.0, -2.0, -3.0, -1e9]]),
+        scores=tf.constant([[-0.5, -1.0, -1.5, -1e9]]),
+        finished=tf.constant([[True] * 4]),
+    )
+    detokenize = tensorflow_text.SentencepieceTokenizer(model=tokenizer.model).detokenize
+    best = distinct(found, detokenize, 3)
+    assert best.texts.numpy().tolist() == [[text, b".", b""]]
+    assert best.log_probs.numpy().tolist() == [[-1.0, -3.0, np.float32(-1e9)]]
+    assert best.scores.numpy().tolist() == [[-0.5, -1.5, np.float32(-1e9)]]
+    assert best.counts.numpy().tolist() == [2]
+    assert best.ids.numpy().tolist() == [[one, other, [0] * 4]]
+    assert distinct(found, detokenize, 1).texts.numpy().tolist() == [[text]]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "size"),
+    [
+        ([7], 1),
+        ([2, 5, 31, 32, 33], 4),  # short ones together, however unlike
+        ([20, 40, 41], 2),  # else up to twice the shortest
+        ([40, 41, 80, 81], 3),
+        ([3] * 20, 10),  # as many texts as are allowed
+        ([30] * 9, 8),  # as many pieces as are allowed
+        ([250, 251], 1),  # one by itself may have more
+        ([10, 251], 1),  # a long text waits for its own turn
+    ],
+)
+def test_texts_of_like_length_are_translated_together(lengths, size):
+    assert part_size(tf.constant(lengths), max_batch=10, batch_tokens=240).numpy() == size

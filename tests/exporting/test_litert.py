@@ -1,0 +1,101 @@
+"""A model for LiteRT: ids in, ids out, with the search inside and TensorFlow nowhere."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from keras import ops
+
+from nmt.data.tokenizer import EOS_ID
+from nmt.decoding.inference import search, search_options
+from nmt.errors import UserError
+from nmt.exporting.litert import export_litert
+from nmt.exporting.litert_graph import converted
+from nmt.exporting.quantization import Quantization
+from nmt.translators.opening import open_translator
+from tests.exported_model import MAX_PIECES, SENTENCES
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def folder(exported, said, tmp_path_factory) -> Path:
+    """The model, exported once as a user does: through a process without TensorFlow."""
+    return export_litert(exported.model, tmp_path_factory.mktemp("litert") / "phone", announce=said.append)
+
+
+def test_ids_and_scores_are_the_keras_models(exported, folder):
+    translator = exported.translator
+    found_by = Interpreter(model_path=str(folder / "model.tflite")).get_signature_runner()
+    options = search_options(translator.decoding)
+    banned = translator.target_tokenizer.never_produced
+    for text in ("x", SENTENCES[5], "walks " * 12, SENTENCES[77], "€ 𝄞 日本", SENTENCES[140]):
+        ids = np.array([[*translator.source_tokenizer.encode([text])[0], EOS_ID]], "int32")
+        found = found_by(ids=ids)
+        expected = search(
+            translator.model, ids, options=options, max_length=translator.decoding.max_length, banned_ids=banned
+        )
+        size = int(expected.lengths[0, 0])
+        assert found["ids"].dtype == np.int32 and found["ids"].shape[0] == 1
+        assert found["ids"][0, :size].tolist() == ops.convert_to_numpy(expected.ids)[0, 0, :size].tolist()
+        assert not found["ids"][0, size:].any()
+        np.testing.assert_allclose(found["score"], expected.scores[:, 0], atol=1e-4)
+
+
+def test_a_folder_has_what_a_program_without_us_needs(exported, folder, model_folder):
+    assert {file.name for file in folder.iterdir()} == {"model.tflite", "source.model", "target.model", "export.json"}
+    assert (folder / "source.model").read_bytes() == model_folder.source_tokenizer.model
+    record = json.loads((folder / "export.json").read_text())
+    assert (record["format"], record["kind"]) == (1, "litert")
+    assert record["limits"] == {"max_pieces": MAX_PIECES, "eos_id": EOS_ID}
+    assert record["decoding"]["beam_size"] == exported.translator.decoding.beam_size
+
+
+def test_a_process_without_tensorflow_was_compared_with_the_model(folder, said):
+    record = json.loads((folder / "export.json").read_text())["parity"]
+    assert (record["compared"], record["truncated"]) == (25, 1) and record["differing"] == []
+    assert record["bleu_model"] == record["bleu_artefact"]
+    assert record["costs"]["bytes_artefact"]["model.tflite"] == (folder / "model.tflite").stat().st_size
+    assert record["costs"]["sentences_per_second_artefact"] > 0
+    assert "0 differ" in said[-1]
+
+
+def test_the_code_in_the_docs_translates(exported, folder, capsys):
+    page = Path(__file__).parents[2].joinpath("docs", "serving.md").read_text(encoding="utf-8")
+    code = page.split("## LiteRT")[1].split("    from ai_edge_litert")[1].split("\n\nA call")[0]
+    code = f"import numpy\nfrom ai_edge_litert{code}".replace("\n    ", "\n").replace("exports/demo-phone", str(folder))
+    exec(code, {})
+    expected = exported.translator.translate(["My brother reads the old book today."])
+    assert capsys.readouterr().out == f"{expected[0]}\n"
+
+
+def test_int8_stores_large_matrices_in_a_quarter(exported, folder):
+    """Those of 1,024 numbers or more; in a model as tiny as this one that is the embedding."""
+    small = converted(exported.translator, quantize="int8")
+    embedding = exported.translator.model.source_embedding.matrix.numpy()
+    assert (folder / "model.tflite").stat().st_size - len(small) >= 0.75 * embedding.nbytes
+    runner = Interpreter(model_content=small).get_signature_runner()
+    ids = np.array([[*exported.translator.source_tokenizer.encode([SENTENCES[5]])[0], EOS_ID]], "int32")
+    assert np.isfinite(runner(ids=ids)["score"]).all()
+
+
+def test_what_cannot_be_is_refused_before_anything_is_written(exported, folder, monkeypatch, tmp_path):
+    with pytest.raises(UserError, match=r"phone is there already: expected the name of a new folder"):
+        export_litert(exported.model, folder)
+    with pytest.raises(UserError, match=r"--quantize bfloat16: LiteRT computes .*expected int8"):
+        export_litert(exported.model, tmp_path / "phone", quantize=Quantization("bfloat16"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "ai_edge_litert" else object())
+    with pytest.raises(UserError, match=r"needs ai_edge_litert, not installed here: .*requirements-litert\.txt"):
+        export_litert(exported.model, tmp_path / "phone")
+    assert not (tmp_path / "phone").exists()
+
+
+def test_it_can_search_otherwise_than_its_model(exported, tmp_path):
+    greedy = open_translator(export_litert(exported.model, tmp_path / "greedy", decoding={"beam_size": 1}))
+    assert greedy.settings["beam_size"] == 1
+    assert greedy.translate(SENTENCES) == exported.translator.with_decoding(beam_size=1).translate(SENTENCES)

@@ -1,0 +1,70 @@
+"""Whatever bytes a client sends, each text gets its answer and its neighbours get theirs."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nmt.data.tokenizer import LINE_BREAKERS
+from tests.exported_model import SENTENCES
+
+GOOD = [SENTENCES[0], SENTENCES[77], SENTENCES[140]]
+ODD = {
+    "no UTF-8": b"a man\xff sees \xc3",
+    "half a character": b"\xed\xa0\x80 \xf0\x9f\x98",
+    "every byte": bytes(range(256)),
+    "empty": b"",
+    "blank": " \t\u3000\u0085".encode(),
+    "10,000 characters": ("der Mann sieht das große Haus! " * 400)[:10_000].encode(),
+    "10,000 characters without a space": b"x" * 10_000,
+    "10,000 blanks": b" " * 10_000,
+    "10,000 bytes that are no UTF-8": b"\xff" * 10_000,
+    "NUL": b"\0a man\0sees\0",
+    "newline": b"a man\nsees\r\na dog\n",
+}
+
+
+def ask(exported, name: str, texts: list) -> dict[str, np.ndarray]:
+    inputs = {"source": texts, "target": texts[::-1]} if name == "token_log_probs" else {"text": texts}
+    found = exported.signatures[name](**{key: tf.constant(value, tf.string) for key, value in inputs.items()})
+    return {key: value.numpy() for key, value in found.items()}
+
+
+def without_padding(x: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Takes the columns that the neighbours' length added away; they must be padding."""
+    kept = x[tuple(slice(size) for size in like.shape)]
+    padding = b"" if x.dtype == object else 0
+    assert np.count_nonzero(x != padding) == np.count_nonzero(kept != padding)
+    return kept
+
+
+@pytest.mark.parametrize("name", ["serving_default", "nbest", "token_log_probs"])
+def test_odd_texts_are_answered_and_change_nothing_for_their_neighbours(exported, name):
+    # Odd texts first, between, and last; sources and targets of a pair are both good or both odd.
+    odd = list(ODD.values())
+    texts = [*odd, GOOD[0], *odd, GOOD[1], *odd[::-1], GOOD[2], *odd[::-1]]
+    if name == "token_log_probs":
+        texts = [*odd, *GOOD, *odd[::-1]]
+    places = [n for n, text in enumerate(texts) if text in GOOD]
+    alone, among = ask(exported, name, GOOD), ask(exported, name, texts)
+    for key, expected in alone.items():
+        assert among[key].shape[0] == len(texts)
+        found = without_padding(among[key][places], expected)
+        if expected.dtype == np.float32:
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+        else:
+            assert (found == expected).all()
+    for values in among.values():
+        if values.dtype == np.float32:
+            assert np.isfinite(values).all() and (values >= -1e9 * 1.001).all()
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_an_odd_text_is_translated_as_python_reads_it(exported, kind):
+    """Up to where the export cuts it off."""
+    text = ODD[kind]
+    best = exported.call("serving_default", [text])
+    assert best["truncated"][0] == (len(text) > 200 and bool(text.strip()))
+    if not best["truncated"][0]:
+        expected = exported.translator.translate([text.decode("utf-8", "replace")])
+        assert [found.decode() for found in best["translation"]] == expected
+    assert not set(best["translation"][0].decode()) & set(LINE_BREAKERS)

@@ -1,0 +1,138 @@
+"""The comparison of an artefact's answers with the model's, on answers made up from the model's own."""
+
+from dataclasses import replace
+
+import pytest
+
+from nmt.errors import UserError
+from nmt.exporting.parity import (
+    Costs,
+    ParityError,
+    check_difference,
+    check_parity,
+    compare,
+    forced_log_prob,
+    run_python,
+)
+from nmt.exporting.quantization import Quantization
+from nmt.translators.hypothesis import Hypothesis
+from tests.exported_model import SENTENCES
+
+SOURCES = SENTENCES[:3]
+COSTS = Costs(100.0, 50.0, 4_000_000, {"fingerprint.pb": 78, "saved_model.pb": 600_000, "variables": 1_000_000})
+
+
+@pytest.fixture(scope="module")
+def expected(exported) -> list[Hypothesis]:
+    return [hypotheses[0] for hypotheses in exported.translator.stream(SOURCES)]
+
+
+@pytest.fixture
+def answers(exported, expected) -> dict:
+    found = exported.call("nbest", SOURCES)
+    texts = [hypothesis.text for hypothesis in expected]
+    return {
+        "translations": list(texts),
+        "nbest_translations": list(texts),
+        "truncated": [False, False, False],
+        "target_pieces": [[piece.decode() for piece in row[0] if piece] for row in found["target_pieces"]],
+        "sentences_per_second": 50.0,
+    }
+
+
+def compared(exported, expected, answers, references=None):
+    return compare(exported.translator, SOURCES, expected, answers, references, COSTS)
+
+
+def test_equal_texts_do_not_differ(exported, expected, answers):
+    parity = compared(exported, expected, answers)
+    assert (parity.compared, parity.ties, parity.differing, parity.truncated) == (3, 0, [], 0)
+    assert (parity.bleu_model, parity.costs) == (None, COSTS)
+
+
+def test_forced_decoding_gives_a_translation_back_its_log_probability(exported, expected, answers):
+    tokenizer = exported.translator.target_tokenizer
+    ids = {tokenizer.piece(one): one for one in range(tokenizer.vocabulary_size)}
+    for source, hypothesis, pieces in zip(SOURCES, expected, answers["target_pieces"], strict=True):
+        forced = forced_log_prob(exported.translator, source, [ids[piece] for piece in pieces])
+        assert forced == pytest.approx(hypothesis.log_prob, abs=1e-3)
+
+
+@pytest.mark.parametrize(("apart", "ties"), [(0.0, 1), (0.01, 0), (-0.01, 0)])
+def test_another_text_as_probable_is_a_tie(exported, expected, answers, apart, ties):
+    """The model's own pieces stand for another text here, so that its log-probability is known."""
+    answers["translations"][1] = answers["nbest_translations"][1] = "something else"
+    expected = [expected[0], Hypothesis("a text", 0.0, expected[1].log_prob + apart), expected[2]]
+    parity = compared(exported, expected, answers)
+    assert parity.ties == ties
+    other = {"source": SOURCES[1], "model": "a text", "artefact": "something else"}
+    assert parity.differing == ([] if ties else [other])
+
+
+def test_signatures_that_disagree_are_no_tie(exported, expected, answers):
+    answers["translations"][1] = "something else"
+    assert len(compared(exported, expected, answers).differing) == 1
+
+
+def test_cut_sentences_are_counted_and_left_out(exported, expected, answers):
+    answers["truncated"][0] = True
+    answers["translations"][0] = "half of it"
+    parity = compared(exported, expected, answers)
+    assert (parity.compared, parity.truncated, parity.differing) == (2, 1, [])
+
+
+def test_a_sample_of_cut_sentences_says_nothing(exported, expected, answers):
+    answers["truncated"] = [True, True, True]
+    with pytest.raises(UserError, match="The sample has no sentence short enough to compare"):
+        compared(exported, expected, answers)
+
+
+def test_both_are_scored_against_the_references(exported, answers):
+    references = [f"a text of some words, number {n}" for n in range(3)]
+    expected = [Hypothesis(text, -1.0, -1.0) for text in references]
+    answers["translations"], answers["nbest_translations"] = list(references), list(references)
+    parity = compared(exported, expected, answers, references)
+    assert parity.bleu_model == parity.bleu_artefact == pytest.approx(100)
+    answers["translations"][2] = "nothing of the kind"
+    parity = compared(exported, expected, answers, references)
+    assert parity.bleu_artefact < parity.bleu_model
+    assert str(parity).startswith("Compared 3 sentences in a fresh process: 1 differ, 0 ties, 0 left out as too long.")
+    assert "BLEU 100.00 (model)" in str(parity)
+    assert str(parity).endswith(
+        "100.0 sentences/s (model), 50.0 (artefact). Weights 4.0 MB (model); saved_model.pb 0.6 MB, variables 1.0 MB."
+    )
+
+
+def test_a_difference_is_an_error_that_shows_it(exported, answers, monkeypatch):
+    answers["translations"][2] = "nothing of the kind"
+    monkeypatch.setattr("nmt.exporting.parity.answers_of", lambda folder, sources: answers)
+    with pytest.raises(ParityError, match=r"translates 1 of 3 sentences otherwise .* is 'nothing of the kind'"):
+        check_parity(exported.version, exported.translator, SOURCES, None)
+
+
+def test_quantised_weights_may_lose_as_much_bleu_as_is_allowed(exported, answers):
+    references = [f"a text of some words, number {n}" for n in range(3)]
+    expected = [Hypothesis(text, -1.0, -1.0) for text in references]
+    answers["translations"] = [*references[:2], "a text of some words, number 4"]
+    parity = compared(exported, expected, answers, references)
+    loss = parity.bleu_model - parity.bleu_artefact
+    check_difference(replace(parity, quantized=Quantization("int8", loss + 0.01, 0.0)))
+    with pytest.raises(ParityError, match=rf"weights lose {loss:.2f} BLEU, 100.00 to .* allowed.*--max-bleu-loss"):
+        check_difference(replace(parity, quantized=Quantization("int8", loss - 0.01, 1.0)))
+    with pytest.raises(ParityError, match="translates 1 of 3 sentences otherwise than the model"):
+        check_difference(parity)
+
+
+def test_without_references_as_many_sentences_may_differ_as_are_allowed(exported, expected, answers):
+    answers["translations"][2] = "nothing of the kind"
+    parity = compared(exported, expected, answers)
+    check_difference(replace(parity, quantized=Quantization("int8", 0.0, 0.34)))
+    with pytest.raises(ParityError, match=r"1 of 3 sentences are translated otherwise, where 33% .*--max-differing"):
+        check_difference(replace(parity, quantized=Quantization("int8", 100.0, 0.33)))
+
+
+def test_a_process_that_fails_tells_its_last_words():
+    with pytest.raises(ParityError, match="ended with code 3:\nout\nerr"):
+        run_python(
+            ["-c", "import sys; print('out', flush=True); print('err', file=sys.stderr); sys.exit(3)"], ParityError
+        )

@@ -1,0 +1,270 @@
+"""From a model folder to a version folder, or to nothing."""
+
+import json
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nmt.cli.main import app
+from nmt.config.schema import CorpusFiles
+from nmt.data.preparation import read_pair
+from nmt.errors import UserError
+from nmt.evaluation.metrics import bleu
+from nmt.exporting import bundle, parity
+from nmt.exporting.parity import ParityError
+from nmt.exporting.quantization import Quantization
+from nmt.exporting.savedmodel import export
+from nmt.translators.savedmodel import ExportedTranslator
+from tests.exported_model import MAX_BATCH, MAX_CHARACTERS, MAX_PIECES, NBEST, SENTENCES
+
+
+def names_in(folder: Path) -> set[str]:
+    return {child.name for child in folder.iterdir()}
+
+
+@pytest.fixture
+def known_answers(exported, monkeypatch) -> list:
+    """Answers as of the artefact without the seconds of a fresh process."""
+    asked = []
+
+    def answer(folder: Path, sources: list[str]) -> dict:
+        asked.append((folder, sources))
+        best, nbest = (exported.call(name, sources) for name in ("serving_default", "nbest"))
+        return {
+            "translations": [text.decode() for text in best["translation"]],
+            "nbest_translations": [row[0].decode() for row in nbest["translations"]],
+            "truncated": best["truncated"].tolist(),
+            "target_pieces": [[piece.decode() for piece in row[0] if piece] for row in nbest["target_pieces"]],
+            "sentences_per_second": 10.0,
+        }
+
+    monkeypatch.setattr(parity, "answers_of", answer)
+    return asked
+
+
+def test_the_first_version_is_a_saved_model_with_a_record(exported, model_folder):
+    assert exported.version.name == "1"
+    assert names_in(exported.version.parent) == {"1", *bundle.NAMES}
+    assert {"saved_model.pb", "variables", "assets.extra"} <= names_in(exported.version)
+    record = json.loads((exported.version / "assets.extra" / "export.json").read_text())
+    assert record["format"] == 1
+    assert (record["source_language"], record["target_language"]) == ("en", "de")
+    assert record["decoding"] == {**model_folder.config.decoding.model_dump(), "precision": "float32"}
+    assert record["limits"] == {
+        "max_characters": MAX_CHARACTERS,
+        "max_pieces": MAX_PIECES,
+        "max_batch": MAX_BATCH,
+        "nbest": NBEST,
+        "max_request": 4 * MAX_BATCH,
+    }
+    assert record["model"]["path"] == str(exported.model) and record["model"]["update"] == 7
+    assert set(record["versions"]) == {"nmt", "tensorflow", "tensorflow-text", "keras", "sentencepiece"}
+
+
+def test_the_record_tells_how_a_fresh_process_compared(exported, model_folder):
+    record = json.loads((exported.version / "assets.extra" / "export.json").read_text())["parity"]
+    dev = model_folder.config.data.dev
+    sources, references = read_pair(dev.source, dev.target)
+    assert (record["compared"], record["truncated"]) == (len(sources) - 1, 1)  # the last is too long
+    assert (record["ties"], record["differing"]) == (0, [])
+    expected = bleu(exported.translator.translate(sources[:-1]), references[:-1], target_language="de")
+    assert record["bleu_model"] == record["bleu_artefact"] == pytest.approx(expected)
+    costs = record["costs"]
+    assert costs["sentences_per_second_artefact"] > 0 and costs["sentences_per_second_model"] > 0
+    assert costs["bytes_artefact"]["saved_model.pb"] == (exported.version / "saved_model.pb").stat().st_size
+    variables = sum(file.stat().st_size for file in (exported.version / "variables").iterdir())
+    assert costs["bytes_artefact"]["variables"] == variables
+    assert costs["bytes_model"] == sum(array.nbytes for array in model_folder.weights.values())
+    assert any("0 differ" in line and "sentences/s" in line for line in exported.announced)
+
+
+def test_clients_get_the_models_pieces(exported, model_folder):
+    extra = exported.version / "assets.extra"
+    assert (extra / "source.model").read_bytes() == model_folder.source_tokenizer.model
+    assert (extra / "target.model").read_bytes() == model_folder.target_tokenizer.model
+
+
+def test_the_servers_version_is_this_tensorflows_unless_another_is_named(
+    exported, moved_model, model_folder, copied_graph, known_answers, tmp_path
+):
+    major, minor = version("tensorflow").split(".")[:2]
+    record = json.loads((exported.version / "assets.extra" / "export.json").read_text())
+    assert record["server_version"] == f"{major}.{minor}.0"
+    newer, older = f"{major}.{int(minor) + 1}.3", f"{major}.{int(minor) - 1}.9"
+    config = model_folder.config
+    config = config.model_copy(update={"export": config.export.model_copy(update={"server_version": older})})
+    moved, said = moved_model(config=config), []
+    with pytest.raises(UserError, match=rf"export\.server_version is {older}, but TensorFlow .* writes the graph"):
+        export(moved, tmp_path / "served", announce=said.append)
+    assert not (tmp_path / "served").exists()
+    folder = export(moved, tmp_path / "served", server_version=newer, announce=said.append)
+    assert f"the server {newer} is newer than TensorFlow" in said[0]
+    assert json.loads((folder / "assets.extra" / "export.json").read_text())["server_version"] == newer
+    assert f"tensorflow/serving:{newer}\n" in (tmp_path / "served" / "compose.yaml").read_text().replace('"', "")
+    with pytest.raises(UserError, match=r"--server-version: .*three numbers, such as 2\.21\.0; found 'latest'"):
+        export(moved, tmp_path / "served", server_version="latest", announce=said.append)
+
+
+def test_weights_are_saved_once(exported):
+    data = sum(file.stat().st_size for file in (exported.version / "variables").iterdir())
+    weights = sum(variable.value.numpy().nbytes for variable in exported.translator.model.trainable_variables)
+    assert weights < data < 1.5 * weights + 20_000
+
+
+def test_a_graph_of_other_weights_fails_and_leaves_nothing_behind(moved_model, model_folder, copied_graph, tmp_path):
+    """The graph is copied from the model whose weights these were; a fresh process translates with it."""
+    other = {name: array[..., ::-1].copy() for name, array in model_folder.weights.items()}
+    with pytest.raises(ParityError, match="sentences otherwise than the model, so that nothing was written"):
+        export(moved_model(weights=other), tmp_path / "served", announce=lambda line: None)
+    assert not (tmp_path / "served").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "share"), [({"kind": "int8"}, 0.5), ({"kind": "bfloat16", "precision": "bfloat16"}, 0.6)]
+)
+def test_quantised_weights_are_smaller_and_the_record_says_how_good(exported, tmp_path, options, share):
+    """Through both processes; weights as random as these bear little rounding."""
+    allowed = {**options, "max_bleu_loss": 100}
+    version = export(exported.model, tmp_path, quantize=Quantization(**allowed), announce=lambda line: None)
+    record = json.loads((version / "assets.extra" / "export.json").read_text())
+    parity = record["parity"]
+    assert parity["quantized"] == {"precision": "float32", "max_differing": 0.1, **allowed}
+    assert record["decoding"]["precision"] == parity["quantized"]["precision"]
+    assert parity["bleu_model"] > 0 and parity["differing"]  # the rounding is seen
+    assert parity["costs"]["bytes_artefact"]["variables"] < share * parity["costs"]["bytes_model"]
+
+
+def test_quantised_weights_that_lose_too_much_leave_nothing_behind(
+    exported, copied_graph, known_answers, monkeypatch, tmp_path
+):
+    before = parity.answers_of
+
+    def wrong(folder: Path, sources: list[str]) -> dict:
+        return {**before(folder, sources), "translations": ["?" for _ in sources]}
+
+    monkeypatch.setattr(parity, "answers_of", wrong)
+    (tmp_path / "mine.txt").write_text("\n".join(SENTENCES[:10]))
+    given = {"sample": tmp_path / "mine.txt", "announce": lambda line: None}
+    with pytest.raises(ParityError, match=r"10 of 10 sentences are translated otherwise, where 90% are allowed"):
+        export(exported.model, tmp_path / "served", quantize=Quantization("int8", 0, 0.9), **given)
+    assert not (tmp_path / "served").exists()
+    export(exported.model, tmp_path / "served", quantize=Quantization("int8", 0, 1), **given)
+
+
+def test_only_two_kinds_of_smaller_weights_are_known():
+    with pytest.raises(UserError, match=r"quantize: expected bfloat16 or int8, found 'int4'. Did you mean 'int8'\?"):
+        Quantization("int4")
+    with pytest.raises(UserError, match=r"precision: expected float32 or bfloat16, found 'float61'. Did you mean"):
+        Quantization("bfloat16", precision="float61")
+    with pytest.raises(UserError, match="precision: bfloat16 computes with bfloat16 weights, but quantize is int8"):
+        Quantization("int8", precision="bfloat16")
+
+
+def test_a_failure_leaves_older_versions_as_they_were(exported, copied_graph, known_answers, monkeypatch, tmp_path):
+    (tmp_path / "4").mkdir()
+    before = parity.answers_of
+
+    def wrong(folder: Path, sources: list[str]) -> dict:
+        return {**before(folder, sources), "translations": ["?" for _ in sources]}
+
+    monkeypatch.setattr(parity, "answers_of", wrong)
+    with pytest.raises(ParityError):
+        export(exported.model, tmp_path, announce=lambda line: None)
+    assert names_in(tmp_path) == {"4"}
+
+
+def test_the_next_number_is_taken(exported, copied_graph, known_answers, tmp_path):
+    """And one that was taken out of use is not given again."""
+    before = {"9", "10", "11.withdrawn", "notes"}
+    for name in before:
+        (tmp_path / name).mkdir()
+    assert export(exported.model, tmp_path, announce=lambda line: None) == tmp_path / "12"
+    assert (tmp_path / "12" / "saved_model.pb").is_file()
+    assert names_in(tmp_path) == before | {"12", *bundle.NAMES}
+
+
+def test_a_sample_of_the_users_is_compared_without_references(
+    exported, moved_model, model_folder, copied_graph, known_answers, tmp_path
+):
+    dev = CorpusFiles(source=tmp_path / "gone.en", target=tmp_path / "gone.de")
+    config = model_folder.config
+    config = config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"dev": dev}),
+            "export": config.export.model_copy(update={"sample": 5}),
+        }
+    )
+    moved = moved_model(config=config)
+    with pytest.raises(UserError, match=r"there is no file .*gone\.en any more.*--sample FILE"):
+        export(moved, tmp_path / "served", announce=lambda line: None)
+    assert not (tmp_path / "served").exists()
+    (tmp_path / "mine.txt").write_text("\n".join(SENTENCES))
+    version = export(moved, tmp_path / "served", sample=tmp_path / "mine.txt", announce=lambda line: None)
+    assert [sources for _, sources in known_answers] == [SENTENCES[:5]]
+    record = json.loads((version / "assets.extra" / "export.json").read_text())["parity"]
+    assert record["compared"] == 5 and record["bleu_model"] is None
+
+
+def test_a_sample_needs_sentences(exported, tmp_path):
+    (tmp_path / "empty").write_text("")
+    with pytest.raises(UserError, match="empty is empty: expected sentences to compare"):
+        export(exported.model, tmp_path / "served", sample=tmp_path / "empty")
+    with pytest.raises(UserError, match=r"There is no file .*nothing"):
+        export(exported.model, tmp_path / "served", sample=tmp_path / "nothing")
+
+
+def test_only_a_model_can_be_exported(exported, tmp_path):
+    with pytest.raises(UserError, match="is no model"):
+        export(exported.version, tmp_path / "served")
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(exported, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"Cannot write .*file"):
+        export(exported.model, tmp_path / "file" / "served", announce=lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        (
+            ["tensorflow", "tensorflow_text"],
+            r"needs TensorFlow, which is not installed: pip install -r requirements.txt",
+        ),
+        (["tensorflow_text"], r"needs the package tensorflow-text.*pip install tensorflow-text"),
+    ],
+)
+def test_packages_that_are_missing_are_asked_for(exported, monkeypatch, tmp_path, missing, words):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in missing else object())
+    with pytest.raises(UserError, match=words):
+        export(exported.model, tmp_path / "served")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--format", "litrt"], r"--format: expected savedmodel or litert, found 'litrt'\. Did you mean 'litert'\?"),
+        (["--max-bleu-loss", "1"], "say what --quantize may cost, which is not given"),
+    ],
+)
+def test_options_that_say_nothing_are_refused(exported, tmp_path, options, words):
+    result = CliRunner().invoke(app, ["export", str(exported.model), str(tmp_path / "served"), *options])
+    assert isinstance(result.exception, UserError) and re.search(words, str(result.exception))
+    assert not (tmp_path / "served").exists()
+
+
+def test_an_export_can_search_otherwise_than_its_model(exported, tmp_path):
+    sample = tmp_path / "sample.en"
+    sample.write_text("".join(f"{line}\n" for line in SENTENCES[:40]))
+    options = ["--sample", str(sample), "--beam-size", "2", "--length-penalty", "0.3", "--pruning", "0"]
+    done = CliRunner().invoke(app, ["export", str(exported.model), str(tmp_path / "narrow"), *options])
+    assert done.exit_code == 0, done.output
+    narrow = ExportedTranslator.load(tmp_path / "narrow")
+    changes = {"beam_size": 2, "length_penalty": 0.3, "pruning": 0.0}
+    assert narrow.settings == {**exported.translator.settings, **changes}
+    found = narrow.translate(SENTENCES)
+    assert found == exported.translator.with_decoding(**changes).translate(SENTENCES)
+    assert found != exported.translator.translate(SENTENCES)

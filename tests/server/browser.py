@@ -1,0 +1,46 @@
+"""A real browser, and servers that it reaches."""
+
+import contextlib
+import shutil
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from nmt.server.app import Server
+from nmt.server.run import listening
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# No sandbox, as root has none in a container; nothing that asks other hosts.
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextlib.contextmanager
+def served(server: Server, port: int = 0) -> Iterator[str]:
+    """Its address, while it listens; its thread that translates goes on afterwards."""
+    listener = listening("127.0.0.1", port)
+    http = uvicorn.Server(
+        uvicorn.Config(server.gate, lifespan="off", ws="none", log_level="warning", timeout_graceful_shutdown=1)
+    )
+    thread = threading.Thread(target=http.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        http.should_exit = True
+        thread.join(10)
+        listener.close()
+
+
+def shading(words: Any) -> list[float]:
+    """How strongly each word is shaded."""
+    return words.evaluate_all("words => words.map(word => Number(word.style.getPropertyValue('--weight')))")

@@ -1,0 +1,339 @@
+"""What a server answers to people, and how it refuses, with a fake translator behind it."""
+
+import asyncio
+import json
+import random
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from nmt.errors import UserError
+from nmt.server.middleware import read_key
+from tests.server.server_fakes import FakeTranslator, ask, client_of, make_fake, refusal
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = make_fake(max_body=3000, max_texts=3, max_characters=1000)
+    yield server
+    server.batcher.close(5)
+
+
+def translations(answer: httpx.Response) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return [translation["text"] for translation in answer.json()["translations"]]
+
+
+def test_a_text_or_several_are_translated(server):
+    answer = ask(server, "POST", "/translate", json={"text": "a b"})
+    assert answer.json() == {"translations": [{"text": "A B", "score": pytest.approx(-0.1), "alternatives": []}]}
+    assert translations(ask(server, "POST", "/translate", json={"text": ["a", "b", "a"]})) == ["A", "B", "A"]
+    assert translations(ask(server, "POST", "/translate", json={"text": []})) == []
+
+
+def test_no_header_is_needed(server):
+    assert translations(ask(server, "POST", "/translate", content='{"text": "ä"}'.encode())) == ["Ä"]
+
+
+def test_line_breaks_are_kept_and_blank_text_is_blank(server):
+    text = "\na\r\n\r\n  \nb. c?\rd\n"
+    assert translations(ask(server, "POST", "/translate", json={"text": [text, "", " "]})) == [
+        "\nA\r\n\r\n\nB. C?\rD\n",
+        "",
+        "",
+    ]
+
+
+def test_alternatives_are_given_best_first(server):
+    answer = ask(server, "POST", "/translate", json={"text": "a\nb", "num_best": 3})
+    [best] = answer.json()["translations"]
+    assert [best["text"], *(other["text"] for other in best["alternatives"])] == ["A\nB", "A2\nB2", "A3\nB3"]
+    assert best["score"] > best["alternatives"][0]["score"] > best["alternatives"][1]["score"]
+
+
+def test_each_word_tells_what_it_attended_to(server):
+    """Offsets are those of the whole text, whatever its parts."""
+    text = "ab c\r\n\n d e."
+    answer = ask(server, "POST", "/translate", json={"text": [text, " "], "num_best": 2, "alignments": True})
+    whole, blank = answer.json()["translations"]
+    assert blank["alignment"] == {"source": [], "target": []}
+    assert len(whole["alternatives"]) == 1
+    for translation in (whole, *whole["alternatives"]):
+        alignment = translation["alignment"]
+        assert [text[word["start"] : word["end"]] for word in alignment["source"]] == ["ab", "c", "d", "e."]
+        shown = [translation["text"][word["start"] : word["end"]] for word in alignment["target"]]
+        assert shown == translation["text"].split()
+        weights = [(word["first"], word["weights"]) for word in alignment["target"]]
+        assert weights == [(0, [0.75, 0.25]), (0, [0, 1]), (2, [0.75, 0.25]), (2, [0, 1])]
+
+
+def test_options_reach_the_search():
+    server = make_fake(FakeTranslator())
+    body = {"instances": ["a"], "signature_name": "nbest"}
+    assert ask(server, "POST", "/v1/models/demo:predict", json=body).json()["predictions"][0]["log_probs"][0] == -2.5
+    for options in (
+        {"beam_size": 2},
+        {"beam_size": 2, "length_penalty": 1},
+        {"length_penalty": 0.5},
+        {"beam_size": 2.0},
+    ):
+        assert translations(ask(server, "POST", "/translate", json={"text": "a", **options})) == ["A"]
+    server.batcher.close(5)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "JSON Parse error: The document is empty"),
+        (b"text", "JSON Parse error: Invalid value"),
+        (b'"text"', 'JSON Value: "text" Is not object'),
+        (b'{"text": "\xff"}', "JSON Parse error: Invalid encoding in string. at offset: 10"),
+        (b'{"text": "\\ud800"}', "The surrogate pair in string is invalid"),
+        (b"[" * 2900, "JSON Parse error"),
+        (b"{}", "text: missing; expected a text or a list of texts"),
+        (b'{"txt": "a"}', "txt: unknown key. Did you mean 'text'?"),
+        (b'{"text": 3}', "text: expected a text or a list of texts"),
+        (b'{"text": ["a", null]}', "text: expected a text or a list of texts"),
+        (b'{"text": "a", "num_best": 0}', "num_best: input should be greater than or equal to 1; found 0"),
+        (b'{"text": "a", "num_best": "3"}', 'num_best: input should be a valid integer; found "3".'),
+        (b'{"text": "a", "beam_size": 65}', "beam_size: input should be less than or equal to 64; found 65"),
+        (b'{"text": "a", "length_penalty": NaN}', "length_penalty: input should be a finite number"),
+        (b'{"text": ["a", "b", "c", "d"]}', "at most 3 texts, found 4: send several requests"),
+        (
+            json.dumps({"text": ["a", "b" * 1001]}).encode(),
+            "at most 1,000 characters, found 1,001 in text 1 (counted from 0): divide it",
+        ),
+    ],
+)
+def test_a_mistake_is_answered_by_400_and_what_was_expected(server, body, words):
+    status, message = refusal(ask(server, "POST", "/translate", content=body))
+    assert status == 400
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words"),
+    [
+        ("GET", "/page/", 404, "Not Found: GET /page/"),
+        ("GET", "/docs", 404, "Not Found: GET /docs"),
+        ("GET", "/translate", 405, "Method Not Allowed: GET /translate"),
+    ],
+)
+def test_other_paths_are_refused_in_the_same_form(server, method, path, status, words):
+    assert refusal(ask(server, method, path)) == (status, words)
+
+
+def test_a_large_body_is_refused_whether_it_is_announced_or_not(server):
+    async def pieces():
+        for _ in range(4):
+            yield b" " * 1000
+
+    for content, headers in ((b" " * 3001, {}), (b" " * 3001, {"Expect": "100-continue"}), (pieces(), {})):
+        answer = ask(server, "POST", "/translate", content=content, headers=headers)
+        assert refusal(answer) == (413, "A request may have at most 3,000 bytes: send several.")
+        assert answer.headers["connection"] == "close"
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for():
+    server = make_fake(timeout=0.05)
+
+    async def slow():
+        yield b"{"
+        await asyncio.sleep(5)
+
+    answer = ask(server, "POST", "/translate", content=slow())
+    assert refusal(answer) == (408, "The body did not arrive within 0.05 s.")
+    server.batcher.close(5)
+
+
+def test_a_full_queue_says_when_to_come_again():
+    translator = FakeTranslator()
+    server = make_fake(translator, max_queue=2, max_batch=1)
+    translator.may_go.clear()
+
+    async def crowd():
+        async with client_of(server) as client:
+            tasks = []
+            for _ in range(3):  # one is translated, two wait
+                tasks.append(asyncio.create_task(client.post("/translate", json={"text": "a"})))
+                await asyncio.sleep(0.03)
+            refused = await client.post("/translate", json={"text": "a"})
+            translator.may_go.set()
+            return refused, await asyncio.gather(*tasks)
+
+    refused, answers = asyncio.run(crowd())
+    status, message = refusal(refused)
+    assert (status, message) == (429, "Too many texts wait to be translated, 2 of 2. Come again later.")
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert [translations(answer) for answer in answers] == [["A"]] * 3
+    server.batcher.close(5)
+
+
+def test_whoever_waits_too_long_is_told_and_leaves_the_queue():
+    translator = FakeTranslator()
+    server = make_fake(translator, timeout=0.05, max_batch=1)
+    translator.may_go.clear()
+
+    async def wait():
+        async with client_of(server) as client:
+            return await asyncio.gather(*(client.post("/translate", json={"text": text}) for text in "ab"))
+
+    for answer in asyncio.run(wait()):
+        assert refusal(answer) == (504, "No translation within 0.05 s: send less, or come again later.")
+    translator.may_go.set()
+    server.batcher.close(5)
+    assert translator.batches == [["a"]]  # b had left
+
+
+def test_a_defect_is_answered_by_500_and_takes_no_neighbour_down(caplog):
+    translator = FakeTranslator()
+    server = make_fake(translator, max_wait=0.05)
+
+    async def three():
+        async with client_of(server) as client:
+            return await asyncio.gather(*(client.post("/translate", json={"text": t}) for t in ("a", "bomb", "b")))
+
+    first, bad, last = asyncio.run(three())
+    assert translations(first) == ["A"] and translations(last) == ["B"]
+    assert refusal(bad) == (500, "Internal error; the server's log says more.")
+    assert ["a", "bomb", "b"] in translator.batches  # they were translated together at first
+    assert "a defect of the model" in caplog.text
+    server.batcher.close(5)
+
+
+def test_no_answer_is_swapped_between_requests():
+    """Each of 400 requests carries its own marker; they come with three kinds of options, one text or several."""
+    server = make_fake(max_batch=16, max_queue=5000)
+    numbers = random.Random(1)
+
+    async def one(client, number):
+        texts = [f"m{number}x{n}" for n in range(numbers.randint(1, 3))]
+        await asyncio.sleep(numbers.random() * 0.2)
+        beam = numbers.choice([None, 2, 3])
+        if number % 2:
+            answer = await client.post("/translate", json={"text": texts, "beam_size": beam})
+            found = translations(answer)
+        else:
+            answer = await client.post("/v1/models/demo:predict", json={"instances": texts})
+            found = [row["translation"] for row in answer.json()["predictions"]]
+        assert found == [text.upper() for text in texts]
+        return len(texts)
+
+    async def crowd():
+        async with client_of(server) as client:
+            return sum(await asyncio.gather(*(one(client, number) for number in range(400))))
+
+    num_texts = asyncio.run(crowd())
+    page = ask(server, "GET", "/metrics").text
+    assert f"nmt_batch_texts_sum {num_texts}.0" in page
+    num_batches = float(re.search(r"nmt_batch_texts_count (\S+)", page)[1])
+    assert num_batches < num_texts / 2  # they were translated together, or this test says nothing
+    server.batcher.close(5)
+
+
+def test_the_commands_of_the_documentation_are_answered(server):
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    commands = re.findall(r"curl -s localhost:8501(\S+)(?: -d '(.*)')?$", page, re.MULTILINE)
+    assert len(commands) == 6
+    for path, body in commands:
+        assert ask(server, "POST" if body else "GET", path, content=body or None).status_code == 200, path
+
+
+def test_probes_and_metrics(server):
+    assert ask(server, "GET", "/health").json() == {"status": "ok"}
+    assert ask(server, "GET", "/ready").json() == {"status": "ready"}
+    ask(server, "POST", "/translate", json={"text": "secretive"})
+    ask(server, "GET", "/nowhere/secretive")
+    answer = ask(server, "GET", "/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert re.search(r'nmt_requests_total\{path="/translate",status="200"\} \d', answer.text)
+    assert 'nmt_requests_total{path="other",status="404"}' in answer.text
+    assert "nmt_texts_waiting 0.0" in answer.text
+    assert "secretive" not in answer.text
+
+
+def test_the_description_names_every_path_and_no_other_host(server):
+    page = ask(server, "GET", "/openapi.json")
+    assert set(page.json()["paths"]) == {
+        "/about",
+        "/translate",
+        "/health",
+        "/ready",
+        "/metrics",
+        "/v1/models/{model}",
+        "/v1/models/{model}/metadata",
+        "/v1/models/{model}:predict",
+        "/v1/models/{model}/versions/{version}",
+        "/v1/models/{model}/versions/{version}/metadata",
+        "/v1/models/{model}/versions/{version}:predict",
+    }
+    assert "http" not in page.text.replace("HTTPValidationError", "")
+
+
+def test_a_server_that_stops_refuses_what_is_new():
+    server = make_fake()
+    server.gate.draining = True
+    for method, path in (("POST", "/translate"), ("GET", "/ready")):
+        assert refusal(ask(server, method, path, json={"text": "a"})) == (503, "The server is stopping.")
+    assert ask(server, "GET", "/health").status_code == 200
+    server.batcher.close(5)
+    server.gate.draining = False
+    assert refusal(ask(server, "POST", "/translate", json={"text": "a"})) == (503, "The server is stopping.")
+
+
+def test_a_key_is_asked_for(caplog):
+    server = make_fake(key="s3cret")
+    for headers in (
+        {},
+        {"Authorization": "Bearer"},
+        {"Authorization": "s3cret"},
+        {"Authorization": "Bearer s3cret2"},
+        {"X-API-Key": "s3cre"},
+    ):
+        answer = ask(server, "POST", "/translate", json={"text": "a"}, headers=headers)
+        assert refusal(answer)[0] == 401
+        assert "send the header 'Authorization: Bearer KEY'" in refusal(answer)[1]
+        assert answer.headers["www-authenticate"] == "Bearer"
+    for headers in ({"Authorization": "bearer s3cret"}, {"X-API-Key": "s3cret"}):
+        assert translations(ask(server, "POST", "/translate", json={"text": "a"}, headers=headers)) == ["A"]
+    assert ask(server, "GET", "/metrics").status_code == ask(server, "GET", "/openapi.json").status_code == 401
+    assert ask(server, "GET", "/health").status_code == ask(server, "GET", "/ready").status_code == 200
+    assert "s3cret" not in caplog.text
+    server.batcher.close(5)
+
+
+def test_the_page_is_open_for_whoever_has_no_key_yet():
+    server = make_fake(key="s3cret")
+    assert ask(server, "GET", "/").status_code == ask(server, "GET", "/page/page.js").status_code == 200
+    assert ask(server, "GET", "/about").status_code == 401
+    server.batcher.close(5)
+
+
+def test_a_key_comes_from_a_file_or_a_variable(tmp_path):
+    file = tmp_path / "key"
+    file.write_text("from-file\n")
+    assert read_key({}, None) is None
+    assert read_key({"NMT_API_KEY": "from-variable"}, None) == "from-variable"
+    assert read_key({"NMT_API_KEY": "from-variable"}, file) == "from-file"
+    with pytest.raises(UserError, match=r"--api-key-file .*nowhere cannot be read: No such file or directory\."):
+        read_key({}, tmp_path / "nowhere")
+    for key in ("", " ", "two words", "schlüssel"):
+        with pytest.raises(UserError, match=r"NMT_API_KEY: expected a key of printable ASCII .* without spaces"):
+            read_key({"NMT_API_KEY": key}, None)
+
+
+def test_a_thread_that_has_ended_is_no_health():
+    server = make_fake()
+    server.batcher.close(5)
+    assert refusal(ask(server, "GET", "/health")) == (500, "The thread that translates has ended.")
+
+
+@pytest.mark.parametrize("path", ["/translate", "/v1/models/demo:predict"])
+def test_lists_as_deep_as_can_be_read_are_refused_like_others(server, path):
+    """What is read with the last of the stack must not be shown with more of it."""
+    for depth in range(880, 1000):
+        nested = "[" * depth + "]" * depth
+        for document in (f'{{"text": "a", "num_best": {nested}}}', f'{{"instances": {nested}}}'):
+            assert refusal(ask(server, "POST", path, content=document))[0] == 400, depth

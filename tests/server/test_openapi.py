@@ -1,0 +1,60 @@
+"""Schemathesis makes requests up from /openapi.json, right and wrong ones, and holds the answers against it.
+
+Many more at once, against a server that runs (the closing line counts them):
+schemathesis run http://127.0.0.1:8501/openapi.json --max-examples 400 --exclude-checks unsupported_method
+"""
+
+from collections import Counter
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import load_all_checks
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import unsupported_method
+
+from tests.server.server_fakes import ask, make_fake
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = make_fake(max_characters=300, max_texts=5)
+    yield server
+    server.batcher.close(5)
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_answers_are_as_described(server, mode):
+    load_all_checks()
+    description = schemathesis.openapi.from_asgi("/openapi.json", server.gate)
+    tried = Counter()
+    for operation in (result.ok() for result in description.get_all_operations()):
+
+        @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def hold(case):
+            # TensorFlow Serving answers 400 to other methods, not 405.
+            answer = case.call_and_validate(excluded_checks=[unsupported_method])
+            tried[case.operation.label, answer.status_code] += 1
+
+        if mode.is_positive or operation.body or operation.path_parameters:
+            hold()
+    # All was tried that can be, and by what is right all of it was answered.
+    statuses = {status for _, status in tried}
+    assert statuses == {200} if mode.is_positive else statuses >= {400, 404}
+    assert {label for label, _ in tried} >= {"POST /translate", "POST /v1/models/{model}:predict"}
+
+
+def test_the_description_tells_what_a_server_takes_and_whether_it_asks_for_a_key():
+    server = make_fake(max_characters=300, max_texts=5, key="s3cret")
+    document = ask(server, "GET", "/openapi.json", headers={"X-API-Key": "s3cret"}).json()
+    server.batcher.close(5)
+    operation = document["paths"]["/translate"]["post"]
+    text = operation["requestBody"]["content"]["application/json"]["schema"]["properties"]["text"]
+    assert text["anyOf"] == [
+        {"type": "string", "maxLength": 300},
+        {"type": "array", "items": {"type": "string", "maxLength": 300}, "maxItems": 5},
+    ]
+    assert operation["security"] == [{"bearer": []}, {"header": []}]
+    assert "security" not in document["paths"]["/health"]["get"]
+    assert "422" not in operation["responses"]

@@ -1,0 +1,85 @@
+"""An export for LiteRT as `nmt translate` uses it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nmt.errors import UserError
+from nmt.exporting.litert import export_litert
+from nmt.server.engine import open_engine
+from nmt.translators.describe import describe
+from nmt.translators.litert import LiteRTTranslator
+from nmt.translators.opening import open_translator
+from tests.exported_model import SENTENCES
+
+LONG = ". ".join(SENTENCES[:30])  # more pieces than the model reads at once
+LINES = ["", *SENTENCES[:40], "  ", LONG, "€ 𝄞 日本", ""]
+
+
+@pytest.fixture(scope="module")
+def folder(exported, tmp_path_factory) -> Path:
+    return export_litert(exported.model, tmp_path_factory.mktemp("litert") / "phone", announce=lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def translator(folder) -> LiteRTTranslator:
+    return open_translator(folder)
+
+
+def test_lines_come_back_as_the_models_in_order(exported, translator):
+    assert translator.translate(LINES) == exported.translator.translate(LINES)
+
+
+def test_scores_are_the_models(exported, translator):
+    for ours, theirs in zip(translator.stream(LINES), exported.translator.stream(LINES), strict=True):
+        assert ours[0].score == pytest.approx(theirs[0].score, abs=1e-4)
+        assert ours[0].log_prob == pytest.approx(theirs[0].log_prob, abs=1e-3)
+
+
+def test_several_threads_say_what_one_says(folder, translator, monkeypatch):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    assert LiteRTTranslator.load(folder).translate(LINES) == translator.translate(LINES)
+
+
+def test_what_it_cannot_do_is_refused(folder, translator):
+    with pytest.raises(UserError, match="one translation a line, and 2 were asked for"):
+        next(translator.stream(["x"], num_best=2))
+    with pytest.raises(UserError, match=r"made with decoding.beam_size \d+ and cannot translate with 17"):
+        open_translator(folder, beam_size=17)
+    with pytest.raises(UserError, match="is an export for LiteRT: serve the model"):
+        open_engine(folder)
+
+
+def test_a_folder_that_is_not_whole_is_named(folder, tmp_path):
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    record = json.loads((copy / "export.json").read_text())
+    (copy / "export.json").write_text(json.dumps({**record, "format": 2}))
+    with pytest.raises(UserError, match=r"has format 2; this version reads format 1\. Update the toolkit"):
+        LiteRTTranslator.load(copy)
+    (copy / "export.json").write_text("{")
+    with pytest.raises(UserError, match=r"export\.json is damaged"):
+        LiteRTTranslator.load(copy)
+    (copy / "export.json").unlink()
+    with pytest.raises(UserError, match=r"is no export of this toolkit: it has no export\.json"):
+        LiteRTTranslator.load(copy)
+
+
+def test_it_is_described(folder):
+    assert "export (LiteRT)" in describe(folder)
+
+
+def test_the_command_line_translates_without_tensorflow_and_keras(exported, folder):
+    code = (
+        "import sys; sys.modules.update(tensorflow=None, keras=None); sys.argv = ['nmt', 'translate', sys.argv[1]];"
+        "from nmt.__main__ import main; main()"
+    )
+    text = "".join(f"{line}\n" for line in SENTENCES[:5])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], input=text, capture_output=True, text=True, encoding="utf-8"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == exported.translator.translate(SENTENCES[:5])

@@ -1,0 +1,320 @@
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nmt.config.schema import DecodingConfig, ModelConfig
+from nmt.data.tokenizer import EOS_ID, Tokenizer, train_tokenizer
+from nmt.decoding import grouping
+from nmt.decoding.beam_search import Hypotheses, SearchOptions
+from nmt.errors import UserError
+from nmt.models.seq2seq import make_seq2seq
+from nmt.translators import model as translator_module
+from nmt.translators.hypothesis import Hypothesis
+from nmt.translators.model import Translator
+
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
+MAX_SOURCE = 23
+
+Answer = tuple[Sequence[int], float, bool]
+"""Pieces without EOS, log-probability, finished."""
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    lines = [" ".join(WORDS[start:] + WORDS[:start]) + "." for start in range(len(WORDS))]
+    return train_tokenizer(lines, kind="bpe", vocabulary_size=61, character_coverage=1.0, byte_fallback=False)
+
+
+class FakeSearch:
+    """Takes the place of the model and its search, and remembers what it was asked.
+
+    The best hypothesis of a source is the source itself, unless `answers` says otherwise; its log-probability is -1 a
+    piece, EOS counted.
+    """
+
+    def __init__(self) -> None:
+        self.sources: list[np.ndarray] = []
+        self.options: list[SearchOptions] = []
+        self.banned_ids: list[Sequence[int]] = []
+        self.max_lengths: list[int] = []
+        self.answers: Callable[[list[int]], list[Answer]] = lambda ids: [(ids, -1.0 - len(ids), True)]
+
+    def __call__(
+        self,
+        _: Any,
+        source: np.ndarray,
+        *,
+        options: SearchOptions,
+        max_length: int,
+        banned_ids: Sequence[int],
+        at_once: int | None,
+    ) -> Hypotheses:
+        self.sources.append(source)
+        self.options.append(options)
+        self.banned_ids.append(banned_ids)
+        self.max_lengths.append(max_length)
+        rows = [self.answers([int(piece) for piece in row if piece not in (0, EOS_ID)]) for row in source]
+        size = (len(rows), options.beam_size)
+        ids = np.zeros((*size, 1 + max(len(one[0]) for row in rows for one in row)), "int32")
+        lengths, finished = np.zeros(size, "int32"), np.zeros(size, "bool")
+        log_probs = np.full(size, -1e9, "float32")
+        for (b, row), k in itertools.product(enumerate(rows), range(options.beam_size)):
+            if k < len(row):
+                pieces, log_probs[b, k], finished[b, k] = row[k]
+                lengths[b, k] = len(pieces) + finished[b, k]
+                ids[b, k, : lengths[b, k]] = [*pieces, EOS_ID][: lengths[b, k]]
+        scores = log_probs / ((5 + lengths) / 6) ** options.length_penalty
+        return Hypotheses(ids, lengths, log_probs, scores, finished)
+
+
+class NoModel:
+    variables = ()
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSearch:
+    fake = FakeSearch()
+    monkeypatch.setattr(translator_module, "search", fake)
+    monkeypatch.setattr(translator_module, "compiled", lambda function, *_, **__: function)
+    return fake
+
+
+def faked(tokenizer: Tokenizer, **decoding: Any) -> Translator:
+    model: Any = NoModel()
+    return Translator(model, tokenizer, tokenizer, DecodingConfig(**decoding), max_source=MAX_SOURCE)
+
+
+def texts(count: int, seed: int = 1) -> list[str]:
+    """Lines of one to five words, some of them blank."""
+    random = np.random.default_rng(seed)
+    return [" ".join(random.choice(WORDS, size)) for size in random.integers(0, 6, count)]
+
+
+def rows_of(source: np.ndarray) -> list[list[int]]:
+    return [[int(piece) for piece in row if piece] for row in source]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 97])
+def test_any_number_of_lines_comes_back_in_order(fake: FakeSearch, tokenizer: Tokenizer, count: int) -> None:
+    lines = texts(count)
+    assert faked(tokenizer, batch_tokens=53).translate(lines) == lines
+
+
+def test_rows_that_fill_a_shape_up_are_left_out(
+    fake: FakeSearch, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grouping, "compiles_each_shape", lambda: True)
+    lines = texts(97)
+    assert faked(tokenizer, batch_tokens=531).translate(lines) == lines
+    assert sum(map(len, fake.sources)) > sum(map(bool, lines))
+
+
+def test_one_text_is_no_list_of_lines(fake: FakeSearch, tokenizer: Tokenizer) -> None:
+    with pytest.raises(UserError, match="Expected a list of lines to translate, found one text"):
+        faked(tokenizer).translate("one two")
+
+
+@pytest.mark.parametrize("window", [1, 3, 100])
+def test_windows_change_nothing_but_what_is_read_ahead(fake: FakeSearch, tokenizer: Tokenizer, window: int) -> None:
+    lines, read = texts(13), []
+
+    def reading() -> Iterator[str]:
+        for line in lines:
+            read.append(line)
+            yield line
+
+    answers = faked(tokenizer).stream(reading(), window=window)
+    assert next(answers)[0].text == lines[0]
+    assert len(read) == min(window, len(lines))
+    assert [found[0].text for found in answers] == lines[1:]
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t \u3000"])
+def test_blank_lines_come_back_blank_without_a_search(fake: FakeSearch, tokenizer: Tokenizer, blank: str) -> None:
+    assert faked(tokenizer).translate([blank, blank]) == ["", ""]
+    assert fake.sources == []
+    assert faked(tokenizer).translate([blank, "one two", blank, "three"]) == ["", "one two", "", "three"]
+    assert sum(map(len, fake.sources)) == 2
+
+
+def test_a_blank_line_has_one_hypothesis_of_certainty(fake: FakeSearch, tokenizer: Tokenizer) -> None:
+    assert list(faked(tokenizer).stream([""], num_best=3)) == [[Hypothesis("", 0.0, 0.0)]]
+
+
+@pytest.mark.parametrize("batch_tokens", [31, 53, 1009])
+def test_batches_are_of_like_length_and_bounded(fake: FakeSearch, tokenizer: Tokenizer, batch_tokens: int) -> None:
+    lines = texts(97)
+    faked(tokenizer, batch_tokens=batch_tokens).translate(lines)
+    assert max(source.size for source in fake.sources) <= batch_tokens
+    rows = [row for source in fake.sources for row in rows_of(source)]
+    assert rows == sorted(rows, key=len)
+    expected = [[*ids, EOS_ID] for ids in tokenizer.encode(lines) if ids]
+    assert sorted(rows) == sorted(expected)
+
+
+def test_a_line_larger_than_a_batch_is_translated_alone(fake: FakeSearch, tokenizer: Tokenizer) -> None:
+    lines = ["eleven ten nine", "one"]
+    assert faked(tokenizer, batch_tokens=3).translate(lines) == lines
+    assert [len(source) for source in fake.sources] == [1, 1]
+
+
+def test_a_long_line_is_translated_in_parts_and_nothing_is_lost(fake: FakeSearch, tokenizer: Tokenizer) -> None:
+    long = " ".join(WORDS * 5)
+    translator = faked(tokenizer, length_penalty=0.0)
+    found = list(translator.stream(["one", long, "two"]))
+    assert [hypotheses[0].text for hypotheses in found] == ["one", long, "two"]
+    parts = [row for source in fake.sources for row in rows_of(source)]
+    assert len(parts) > 4
+    assert max(map(len, parts)) <= MAX_SOURCE + 1
+    long_parts = [len(row) for row in parts if row[:-1] not in tokenizer.encode(["one", "two"])]
+    assert found[1][0].log_prob == -sum(long_parts)
+    assert found[1][0].score == pytest.approx(-np.mean(long_parts))
+
+
+def test_the_parts_of_a_long_line_join_best_with_best(fake: FakeSearch, tokenizer: Tokenizer) -> None:
+    one, two = tokenizer.encode(["one", "two"])
+    fake.answers = lambda ids: [(one, -1.0, True), (two, -2.0, True)]
+    translator = faked(tokenizer, length_penalty=0.0)
+    found = next(translator.stream([" ".join(WORDS * 5)], num_best=2))
+    num_parts = sum(map(len, fake.sources))
+    assert found == [
+        Hypothesis(" ".join(["one"] * num_parts), -1.0, -1.0 * num_parts),
+        Hypothesis(" ".join(["two"] * num_parts), -2.0, -2.0 * num_parts),
+    ]
+
+
+def spellings(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """The word "one" in its usual pieces, and letter by letter."""
+    ids = {tokenizer.piece(n): n for n in range(tokenizer.vocabulary_size)}
+    usual, letters = tokenizer.encode(["one"])[0], [ids["▁"], ids["o"], ids["n"], ids["e"]]
+    assert usual != letters
+    assert tokenizer.decode([usual, letters]) == ["one", "one"]
+    return usual, letters
+
+
+def test_never_two_hypotheses_of_the_same_text(fake: FakeSearch, tokenizer: Tokenizer) -> None:
+    usual, letters = spellings(tokenizer)
+    two, three = tokenizer.encode(["two", "three"])
+    fake.answers = lambda _: [(usual, -1.0, True), (two, -3.0, True), (letters, -9.0, True), (three, -99.0, True)]
+    found = next(faked(tokenizer, beam_size=4).stream(["six"], num_best=3))
+    assert [(one.text, one.log_prob) for one in found] == [("one", -1.0), ("two", -3.0), ("three", -99.0)]
+
+
+def test_an_open_slot_never_takes_the_place_of_a_duplicate(fake: FakeSearch, tokenizer: Tokenizer) -> None:
+    """Told that two results are wanted, a search stops after two, though both are the same text."""
+    usual, letters = spellings(tokenizer)
+    whole, half = tokenizer.encode(["eleven", "el"])
+
+    def answers(_: list[int]) -> list[Answer]:
+        stopped = fake.options[-1].num_results < 3
+        return [(usual, -1.0, True), (letters, -2.0, True), (half, -2.5, False) if stopped else (whole, -3.0, True)]
+
+    fake.answers = answers
+    found = next(faked(tokenizer, beam_size=3).stream(["six"], num_best=2))
+    assert "el" not in [one.text for one in found]
+
+
+def test_what_the_limit_cut_off_is_still_a_translation(fake: FakeSearch, tokenizer: Tokenizer) -> None:
+    fake.answers = lambda ids: [(ids, -1.0, False)]
+    assert faked(tokenizer).translate(["one two"]) == ["one two"]
+
+
+def test_slots_without_a_hypothesis_are_left_out(fake: FakeSearch, tokenizer: Tokenizer) -> None:
+    found = next(faked(tokenizer, beam_size=3).stream(["six"], num_best=3))
+    assert [one.text for one in found] == ["six"]
+
+
+@pytest.mark.parametrize(("beam_size", "num_best", "expected"), [(1, 1, 1), (5, 2, 5), (2, 7, 7)])
+def test_the_beam_is_as_wide_as_the_results_wanted(
+    fake: FakeSearch, tokenizer: Tokenizer, beam_size: int, num_best: int, expected: int
+) -> None:
+    translator = faked(tokenizer, beam_size=beam_size, length_penalty=0.5, min_length=3, max_length=17)
+    next(translator.stream(["one"], num_best=num_best))
+    options = fake.options[0]
+    assert (options.beam_size, options.length_penalty, options.min_length) == (expected, 0.5, 3)
+    assert fake.max_lengths == [17]
+
+
+def test_what_a_decoder_must_never_emit_is_banned(fake: FakeSearch, tokenizer: Tokenizer) -> None:
+    faked(tokenizer).translate(["one"])
+    assert fake.banned_ids == [tokenizer.never_produced]
+
+
+def test_other_settings_leave_the_first_translator_alone(fake: FakeSearch, tokenizer: Tokenizer) -> None:
+    first = faked(tokenizer, beam_size=5, length_penalty=0.5)
+    second = first.with_decoding(beam_size=1, length_penalty=None)
+    assert (second.settings["beam_size"], second.settings["length_penalty"]) == (1, 0.5)
+    assert first.settings["beam_size"] == 5
+    assert second.model is first.model
+    assert second.max_source == MAX_SOURCE
+
+
+@pytest.fixture(scope="module")
+def real(tokenizer: Tokenizer) -> Translator:
+    """An untrained model with large weights, so that it says something different of each line."""
+    config = ModelConfig(embedding_units=11, encoder_units=10, decoder_units=14, attention_heads=2)
+    size = tokenizer.vocabulary_size
+    model = make_seq2seq(config, source_vocabulary=size, target_vocabulary=size)
+    random = np.random.default_rng(3)
+    for weight in model.trainable_variables:
+        weight.assign(random.normal(scale=0.7, size=weight.shape))
+    decoding = DecodingConfig(beam_size=3, max_length=11, batch_tokens=61)
+    return Translator(model, tokenizer, tokenizer, decoding, max_source=MAX_SOURCE)
+
+
+def test_a_loaded_model_keeps_its_precision(fake: FakeSearch, tokenizer: Tokenizer) -> None:
+    translator = faked(tokenizer, precision="float32")
+    assert translator.with_decoding(precision="float32", beam_size=None).settings == translator.settings
+    with pytest.raises(UserError, match="loaded in float32; load it once more, with precision='bfloat16'"):
+        translator.with_decoding(precision="bfloat16")
+
+
+def test_a_model_translates_a_line_as_it_does_alone(real: Translator) -> None:
+    lines = texts(11)
+    together = real.translate(lines)
+    assert len(set(together)) > 3
+    assert together == [real.translate([line])[0] for line in lines]
+
+
+def test_the_best_of_a_model_fall_in_score_and_differ(real: Translator) -> None:
+    for hypotheses in real.stream(texts(5, seed=2), num_best=3):
+        assert len({one.text for one in hypotheses}) == len(hypotheses) <= 3
+        assert all(one.log_prob <= 0 for one in hypotheses)
+        assert not any("\n" in one.text for one in hypotheses)
+
+
+def test_attention_is_that_of_the_pieces_that_were_found(real: Translator) -> None:
+    """A line in parts, one alone and a blank one: rows of weights for the pieces of each text."""
+    lines = ["one two", " ".join(WORDS * 5), "", "three"]
+    plain = list(real.stream(lines, num_best=3))
+    found = list(real.stream(lines, num_best=3, attention=True))
+    assert [[replace(h, attended=()) for h in row] for row in found] == plain
+    assert found[2][0].attended == ()
+    assert len(found[1][0].attended) > 1
+    tokenizer = real.source_tokenizer
+    for line, row in zip(lines, found, strict=True):
+        for hypothesis in row:
+            parts = hypothesis.attended
+            assert [piece for part in parts for piece in part.source] == tokenizer.pieces(line)
+            assert " ".join("".join(part.target).replace("▁", " ").strip() for part in parts) == hypothesis.text
+            for part in parts:
+                assert part.weights.shape == (len(part.target), len(part.source) + 1)
+                np.testing.assert_allclose(part.weights.sum(axis=1), 1, atol=1e-5)
+
+
+def test_attention_is_the_same_whatever_is_read_beside_it(real: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = texts(23, seed=5)
+    together = [row[0].attended for row in real.stream(lines, attention=True)]
+    monkeypatch.setattr("nmt.decoding.forced.MAX_WEIGHTS", 60)
+    for line, expected in zip(lines, together, strict=True):
+        [alone] = next(real.stream([line], attention=True))
+        assert len(alone.attended) == len(expected)
+        for ours, theirs in zip(alone.attended, expected, strict=True):
+            np.testing.assert_allclose(ours.weights, theirs.weights, atol=1e-5)
+    for row, expected in zip(real.stream(lines, attention=True), together, strict=True):
+        for ours, theirs in zip(row[0].attended, expected, strict=True):
+            np.testing.assert_allclose(ours.weights, theirs.weights, atol=1e-5)

@@ -1,0 +1,145 @@
+"""An export behind the translator's own calls."""
+
+import io
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from tests.server.test_serving_documentation import program
+
+from nmt.errors import UserError
+from nmt.translators.savedmodel import ExportedTranslator, version_folder, versions
+from tests.exported_model import NBEST, SENTENCES
+
+LINES = [SENTENCES[0], "", *SENTENCES[40:60], "   ", "x"]
+
+
+@pytest.fixture(scope="module")
+def translator(exported) -> ExportedTranslator:
+    return ExportedTranslator.load(exported.version.parent)
+
+
+@pytest.fixture
+def copy(exported, tmp_path) -> Path:
+    return Path(shutil.copytree(exported.version, tmp_path / "1"))
+
+
+def test_translates_as_the_model_does(exported, translator):
+    assert translator.translate(iter(LINES)) == exported.translator.translate(LINES)
+    assert translator.translate([]) == []
+
+
+def test_streams_hypotheses_as_the_model_does(exported, translator):
+    for num_best in (1, NBEST):
+        found = list(translator.stream(LINES, num_best=num_best))
+        expected = list(exported.translator.stream(LINES, num_best=num_best))
+        assert [[h.text for h in line] for line in found] == [[h.text for h in line] for line in expected]
+        for ours, theirs in zip(found, expected, strict=True):
+            assert [h.score for h in ours] == pytest.approx([h.score for h in theirs], abs=1e-4)
+            assert [h.log_prob for h in ours] == pytest.approx([h.log_prob for h in theirs], abs=1e-3)
+
+
+def test_a_window_is_answered_before_the_next_is_read(translator):
+    def lines():
+        yield from SENTENCES[:2]
+        raise AssertionError("read too far")
+
+    stream = translator.stream(lines(), window=2)
+    assert next(stream)[0].text and next(stream)[0].text
+
+
+def test_says_how_it_was_made(exported, translator):
+    assert translator.settings == exported.translator.settings
+    assert translator.target_language == "de"
+
+
+def test_is_quiet(exported, capfd):
+    ExportedTranslator.load(exported.version).translate(LINES)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_settings_that_are_its_own_may_be_named(translator):
+    assert translator.with_decoding(beam_size=5, length_penalty=None) is translator
+
+
+def test_other_settings_are_refused(translator):
+    with pytest.raises(
+        UserError, match=r"made with decoding\.beam_size 5 and cannot translate with 2: export the model"
+    ):
+        translator.with_decoding(beam_size=2)
+    with pytest.raises(UserError, match=r"no decoding setting 'beam_sise'\. Did you mean 'beam_size'"):
+        translator.with_decoding(beam_sise=2)
+
+
+def test_more_hypotheses_than_it_gives_are_refused(translator):
+    with pytest.raises(UserError, match=rf"at most {NBEST} translations a line, and {NBEST + 1} were asked for"):
+        next(translator.stream(LINES, num_best=NBEST + 1))
+
+
+def test_a_line_that_it_would_cut_is_refused(translator):
+    with pytest.raises(UserError, match=r"'a man a man .*…' of 600 characters is longer than .* 300 characters or 60"):
+        translator.translate(["a man " * 100])
+
+
+def test_the_newest_version_is_opened(copy):
+    for name in ("10", "9", "11", "x12"):
+        (copy.parent / name).mkdir()
+    shutil.copy(copy / "saved_model.pb", copy.parent / "10")
+    assert [folder.name for folder in versions(copy.parent)] == ["1", "9", "10", "11"]
+    assert version_folder(copy.parent) == copy.parent / "10"  # 9 and 11 hold nothing
+    assert version_folder(copy) == copy
+
+
+def test_a_folder_without_an_export_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"is no export: expected saved_model\.pb in it"):
+        ExportedTranslator.load(tmp_path)
+
+
+def test_a_saved_model_of_others_is_refused(copy):
+    shutil.rmtree(copy / "assets.extra")
+    with pytest.raises(UserError, match=r"no export of this toolkit: it has no .*export\.json"):
+        ExportedTranslator.load(copy)
+
+
+def test_a_record_of_another_format_is_refused(copy):
+    record = copy / "assets.extra" / "export.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "format": 2}))
+    with pytest.raises(UserError, match=r"has format 2; this version reads format 1\. Update the toolkit"):
+        ExportedTranslator.load(copy)
+    record.write_text("{")
+    with pytest.raises(UserError, match=r"export\.json is damaged"):
+        ExportedTranslator.load(copy)
+
+
+def test_tensorflow_text_is_asked_for(exported, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tensorflow_text" else object())
+    with pytest.raises(UserError, match=r"needs the package tensorflow-text.*pip install tensorflow-text"):
+        ExportedTranslator.load(exported.version)
+
+
+@pytest.fixture
+def prediction_service(exported):
+    """The address of a gRPC server with the export as its model `demo`."""
+    from tests.exporting.prediction_service import serving
+
+    with serving(exported.signatures, "demo") as address:
+        yield address
+
+
+def test_the_grpc_client_of_the_documentation_translates(exported, prediction_service, tmp_path, monkeypatch, capsys):
+    client = program("translate_grpc.py", tmp_path)
+
+    def run(*arguments, lines):
+        monkeypatch.setattr(sys, "argv", [str(client), *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        runpy.run_path(str(client), run_name="__main__")
+        return capsys.readouterr().out.split("\n")
+
+    lines = [*SENTENCES[::7], "", "Ein Bär – ganz allein."]
+    assert len(lines) > 32  # more than one request
+    assert run(prediction_service, "demo", lines=lines) == [*exported.translator.translate(lines), ""]
+    with pytest.raises(SystemExit, match="NOT_FOUND: Servable not found for request: other"):
+        run(prediction_service, "other", lines=["a"])
