@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from nmt.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from nmt.config.file import load_config as load_config

@@ -77,3 +77,8 @@ def _import_keras() -> None:
 
 _check_backend()
 _import_keras()
+
+import keras  # noqa: E402, after it was set up
+from keras import ops, tree  # noqa: E402
+
+__all__ = ["BACKENDS", "keras", "ops", "tree"]

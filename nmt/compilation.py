@@ -6,10 +6,7 @@ from contextvars import ContextVar
 from functools import cache
 from typing import Any, TypeVar
 
-from nmt import backend as _backend  # noqa: F401, before Keras is first imported
-
-import keras  # isort: skip
-
+from nmt.backend import keras
 from nmt.process import silenced
 
 State = TypeVar("State")

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nmt.claim import claimed
 from nmt.cluster.session import Notice, Share, Unfinished, noticed_signals, ray_session, settle
 from nmt.cluster.shards import Shard, clear_parts, find_shards, keep_to, parts, translate_shard
 from nmt.errors import UserError
+from nmt.files import claimed
 
 DEATHS = 3  # of workers at one shard; one that takes every worker with it must not be tried for ever
 

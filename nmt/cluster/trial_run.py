@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
-
+from nmt.backend import keras
 from nmt.cluster.trials import FAILED, FINISHED, Trial
 from nmt.errors import UserError
 from nmt.files import append_line

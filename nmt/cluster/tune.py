@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from nmt.claim import claimed
 from nmt.cluster.results import write_results
 from nmt.cluster.session import Share, Unfinished, import_ray, noticed_signals, ray_session, settle
 from nmt.cluster.space import Space, read_space
@@ -18,7 +17,7 @@ from nmt.cluster.trials import FAILED, STOPPED, UNFINISHED, Trial, plan
 from nmt.config.schema import Config
 from nmt.config.yaml_lines import read_yaml, write_yaml
 from nmt.errors import UserError
-from nmt.files import discard, written_aside
+from nmt.files import claimed, discard, written_aside
 
 RETRIES = 2  # of a trial whose worker died; it goes on from its last checkpoint
 REDUCTION = 3  # of the trials at each rung, one in so many goes on

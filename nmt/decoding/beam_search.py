@@ -10,10 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nmt import backend as _backend  # noqa: F401, before Keras is first imported
-
-from keras import ops, tree  # isort: skip
-
+from nmt.backend import ops, tree
 from nmt.compilation import lookup, pick, recurrence
 from nmt.models.queries import Queries, all_queries, queries_where, rounded_up
 

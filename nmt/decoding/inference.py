@@ -3,10 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nmt import backend as _backend  # noqa: F401, before Keras is first imported
-
-from keras import ops, tree  # isort: skip
-
+from nmt.backend import ops, tree
 from nmt.config.schema import DecodingConfig
 from nmt.data.tokenizer import BOS_ID, EOS_ID
 from nmt.decoding.beam_search import Hypotheses, SearchOptions, beam_search

@@ -62,9 +62,7 @@ def _disk(config: Config, needs: Needs) -> Finding:
 
 
 def _devices() -> list[str]:
-    from nmt import backend  # noqa: F401, sets Keras up before it is imported
-
-    import keras  # isort: skip
+    from nmt.backend import keras
 
     flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in processor_flags()]
     able = f" ({', '.join(flags)})" if flags else ""

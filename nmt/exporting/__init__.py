@@ -1,1 +1,1 @@
-from nmt import backend as _backend  # noqa: F401, before Keras is first imported
+import nmt.backend  # noqa: F401, sets Keras up before a module here imports TensorFlow

@@ -8,18 +8,19 @@ N texts of a request, B of them translated at once, S source pieces, T target pi
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from nmt.backend import ops, tree
 from nmt.config.schema import ExportConfig
-from nmt.data.tokenizer import BOS_ID
-from nmt.decoding.beam_search import IMPOSSIBLE
+from nmt.data.tokenizer import BOS_ID, EOS_ID
+from nmt.decoding.beam_search import IMPOSSIBLE, Hypotheses
 from nmt.decoding.grouping import side_by_side
 from nmt.decoding.inference import search, search_options
-from nmt.exporting.found import Found, distinct
-from nmt.exporting.parts import in_parts, longest, padded, rows_of
-from nmt.exporting.reading import Pieces, read, without_blank
 from nmt.exporting.weights import StoredWeights
 from nmt.model_folder import ModelFolder
 from nmt.process import silenced
@@ -28,7 +29,155 @@ from nmt.translators.model import Translator
 with silenced():
     import tensorflow as tf
     import tensorflow_text
-    from keras import ops, tree
+
+
+# Python's idea of blank, which is wider than RE2's \s.
+BLANK = "[" + "".join(chr(code) for code in range(sys.maxunicode) if chr(code).isspace()) + "]*"
+
+
+class Pieces(NamedTuple):
+    """Texts in pieces."""
+
+    ids: Any
+    """int32 [N, L], each row ended by EOS and padded with 0."""
+    lengths: Any
+    """int32 [N], EOS counted."""
+    truncated: Any
+    """bool [N], whether the end of the text was cut off."""
+
+
+def read(text: Any, tokenizer: Any, *, max_characters: int, max_pieces: int) -> Pieces:
+    """Divides texts into pieces.
+
+    Args:
+        text: string [N]; bytes that are no UTF-8 come to be U+FFFD.
+        tokenizer: tensorflow-text's.
+        max_characters: read of each; the rest is cut off.
+        max_pieces: kept of each, EOS not counted; the rest is cut off.
+    """
+    text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+    start = tf.strings.substr(text, 0, max_characters, unit="UTF8_CHAR")
+    pieces = tokenizer.tokenize(start)
+    kept = pieces[:, :max_pieces]
+    cut = (tf.strings.length(text) > tf.strings.length(start)) | (pieces.row_lengths() > kept.row_lengths())
+    lengths = tf.cast(kept.row_lengths(), tf.int32) + 1
+    ends = tf.fill([tf.size(text), 1], EOS_ID)
+    # Of a stated width, or a request without a text would fail.
+    ids = tf.concat([kept, ends], axis=1).to_tensor(shape=[None, max_pieces + 1])
+    return Pieces(ids[:, : longest(lengths)], lengths, cut)
+
+
+def without_blank(pieces: Pieces, text: Any) -> Pieces:
+    """Takes out texts of white space alone, which come to be of length 0, and not truncated."""
+    blank = tf.strings.regex_full_match(text, BLANK)
+    lengths = tf.where(blank | tf.equal(pieces.lengths, 1), 0, pieces.lengths)
+    ids = tf.where(tf.equal(lengths, 0)[:, None], 0, pieces.ids)
+    return Pieces(ids[:, : longest(lengths)], lengths, pieces.truncated & ~blank)
+
+
+# Texts up to so many pieces are taken together; longer ones with those up to twice as long as the shortest.
+SHORT = 32
+
+
+def in_parts(lengths: Any, work: Callable, answers: Any, *, max_batch: int, batch_tokens: int) -> Any:
+    """Puts what `work(rows)` returns into those rows of `answers`, part by part, but for rows of length 0.
+
+    Args:
+        lengths: int32 [N], in pieces.
+        work: takes int32 [B], the numbers of the rows, and returns a nest of tensors [B, ...].
+        answers: such a nest [N, ...].
+        max_batch, batch_tokens: of `part_size`.
+    """
+    order = tf.argsort(lengths, stable=True)
+    sorted_lengths = tf.gather(lengths, order)
+
+    def advance(start: Any, answers: Any) -> tuple:
+        rows = order[start : start + part_size(sorted_lengths[start:], max_batch=max_batch, batch_tokens=batch_tokens)]
+        parts = zip(tree.flatten(answers), tree.flatten(work(rows)), strict=True)
+        after = [tf.tensor_scatter_nd_update(whole, rows[:, None], part) for whole, part in parts]
+        return start + tf.size(rows), tree.pack_sequence_as(answers, after)
+
+    num_empty = tf.reduce_sum(tf.cast(tf.equal(lengths, 0), tf.int32))
+    # One part at a time, or memory is not bounded.
+    return tf.while_loop(lambda start, _: start < tf.size(order), advance, (num_empty, answers), parallel_iterations=1)[
+        1
+    ]
+
+
+def part_size(lengths: Any, *, max_batch: int, batch_tokens: int) -> Any:
+    """How many of the next texts are taken together.
+
+    Args:
+        lengths: int32 [at least 1], ascending, in pieces.
+        max_batch: most texts.
+        batch_tokens: most pieces, padding counted, unless one text alone has more.
+    """
+    lengths = lengths[:max_batch]
+    alike = lengths <= tf.maximum(SHORT, 2 * lengths[0])
+    fits = (tf.range(tf.size(lengths)) + 1) * lengths <= batch_tokens
+    return tf.maximum(1, tf.reduce_sum(tf.cast(alike & fits, tf.int32)))
+
+
+def rows_of(ids: Any, lengths: Any, rows: Any) -> Any:
+    """Takes rows [B] of ids [N, L], without the columns that only other rows need."""
+    return tf.gather(ids, rows)[:, : longest(tf.gather(lengths, rows))]
+
+
+def longest(lengths: Any) -> Any:
+    """The largest of any lengths; 0 of none."""
+    return tf.reduce_max(tf.concat([[0], tf.reshape(lengths, [-1])], axis=0))
+
+
+def padded(x: Any, sizes: list) -> Any:
+    """Fills the last axes of x up with zeros to these sizes."""
+    num_others = len(x.shape) - len(sizes)
+    after = tf.concat([tf.zeros([num_others], tf.int32), tf.stack(sizes) - tf.shape(x)[num_others:]], axis=0)
+    return tf.pad(x, tf.stack([tf.zeros_like(after), after], axis=1))
+
+
+class Found(NamedTuple):
+    """The best hypotheses of each text, no two of them with the same text."""
+
+    texts: Any
+    """string [N, n]; "" beyond the hypotheses there are."""
+    scores: Any
+    """float32 [N, n], log_probs over the length penalty; -1e9 beyond the hypotheses there are."""
+    log_probs: Any
+    """float32 [N, n]."""
+    counts: Any
+    """int32 [N], how many hypotheses there are, at least one."""
+    ids: Any
+    """int32 [N, n, T], each ended by EOS, unless the length limit cut it off, and padded with 0."""
+
+
+def distinct(found: Hypotheses, detokenize: Callable, num_best: int) -> Found:
+    """The first hypotheses with different texts: several segmentations may spell one.
+
+    Args:
+        found: K slots a sentence, best first.
+        detokenize: ragged ids to strings.
+        num_best: at most K.
+    """
+    beam_size, num_steps = found.ids.shape[1], tf.shape(found.ids)[2]
+    ids = tf.where(tf.sequence_mask(found.lengths, num_steps), found.ids, 0)
+    rows = tf.RaggedTensor.from_tensor(tf.reshape(ids, [-1, num_steps]), tf.reshape(found.lengths, [-1]))
+    texts = tf.reshape(detokenize(rows), [-1, beam_size])
+    # Fewer hypotheses exist than slots where the vocabulary or the length limit is tiny.
+    exists = found.log_probs > IMPOSSIBLE / 2
+    same = tf.equal(texts[:, :, None], texts[:, None, :]) & exists[:, None, :]
+    better = np.tri(beam_size, k=-1, dtype=bool)
+    is_new = exists & ~tf.reduce_any(same & better, axis=2)
+    places = tf.argsort(tf.cast(~is_new, tf.int32), axis=1, stable=True)[:, :num_best]
+    texts, scores, log_probs, ids, is_new = (
+        tf.gather(x, places, batch_dims=1) for x in (texts, found.scores, found.log_probs, ids, is_new)
+    )
+    return Found(
+        tf.where(is_new, texts, ""),
+        tf.where(is_new, scores, IMPOSSIBLE),
+        tf.where(is_new, log_probs, IMPOSSIBLE),
+        tf.reduce_sum(tf.cast(is_new, tf.int32), axis=1),
+        tf.where(is_new[:, :, None], ids, 0),
+    )
 
 
 class PortableTranslator(tf.Module):

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import nmt
 from nmt.data.tokenizer import EOS_ID
 from nmt.errors import UserError
 from nmt.exporting.parity import check_parity
@@ -23,6 +22,7 @@ from nmt.model_folder import SOURCE, TARGET, ModelFolder, find_model
 from nmt.translators.export_record import FORMAT
 from nmt.translators.litert import RECORD
 from nmt.translators.model import Translator
+from nmt.version import __version__
 
 PACKAGES = ("tensorflow", "ai-edge-litert", "keras", "sentencepiece")
 
@@ -97,7 +97,7 @@ def _record(path: Path, folder: ModelFolder, decoding: Mapping[str, Any]) -> dic
         "decoding": dict(decoding),
         "limits": {"max_pieces": config.data.max_length, "eos_id": EOS_ID},
         "model": {"path": str(path), **folder.facts},
-        "versions": {"nmt": nmt.__version__, **{name: version(name) for name in PACKAGES}},
+        "versions": {"nmt": __version__, **{name: version(name) for name in PACKAGES}},
     }
 
 

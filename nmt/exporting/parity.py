@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from keras import ops
 
+from nmt.backend import ops
 from nmt.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from nmt.errors import UserError
 from nmt.evaluation.metrics import bleu

@@ -32,6 +32,7 @@ from nmt.model_folder import SOURCE, TARGET, ModelFolder, find_model
 from nmt.translators.export_record import FORMAT
 from nmt.translators.model import Translator
 from nmt.translators.savedmodel import RECORD, check_tensorflow_text
+from nmt.version import __version__
 
 PACKAGES = ("tensorflow", "tensorflow-text", "keras", "sentencepiece")
 
@@ -177,7 +178,7 @@ def _write_record(
         "server_version": bundle.server_version,
         "operations": {"number": len(operations), "names": list(operations)},
         "model": {"path": str(path), **folder.facts},
-        "versions": {"nmt": nmt.__version__, **{name: version(name) for name in PACKAGES}},
+        "versions": {"nmt": __version__, **{name: version(name) for name in PACKAGES}},
         "parity": parity.as_record(),
     }
     (aside / RECORD).parent.mkdir()

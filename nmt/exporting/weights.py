@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from nmt.backend import keras
 from nmt.process import silenced
 
 with silenced():
-    import keras
     import tensorflow as tf
 
 LARGEST = 127

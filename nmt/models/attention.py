@@ -6,10 +6,8 @@ a head. The memory is projected once a sentence and never copied for a query.
 
 from typing import Any, NamedTuple
 
-import keras
-from keras import ops
-
-from nmt.models.dense import Dense, exact
+from nmt.backend import keras, ops
+from nmt.models.layers import Dense, exact
 from nmt.models.queries import Queries
 
 # Beyond every energy, yet within bfloat16; energies are at least float32 when it is put in.

@@ -6,15 +6,12 @@ units, V pieces in the vocabulary.
 
 from typing import Any, NamedTuple
 
-import keras
-from keras import ops
-
+from nmt.backend import keras, ops
 from nmt.compilation import recurrence
 from nmt.models.attention import Keyed, make_attention
-from nmt.models.dense import Dense, exact
-from nmt.models.dropout import Dropout
 from nmt.models.embedding import Embedding, OutputProjection
 from nmt.models.encoder import Encoded
+from nmt.models.layers import Dense, Dropout, exact
 from nmt.models.queries import Queries
 from nmt.models.recurrent import LSTM, LSTMState
 

@@ -6,12 +6,9 @@ B sentences, T positions, E embedding units, V pieces in the vocabulary.
 from collections.abc import Callable
 from typing import Any
 
-import keras
-from keras import ops
-
+from nmt.backend import keras, ops
 from nmt.compilation import lookup
-from nmt.models.dense import exact, product
-from nmt.models.dropout import Dropout
+from nmt.models.layers import Dropout, exact, product
 
 
 class Embedding(keras.layers.Layer):

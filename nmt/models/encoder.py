@@ -5,11 +5,9 @@ B sentences, S source pieces, E embedding units, M memory units.
 
 from typing import Any, NamedTuple
 
-import keras
-from keras import ops
-
+from nmt.backend import keras, ops
 from nmt.compilation import lookup, pick
-from nmt.models.dropout import Dropout
+from nmt.models.layers import Dropout
 from nmt.models.recurrent import LSTM, read_both_ways
 
 PAD = 0

@@ -2,8 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from keras import ops
-
+from nmt.backend import ops
 from nmt.compilation import lookup
 
 FEW = 16

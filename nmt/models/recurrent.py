@@ -5,12 +5,9 @@ B sentences, T positions, I input units, U units; an ellipsis stands for any lea
 
 from typing import Any, NamedTuple
 
-import keras
-from keras import ops
-
+from nmt.backend import keras, ops
 from nmt.compilation import cudnn_is_best, fused, recurrence, side_by_side
-from nmt.models.dense import exact, product
-from nmt.models.orthogonal import OrthogonalRows
+from nmt.models.layers import OrthogonalRows, exact, product
 
 
 class LSTMState(NamedTuple):

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import keras
-
+from nmt.backend import keras
 from nmt.config.schema import ModelConfig
 from nmt.models.decoder import Decoded, Decoder
 from nmt.models.embedding import Embedding, OutputProjection

@@ -6,7 +6,6 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-import nmt
 from nmt.errors import UserError
 from nmt.server import openapi
 from nmt.server.batcher import Batcher
@@ -17,6 +16,7 @@ from nmt.server.middleware import Gate
 from nmt.server.tfserving_routes import predict_routes
 from nmt.server.translate_routes import people_routes
 from nmt.server.webpage import page_routes, read_page
+from nmt.version import __version__
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def make_server(engine: Engine, name: str, limits: Limits, *, key: str | None = 
     batcher = Batcher(engine, limits, metrics.observe_batch)
     app = FastAPI(
         title="nmt",
-        version=nmt.__version__,
+        version=__version__,
         description="Translation by a recurrent model.",
         # These pages would load scripts from other hosts; /openapi.json stays.
         docs_url=None,

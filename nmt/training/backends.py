@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import keras
-
+from nmt.backend import keras
 from nmt.config.schema import Config
 from nmt.models.seq2seq import make_seq2seq
-from nmt.training.optimizer import make_optimizer
+from nmt.training.schedules import make_optimizer
 from nmt.training.update import Update
 from nmt.training.workers import Workers
 
@@ -55,8 +54,7 @@ def make_update(config: Config, vocabularies: tuple[int, int], strategy: Any) ->
 
         model = _make_model(config, *vocabularies)
         return model, JaxUpdate(model, model.optimizer, strategy, **options)
-    from nmt.training.update_tensorflow import TensorFlowUpdate
-    from nmt.training.update_workers import WorkersUpdate
+    from nmt.training.update_tensorflow import TensorFlowUpdate, WorkersUpdate
 
     with strategy.scope():
         model = _make_model(config, *vocabularies)

@@ -5,11 +5,10 @@ B sentences, T target positions, N positions of all sentences, E units of an att
 
 from typing import Any
 
-from keras import ops
-
+from nmt.backend import ops
 from nmt.compilation import lookup, pick
-from nmt.models.dense import exact
 from nmt.models.embedding import OutputProjection
+from nmt.models.layers import exact
 
 
 def cross_entropy(

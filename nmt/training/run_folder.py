@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nmt.claim import claimed
 from nmt.config.file import config_from_text, differences, dump_config
 from nmt.config.schema import Config
 from nmt.errors import UserError
-from nmt.files import discard, written_aside
+from nmt.files import claimed, discard, written_aside
 
 MAY_CHANGE = re.compile(
     r"run_dir|data\.cache"

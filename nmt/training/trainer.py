@@ -10,9 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
-
-from nmt import __version__
+from nmt.backend import keras
 from nmt.compilation import compiles_each_shape
 from nmt.config.file import dump_config
 from nmt.config.schema import Config, TrainingConfig
@@ -28,6 +26,7 @@ from nmt.training.run_log import RunLog
 from nmt.training.schedules import learning_rate
 from nmt.training.update import Outcome, OutOfMemory
 from nmt.training.validation import Validation, Validator
+from nmt.version import __version__
 from nmt.weights import arrays_of, assign_arrays
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from typing import NamedTuple
 
-import keras
 import numpy as np
 
+from nmt.backend import keras
 from nmt.data.batching import Batch, mixed_seed
 from nmt.errors import UserError
 from nmt.models.seq2seq import Seq2Seq

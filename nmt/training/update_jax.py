@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import keras
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from nmt.backend import keras
 from nmt.compilation import gpu_visible
 from nmt.data.batching import Batch
 from nmt.data.tokenizer import BOS_ID, PAD_ID

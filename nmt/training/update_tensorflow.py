@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from nmt.backend import keras
 from nmt.compilation import Kernels, hush_compiler
 from nmt.data.batching import Batch
 from nmt.data.tokenizer import BOS_ID, PAD_ID
@@ -173,3 +173,31 @@ class TensorFlowUpdate(Update):
         scale = self.loss_scale.value
         self.loss_scale.assign(tf.where(finite, tf.where(good == 2000, scale * 2, scale), scale / 2))
         self.good_updates.assign(tf.where(good == 2000, 0, good))
+
+
+class WorkersUpdate(TensorFlowUpdate):
+    """The gradient is found in two parts: what each worker finds for itself, and what needs all of them.
+
+    A worker without memory for its own says so between the two, while it still can: a failure in the second part would
+    leave the others waiting for its sums.
+    """
+
+    def _finding(self) -> Any:
+        gradients, summed = self._of_batches(self._own_sums), tf.function(self._summed, autograph=False)
+
+        def found(*batch: Any) -> tuple:
+            failure: tf.errors.ResourceExhaustedError | None = None
+            try:
+                sums = gradients(*batch)
+            except tf.errors.ResourceExhaustedError as error:
+                failure = error
+            [lacking] = self.workers.of_each(failure is not None)
+            if lacking.any():
+                reason = f"Worker {lacking.argmax()} has not enough memory."
+                raise failure or tf.errors.ResourceExhaustedError(None, None, reason)
+            return summed(sums)
+
+        return found
+
+    def _own_sums(self, *batch: Any) -> list:
+        return self.strategy.run(self._gradient_sums, args=batch)

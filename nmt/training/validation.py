@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from keras import ops
 
+from nmt.backend import ops
 from nmt.compilation import compiled
 from nmt.config.schema import Config
 from nmt.data.preparation import Prepared

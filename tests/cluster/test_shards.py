@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 from cluster_task import read_packed, write_packed
 
-from nmt.claim import claimed
 from nmt.cluster import corpus as corpus_module
 from nmt.cluster.session import Share, divided
 from nmt.cluster.shards import Shard, clear_parts, find_shards, keep_to, translate_shard
 from nmt.errors import UserError
+from nmt.files import claimed
 
 
 class Upper:
@@ -134,7 +134,7 @@ def test_files_of_others_are_not_taken_for_translations(model, tmp_path):
 
 def test_a_folder_has_one_process_at_a_time(tmp_path):
     code = (
-        "import sys, nmt.claim as c, pathlib\n"
+        "import sys, nmt.files as c, pathlib\n"
         "with c.claimed(pathlib.Path(sys.argv[1]), doing='working'): print('has it', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "new")]

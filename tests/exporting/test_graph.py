@@ -9,8 +9,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from nmt.data.tokenizer import BOS_ID, EOS_ID, LINE_BREAKERS
 from nmt.decoding.beam_search import Hypotheses
-from nmt.exporting.found import distinct
-from nmt.exporting.parts import part_size
+from nmt.exporting.graph import distinct, part_size
 from tests.exported_model import MAX_BATCH, MAX_CHARACTERS, MAX_PIECES, NBEST, SENTENCES
 
 TEXTS = [

@@ -7,9 +7,8 @@ from keras import ops
 
 from nmt.config.schema import ExportConfig
 from nmt.data.tokenizer import BOS_ID, EOS_ID
-from nmt.exporting.graph import PortableTranslator
+from nmt.exporting.graph import Pieces, PortableTranslator
 from nmt.exporting.parity import forced_log_prob
-from nmt.exporting.reading import Pieces
 from tests.exported_model import MAX_CHARACTERS, MAX_PIECES, NBEST, SENTENCES
 
 SOURCES = [SENTENCES[0], "x", SENTENCES[40], "walks " * 12, SENTENCES[77], "der Mann", "€ 𝄞 日本", *SENTENCES[5:12]]

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from nmt.models.dropout import Dropout
+from nmt.models.layers import Dropout
 
 SHAPE = (31, 37, 53)
 

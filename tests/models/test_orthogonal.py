@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from nmt.models.orthogonal import OrthogonalRows
+from nmt.models.layers import OrthogonalRows
 from nmt.models.recurrent import LSTM
 
 

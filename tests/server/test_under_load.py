@@ -13,11 +13,11 @@ import time
 from collections import Counter
 
 import pytest
-from tests.server.test_server_process import post, start
-from tests.server.test_serving_documentation import program, run
 
 from nmt.server.run import listening
 from tests.exported_model import SENTENCES
+from tests.server.test_server_process import post, start
+from tests.server.test_serving_documentation import program, run
 
 LINES = SENTENCES[::9]
 NUM_CLIENTS = 12

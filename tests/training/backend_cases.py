@@ -49,7 +49,7 @@ def make_model(case: Case, weights: dict[str, np.ndarray] | None = None) -> Any:
 
     from nmt.config.schema import ModelConfig, TrainingConfig
     from nmt.models.seq2seq import make_seq2seq
-    from nmt.training.optimizer import make_optimizer
+    from nmt.training.schedules import make_optimizer
     from nmt.weights import arrays_of, assign_arrays
 
     keras.utils.set_random_seed(1)

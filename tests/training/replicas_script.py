@@ -44,7 +44,7 @@ def make_update(num_replicas, accumulation, *, precision, settings, dropout):
 
     from nmt.config.schema import ModelConfig, TrainingConfig
     from nmt.models.seq2seq import make_seq2seq
-    from nmt.training.optimizer import make_optimizer
+    from nmt.training.schedules import make_optimizer
     from nmt.training.update_tensorflow import TensorFlowUpdate
 
     keras.utils.set_random_seed(1)

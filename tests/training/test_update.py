@@ -11,7 +11,7 @@ from nmt.errors import UserError
 from nmt.models.seq2seq import make_seq2seq
 from nmt.training.backends import make_strategy
 from nmt.training.losses import cross_entropy
-from nmt.training.optimizer import make_optimizer
+from nmt.training.schedules import make_optimizer
 from nmt.training.update import dropout_seeds
 from nmt.weights import arrays_of
 

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.server.test_serving_documentation import program
 
 from nmt.errors import UserError
 from nmt.translators.savedmodel import ExportedTranslator, version_folder, versions
 from tests.exported_model import NBEST, SENTENCES
+from tests.server.test_serving_documentation import program
 
 LINES = [SENTENCES[0], "", *SENTENCES[40:60], "   ", "x"]
 

@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 
 from nmt.compilation import compiled
-from nmt.models.dense import Dense, product
+from nmt.models.layers import Dense, product
 
 I, O = 5, 3  # noqa: E741
 
