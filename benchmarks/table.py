@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: page.md with the tables of the results put in."""
+"""Renders docs/benchmarks.md: page.md with a table for each result."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,13 +10,17 @@ from benchmarks.ratios import Spread, alternating_ratio
 PAGE = Path(__file__).parent / "page.md"
 NONE = "–"
 COMMANDS = {"soak": "serving --soak 10"}
-FASTER = "nmt, float32, is faster by"
+COMPARED = "Compared with nmt, float32"
 
 Results = Mapping[str, dict]
 
 
 def render(results: Results) -> str:
-    """The whole page; parts that were not measured say so."""
+    """Renders the whole page.
+
+    Args:
+        results: records of `results.load_all`, by part. The page names the command for a part that is missing.
+    """
     sections: dict[str, Callable[[Any, Results], list[str]]] = {
         "training": _training,
         "translation": _translation,
@@ -38,7 +42,7 @@ def render(results: Results) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table; figures stand on the right.
+    """Returns the lines of a Markdown table whose columns, except the first, are right-aligned.
 
     >>> table(["System", "tokens/s"], [["a", "1"]])
     ['| System | tokens/s |', '| --- | ---: |', '| a | 1 |']
@@ -48,7 +52,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def spread(values: Sequence[float], digits: int = 0) -> str:
-    """The median, and the extremes where there are several values.
+    """Formats the median, and the minimum and maximum if there are several values.
 
     >>> spread([1200.4, 1100, 1300]), spread([2.54], 1), spread([])
     ('1,200 (1,100–1,300)', '2.5', '–')
@@ -60,27 +64,39 @@ def spread(values: Sequence[float], digits: int = 0) -> str:
     return middle if len(values) == 1 else f"{middle} ({found.minimum:,.{digits}f}–{found.maximum:,.{digits}f})"
 
 
-def ratio(values: Sequence[float], others: Sequence[float]) -> str:
-    """How many times the others these values are; "–" where there are not as many of both.
+def compare(own: Sequence[float], baseline: Sequence[float]) -> str:
+    """Formats how much faster or slower a system is than its baseline, as a factor of 1 or more.
 
-    >>> ratio([8.0, 9.0, 10.0], [2.0, 2.0, 2.0]), ratio([8.0], [])
-    ('4.50 × (4.00–5.00)', '–')
+    Args:
+        own: speeds of the system, by run. Pass `baseline` and `own` in reverse for seconds.
+        baseline: speeds of the runs that it is compared with. If there are not as many, no factor can be given.
+
+    >>> compare([8.0, 9.0, 10.0], [2.0, 2.0, 2.0]), compare([2.0, 2.0, 2.0], [8.0, 9.0, 10.0])
+    ('4.50 × faster (4.00–5.00)', '4.50 × slower (4.00–5.00)')
+    >>> compare([8.0, 8.0], [8.0, 8.0]), compare([8.0], [])
+    ('1.00 × (1.00–1.00)', '–')
     """
-    if not others or len(values) != len(others):
+    if not baseline or len(own) != len(baseline):
         return NONE
-    found = alternating_ratio(values, others)
-    return f"{found.median:.2f} × ({found.minimum:.2f}–{found.maximum:.2f})"
+    found, word = alternating_ratio(own, baseline), " faster"
+    if found.median < 1:
+        found, word = alternating_ratio(baseline, own), " slower"
+    factor = f"{found.median:.2f}"
+    return f"{factor} ×{'' if factor == '1.00' else word} ({found.minimum:.2f}–{found.maximum:.2f})"
 
 
 def replicas(figures: Mapping[str, Sequence[float]]) -> list[str]:
-    """Milliseconds an update by arrangement, beside the first one's, run by run.
+    """Returns a table of milliseconds per update, each arrangement compared with the first, run by run.
 
     >>> replicas({"1 device": [100.0, 200.0], "2 devices": [110.0, 240.0]})[3]
-    '| 2 devices | 175.0 (110.0–240.0) | 1.15 × (1.10–1.20) |'
+    '| 2 devices | 175.0 (110.0–240.0) | 1.15 × slower (1.10–1.20) |'
     """
-    first = next(iter(figures.values()))
-    rows = [[name, spread(values, 1), ratio(values, first)] for name, values in figures.items()]
-    return table(["The same batches on", "ms an update", "of the first"], rows)
+    name, first = next(iter(figures.items()))
+    rows = [
+        [other, spread(values, 1), NONE if other == name else compare(first, values)]
+        for other, values in figures.items()
+    ]
+    return table(["The same batches on", "ms per update", f"Compared with {name}"], rows)
 
 
 def _training(figures: dict, results: Results) -> list[str]:
@@ -90,20 +106,20 @@ def _training(figures: dict, results: Results) -> list[str]:
         runs = entry["runs"]
         speeds = _column(runs, "pieces_per_second")
         cells = [
-            f"{entry['title']}: {entry['description']}",
+            entry["title"],
             spread(speeds),
-            ratio(_column(entry["beside"], "pieces_per_second"), speeds),
+            compare(speeds, _column(entry["beside"], "pieces_per_second")),
             *_share_of_ceiling(entry, speeds, results),
             spread(_column(runs, "peak_mb")),
             spread(_column(runs, "startup_seconds"), 1),
         ]
         rows.append(cells)
-    header = ["System", "Target tokens/s", FASTER, "MFLOP a token", "Share of the ceiling"]
+    header = ["System", "Target tokens/s", COMPARED, "MFLOP per token", "Share of float32 peak"]
     return [*table([*header, "Peak memory, MB", "Start-up, s"], rows), *_failures(systems)]
 
 
 def _share_of_ceiling(entry: dict, speeds: Sequence[float], results: Results) -> tuple[str, str]:
-    """Counted MFLOP a token, and the speed as a share of the float32 ceiling."""
+    """Formats the counted MFLOP per token, and the speed as a share of the float32 peak."""
     if "ceiling" not in results:
         return NONE, NONE
     ceiling = results["ceiling"]["figures"]
@@ -113,8 +129,8 @@ def _share_of_ceiling(entry: dict, speeds: Sequence[float], results: Results) ->
 
 
 def _translation(figures: dict, results: Results) -> list[str]:
-    lines = [f"{figures['lines']:,} lines; models of {figures['updates']:,} updates."]
-    for name, title in (("beam", "Beam 5"), ("plain", "Beam 5, nothing pruned"), ("greedy", "Greedy")):
+    lines = [f"{figures['lines']:,} lines. Models trained for {figures['updates']:,} updates."]
+    for name, title in (("beam", "Beam 5"), ("plain", "Beam 5, no pruning"), ("greedy", "Greedy")):
         rows = []
         for entry in figures[name].values():
             runs = entry["runs"]
@@ -122,7 +138,7 @@ def _translation(figures: dict, results: Results) -> list[str]:
             cells = [
                 entry["title"],
                 spread(speeds, 1),
-                ratio(_column(entry["beside"], "sentences_per_second"), speeds),
+                compare(speeds, _column(entry["beside"], "sentences_per_second")),
                 spread(_column(runs, "first_pass_seconds"), 1),
                 spread(_column(runs, "bleu")[:1], 2),
                 spread(_column(runs, "pieces_per_line")[:1], 1),
@@ -130,7 +146,7 @@ def _translation(figures: dict, results: Results) -> list[str]:
                 spread(_column(runs, "startup_seconds"), 1),
             ]
             rows.append(cells)
-        header = [title, "Sentences/s", FASTER, "First pass, s", "BLEU", "Pieces a line"]
+        header = [title, "Sentences/s", COMPARED, "First pass, s", "BLEU", "Tokens per line"]
         lines += ["", *table([*header, "Peak memory, MB", "Start-up, s"], rows), *_failures(figures[name])]
     return lines
 
@@ -143,7 +159,7 @@ def _latency(figures: dict, results: Results) -> list[str]:
         cells = [entry["title"]]
         for column in ("cold", "warm"):
             seconds = _column(runs, column)
-            cells += [spread(seconds, 1), ratio(seconds, _column(beside, column))]
+            cells += [spread(seconds, 1), compare(_column(beside, column), seconds)]
         files.append(cells)
     sentences = [
         [name, *(spread(_column(single[name], column), 1) for column in ("median_ms", "p90_ms", "max_ms"))]
@@ -151,19 +167,19 @@ def _latency(figures: dict, results: Results) -> list[str]:
         if name != "lines"
     ]
     return [
-        *table([f"{figures['lines']:,} lines", "Cold, s", FASTER, "Warm, s", FASTER], files),
+        *table([f"{figures['lines']:,} lines", "Cold, s", COMPARED, "Warm, s", COMPARED], files),
         *_failures(figures["files"]),
         "",
         *table(
-            [f"One sentence of {single['lines']}, warm", "Median, ms", "9 of 10 within, ms", "Longest, ms"], sentences
+            [f"One of {single['lines']} sentences, warm", "Median, ms", "90th percentile, ms", "Maximum, ms"], sentences
         ),
         "",
         *table(
             [
                 "One line, cold",
-                "By the clock, s",
-                "of it TensorFlow and Keras, s",
-                "and our modules, s",
+                "Total, s",
+                "Import of TensorFlow and Keras, s",
+                "Import of nmt, s",
                 "Peak memory, MB",
             ],
             [
@@ -181,11 +197,11 @@ def _latency(figures: dict, results: Results) -> list[str]:
 def _memory(figures: dict, results: Results) -> list[str]:
     course = figures["course"]
     return [
-        f"{figures['lines']:,} lines in {figures['seconds']:,.0f} s; at most {figures['peak_mb']:,} MB.",
+        f"{figures['lines']:,} lines took {figures['seconds']:,.0f} s and at most {figures['peak_mb']:,} MB.",
         "",
         *table(
-            ["Second", *(f"{at['seconds']:,.0f}" for at in course)],
-            [["Resident, MB", *(f"{at['mb']:,}" for at in course)]],
+            ["Elapsed, s", *(f"{at['seconds']:,.0f}" for at in course)],
+            [["Resident memory, MB", *(f"{at['mb']:,}" for at in course)]],
         ),
     ]
 
@@ -196,14 +212,20 @@ def _scale(figures: list[dict], results: Results) -> list[str]:
         [
             f"{entry['pairs']:,}",
             spread(_column(entry["again"], "pieces_per_second")),
-            ratio(_column(entry["again"], "pieces_per_second"), smallest),
+            NONE if entry is figures[0] else compare(_column(entry["again"], "pieces_per_second"), smallest),
             f"{entry['first']['startup_seconds']:.1f}",
             spread(_column(entry["again"], "startup_seconds"), 1),
             spread(_column(entry["again"], "peak_mb")),
         ]
         for entry in figures
     ]
-    header = ["Training pairs", "Target tokens/s", "of the first row", "First start-up, s", "Later start-ups, s"]
+    header = [
+        "Training pairs",
+        "Target tokens/s",
+        "Compared with the first row",
+        "First start-up, s",
+        "Later start-ups, s",
+    ]
     return table([*header, "Peak memory, MB"], rows)
 
 
@@ -215,20 +237,20 @@ def _ceiling(figures: dict, results: Results) -> list[str]:
         [title, *(f"{found[name]:.1f}" for name in names), f"{sum(found.values()):.1f}"]
         for title, found in counts.items()
     ]
-    lengths = f"{figures['source_length']:.1f} source and {figures['target_length']:.1f} target pieces"
+    lengths = f"{figures['source_length']:.1f} source and {figures['target_length']:.1f} target tokens"
     return [
-        *table([f"Product of {figures['size']:,} × {figures['size']:,}", "GFLOP/s"], products),
+        *table([f"Product of two {figures['size']:,} × {figures['size']:,} matrices", "GFLOP/s"], products),
         "",
-        *table(["MFLOP a target token", *names, "in all"], rows),
+        *table(["MFLOP per target token", *names, "total"], rows),
         "",
-        f"For sentences of {lengths}, EOS counted.",
+        f"The average sentence has {lengths}, with EOS.",
     ]
 
 
 def _serving(figures: dict, results: Results) -> list[str]:
     rows = []
     ways = figures["ways"]
-    slowest = next(iter(ways.values()))
+    slowest_name, slowest = next(iter(ways.items()))
     for way, cells in ways.items():
         for clients, cell in cells.items():
             speed = cell["requests_per_second"]
@@ -237,15 +259,15 @@ def _serving(figures: dict, results: Results) -> list[str]:
                     way,
                     clients,
                     f"{speed:,.1f}",
-                    NONE if cells is slowest else f"{speed / slowest[clients]['requests_per_second']:.2f} ×",
+                    NONE if cells is slowest else _factor(speed, slowest[clients]["requests_per_second"]),
                     *(f"{cell[name]:,.0f}" for name in ("p50_ms", "p95_ms", "p99_ms")),
                     f"{cell['wrong']} of {cell['checked']:,}",
                     f"{cell['cores']:.2f}",
                 ]
             )
-    header = ["", "Clients", "Requests/s", "of one at a time", "p50, ms", "p95, ms", "p99, ms"]
+    header = ["Mode", "Clients", "Requests/s", f"Compared with {slowest_name}", "p50, ms", "p95, ms", "p99, ms"]
     return [
-        f"{figures['sentences']} sentences; {figures['seconds']:g} s each; Locust {figures['locust']}.",
+        f"{figures['sentences']} sentences, {figures['seconds']:g} s per row, Locust {figures['locust']}.",
         "",
         *table([*header, "Wrong answers", "Cores used by Locust"], rows),
     ]
@@ -253,54 +275,77 @@ def _serving(figures: dict, results: Results) -> list[str]:
 
 def _soak(figures: dict, results: Results) -> list[str]:
     killed, stopped, memory = figures["killed"], figures["stopped"], figures["memory"]
-
-    def answers(found: dict) -> str:
-        others = {status: count for status, count in found["statuses"].items() if status not in ("0", "200")}
-        named = "".join(f", {count:,} by {status}" for status, count in sorted(others.items()))
-        return (
-            f"{found['checked']:,} requests answered by 200{named}; {found['wrong']} wrong answers, "
-            f"{found['swapped']} of them another's"
-        )
-
+    phases = [
+        (f"{figures['minutes']:g} minutes of overload", figures, figures["lost"]),
+        ("killed and restarted", killed, killed["lost_before"]),
+        ("stopped", stopped, stopped["lost_before"]),
+    ]
+    # "0" stands for requests without an answer, most of them sent while no server was running.
+    refusals = sorted({status for _, found, _ in phases for status in found["statuses"]} - {"0", "200"})
+    rows = [
+        [
+            name,
+            f"{found['checked']:,}",
+            *(f"{found['statuses'].get(status, 0):,}" for status in refusals),
+            str(found["wrong"]),
+            str(found["swapped"]),
+            str(lost),
+        ]
+        for name, found, lost in phases
+    ]
+    header = ["Phase", *(f"HTTP {status}" for status in ("200", *refusals)), "Wrong", "Swapped", "Lost"]
     return [
-        f"{figures['minutes']:g} minutes, {figures['clients']} clients, a queue of {figures['queue']} texts: "
-        f"{answers(figures)}; {figures['lost']} without an answer. {figures['requests_per_second']:.1f} requests/s, "
-        f"p50 {figures['p50_ms']:,.0f} ms, p99 {figures['p99_ms']:,.0f} ms. Resident memory grew by "
-        f"{figures['growth_mb']:.1f} MB from the second minute to the last.",
+        f"{figures['clients']} clients and a queue of {figures['queue']} texts. Under overload the server answers "
+        f"{figures['requests_per_second']:.1f} requests/s, with a p50 of {figures['p50_ms']:,.0f} ms and a p99 of "
+        f"{figures['p99_ms']:,.0f} ms. Its resident memory grew by {figures['growth_mb']:.1f} MB from the second "
+        "minute to the last.",
+        "",
+        *table(header, rows),
+        "",
+        "A request is lost if it gets no answer. For a kill or a stop, only requests sent before the signal count.",
         "",
         *table(
-            ["Second", *(f"{at['seconds']:,.0f}" for at in memory)],
-            [["Resident, MB", *(f"{at['mb']:,}" for at in memory)]],
+            ["Elapsed, s", *(f"{at['seconds']:,.0f}" for at in memory)],
+            [["Resident memory, MB", *(f"{at['mb']:,}" for at in memory)]],
         ),
         "",
-        f"Killed, and away for {killed['away_seconds']} s: {killed['answered_before']:,} answers before and "
-        f"{killed['answered_after']:,} after; {answers(killed)}; {killed['lost_before']} requests were lost with it.",
-        "",
-        f"Stopped, within {stopped['away_seconds']} s and with exit code {stopped['exit_code']}: {answers(stopped)}; "
-        f"{stopped['lost_before']} requests sent before the signal stayed without an answer.",
+        f"The killed server was away for {killed['away_seconds']} s. It gave {killed['answered_before']:,} answers "
+        f"before and {killed['answered_after']:,} after. The stopped server exited within {stopped['away_seconds']} s "
+        f"with code {stopped['exit_code']}.",
     ]
 
 
 def _failures(systems: Mapping[str, dict]) -> list[str]:
-    """What stood in a system's way: the last line of its complaint."""
+    """Returns a paragraph for each system that failed, with the last line of its error message."""
     reasons = [
         (entry["title"], entry["failed"].strip().splitlines()[-1]) for entry in systems.values() if "failed" in entry
     ]
-    return [line for title, reason in reasons for line in ("", f"{title} did not run to its end: {reason}")]
+    return [line for title, reason in reasons for line in ("", f"{title} failed: {reason}")]
+
+
+def _factor(own: float, baseline: float) -> str:
+    """Formats the factor between two single speeds."""
+    return compare([own], [baseline]).partition(" (")[0]
 
 
 def _provenance(record: dict) -> str:
     settings, text = record["settings"], record["text"]
-    shared = text and f"{text['name']}: {text['num_train']:,} training pairs, {text['num_pieces']:,} pieces. "
-    versions = "; ".join(
-        ", ".join(f"{name} {number}" for name, number in of.items()) for of in record["versions"].values()
+    shared = ""
+    if text:
+        shared = (
+            f"{text['name']}: {text['num_train']:,} training pairs, {text['num_pieces']:,} tokens in the vocabulary. "
+        )
+    versions = ". ".join(
+        ", ".join(f"{name} {number}" for name, number in packages.items()) for packages in record["versions"].values()
     )
+    # A difference of two clocks, which may come out slightly below 0.
+    others = max(0.0, record["other_cores"])
     return (
-        f"*{record['date']}, `{record['command']}`. {record['machine']}; {settings['threads']} threads; "
-        f"other work kept {record['other_cores']:.2f} cores busy. "
-        f"{shared or ''}{versions}.*"
+        f"*{record['date']}, `{record['command']}`. {record['machine']}, {settings['threads']} threads. "
+        f"Other programs used {others:.2f} cores. {shared}{versions}.*"
     )
 
 
 def _column(runs: Sequence[dict], name: str) -> list[float]:
-    return [run[name] for run in runs if name in run]  # what could not be measured is not there
+    """Returns one figure of every run in which it was measured."""
+    return [run[name] for run in runs if name in run]

@@ -1,4 +1,4 @@
-from benchmarks.table import ratio, render
+from benchmarks.table import compare, render
 
 
 def system(title, speeds):
@@ -17,13 +17,13 @@ RECORD = {
 }
 
 
-def test_parts_that_were_not_measured_say_so_and_hold_no_figures():
+def test_parts_that_were_not_measured_name_their_command_and_hold_no_figures():
     page = render({})
     assert page.count("Not measured yet: `python -m benchmarks ") == 8
-    assert "|" not in page
+    assert "---:" not in page.partition("## Training speed")[2]
 
 
-def test_training_states_ratios_shares_and_failures():
+def test_training_shows_factors_shares_and_failures():
     peer = {**system("Peer A", [1000, 1000, 1000]), "beside": system("nmt", [4000, 4400, 3600])["runs"]}
     failed = {**system("Peer B", []), "failed": "long story\nno such library"}
     systems = {"nmt": system("nmt", [4000, 4400, 3600]), "a": peer, "b": failed}
@@ -40,13 +40,14 @@ def test_training_states_ratios_shares_and_failures():
             "ceiling": {**RECORD, "figures": ceiling},
         }
     )
-    # 4,000 tokens a second of 50 MFLOP are 200 of 400 GFLOP a second.
-    assert "| nmt: as described | 4,000 (3,600–4,400) | – | 50.0 | 50 % | 1,000 (1,000–1,000) |" in page
-    assert "| Peer A: as described | 1,000 (1,000–1,000) | 4.00 × (3.60–4.40) | 50.0 | 12 % |" in page
-    assert "Peer B did not run to its end: no such library" in page
-    provenance = "*2026-01-02, `python -m benchmarks training`. A machine; 2 threads; other work kept 0.00 cores busy."
-    assert provenance in page
-    assert "Some text: 29,000 training pairs, 8,000 pieces. nmt 0; torch 1.*" in page
+    # 4,000 tokens/s of 50 MFLOP each are 200 of 400 GFLOP/s.
+    assert "| nmt | 4,000 (3,600–4,400) | – | 50.0 | 50 % | 1,000 (1,000–1,000) |" in page
+    assert "| Peer A | 1,000 (1,000–1,000) | 4.00 × slower (3.60–4.40) | 50.0 | 12 % |" in page
+    assert "Peer B failed: no such library" in page
+    assert (
+        "*2026-01-02, `python -m benchmarks training`. A machine, 2 threads. Other programs used 0.00 cores. " in page
+    )
+    assert "Some text: 29,000 training pairs, 8,000 tokens in the vocabulary. nmt 0. torch 1.*" in page
 
 
 def load(speed, **changes):
@@ -61,10 +62,10 @@ def test_load_is_compared_with_one_sentence_at_a_time():
         {"serving": {**RECORD, "text": None, "figures": {"sentences": 200, "seconds": 25, "locust": "2", "ways": ways}}}
     )
     assert "| one | 64 | 12.0 | – | 100 | 1,200 | 1,300 | 0 of 2,000 | 0.05 |" in page
-    assert "| batches | 64 | 48.0 | 4.00 × | 100 |" in page
+    assert "| batches | 64 | 48.0 | 4.00 × faster | 100 |" in page
 
 
-def test_a_soak_tells_refusals_memory_and_what_was_lost():
+def test_a_soak_shows_refusals_memory_and_lost_requests():
     event = {"checked": 900, "wrong": 0, "swapped": 0, "statuses": {"200": 900, "0": 64, "503": 7}, "exit_code": 0}
     moments = {"away_seconds": 6.5, "answered_before": 400, "answered_after": 500, "lost_before": 0}
     figures = {
@@ -75,12 +76,19 @@ def test_a_soak_tells_refusals_memory_and_what_was_lost():
         "stopped": {**event, **moments, "printed": ""},
     }
     page = render({"soak": {**RECORD, "figures": figures}})
-    assert "2,000 requests answered by 200, 30 by 429; 0 wrong answers, 0 of them another's; 0 without an" in page
-    assert "Resident memory grew by 1.0 MB" in page and "| Resident, MB | 900 | 1,001 |" in page
-    assert "400 answers before and 500 after; 900 requests answered by 200, 7 by 503;" in page
-    assert "61 requests were lost with it." in page
-    assert "0 requests sent before the signal stayed without an answer." in page
+    assert "| Phase | HTTP 200 | HTTP 429 | HTTP 503 | Wrong | Swapped | Lost |" in page
+    assert "| 10 minutes of overload | 2,000 | 30 | 0 | 0 | 0 | 0 |" in page
+    assert "| killed and restarted | 900 | 0 | 7 | 0 | 0 | 61 |" in page
+    assert "| stopped | 900 | 0 | 7 | 0 | 0 | 0 |" in page
+    assert "grew by 1.0 MB" in page and "| Resident memory, MB | 900 | 1,001 |" in page
+    assert "It gave 400 answers before and 500 after." in page
+    assert "exited within 6.5 s with code 0." in page
 
 
-def test_unequal_numbers_of_runs_give_no_ratio():
-    assert ratio([1.0, 2.0], [1.0]) == "–"
+def test_a_factor_is_never_below_one():
+    assert compare([9.0], [6.0]) == "1.50 × faster (1.50–1.50)"
+    assert compare([6.0], [9.0]) == "1.50 × slower (1.50–1.50)"
+
+
+def test_unequal_numbers_of_runs_give_no_factor():
+    assert compare([1.0, 2.0], [1.0]) == "–"
