@@ -1,5 +1,5 @@
-"""Speed, memory and quality of this toolkit beside its peers, measured in one run on one machine.
+"""Compares speed, memory and quality of nmt with other toolkits, in one run on one machine.
 
-`make bench` runs everything, `python -m benchmarks PART` one part. Each part keeps its figures in results/PART.json,
-and docs/benchmarks.md is rendered from these files alone.
+`make bench` runs everything, and `python -m benchmarks PART` runs one part. Each part writes its figures to
+results/PART.json. docs/benchmarks.md is rendered from these files.
 """

@@ -1,4 +1,4 @@
-"""`python -m benchmarks PART`: measures one part, or all, and renders docs/benchmarks.md."""
+"""Runs `python -m benchmarks PART`, which measures one part or all of them and renders docs/benchmarks.md."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -34,17 +34,23 @@ BUSY = 0.1  # cores
 SOAK_MINUTES = 10
 
 app = typer.Typer(
-    help="Speed, memory and quality beside other toolkits, on this machine.",
+    help="Compare speed, memory and quality of nmt with other toolkits on this machine.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-Quick = Annotated[bool, typer.Option("--quick", help="Two minutes or so, only to show that it works.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of every system; all cores if not given.")]
-Rounds = Annotated[int | None, typer.Option(min=1, help="Alternating runs of every system; 3 if not given.")]
-Updates = Annotated[int | None, typer.Option(min=1, help="Updates of the models that translate; 600 if not given.")]
-Chosen = Annotated[list[str] | None, typer.Option("--system", help="Only this system beside ours, such as joeynmt.")]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Run a short test of about two minutes, whose figures are not published.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each system. Default: all cores.")]
+Rounds = Annotated[int | None, typer.Option(min=1, help="Alternating runs of each system. Default: 3.")]
+Updates = Annotated[
+    int | None, typer.Option(min=1, help="Training updates of the models that translate. Default: 600.")
+]
+Chosen = Annotated[
+    list[str] | None, typer.Option("--system", help="Compare nmt with this system only, such as joeynmt.")
+]
 
 
 @app.command("training")
@@ -55,7 +61,7 @@ def measure_training(
     updates: Updates = None,
     system: Chosen = None,
 ) -> None:
-    """Target tokens a second, peak memory and start-up of training."""
+    """Measure speed, peak memory and start-up time of training."""
     settings = make_settings(quick=quick, threads=threads, rounds=rounds, updates=updates)
     systems = chosen(TRAINING, system)
     _measure("training", settings, lambda text: training.measure(settings, text, systems), systems)
@@ -69,7 +75,7 @@ def measure_translation(
     updates: Updates = None,
     system: Chosen = None,
 ) -> None:
-    """Sentences a second by beam and greedy search, and BLEU, with the models of the training part."""
+    """Measure speed and BLEU of beam and greedy search, with the models of the training part."""
     settings = make_settings(quick=quick, threads=threads, rounds=rounds, updates=updates)
     systems = chosen(TRANSLATION, system)
     _measure("translation", settings, lambda text: translation.measure(settings, text, systems), systems)
@@ -83,7 +89,7 @@ def measure_latency(
     updates: Updates = None,
     system: Chosen = None,
 ) -> None:
-    """A file and a line by the command line, and one sentence at a time in process and through the SavedModel."""
+    """Measure how long a file, a line and a single sentence take, in a model and in its exports."""
     settings = make_settings(quick=quick, threads=threads, rounds=rounds, updates=updates)
     systems = [one for one in chosen(TRANSLATION, system) if one.key != "nmt-one-layer"]
     _measure("latency", settings, lambda text: latency.measure(settings, text, systems), systems)
@@ -91,21 +97,21 @@ def measure_latency(
 
 @app.command("memory")
 def measure_memory(quick: Quick = False, threads: Threads = None, updates: Updates = None) -> None:
-    """Resident memory while 100,000 lines are translated."""
+    """Measure resident memory while 100,000 lines are translated."""
     settings = make_settings(quick=quick, threads=threads, updates=updates)
     _measure("memory", settings, lambda text: memory.measure(settings, text))
 
 
 @app.command("scale")
 def measure_scale(quick: Quick = False, threads: Threads = None, rounds: Rounds = None) -> None:
-    """Speed and start-up on 30 thousand and 3 million training pairs."""
+    """Measure speed and start-up time with 30 thousand and 3 million training pairs."""
     settings = make_settings(quick=quick, threads=threads, rounds=rounds)
     _measure("scale", settings, lambda text: scale.measure(settings, text))
 
 
 @app.command("ceiling")
 def measure_ceiling(quick: Quick = False, threads: Threads = None, rounds: Rounds = None) -> None:
-    """The largest speed of a matrix product here, and the arithmetic that each model must do."""
+    """Measure the peak speed of a matrix product, and count the arithmetic of each model."""
     settings = make_settings(quick=quick, threads=threads, rounds=rounds)
     _measure("ceiling", settings, lambda text: ceiling.measure(settings, text))
 
@@ -116,13 +122,14 @@ def measure_serving(
     threads: Threads = None,
     updates: Updates = None,
     model: Annotated[
-        Path | None, typer.Option(help="A trained model, such as runs/demo; that of the training part if not given.")
+        Path | None, typer.Option(help="A trained model, such as runs/demo. Default: that of the training part.")
     ] = None,
     soak_minutes: Annotated[
-        float | None, typer.Option("--soak", min=0.1, help="Instead, minutes at the limit; then killed, and stopped.")
+        float | None,
+        typer.Option("--soak", min=0.1, help="Overload a server for so many minutes instead, then kill and stop it."),
     ] = None,
 ) -> None:
-    """Requests a second and latencies of `nmt serve` under load."""
+    """Measure requests per second and latency of `nmt serve` under load."""
     settings = make_settings(quick=quick, threads=threads, updates=updates)
     text = None if model else make_text(settings.work / "text")
     if soak_minutes is None:
@@ -134,45 +141,45 @@ def measure_serving(
 @app.command("profile")
 def measure_profile(
     config: Annotated[Path, typer.Argument(help="A training configuration.", show_default=False)],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Changes of it, key=value.", show_default=False)] = None,
-    updates: Annotated[int, typer.Option(min=1, help="Updates by the clock, after the first 20.")] = 120,
-    operations: Annotated[int, typer.Option(min=0, help="Operations to list.")] = 25,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides, KEY=VALUE.", show_default=False)] = None,
+    updates: Annotated[int, typer.Option(min=1, help="Updates to time, after the first 20.")] = 120,
+    operations: Annotated[int, typer.Option(min=0, help="Number of operations to list.")] = 25,
 ) -> None:
-    """How fast a configuration trains, and which operations take the time of an update."""
+    """Measure how fast a configuration trains, and which operations take the time of an update."""
     other = OtherWork()
     found = profile(config, overrides or [], updates=updates, profiled=max(1, updates // 4))
-    typer.echo(f"{found.pieces_per_second:,.0f} target pieces/s, {found.milliseconds:.1f} ms an update")
-    typer.echo("ms an update, over all threads and under the profiler · executions · operation")
+    typer.echo(f"{found.pieces_per_second:,.0f} target tokens/s, {found.milliseconds:.1f} ms per update")
+    typer.echo("ms per update, over all threads and under the profiler · executions · operation")
     for one in found.operations[:operations]:
         typer.echo(f"{one.milliseconds:9.2f} {one.executions:9.1f}  {one.name}")
-    typer.echo(f"Other work kept {other.cores():.1f} cores busy meanwhile.")
+    typer.echo(f"Other programs used {other.cores():.1f} cores meanwhile.")
 
 
 @app.command("replicas")
 def measure_replicas(
     config: Annotated[Path, typer.Argument(help="A training configuration.", show_default=False)],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Changes of it, key=value.", show_default=False)] = None,
-    updates: Annotated[int, typer.Option(min=1, help="Updates by the clock, after the first 20.")] = 100,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides, KEY=VALUE.", show_default=False)] = None,
+    updates: Annotated[int, typer.Option(min=1, help="Updates to time, after the first 20.")] = 100,
     rounds: Rounds = None,
 ) -> None:
-    """What it costs that two devices, or two processes, share the batches of one."""
+    """Measure the cost of dividing the batches of one device among two devices or two processes."""
     other = OtherWork()
     found = replicas.measure(config, overrides or [], updates=updates, rounds=rounds or 3)
     typer.echo("\n".join(table.replicas(found)))
-    typer.echo(f"Other work kept {other.cores():.1f} cores busy meanwhile.")
+    typer.echo(f"Other programs used {other.cores():.1f} cores meanwhile.")
 
 
 @app.command("doctor")
 def measure_doctor(
-    pairs: Annotated[int, typer.Option(min=1, help="Of training text.")] = 1_000_000,
+    pairs: Annotated[int, typer.Option(min=1, help="Number of training pairs.")] = 1_000_000,
     rounds: Rounds = None,
 ) -> None:
-    """How long `nmt doctor` takes on so many pairs."""
+    """Measure how long `nmt doctor` takes on a large corpus."""
     other = OtherWork()
     settings = make_settings(quick=False)
     seconds = doctor.measure(make_text(settings.work / "text"), pairs, settings.work / "scale", rounds=rounds or 3)
     typer.echo(f"nmt doctor, {pairs:,} pairs: {table.spread(seconds, 1)} seconds")
-    typer.echo(f"Other work kept {other.cores():.1f} cores busy meanwhile.")
+    typer.echo(f"Other programs used {other.cores():.1f} cores meanwhile.")
 
 
 @app.command("all")
@@ -183,7 +190,7 @@ def measure_all(
     updates: Updates = None,
     system: Chosen = None,
 ) -> None:
-    """Every part, one after the other."""
+    """Measure all parts."""
     common: dict[str, Any] = {"quick": quick, "threads": threads}
     measure_ceiling(**common, rounds=rounds)
     measure_training(**common, rounds=rounds, updates=updates, system=system)
@@ -197,7 +204,7 @@ def measure_all(
 
 @app.command("build")
 def build() -> None:
-    """Only build the peers' environments."""
+    """Build the environments of the peers."""
     for one in TRAINING:
         one.prepare()
         typer.echo(f"{one.title}: {one.versions()}")
@@ -206,7 +213,7 @@ def build() -> None:
 
 @app.command("render")
 def render() -> None:
-    """Write docs/benchmarks.md anew from the results that are there."""
+    """Write docs/benchmarks.md from the stored results."""
     PAGE.write_text(table.render(results.load_all(RESULTS)), encoding="utf-8")
 
 
@@ -229,13 +236,13 @@ def _record(
         typer.echo(table.render(results.load_all(settings.results)))
     else:
         render()
-    typer.echo(f"The figures are in {path}.")
+    typer.echo(f"Wrote {path}.")
     if cores > BUSY:
-        typer.echo(f"Other work kept {cores:.1f} cores busy meanwhile: such figures are not for the page.", err=True)
+        typer.echo(f"Other programs used {cores:.1f} cores meanwhile. Do not publish these figures.", err=True)
 
 
 def main() -> None:
-    """Runs the command line; a mistake is answered without a traceback."""
+    """Runs the command line. A `UserError` is printed without a traceback."""
     try:
         app(prog_name="python -m benchmarks")
     except UserError as error:

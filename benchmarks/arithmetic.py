@@ -1,8 +1,8 @@
-"""The arithmetic that a model must do for one target piece, counted from its shapes.
+"""Counts the arithmetic that a model needs to train on one target token, from its shapes.
 
-Counted are the matrix products alone, a multiplication and an addition for each element; forward once, and backward
-twice as much, for each product has two gradients. Padding, softmax, gates, dropout and the optimiser are not counted:
-they are what an implementation may save.
+Only matrix products are counted, with one multiplication and one addition per element. The backward pass counts twice,
+because each product has two gradients. Padding, softmax, gates, dropout and the optimizer are not counted, because an
+implementation may save them.
 """
 
 from dataclasses import dataclass
@@ -16,31 +16,30 @@ GATES = 4
 
 @dataclass(frozen=True)
 class Shapes:
-    """What tells the systems apart, at the widths that they share."""
+    """Sizes in which the systems differ. All share the widths in `settings`."""
 
     vocabulary: int
     decoder_layers: int = 1
-    """Layers above the bottom one read the layer below and the context."""
+    """The layers above the bottom one read the layer below and the context."""
     input_feeding: bool = False
-    """The bottom layer also reads the last attentional state."""
+    """Whether the bottom layer also reads the previous attentional state."""
     attentional_units: int = DECODER_UNITS
-    """Width of what the output projection reads."""
+    """Width of the input of the output projection."""
     projects_query: bool = False
     projects_values: bool = False
 
 
 def parts(shapes: Shapes, *, source_length: float, target_length: float) -> dict[str, float]:
-    """MFLOP of training for each target piece, by part of the model.
+    """Counts MFLOP of training per target token, by part of the model.
 
     Args:
-        shapes: of the model.
-        source_length, target_length: mean pieces of a sentence, EOS counted.
+        source_length, target_length: mean tokens per sentence, with EOS.
     """
     memory = 2 * ENCODER_UNITS
-    sources = source_length / target_length  # source pieces for each target piece
+    sources = source_length / target_length  # source tokens per target token
     bottom = EMBEDDING_UNITS + (shapes.attentional_units if shapes.input_feeding else 0)
     upper = (shapes.decoder_layers - 1) * _lstm(DECODER_UNITS + memory, DECODER_UNITS)
-    projections = 1 + shapes.projects_values  # of the memory: keys always, values where they are not the memory itself
+    projections = 1 + shapes.projects_values  # keys always, values unless they are the memory itself
     products = {
         "encoder": sources * 2 * _lstm(EMBEDDING_UNITS, ENCODER_UNITS),
         "decoder": _lstm(bottom, DECODER_UNITS) + upper,
@@ -54,10 +53,10 @@ def parts(shapes: Shapes, *, source_length: float, target_length: float) -> dict
 
 
 def mflop_per_piece(shapes: Shapes, *, source_length: float, target_length: float) -> float:
-    """MFLOP of training for each target piece."""
+    """Counts MFLOP of training per target token."""
     return sum(parts(shapes, source_length=source_length, target_length=target_length).values())
 
 
 def _lstm(inputs: int, units: int) -> int:
-    """Multiplications of one position of one LSTM."""
+    """Counts the multiplications of one position of one LSTM."""
     return GATES * units * (inputs + units)

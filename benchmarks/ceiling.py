@@ -1,4 +1,4 @@
-"""What the machine can do at most, and what the models ask of it."""
+"""Measures the peak speed of the machine, and counts the arithmetic of the models."""
 
 import sys
 
@@ -13,7 +13,7 @@ SIZE = 2048
 
 
 def measure(settings: Settings, text: Text) -> dict:
-    """Multiplies large matrices, and counts the products of each model."""
+    """Times the product of two large matrices, and counts the products of each model."""
     job = {"size": SIZE, "seconds": 2 if settings.quick else 10}
     found = []
     for _ in range(settings.rounds):

@@ -1,4 +1,4 @@
-"""Alternating runs: ours right before every run of a peer, so that each ratio is of two neighbours."""
+"""Compares systems in alternating runs: nmt runs right before each peer, and a factor compares two such neighbours."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -7,23 +7,21 @@ from benchmarks.system import System
 from nmt.errors import UserError
 
 Measurement = Callable[[System, int], dict]
-"""Measures a system once; the number says how many times it was measured before."""
+"""Measures a system once. The number counts the earlier measurements of the system."""
 
 
 def compare(systems: Sequence[System], measure: Measurement, *, rounds: int, num_pieces: int, what: str) -> dict:
-    """Measures the first of the systems, ours, and each of the others so many times, in turns.
+    """Measures every system `rounds` times, in turns.
 
     Args:
-        systems: ours, then those that it is compared with. One that fails is left out from then on. Variants of ours,
-            which come first, follow the same run of it, one after the other.
-        measure: as above.
-        rounds: runs of each of the others.
+        systems: nmt first, then its variants, then the peers. nmt runs once before all variants and once before each
+            peer. A system that fails is skipped from then on.
         num_pieces: size of the vocabulary.
-        what: a word for the lines that are printed.
+        what: prefix of the printed lines.
 
     Returns:
-        By key: title, description and shapes; `runs`; `beside`, the run of ours before each of them; and
-        `failed`, where something stood in the way.
+        A dict for each system key: `title`, `description`, `shapes`, `runs`, `beside` (the run of nmt before each of
+        them), and `failed` (the error message of a system that failed).
     """
     ours, *others = systems
     found = {system.key: _entry(system, num_pieces) for system in systems}

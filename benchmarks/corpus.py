@@ -1,7 +1,7 @@
-"""The text that all systems share, cut by one SentencePiece model: Multi30k where it is at hand, else the demo corpus.
+"""Prepares the text that all systems share: Multi30k if it is available, otherwise the demo corpus.
 
-Peers read pieces that were cut beforehand and write pieces; ours reads and writes text, and cuts it on the way. That is
-a gift to them: nobody can say that a peer was slowed down by its tokenizer.
+All systems use one SentencePiece model. Peers read and write tokenized text, so their tokenizers cost them no time. nmt
+reads and writes plain text and tokenizes it itself.
 """
 
 import json
@@ -18,7 +18,7 @@ from nmt.demo.corpus import make_demo_corpus
 
 ROOT = Path(__file__).parent.parent
 SOURCE, TARGET = "en", "de"
-# The demonstration's grammar has few words.
+# The grammar of the demo corpus has few words.
 DEMO_PIECES = 1500
 SPECIAL_IDS = range(4)
 NUM_DEV = 200
@@ -26,46 +26,46 @@ NUM_DEV = 200
 
 @dataclass(frozen=True)
 class Text:
-    """A folder with PART.en and PART.de as people write them, PART.pieces.en and PART.pieces.de, and the model."""
+    """A folder with plain text PART.en and PART.de, tokenized PART.pieces.en and PART.pieces.de, and the tokenizer."""
 
     folder: Path
     name: str
-    """In words, for the page."""
+    """Name on the page."""
     num_train: int
     num_pieces: int
-    """In the vocabulary."""
+    """Size of the vocabulary."""
     source_length: float
-    """Mean pieces of a training source, EOS counted."""
+    """Mean tokens of a training source, with EOS."""
     target_length: float
-    """Mean pieces of a training target, EOS counted."""
+    """Mean tokens of a training target, with EOS."""
 
     def prefix(self, part: str, *, pieces: bool) -> Path:
-        """What stands before .en and .de of train, dev or test: text, or its pieces with spaces between."""
+        """Returns the path of train, dev or test without its language suffix, as plain or as tokenized text."""
         return self.folder / (f"{part}.pieces" if pieces else part)
 
     def file(self, part: str, language: str, *, pieces: bool = False) -> Path:
-        """One side of a part."""
+        """Returns the file of one language."""
         return self.folder / f"{self.prefix(part, pieces=pieces).name}.{language}"
 
     @property
     def tokenizer(self) -> Path:
-        """The SentencePiece model of both languages."""
+        """Path of the SentencePiece model of both languages."""
         return self.folder / "joint.model"
 
     @property
     def vocabulary(self) -> Path:
-        """Its pieces, one a line, without the four special ones, which each system has of its own."""
+        """Path of the vocabulary, one token per line. Special tokens are left out, because each system has its own."""
         return self.folder / "vocabulary.txt"
 
     def joined(self, lines: Iterable[str]) -> list[str]:
-        """The text of lines of pieces, for peers' translations; what is no piece, such as <unk>, leaves no trace."""
+        """Detokenizes the translations of peers. Words that are not in the vocabulary, such as <unk>, are dropped."""
         places = {piece: place for place, piece in enumerate(read_lines(self.vocabulary), start=len(SPECIAL_IDS))}
         ids = [[places[piece] for piece in line.split(" ") if piece in places] for line in lines]
         return Tokenizer.load(self.tokenizer).decode(ids)
 
 
 def make_text(folder: Path) -> Text:
-    """Lays the shared text out in a folder, or finds it there."""
+    """Prepares the shared text in a folder, unless it is there already."""
     facts = folder / "text.json"
     if not facts.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def make_text(folder: Path) -> Text:
 
 
 def multi30k() -> Path | None:
-    """The folder of Multi30k: in NMT_MIRROR, or beside the repository; None where it is not at hand."""
+    """Finds the folder of Multi30k in NMT_MIRROR or next to the repository, or returns None."""
     mirrors = [os.environ.get("NMT_MIRROR"), ROOT.parent / "shared" / "data"]
     folders = [Path(mirror) / "multi30k" for mirror in mirrors if mirror]
     return next((folder for folder in folders if (folder / "train.en.gz").is_file()), None)
@@ -85,7 +85,7 @@ def _write_text(folder: Path) -> dict:
     home = multi30k()
     if home is None:
         make_demo_corpus(folder / "demo", seed=1)
-        name, num_pieces = "the demo corpus (`nmt.demo.corpus`, seed 1)", DEMO_PIECES
+        name, num_pieces = "Demo corpus (`nmt.demo.corpus`, seed 1)", DEMO_PIECES
         parts = {part: (folder / "demo", part, "") for part in ("train", "dev", "test")}
     else:
         name, num_pieces = "Multi30k, English to German", NUM_PIECES
@@ -94,7 +94,7 @@ def _write_text(folder: Path) -> dict:
             "dev": (home, "val", ".gz"),
             "test": (home, "test_2016_flickr", ".gz"),
         }
-    # Only ours reads the dev text, at the end of training, and in no figure of speed.
+    # Only nmt reads the dev text, at the end of training, when no speed is measured.
     longest = {"dev": NUM_DEV}
     sides = {
         part: [read_lines(where / f"{stem}.{language}{ending}")[: longest.get(part)] for language in (SOURCE, TARGET)]
@@ -115,11 +115,11 @@ def _write_text(folder: Path) -> dict:
 
 
 def _write_part(folder: Path, part: str, sides: Sequence[list[str]], tokenizer: Tokenizer) -> list[tuple[int, int]]:
-    """Writes the pairs that every system can read, and returns their lengths in pieces."""
+    """Writes the pairs that every system can read, and returns their lengths in tokens."""
     kept = []
     for source, target in zip(*sides, strict=True):
         pieces = tokenizer.pieces(source), tokenizer.pieces(target)
-        # Only of training is anything left out: each system has its own way with what is empty or too long.
+        # Systems differ in how they train on empty or long sentences, so such pairs are left out of training.
         if part != "train" or all(1 <= len(side) < MAX_LENGTH for side in pieces):
             kept.append((source, target, *pieces))
     _write(folder / f"{part}.{SOURCE}", (pair[0] for pair in kept))
@@ -130,7 +130,7 @@ def _write_part(folder: Path, part: str, sides: Sequence[list[str]], tokenizer: 
 
 
 def noisy(lines: Sequence[str], count: int, *, seed: int) -> Iterator[str]:
-    """Repeats lines until there are `count`; after the first round each has a word dropped or two words exchanged."""
+    """Repeats lines until there are `count`. Every repeated line has one word dropped or two words swapped."""
     rng = random.Random(seed)
     for n in range(count):
         line = lines[n % len(lines)]

@@ -1,4 +1,4 @@
-"""How long `nmt doctor` takes on a large text: Multi30k repeated with noise."""
+"""Measures how long `nmt doctor` takes on a large corpus: Multi30k repeated with noise."""
 
 import json
 import subprocess
@@ -12,10 +12,10 @@ from benchmarks.scale import enlarged
 
 
 def measure(text: Text, pairs: int, folder: Path, *, rounds: int) -> list[float]:
-    """Seconds by the clock from the start of the command to its end, nothing cached beforehand, one figure a round.
+    """Returns the wall-clock seconds of the command for each round. Nothing is cached beforehand.
 
     Raises:
-        subprocess.CalledProcessError: the doctor found what would fail; its report is on standard output.
+        subprocess.CalledProcessError: `nmt doctor` found a fatal problem. Its report is on standard output.
     """
     large = enlarged(text, pairs, folder / str(pairs))
     return [_seconds(large) for _ in range(rounds)]

@@ -1,4 +1,4 @@
-"""A virtual environment of its own for each peer, built once and built anew when its list of packages changes."""
+"""Builds a virtual environment for each peer, and rebuilds it when the list of packages changes."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from nmt.errors import UserError
 
 PEERS = Path(__file__).parent / ".peers"
 DRIVERS = Path(__file__).parent / "drivers"
-# Several gigabytes of CUDA come with the plain package; the CPU build lies in an index of its own.
+# The default package brings several gigabytes of CUDA. The CPU build has its own index.
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 PIP_OPTIONS = ["--quiet", "--disable-pip-version-check"]
 TORCH = "torch==2.13.0+cpu"
@@ -21,44 +21,44 @@ TORCH = "torch==2.13.0+cpu"
 
 @dataclass(frozen=True)
 class Environment:
-    """What a peer needs, exactly.
+    """The exact requirements of a peer.
 
-    Packages are installed without their dependencies' pins where `unpinned` names them: peers that are no longer
-    maintained forbid versions that serve them well.
+    Peers that are no longer maintained forbid versions that they work with. Packages in `unpinned` are therefore
+    installed without their dependencies.
     """
 
     name: str
     python: str
-    """Version of the interpreter, such as 3.11; it is looked for on the path and among pyenv's."""
+    """Version of the interpreter, such as 3.11, on the path or in pyenv."""
     packages: Sequence[str]
     unpinned: Sequence[str] = ()
     """Installed last, with --no-deps."""
     stubs: Mapping[str, str] = field(default_factory=dict)
-    """Modules that the peer only imports, by name, with what they hold: so that hundreds of megabytes stay away."""
+    """Source of stand-ins, by module name, for large modules that the peer imports but does not use here."""
 
     @property
     def path(self) -> Path:
-        """The folder of the environment."""
+        """Folder of the environment."""
         return PEERS / self.name
 
     @property
     def interpreter(self) -> Path:
-        """Its Python."""
+        """Path of its Python interpreter."""
         return self.path / "bin" / "python"
 
     def build(self) -> Path:
-        """Builds the environment unless it stands already, and returns its interpreter.
+        """Builds the environment unless it is up to date, and returns its interpreter.
 
         Raises:
-            UserError: there is no such Python, or a package is not to be had.
+            UserError: if there is no such Python, or a package cannot be installed.
         """
         stamp = self.path / "built.json"
         recipe = json.dumps(self._recipe(), indent=2, sort_keys=True)
         if stamp.is_file() and stamp.read_text(encoding="utf-8") == recipe:
             return self.interpreter
-        print(f"Building the environment of {self.name} in {self.path}: this takes minutes.", flush=True)
+        print(f"Building the environment of {self.name} in {self.path}. This takes minutes.", flush=True)
         shutil.rmtree(self.path, ignore_errors=True)
-        # One pip serves all environments, ours: to unpack one into each takes longer than to make the rest of it.
+        # Our own pip installs into all environments: unpacking a pip into each would take longer than everything else.
         _run([str(find_python(self.python)), "-m", "venv", "--without-pip", str(self.path)])
         self._install(self.packages)
         if self.unpinned:
@@ -69,7 +69,7 @@ class Environment:
         return self.interpreter
 
     def versions(self, names: Sequence[str]) -> dict[str, str]:
-        """The installed versions of some packages; none where the environment does not stand."""
+        """Returns the installed versions of some packages, or nothing if the environment is not built."""
         if not self.interpreter.exists():
             return {}
         code = (
@@ -91,7 +91,7 @@ class Environment:
 
     def _install(self, arguments: Sequence[str]) -> None:
         pip = [sys.executable, "-m", "pip", "--python", str(self.interpreter), "install", *PIP_OPTIONS]
-        # A machine without the network may hold the file itself; an index out of reach would take minutes to ask.
+        # Without a network the wheel may be available locally, and an unreachable index would take minutes to time out.
         if TORCH in arguments and not _succeeds([*pip, TORCH]):
             _run([*pip, "--extra-index-url", TORCH_INDEX, TORCH])
         _run([*pip, *arguments])
@@ -101,10 +101,10 @@ class Environment:
 
 
 def find_python(version: str) -> Path:
-    """Finds an interpreter of a version such as 3.11: on the path, or among those of pyenv.
+    """Finds an interpreter of a version such as 3.11 on the path or in pyenv.
 
     Raises:
-        UserError: there is none.
+        UserError: if there is none.
     """
     found = shutil.which(f"python{version}")
     candidates = [
@@ -114,7 +114,9 @@ def find_python(version: str) -> Path:
     for candidate in candidates:
         if _succeeds([str(candidate), "-c", f"import sys; assert '%d.%d' % sys.version_info[:2] == '{version}'"]):
             return candidate
-    raise UserError(f"A peer needs Python {version}: expected python{version} on the path or in ~/.pyenv, found none.")
+    raise UserError(
+        f"A peer needs Python {version}, but python{version} was found neither on the path nor in ~/.pyenv."
+    )
 
 
 def _succeeds(command: Sequence[str]) -> bool:

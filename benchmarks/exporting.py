@@ -1,4 +1,4 @@
-"""Exports of our models, made by the command line."""
+"""Exports models of nmt through the command line."""
 
 import shutil
 import sys
@@ -11,7 +11,7 @@ from benchmarks.settings import Settings
 
 
 def exported(settings: Settings, model: Path, name: str, options: Sequence[str]) -> Path:
-    """The folder of a new export, made by `nmt export MODEL FOLDER OPTIONS`."""
+    """Runs `nmt export MODEL FOLDER OPTIONS`, and returns the folder."""
     folder = settings.work / name
     shutil.rmtree(folder, ignore_errors=True)
     run_command(

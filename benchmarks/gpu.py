@@ -1,16 +1,16 @@
-"""How fast a GPU trains our model on JAX, beside PyTorch's cuDNN LSTM in the same run and the card's own ceilings.
+"""Measures how fast a GPU trains on JAX, compared with PyTorch's cuDNN LSTM and with the peak rates of the card.
 
-    python -m benchmarks.gpu --output gpu.json                       # ids made up, of lengths like those of captions
-    python -m benchmarks.gpu --corpus train.en train.de              # real text, segmented into --vocabulary pieces
+    python -m benchmarks.gpu --output gpu.json                       # random ids, with the lengths of image captions
+    python -m benchmarks.gpu --corpus train.en train.de              # real text, tokenized for --vocabulary
     python -m benchmarks.gpu --recipe configs/kftt-ja-en.yaml        # the text, batches and model of a configuration
-    python -m benchmarks.gpu --train configs/multi30k-en-de.yaml     # and the time to the best validation BLEU
-    python -m benchmarks.gpu --smoke                                 # tiny, also on a CPU: does it run at all?
+    python -m benchmarks.gpu --train configs/multi30k-en-de.yaml     # also the time to the best validation BLEU
+    python -m benchmarks.gpu --smoke                                 # a tiny test that also runs on a CPU
 
-Needs requirements-jax.txt (with jax[cuda12] or jax[cuda13]) and, for the comparison, PyTorch; TensorFlow is not used.
-Both sides get the same padded batches, learn with Adam, dropout, label smoothing and clipping, and read the loss of
-every update back once the next one is begun, as our trainer does. Products in float32 are TF32 on both. They are
-measured in turns, so that whatever else slows the machine down slows both. Compilation is timed by itself and not
-counted in the speed. A profile tells what kernels our updates run.
+Requires nmt[jax] (with jax[cuda12] or jax[cuda13]) and, for the comparison, PyTorch. TensorFlow is not used.
+
+Both programs get the same padded batches and train with Adam, dropout, label smoothing and clipping. Both read the loss
+of an update after the next update has started, as the trainer of nmt does. Products in float32 are TF32 on both. The
+programs run in turns, so that other work on the machine slows down both. The time to compile is measured separately.
 """
 
 import argparse
@@ -42,16 +42,16 @@ from nmt.files import written_aside
 PRECISIONS = ("float32", "bfloat16")
 NAMES = [f"{name} {precision}" for name in ("nmt", "torch") for precision in PRECISIONS]
 RATE = 1e-4
-# Of our update's weights, Adam's two means included: read and written once each, and gradients.
+# The weights and Adam's two means are each read and written once, and gradients once more.
 PASSES_OVER_WEIGHTS = 7
 MOST_KERNELS = 12
-"""Of each learner that are written down by name."""
+"""Kernels per learner that are recorded by name."""
 Learn = Callable[[Batch, int], Callable[[], Any]]
-"""Begins an update and returns what waits for its loss."""
+"""Starts an update, and returns a function that waits for its loss."""
 
 
 def main() -> None:
-    """Measures, prints a table and writes JSON."""
+    """Runs all measurements, prints a table and writes JSON."""
     arguments = read_arguments()
     work = of_recipe(Path(arguments.recipe)) if arguments.recipe else of_options(arguments)
     model, batches = work.model, work.batches
@@ -81,19 +81,25 @@ def main() -> None:
 
 
 def read_arguments() -> argparse.Namespace:
-    """The command line; --smoke makes all sizes tiny."""
+    """Parses the command line. --smoke makes all sizes tiny."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", nargs=2, metavar=("SOURCE", "TARGET"))
-    parser.add_argument("--recipe", metavar="CONFIG", help="instead of --corpus, --pairs, --batch-size, --vocabulary")
-    parser.add_argument("--pairs", type=int, default=29_000, help="sentence pairs made up or read")
-    parser.add_argument("--batch-size", type=int, default=64, help="sentence pairs an update")
-    parser.add_argument("--vocabulary", type=int, default=4000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each round and side")
-    parser.add_argument("--only", nargs="*", default=NAMES, choices=NAMES, metavar="LEARNER", help=", ".join(NAMES))
-    parser.add_argument("--train", nargs="*", default=[], metavar="CONFIG")
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--output", type=Path, default=Path("gpu.json"))
+    parser.add_argument(
+        "--recipe",
+        metavar="CONFIG",
+        help="use its text, batches and model instead of --corpus, --pairs, --batch-size and --vocabulary",
+    )
+    parser.add_argument("--pairs", type=int, default=29_000, help="sentence pairs to read or to generate")
+    parser.add_argument("--batch-size", type=int, default=64, help="sentence pairs per update")
+    parser.add_argument("--vocabulary", type=int, default=4000, help="size of the vocabulary")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of all learners, in turns")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds per round and learner")
+    parser.add_argument(
+        "--only", nargs="*", default=NAMES, choices=NAMES, metavar="LEARNER", help=f"any of: {', '.join(NAMES)}"
+    )
+    parser.add_argument("--train", nargs="*", default=[], metavar="CONFIG", help="configurations to train to the end")
+    parser.add_argument("--smoke", action="store_true", help="run a tiny test")
+    parser.add_argument("--output", type=Path, default=Path("gpu.json"), help="JSON file for all figures")
     arguments = parser.parse_args()
     if arguments.smoke:
         tiny = {"pairs": 40, "batch_size": 8, "vocabulary": 50, "rounds": 2, "seconds": 0.2}
@@ -102,12 +108,12 @@ def read_arguments() -> argparse.Namespace:
 
 
 def nmt_learner(work: Work, precision: str) -> Learn:
-    """Our update, as `nmt train` makes it, which compiles for the shapes of these batches."""
+    """Builds the update of `nmt train`, compiled for the shapes of these batches."""
     import keras
 
     from nmt.models.seq2seq import make_seq2seq
     from nmt.training.mesh import make_mesh
-    from nmt.training.optimizer import make_optimizer
+    from nmt.training.schedules import make_optimizer
     from nmt.training.update_jax import JaxUpdate
 
     keras.utils.set_random_seed(1)
@@ -122,7 +128,7 @@ def nmt_learner(work: Work, precision: str) -> Learn:
 
 
 def begun(makers: dict[str, Callable[[], Learn]], batches: list[Batch]) -> tuple[dict[str, Learn], dict[str, float]]:
-    """The learners, each made and past its first update of every shape, and the seconds that this took."""
+    """Builds every learner and runs one update per shape. Returns the learners, and the seconds that each took."""
     of_each_shape = {(batch.source.shape, batch.target.shape): batch for batch in batches}.values()
     learners, seconds = {}, {}
     for name, make in makers.items():
@@ -137,7 +143,7 @@ def begun(makers: dict[str, Callable[[], Learn]], batches: list[Batch]) -> tuple
 def measured(
     learners: dict[str, Learn], batches: list[Batch], *, rounds: int, seconds: float
 ) -> dict[str, list[float]]:
-    """Target pieces a second of every learner and round, in turns."""
+    """Measures target tokens per second of every learner and round, in turns."""
     found: dict[str, list[float]] = {name: [] for name in learners}
     order = endless(batches)
     for _ in range(rounds):
@@ -147,7 +153,7 @@ def measured(
 
 
 def speed(learn: Learn, batches: Iterator[Batch], seconds: float) -> float:
-    """Target pieces learned a second, padding not counted, over at least some seconds."""
+    """Measures target tokens per second, without padding, over at least `seconds`."""
     started, pieces, number = time.perf_counter(), 0, 0
     wait: Callable[[], Any] = int
     while time.perf_counter() - started < seconds:
@@ -162,8 +168,10 @@ def speed(learn: Learn, batches: Iterator[Batch], seconds: float) -> float:
 
 
 def kernels(learn: Learn, batch: Batch, updates: int = 10) -> list[dict[str, Any]]:
-    """What a GPU runs for an update, by its name in JAX's profile, which sees PyTorch's kernels, too: milliseconds and
-    launches an update, longest first."""
+    """Lists the GPU kernels of an update with milliseconds and launches, longest first.
+
+    JAX's profiler sees PyTorch's kernels too.
+    """
     import jax
 
     milliseconds: dict[str, float] = defaultdict(float)
@@ -175,7 +183,7 @@ def kernels(learn: Learn, batch: Batch, updates: int = 10) -> list[dict[str, Any
         [profile] = Path(folder).rglob("*.xplane.pb")
         planes = jax.profiler.ProfileData.from_file(str(profile)).planes
         for line in (line for plane in planes if "GPU" in plane.name for line in plane.lines):
-            if line.name.startswith("Stream"):  # the other lines tell the same by operation and by program
+            if line.name.startswith("Stream"):  # other lines repeat the same time by operation and by program
                 for event in line.events:
                     milliseconds[event.name] += event.duration_ns / 1e6 / updates
                     launches[event.name] += 1 / updates
@@ -184,7 +192,7 @@ def kernels(learn: Learn, batch: Batch, updates: int = 10) -> list[dict[str, Any
 
 
 def summed(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The sums over all kernels and over cuDNN's for recurrent layers, and the longest."""
+    """Sums up all kernels and the recurrent kernels of cuDNN, and keeps the longest."""
     cudnn = [kernel for kernel in found if "RNN" in kernel["kernel"] or "LSTM" in kernel["kernel"]]
     return {
         "ms": sum(kernel["ms"] for kernel in found),
@@ -195,20 +203,20 @@ def summed(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def endless(batches: list[Batch]) -> Iterator[Batch]:
-    """The batches over and over."""
+    """Repeats the batches forever."""
     while True:
         yield from batches
 
 
 def ceilings(smoke: bool) -> dict[str, float]:
-    """What the card does at best: products of square matrices, in TFLOP/s, and copying, in GB/s."""
+    """Measures the peak rates of the card: products of square matrices in TFLOP/s, and copying in GB/s."""
     import jax
     import jax.numpy as jnp
 
     size = 256 if smoke else 8192
     found = {}
     for precision in PRECISIONS:
-        # Not of ones, which a GPU multiplies faster than real numbers.
+        # A GPU multiplies matrices of ones faster than random ones.
         matrix = jax.random.normal(jax.random.key(1), (size, size), precision)
         found[f"{precision}_tflops"] = 2 * size**3 / seconds_of(jax.jit(jnp.matmul), matrix, matrix) / 1e12
     array = jnp.ones((1 << 20 if smoke else 1 << 30,), "float32")
@@ -217,7 +225,7 @@ def ceilings(smoke: bool) -> dict[str, float]:
 
 
 def seconds_of(function: Callable, *arrays: Any, rounds: int = 5, times: int = 10) -> float:
-    """The seconds of one call of several that queue up, the median of some rounds."""
+    """Measures the seconds per call of several queued calls, as the median of some rounds."""
     function(*arrays).block_until_ready()
     durations = []
     for _ in range(rounds):
@@ -230,7 +238,7 @@ def seconds_of(function: Callable, *arrays: Any, rounds: int = 5, times: int = 1
 
 
 def shares(record: dict, config: ModelConfig, vocabulary: int) -> dict[str, dict[str, float]]:
-    """What part of the ceilings our updates reach: arithmetic that padding also costs, and the least memory traffic."""
+    """Computes which share of the peak rates nmt reaches. Padding counts as arithmetic, memory traffic is a minimum."""
     from nmt.models.seq2seq import make_seq2seq
 
     weights = make_seq2seq(config, source_vocabulary=vocabulary, target_vocabulary=vocabulary).trainable_variables
@@ -240,7 +248,7 @@ def shares(record: dict, config: ModelConfig, vocabulary: int) -> dict[str, dict
         if part in sizes and len(weight.shape) == 2:
             sizes[part] += int(np.prod(weight.shape))
     batches = record["batches"]
-    # Forward and backward take 6 operations a weight of a matrix and a position; attention's own are left out.
+    # Forward and backward take 6 operations per matrix weight and position. Attention energies are not counted.
     per_update = 6 * (sizes["encoder"] * batches["source_positions"] + sizes["decoder"] * batches["target_positions"])
     traffic = 4 * PASSES_OVER_WEIGHTS * sum(int(np.prod(weight.shape)) for weight in weights)
     found = {}
@@ -255,13 +263,13 @@ def shares(record: dict, config: ModelConfig, vocabulary: int) -> dict[str, dict
 
 
 def write(record: dict[str, Any], path: Path) -> None:
-    """Writes all that is known so far."""
+    """Writes the figures so far."""
     with written_aside(path) as aside:
         aside.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def describe(batches: list[Batch]) -> dict[str, float]:
-    """Means over the batches."""
+    """Computes means over the batches."""
     return {
         "batches": len(batches),
         "shapes": len({(batch.source.shape, batch.target.shape) for batch in batches}),
@@ -273,7 +281,7 @@ def describe(batches: list[Batch]) -> dict[str, float]:
 
 
 def time_to_best(config: Path) -> dict[str, Any]:
-    """Trains by a recipe and says when, by the clock, its best validation came."""
+    """Trains a configuration, and records when its best validation came."""
     from nmt.training.trainer import train
 
     settings = load_config(config)
@@ -291,7 +299,7 @@ def time_to_best(config: Path) -> dict[str, Any]:
 
 
 def machine() -> dict[str, str]:
-    """The card and the versions."""
+    """Returns the name of the card and the versions."""
     import jax
     import keras
 
@@ -304,13 +312,14 @@ def machine() -> dict[str, str]:
 
 
 def table(record: dict) -> str:
-    """All figures in lines of one width."""
+    """Formats all figures as a table of fixed width."""
     batches, limits = record["batches"], record["ceilings"]
     lines = [
         ", ".join(f"{name} {value}" for name, value in record["machine"].items()),
-        f"{batches['rows']:.0f} pairs and {batches['target_pieces']:.0f} pieces an update, {batches['shapes']} shapes",
+        f"{batches['rows']:.0f} pairs and {batches['target_pieces']:.0f} target tokens per update, "
+        f"{batches['shapes']} shapes",
         "",
-        f"{'':<16}{'pieces/s':>12}{'least':>12}{'most':>12}{'first of a shape':>20}{'kernels':>12}{'of cuDNN':>12}",
+        f"{'':<16}{'tokens/s':>12}{'minimum':>12}{'maximum':>12}{'first updates':>20}{'kernels':>12}{'cuDNN':>12}",
     ]
     for name, rounds in record["pieces_per_second"].items():
         first, found = f"{record['first_updates_seconds'][name]:.1f} s", record["kernels"][name]
@@ -321,17 +330,17 @@ def table(record: dict) -> str:
     lines.append("")
     for precision, share in record["shares"].items():
         lines.append(
-            f"nmt {precision}: {share['tflops']:.3g} TFLOP/s, {share['of_matrix_products']:.1%} of a matrix product's "
-            f"{limits[f'{precision}_tflops']:.3g}; weights alone take {share['of_bandwidth_at_least']:.1%} of "
-            f"{limits['bandwidth_gbs']:,.0f} GB/s"
+            f"nmt {precision}: {share['tflops']:.3g} TFLOP/s, {share['of_matrix_products']:.1%} of the peak of "
+            f"{limits[f'{precision}_tflops']:.3g}. Weights take {share['of_bandwidth_at_least']:.1%} of "
+            f"{limits['bandwidth_gbs']:,.0f} GB/s."
         )
     return "\n".join(lines)
 
 
 def told(run: dict[str, Any]) -> str:
-    """When the best validation of a training came."""
+    """Formats when the best validation of a training came."""
     return (
-        f"{run['config']}: best after {run['best']['minutes']:.1f} of {run['minutes_in_all']:.1f} minutes: "
+        f"{run['config']}: best validation after {run['best']['minutes']:.1f} of {run['minutes_in_all']:.1f} minutes. "
         f"{run['best']['said']}"
     )
 

@@ -1,12 +1,13 @@
-"""How fast a GPU translates with our model on JAX, beside JoeyNMT and OpenNMT-py in the same run.
+"""Measures how fast a GPU translates on JAX, compared with JoeyNMT and OpenNMT-py.
 
     python -m benchmarks translation                                 # trains the models, on any machine
     python -m benchmarks.gpu_translation --output gpu-translation.json
 
-Needs requirements-jax.txt (with jax[cuda12] or jax[cuda13]), PyTorch for CUDA, joeynmt==2.3.0 and OpenNMT-py==3.5.1 in
-one environment: the drivers are those of the benchmark on a CPU, and run by this Python. All take 64 sentences at
-once; ours by itself also as many as it would. Each process translates the text several times, of which the first, with
-all compilation, does not count; ours keeps its compilations from process to process.
+Requires nmt[jax] (with jax[cuda12] or jax[cuda13]), PyTorch for CUDA, joeynmt==2.3.0 and OpenNMT-py==3.5.1 in one
+environment. The drivers are those of the CPU benchmark, run by the current Python.
+
+All systems take 64 sentences at once. nmt is also measured with its own batch sizes. Each process translates the text
+several times. The first pass includes compilation and does not count. nmt keeps its compilations for later processes.
 """
 
 import argparse
@@ -37,12 +38,12 @@ SYSTEMS: dict[str, tuple[System, int | None]] = {
     "joeynmt": (joeynmt.SYSTEM, BATCH_SENTENCES),
     "opennmt-py": (opennmt_py.SYSTEM, BATCH_SENTENCES),
 }
-"""And the sentences that each takes at once."""
+"""Systems, and the number of sentences that each takes at once. None leaves the choice to nmt."""
 BEAMS = (BEAM_SIZE, 1)
 
 
 def main() -> None:
-    """Measures in turns, says each figure as it comes, and writes all of them as JSON."""
+    """Measures the systems in turns, prints each figure, and writes all of them as JSON."""
     arguments = read_arguments()
     settings = make_settings(quick=False)
     text = make_text(settings.work / "text")
@@ -66,17 +67,23 @@ def main() -> None:
 
 
 def read_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--passes", type=int, default=4, help="over the text in each process")
-    parser.add_argument("--output", type=Path, default=Path("gpu-translation.json"))
+    parser.add_argument("--rounds", type=int, default=3, help="processes per system and beam size, in turns")
+    parser.add_argument(
+        "--passes", type=int, default=4, help="passes over the text in each process, the first of which does not count"
+    )
+    parser.add_argument("--output", type=Path, default=Path("gpu-translation.json"), help="JSON file for all figures")
     return parser.parse_args()
 
 
 def translate(system: System, job: dict[str, Any], text: Text, folder: Path, *, threads: int) -> dict[str, Any]:
-    """One process of one system: its speed, and how long the first pass took and its translations are, or why it
-    failed, which ends none of the others."""
+    """Runs one process of one system.
+
+    Returns:
+        Its speed, the seconds of its first pass and the length of its translations. If it fails, the error message
+        instead, and the benchmark continues.
+    """
     output = folder / "translations.txt"
     job = {**job, "task": "translate", "gpu": True, "output": str(output)}
     environment = {

@@ -1,4 +1,4 @@
-"""JoeyNMT 2.3.0: a PyTorch toolkit for learners (Kreutzer et al. 2019), with an LSTM whose decoder feeds its input."""
+"""JoeyNMT 2.3.0 (Kreutzer et al. 2019): a PyTorch toolkit for beginners, with an LSTM and input feeding."""
 
 from benchmarks.arithmetic import Shapes
 from benchmarks.environment import TORCH, Environment
@@ -7,7 +7,7 @@ from benchmarks.system import System
 ENVIRONMENT = Environment(
     name="joeynmt",
     python="3.11",
-    # sentencepiece above 0.2.0 refuses the arguments that JoeyNMT gives it; setuptools serves its old imports.
+    # sentencepiece above 0.2.0 rejects the arguments that JoeyNMT passes. Its imports need an old setuptools.
     packages=[
         TORCH,
         "numpy<2.4",

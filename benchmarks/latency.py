@@ -1,4 +1,4 @@
-"""How long one waits: for a command line, for one sentence, and for the framework before either."""
+"""Measures latency: of a file, of one sentence, and of importing the framework."""
 
 import sys
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from nmt.data.corpus import read_lines
 
 
 def measure(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
-    """Measures a file with all systems, one line and one sentence with ours."""
+    """Measures a file with all systems, and single sentences with nmt."""
 
     def run(system: System, number: int) -> dict:
         return _file(settings, text, system)
@@ -34,7 +34,7 @@ def measure(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
 
 
 def translate_by_command(settings: Settings, model: Path, source: Path) -> Run:
-    """Runs `nmt translate` on a file, in a process that knows nothing yet."""
+    """Runs `nmt translate` on a file in a new process."""
     folder = settings.work / "command"
     arguments = ["--input", str(source), "--output", str(folder / "translations.txt"), "--beam-size", str(BEAM_SIZE)]
     return run_command(
@@ -46,7 +46,7 @@ def translate_by_command(settings: Settings, model: Path, source: Path) -> Run:
 
 
 def _file(settings: Settings, text: Text, system: System) -> dict:
-    """Seconds by the clock: from the start of a process until all is translated, and the second time in a process."""
+    """Measures wall-clock seconds of a file, from the start of a process (cold) and as a second pass (warm)."""
     model = trained(settings, text, system)
     source = first_lines(text, system, settings.test_lines, settings.work)
     run, _ = system.translate(text, model, source, beam_size=BEAM_SIZE, passes=2, threads=settings.threads)
@@ -59,7 +59,7 @@ def _file(settings: Settings, text: Text, system: System) -> dict:
 
 
 def _one_line(settings: Settings, text: Text, model: Path) -> dict:
-    """`nmt translate` of one line in a new process, and what of it is the import of the framework."""
+    """Measures `nmt translate` with one line in a new process, and the imports that this includes."""
     source = first_lines(text, NMT, 1, settings.work)
     runs = [translate_by_command(settings, model, source) for _ in range(settings.rounds)]
     imports = [NMT.run("importing", text, model, threads=settings.threads).report for _ in range(settings.rounds)]
@@ -71,9 +71,9 @@ def _one_line(settings: Settings, text: Text, model: Path) -> dict:
 
 
 def _ways(settings: Settings, text: Text, model: Path) -> dict[str, Path]:
-    """What answers one sentence at a time: models, and exports, which are made here."""
+    """Returns the models that translate one sentence at a time, and makes their exports."""
     one_layer = trained(settings, text, ONE_LAYER)
-    # Here it is speed that counts: what rounding costs a young model in BLEU stands in the translation part.
+    # Only speed matters here. The translation part measures the BLEU that rounding costs.
     bfloat16 = ["--precision", "bfloat16", "--max-bleu-loss", "100"]
     return {
         "in process, float32": model,
@@ -87,7 +87,7 @@ def _ways(settings: Settings, text: Text, model: Path) -> dict[str, Path]:
 
 
 def _one_by_one(settings: Settings, text: Text, ways: dict[str, Path]) -> dict:
-    """Milliseconds a dev sentence, one at a time, warm."""
+    """Measures milliseconds per dev sentence, one at a time, warm."""
     source = settings.work / "one-by-one.txt"
     lines = read_lines(text.file("dev", SOURCE))[: settings.latency_lines]
     source.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Runs a program in a process of its own, on as many cores as were agreed, and says how long and how large it was."""
+"""Runs a program in its own process on a fixed number of cores, and measures its time and memory."""
 
 import json
 import os
@@ -26,18 +26,18 @@ SAMPLE_EVERY = 0.25  # seconds
 
 @dataclass(frozen=True)
 class Run:
-    """What one process did."""
+    """Time, memory and report of one process."""
 
     started: float
-    """By time.monotonic(), which all processes of a machine share."""
+    """Start by time.monotonic(), which all processes of a machine share."""
     seconds: float
-    """From the process' start to its end."""
+    """Seconds from the start of the process to its end."""
     peak_mb: float
-    """Largest resident memory, in 10**6 bytes, as it was a quarter of a second before the end at the latest."""
+    """Peak resident memory in 10**6 bytes, sampled every quarter of a second."""
     report: dict[str, Any] = field(default_factory=dict)
-    """What a driver wrote."""
+    """Report of a driver."""
     memory: list[tuple[float, float]] = field(default_factory=list)
-    """Seconds since the start and resident megabytes."""
+    """Samples of (seconds since the start, resident megabytes)."""
 
 
 def run_driver(
@@ -48,7 +48,7 @@ def run_driver(
     threads: int,
     environment: Mapping[str, str] | None = None,
 ) -> Run:
-    """Runs `command JOB.json`, a driver, which writes a report beside the job."""
+    """Runs a driver as `command JOB.json`, and reads the report that it writes."""
     folder.mkdir(parents=True, exist_ok=True)
     job_path, report_path = folder / "job.json", folder / "report.json"
     report_path.unlink(missing_ok=True)
@@ -67,7 +67,7 @@ def run_command(
     """Runs a command to its end, with its output in `folder`/log.txt.
 
     Raises:
-        UserError: it failed; the message holds the end of its output.
+        UserError: if the command fails. The message contains the end of its output.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
@@ -75,7 +75,7 @@ def run_command(
     variables = {**os.environ, **{name: str(threads) for name in THREAD_VARIABLES}, **(environment or {})}
     with log.open("w", encoding="utf-8") as out:
         started = time.monotonic()
-        # The process is held to its cores from its first instruction on: some libraries start a thread for every core.
+        # Some libraries start a thread per core when they are loaded, so the cores are restricted before that.
         process = subprocess.Popen(
             ["taskset", "--cpu-list", ",".join(map(str, cores)), *command],
             stdin=subprocess.DEVNULL,
@@ -96,7 +96,7 @@ def run_command(
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         tail = log.read_text(encoding="utf-8", errors="replace")[-3000:]
-        raise UserError(f"{' '.join(command)} ended with {process.returncode}; {log} ends so:\n{tail}")
+        raise UserError(f"{' '.join(command)} exited with code {process.returncode}. End of {log}:\n{tail}")
     peak = max((memory.peak for _, memory in samples), default=0)
     return Run(
         started, seconds, peak / MEGABYTE, memory=[(second, memory.now / MEGABYTE) for second, memory in samples]
@@ -104,13 +104,13 @@ def run_command(
 
 
 def _watch(pid: int, started: float, samples: list[tuple[float, Memory]]) -> None:
-    """Adds samples of a process, at seconds since its start, until it ends."""
+    """Samples the memory of a process until it ends."""
     while found := memory_of(pid):
         samples.append((time.monotonic() - started, found))
         time.sleep(SAMPLE_EVERY)
 
 
 def resident_mb(pid: int) -> float | None:
-    """None once the process has ended."""
+    """Returns the resident memory of a process in 10**6 bytes, or None if the process has ended."""
     found = memory_of(pid)
     return found.now / MEGABYTE if found else None

@@ -1,4 +1,4 @@
-"""Whether memory stays flat while `nmt translate` works through a large file."""
+"""Measures whether memory stays flat while `nmt translate` works through a large file."""
 
 from benchmarks.corpus import SOURCE, Text, noisy
 from benchmarks.latency import translate_by_command
@@ -10,14 +10,14 @@ from nmt.data.corpus import read_lines
 
 
 def measure(settings: Settings, text: Text) -> dict:
-    """Translates the test text over and over, slightly disturbed, and watches the resident memory."""
+    """Translates the test text repeatedly, with noise, and samples the resident memory."""
     model = trained(settings, text, BFLOAT16)
     source = settings.work / "many-lines.txt"
     lines = read_lines(text.file("test", SOURCE))
     with source.open("w", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in noisy(lines, settings.memory_lines, seed=1))
     run = translate_by_command(settings, model, source)
-    print(f"memory: {run.peak_mb:.0f} MB at most in {run.seconds:.0f} s", flush=True)
+    print(f"memory: at most {run.peak_mb:.0f} MB in {run.seconds:.0f} s", flush=True)
     return {
         "lines": settings.memory_lines,
         "seconds": round(run.seconds, 1),

@@ -1,4 +1,4 @@
-"""OpenNMT-py 3.5.1: a PyTorch toolkit (Klein et al. 2017), with an LSTM that feeds its input as Luong et al. did."""
+"""OpenNMT-py 3.5.1 (Klein et al. 2017): a PyTorch toolkit, with an LSTM and input feeding (Luong et al. 2015)."""
 
 from benchmarks.arithmetic import Shapes
 from benchmarks.environment import TORCH, Environment

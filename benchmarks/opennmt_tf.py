@@ -1,4 +1,4 @@
-"""OpenNMT-tf 2.32.0 on TensorFlow 2.13, the last that it runs on: an LSTM with Luong's attention and input feeding."""
+"""OpenNMT-tf 2.32.0 on TensorFlow 2.13, the last it supports: an LSTM with Luong attention and input feeding."""
 
 from benchmarks.arithmetic import Shapes
 from benchmarks.environment import Environment

@@ -1,5 +1,7 @@
-"""This toolkit: its default model at the widths of all, in both precisions, exported in a third, and with one decoder
-layer as the peers."""
+"""nmt itself: its default model in float32, bfloat16 and as an int8 export, and a model with one decoder layer.
+
+All have the widths that all systems share.
+"""
 
 from collections.abc import Callable
 
@@ -32,7 +34,7 @@ NMT = System(
 BFLOAT16 = System(
     key="nmt-bfloat16",
     title="nmt, bfloat16",
-    description="the same, arithmetic in bfloat16",
+    description="the same model in bfloat16",
     driver="run_nmt.py",
     shapes=_shapes(2),
     packages=PACKAGES,
@@ -41,7 +43,7 @@ BFLOAT16 = System(
 ONE_LAYER = System(
     key="nmt-one-layer",
     title="nmt, 1 decoder layer, bfloat16",
-    description="as many layers as the peers, though no context reaches its recurrence",
+    description="the depth of the peers, but the context does not reach the recurrence",
     driver="run_nmt.py",
     shapes=_shapes(1),
     packages=PACKAGES,
@@ -50,7 +52,7 @@ ONE_LAYER = System(
 LITERT = System(
     key="nmt-litert",
     title="nmt, LiteRT int8",
-    description="the first as an export for LiteRT with weights in int8",
+    description="the float32 model as a LiteRT export with int8 weights",
     driver="run_nmt.py",
     shapes=_shapes(2),
     packages=("ai-edge-litert", "sentencepiece", "numpy"),

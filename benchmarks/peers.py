@@ -1,4 +1,4 @@
-"""All that are compared: this toolkit first, then its peers."""
+"""Lists the systems that are compared: nmt first, then its peers."""
 
 from collections.abc import Sequence
 
@@ -13,13 +13,13 @@ TRANSLATION = (NMT, BFLOAT16, LITERT, ONE_LAYER, *PEERS)
 
 
 def chosen(systems: Sequence[System], keys: Sequence[str] | None) -> list[System]:
-    """The systems with these keys, or all of them; ours is always among them, since ratios need it.
+    """Returns the systems with these keys, or all of them. nmt is always included, as the baseline.
 
     Raises:
-        UserError: there is no system with such a key.
+        UserError: if a key is unknown.
     """
     known = [system.key for system in systems]
     for key in keys or ():
         if key not in known:
-            raise UserError(f"--system: there is no '{key}'.{nearest(key, known)} Known are {', '.join(known)}.")
+            raise UserError(f"--system: unknown system '{key}'.{nearest(key, known)} Choose from {', '.join(known)}.")
     return [system for system in systems if not keys or system.key in keys or system is NMT]

@@ -1,4 +1,4 @@
-"""Where the time of an update goes: the speed of a configuration's training, then its operations by time."""
+"""Profiles the training of a configuration: its speed, and its operations by time."""
 
 import tempfile
 import time
@@ -10,37 +10,37 @@ from pathlib import Path
 from nmt.config.file import load_config
 
 WARM_UP = 20
-"""Updates before the clock starts: the first ones compile."""
+"""Updates that are not timed, because the first ones compile."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """All executions of one kind of operation."""
+    """All executions of one type of operation."""
 
     name: str
     milliseconds: float
-    """An update, over all threads."""
+    """Per update, summed over all threads."""
     executions: float
-    """An update."""
+    """Per update."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One configuration's training."""
+    """Speed and operations of one configuration."""
 
     pieces_per_second: float
-    """Target pieces, EOS counted and padding not, loading of data included, without a profiler."""
+    """Target tokens with EOS and without padding. Data loading is included, the profiler is off."""
     milliseconds: float
-    """An update, without a profiler."""
+    """Per update, with the profiler off."""
     operations: list[Operation]
-    """The slowest first; what contains others counts them too."""
+    """Slowest first. The time of an operation includes the operations inside it."""
 
 
 def profile(config_file: Path, overrides: Sequence[str], *, updates: int, profiled: int) -> Profile:
-    """Trains for `updates` updates by the clock and for `profiled` more under TensorFlow's profiler.
+    """Times `updates` updates, then runs `profiled` more under TensorFlow's profiler.
 
     Raises:
-        UserError: the configuration cannot be trained.
+        UserError: if the configuration is invalid.
     """
     with tempfile.TemporaryDirectory() as folder:
         steps = updates_of(config_file, [*overrides, f"run_dir={folder}/run"])
@@ -54,7 +54,7 @@ def profile(config_file: Path, overrides: Sequence[str], *, updates: int, profil
 
 
 def updates_of(config_file: Path, overrides: Sequence[str]) -> Iterator[int]:
-    """Makes one update after the other; yields its target pieces."""
+    """Trains without end, and yields the number of target tokens of each update."""
     from nmt.data.batching import prefetched
     from nmt.training.backends import make_strategy
     from nmt.training.run_folder import RunFolder

@@ -1,4 +1,4 @@
-"""From clocked updates and alternating runs to the figures of the page."""
+"""Computes the figures of the page from timed updates and alternating runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Sample = TypeVar("Sample")
 
 @dataclass(frozen=True)
 class Spread:
-    """Several measurements of one thing."""
+    """Median and extremes of several measurements."""
 
     median: float
     minimum: float
@@ -18,7 +18,8 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """
+        """Summarizes values.
+
         >>> Spread.of([3.0, 1.0, 2.0])
         Spread(median=2.0, minimum=1.0, maximum=3.0)
         """
@@ -26,11 +27,11 @@ class Spread:
 
 
 def pieces_per_second(updates: Sequence[Sequence[float]], window: tuple[int, int]) -> float:
-    """Target pieces a second over a window of updates, loading of data included.
+    """Computes target tokens per second over a window of updates, with data loading.
 
     Args:
-        updates: of each update, the moment when it was done, in seconds, and its real target pieces.
-        window: the clock starts when the first of these is done and stops when the second is; they count from 1.
+        updates: for each update, the time at its end in seconds, and its target tokens without padding.
+        window: two updates, counted from 1. Time runs from the end of the first to the end of the second.
 
     >>> pieces_per_second([(10.0, 100), (11.0, 100), (13.0, 200)], (1, 3))
     100.0
@@ -43,9 +44,9 @@ def pieces_per_second(updates: Sequence[Sequence[float]], window: tuple[int, int
 
 
 def alternating_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """How many times ours theirs is, run by run: run n of ours with run n of theirs, which came right after it.
+    """Divides run n of ours by run n of theirs, which came right after it.
 
-    What slows the machine down for a while then slows down both sides of one ratio.
+    If the machine is slow for a while, both sides of a ratio slow down.
 
     >>> alternating_ratio([4.0, 6.0, 5.0], [2.0, 2.0, 2.0])
     Spread(median=2.5, minimum=2.0, maximum=3.0)
@@ -56,7 +57,7 @@ def alternating_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
 
 
 def evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """So many of the samples, evenly over their places, the first and the last among them.
+    """Picks `count` samples at even intervals, including the first and the last.
 
     >>> evenly("abcdefg", 3)
     ['a', 'd', 'g']

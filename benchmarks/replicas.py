@@ -1,6 +1,6 @@
-"""What it costs that replicas share a batch: the same updates on one device, on two, and in two processes.
+"""Measures what it costs to divide a batch: the same updates on one device, on two, and in two processes.
 
-The devices are parts of one processor, so that the arithmetic is the same and what differs is the price of sharing.
+The devices are parts of one processor. The arithmetic is the same, so the difference is the cost of dividing it.
 """
 
 import json
@@ -17,8 +17,8 @@ from pathlib import Path
 from nmt.process import silenced
 
 WARM_UP = 20
-"""Updates before the clock starts: the first ones compile."""
-# By name: parts of the processor, processes, and changes of the configuration.
+"""Updates that are not timed, because the first ones compile."""
+# For each name: parts of the processor, processes, and configuration overrides.
 ARRANGEMENTS: dict[str, tuple[int, int, list[str]]] = {
     "1 device": (1, 1, ["training.strategy=single"]),
     "2 devices of 1 process": (2, 1, ["training.strategy=mirrored", "training.devices=[CPU:0, CPU:1]"]),
@@ -27,23 +27,23 @@ ARRANGEMENTS: dict[str, tuple[int, int, list[str]]] = {
 
 
 def measure(config_file: Path, overrides: Sequence[str], *, updates: int, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds an update by arrangement, one figure a round; the arrangements take turns.
+    """Measures milliseconds per update for each arrangement and round, in turns.
 
     Raises:
-        subprocess.CalledProcessError: the configuration cannot be trained; its complaint is on standard error.
+        subprocess.CalledProcessError: if a training fails. Its message is on standard error.
     """
     found: dict[str, list[float]] = {name: [] for name in ARRANGEMENTS}
     for number in range(rounds):
         for name, figures in found.items():
             figures.append(_run(config_file, overrides, updates, *ARRANGEMENTS[name]))
-            print(f"round {number + 1}, {name}: {figures[-1]:.1f} ms an update", flush=True)
+            print(f"round {number + 1}, {name}: {figures[-1]:.1f} ms per update", flush=True)
     return found
 
 
 def _run(
     config_file: Path, overrides: Sequence[str], updates: int, devices: int, processes: int, changes: list[str]
 ) -> float:
-    """One arrangement in processes of its own."""
+    """Runs one arrangement in new processes."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         job = {
             "config": str(config_file),
@@ -66,7 +66,7 @@ def _run(
 
 
 def _environments(processes: int) -> list[dict[str, str]]:
-    """What each process of a team is told: the others, and its share of the processor."""
+    """Returns environment variables for each process: the addresses of all, and its share of the threads."""
     if processes == 1:
         return [{}]
     with ExitStack() as stack:
@@ -80,11 +80,11 @@ def _environments(processes: int) -> list[dict[str, str]]:
 
 
 def main() -> None:
-    """Trains as the job says, and prints the milliseconds of an update."""
+    """Runs a training job, and prints its milliseconds per update."""
     job = json.loads(sys.argv[1])
     if job["devices"] > 1:
         with silenced():
-            import tensorflow as tf  # before the rest of the package, whose first act is to start it
+            import tensorflow as tf  # devices must be set before nmt initializes TensorFlow
 
             [processor] = tf.config.list_physical_devices("CPU")
         parts = [tf.config.LogicalDeviceConfiguration()] * job["devices"]
@@ -98,7 +98,7 @@ def main() -> None:
     for _ in range(job["updates"]):
         next(steps)
     print(json.dumps(1000 * (time.perf_counter() - started) / job["updates"]))
-    os._exit(0)  # the other processes of a team may have ended already, for which TensorFlow would wait
+    os._exit(0)  # TensorFlow would wait for other processes, which may have exited already
 
 
 if __name__ == "__main__":

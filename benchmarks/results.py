@@ -1,4 +1,4 @@
-"""What was measured, one JSON file a part, with all that a figure needs to mean something."""
+"""Stores the figures of each part as JSON, with machine, versions and settings."""
 
 import json
 import subprocess
@@ -28,12 +28,12 @@ def save(
     command: str,
     other_cores: float,
 ) -> Path:
-    """Writes the result of a part in place of the last one.
+    """Writes the result of a part, and replaces an earlier one.
 
     Args:
-        text: that all systems shared; None where the model that was measured has its own.
-        systems: those measured, whose versions are stated.
-        other_cores: cores that other work kept busy meanwhile.
+        text: the text that all systems shared, or None if the model has its own.
+        systems: the systems that were measured. The versions of their packages are stored.
+        other_cores: cores that other programs used meanwhile.
     """
     record = {
         "part": part,
@@ -56,13 +56,13 @@ def save(
 
 
 def load_all(folder: Path) -> dict[str, dict]:
-    """The results in a folder by part; parts that were not measured are missing."""
+    """Reads the results in a folder, by part. Parts without a file are left out."""
     found = {part: folder / f"{part}.json" for part in PARTS}
     return {part: json.loads(path.read_text(encoding="utf-8")) for part, path in found.items() if path.is_file()}
 
 
 def _commit() -> str:
-    """The commit measured; with a plus where files differ from it."""
+    """Returns the current commit, with a plus if files differ from it."""
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
         cwd=ROOT,

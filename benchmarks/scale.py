@@ -1,4 +1,4 @@
-"""What more training text costs: pieces a second and start-up, on the same text repeated with noise."""
+"""Measures what a larger corpus costs in speed and start-up time, on a text repeated with noise."""
 
 import shutil
 from dataclasses import replace
@@ -12,7 +12,7 @@ from nmt.data.corpus import read_lines
 
 
 def measure(settings: Settings, text: Text) -> list[dict]:
-    """Trains ours on each size: once with nothing prepared, then again and again with the cache of the first time."""
+    """Trains on each size, once without a cache, then repeatedly with the cache of the first training."""
     texts = [enlarged(text, pairs, settings.work / "scale" / str(pairs)) for pairs in settings.scale_pairs]
     found: list[dict] = [
         {"pairs": large.num_train, "first": _run(settings, large, first=True), "again": []} for large in texts
@@ -39,7 +39,7 @@ def _run(settings: Settings, text: Text, *, first: bool) -> dict:
 
 
 def enlarged(text: Text, pairs: int, folder: Path) -> Text:
-    """A text of so many pairs, with the tokenizer and the dev part of the given one."""
+    """Repeats a text with noise until it has `pairs` pairs. Tokenizer and dev text stay the same."""
     large = replace(text, folder=folder, num_train=pairs)
     if not folder.is_dir():
         aside = folder.with_name(f"{folder.name}.part")

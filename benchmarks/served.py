@@ -1,4 +1,4 @@
-"""A server as a process of its own: started, watched, killed, started anew on its port."""
+"""Runs a server in its own process: start, memory samples, kill, and restart on the same port."""
 
 import os
 import signal
@@ -16,11 +16,12 @@ from nmt.server.run import listening
 
 
 class Served:
-    """`nmt serve` on a free port of this machine, for as long as a `with` lasts.
+    """Runs `nmt serve` on a free local port, as a context manager.
 
     Args:
-        command: without the port.
-        log: a file for what it prints.
+        command: the command line without the port.
+        log: file for its standard error.
+        environment: additional environment variables.
     """
 
     def __init__(self, command: Sequence[str], *, log: Path, environment: Mapping[str, str]):
@@ -44,15 +45,15 @@ class Served:
 
     @property
     def process(self) -> subprocess.Popen[str]:
-        """The process that runs."""
-        assert self._process is not None, "started, and not stopped"
+        """The running process."""
+        assert self._process is not None, "the server is not running"
         return self._process
 
     def start(self) -> None:
-        """Starts it, and waits until it serves.
+        """Starts the server, and waits until it accepts requests.
 
         Raises:
-            UserError: it ended instead.
+            UserError: if the server does not start.
         """
         with self.log.open("a", encoding="utf-8") as log:
             self._process = subprocess.Popen(
@@ -61,24 +62,24 @@ class Served:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if self.url not in line:
-            raise UserError(f"{' '.join(self._command)} did not start: {line}{self.log}")
+            raise UserError(f"{' '.join(self._command)} did not start. It printed '{line.strip()}'. See {self.log}.")
 
     def stop(self, number: signal.Signals) -> tuple[int, str]:
-        """Sends a signal and waits for the end; returns the exit code and what was printed meanwhile."""
+        """Sends a signal and waits for the process to exit. Returns the exit code and the output."""
         self.process.send_signal(number)
         printed, _ = self.process.communicate(timeout=60)
         code, self._process = self.process.returncode, None
         return code, printed
 
     def resident_mb(self) -> float:
-        """Its memory now."""
+        """Returns the current resident memory in 10**6 bytes."""
         found = resident_mb(self.process.pid)
-        assert found is not None, "it runs"
+        assert found is not None, "the server is not running"
         return found
 
 
 class MemoryWatch:
-    """Samples the memory of a server in a thread, for as long as a `with` lasts.
+    """Samples the memory of a server in a thread, as a context manager.
 
     Args:
         every: seconds between samples.

@@ -1,8 +1,8 @@
-"""`nmt serve` under load: texts of many clients translated together, beside one at a time; and for many minutes.
+"""Measures `nmt serve` under load, with dynamic batching and with one sentence at a time.
 
-Locust makes the load: each of its clients is an object that knows what it asked, so that each answer can be checked and
-429 obeyed. wrk is lighter, but its scripts are not told which of a thread's connections an answer came from. Locust's
-own use of the processor is stated.
+Locust generates the load. Each of its clients knows its own request, so it can check the answer and obey a 429. wrk
+uses less processor time, but its scripts cannot tell which connection an answer came from. The results include the
+processor time of Locust.
 """
 
 import json
@@ -31,11 +31,13 @@ SUMMARY = ("requests_per_second", "p50_ms", "p95_ms", "p99_ms", "checked", "wron
 
 
 class Load:
-    """Lines and their translations, each computed by itself, and clients that ask for them.
+    """Sentences with their expected translations, and the load that requests them.
+
+    The expected translations are made by the server, one sentence at a time.
 
     Args:
-        model: a trained model.
-        lines: different ones.
+        model: folder of a trained model.
+        lines: distinct sentences.
     """
 
     def __init__(self, settings: Settings, model: Path, lines: Sequence[str]):
@@ -51,7 +53,7 @@ class Load:
         _write(self._lines, lines)
 
     def server(self, *options: str) -> Served:
-        """`nmt serve` of the model, with its own port."""
+        """Returns a server of the model, not yet started."""
         return Served(
             [sys.executable, "-m", "nmt", "serve", str(self.model), "--threads", str(self._settings.threads), *options],
             log=self._folder / "server.txt",
@@ -59,10 +61,10 @@ class Load:
         )
 
     def put_on(self, url: str, *, clients: int, warm: float, seconds: float) -> Run:
-        """Asks a server for so many seconds, after some that do not count.
+        """Puts a server under load for `seconds`, after `warm` seconds that do not count.
 
         Returns:
-            The run, whose report is `Tally.report` of drivers/run_locust.py.
+            The run. Its report is that of `Tally.report` in drivers/run_locust.py.
         """
         job = {
             "url": url,
@@ -83,9 +85,9 @@ class Load:
 
 
 def make_load(settings: Settings, text: Text | None, model: Path | None) -> Load:
-    """Load on a model, or on that of the training part, with the dev sentences that it was trained with."""
+    """Prepares load for a model, or for that of the training part, with the dev sentences of its configuration."""
     if model is None:
-        assert text is not None, "a model is given, or a text to train it with"
+        assert text is not None, "either a model or a text to train one is required"
         model = trained(settings, text, NMT)
     source = ModelFolder.load(find_model(model)).config.data.dev.source
     lines = list(dict.fromkeys(filter(str.strip, read_lines(source))))
@@ -93,13 +95,13 @@ def make_load(settings: Settings, text: Text | None, model: Path | None) -> Load
 
 
 def measure(settings: Settings, text: Text | None, model: Path | None) -> dict:
-    """Requests a second and latencies, for each way of translating and each number of clients."""
+    """Measures requests per second and latency, for each batching mode and number of clients."""
     load = make_load(settings, text, model)
     seconds = settings.serving_seconds
     ways: dict[str, dict] = {}
     for way, options in WAYS.items():
         with load.server(*options) as served:
-            # The graphs of all lengths are made while nobody counts.
+            # The first requests of each length are slow, so they are not measured.
             load.put_on(served.url, clients=CLIENTS[-1], warm=0, seconds=seconds)
             ways[way] = {}
             for clients in CLIENTS:

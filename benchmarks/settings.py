@@ -1,4 +1,4 @@
-"""What every system is given alike: sizes, batch, optimisation, threads; and how long each part measures."""
+"""Settings that all systems share (sizes, batch, optimizer, threads), and the extent of each part."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ RESULTS = Path(__file__).parent / "results"
 
 EMBEDDING_UNITS = 256
 ENCODER_UNITS = 256
-"""Of each of the two directions."""
+"""Per direction."""
 DECODER_UNITS = 512
 NUM_PIECES = 8000
 BATCH_SENTENCES = 64
@@ -18,48 +18,48 @@ LABEL_SMOOTHING = 0.1
 LEARNING_RATE = 1e-3
 CLIP_NORM = 1.0
 MAX_LENGTH = 100
-"""Most pieces of a training sentence and of a translation."""
+"""Maximum number of tokens in a training sentence and in a translation."""
 BEAM_SIZE = 5
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured."""
+    """The extent of the measurements."""
 
     threads: int
     rounds: int
-    """Alternating runs of each system."""
+    """Alternating runs per system."""
     updates: int
-    """Of the training whose model is then scored and translates."""
+    """Training updates of the models that translate."""
     window: tuple[int, int]
-    """Speed is measured after the first of these updates until the second is done."""
+    """Training speed is measured from the end of the first of these updates to the end of the second."""
     test_lines: int
-    """Lines translated for sentences a second."""
+    """Lines translated to measure sentences per second."""
     latency_lines: int
     """Sentences translated one by one."""
     memory_lines: int
-    """Lines translated while memory is watched."""
+    """Lines translated while memory is sampled."""
     scale_pairs: tuple[int, ...]
-    """Sizes of training text."""
+    """Sizes of the training text, in pairs."""
     serving_seconds: float
-    """Of load on a server, for each number of clients."""
+    """Seconds of load on a server, per number of clients."""
     quick: bool
 
     @property
     def work(self) -> Path:
-        """Folder for texts and models; hasty models never pass for others."""
+        """Folder for texts and models. Quick runs have their own."""
         return WORK / ("quick" if self.quick else "full")
 
     @property
     def results(self) -> Path:
-        """Folder of the results; hasty figures are not for the page."""
+        """Folder of the results. Those of quick runs are not published."""
         return WORK / "quick" / "results" if self.quick else RESULTS
 
 
 def make_settings(
     *, quick: bool, threads: int | None = None, rounds: int | None = None, updates: int | None = None
 ) -> Settings:
-    """The settings of a full measurement, or of a hasty one that only shows that everything works."""
+    """Returns the settings of a full measurement, or of a quick test."""
     threads = threads or len(os.sched_getaffinity(0))
     if quick:
         return Settings(

@@ -1,4 +1,4 @@
-"""`nmt serve` at its limit for minutes, then killed and started anew, then stopped, all of it under load."""
+"""Overloads `nmt serve` for minutes, then kills and restarts it, and then stops it, all under load."""
 
 import signal
 import time
@@ -14,14 +14,14 @@ from benchmarks.serving import CLIENTS, SUMMARY, Load, make_load
 from benchmarks.settings import Settings
 
 NUM_CLIENTS = CLIENTS[-1]
-# With 32 texts in the batch, 64 clients sometimes find no place among so many.
+# A batch takes 32 texts, so 64 clients sometimes find a queue of 24 full.
 QUEUE = ["--max-queue", "24"]
-AFTER = 30.0  # seconds of load around a kill, and around a stop
-EVENT = 8.0  # seconds after which it happens
+AFTER = 30.0  # seconds of load during a kill, and during a stop
+EVENT = 8.0  # seconds from the start of the load to the kill or stop
 
 
 def measure(settings: Settings, text: Text | None, model: Path | None, minutes: float) -> dict:
-    """Puts a server under load at the limit of its queue."""
+    """Puts a server with a short queue under load, then kills it and stops it."""
     load = make_load(settings, text, model)
     with load.server(*QUEUE) as served:
         with MemoryWatch(served, every=5) as memory:
@@ -42,7 +42,7 @@ def measure(settings: Settings, text: Text | None, model: Path | None, minutes: 
 
 
 def _around(load: Load, served: Served, event: Callable[[Served], dict]) -> dict:
-    """What clients see when something happens to their server."""
+    """Records what clients see when their server is killed or stopped."""
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(load.put_on, served.url, clients=NUM_CLIENTS, warm=0, seconds=AFTER)
         time.sleep(EVENT)
@@ -75,7 +75,10 @@ def _stop(served: Served) -> dict:
 
 
 def _growth(samples: list[tuple[float, float]]) -> float:
-    """Megabytes from the second minute (or the second tenth of what is shorter) to the last: medians of both."""
+    """Computes the growth in megabytes from the median of the second minute to that of the last.
+
+    Runs shorter than ten minutes are divided into tenths instead of minutes.
+    """
     ends = samples[-1][0]
     span = min(60.0, ends / 10)
 

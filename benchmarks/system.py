@@ -1,4 +1,4 @@
-"""One toolkit of the comparison: trained and asked to translate by a driver, in an environment of its own."""
+"""A system of the comparison. A driver trains it and translates with it, in its own environment."""
 
 import shutil
 import sys
@@ -31,51 +31,51 @@ TRAINING = {
 
 @dataclass(frozen=True)
 class System:
-    """What is measured, and how it is called on the page."""
+    """One toolkit, or one variant of nmt."""
 
     key: str
-    """For files and options."""
+    """Name in files and options."""
     title: str
     description: str
-    """In what its model differs from the others."""
+    """How its model differs from the others."""
     driver: str
     shapes: Callable[[int], Shapes]
-    """Of its model, for a size of vocabulary."""
+    """Returns the shapes of its model for a vocabulary size."""
     packages: Sequence[str]
-    """Whose versions are stated."""
+    """Packages whose versions are stored."""
     environment: Environment | None = None
-    """None is the one that the benchmark itself runs in; such a system reads text, peers read pieces."""
+    """Environment of a peer, which reads tokenized text. nmt has None: it runs in this one and reads plain text."""
     overrides: Sequence[str] = ()
-    """Changes of this toolkit's configuration, KEY=VALUE."""
+    """Configuration overrides for nmt, KEY=VALUE."""
     export: Sequence[str] = ()
-    """How an export is made that translates, with its own beam, in place of ours; options of `nmt export`."""
+    """Options of `nmt export`. If given, the export translates in place of the model."""
 
     def prepare(self) -> None:
-        """Builds the environment where it must be built."""
+        """Builds the environment of a peer, unless it is up to date."""
         if self.environment:
             self.environment.build()
 
     def versions(self) -> dict[str, str]:
-        """The versions of its packages, as far as they are installed."""
+        """Returns the versions of its packages."""
         if self.environment:
             return self.environment.versions(self.packages)
         return {name: version(name) for name in self.packages}
 
     def command(self) -> list[str]:
-        """What runs the driver, but for the job."""
+        """Returns the command that runs its driver, without the job."""
         interpreter = self.environment.interpreter if self.environment else sys.executable
         return [str(interpreter), str(DRIVERS / self.driver)]
 
     def train(
         self, text: Text, model: Path, *, updates: int, seed: int, threads: int, cache: Path | None = None
     ) -> Run:
-        """Trains a new model into a folder.
+        """Trains a new model into a folder, which is emptied first.
 
         Args:
-            cache: where ours keeps what it knows of the text; by default in the model's folder, which begins empty.
+            cache: folder for the token cache of nmt, by default in the model's folder.
 
         Returns:
-            The run, whose report holds `updates`: [moment, target pieces] of each.
+            The run. Its report has `updates`, a list of [time of its end, target tokens].
         """
         shutil.rmtree(model, ignore_errors=True)
         job = {
@@ -100,14 +100,15 @@ class System:
         threads: int,
         decoding: dict | None = None,
     ) -> tuple[Run, list[str]]:
-        """Translates a file of text, or of pieces where the system reads those.
+        """Translates a file.
 
         Args:
-            decoding: other settings of ours, of `DecodingConfig`.
+            source: plain text for nmt, tokenized text for peers.
+            decoding: overrides for the `decoding` section of nmt.
 
         Returns:
-            The run, whose report holds the moments `loaded` and `ready` (the first line translated), and the `seconds`
-            of each pass over all lines; and the translations as text.
+            The run, and the translations as plain text. The report of the run has the times `loaded` and `ready` (when
+            the first line was translated), and the `seconds` of each pass over all lines.
         """
         folder = model.with_name(f"{model.name}.translate")
         output = folder / "translations.txt"
@@ -129,7 +130,7 @@ class System:
 
     @property
     def reads_pieces(self) -> bool:
-        """Whether its text is cut for it beforehand."""
+        """Whether it reads tokenized text."""
         return self.environment is not None
 
     def _job(self, task: str, text: Text, model: Path) -> dict:
@@ -145,6 +146,6 @@ class System:
         }
 
     def _run(self, job: dict, folder: Path, threads: int) -> Run:
-        # The toolkit is that of this checkout, whatever is installed; peers are to see nothing of it.
+        # nmt runs from this checkout, even if another version is installed. Peers must not see it.
         environment = {"PYTHONPATH": "" if self.environment else str(ROOT)}
         return run_driver(self.command(), job, folder=folder, threads=threads, environment=environment)

@@ -1,6 +1,6 @@
-"""The same model on PyTorch's nn.LSTM, hence cuDNN: what `gpu.py` compares with. For speed only; it is never validated.
+"""The model of nmt on PyTorch's nn.LSTM, and so on cuDNN, for the comparison in `gpu.py`. Its quality is never tested.
 
-B sentences, S source and T target positions, E embedding units, M memory units, U decoder units, V pieces.
+Shapes: B sentences, S source positions, T target positions, M memory units, V tokens in the vocabulary.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class Attention(nn.Module):
         self.value = nn.Linear(memory_units, units, bias=False)
 
     def forward(self, query: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        """Attends from query [B, T, U] to memory [B, S, M], whose real pieces the mask [B, S] marks."""
+        """Attends from query [B, T, U] to memory [B, S, M]. The mask [B, S] is True on real tokens."""
         heads = (self._split(x) for x in (self.query(query), self.key(memory), self.value(memory)))
         context = functional.scaled_dot_product_attention(*heads, attn_mask=mask[:, None, None, :])
         return context.transpose(1, 2).flatten(2)
@@ -38,7 +38,7 @@ class Attention(nn.Module):
 
 
 class Peer(nn.Module):
-    """An LSTM encoder-decoder whose lower decoder layers attend, with one matrix for embeddings and output."""
+    """An LSTM encoder-decoder whose lower decoder layers attend, with tied embeddings and output projection."""
 
     def __init__(self, config: ModelConfig, vocabulary: int):
         super().__init__()
@@ -59,7 +59,7 @@ class Peer(nn.Module):
         self.output_dropout = nn.Dropout(config.output_dropout)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Logits [B, T, V] of the words after each of target [B, T], given source [B, S]."""
+        """Computes logits [B, T, V] of the next tokens, from source [B, S] and shifted target [B, T]."""
         mask = source != PAD_ID
         memory, _ = self.encoder(self.embedding_dropout(self.embedding(source)))
         for layer in self.upper:
@@ -80,9 +80,9 @@ class Peer(nn.Module):
 def torch_learner(
     config: ModelConfig, vocabulary: int, precision: str, rate: float
 ) -> Callable[[Batch, int], Callable[[], Any]]:
-    """An update: Adam, label smoothing, clipping at 1, as ours."""
+    """Builds an update with Adam, label smoothing, and clipping to a norm of 1, as in nmt."""
     torch.manual_seed(1)
-    # As JAX multiplies float32 on a GPU.
+    # JAX multiplies float32 in TF32 on a GPU.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     model = Peer(config, vocabulary).to(DEVICE)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.98), fused=DEVICE == "cuda")

@@ -1,4 +1,4 @@
-"""How fast each system trains; the models of the first runs are kept for the parts that translate."""
+"""Measures training speed. The models of the first runs are kept for the parts that translate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from benchmarks.system import System
 
 
 def measure(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
-    """Trains ours and every other system in turns."""
+    """Trains all systems in turns."""
 
     def run(system: System, number: int) -> dict:
         found = _train(settings, text, system, number)
@@ -34,7 +34,7 @@ def measure(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
 
 
 def trained(settings: Settings, text: Text, system: System) -> Path:
-    """The folder of a system's model after `settings.updates` updates, which is trained unless it is there."""
+    """Returns the folder of a system's model after `settings.updates` updates. Trains it if it is missing."""
     if system.export:
         return exported(settings, trained(settings, text, NMT), system.key, system.export)
     model = _folder(settings, system)
@@ -45,7 +45,7 @@ def trained(settings: Settings, text: Text, system: System) -> Path:
 
 
 def _train(settings: Settings, text: Text, system: System, number: int) -> Run:
-    """Trains as long as speed is measured; the first time longer, and that model is kept."""
+    """Trains for as long as speed is measured. The first run of a system is longer, and its model is kept."""
     model = _folder(settings, system)
     if number:
         again = model.with_name(f"{system.key}.again")
@@ -62,5 +62,5 @@ def _folder(settings: Settings, system: System) -> Path:
 
 
 def _done(model: Path) -> Path:
-    """A file beside a model that was trained to its end, which says how many updates."""
+    """Returns the path of a file that marks a finished training and holds its number of updates."""
     return model.with_name(f"{model.name}.done")

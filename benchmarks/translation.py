@@ -1,4 +1,4 @@
-"""How fast each system translates the test text with the model that it trained, and how well."""
+"""Measures speed and BLEU of translating the test text, with the models of the training part."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,17 +14,17 @@ from nmt.data.tokenizer import Tokenizer
 from nmt.evaluation.metrics import bleu
 
 PASSES = 2
-"""Over the test text within one process; what the first must compile is not in the speed of the others."""
+"""Passes over the test text in one process. The first may compile and does not count as speed."""
 SEARCHES: dict[str, dict] = {
     "beam": {"beam_size": BEAM_SIZE},
     "plain": {"beam_size": BEAM_SIZE, "decoding": {"pruning": 0}},
     "greedy": {"beam_size": 1},
 }
-"""Plain is ours alone without what it leaves out, to show what that costs."""
+"""The plain search is nmt without pruning, to show what pruning costs."""
 
 
 def measure(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
-    """Lets ours and every other system translate in turns, by every kind of search."""
+    """Translates with all systems in turns, for each kind of search."""
     found: dict = {"updates": settings.updates, "lines": settings.test_lines}
     for name, search in SEARCHES.items():
 
@@ -38,7 +38,7 @@ def measure(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
 
 
 def first_lines(text: Text, system: System, count: int, folder: Path) -> Path:
-    """A file of the first test lines as a system reads them."""
+    """Writes the first test lines to a file, in the form that a system reads."""
     lines = read_lines(text.file("test", SOURCE, pieces=system.reads_pieces))[:count]
     path = folder / f"{'pieces' if system.reads_pieces else 'text'}.{count}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,7 @@
-"""What drivers share: one JSON file in, one out. Only the standard library, since peers' environments have no more."""
+"""Shared code of the drivers: read a JSON job, write a JSON report.
+
+It uses only the standard library, because it runs in the environments of all peers.
+"""
 
 import json
 import sys
@@ -8,28 +11,28 @@ from pathlib import Path
 
 
 def read_job() -> dict:
-    """The job, whose path is the first argument."""
+    """Reads the job, whose path is the first argument."""
     return json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
 
 
 def write_report(job: dict, **report: object) -> None:
-    """Writes what was measured to where the job says."""
+    """Writes the report to the path in the job."""
     Path(job["report"]).write_text(json.dumps(report), encoding="utf-8")
 
 
 class UpdateClock:
-    """Notes when each update was done and how many real target pieces it had."""
+    """Records the time at the end of each update, and its target tokens without padding."""
 
     def __init__(self) -> None:
         self.updates: list[tuple[float, int]] = []
 
     def tick(self, pieces: int) -> None:
-        """Takes one update that is done now."""
+        """Records an update that has just finished."""
         self.updates.append((time.monotonic(), int(pieces)))
 
 
 class PassClock:
-    """Times passes over lines; the first line by itself tells when a system is ready."""
+    """Times passes over lines. A system is ready when it has translated the first line."""
 
     def __init__(self) -> None:
         self.loaded = time.monotonic()
@@ -37,7 +40,7 @@ class PassClock:
         self.seconds: list[float] = []
 
     def run(self, translate: Callable[[list[str]], list[str]], lines: list[str], passes: int) -> list[str]:
-        """Translates the first line, then all lines so many times over; returns the last translations."""
+        """Translates the first line, then all lines `passes` times. Returns the last translations."""
         translate(lines[:1])
         self.ready = time.monotonic()
         found: list[str] = []
@@ -48,15 +51,15 @@ class PassClock:
         return found
 
     def report(self) -> dict:
-        """As it goes into a report."""
+        """Returns the times for a report."""
         return {"loaded": self.loaded, "ready": self.ready, "seconds": self.seconds}
 
 
 def read_lines(path: str) -> list[str]:
-    """Lines without their ends; only newline ends a line."""
+    """Reads lines without their ends. Only a newline ends a line."""
     return Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
 def write_lines(path: str, lines: list[str]) -> None:
-    """One a line."""
+    """Writes one line per entry."""
     Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

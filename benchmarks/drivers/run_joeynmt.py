@@ -10,7 +10,7 @@ from reporting import PassClock, UpdateClock, read_job, read_lines, write_lines,
 
 
 def train(job: dict) -> None:
-    """Runs JoeyNMT's own training, with a clock around each update."""
+    """Runs JoeyNMT's own training, and times each update."""
     from joeynmt.config import load_config
     from joeynmt.helpers import make_model_dir
     from joeynmt.training import TrainManager
@@ -34,7 +34,7 @@ def train(job: dict) -> None:
 
 
 def translate(job: dict) -> None:
-    """Runs JoeyNMT's own prediction over lines of pieces."""
+    """Runs JoeyNMT's own prediction on tokenized lines."""
     from joeynmt.config import load_config, parse_global_args
     from joeynmt.prediction import predict, prepare
 
@@ -69,7 +69,7 @@ def translate(job: dict) -> None:
 
 
 def configuration(job: dict) -> dict:
-    """JoeyNMT's configuration of the widths and settings that the job names."""
+    """Builds JoeyNMT's configuration from the sizes and settings of the job."""
     sizes, training = job["sizes"], job["training"]
 
     def side(language: str) -> dict:
@@ -96,7 +96,7 @@ def configuration(job: dict) -> dict:
             "optimizer": "adam",
             "learning_rate": training["learning_rate"],
             "learning_rate_min": 1e-9,
-            # The plateau schedule gives PyTorch an argument that it no longer takes; this one leaves the rate alone.
+            # The plateau schedule passes an argument that PyTorch no longer accepts. This one keeps the rate constant.
             "scheduling": "exponential",
             "decrease_factor": 1.0,
             "clip_grad_norm": training["clip_norm"],

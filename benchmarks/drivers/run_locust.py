@@ -1,7 +1,7 @@
-"""Puts a server under load with Locust, and holds each answer against what was asked: python run_locust.py JOB.json.
+"""Puts a server under load with Locust, and checks every answer: python run_locust.py JOB.json.
 
-Each of the clients asks for one text at a time, as soon as it has the answer to the last. The text is the request's
-marker: its translation was computed beforehand, by itself, and any other answer is wrong.
+Each client sends one text as soon as it has the answer to the previous one. The translation of each text alone was
+computed beforehand, and any other answer is wrong.
 """
 
 import json
@@ -16,11 +16,11 @@ from locust import FastHttpUser, constant, task
 from locust.env import Environment
 from reporting import read_job, read_lines, write_report
 
-AGAIN = 0.2  # seconds until a client knocks again on a door that nobody opens
+AGAIN = 0.2  # seconds until a client retries after an error
 
 
 class Tally:
-    """What came back, from all clients."""
+    """Collects the answers of all clients."""
 
     def __init__(self, expected: dict[str, str]) -> None:
         self.expected = expected
@@ -33,7 +33,7 @@ class Tally:
         self.lost: list[float] = []
 
     def answered(self, line: str, translation: str, started: float) -> None:
-        """Takes an answer."""
+        """Records an answer, and checks it."""
         ended = time.monotonic()
         self.seconds.append((ended, ended - started))
         if translation != self.expected[line]:
@@ -41,7 +41,7 @@ class Tally:
             self.num_swapped += translation in self.translations
 
     def report(self, begins: float, ends: float) -> dict:
-        """What was seen, with the latencies of what was answered between two moments."""
+        """Summarizes all answers. Speed and latency cover only those between two moments."""
         seconds = sorted(seconds for at, seconds in self.seconds if begins <= at <= ends)
 
         def percentile(share: float) -> float | None:
@@ -63,7 +63,7 @@ class Tally:
 
 
 def client_class(job: dict, tally: Tally) -> type[FastHttpUser]:
-    """Clients that do what they are told by 429, and come back when a server has gone."""
+    """Returns a client class that obeys 429, and that retries while the server is down."""
     lines = list(tally.expected)
     numbers = random.Random(job["seed"])
 
@@ -77,7 +77,7 @@ def client_class(job: dict, tally: Tally) -> type[FastHttpUser]:
             line = numbers.choice(lines)
             started = time.monotonic()
             with self.client.post("/translate", json={"text": line}, catch_response=True) as answer:
-                answer.success()  # Locust's own statistics are not asked
+                answer.success()  # Locust's own statistics are not used
                 status, body, headers = answer.status_code, answer.content, answer.headers
             tally.statuses[str(status)] += 1
             if status == 200:
@@ -94,7 +94,7 @@ def client_class(job: dict, tally: Tally) -> type[FastHttpUser]:
 
 
 def main() -> None:
-    """Runs the clients for as long as the job says."""
+    """Runs the clients for the duration of the job."""
     job = read_job()
     tally = Tally(dict(zip(read_lines(job["lines"]), read_lines(job["expected"]), strict=True)))
     runner = Environment(user_classes=[client_class(job, tally)]).create_local_runner()

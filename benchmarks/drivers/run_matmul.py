@@ -1,4 +1,4 @@
-"""The machine's ceiling: a square matrix product in TensorFlow, hence oneDNN: python run_matmul.py JOB.json."""
+"""Measures the peak speed of a square matrix product in TensorFlow (oneDNN): python run_matmul.py JOB.json."""
 
 import os
 import time
@@ -10,7 +10,7 @@ from reporting import read_job, write_report
 
 
 def gflops(size: int, precision: str, seconds: float) -> float:
-    """Multiplications and additions in 10**9 a second, over so many seconds of products one after the other."""
+    """Measures GFLOP/s over at least `seconds` of consecutive products."""
     left = tf.cast(tf.random.normal((size, size), seed=1), precision)
     right = tf.cast(tf.random.normal((size, size), seed=2), precision)
     product = tf.function(tf.matmul, autograph=False)
@@ -18,7 +18,7 @@ def gflops(size: int, precision: str, seconds: float) -> float:
         product(left, right).numpy()
     started, count = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
-        # Each product is waited for: otherwise only its start would be timed.
+        # Reading a result waits for the product. Otherwise only its start would be timed.
         product(left, right)[0, 0].numpy()
         count += 1
     return 2 * size**3 * count / (time.perf_counter() - started) / 1e9

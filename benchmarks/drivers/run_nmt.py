@@ -1,4 +1,4 @@
-"""Trains and translates with this toolkit, as the drivers of the peers do with theirs: python run_nmt.py JOB.json."""
+"""Trains and translates with nmt: python run_nmt.py JOB.json."""
 
 import time
 from pathlib import Path
@@ -9,7 +9,7 @@ from reporting import PassClock, UpdateClock, read_job, read_lines, write_lines,
 
 
 def train(job: dict) -> None:
-    """Runs `nmt.train`, with a clock around each update."""
+    """Runs `nmt.train`, and times each update."""
     from nmt.config.file import load_config
     from nmt.training.run_log import RunLog
     from nmt.training.trainer import train as train_model
@@ -29,7 +29,7 @@ def train(job: dict) -> None:
 
 
 def translate(job: dict) -> None:
-    """Runs `Translator` over lines of text."""
+    """Runs `Translator` on plain lines."""
     translator = open_translator(job)
     clock = PassClock()
     write_lines(job["output"], clock.run(translator.translate, read_lines(job["source"]), job["passes"]))
@@ -37,7 +37,7 @@ def translate(job: dict) -> None:
 
 
 def one_by_one(job: dict) -> None:
-    """Times each line by itself, after a round over all of them that compiles what is to be compiled."""
+    """Times each line by itself, after a first round over all lines that may compile."""
     translator = open_translator(job)
     lines = read_lines(job["source"])
     seconds = []
@@ -51,7 +51,7 @@ def one_by_one(job: dict) -> None:
 
 
 def importing(job: dict) -> None:
-    """Times what a command line must import before it can translate."""
+    """Times the imports that a command needs before it can translate."""
     started = time.perf_counter()
     import nmt.backend
 
@@ -62,7 +62,7 @@ def importing(job: dict) -> None:
 
 
 def open_translator(job: dict) -> Any:
-    """The model, or an export of it, with the job's beam and batches of so many sentences."""
+    """Opens the model or its export, with the beam size and the batch size of the job."""
     from nmt.decoding import grouping
     from nmt.translators.opening import open_translator as open_any
 
@@ -76,7 +76,7 @@ def open_translator(job: dict) -> Any:
 
 
 def configuration(job: dict) -> dict:
-    """This toolkit's configuration of the widths and settings that the job names; the rest as it comes."""
+    """Builds the configuration of nmt from the sizes and settings of the job. Other keys keep their defaults."""
     sizes, training = job["sizes"], job["training"]
 
     def side(prefix: str) -> dict:

@@ -6,13 +6,13 @@ import torch
 import yaml
 from reporting import PassClock, UpdateClock, read_job, read_lines, write_lines, write_report
 
-# Files of weights are our own; since version 2.6 PyTorch trusts no pickled object in one unless told to.
+# Since version 2.6, PyTorch refuses pickled objects by default. These weight files are our own.
 _load = torch.load
 torch.load = lambda *args, **kwargs: _load(*args, **{"weights_only": False, **kwargs})
 
 
 def train(job: dict) -> None:
-    """Runs OpenNMT-py's own training, with a clock around each update."""
+    """Runs OpenNMT-py's own training, and times each update."""
     from onmt.bin.train import _get_parser
     from onmt.bin.train import train as train_model
     from onmt.trainer import Trainer
@@ -22,7 +22,7 @@ def train(job: dict) -> None:
 
     def clocked(self: Trainer, batches: list, *args: object) -> None:
         learn(self, batches, *args)
-        # Without the first position, BOS.
+        # The first position is BOS.
         padding = self.train_loss.padding_idx
         clock.tick(sum(batch["tgt"][:, 1:, 0].ne(padding).sum().item() for batch in batches))
 
@@ -37,7 +37,7 @@ def train(job: dict) -> None:
 
 
 def translate(job: dict) -> None:
-    """Runs OpenNMT-py's own inference engine over lines of pieces."""
+    """Runs OpenNMT-py's own inference engine on tokenized lines."""
     from onmt.bin.translate import _get_parser
     from onmt.inference_engine import InferenceEnginePY
     from onmt.utils.misc import set_random_seed
@@ -52,7 +52,7 @@ def translate(job: dict) -> None:
         + (["-length_penalty", "wu", "-alpha", "1.0"] if job["beam_size"] > 1 else [])
         + (["-gpu", "0"] if job.get("gpu") else [])
     )
-    # As onmt.bin.translate does.
+    # onmt.bin.translate does the same.
     ArgumentParser.validate_translate_opts(options)
     ArgumentParser._get_all_transform_translate(options)
     ArgumentParser._validate_transforms_opts(options)
@@ -68,7 +68,7 @@ def translate(job: dict) -> None:
 
 
 def configuration(job: dict) -> dict:
-    """OpenNMT-py's configuration of the widths and settings that the job names."""
+    """Builds OpenNMT-py's configuration from the sizes and settings of the job."""
     sizes, training = job["sizes"], job["training"]
 
     def side(prefix: str) -> dict:
@@ -101,7 +101,7 @@ def configuration(job: dict) -> dict:
         "start_decay_steps": 1_000_000_000,
         "max_grad_norm": training["clip_norm"],
         "normalization": "tokens",
-        # About one epoch of Multi30k: by default it would read the text nine times before the first update.
+        # About one epoch of Multi30k. By default OpenNMT-py reads the text nine times before the first update.
         "bucket_size": 32768,
         "batch_type": "sents",
         "batch_size": training["batch_sentences"],

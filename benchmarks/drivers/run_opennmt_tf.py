@@ -12,14 +12,14 @@ from reporting import PassClock, UpdateClock, read_job, read_lines, write_lines,
 
 
 def train(job: dict) -> None:
-    """Runs OpenNMT-tf's own training, with a clock around each update."""
+    """Runs OpenNMT-tf's own training, and times each update."""
     clock = UpdateClock()
     steps, group = opennmt.training.Trainer._steps, opennmt.training._group_batches
     pieces = []
 
     def counted(dataset: tf.data.Dataset, size: int) -> Iterator[list]:
         for batches in group(dataset, size):
-            # The length counts EOS.
+            # The length includes EOS.
             pieces.append(sum(int(tf.reduce_sum(target["length"])) for _, target in batches))
             yield batches
 
@@ -34,7 +34,7 @@ def train(job: dict) -> None:
 
 
 def translate(job: dict) -> None:
-    """Runs OpenNMT-tf's own search over lines of pieces, in a graph that is traced once."""
+    """Runs OpenNMT-tf's own search on tokenized lines, in a graph that is traced once."""
     using = runner(job)
     settings = using._finalize_config()
     model = using._init_model(settings)
@@ -43,7 +43,7 @@ def translate(job: dict) -> None:
     search = None
 
     def run(lines: list[str]) -> list[str]:
-        # As opennmt.inference.predict_dataset does, which would trace the graph for each file anew.
+        # opennmt.inference.predict_dataset does the same, but traces the graph again for every file.
         nonlocal search
         write_lines(str(features), lines)
         dataset = model.examples_inputter.make_inference_dataset(
@@ -64,7 +64,7 @@ def translate(job: dict) -> None:
 
 
 def runner(job: dict) -> opennmt.Runner:
-    """OpenNMT-tf with a model of the widths that the job names."""
+    """Builds OpenNMT-tf with a model of the sizes in the job."""
     sizes, training = job["sizes"], job["training"]
     recurrent = {"cell_class": tf.keras.layers.LSTMCell, "dropout": training["dropout"], "residual_connections": False}
     model = opennmt.models.SequenceToSequence(
@@ -89,7 +89,7 @@ def runner(job: dict) -> opennmt.Runner:
 
 
 def configuration(job: dict) -> dict:
-    """OpenNMT-tf's configuration of the settings that the job names."""
+    """Builds OpenNMT-tf's configuration from the settings of the job."""
     training = job["training"]
     Path(job["model"]).mkdir(parents=True, exist_ok=True)
     vocabulary = Path(job["model"]) / "vocabulary.txt"

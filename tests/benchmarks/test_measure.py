@@ -1,4 +1,4 @@
-"""Processes by the clock and by their memory."""
+"""Time and memory of processes."""
 
 import sys
 
@@ -10,7 +10,7 @@ from nmt.errors import UserError
 
 
 def test_memory_is_the_process_own_and_not_that_of_its_parent(tmp_path):
-    ours = np.ones(400 * 10**6, "uint8")  # so much the parent holds
+    ours = np.ones(400 * 10**6, "uint8")  # memory of the parent
     held = "import time; block = bytearray(b'x') * (150 * 10**6); time.sleep(1.5); del block; time.sleep(1.5)"
     run = run_command([sys.executable, "-c", held], folder=tmp_path, threads=1)
     assert 150 < run.peak_mb < 200
@@ -18,6 +18,6 @@ def test_memory_is_the_process_own_and_not_that_of_its_parent(tmp_path):
     assert run.seconds >= 3 and ours.all()
 
 
-def test_a_command_that_fails_is_told_with_its_last_words(tmp_path):
-    with pytest.raises(UserError, match=r"ended with 3; .*log.txt ends so:\nno luck"):
+def test_a_failed_command_raises_with_the_end_of_its_output(tmp_path):
+    with pytest.raises(UserError, match=r"exited with code 3. End of .*log.txt:\nno luck"):
         run_command([sys.executable, "-c", "print('no luck'); raise SystemExit(3)"], folder=tmp_path, threads=1)
