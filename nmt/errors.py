@@ -1,15 +1,81 @@
-"""The user's mistakes: what is wrong, where, and how to mend it."""
+"""Every exception that the toolkit raises on purpose, each with the exit code that the command line ends with.
+
+The command line prints their message without a traceback. Any other exception is a defect of the toolkit.
+"""
 
 import difflib
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Mapping
 
 
-class UserError(ValueError):
-    """A mistake that its maker can mend.
+class NmtError(Exception):
+    """Raised, as one of its subclasses, when the toolkit cannot do what it was asked to."""
 
-    The message names the place (file and line, or configuration key), what was found and what was expected. The command
-    line prints it without a traceback and exits with code 2.
+    exit_code = 1
+
+
+class UserError(NmtError, ValueError):
+    """Raised for a mistake that the user can correct.
+
+    The message names the place (file and line, or configuration key), what was found, what was expected and how to fix
+    it.
     """
+
+    exit_code = 2
+
+
+class DivergenceError(NmtError):
+    """Raised when the loss or the gradient of a training stays infinite or NaN; the last checkpoint is kept."""
+
+
+class OutOfMemoryError(NmtError):
+    """Raised when an update needs more memory than the device has; no weight was changed."""
+
+
+class WorkerLostError(NmtError):
+    """Raised when another worker of a distributed training is gone; the message names it where it is known."""
+
+
+class InterruptionError(NmtError):
+    """Raised when SIGINT or SIGTERM ends the work after it was saved; the message says how to resume.
+
+    Args:
+        message: what was saved, and the command that resumes.
+        signal_number: the exit code is 128 plus this number, as in shells. 0 counts as SIGINT: in a notebook,
+            KeyboardInterrupt comes without a signal.
+    """
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.exit_code = 128 + (signal_number or signal.SIGINT)
+
+
+class ExportError(NmtError):
+    """Raised when the process that writes the graph of an export fails."""
+
+
+class OperationError(NmtError):
+    """Raised when a graph has operations that the stock TensorFlow Serving cannot run; a defect of the toolkit."""
+
+
+class ParityError(NmtError):
+    """Raised when an export translates differently from its model, or loses more quality than is allowed."""
+
+
+class RequestError(NmtError):
+    """Raised when the server refuses a request; its answer is {"error": message}.
+
+    Args:
+        status: of the HTTP answer.
+        message: what was found and what was expected.
+        headers: additional headers of the answer.
+    """
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None):
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = dict(headers or {})
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nmt.cluster.session import Notice, Share, Unfinished, noticed_signals, ray_session, settle
+from nmt.cluster.session import Notice, Share, noticed_signals, ray_session, settle
 from nmt.cluster.shards import Shard, clear_parts, find_shards, keep_to, parts, translate_shard
-from nmt.errors import UserError
+from nmt.errors import InterruptionError, UserError
 from nmt.files import claimed
 
 DEATHS = 3  # of workers at one shard; one that takes every worker with it must not be tried for ever
@@ -83,7 +83,7 @@ def translate_corpus(
     Raises:
         UserError: the model, the text or the folder do not allow it, or some shards could not be translated; all
             others are.
-        Unfinished: a signal came; what is done stays.
+        InterruptionError: a signal came; what is done stays.
     """
     shards = find_shards(source, folder)
     decoding = {"beam_size": beam_size, "length_penalty": length_penalty, "pruning": pruning}
@@ -165,9 +165,9 @@ def _refused(mistakes: list[str], shards: int) -> str:
     return f"{len(mistakes):,} of {shards:,} shards could not be translated; all others are.\n  {told}"
 
 
-def _stopped(shards: list[Shard], notice: Notice) -> Unfinished:
+def _stopped(shards: list[Shard], notice: Notice) -> InterruptionError:
     done = sum(shard.done for shard in shards)
-    return Unfinished(
+    return InterruptionError(
         f"Interrupted; {done:,} of {len(shards):,} shards are translated and stay. The same command does the others.",
-        notice.exit_code,
+        notice.signal_number,
     )

@@ -31,14 +31,6 @@ SETTINGS = {
 }
 
 
-class Unfinished(RuntimeError):  # noqa: N818, what is finished stays
-    """The work ended before all of it was done; the message says what there is and how to go on."""
-
-    def __init__(self, message: str, exit_code: int):
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
 @dataclass(frozen=True)
 class Share:
     """What each of some workers has."""
@@ -78,11 +70,6 @@ class Notice:
     """The signal that came last, or 0."""
 
     signal_number: int = 0
-
-    @property
-    def exit_code(self) -> int:
-        """Of a process that it ends; of Ctrl-C where an exception came without a signal, as in a notebook."""
-        return 128 + (self.signal_number or signal.SIGINT)
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from typing import Any
 
 from nmt.backend import keras
 from nmt.cluster.trials import FAILED, FINISHED, Trial
-from nmt.errors import UserError
+from nmt.errors import DivergenceError, UserError
 from nmt.files import append_line
-from nmt.training.trainer import Diverged, train
+from nmt.training.trainer import train
 
 PATIENCE = 60.0  # seconds until a process that a search before left behind must have ended
 
@@ -28,7 +28,7 @@ def run_trial(trial: Trial, report: Callable[[Mapping[str, Any]], object]) -> No
     _wait_until_free(trial.folder / ".lock")
     try:
         train(trial.config, callbacks=[Reporter(trial, report)], announce=lambda line: _log(trial, line))
-    except (UserError, Diverged) as error:
+    except (UserError, DivergenceError) as error:
         trial.end(FAILED, str(error))
     except Exception:
         _log(trial, traceback.format_exc())

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from nmt.cluster.results import write_results
-from nmt.cluster.session import Share, Unfinished, import_ray, noticed_signals, ray_session, settle
+from nmt.cluster.session import Share, import_ray, noticed_signals, ray_session, settle
 from nmt.cluster.space import Space, read_space
 from nmt.cluster.trials import FAILED, STOPPED, UNFINISHED, Trial, plan
 from nmt.config.schema import Config
 from nmt.config.yaml_lines import read_yaml, write_yaml
-from nmt.errors import UserError
+from nmt.errors import InterruptionError, UserError
 from nmt.files import claimed, discard, written_aside
 
 RETRIES = 2  # of a trial whose worker died; it goes on from its last checkpoint
@@ -52,7 +52,7 @@ def tune(
 
     Raises:
         UserError: configuration, space or folder do not allow it.
-        Unfinished: a signal came; the table of what there is is written.
+        InterruptionError: a signal came; the table of what there is is written.
     """
     if config.run_dir is None:
         raise UserError("run_dir: nothing given, expected the folder of the run.")
@@ -74,9 +74,9 @@ def tune(
                     _search(planned, missing, folder, grace=grace, workers=workers, address=address, announce=announce)
             except (KeyboardInterrupt, SystemExit):
                 write_results(folder, planned, config, announce)
-                raise Unfinished(
+                raise InterruptionError(
                     f"Interrupted; the table of what there is is {folder / 'trials.md'}. The same command goes on.",
-                    notice.exit_code,
+                    notice.signal_number,
                 ) from None
             finally:
                 discard(folder / ".ray")

@@ -15,7 +15,7 @@ import numpy as np
 
 from nmt.backend import ops
 from nmt.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
-from nmt.errors import UserError
+from nmt.errors import ParityError, UserError
 from nmt.evaluation.metrics import bleu
 from nmt.exporting import fresh_process
 from nmt.exporting.quantization import Quantization
@@ -24,12 +24,6 @@ from nmt.translators.model import Translator
 
 TIE = 1e-3
 """Nats between two translations that rounding may exchange."""
-
-
-class ParityError(RuntimeError):
-    """An artefact does not translate as its model does, or not nearly so where its weights were quantised."""
-
-    exit_code = 1
 
 
 @dataclass(frozen=True)

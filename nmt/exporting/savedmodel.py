@@ -21,7 +21,7 @@ from nmt.config.file import with_values
 from nmt.config.schema import Config, CorpusFiles
 from nmt.data.corpus import read_lines
 from nmt.data.preparation import read_pair
-from nmt.errors import UserError
+from nmt.errors import ExportError, UserError
 from nmt.exporting.bundle import Bundle, model_name, text_signatures
 from nmt.exporting.parity import Parity, check_parity, run_python
 from nmt.exporting.quantization import Quantization
@@ -35,12 +35,6 @@ from nmt.translators.savedmodel import RECORD, check_tensorflow_text
 from nmt.version import __version__
 
 PACKAGES = ("tensorflow", "tensorflow-text", "keras", "sentencepiece")
-
-
-class ExportError(RuntimeError):
-    """The process that writes the graph failed."""
-
-    exit_code = 1
 
 
 def export(

@@ -9,15 +9,9 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
-from nmt.errors import UserError
+from nmt.errors import OperationError, UserError
 from nmt.process import silenced
 from nmt.translators.savedmodel import import_tensorflow
-
-
-class OperationError(RuntimeError):
-    """A graph that the stock server cannot run: a defect, and nothing that a user did."""
-
-    exit_code = 1
 
 
 def stock_version(wanted: str | None, announce: Callable[[str], None] = print) -> str:

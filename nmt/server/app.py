@@ -6,11 +6,11 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from nmt.errors import UserError
+from nmt.errors import RequestError, UserError
 from nmt.server import openapi
 from nmt.server.batcher import Batcher
 from nmt.server.engine import Engine
-from nmt.server.limits import Limits, RefusedError
+from nmt.server.limits import Limits
 from nmt.server.metrics import CONTENT_TYPE, Metrics
 from nmt.server.middleware import Gate
 from nmt.server.tfserving_routes import predict_routes
@@ -62,8 +62,8 @@ def make_server(engine: Engine, name: str, limits: Limits, *, key: str | None = 
 def _add_mistakes(app: FastAPI) -> None:
     """Every mistake has the form that TensorFlow Serving gives to its own."""
 
-    @app.exception_handler(RefusedError)
-    async def refused(request: Request, refusal: RefusedError) -> JSONResponse:
+    @app.exception_handler(RequestError)
+    async def refused(request: Request, refusal: RequestError) -> JSONResponse:
         return JSONResponse({"error": refusal.message}, refusal.status, refusal.headers)
 
     @app.exception_handler(UserError)
@@ -85,14 +85,14 @@ def _add_probes(app: FastAPI, gate: Gate, batcher: Batcher, metrics: Metrics) ->
     async def health() -> dict[str, str]:
         """Whether the process answers, or 500 where it must be started anew; asks for no key."""
         if not batcher.is_working:
-            raise RefusedError(500, "The thread that translates has ended.")
+            raise RequestError(500, "The thread that translates has ended.")
         return {"status": "ok"}
 
     @app.get("/ready")
     async def ready() -> dict[str, str]:
         """Whether it takes requests; 503 while it stops. Asks for no key."""
         if gate.draining:
-            raise RefusedError(503, "The server is stopping.")
+            raise RequestError(503, "The server is stopping.")
         return {"status": "ready"}
 
     @app.get(

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from nmt.errors import RequestError
 from nmt.server.engine import Answer, Engine, Options
-from nmt.server.limits import Limits, RefusedError
+from nmt.server.limits import Limits
 
 logger = logging.getLogger(__name__)
 
@@ -68,17 +69,17 @@ class Batcher:
         when nothing else waits.
 
         Raises:
-            RefusedError: 429, the queue is full; 503, the server ends.
+            RequestError: 429, the queue is full; 503, the server ends.
         """
         with self._changed:
             if self._closed:
-                raise RefusedError(503, "The server is stopping.")
+                raise RequestError(503, "The server is stopping.")
             if self._is_too_full_for(len(texts)):
                 # Places of those who have left, or were told that it took too long.
                 self._waiting = deque(job for job in self._waiting if not job.answer.cancelled())
             if self._is_too_full_for(len(texts)):
                 seconds = self._seconds_each * len(self._waiting)
-                raise RefusedError(
+                raise RequestError(
                     429,
                     f"Too many texts wait to be translated, {len(self._waiting):,} of {self._limits.max_queue:,}. "
                     "Come again later.",
@@ -94,7 +95,7 @@ class Batcher:
         """Queues texts and waits for their answers, in order; whoever stops waiting takes his texts out of the queue.
 
         Raises:
-            RefusedError: see `submit`.
+            RequestError: see `submit`.
         """
         return await asyncio.gather(*map(asyncio.wrap_future, self.submit(texts, options)))
 

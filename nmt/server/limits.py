@@ -1,19 +1,11 @@
 """What a server takes, and how it refuses the rest."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-
-class RefusedError(Exception):
-    """A request that is answered by a status other than 200 and by {"error": message}."""
-
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None):
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.headers = dict(headers or {})
+from nmt.errors import RequestError
 
 
 @dataclass(frozen=True)
@@ -37,14 +29,14 @@ class Limits:
 
 
 def check_texts(texts: Sequence[str], limits: Limits) -> None:
-    """Raises a RefusedError, 400, where a request has too many texts or too long ones."""
+    """Raises a RequestError, 400, where a request has too many texts or too long ones."""
     if len(texts) > limits.max_texts:
-        raise RefusedError(
+        raise RequestError(
             400, f"A request may hold at most {limits.max_texts:,} texts, found {len(texts):,}: send several requests."
         )
     for number, text in enumerate(texts):
         if len(text) > limits.max_characters:
-            raise RefusedError(
+            raise RequestError(
                 400,
                 f"A text may have at most {limits.max_characters:,} characters, found {len(text):,} in text {number} "
                 "(counted from 0): divide it.",
@@ -53,11 +45,11 @@ def check_texts(texts: Sequence[str], limits: Limits) -> None:
 
 @asynccontextmanager
 async def patience(limits: Limits) -> AsyncIterator[None]:
-    """Ends what takes longer than `limits.timeout` with a RefusedError, 504."""
+    """Ends what takes longer than `limits.timeout` with a RequestError, 504."""
     try:
         async with asyncio.timeout(limits.timeout):
             yield
     except TimeoutError as error:
-        raise RefusedError(
+        raise RequestError(
             504, f"No translation within {limits.timeout:g} s: send less, or come again later."
         ) from error

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, MutableM
 from pathlib import Path
 from typing import Any
 
-from nmt.errors import UserError
-from nmt.server.limits import Limits, RefusedError
+from nmt.errors import RequestError, UserError
+from nmt.server.limits import Limits
 from nmt.server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -77,14 +77,14 @@ class Gate:
                 await answering
             finally:
                 await _end(answering, leaving)
-        except RefusedError as refusal:
+        except RequestError as refusal:
             await send_refusal(refusal, sending)
         except ConnectionError:
             logger.debug("A client went away.")
         except Exception:
             logger.exception("A request failed.")
             if not status:
-                await send_refusal(RefusedError(500, "Internal error; the server's log says more."), sending)
+                await send_refusal(RequestError(500, "Internal error; the server's log says more."), sending)
         finally:
             self.num_inside -= 1
             route = scope.get("route")
@@ -94,11 +94,11 @@ class Gate:
         if scope["path"] in PROBES:
             return
         if self.draining:
-            raise RefusedError(503, "The server is stopping.", {"Connection": "close"})
+            raise RequestError(503, "The server is stopping.", {"Connection": "close"})
         if self._key is None or scope["path"] in self._keyless:
             return
         if not any(hmac.compare_digest(self._key, given) for given in _keys(scope)):
-            raise RefusedError(
+            raise RequestError(
                 401,
                 "This server asks for a key: send the header 'Authorization: Bearer KEY'.",
                 {"WWW-Authenticate": "Bearer"},
@@ -127,17 +127,17 @@ class Gate:
                     more = message.get("more_body", False)
         except TimeoutError as error:
             words = f"The body did not arrive within {self._limits.timeout:g} s."
-            raise RefusedError(408, words, {"Connection": "close"}) from error
+            raise RequestError(408, words, {"Connection": "close"}) from error
         if too_large:
             raise self._too_large()
         return bytes(body)
 
-    def _too_large(self) -> RefusedError:
+    def _too_large(self) -> RequestError:
         message = f"A request may have at most {self._limits.max_body:,} bytes: send several."
-        return RefusedError(413, message, {"Connection": "close"})
+        return RequestError(413, message, {"Connection": "close"})
 
 
-async def send_refusal(refusal: RefusedError, send: Send) -> None:
+async def send_refusal(refusal: RequestError, send: Send) -> None:
     """Answers a request by a refusal."""
     body = json.dumps({"error": refusal.message}).encode()
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **refusal.headers}

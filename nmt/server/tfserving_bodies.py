@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from nmt.decoding.beam_search import IMPOSSIBLE
+from nmt.errors import RequestError
 from nmt.server.engine import Answer, Candidate, Options
-from nmt.server.limits import RefusedError
 
 DEFAULT = "serving_default"
 INPUT = "text"
@@ -39,20 +39,20 @@ def read_json(body: bytes) -> dict[str, Any]:
     """Reads a body that must be a JSON object.
 
     Raises:
-        RefusedError: 400, it is not.
+        RequestError: 400, it is not.
     """
     if not body.strip():
-        raise RefusedError(400, "JSON Parse error: The document is empty")
+        raise RequestError(400, "JSON Parse error: The document is empty")
     try:
         document = json.loads(body.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise RefusedError(400, f"JSON Parse error: Invalid encoding in string. at offset: {error.start}") from error
+        raise RequestError(400, f"JSON Parse error: Invalid encoding in string. at offset: {error.start}") from error
     except json.JSONDecodeError as error:
-        raise RefusedError(400, f"JSON Parse error: Invalid value. {error.msg} at offset: {error.pos}") from error
+        raise RequestError(400, f"JSON Parse error: Invalid value. {error.msg} at offset: {error.pos}") from error
     except (RecursionError, ValueError) as error:
-        raise RefusedError(400, "JSON Parse error: lists or numbers are too large") from error
+        raise RequestError(400, "JSON Parse error: lists or numbers are too large") from error
     if not isinstance(document, dict):
-        raise RefusedError(400, f"JSON Value: {shown(document)} Is not object")
+        raise RequestError(400, f"JSON Value: {shown(document)} Is not object")
     return document
 
 
@@ -60,19 +60,19 @@ def read_prediction(document: dict[str, Any]) -> Prediction:
     """Reads the request of `:predict`, by rows (`instances`) or by columns (`inputs`).
 
     Raises:
-        RefusedError: 400, it is none.
+        RequestError: 400, it is none.
     """
     signature = document.get("signature_name", "")
     if not isinstance(signature, str):
-        raise RefusedError(
+        raise RequestError(
             400,
             f"JSON Value: {shown(document)} not formatted correctly. 'signature_name' key must be a string value.",
         )
     signature = signature or DEFAULT
     if signature not in signatures(nbest=1):
-        raise RefusedError(400, f'Serving signature name: "{signature[:SHOWN]}" not found in signature def')
+        raise RequestError(400, f'Serving signature name: "{signature[:SHOWN]}" not found in signature def')
     if "instances" in document and "inputs" in document:
-        raise RefusedError(
+        raise RequestError(
             400,
             f"JSON Value: {shown(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
             "keys to exist ",
@@ -81,7 +81,7 @@ def read_prediction(document: dict[str, Any]) -> Prediction:
         return Prediction(_instances(document["instances"], document), signature, by_row=True)
     if "inputs" in document:
         return Prediction(_inputs(document["inputs"]), signature, by_row=False)
-    raise RefusedError(400, "Missing 'inputs' or 'instances' key")
+    raise RequestError(400, "Missing 'inputs' or 'instances' key")
 
 
 def options_of(prediction: Prediction, *, nbest: int) -> Options:
@@ -142,45 +142,45 @@ def read_version(text: str) -> int | None:
     """Reads the version in a path; None where it is no number.
 
     Raises:
-        RefusedError: 400, it is a number that none can have.
+        RequestError: 400, it is a number that none can have.
     """
     if not (text.isascii() and text.isdecimal()):
         return None
     # Python converts only so many digits.
     if len(text) > 30 or int(text) > MAX_VERSION:
-        raise RefusedError(400, f"Failed to convert version: {text[:SHOWN]} to numeric.")
+        raise RequestError(400, f"Failed to convert version: {text[:SHOWN]} to numeric.")
     return int(text)
 
 
 def _instances(instances: Any, document: dict[str, Any]) -> list[str]:
     if not isinstance(instances, list):
-        raise RefusedError(400, f"JSON Value: {shown(document)} Excepting 'instances' to be an list/array")
+        raise RequestError(400, f"JSON Value: {shown(document)} Excepting 'instances' to be an list/array")
     if not instances:
-        raise RefusedError(400, f"JSON Value: {shown(document)} No values in 'instances' array")
+        raise RequestError(400, f"JSON Value: {shown(document)} No values in 'instances' array")
     named = _is_named(instances[0])
     texts = []
     for number, item in enumerate(instances):
         if named != _is_named(item):
             expected = "object but got list" if named else "value/list but got object"
-            raise RefusedError(400, f"Expecting {expected} at item {number} of input list")
+            raise RequestError(400, f"Expecting {expected} at item {number} of input list")
         place = f"Failed to process element: {number}"
         if named:
             for key in item:
                 if key != INPUT:
-                    raise RefusedError(
+                    raise RequestError(
                         400,
                         f"{place} key: {key[:SHOWN]} of 'instances' list. Error: INVALID_ARGUMENT: JSON object: does "
                         f"not have named input: {key[:SHOWN]}",
                     )
             if INPUT not in item:
-                raise RefusedError(
+                raise RequestError(
                     400, f"{place} of 'instances' list. JSON object: {shown(item)} keys must be equal to: {INPUT}"
                 )
         try:
             texts.append(_text(item[INPUT] if named else item))
-        except RefusedError as refusal:
+        except RequestError as refusal:
             key = f" key: {INPUT}" if named else ""
-            raise RefusedError(
+            raise RequestError(
                 400, f"{place}{key} of 'instances' list. Error: INVALID_ARGUMENT: {refusal.message}"
             ) from refusal
     return texts
@@ -189,10 +189,10 @@ def _instances(instances: Any, document: dict[str, Any]) -> list[str]:
 def _inputs(inputs: Any) -> list[str]:
     if _is_named(inputs):
         if INPUT not in inputs:
-            raise RefusedError(400, f"Missing named input: {INPUT} in 'inputs' object.")
+            raise RequestError(400, f"Missing named input: {INPUT} in 'inputs' object.")
         inputs = inputs[INPUT]
     if not isinstance(inputs, list):
-        raise RefusedError(400, f"JSON Value: {shown(inputs)} must be a list: the input '{INPUT}' has rank 1")
+        raise RequestError(400, f"JSON Value: {shown(inputs)} must be a list: the input '{INPUT}' has rank 1")
     return [_text(item) for item in inputs]
 
 
@@ -207,19 +207,19 @@ def _text(value: Any) -> str:
         try:
             return base64.b64decode(value["b64"], validate=True).decode("utf-8", errors="replace")
         except (binascii.Error, ValueError) as error:
-            raise RefusedError(400, "Unable to base64 decode") from error
+            raise RequestError(400, "Unable to base64 decode") from error
     if isinstance(value, dict):
-        raise RefusedError(400, f"JSON Value: {shown(value)} not formatted correctly for base64 data")
+        raise RequestError(400, f"JSON Value: {shown(value)} not formatted correctly for base64 data")
     if not isinstance(value, str):
-        raise RefusedError(400, f"JSON Value: {shown(value)} Type: {_kind(value)} is not of expected type: string")
+        raise RequestError(400, f"JSON Value: {shown(value)} Type: {_kind(value)} is not of expected type: string")
     check_characters(value)
     return value
 
 
 def check_characters(text: str) -> None:
-    """Raises a RefusedError, 400, where a text has half a character that no UTF-8 can hold, as from "\\ud800"."""
+    """Raises a RequestError, 400, where a text has half a character that no UTF-8 can hold, as from "\\ud800"."""
     if not text.isascii() and SURROGATE.search(text):
-        raise RefusedError(400, "JSON Parse error: The surrogate pair in string is invalid.")
+        raise RequestError(400, "JSON Parse error: The surrogate pair in string is invalid.")
 
 
 def _kind(value: Any) -> str:

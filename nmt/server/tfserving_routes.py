@@ -4,10 +4,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from nmt.errors import RequestError
 from nmt.server import openapi, tfserving_bodies
 from nmt.server.batcher import Batcher
 from nmt.server.engine import Engine
-from nmt.server.limits import Limits, RefusedError, check_texts, patience
+from nmt.server.limits import Limits, check_texts, patience
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
@@ -30,13 +31,13 @@ def predict_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) 
         ours, number = is_ours(request, model, version)
         if not ours:
             what = "any versions" if number is None else f"version {number}"
-            raise RefusedError(404, f"Could not find {what} of model {model}")
+            raise RequestError(404, f"Could not find {what} of model {model}")
 
     def check_servable(request: Request, model: str, version: str | None) -> None:
         ours, number = is_ours(request, model, version)
         if not ours:
             what = f"Latest({model})" if number is None else f"Specific({model}, {number})"
-            raise RefusedError(404, f"Servable not found for request: {what}")
+            raise RequestError(404, f"Servable not found for request: {what}")
 
     @router.get("/models/{model}/metadata", response_model=None, responses=descriptions)
     @router.get("/models/{model}/versions/{version}/metadata", response_model=None, responses=descriptions)
@@ -69,7 +70,7 @@ def predict_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) 
 
     @router.get("/models", include_in_schema=False)
     async def no_name() -> None:
-        raise RefusedError(400, "Missing model name in request.")
+        raise RequestError(400, "Missing model name in request.")
 
     @router.api_route("/{rest:path}", methods=METHODS, include_in_schema=False)
     async def anything_else(request: Request) -> None:
@@ -78,6 +79,6 @@ def predict_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) 
     return router
 
 
-def malformed(request: Request) -> RefusedError:
+def malformed(request: Request) -> RequestError:
     """What TensorFlow Serving says to a path that it does not know."""
-    return RefusedError(400, f"Malformed request: {request.method} {request.url.path}")
+    return RequestError(400, f"Malformed request: {request.method} {request.url.path}")

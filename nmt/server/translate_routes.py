@@ -8,10 +8,10 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from nmt.decoding.alignment import Alignment, align
-from nmt.errors import nearest
+from nmt.errors import RequestError, nearest
 from nmt.server.batcher import Batcher
 from nmt.server.engine import Answer, Engine, Options
-from nmt.server.limits import Limits, RefusedError, check_texts, patience
+from nmt.server.limits import Limits, check_texts, patience
 from nmt.server.openapi import json_body, translate_request
 from nmt.server.passages import Passage, translate_parts
 from nmt.server.tfserving_bodies import check_characters, read_json, shown
@@ -128,24 +128,24 @@ def read_request(body: bytes) -> TranslateRequest:
     """Reads what was asked.
 
     Raises:
-        RefusedError: 400, with the key that is wrong and what was expected of it.
+        RequestError: 400, with the key that is wrong and what was expected of it.
     """
     document = read_json(body)
     for key in document:
         if key not in TranslateRequest.model_fields:
-            raise RefusedError(400, f"{key[:80]}: unknown key.{nearest(key[:80], TranslateRequest.model_fields)}")
+            raise RequestError(400, f"{key[:80]}: unknown key.{nearest(key[:80], TranslateRequest.model_fields)}")
     if "text" not in document:
-        raise RefusedError(400, "text: missing; expected a text or a list of texts.")
+        raise RequestError(400, "text: missing; expected a text or a list of texts.")
     texts: Any = [document["text"]] if isinstance(document["text"], str) else document["text"]
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise RefusedError(400, "text: expected a text or a list of texts.")
+        raise RequestError(400, "text: expected a text or a list of texts.")
     for text in texts:
         check_characters(text)
     try:
         return TranslateRequest.model_validate(document)
     except ValidationError as error:
         [first, *_] = error.errors()
-        raise RefusedError(
+        raise RequestError(
             400, f"{first['loc'][0]}: {first['msg'].lower()}; found {shown(first['input'])[:80]}."
         ) from error
 

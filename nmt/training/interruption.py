@@ -10,19 +10,6 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupted(Exception):  # noqa: N818, nothing went wrong
-    """A signal ended the work, after it was saved; the message says how to go on.
-
-    Args:
-        message: what was saved, and the command to go on with.
-        signal_number: exit codes are 128 plus this.
-    """
-
-    def __init__(self, message: str, signal_number: int):
-        super().__init__(message)
-        self.exit_code = 128 + signal_number
-
-
 @dataclass
 class Notice:
     """The signal that came, or 0."""

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from nmt.errors import UserError, nearest
+from nmt.errors import UserError, WorkerLostError, nearest
 from nmt.process import silenced
-from nmt.training.workers import PeerLost, Workers
+from nmt.training.workers import Workers
 
 SLURM_PORT = 8888
 SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
@@ -82,13 +82,13 @@ class DistributedWorkers(Workers):
         except LOST as error:
             raise self.lost(error) from error
 
-    def lost(self, error: Exception) -> PeerLost:
+    def lost(self, error: Exception) -> WorkerLostError:
         """What to say when a collective operation has failed: which worker does not answer."""
         gone = [n for n, address in enumerate(self.addresses) if n != self.number and not _answers(address)]
         if not gone:
-            return PeerLost(f"The workers lost each other: {str(error).splitlines()[0]}")
+            return WorkerLostError(f"The workers lost each other: {str(error).splitlines()[0]}")
         names = ", ".join(f"{n} ({self.addresses[n]})" for n in gone)
-        return PeerLost(
+        return WorkerLostError(
             f"Worker {names} is gone. Nothing since the last checkpoint is kept; the same command on all workers goes "
             "on from there."
         )

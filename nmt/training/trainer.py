@@ -16,24 +16,18 @@ from nmt.config.file import dump_config
 from nmt.config.schema import Config, TrainingConfig
 from nmt.data.batching import Batch, BatchLoader, BatchPlan, prefetched
 from nmt.data.preparation import prepare
-from nmt.errors import UserError
+from nmt.errors import DivergenceError, InterruptionError, OutOfMemoryError, UserError
 from nmt.model_folder import ModelFolder, find_model, fingerprints
 from nmt.training.backends import make_strategy, make_update, make_workers
 from nmt.training.checkpoint import Checkpoint, CheckpointFolder, Progress, averaged
-from nmt.training.interruption import Interrupted, Notice, noticed_signals
+from nmt.training.interruption import Notice, noticed_signals
 from nmt.training.run_folder import RunFolder, next_free
 from nmt.training.run_log import RunLog
 from nmt.training.schedules import learning_rate
-from nmt.training.update import Outcome, OutOfMemory
+from nmt.training.update import Outcome
 from nmt.training.validation import Validation, Validator
 from nmt.version import __version__
 from nmt.weights import arrays_of, assign_arrays
-
-
-class Diverged(RuntimeError):  # noqa: N818
-    """Loss or gradient stayed infinite or not a number, whatever the learning rate; the last checkpoint stands."""
-
-    exit_code = 1
 
 
 def train(
@@ -56,8 +50,8 @@ def train(
 
     Raises:
         UserError: configuration, files or the run folder do not allow it.
-        Interrupted: a signal came; the run was saved.
-        Diverged: the gradient stayed infinite or not a number.
+        InterruptionError: a signal came; the run was saved.
+        DivergenceError: the gradient stayed infinite or not a number.
     """
     started = time.monotonic()
     if config.run_dir is None:
@@ -253,7 +247,7 @@ class Trainer:
         while True:
             try:
                 return self.update.start(batch.filled(self.update.rows_multiple), update=number, learning_rate=rate)
-            except OutOfMemory as error:
+            except OutOfMemoryError as error:
                 if self.update.rows_multiple >= len(batch.weights):
                     raise UserError(
                         f"update {number:,}: there is not enough memory, not even for one pair at a time. Lower "
@@ -276,7 +270,7 @@ class Trainer:
             times = self.progress.rollbacks
             often = "once" if times == 1 else f"{times} times"
             tried = f", with the learning rate halved {often}" if times else ""
-            raise Diverged(
+            raise DivergenceError(
                 f"{skipped}{tried}; none of them was applied. Lower training.learning_rate or training.clip_norm; "
                 f"checkpoints are in {self.checkpoints.path}."
             )
@@ -396,7 +390,7 @@ class Trainer:
         where = f"saved in {self.folder.path}" if saved else "it could not be saved, but earlier checkpoints stand"
         self.log.close()
         the = f"Without --fork, and with run_dir={self.folder.path}, the" if self.forked else "The"
-        raise Interrupted(
+        raise InterruptionError(
             f"Interrupted after update {self.progress.update:,}; {where}. {the} same command goes on from there.",
             signal_number,
         )

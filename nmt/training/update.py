@@ -28,10 +28,6 @@ class Outcome(NamedTuple):
     """False where loss or gradient was not finite, and the weights were left alone."""
 
 
-class OutOfMemory(RuntimeError):  # noqa: N818
-    """An update needed more memory than there is; nothing was changed."""
-
-
 class Update:
     """The compiled update of a model; each backend has its own.
 
@@ -86,7 +82,7 @@ class Update:
         """Learns from one batch, whose rows are a multiple of `rows_multiple`; `update` counts from 1.
 
         Raises:
-            OutOfMemory: it can be tried again after `split`.
+            OutOfMemoryError: it can be tried again after `split`.
         """
         return self.start(batch, update=update, learning_rate=learning_rate)()
 
@@ -94,7 +90,7 @@ class Update:
         """Begins to learn from one batch and returns what waits for the outcome; the next may begin before that.
 
         Raises:
-            OutOfMemory: it can be tried again after `split`.
+            OutOfMemoryError: it can be tried again after `split`.
         """
         raise NotImplementedError
 

@@ -17,10 +17,11 @@ from nmt.backend import keras
 from nmt.compilation import gpu_visible
 from nmt.data.batching import Batch
 from nmt.data.tokenizer import BOS_ID, PAD_ID
+from nmt.errors import OutOfMemoryError
 from nmt.models.seq2seq import Seq2Seq
 from nmt.training.losses import cross_entropy, shifted_right
 from nmt.training.mesh import ROWS
-from nmt.training.update import Outcome, OutOfMemory, Update, dropout_seeds
+from nmt.training.update import Outcome, Update, dropout_seeds
 
 
 class State(NamedTuple):
@@ -96,7 +97,7 @@ class JaxUpdate(Update):
         except jax.errors.JaxRuntimeError as error:
             # Once the old state's memory is given away, there is nothing to try again from.
             if "RESOURCE_EXHAUSTED" in str(error) and not any(x.is_deleted() for x in jax.tree.leaves(state)):
-                raise OutOfMemory(str(error)) from error
+                raise OutOfMemoryError(str(error)) from error
             raise
         self._assign(after)
         outcome.copy_to_host_async()

@@ -15,10 +15,11 @@ from nmt.backend import keras
 from nmt.compilation import Kernels, hush_compiler
 from nmt.data.batching import Batch
 from nmt.data.tokenizer import BOS_ID, PAD_ID
+from nmt.errors import OutOfMemoryError
 from nmt.models.seq2seq import Seq2Seq
 from nmt.training.losses import cross_entropy, shifted_right
 from nmt.training.strategy import LOST, make_workers
-from nmt.training.update import Outcome, OutOfMemory, Update, dropout_seeds
+from nmt.training.update import Outcome, Update, dropout_seeds
 
 
 class TensorFlowUpdate(Update):
@@ -89,7 +90,7 @@ class TensorFlowUpdate(Update):
             if finite:
                 self._apply(sums, share)
         except tf.errors.ResourceExhaustedError as error:
-            raise OutOfMemory(str(error)) from error
+            raise OutOfMemoryError(str(error)) from error
         except LOST as error:
             if self.workers.count == 1:
                 raise

@@ -8,15 +8,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from nmt.errors import UserError
+from nmt.errors import UserError, WorkerLostError
 
 Result = TypeVar("Result")
-
-
-class PeerLost(RuntimeError):  # noqa: N818
-    """Another worker is gone, and nothing can be learned without it; the message says which."""
-
-    exit_code = 1
 
 
 class Workers:
@@ -39,13 +33,13 @@ class Workers:
         """The sum over all workers of arrays of one shape; returns when all have come here.
 
         Raises:
-            PeerLost: a worker is gone.
+            WorkerLostError: a worker is gone.
         """
         return values
 
-    def lost(self, error: Exception) -> PeerLost:
+    def lost(self, error: Exception) -> WorkerLostError:
         """What to say when something that all do together has failed."""
-        return PeerLost(str(error))
+        return WorkerLostError(str(error))
 
     def of_each(self, *values: float) -> list[np.ndarray]:
         """For each of some values, what it is on each worker: float64 [count]."""

@@ -4,16 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from nmt.errors import UserError
-from nmt.exporting.parity import (
-    Costs,
-    ParityError,
-    check_difference,
-    check_parity,
-    compare,
-    forced_log_prob,
-    run_python,
-)
+from nmt.errors import ParityError, UserError
+from nmt.exporting.parity import Costs, check_difference, check_parity, compare, forced_log_prob, run_python
 from nmt.exporting.quantization import Quantization
 from nmt.translators.hypothesis import Hypothesis
 from tests.exported_model import SENTENCES

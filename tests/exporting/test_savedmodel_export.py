@@ -11,10 +11,9 @@ from typer.testing import CliRunner
 from nmt.cli.main import app
 from nmt.config.schema import CorpusFiles
 from nmt.data.preparation import read_pair
-from nmt.errors import UserError
+from nmt.errors import ParityError, UserError
 from nmt.evaluation.metrics import bleu
 from nmt.exporting import bundle, parity
-from nmt.exporting.parity import ParityError
 from nmt.exporting.quantization import Quantization
 from nmt.exporting.savedmodel import export
 from nmt.translators.savedmodel import ExportedTranslator

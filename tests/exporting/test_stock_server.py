@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from nmt.errors import UserError
+from nmt.errors import OperationError, UserError
 from nmt.exporting import stock_server
-from nmt.exporting.stock_server import OperationError, check_operations, stock_version
+from nmt.exporting.stock_server import check_operations, stock_version
 
 
 def graph_of(function, *arguments) -> GraphDef:

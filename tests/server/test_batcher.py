@@ -5,9 +5,10 @@ import time
 
 import pytest
 
+from nmt.errors import RequestError
 from nmt.server.batcher import Batcher
 from nmt.server.engine import Answer, Candidate, Options
-from nmt.server.limits import Limits, RefusedError
+from nmt.server.limits import Limits
 
 GREEDY, WIDE = Options(beam_size=1), Options(beam_size=9)
 
@@ -109,7 +110,7 @@ def test_as_many_texts_as_are_wanted_wait_for_no_others(engine):
 
 def test_all_of_a_request_is_taken_or_nothing(engine, held):
     held.submit(["a"] * 5, GREEDY)
-    with pytest.raises(RefusedError, match="Too many texts wait to be translated, 5 of 6") as refused:
+    with pytest.raises(RequestError, match="Too many texts wait to be translated, 5 of 6") as refused:
         held.submit(["b"] * 2, GREEDY)
     assert (refused.value.status, held.num_waiting) == (429, 5)
     held.submit(["b"], GREEDY)
@@ -127,7 +128,7 @@ def test_closing_translates_what_waits_and_takes_no_more(engine, held):
     closing.start()
     while not held._closed:
         time.sleep(0.001)
-    with pytest.raises(RefusedError, match="The server is stopping") as refused:
+    with pytest.raises(RequestError, match="The server is stopping") as refused:
         held.submit(["b"], GREEDY)
     assert refused.value.status == 503
     engine.may_go.set()

@@ -7,8 +7,9 @@ import time
 import pytest
 
 from nmt.config.file import dump_config
+from nmt.errors import InterruptionError
 from nmt.training.checkpoint import CheckpointFolder
-from nmt.training.interruption import SIGNALS, Interrupted, noticed_signals
+from nmt.training.interruption import SIGNALS, noticed_signals
 from nmt.training.trainer import train
 
 NEVER = 1_000_000
@@ -66,7 +67,7 @@ def test_outside_the_main_thread_signals_stay_with_their_owner():
 
 
 def test_exit_codes_are_those_of_the_shell():
-    codes = [Interrupted("saved", number).exit_code for number in (signal.SIGINT, signal.SIGTERM)]
+    codes = [InterruptionError("saved", number).exit_code for number in (signal.SIGINT, signal.SIGTERM)]
     assert codes == [130, 143]
 
 

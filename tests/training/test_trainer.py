@@ -14,13 +14,11 @@ import tensorflow as tf
 from nmt import weights
 from nmt.config.schema import CorpusFiles
 from nmt.data.batching import NUM_SHAPES
-from nmt.errors import UserError
+from nmt.errors import DivergenceError, InterruptionError, UserError
 from nmt.model_folder import ModelFolder
 from nmt.training import trainer, update_tensorflow
 from nmt.training.checkpoint import CheckpointFolder
-from nmt.training.interruption import Interrupted
 from nmt.training.losses import cross_entropy
-from nmt.training.trainer import Diverged
 from nmt.training.update_tensorflow import TensorFlowUpdate
 
 BATCHES = 7  # of an epoch: 100 pairs in batches of 16
@@ -210,7 +208,7 @@ class Signal(keras.callbacks.Callback):
 
 def test_callbacks_are_told_of_the_end_of_an_interrupted_training(rehearsal, recipe, tmp_path):
     recorder = Recorder()
-    with pytest.raises(Interrupted, match=r"after update 3; saved in .*\. The same command goes on from there\."):
+    with pytest.raises(InterruptionError, match=r"after update 3; saved in .*\. The same command goes on from there\."):
         rehearsal.train(recipe(tmp_path), bleu=[], callbacks=[Signal(after=3), recorder])
     assert recorder.told[-1] == "train end"
 
@@ -219,9 +217,9 @@ def test_an_interrupted_fork_says_how_to_go_on(rehearsal, recipe, tmp_path):
     rehearsal.train(recipe(tmp_path / "run", max_updates=4), bleu=[2])
     fork = tmp_path / "run-2"
     words = f"saved in {fork}. Without --fork, and with run_dir={fork}, the same command goes on from there."
-    with pytest.raises(Interrupted, match=re.escape(words)):
+    with pytest.raises(InterruptionError, match=re.escape(words)):
         rehearsal.train(recipe(tmp_path / "run"), bleu=[], callbacks=[Signal(after=3)], fork=True)
-    with pytest.raises(Interrupted, match=rf"saved in {fork}\. The same command goes on from there\."):
+    with pytest.raises(InterruptionError, match=rf"saved in {fork}\. The same command goes on from there\."):
         rehearsal.train(recipe(fork), bleu=[], callbacks=[Signal(after=5)])
 
 
@@ -258,7 +256,7 @@ def test_thirty_updates_that_are_not_finite_end_it(recipe, tmp_path):
     said = []
     config = recipe(tmp_path, max_updates=100, checkpoint_every=10)
     words = r"not finite in 30 updates in a row, up to 30; none of them was applied\. Lower training.learning_rate or "
-    with pytest.raises(Diverged, match=words):
+    with pytest.raises(DivergenceError, match=words):
         trainer.train(config, announce=said.append)
     assert "update 1: the gradient is not finite; it was not applied." in said
     # There was nothing good to keep.
@@ -273,7 +271,7 @@ def test_thirty_not_in_a_row_do_not_end_it(rehearsal, recipe, tmp_path):
         "update 2: the gradient is not finite; it was not applied."
     ]
     rehearsal.unapplied = range(2, 32)
-    with pytest.raises(Diverged, match="30 updates in a row, up to 31;"):
+    with pytest.raises(DivergenceError, match="30 updates in a row, up to 31;"):
         rehearsal.train(recipe(tmp_path / "another", max_updates=40), bleu=[])
 
 
@@ -299,7 +297,7 @@ def test_a_run_that_no_rate_helps_ends(rehearsal, recipe, tmp_path):
     rehearsal.unapplied = range(8, 100)
     config = recipe(tmp_path, max_updates=12, checkpoint_every=5, max_skipped=3, max_rollbacks=2)
     words = "3 updates in a row, up to 10, with the learning rate halved 2 times; none of them was applied. Lower"
-    with pytest.raises(Diverged, match=re.escape(words)):
+    with pytest.raises(DivergenceError, match=re.escape(words)):
         rehearsal.train(config, bleu=[])
     progress = checkpoints(tmp_path).latest().progress
     assert (progress.update, progress.rollbacks) == (5, 2)
@@ -360,7 +358,7 @@ def test_a_full_disk_ends_a_training_if_asked_for(rehearsal, recipe, tmp_path):
 @pytest.mark.usefixtures("full_disk")
 def test_what_could_not_be_saved_is_said_at_an_interruption(rehearsal, recipe, tmp_path):
     words = "Interrupted after update 3; it could not be saved, but earlier checkpoints stand."
-    with pytest.raises(Interrupted, match=re.escape(words)):
+    with pytest.raises(InterruptionError, match=re.escape(words)):
         rehearsal.train(recipe(tmp_path), bleu=[], callbacks=[Signal(after=3)])
 
 
