@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -112,11 +113,37 @@ def test_help_and_mistakes_answer_without_tensorflow(place):
 
 
 def test_lines_are_translated_in_order_and_blank_ones_stay_blank(place):
-    done = nmt("translate", "runs/tiny", "--beam-size", 2, "--pruning", 0, cwd=place, text="one two\n\nthree\n")
+    done = nmt(
+        "translate", "runs/tiny", "--beam-size", 2, "--pruning-threshold", 0, cwd=place, text="one two\n\nthree\n"
+    )
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.split("\n")
     assert len(lines) == 4
     assert lines[1] == "" and lines[3] == ""
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_settings_are_overridden_by_key_or_by_option(place, short):
+    arguments = ["--beam-size", 1] if short else ["decoding.beam_size=1"]
+    done = nmt("translate", "runs/tiny", *arguments, "--json", cwd=place, text="one two\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    greedy = nmt("translate", "runs/tiny", "--json", "decoding.max_length=1", cwd=place, text="one two\n")
+    assert len(json.loads(greedy.stdout)["hypotheses"][0]["text"].split()) <= 1
+    assert done.stdout != greedy.stdout
+
+
+def test_a_dash_is_a_standard_stream_and_options_have_short_names(place):
+    long = nmt("translate", "runs/tiny", "--input", "dev.en", "--n-best", 2, cwd=place)
+    text = (place / "dev.en").read_text(encoding="utf-8")
+    short = nmt("translate", "runs/tiny", "-i", "-", "-o", "-", "-n", 2, cwd=place, text=text)
+    assert (short.returncode, short.stderr) == (0, "")
+    assert short.stdout == long.stdout != ""
+
+
+def test_versions_are_printed(place):
+    lines = dict(line.split() for line in nmt("--version").stdout.splitlines())
+    assert lines["nmt"] == version("nmt")
+    assert lines["keras"] == version("keras") and lines["tensorflow"] == version("tensorflow")
 
 
 def test_json_has_the_source_and_falling_scores(place):
@@ -247,7 +274,16 @@ def test_the_scripts_do_the_same(place):
         (["translate", "runs/tiny", "--input", "dev.xx"], "There is no file dev.xx."),
         (["translate", "runs/tiny", "--device", "tpu"], "--device: expected cpu, gpu or gpu:N with a number"),
         (["evaluate", "runs/tiny", "--source", "dev.en", "--reference", "train.de"], "got 10 in dev.en and 300"),
-        (["evaluate", "runs/tiny", "--source", "dev.en", "--reference", "dev.de", "--lowercase"], "go together"),
+        (["evaluate", "runs/tiny", "--source", "dev.en", "--reference", "dev.de", "--lowercase"], "only work together"),
+        (["train", "demmo"], "There is no file demmo and no recipe of that name. Did you mean 'demo'? Recipes: demo, "),
+        (["translate", "runs/tiny", "decoding.beam_sise=2"], "unknown key. Did you mean 'beam_size'?"),
+        (["translate", "runs/tiny", "decoding.beam_size=99"], "expected a whole number from 1 to 64, found 99"),
+        (["translate", "runs/tiny", "training.seed=1"], "training.seed=1: expected a key of decoding, such as"),
+        (["translate", "runs/tiny", "export.nbest=1"], "export.nbest=1: expected a key of decoding, such as"),
+        (["translate", "runs/tiny", "--beam-size", 2, "decoding.beam_size=2"], "--beam-size sets the same key"),
+        (["translate", "runs/tiny", "beam"], "command line: beam: expected KEY=VALUE, such as decoding.beam_size=5."),
+        (["export", "runs/tiny", "out", "training.seed=1"], "expected a key of decoding or export, such as"),
+        (["serve", "runs/tiny", "decoding.beam_size=none"], "expected a whole number from 1 to 64, found 'none'"),
         (["download", "multi3k"], "Did you mean 'multi30k'?"),
         (["config", "explain", "training.bach_size"], "Did you mean"),
     ],

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from pydantic_core import ErrorDetails
 from nmt.config.reference import in_words, keys, nearest_key
 from nmt.config.schema import Config
 from nmt.config.yaml_lines import Place, read_yaml, write_yaml
-from nmt.errors import UserError
+from nmt.errors import UserError, nearest
 from nmt.files import open_bytes
 
 Labels = dict[Place, str]  # how messages name a place: "a.yaml:3: training.seed" or "command line: training.seed=x"
@@ -21,19 +22,52 @@ Labels = dict[Place, str]  # how messages name a place: "a.yaml:3: training.seed
 KEYS_SINCE = {"model": {"embedding_scale": 1.0}}
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads a configuration file, changed by overrides such as "training.batch_size=64" or "data.train.0.source=x".
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """Reads a configuration file and applies overrides such as "training.batch_size=64" or "data.train.0.source=x".
 
-    A run_dir of null becomes runs/ and the file's name without its ending.
+    Args:
+        path: a YAML file, or the name of a recipe that comes with nmt, such as "demo". A file of that name wins.
+        overrides: KEY=VALUE; values are read as YAML.
+
+    Returns:
+        The configuration. If run_dir is null, it becomes runs/ and the file's name without its suffix.
 
     Raises:
-        UserError: every mistake found, one a line, each with its file and line or its override.
+        UserError: every mistake found, one per line, each with its file and line or its override.
     """
+    path = _find_recipe(Path(path))
     values, labels = _read(_text(path), str(path))
     for override in overrides:
         _apply(override, values, labels)
     config = _checked(values, labels)
     return config if config.run_dir else config.model_copy(update={"run_dir": Path("runs", path.stem)})
+
+
+def read_overrides(overrides: Sequence[str], *sections: str) -> dict[str, dict[str, Any]]:
+    """Reads overrides of some sections of a configuration that already exists, such as a trained model's.
+
+    Args:
+        overrides: such as "decoding.beam_size=8".
+        sections: names of the sections that may be overridden.
+
+    Returns:
+        The values by section and key. Each has the right type and range by itself; whether values go together is
+        checked where they are applied.
+
+    Raises:
+        UserError: every mistake found, one per line, each with its override.
+    """
+    found: dict[str, dict[str, Any]] = {section: {} for section in sections}
+    mistakes = []
+    for override in overrides:
+        try:
+            section, key, value = _read_override(override, sections)
+            found[section][key] = value
+        except UserError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+    return found
 
 
 def config_from_text(text: str, name: str) -> Config:
@@ -104,6 +138,38 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
         return
     for part, inner in value.items() if isinstance(value, dict) else enumerate(value):
         yield from _leaves(inner, f"{key}.{part}" if key else str(part))
+
+
+def _find_recipe(path: Path) -> Path:
+    """Returns the path itself, or the recipe in the package that it names."""
+    recipes = files("nmt") / "recipes"
+    recipe = Path(str(recipes / f"{path}.yaml"))
+    if path.exists() or path.parent != Path() or path.suffix:
+        return path
+    if not recipe.is_file():
+        names = sorted(Path(str(one)).stem for one in recipes.iterdir())
+        raise UserError(
+            f"There is no file {path} and no recipe of that name.{nearest(str(path), names)} "
+            f"Recipes: {', '.join(names)}."
+        )
+    return recipe
+
+
+def _read_override(override: str, sections: Sequence[str]) -> tuple[str, str, Any]:
+    """Returns section, key and value of one override."""
+    label = f"command line: {override}"
+    key, equals, text = override.partition("=")
+    example = f"{sections[0]}.{next(name for name in keys() if name.startswith(f'{sections[0]}.')).partition('.')[2]}"
+    if not equals:
+        raise UserError(f"{label}: expected KEY=VALUE, such as {example}={keys()[example].default}.")
+    section, _, name = key.partition(".")
+    if section not in sections and section in keys():
+        raise UserError(f"{label}: expected a key of {' or '.join(sections)}, such as {example}.")
+    if key not in keys() or not name:
+        raise UserError(f"{label}: unknown key.{nearest_key(key)}")
+    value, _ = read_yaml(text, label)
+    check_value(key, value, label)
+    return section, name, value
 
 
 def _text(path: Path) -> str:

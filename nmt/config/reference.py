@@ -1,4 +1,4 @@
-"""What each configuration key means, told from the schema: as text, as a page, and in the words of error messages."""
+"""The reference of the configuration keys, generated from the schema: as text, as a page, and for error messages."""
 
 import difflib
 import functools
@@ -17,15 +17,16 @@ BOUNDS = {"minimum": "of {} or more", "exclusiveMinimum": "above {}"}
 BOUNDS |= {"maximum": "at most {}", "exclusiveMaximum": "below {}"}
 REGENERATE = "nmt config explain --markdown > docs/configuration.md"
 INTRODUCTION = f"""\
-<!-- Made from nmt/config.py: {REGENERATE} -->
+<!-- Generated from nmt/config/schema.py: {REGENERATE} -->
 
 # Configuration
 
-A configuration is a YAML file of the sections below. Any key can be changed on the command line, as in
-`training.batch_size=96` or `data.train.0.source=train.de`; the value is read as YAML, in which `null` is nothing.
-N in a key below stands for an entry of a list, counted from 0. An unknown key, a value of the wrong type and an
-impossible combination stop the command, with the file, the line and the nearest valid key.
-`nmt config explain KEY` tells about one key or section.
+A configuration is a YAML file with the sections below. Any key can be overridden on the command line, for example
+`training.batch_size=96` or `data.train.0.source=train.de`. Values are read as YAML, so `null` means no value. In key
+names, N stands for the index of a list entry, counted from 0.
+
+An unknown key, a value of the wrong type or an impossible combination stops the command. The message names the file,
+the line and the nearest valid key. `nmt config explain KEY` describes one key or section.
 """
 
 
@@ -143,6 +144,8 @@ def _bounded(kind: str, schema: Schema) -> str:
     bounds = {name: schema[name] for name in BOUNDS if name in schema}
     if schema["type"] == "integer" and "exclusiveMinimum" in bounds:
         bounds = {"minimum": bounds.pop("exclusiveMinimum") + 1} | bounds
+    if bounds.keys() == {"minimum", "maximum"}:
+        return f"{kind} from {bounds['minimum']:.15g} to {bounds['maximum']:.15g}"
     # The oldest pydantic of the tested range writes whole bounds as 0.0 and 1.0.
     limits = " and ".join(BOUNDS[name].format(f"{bound:.15g}") for name, bound in bounds.items())
     return f"{kind} {limits}".rstrip()

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from nmt.config.file import load_config
+from nmt.config.schema import Config
 from nmt.data.corpus import read_lines
 from nmt.demo.corpus import make_demo_corpus, phenomenon_accuracy, word_by_word
 from nmt.evaluation.metrics import bleu
@@ -12,15 +12,14 @@ from nmt.evaluation.metrics import bleu
 NUM_SHOWN = 5
 
 
-def run_demo(config: Path, *, seed: int, announce: Callable[[str], None] = print) -> None:
+def run_demo(settings: Config, *, seed: int, announce: Callable[[str], None] = print) -> None:
     """Makes the corpus, trains, scores, translates, exports, and translates again through the SavedModel.
 
     Args:
-        config: the recipe; its corpus is written to the folder of its training text.
+        settings: the recipe; its corpus is written to the folder of its training text.
         seed: of the corpus.
         announce: prints a line.
     """
-    settings = load_config(config)
     folder = settings.data.train[0].source.parent
     if not (folder / "train.en").is_file() or _seed_of(folder) != seed:
         report = make_demo_corpus(folder, seed=seed)

@@ -1,0 +1,161 @@
+"""`nmt export` and `nmt serve`: a trained model for others to use."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nmt.cli.options import (
+    BeamSize,
+    Decoding,
+    Device,
+    LengthPenalty,
+    Model,
+    PruningThreshold,
+    Threads,
+    print_line,
+    read_settings,
+    require_packages,
+    set_up_process,
+)
+from nmt.errors import UserError, nearest
+
+FORMATS = ("savedmodel", "litert")
+
+
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Run folder or model folder.")],
+    directory: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Folder for versions 1, 2, … of the SavedModel, or for the LiteRT model."),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Keys of decoding and export to override, such as export.nbest=1."
+        ),
+    ] = None,
+    sample: Annotated[
+        Path | None, typer.Option(help="Sentences on which model and export are compared; default: the dev text.")
+    ] = None,
+    server_version: Annotated[
+        str | None, typer.Option(help="TensorFlow Serving version that will run it. Short for export.server_version=X.")
+    ] = None,
+    format: Annotated[
+        str, typer.Option(help="savedmodel (TensorFlow Serving) or litert (ids in, ids out; phones and C++).")
+    ] = "savedmodel",
+    quantize: Annotated[
+        str | None, typer.Option(help="int8, or bfloat16 in a SavedModel: a smaller artefact; default: float32.")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="bfloat16 stores weights and computes in bfloat16, for servers with AMX or AVX-512 BF16; default: "
+            "float32."
+        ),
+    ] = None,
+    max_bleu_loss: Annotated[
+        float | None, typer.Option(min=0, help="BLEU points that --quantize may cost; default: 0.5.")
+    ] = None,
+    max_differing: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of sentences that --quantize may change if there are no references; default: 0.1."
+        ),
+    ] = None,
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    pruning_threshold: PruningThreshold = None,
+) -> None:
+    """Export a model for TensorFlow Serving (text in, text out) and compare the export with the model."""
+    settings = read_settings(
+        overrides,
+        "decoding",
+        "export",
+        beam_size=beam_size,
+        length_penalty=length_penalty,
+        pruning_threshold=pruning_threshold,
+    )
+    limits = {"max_bleu_loss": max_bleu_loss, "max_differing": max_differing}
+    given = {name: value for name, value in limits.items() if value is not None}
+    kind = quantize or ("bfloat16" if precision not in (None, "float32") else None)
+    if given and kind is None:
+        raise UserError("--max-bleu-loss and --max-differing need --quantize: they limit what it may cost.")
+    if format not in FORMATS:
+        raise UserError(f"--format: expected {' or '.join(FORMATS)}, found '{format}'.{nearest(format, FORMATS)}")
+    set_up_process("cpu")
+    from nmt.exporting.quantization import Quantization
+
+    common: dict[str, Any] = {
+        "sample": sample,
+        "quantize": Quantization(kind, **given, precision=precision or "float32") if kind else None,
+        "decoding": settings["decoding"],
+        "announce": print_line,
+    }
+    if format == "litert":
+        from nmt.exporting.litert import export_litert
+
+        print_line(f"Exported to {export_litert(model, directory, **common)}.")
+        return
+    from nmt.exporting.savedmodel import export as export_model
+
+    version = export_model(model, directory, server_version=server_version, **common)
+    print_line(f"Exported to {version}. How to serve it: {version.parent / 'README.md'}")
+
+
+def serve(
+    model: Model,
+    overrides: Decoding = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8501,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 accepts connections from other machines.")
+    ] = "127.0.0.1",
+    name: Annotated[str | None, typer.Option(help="Model name in URLs; default: the folder's name.")] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File with the key that requests must send; or set NMT_API_KEY.")
+    ] = None,
+    max_batch: Annotated[int, typer.Option(min=1, max=256, help="Texts translated together.")] = 32,
+    max_wait: Annotated[float, typer.Option(min=0, max=1000, help="Milliseconds a text waits for others.")] = 5,
+    max_queue: Annotated[int, typer.Option(min=1, help="Texts that may wait before requests are refused.")] = 1024,
+    max_body: Annotated[int, typer.Option(min=1, help="Bytes per request.")] = 1 << 20,
+    max_texts: Annotated[int, typer.Option(min=1, help="Texts per request.")] = 128,
+    max_characters: Annotated[int, typer.Option(min=1, help="Characters per text.")] = 10_000,
+    timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds to answer a request.")] = 30,
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    pruning_threshold: PruningThreshold = None,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Serve translations over HTTP: TensorFlow Serving's API, /translate and a web page."""
+    settings = read_settings(
+        overrides,
+        "decoding",
+        beam_size=beam_size,
+        length_penalty=length_penalty,
+        pruning_threshold=pruning_threshold,
+    )
+    require_packages("nmt serve", "serve", "fastapi", "uvicorn", "prometheus_client")
+    set_up_process(device, threads)
+    from nmt.server.limits import Limits
+    from nmt.server.run import serve as serve_model
+
+    limits = Limits(
+        max_body=max_body,
+        max_texts=max_texts,
+        max_characters=max_characters,
+        max_queue=max_queue,
+        max_batch=max_batch,
+        max_wait=max_wait / 1000,
+        timeout=timeout,
+    )
+    serve_model(
+        model,
+        host=host,
+        port=port,
+        name=name,
+        limits=limits,
+        key_file=api_key_file,
+        **settings["decoding"],
+        announce=print_line,
+    )

@@ -1,0 +1,79 @@
+"""`nmt train`, `nmt tune`, `nmt doctor`: from a configuration to a trained model."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nmt.cli.options import Address, ConfigFile, Device, Json, Overrides, Threads, Workers, print_line, set_up_process
+from nmt.errors import UserError
+
+
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    fork: Annotated[bool, typer.Option(help="Start a new run from the weights of the one in run_dir.")] = False,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Train a model, or resume an interrupted run."""
+    from nmt.config.file import load_config
+
+    settings = load_config(config, overrides or [])
+    set_up_process(device, threads)
+    from nmt.training.trainer import train as train_model
+
+    best = train_model(settings, fork=fork, announce=print_line)
+    print_line(f"The best model is in {best}. Try: nmt translate {settings.run_dir}")
+
+
+def tune(
+    config: ConfigFile,
+    space: Annotated[Path, typer.Option(help="YAML file: keys, each with a list of values or {low, high, log}.")],
+    overrides: Overrides = None,
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials.")] = 20,
+    grace: Annotated[int, typer.Option(min=1, help="Validations before a trial may be stopped early.")] = 2,
+    into: Annotated[Path | None, typer.Option(help="Folder of the search; default: run_dir with -tune added.")] = None,
+    workers: Workers = None,
+    address: Address = None,
+) -> None:
+    """Search for the best settings with Ray Tune, or resume a search."""
+    from nmt.cluster.tune import tune as search
+    from nmt.config.file import load_config
+
+    settings = load_config(config, overrides or [])
+    best = search(
+        settings, space, folder=into, trials=trials, grace=grace, workers=workers, address=address, announce=print_line
+    )
+    if best:
+        print_line(f"The best trial is {best}; its configuration is {best.parent / 'best.yaml'}.")
+
+
+def doctor(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    test: Annotated[
+        list[Path] | None,
+        typer.Option(help="Source of a test set that must not occur in the training text; may be repeated."),
+    ] = None,
+    reference: Annotated[list[Path] | None, typer.Option(help="Reference of each --test, in the same order.")] = None,
+    json: Json = False,
+) -> None:
+    """Check text, tokenizer, memory and disk before training; exit code 1 if the training would fail."""
+    from nmt.config.file import load_config
+
+    settings = load_config(config, overrides or [])
+    if len(test or []) != len(reference or []):
+        raise UserError(f"Every --test needs its --reference; found {len(test or [])} and {len(reference or [])}.")
+    set_up_process()
+    from nmt.data.preparation import read_pair
+    from nmt.doctor.examine import examine
+    from nmt.doctor.findings import as_json, as_table, would_fail
+
+    pairs = zip(test or [], reference or [], strict=True)
+    tests = {str(source): read_pair(source, target) for source, target in pairs}
+    findings = list(examine(settings, tests=tests))
+    print_line(as_json(findings) if json else as_table(findings))
+    if would_fail(findings):
+        sys.exit(1)
