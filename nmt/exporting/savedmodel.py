@@ -16,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import nmt
 from nmt.config.file import with_values
 from nmt.config.schema import Config, CorpusFiles
 from nmt.data.corpus import read_lines
@@ -104,7 +103,7 @@ def trace(
         options += (
             ["--precision", quantize.precision] if quantize.precision != "float32" else ["--quantize", quantize.kind]
         )
-    toolkit = str(Path(nmt.__file__).parent.parent)
+    toolkit = str(Path(__file__).parents[2])
     search_path = os.pathsep.join(filter(None, [toolkit, os.environ.get("PYTHONPATH")]))
     hidden = {"CUDA_VISIBLE_DEVICES": "", "KERAS_BACKEND": "tensorflow", "PYTHONPATH": search_path}
     run_python(["-m", program, str(model), str(folder), *options], ExportError, {**os.environ, **hidden})
