@@ -42,7 +42,7 @@ from nmt.files import written_aside
 PRECISIONS = ("float32", "bfloat16")
 NAMES = [f"{name} {precision}" for name in ("nmt", "torch") for precision in PRECISIONS]
 RATE = 1e-4
-# The weights and Adam's two means are each read and written once, and gradients once more.
+# The weights and Adam's two means are each read and written once, and the gradients are read once.
 PASSES_OVER_WEIGHTS = 7
 MOST_KERNELS = 12
 """Kernels per learner that are recorded by name."""
