@@ -1,40 +1,47 @@
-# All commands set themselves up in .venv; only Python 3.11 to 3.13, make and a package registry are needed.
+# Every target sets itself up in .venv; only Python 3.11 to 3.13, make and a package registry are needed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+BASE := $(VENV)/.base
+DEV := $(VENV)/.dev
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+CODE := nmt scripts benchmarks tests
 
 .PHONY: demo test bench soak lint types format clean
 
-demo: $(READY)
-	$(BIN)/python scripts/demo.py
+demo: $(BASE)
+	$(BIN)/nmt demo
 
 test: lint types
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# Hours, on a machine that does nothing else; benchmarks/.peers keeps the other toolkits' environments.
-bench: $(READY)
+# Takes hours on an otherwise idle machine; benchmarks/.peers keeps the environments of the other toolkits.
+bench: $(DEV)
 	$(BIN)/python -m benchmarks all
 
-lint: $(READY)
-	$(BIN)/ruff format --check nmt scripts benchmarks tests
-	$(BIN)/ruff check nmt scripts benchmarks tests
+lint: $(DEV)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
 
-types: $(READY)
+types: $(DEV)
 	$(BIN)/mypy
 
-soak: $(READY)
+soak: $(DEV)
 	$(BIN)/python tests/training/soak.py --minutes 10
 
-format: $(READY)
-	$(BIN)/ruff format nmt scripts benchmarks tests
-	$(BIN)/ruff check --fix nmt scripts benchmarks tests
+format: $(DEV)
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(READY): requirements.txt requirements-ray.txt requirements-serve.txt requirements-litert.txt requirements-dev.txt constraints.txt pyproject.toml
+# The demo needs neither the server's nor the tests' packages.
+$(BASE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PIP) --editable .
+	touch $@
+
+$(DEV): $(BASE)
+	$(PIP) --editable ".[dev]"
 	touch $@

@@ -16,7 +16,7 @@ from nmt.errors import UserError
 from nmt.process import silenced
 
 # And what installs them.
-BACKENDS = {"tensorflow": "requirements.txt", "jax": "requirements-jax.txt"}
+BACKENDS = {"tensorflow": "nmt", "jax": "nmt[jax]"}
 
 # TensorFlow and Keras import them where they find them, for what we never ask of them; that takes half as long as
 # importing TensorFlow, and 200 MB.
@@ -37,7 +37,8 @@ def _check_backend() -> None:
     if importlib.util.find_spec(backend) is None:
         [other] = BACKENDS.keys() - {backend}
         raise UserError(
-            f"The backend {backend} is not installed: pip install -r {BACKENDS[backend]}, or set KERAS_BACKEND={other}."
+            f'The backend {backend} is not installed. Install with: pip install "{BACKENDS[backend]}", or set '
+            f"KERAS_BACKEND={other}."
         )
 
 

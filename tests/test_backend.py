@@ -19,7 +19,7 @@ BLOCKED = "import sys; sys.modules['tensorflow'] = None; from nmt.cli.main impor
         ("torch", "KERAS_BACKEND: expected tensorflow or jax, found 'torch'."),
         (
             "tensorflow",
-            "The backend tensorflow is not installed: pip install -r requirements.txt, or set KERAS_BACKEND=jax.",
+            'The backend tensorflow is not installed. Install with: pip install "nmt", or set KERAS_BACKEND=jax.',
         ),
     ],
 )

@@ -18,7 +18,7 @@ from typing import Any
 from nmt.errors import UserError
 from nmt.process import choose_device, choose_threads, silenced
 
-INSTALL = "Ray is not installed: pip install -r requirements-ray.txt."
+INSTALL = 'This command needs ray. Install with: pip install "nmt[ray]"'
 OBJECT_STORE_BYTES = 128 * 2**20  # of a Ray of our own: only names and figures travel; files are read where they are
 CORES_A_WORKER = 4  # on a processor, unless a number of workers is asked for
 

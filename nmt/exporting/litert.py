@@ -21,7 +21,7 @@ from nmt.files import written_aside
 from nmt.model_folder import SOURCE, TARGET, ModelFolder, find_model
 from nmt.translators.export_record import FORMAT
 from nmt.translators.litert import RECORD
-from nmt.translators.model import Translator
+from nmt.translators.model import ModelTranslator
 from nmt.version import __version__
 
 PACKAGES = ("tensorflow", "ai-edge-litert", "keras", "sentencepiece")
@@ -57,7 +57,7 @@ def export_litert(
     _check(Path(into), quantize)
     path = find_model(Path(model)).resolve()
     folder = ModelFolder.load(path)
-    translator = Translator.load(path, precision="float32").with_decoding(**decoding or {})
+    translator = ModelTranslator.load(path, precision="float32").with_settings(**decoding or {})
     sources, references = read_sample(folder.config.data.dev, sample, folder.config.export.sample)
     record = _record(path, folder, translator.settings)
     with written_aside(Path(into)) as aside:
@@ -77,10 +77,7 @@ def export_litert(
 def _check(into: Path, quantize: Quantization | None) -> None:
     missing = [name for name in ("tensorflow", "ai_edge_litert") if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(
-            f"An export for LiteRT needs {' and '.join(missing)}, not installed here: "
-            "pip install -r requirements.txt -r requirements-litert.txt"
-        )
+        raise UserError(f'An export for LiteRT needs {" and ".join(missing)}. Install with: pip install "nmt[litert]"')
     if quantize and quantize.kind != "int8":
         raise UserError(f"--quantize {quantize.kind}: LiteRT computes with int8 or float32 weights; expected int8.")
     if into.exists():

@@ -1,13 +1,12 @@
-"""An export for LiteRT in Python: the same calls as `Translator`, and neither TensorFlow nor Keras is imported.
+"""Translates with an export for LiteRT, in Python, without importing TensorFlow or Keras.
 
-LiteRT searches one sentence at a time, on one thread; here as many of them side by side as there are cores.
+LiteRT searches one sentence at a time on one thread, so as many interpreters run side by side as there are cores.
 """
 
 import importlib.util
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -18,25 +17,28 @@ from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
 from nmt.model_folder import SOURCE, TARGET
 from nmt.process import silenced
-from nmt.translators.export_record import check_settings, read_record
-from nmt.translators.hypothesis import WINDOW, Hypothesis, joined
+from nmt.translators.export_record import read_record, recorded_settings
+from nmt.translators.hypothesis import Hypothesis, Translation, join_hypotheses
+from nmt.translators.protocol import Translator, check_fixed
 from nmt.translators.segments import split_lines
 
 RECORD = "export.json"
 MODEL = "model.tflite"
 
 
-class LiteRTTranslator:
-    """Translates lines of text with an export for LiteRT.
+class LiteRTTranslator(Translator):
+    """Translates with an export for LiteRT.
 
-    Beam and ranking were fixed when it was made. Long lines are translated in parts, as by `Translator`.
+    Settings of the search were fixed when it was exported. Long lines are translated in parts.
 
     Args:
-        search: [1, S] int32 ids, ended by EOS, to {"ids": int32 [1, T], "score": float32 [1]}; called by one thread at
-            a time.
+        search: [1, S] int32 ids, ended by EOS, to {"ids": int32 [1, T], "score": float32 [1], "log_prob": float32 [1]},
+            the latter missing in older files; called by one thread at a time.
         others: more of the same, each for another thread.
-        record: what its export.json says.
+        record: contents of its export.json.
     """
+
+    max_n_best = 1
 
     def __init__(
         self,
@@ -47,6 +49,9 @@ class LiteRTTranslator:
         record: dict[str, Any],
     ):
         self.record = record
+        self.source_language = record.get("source_language")
+        self.target_language = record["target_language"]
+        self.settings = recorded_settings(record)
         self._source, self._target = source_tokenizer, target_tokenizer
         self._idle: SimpleQueue = SimpleQueue()
         for one in (search, *others):
@@ -58,7 +63,7 @@ class LiteRTTranslator:
         """Opens the folder of an export.
 
         Raises:
-            UserError: there is none of ours, or LiteRT is missing.
+            UserError: there is no export of this toolkit, or LiteRT is missing.
         """
         folder = Path(path)
         record = read_record(folder, RECORD)
@@ -72,68 +77,63 @@ class LiteRTTranslator:
             interpreters = [Interpreter(model_path=str(folder / MODEL), num_threads=1) for _ in range(_num_threads())]
             searches = [interpreter.get_signature_runner() for interpreter in interpreters]
             for search in searches:
-                search(ids=np.array([[record["limits"]["eos_id"]]], "int32"))  # the first call talks, and is slow
+                # The first call logs to standard error and is slow.
+                search(ids=np.array([[record["limits"]["eos_id"]]], "int32"))
         source, target = Tokenizer.load_pair(folder / SOURCE, folder / TARGET)
         return cls(*searches, source_tokenizer=source, target_tokenizer=target, record=record)
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """How it searches."""
-        return self.record["decoding"]
-
-    @property
-    def target_language(self) -> str:
-        """Language code of its translations."""
-        return self.record["target_language"]
-
-    def with_decoding(self, **changes: Any) -> "LiteRTTranslator":
-        """Itself, where the changes of `DecodingConfig` that are not None change nothing.
+    def with_settings(self, **changes: Any) -> "LiteRTTranslator":
+        """Returns itself if the changes, None excepted, equal the settings that it was exported with.
 
         Raises:
-            UserError: a setting differs from the one fixed when the export was made.
+            UserError: a setting is different, invalid or unknown.
         """
-        check_settings(self.settings, changes)
+        check_fixed(self.settings, changes)
         return self
 
-    def translate(self, lines: Iterable[str]) -> list[str]:
-        """The translation of each line; blank lines come back blank."""
-        return [hypotheses[0].text for hypotheses in self.stream(lines)]
-
-    def stream(self, lines: Iterable[str], *, num_best: int = 1, window: int = WINDOW) -> Iterator[list[Hypothesis]]:
-        """Yields the translation of each line, in order.
-
-        Args:
-            lines: any number; `window` of them are held at once.
-            num_best: 1, as it finds no others.
-            window: lines read before the first answer.
+    def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
+        """Translates each text as if it were alone, long ones in parts; see `Translator.translate_batch`.
 
         Raises:
-            UserError: more than one hypothesis a line is asked for.
+            UserError: several hypotheses or attention are requested.
         """
-        if num_best > 1:
+        self.check_n_best(n_best)
+        if attention:
+            raise UserError("An export for LiteRT returns no attention weights: translate with the model itself.")
+        lines = split_lines(texts, self._source, self.record["limits"]["max_pieces"])
+        found = self._threads.map(self._translate_part, [part for line in lines for part in line])
+        return [
+            Translation(text, join_hypotheses([[next(found)] for _ in parts]))
+            for text, parts in zip(texts, lines, strict=True)
+        ]
+
+    def check_n_best(self, n_best: int) -> None:
+        """Raises UserError if several hypotheses per text are requested."""
+        if n_best > 1:
             raise UserError(
-                f"An export for LiteRT gives one translation a line, and {num_best} were asked for: translate with "
+                f"An export for LiteRT returns one translation per line, and {n_best} were requested: translate with "
                 "the model itself."
             )
-        lines = iter(lines)
-        while chunk := list(islice(lines, window)):
-            parts = split_lines(chunk, self._source, self.record["limits"]["max_pieces"])
-            found = self._threads.map(self._translate_part, [part for line in parts for part in line])
-            yield from (joined([[next(found)] for _ in line]) for line in parts)
+        super().check_n_best(n_best)
 
     def _translate_part(self, ids: list[int]) -> Hypothesis:
-        end = self.record["limits"]["eos_id"]
+        eos_id = self.record["limits"]["eos_id"]
         search = self._idle.get()
         try:
-            found = search(ids=np.array([[*ids, end]], "int32"))
+            found = search(ids=np.array([[*ids, eos_id]], "int32"))
         finally:
             self._idle.put(search)
         row, score = found["ids"][0].tolist(), float(found["score"][0])
-        length = row.index(end) + 1 if end in row else len(row)
-        penalty = ((5 + length) / 6) ** self.settings["length_penalty"]
-        return Hypothesis(self._target.decode([row[:length]])[0], score, score * penalty)
+        is_finished = eos_id in row
+        tokens = row[: row.index(eos_id)] if is_finished else row
+        if "log_prob" in found:
+            log_prob = float(found["log_prob"][0])
+        else:
+            log_prob = score * ((5 + len(tokens) + is_finished) / 6) ** self.settings.length_penalty
+        spelling = [self._target.get_token(one) for one in tokens]
+        return Hypothesis(self._target.decode([tokens])[0], score, log_prob, spelling, is_finished)
 
 
 def _num_threads() -> int:
-    """As many as `nmt.process.choose_threads` allowed, else one for each core."""
+    """Returns as many as `nmt.process.choose_threads` allowed, or one per core."""
     return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or len(os.sched_getaffinity(0)))

@@ -28,9 +28,9 @@ def place(model):
 @pytest.fixture(scope="module")
 def expected(place):
     """The translations of each shard by `nmt translate`'s own translator, here."""
-    from nmt.translators.model import Translator
+    from nmt.translators.model import ModelTranslator
 
-    translator = Translator.load(place / "model")
+    translator = ModelTranslator.load(place / "model")
     return {name: translator.translate(read_packed(place / "corpus" / name)) for name in NAMES}
 
 
@@ -112,7 +112,7 @@ def test_without_ray_one_message_says_what_to_install(place):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "Ray is not installed: pip install -r requirements-ray.txt.\n"
+    assert done.stderr == 'This command needs ray. Install with: pip install "nmt[ray]"\n'
 
 
 def test_a_cluster_that_does_not_answer_is_told(place):

@@ -100,7 +100,7 @@ def test_packages_that_are_missing_are_named(model):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "2 False\n"
-    message = "nmt serve needs fastapi, uvicorn, not installed here: pip install -r requirements-serve.txt\n"
+    message = 'nmt serve needs fastapi, uvicorn. Install with: pip install "nmt[serve]"\n'
     assert done.stderr == message
 
 
