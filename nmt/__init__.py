@@ -12,16 +12,20 @@ if TYPE_CHECKING:
     from nmt.exporting.savedmodel import export as export
     from nmt.training.trainer import train as train
     from nmt.translators.hypothesis import Hypothesis as Hypothesis
-    from nmt.translators.model import Translator as Translator
+    from nmt.translators.hypothesis import Translation as Translation
+    from nmt.translators.opening import open_translator as open_translator
+    from nmt.translators.protocol import Translator as Translator
 
 _HOMES = {
     "Config": "nmt.config.schema",
     "Hypothesis": "nmt.translators.hypothesis",
-    "Translator": "nmt.translators.model",
+    "Translation": "nmt.translators.hypothesis",
+    "Translator": "nmt.translators.protocol",
     "UserError": "nmt.errors",
     "evaluate": "nmt.evaluation.evaluate",
     "export": "nmt.exporting.savedmodel",
     "load_config": "nmt.config.file",
+    "open_translator": "nmt.translators.opening",
     "train": "nmt.training.trainer",
 }
 

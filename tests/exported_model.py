@@ -71,15 +71,15 @@ def model_folder(tmp_path_factory) -> Any:
 def exported(model_folder, tmp_path_factory) -> Exported:
     """The model, exported once as a user does."""
     from nmt.exporting.savedmodel import export
-    from nmt.translators.model import Translator
-    from nmt.translators.savedmodel import ExportedTranslator
+    from nmt.translators.model import ModelTranslator
+    from nmt.translators.savedmodel import SavedModelTranslator
 
     home = tmp_path_factory.mktemp("exported")
     model_folder.save(home / "model")
     announced: list[str] = []
     version = export(home / "model", home / "served", announce=announced.append)
-    loaded = ExportedTranslator.load(version)
-    translator = Translator.load(home / "model", precision="float32")
+    loaded = SavedModelTranslator.load(version)
+    translator = ModelTranslator.load(home / "model", precision="float32")
     return Exported(home / "model", version, translator, loaded._model.signatures, announced)
 
 

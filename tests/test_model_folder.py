@@ -6,7 +6,7 @@ from nmt.data.tokenizer import train_tokenizer
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder, find_model, fingerprints
 from nmt.models.seq2seq import make_seq2seq
-from nmt.translators.model import Translator
+from nmt.translators.model import ModelTranslator
 from nmt.weights import arrays_of
 
 LINES = ["one two three four", "five six seven eight", "nine zero one five", "two six four eight"]
@@ -71,7 +71,7 @@ def test_it_holds_four_files_and_nothing_else(path):
 
 def test_it_needs_nothing_else(path, tmp_path):
     path.rename(tmp_path / "moved")
-    assert len(Translator.load(tmp_path / "moved").translate(["one two", "nine"])) == 2
+    assert len(ModelTranslator.load(tmp_path / "moved").translate(["one two", "nine"])) == 2
 
 
 def test_a_newer_one_takes_its_place(model, path):
@@ -141,10 +141,10 @@ def test_weights_of_another_architecture_are_found(path):
     text = (path / "config.yaml").read_text()
     (path / "config.yaml").write_text(text.replace("encoder_units: 16", "encoder_units: 32"))
     with pytest.raises(UserError, match=r"has shape \[.*\], but this model expects \[.*\]: another architecture"):
-        Translator.load(path)
+        ModelTranslator.load(path)
     (path / "config.yaml").write_text(text.replace("layer_norm: false", "layer_norm: true"))
     with pytest.raises(UserError, match=r"has no weight .*norm.*; it was saved by a model of another architecture"):
-        Translator.load(path)
+        ModelTranslator.load(path)
 
 
 def test_a_place_that_cannot_be_written_is_named(model, tmp_path):

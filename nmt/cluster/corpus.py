@@ -6,7 +6,7 @@ gives the shard of a dead worker to another, and a later start does only the sha
 
 import importlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,15 @@ class ShardTranslator:
 
     Args:
         model: path of the model.
-        decoding: settings other than the model's own.
+        settings: decoding settings other than the model's own.
         folder: the user's working directory.
         threads: of its arithmetic.
         gpu: whether it has one.
     """
 
-    def __init__(self, model: str, decoding: dict[str, Any], *, folder: str, threads: int, gpu: bool):
+    def __init__(self, model: str, settings: dict[str, Any], *, folder: str, threads: int, gpu: bool):
         settle(folder, threads, gpu=gpu)
-        self.model, self.decoding = Path(model), decoding
+        self.model, self.settings = Path(model), settings
         self.translator: Any = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class ShardTranslator:
         if self.translator is None:
             from nmt.translators.opening import open_translator
 
-            self.translator = open_translator(self.model, **self.decoding)
+            self.translator = open_translator(self.model, **self.settings)
         return self.translator
 
 
@@ -62,9 +62,7 @@ def translate_corpus(
     source: str,
     folder: Path,
     *,
-    beam_size: int | None = None,
-    length_penalty: float | None = None,
-    pruning: float | None = None,
+    settings: Mapping[str, Any] | None = None,
     workers: int | None = None,
     address: str | None = None,
     announce: Callable[[str], None] = print,
@@ -75,7 +73,7 @@ def translate_corpus(
         model: a run folder, a model folder or an export.
         source: a folder of files, plain, .gz or .xz; one file; or a pattern.
         folder: where translations go; it must be seen by all workers, as must the model and the text.
-        beam_size, length_penalty, pruning: other than the model's own.
+        settings: decoding settings other than the model's own, such as {"beam_size": 1}.
         workers: processes that translate; None is one for each GPU, or else one for every four cores.
         address: of a Ray cluster; None starts a Ray on this machine.
         announce: prints a line.
@@ -86,9 +84,8 @@ def translate_corpus(
         InterruptionError: a signal came; what is done stays.
     """
     shards = find_shards(source, folder)
-    decoding = {"beam_size": beam_size, "length_penalty": length_penalty, "pruning": pruning}
     with claimed(folder, doing="at work"):
-        keep_to(folder, shards, model, decoding)
+        keep_to(folder, shards, model, settings or {})
         clear_parts(shards)
         missing = [shard for shard in shards if not shard.done]
         before = f", {len(shards) - len(missing):,} of them translated before" if len(missing) < len(shards) else ""
@@ -96,7 +93,7 @@ def translate_corpus(
         if missing:
             with noticed_signals() as notice:
                 try:
-                    _translate(model, missing, decoding, workers=workers, address=address, announce=announce)
+                    _translate(model, missing, settings or {}, workers=workers, address=address, announce=announce)
                 except (KeyboardInterrupt, SystemExit):
                     raise _stopped(shards, notice) from None
                 finally:
@@ -106,7 +103,7 @@ def translate_corpus(
 def _translate(
     model: Path,
     shards: list[Shard],
-    decoding: dict[str, Any],
+    settings: Mapping[str, Any],
     *,
     workers: int | None,
     address: str | None,
@@ -116,7 +113,7 @@ def _translate(
     with ray_session(address, workers=workers, announce=announce) as session:
         share = session.share(len(shards))
         session.announce(f"Translating {len(shards):,} with {share}.")
-        for number, row in enumerate(_rows(shards, model, decoding, share), start=1):
+        for number, row in enumerate(_rows(shards, model, settings, share), start=1):
             lines += row["lines"]
             if row["mistake"]:
                 mistakes.append(row["mistake"])
@@ -127,14 +124,14 @@ def _translate(
     announce(f"{len(shards):,} shards, {lines:,} lines, {time.monotonic() - began:.1f} s.")
 
 
-def _rows(shards: list[Shard], model: Path, decoding: dict[str, Any], share: Share) -> Iterator[dict[str, Any]]:
+def _rows(shards: list[Shard], model: Path, settings: Mapping[str, Any], share: Share) -> Iterator[dict[str, Any]]:
     """Yields what became of each shard, as they are done, from an actor pool of Ray Data."""
     data = importlib.import_module("ray.data")
     data.DataContext.get_current().enable_progress_bars = False
     rows = [{"source": str(shard.source), "target": str(shard.target)} for shard in shards]
     translated = data.from_items(rows, override_num_blocks=len(rows)).map(
         ShardTranslator,
-        fn_constructor_args=(str(model), decoding),
+        fn_constructor_args=(str(model), dict(settings)),
         fn_constructor_kwargs={"folder": str(Path.cwd()), "threads": share.threads, "gpu": share.gpus > 0},
         # A shard waits for the first worker that is free, not for one that still has another to do.
         compute=data.ActorPoolStrategy(size=share.workers, max_tasks_in_flight_per_actor=1),

@@ -9,16 +9,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
-from nmt.data.corpus import opened, read_stream
+from nmt.config.file import rename_old_keys
+from nmt.data.corpus import open_lines, read_stream
 from nmt.errors import UserError, nearest
 from nmt.files import discard, written_aside
-from nmt.model_folder import find_model
-from nmt.translators.opening import is_export, is_litert
+from nmt.translators.opening import find_folder
 
 if TYPE_CHECKING:
-    from nmt.translators.lines import StreamsLines  # brings Keras, which the process that hands out shards does without
+    from nmt.translators.protocol import Translator
 
 RECORD = ".translation.json"
 
@@ -63,16 +63,16 @@ def find_shards(source: str, folder: Path) -> list[Shard]:
     return [Shard(file, folder / name) for name, file in by_name.items()]
 
 
-def translate_shard(translator: "StreamsLines", shard: Shard) -> int:
+def translate_shard(translator: "Translator", shard: Shard) -> int:
     """Translates a shard line by line and returns the number of its lines; they are held a window at a time.
 
     Raises:
         UserError: the file is damaged, or a line is not UTF-8; there is then no translation.
     """
     count = 0
-    with opened(shard.source) as stream, written_aside(shard.target) as aside, _packed(aside, shard.target) as out:
-        for hypotheses in translator.stream(read_stream(stream, str(shard.source))):
-            out.write(f"{hypotheses[0].text}\n".encode())
+    with open_lines(shard.source) as stream, written_aside(shard.target) as aside, _packed(aside, shard.target) as out:
+        for translation in translator.stream(read_stream(stream, str(shard.source))):
+            out.write(f"{translation.text}\n".encode())
             count += 1
     return count
 
@@ -89,20 +89,29 @@ def clear_parts(shards: list[Shard]) -> None:
             discard(left)
 
 
-def keep_to(folder: Path, shards: list[Shard], model: Path, options: Mapping[str, object]) -> None:
-    """Writes down what a folder's translations are made with, so that it never holds those of two models.
+def keep_to(folder: Path, shards: list[Shard], model: Path, settings: Mapping[str, Any]) -> None:
+    """Records what a folder's translations are made with, so that it never holds those of two models.
+
+    Args:
+        folder: of the translations.
+        shards: of the corpus.
+        model: a run folder, a model folder or an export.
+        settings: decoding settings other than the model's own.
 
     Raises:
-        UserError: there is no model, or the folder holds files that were made otherwise.
+        UserError: there is no model, or the folder holds translations made with another one or with other settings.
     """
-    made_with = {"model": _digest(model), **options}
+    made_with = {"model": _digest(model), **{name: value for name, value in settings.items() if value is not None}}
     record = folder / RECORD
     if not record.is_file() and (done := [shard.target for shard in shards if shard.done]):
         raise UserError(f"{done[0]} is there already, and was not translated here. Choose another folder.")
     if record.is_file():
-        before = json.loads(record.read_text(encoding="utf-8"))
-        changed = [f"{name}: {_named(before.get(name))} became {_named(value)}" for name, value in made_with.items()
-                   if before.get(name) != value]  # fmt: skip
+        before = rename_old_keys("decoding", json.loads(record.read_text(encoding="utf-8")))
+        changed = [
+            f"{name}: {_named(before.get(name))} became {_named(made_with.get(name))}"
+            for name in before | made_with
+            if before.get(name) != made_with.get(name)
+        ]
         if changed:
             raise UserError(
                 f"{folder} holds translations made otherwise:\n  " + "\n  ".join(changed) + "\nChoose another folder."
@@ -136,7 +145,7 @@ def _no_files(path: Path, source: str) -> str:
 
 def _digest(model: Path) -> str:
     """Of all that a model folder or an export holds."""
-    folder = model if is_export(model) or is_litert(model) else find_model(model)
+    folder = find_folder(model)
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         digest.update(f"{file.relative_to(folder)}\n{file.stat().st_size}\n".encode())

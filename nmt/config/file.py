@@ -20,6 +20,8 @@ Labels = dict[Place, str]  # how messages name a place: "a.yaml:3: training.seed
 
 # Stored configurations hold every key there was; one without these is of a version that knew only the values here.
 KEYS_SINCE = {"model": {"embedding_scale": 1.0}}
+# Keys of stored configurations that have another name today: new names by old ones.
+RENAMED_KEYS = {"decoding": {"pruning": "pruning_threshold"}}
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
@@ -76,7 +78,16 @@ def config_from_text(text: str, name: str) -> Config:
     for section, keys_since in KEYS_SINCE.items():
         if isinstance(values.get(section), dict):
             values[section] = keys_since | values[section]
+    for section in RENAMED_KEYS:
+        if isinstance(values.get(section), dict):
+            values[section] = rename_old_keys(section, values[section])
     return _checked(values, labels)
+
+
+def rename_old_keys(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the stored values of a section under the names that its keys have today."""
+    names = RENAMED_KEYS.get(section, {})
+    return {names.get(key, key): value for key, value in values.items()}
 
 
 def dump_config(config: Config) -> str:

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, m
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
 
+MAX_BEAM_SIZE = 64
+
 
 class Section(BaseModel):
     """A part of the configuration: frozen, without unknown keys, without silent conversions."""
@@ -241,31 +243,42 @@ class TrainingConfig(Section):
         return self
 
 
-class DecodingConfig(Section):
-    """Beam search, as the model's translations are made unless a command says otherwise."""
+class SearchSettings(Section):
+    """Everything that can change a translation: how hypotheses are searched and ranked.
 
-    beam_size: Annotated[int, Field(ge=1, le=64)] = 5
-    """Hypotheses kept a sentence; 1 is greedy search."""
+    This object, or a mapping of changes to it, is what every command, the server and exports pass on. Only the search
+    names its fields, so that a new setting is a field here, its use in the search, and a test.
+    """
+
+    beam_size: Annotated[int, Field(ge=1, le=MAX_BEAM_SIZE)] = 5
+    """Hypotheses kept per sentence; 1 is greedy search."""
     length_penalty: Annotated[float, Field(ge=0, le=5)] = 1.0
     """Exponent of the length penalty (Wu et al. 2016, equation 14); 0 ranks by log-probability alone."""
+    pruning_threshold: Annotated[float, Field(ge=0)] = 3.0
+    """An open hypothesis is pruned if its log-probability is this far below that of the best open one (in nats), or if
+    three more tokens at no cost would still leave its score below a finished one; 0 never prunes. It has no effect if
+    more than one translation per line is requested."""
     min_length: Count = 0
-    """Fewest pieces of a translation, EOS not counted."""
-    pruning: Annotated[float, Field(ge=0)] = 3.0
-    """Hypotheses whose log-probability is so far below the best one's are given up, and those that three more pieces
-    free of charge would not lift above a finished one; 0 keeps all, as where several translations are wanted."""
+    """Minimum length of a translation in tokens, without EOS."""
     max_length: PositiveInt = 256
-    """Most pieces of a translation, EOS counted; a row's own limit is min(2 x its source pieces + 10, this)."""
-    batch_tokens: PositiveInt = 8192
-    """Source pieces translated at once, padding counted; bounds the memory."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of `nmt translate` and `nmt evaluate`: auto is bfloat16 on processors that multiply it by themselves
-    (AMX, AVX-512 BF16), and float32 elsewhere. Validation is float32; so are exports, unless `--precision` is given."""
+    """Maximum length of a translation in tokens, with EOS; the limit of a sentence is min(2 x its source tokens + 10,
+    this)."""
 
     @model_validator(mode="after")
-    def _lengths_agree(self) -> "DecodingConfig":
+    def _lengths_agree(self) -> "SearchSettings":
         if self.min_length >= self.max_length:
             raise ValueError(f"min_length must be below max_length; found {self.min_length} and {self.max_length}")
         return self
+
+
+class DecodingConfig(SearchSettings):
+    """Beam search: the settings of a model's translations, unless a command overrides them."""
+
+    batch_tokens: PositiveInt = 8192
+    """Source tokens translated at once, padding included; bounds the memory."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of `nmt translate` and `nmt evaluate`: auto is bfloat16 on processors with native support (AMX, AVX-512
+    BF16) and float32 elsewhere. Validation uses float32, and so do exports unless `--precision` is given."""
 
 
 class ExportConfig(Section):

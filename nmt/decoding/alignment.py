@@ -29,7 +29,7 @@ AGREEING = 3  # letters that must agree there
 
 
 @dataclass(frozen=True)
-class Attended:
+class TokenAttention:
     """The pieces of a part of a text and of its translation, and what the latter attended to.
 
     Args:
@@ -69,7 +69,7 @@ class Alignment:
     target: Sequence[AttendingWord]
 
 
-def align(source: str, target: str, parts: Sequence[Attended]) -> Alignment:
+def align(source: str, target: str, parts: Sequence[TokenAttention]) -> Alignment:
     """Merges pieces to words, and their attention with them.
 
     A word's attention is the mean of that of its pieces, summed over the pieces of each source word. What went to the
@@ -226,7 +226,7 @@ def _is_letter(character: str) -> bool:
     return character == "_" or unicodedata.category(character)[0] in "LMN"
 
 
-def _over_words(part: Attended, numbers: Sequence[int]) -> tuple[int, np.ndarray]:
+def _over_words(part: TokenAttention, numbers: Sequence[int]) -> tuple[int, np.ndarray]:
     """The first source word of a part, and the weights of its target pieces over its source words."""
     if not numbers:
         return 0, np.zeros((len(part.target), 0))

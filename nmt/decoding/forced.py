@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from nmt.compilation import compiled, compiles_each_shape
+from nmt.compilation import compile_function, has_static_shapes
 from nmt.data.batching import pad
 from nmt.data.tokenizer import Tokenizer
-from nmt.decoding.alignment import Attended
+from nmt.decoding.alignment import TokenAttention
 from nmt.decoding.grouping import doubled_width
-from nmt.decoding.inference import attended
+from nmt.decoding.inference import read_attention
 from nmt.models.seq2seq import Seq2Seq
 
 MAX_WEIGHTS = 1 << 20  # of one head that are in memory at once
@@ -26,16 +26,16 @@ class ForcedDecoding:
     def __init__(self, model: Seq2Seq, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer):
         self._source_tokenizer = source_tokenizer
         self._target_tokenizer = target_tokenizer
-        self._run = compiled(lambda *ids: attended(model, *ids), model.variables, num_inputs=2)
+        self._run = compile_function(lambda *ids: read_attention(model, *ids), model.variables, num_inputs=2)
 
-    def attended(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Attended]:
+    def read_attention(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[TokenAttention]:
         """What the pieces of each pair's target attended to.
 
         Args:
             pairs: ids of a source and of a translation of it, both without EOS; best sorted by length.
         """
         return [
-            Attended(_pieces(self._source_tokenizer, source), _pieces(self._target_tokenizer, target), weights)
+            TokenAttention(_pieces(self._source_tokenizer, source), _pieces(self._target_tokenizer, target), weights)
             for chunk in _chunks(pairs)
             for (source, target), weights in zip(chunk, self._weights(chunk), strict=True)
         ]
@@ -52,7 +52,7 @@ def _chunks(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[li
     for pair in pairs:
         longest = (max(longest[0], len(pair[0]) + 1), max(longest[1], len(pair[1]) + 1))
         # Where each shape must be compiled, there should not be many numbers of rows.
-        if chunk and (compiles_each_shape() or (len(chunk) + 1) * longest[0] * longest[1] > MAX_WEIGHTS):
+        if chunk and (has_static_shapes() or (len(chunk) + 1) * longest[0] * longest[1] > MAX_WEIGHTS):
             yield chunk
             chunk, longest = [], (len(pair[0]) + 1, len(pair[1]) + 1)
         chunk.append(pair)
@@ -62,8 +62,8 @@ def _chunks(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[li
 
 def _padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
     width = max(map(len, rows)) + 1
-    return pad(rows, doubled_width(width) if compiles_each_shape() else width)
+    return pad(rows, doubled_width(width) if has_static_shapes() else width)
 
 
 def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    return [tokenizer.piece(int(one)) for one in ids]
+    return [tokenizer.get_token(int(one)) for one in ids]

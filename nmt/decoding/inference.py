@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nmt.backend import ops, tree
-from nmt.config.schema import DecodingConfig
+from nmt.config.schema import SearchSettings
 from nmt.data.tokenizer import BOS_ID, EOS_ID
 from nmt.decoding.beam_search import Hypotheses, SearchOptions, beam_search
 from nmt.models.decoder import DecoderState
@@ -12,16 +12,16 @@ from nmt.models.queries import Queries
 from nmt.models.seq2seq import Seq2Seq
 
 
-def search_options(decoding: DecodingConfig, *, num_best: int = 1) -> SearchOptions:
-    """The search that finds the best `num_best` translations of a sentence with these settings."""
-    beam_size = max(decoding.beam_size, num_best)
+def search_options(settings: SearchSettings, *, n_best: int = 1) -> SearchOptions:
+    """Returns the search that finds the `n_best` best translations of a sentence with these settings."""
+    beam_size = max(settings.beam_size, n_best)
     return SearchOptions(
         beam_size=beam_size,
-        length_penalty=decoding.length_penalty,
-        min_length=decoding.min_length,
+        length_penalty=settings.length_penalty,
+        min_length=settings.min_length,
         # Two hypotheses may spell one text; what then moves up must have ended as well.
-        num_results=1 if num_best == 1 else beam_size,
-        pruning=decoding.pruning or None,
+        num_results=1 if n_best == 1 else beam_size,
+        pruning=settings.pruning_threshold or None,
     )
 
 
@@ -72,8 +72,8 @@ def search(
     )
 
 
-def attended(model: Seq2Seq, source: Any, target: Any) -> Any:
-    """Reads translations once more and tells what each of their pieces attended to when it was chosen.
+def read_attention(model: Seq2Seq, source: Any, target: Any) -> Any:
+    """Reads translations by teacher forcing and returns the attention of each of their tokens.
 
     Args:
         model: as for `search`.

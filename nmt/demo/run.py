@@ -36,9 +36,9 @@ def run_demo(settings: Config, *, seed: int, announce: Callable[[str], None] = p
 def _score(run: Path, folder: Path, announce: Callable[[str], None]) -> None:
     """Prints BLEU beside a word-by-word baseline, and the accuracy of each phenomenon, on the held-out sentences."""
     from nmt.evaluation.evaluate import evaluate, report
-    from nmt.translators.model import Translator
+    from nmt.translators.model import ModelTranslator
 
-    result = evaluate(Translator.load(run), folder / "test.en", folder / "test.de")
+    result = evaluate(ModelTranslator.load(run), folder / "test.en", folder / "test.de")
     announce(f"\nHeld-out sentences, whose combinations never occur in training:\n{report(result, as_json=False)}")
     sources, references = read_lines(folder / "test.en"), read_lines(folder / "test.de")
     baseline = bleu([word_by_word(line) for line in sources], references, target_language="de")
@@ -51,13 +51,13 @@ def _score(run: Path, folder: Path, announce: Callable[[str], None]) -> None:
 def _export(run: Path, folder: Path, announce: Callable[[str], None]) -> None:
     """Exports once, and shows that the artefact translates as the model does."""
     from nmt.exporting.savedmodel import export
-    from nmt.translators.model import Translator
-    from nmt.translators.savedmodel import ExportedTranslator
+    from nmt.translators.model import ModelTranslator
+    from nmt.translators.savedmodel import SavedModelTranslator
 
     sentences = read_lines(folder / "test.en")[:NUM_SHOWN]
-    from_model = Translator.load(run, precision="float32").translate(sentences)
+    from_model = ModelTranslator.load(run, precision="float32").translate(sentences)
     version = export(run, run / "export", announce=announce)
-    from_export = ExportedTranslator.load(version).translate(sentences)
+    from_export = SavedModelTranslator.load(version).translate(sentences)
     announce(f"\nFive sentences, translated by the model, and again by {version}:")
     for source, model, exported in zip(sentences, from_model, from_export, strict=True):
         same = "the same" if model == exported else exported

@@ -4,25 +4,11 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from nmt.data.preparation import read_pair
+from nmt.data.preparation import read_parallel
 from nmt.evaluation.metrics import Score, score, score_tokenized
-
-
-class TranslatesLines(Protocol):
-    """A `Translator`, an exported model, or anything that stands in for them."""
-
-    def translate(self, lines: list[str]) -> list[str]:
-        """The best translation of each line."""
-
-    @property
-    def target_language(self) -> str | None:
-        """Language code of its translations."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """How it searches, for the record."""
+from nmt.translators.protocol import Translator
 
 
 @dataclass(frozen=True)
@@ -44,7 +30,7 @@ class Evaluation:
 
 
 def evaluate(
-    translator: TranslatesLines,
+    translator: Translator,
     source: Path | str,
     reference: Path | str,
     *,
@@ -53,14 +39,14 @@ def evaluate(
     """Translates a file and compares with its reference, detokenised and cased.
 
     Args:
-        translator: such as `nmt.Translator.load(folder)`.
+        translator: such as `nmt.open_translator(folder)`.
         source, reference: files of as many lines.
         tokenized: also score in the Multi30k convention, lower-cased and Moses-tokenised ("tok-lc").
 
     Raises:
         UserError: a file is missing, or they are of unequal length.
     """
-    sources, references = read_pair(Path(source), Path(reference))
+    sources, references = read_parallel(Path(source), Path(reference))
     started = time.perf_counter()
     hypotheses = translator.translate(sources)
     seconds = time.perf_counter() - started
@@ -68,7 +54,7 @@ def evaluate(
     scores = score(hypotheses, references, target_language=language)
     if tokenized:
         scores["bleu_tok_lc"] = score_tokenized(hypotheses, references, target_language=language or "en")
-    return Evaluation(hypotheses, scores, seconds, translator.settings)
+    return Evaluation(hypotheses, scores, seconds, translator.settings.model_dump())
 
 
 def report(evaluation: Evaluation, *, as_json: bool) -> str:

@@ -23,10 +23,10 @@ from nmt.decoding.grouping import side_by_side
 from nmt.decoding.inference import search, search_options
 from nmt.exporting.weights import StoredWeights
 from nmt.model_folder import ModelFolder
-from nmt.process import silenced
-from nmt.translators.model import Translator
+from nmt.process import silence_stderr
+from nmt.translators.model import ModelTranslator
 
-with silenced():
+with silence_stderr():
     import tensorflow as tf
     import tensorflow_text
 
@@ -191,7 +191,7 @@ class PortableTranslator(tf.Module):
         quantize: of `StoredWeights`.
     """
 
-    def __init__(self, translator: Translator, limits: ExportConfig, quantize: str | None = None):
+    def __init__(self, translator: ModelTranslator, limits: ExportConfig, quantize: str | None = None):
         super().__init__()
         # Inside plain objects: tf.Module would save all that hangs on a Keras model, where weights are enough.
         self._translator = translator
@@ -201,7 +201,7 @@ class PortableTranslator(tf.Module):
         self._target = self._source  # a graph holds each of them twice
         if translator.target_tokenizer.model != translator.source_tokenizer.model:
             self._target = tensorflow_text.SentencepieceTokenizer(model=translator.target_tokenizer.model)
-        self._decoding = translator.decoding
+        self._decoding = translator.settings
         self._limits = limits
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
@@ -287,7 +287,7 @@ class PortableTranslator(tf.Module):
         return read(text, tokenizer, max_characters=self._limits.max_characters, max_pieces=max_pieces)
 
     def _translate(self, source: Pieces, *, num_best: int) -> Found:
-        options = search_options(self._decoding, num_best=num_best)
+        options = search_options(self._decoding, n_best=num_best)
         num_texts = tf.size(source.lengths)
         num_steps = tf.minimum(2 * tf.shape(source.ids)[1] + 10, self._decoding.max_length)
 
@@ -297,7 +297,7 @@ class PortableTranslator(tf.Module):
                 rows_of(source.ids, source.lengths, rows),
                 options=options,
                 max_length=self._decoding.max_length,
-                banned_ids=self._translator.target_tokenizer.never_produced,
+                banned_ids=self._translator.target_tokenizer.banned_ids,
                 at_once=side_by_side(options.beam_size),
             )
             best = distinct(found, self._target.detokenize, num_best)
@@ -386,11 +386,11 @@ def write_graph(
     With bfloat16 for its arithmetic, weights are bfloat16 without being made so. Settings of `DecodingConfig` may be
     others than the model's own.
     """
-    translator = Translator.load(model, precision=precision).with_decoding(**decoding or {})
+    translator = ModelTranslator.load(model, precision=precision).with_settings(**decoding or {})
     limits = ModelFolder.load(model).config.export
     portable = PortableTranslator(translator, limits, quantize)
     signatures = {name: getattr(portable, name) for name in ("serving_default", "nbest", "token_log_probs")}
-    with silenced():
+    with silence_stderr():
         tf.saved_model.save(portable, str(folder), signatures=signatures)
 
 

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from nmt.decoding.inference import search, search_options
-from nmt.process import silenced
+from nmt.process import silence_stderr
 from nmt.translators.litert import MODEL
-from nmt.translators.model import Translator
+from nmt.translators.model import ModelTranslator
 
-with silenced():
+with silence_stderr():
     import tensorflow as tf
 
 
 class PortableSearch(tf.Module):
     """Encoder, decoder and beam search of a model in float32."""
 
-    def __init__(self, translator: Translator):
+    def __init__(self, translator: ModelTranslator):
         super().__init__()
         # Inside a plain object: tf.Module would save all that hangs on a Keras model, where weights are enough.
         self._translator = translator
@@ -38,18 +38,18 @@ class PortableSearch(tf.Module):
             ids: int32 [1, T], target pieces and EOS, unless the length limit cut it off, padded with 0.
             score: float32 [1], natural-log probability over the length penalty.
         """
-        decoding = self._translator.decoding
+        decoding = self._translator.settings
         found = search(
             self._translator.model,
             ids,
             options=search_options(decoding),
             max_length=decoding.max_length,
-            banned_ids=self._translator.target_tokenizer.never_produced,
+            banned_ids=self._translator.target_tokenizer.banned_ids,
         )
         return {"ids": found.ids[:, 0], "score": found.scores[:, 0]}
 
 
-def converted(translator: Translator, *, quantize: str | None = None) -> bytes:
+def converted(translator: ModelTranslator, *, quantize: str | None = None) -> bytes:
     """Returns what a .tflite file holds.
 
     Args:
@@ -72,6 +72,6 @@ if __name__ == "__main__":
     parser.add_argument("--quantize")
     parser.add_argument("--decoding", type=json.loads, default={})
     arguments = parser.parse_args()
-    translator = Translator.load(arguments.model, precision="float32").with_decoding(**arguments.decoding)
+    translator = ModelTranslator.load(arguments.model, precision="float32").with_settings(**arguments.decoding)
     content = converted(translator, quantize=arguments.quantize)
     (arguments.folder / MODEL).write_bytes(content)

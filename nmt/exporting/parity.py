@@ -20,7 +20,7 @@ from nmt.evaluation.metrics import bleu
 from nmt.exporting import fresh_process
 from nmt.exporting.quantization import Quantization
 from nmt.translators.hypothesis import Hypothesis
-from nmt.translators.model import Translator
+from nmt.translators.model import ModelTranslator
 
 TIE = 1e-3
 """Nats between two translations that rounding may exchange."""
@@ -85,7 +85,7 @@ class Parity:
 
 def check_parity(
     folder: Path,
-    translator: Translator,
+    translator: ModelTranslator,
     sources: Sequence[str],
     references: Sequence[str] | None,
     quantize: Quantization | None = None,
@@ -163,7 +163,7 @@ def run_python(arguments: list[str], failure: type[Exception], environment: dict
 
 
 def compare(
-    translator: Translator,
+    translator: ModelTranslator,
     sources: Sequence[str],
     expected: Sequence[Hypothesis],
     answers: dict[str, Any],
@@ -197,7 +197,7 @@ def compare(
     )
 
 
-def forced_log_prob(translator: Translator, source: str, target_ids: Sequence[int]) -> float:
+def forced_log_prob(translator: ModelTranslator, source: str, target_ids: Sequence[int]) -> float:
     """The log-probability that the model gives to a translation, in nats, its EOS counted if it has one."""
     source_ids = [*translator.source_tokenizer.encode([source])[0], EOS_ID]
     before = [BOS_ID, *target_ids[:-1]]
@@ -207,11 +207,11 @@ def forced_log_prob(translator: Translator, source: str, target_ids: Sequence[in
     return float(log_probs[0, np.arange(len(target_ids)), target_ids].sum())
 
 
-def _translated(translator: Translator, sources: Sequence[str]) -> tuple[list[Hypothesis], float]:
+def _translated(translator: ModelTranslator, sources: Sequence[str]) -> tuple[list[Hypothesis], float]:
     """The best translation of each sentence, and sentences/s after a first call."""
     translator.translate(sources[: fresh_process.TOGETHER])
     started = time.perf_counter()
-    found = [hypotheses[0] for hypotheses in translator.stream(sources)]
+    found = [translation.best for translation in translator.stream(sources)]
     return found, len(sources) / (time.perf_counter() - started)
 
 
@@ -224,7 +224,7 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
 
 
-def _is_tie(translator: Translator, source: str, expected: Hypothesis, answers: dict[str, Any], n: int) -> bool:
+def _is_tie(translator: ModelTranslator, source: str, expected: Hypothesis, answers: dict[str, Any], n: int) -> bool:
     if answers["nbest_translations"][n] != answers["translations"][n]:
         return False  # the two signatures disagree, and only one of them tells its pieces
     ids = _ids(translator.target_tokenizer, answers["target_pieces"][n])
@@ -232,5 +232,5 @@ def _is_tie(translator: Translator, source: str, expected: Hypothesis, answers: 
 
 
 def _ids(tokenizer: Tokenizer, pieces: Sequence[str]) -> list[int]:
-    by_piece = {tokenizer.piece(one): one for one in range(tokenizer.vocabulary_size)}
+    by_piece = {tokenizer.get_token(one): one for one in range(tokenizer.vocabulary_size)}
     return [by_piece[piece] for piece in pieces]

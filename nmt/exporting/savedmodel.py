@@ -19,7 +19,7 @@ from typing import Any
 from nmt.config.file import with_values
 from nmt.config.schema import Config, CorpusFiles
 from nmt.data.corpus import read_lines
-from nmt.data.preparation import read_pair
+from nmt.data.preparation import read_parallel
 from nmt.errors import ExportError, UserError
 from nmt.exporting.bundle import Bundle, model_name, text_signatures
 from nmt.exporting.parity import Parity, check_parity, run_python
@@ -29,7 +29,7 @@ from nmt.exporting.warmup import WARMUP, warmup_requests, write_warmup
 from nmt.files import written_aside
 from nmt.model_folder import SOURCE, TARGET, ModelFolder, find_model
 from nmt.translators.export_record import FORMAT
-from nmt.translators.model import Translator
+from nmt.translators.model import ModelTranslator
 from nmt.translators.savedmodel import RECORD, check_tensorflow_text
 from nmt.version import __version__
 
@@ -70,7 +70,7 @@ def export(
     check_tensorflow_text()
     path = find_model(Path(model)).resolve()
     folder = ModelFolder.load(path)
-    translator = Translator.load(path, precision="float32").with_decoding(**decoding or {})
+    translator = ModelTranslator.load(path, precision="float32").with_settings(**decoding or {})
     sources, references = read_sample(folder.config.data.dev, sample, folder.config.export.sample)
     tag = stock_version(_wanted_version(folder.config, server_version), announce)
     target = _next_version(Path(into))
@@ -122,7 +122,7 @@ def read_sample(dev: CorpusFiles, sample: Path | str | None, size: int) -> tuple
             f"The export is compared with the model on the dev text, but there is no file {missing} any more. Give a "
             "file of sentences, one a line, by --sample FILE."
         )
-    sources, references = read_pair(dev.source, dev.target)
+    sources, references = read_parallel(dev.source, dev.target)
     return sources[:size], references[:size]
 
 

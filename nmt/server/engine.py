@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from nmt.config.schema import ExportConfig
-from nmt.decoding.alignment import Attended
+from nmt.decoding.alignment import TokenAttention
 from nmt.errors import UserError
-from nmt.translators.opening import is_export, is_litert, open_translator
+from nmt.translators.opening import find_kind, open_translator
 
 SEVERAL = 4  # settings of the search that are kept compiled at once
 FEW = 8  # texts that an export is asked about together where it tells attention, the largest part of its answer by far
@@ -42,7 +42,7 @@ class Candidate:
     """Natural-log probability over the length penalty; what ranking uses."""
     log_prob: float | None = None
     """Natural-log probability; None where an export was not asked for it."""
-    attended: Sequence[Attended] = ()
+    attended: Sequence[TokenAttention] = ()
     """What its pieces attended to, by part of the text; empty where that was not asked for."""
 
 
@@ -85,12 +85,12 @@ class ModelEngine:
 
     def __init__(self, translator: Any):
         self.version = 1
-        self.nbest = min(ExportConfig().nbest, translator.settings["beam_size"])
+        self.nbest = min(ExportConfig().nbest, translator.settings.beam_size)
         self.languages = (translator.source_language, translator.target_language)
         self._settings = translator.settings
         # Each holds compiled searches: whoever asks for ever new settings shall not fill the memory.
         self._translator = lru_cache(SEVERAL)(
-            lambda beam_size, length_penalty: translator.with_decoding(
+            lambda beam_size, length_penalty: translator.with_settings(
                 beam_size=beam_size, length_penalty=length_penalty
             )
         )
@@ -98,7 +98,7 @@ class ModelEngine:
     def settle(self, options: Options) -> Options:
         """Takes out what is the model's own setting."""
         own: dict[str, Any] = {
-            key: None for key in ("beam_size", "length_penalty") if getattr(options, key) == self._settings[key]
+            key: None for key in ("beam_size", "length_penalty") if getattr(options, key) == getattr(self._settings, key)
         }
         return replace(options, **own, log_probs=False)
 
@@ -106,8 +106,8 @@ class ModelEngine:
         """See `Engine`."""
         translator = self._translator(options.beam_size, options.length_penalty)
         return [
-            Answer([Candidate(h.text, h.score, h.log_prob, h.attended) for h in hypotheses])
-            for hypotheses in translator.stream(texts, num_best=options.num_best, attention=options.attention)
+            Answer([Candidate(h.text, h.score, h.log_prob, h.attention) for h in translation.hypotheses])
+            for translation in translator.stream(texts, n_best=options.num_best, attention=options.attention)
         ]
 
 
@@ -127,8 +127,8 @@ class ExportEngine:
 
     def settle(self, options: Options) -> Options:
         """Refuses what was fixed otherwise."""
-        self._translator.with_decoding(beam_size=options.beam_size, length_penalty=options.length_penalty)
-        self._translator.check_num_best(options.num_best)
+        self._translator.with_settings(beam_size=options.beam_size, length_penalty=options.length_penalty)
+        self._translator.check_n_best(options.num_best)
         return replace(options, beam_size=None, length_penalty=None)
 
     def answer(self, texts: Sequence[str], options: Options) -> list[Answer]:
@@ -138,12 +138,12 @@ class ExportEngine:
             return [answer for chunk in chunks for answer in self._nbest(chunk, options)]
         if options.num_best > 1 or options.log_probs:
             return self._nbest(texts, options)
-        found = self._translator.signature("serving_default", texts)
+        found = self._translator.run_signature("serving_default", texts)
         rows = zip(found["translation"], found["score"], found["truncated"], strict=True)
         return [Answer([Candidate(text.decode(), float(score))], bool(cut)) for text, score, cut in rows]
 
     def _nbest(self, texts: Sequence[str], options: Options) -> list[Answer]:
-        found = self._translator.signature("nbest", texts)
+        found = self._translator.run_signature("nbest", texts)
         answers = []
         for n, count in enumerate(found["num_hypotheses"]):
             candidates = [
@@ -159,7 +159,7 @@ class ExportEngine:
         return answers
 
 
-def attended_in(found: dict[str, Any], row: int, rank: int) -> tuple[Attended, ...]:
+def attended_in(found: dict[str, Any], row: int, rank: int) -> tuple[TokenAttention, ...]:
     """What a translation attended to, in the outputs of an export's `nbest`; nothing where the text is blank."""
     *source, end = _pieces(found["source_pieces"][row]) or [""]
     target = _pieces(found["target_pieces"][row, rank])
@@ -167,7 +167,7 @@ def attended_in(found: dict[str, Any], row: int, rank: int) -> tuple[Attended, .
         return ()
     weights = found["attention"][row, rank, : len(target), : len(source) + 1].copy()
     # What the length limit cut off has no EOS.
-    return (Attended(source, target[:-1] if target[-1:] == [end] else target, weights),)
+    return (TokenAttention(source, target[:-1] if target[-1:] == [end] else target, weights),)
 
 
 def _pieces(row: np.ndarray) -> list[str]:
@@ -184,11 +184,11 @@ def open_engine(path: Path, **decoding: Any) -> Engine:
     Raises:
         UserError: see `nmt.translators.opening.open_translator`.
     """
-    if is_litert(path):
+    if find_kind(path).name == "LiteRT":
         raise UserError(f"{path} is an export for LiteRT: serve the model that it was made of, or a SavedModel.")
     translator: Any = open_translator(path, **decoding)
     engine: Engine
-    if is_export(path):
+    if find_kind(path).name == "SavedModel":
         from nmt.translators.savedmodel import version_folder
 
         name = version_folder(path).resolve().name

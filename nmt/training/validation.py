@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from nmt.backend import ops
-from nmt.compilation import compiled
+from nmt.compilation import compile_function
 from nmt.config.schema import Config
-from nmt.data.preparation import Prepared
+from nmt.data.preparation import TrainingData
 from nmt.data.tokenizer import BOS_ID, PAD_ID
 from nmt.decoding.grouping import Group, make_grouping
 from nmt.evaluation.metrics import bleu
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
-from nmt.training.losses import cross_entropy, shifted_right
+from nmt.training.objective import cross_entropy, shift_right
 from nmt.training.workers import Workers
-from nmt.translators.model import Translator
+from nmt.translators.model import ModelTranslator
 from nmt.weights import assign_arrays
 
 MAX_ROWS = 128  # the loss is made of the logits of all positions at once
@@ -45,7 +45,7 @@ class Validator:
     Each worker scores and translates its share.
     """
 
-    def __init__(self, config: Config, prepared: Prepared, workers: Workers):
+    def __init__(self, config: Config, prepared: TrainingData, workers: Workers):
         self.config, self.prepared, self.workers = config, prepared, workers
         self.sources, self.targets = prepared.dev_sources, prepared.dev_targets
         self.language = config.data.target_language
@@ -55,19 +55,19 @@ class Validator:
     @cached_property
     def model(self) -> Seq2Seq:
         """Holds the weights in question."""
-        source_vocabulary, target_vocabulary = self.prepared.vocabularies
+        source_vocabulary, target_vocabulary = self.prepared.vocabulary_sizes
         return make_seq2seq(self.config.model, source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary)
 
     @cached_property
-    def translator(self) -> Translator:
+    def translator(self) -> ModelTranslator:
         """The greedy search with them."""
-        return Translator(
+        return ModelTranslator(
             self.model,
             self.prepared.source_tokenizer,
             self.prepared.target_tokenizer,
             self.config.decoding,
             max_source=self.config.data.max_length,
-        ).with_decoding(beam_size=1)
+        ).with_settings(beam_size=1)
 
     @cached_property
     def batches(self) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -77,7 +77,7 @@ class Validator:
     @cached_property
     def losses(self) -> Callable:
         """Of such a batch: the sum of the loss, and the number of target pieces."""
-        return compiled(self._loss, self.model.variables, num_inputs=2)
+        return compile_function(self._loss, self.model.variables, num_inputs=2)
 
     def validate(self, weights: Mapping[str, np.ndarray]) -> Validation:
         """Scores weights given by variable path."""
@@ -93,12 +93,12 @@ class Validator:
 
     def _loss(self, source: Any, target: Any) -> tuple[Any, Any]:
         counts = ops.cast(ops.not_equal(target, PAD_ID), "float32")
-        decoded = self.model(source, shifted_right(target, BOS_ID))
+        decoded = self.model(source, shift_right(target, BOS_ID))
         _, nll = cross_entropy(self.model.projection, decoded.states, target, counts, label_smoothing=0.0)
         return nll, ops.sum(counts)
 
 
-def _batches(prepared: Prepared, batch_tokens: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def _batches(prepared: TrainingData, batch_tokens: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """The dev pairs, shortest first, padded, at most `batch_tokens` pieces of either side a batch."""
     sides = (
         prepared.source_tokenizer.encode(prepared.dev_sources),

@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from nmt.translators.opening import is_export, is_litert
+from nmt.translators.opening import find_kind
 
 
 def describe(path: Path) -> str:
@@ -13,9 +13,8 @@ def describe(path: Path) -> str:
     Raises:
         UserError: it is none of a run folder, a model folder and an export.
     """
-    if is_export(path):
-        return _describe_export(path)
-    return _describe_litert(path) if is_litert(path) else _describe_model(path)
+    describers = {"SavedModel": _describe_export, "LiteRT": _describe_litert, "model": _describe_model}
+    return describers[find_kind(path).name](path)
 
 
 def _describe_model(path: Path) -> str:

@@ -1,25 +1,31 @@
-"""What an export's export.json says of it, whichever kind it is."""
+"""export.json, the record of how an export was made, which all kinds of exports have."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nmt.errors import UserError, nearest
+from nmt.config.file import rename_old_keys
+from nmt.config.schema import DecodingConfig
+from nmt.errors import UserError
 
 FORMAT = 1
 
 
 def read_record(folder: Path, name: Path | str) -> dict[str, Any]:
-    """Reads the record that lies under a name in the folder of an export.
+    """Reads the record of an export.
+
+    Args:
+        folder: of the export.
+        name: of the record's file in it.
 
     Raises:
-        UserError: there is none, or it is of another format.
+        UserError: there is no such file, it is damaged, or its format is unknown.
     """
     try:
         record = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{folder} is no export of this toolkit: it has no {name}.") from error
+        raise UserError(f"{folder} is not an export of this toolkit: it has no {name}.") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / name} is damaged: {error}") from error
     if record.get("format") != FORMAT:
@@ -30,13 +36,6 @@ def read_record(folder: Path, name: Path | str) -> dict[str, Any]:
     return record
 
 
-def check_settings(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
-    """Raises UserError where a change that is not None differs from what an export was made with."""
-    for key, value in changes.items():
-        if key not in settings:
-            raise UserError(f"There is no decoding setting '{key}'.{nearest(key, settings)}")
-        if value is not None and value != settings[key]:
-            raise UserError(
-                f"This export was made with decoding.{key} {settings[key]} and cannot translate with {value}: "
-                "export the model anew with that setting, or translate with the model itself."
-            )
+def recorded_settings(record: Mapping[str, Any]) -> DecodingConfig:
+    """Returns the settings that an export was made with."""
+    return DecodingConfig.model_validate(rename_old_keys("decoding", record["decoding"]))

@@ -5,25 +5,19 @@ import json
 import queue
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
-from nmt.data.corpus import opened, read_stream
+from nmt.data.corpus import open_lines, read_stream
 from nmt.files import written_aside
-from nmt.translators.hypothesis import WINDOW, Hypothesis
-
-
-class StreamsLines(Protocol):
-    """A `Translator`, or an exported model."""
-
-    def stream(self, lines: Iterable[str], *, num_best: int = 1) -> Iterator[list[Hypothesis]]:
-        """The best translations of each line."""
+from nmt.translators.hypothesis import Translation
+from nmt.translators.protocol import WINDOW, Translator
 
 
 def translate_lines(
-    translator: StreamsLines, source: Path | None, target: Path | None, *, num_best: int, as_json: bool
+    translator: Translator, source: Path | None, target: Path | None, *, n_best: int, as_json: bool
 ) -> None:
     """Translates a file, or standard input, to a file that is whole or absent, or to standard output.
 
@@ -33,20 +27,20 @@ def translate_lines(
     with _reading(source) as chunks, _writing(target) as out:
         number = 0
         for chunk in chunks:
-            for line, hypotheses in zip(chunk, translator.stream(chunk, num_best=num_best), strict=True):
+            for translation in translator.stream(chunk, n_best=n_best):
                 number += 1
-                out.write(_formatted(number, line, hypotheses, num_best=num_best, as_json=as_json))
+                out.write(_format(number, translation, n_best=n_best, as_json=as_json))
             out.flush()
 
 
-def _formatted(number: int, line: str, hypotheses: list[Hypothesis], *, num_best: int, as_json: bool) -> str:
+def _format(number: int, translation: Translation, *, n_best: int, as_json: bool) -> str:
     if as_json:
-        found = [{"text": h.text, "score": h.score, "log_prob": h.log_prob} for h in hypotheses]
-        record = {"source": line, "hypotheses": found}
+        hypotheses = [{"text": h.text, "score": h.score, "log_prob": h.log_prob} for h in translation.hypotheses]
+        record = {"source": translation.source, "hypotheses": hypotheses}
         return json.dumps(record, ensure_ascii=False) + "\n"
-    if num_best == 1:
-        return hypotheses[0].text + "\n"
-    return "".join(f"{number}\t{hypothesis.score:.4f}\t{hypothesis.text}\n" for hypothesis in hypotheses)
+    if n_best == 1:
+        return translation.text + "\n"
+    return "".join(f"{number}\t{hypothesis.score:.4f}\t{hypothesis.text}\n" for hypothesis in translation.hypotheses)
 
 
 @contextlib.contextmanager
@@ -54,7 +48,7 @@ def _reading(path: Path | None) -> Iterator[Iterator[list[str]]]:
     if path is None:
         yield _as_they_come(read_stream(sys.stdin.buffer, "standard input"))
         return
-    with opened(path) as file:
+    with open_lines(path) as file:
         yield _in_windows(read_stream(file, str(path)))
 
 

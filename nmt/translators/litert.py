@@ -16,7 +16,7 @@ import numpy as np
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
 from nmt.model_folder import SOURCE, TARGET
-from nmt.process import silenced
+from nmt.process import silence_stderr
 from nmt.translators.export_record import read_record, recorded_settings
 from nmt.translators.hypothesis import Hypothesis, Translation, join_hypotheses
 from nmt.translators.protocol import Translator, check_fixed
@@ -73,7 +73,7 @@ class LiteRTTranslator(Translator):
             )
         from ai_edge_litert.interpreter import Interpreter
 
-        with silenced():
+        with silence_stderr():
             interpreters = [Interpreter(model_path=str(folder / MODEL), num_threads=1) for _ in range(_num_threads())]
             searches = [interpreter.get_signature_runner() for interpreter in interpreters]
             for search in searches:

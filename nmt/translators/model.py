@@ -1,17 +1,15 @@
-"""Text to text: lines in, translations out, in order, with memory bounded by pieces."""
+"""Translates with a trained model: long lines in parts, batches bounded by tokens, results in order."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from itertools import islice
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nmt.compilation import compiled, compiles_each_shape, gpu_visible
-from nmt.config.schema import DecodingConfig
-from nmt.data.tokenizer import EOS_ID, Tokenizer
-from nmt.decoding.alignment import Attended
+from nmt.compilation import compile_function, has_gpu, has_static_shapes
+from nmt.config.schema import MAX_BEAM_SIZE, DecodingConfig
+from nmt.data.tokenizer import Tokenizer
 from nmt.decoding.beam_search import IMPOSSIBLE, SearchOptions
 from nmt.decoding.forced import ForcedDecoding
 from nmt.decoding.grouping import Group, make_search_grouping, side_by_side
@@ -20,31 +18,35 @@ from nmt.errors import UserError
 from nmt.model_folder import ModelFolder
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.process import fast_precision
-from nmt.translators.hypothesis import WINDOW, Hypothesis, joined
+from nmt.translators.hypothesis import Hypothesis, Translation, join_hypotheses
+from nmt.translators.protocol import Translator, change_settings
 from nmt.translators.segments import split_lines
 from nmt.weights import assign_arrays
 
 
-class Translator:
-    """Translates lines of text with one model.
+class ModelTranslator(Translator):
+    """Translates with one trained model.
 
-    >>> Translator.load(Path("runs/demo")).translate(["The stories are old."])  # doctest: +SKIP
+    >>> ModelTranslator.load(Path("runs/demo")).translate(["The stories are old."])  # doctest: +SKIP
     ['Die Geschichten sind alt.']
 
     Args:
         model: in inference.
         source_tokenizer, target_tokenizer: text to ids and back.
-        decoding: beam, ranking and limits.
-        max_source: longest line translated at once, in pieces; longer ones are translated in parts, put together with
-            spaces.
+        settings: of search and batching.
+        max_source: longest line translated at once, in tokens; longer ones are translated in parts, which are joined
+            with spaces.
     """
+
+    max_n_best = MAX_BEAM_SIZE
+    settings: DecodingConfig
 
     def __init__(
         self,
         model: Seq2Seq,
         source_tokenizer: Tokenizer,
         target_tokenizer: Tokenizer,
-        decoding: DecodingConfig,
+        settings: DecodingConfig,
         *,
         max_source: int,
         source_language: str | None = None,
@@ -53,35 +55,35 @@ class Translator:
         self.model = model
         self.source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
-        self.decoding = decoding
+        self.settings = settings
         self.max_source = max_source
         self.source_language = source_language
         self.target_language = target_language
-        self._grouping = make_search_grouping(decoding.batch_tokens, decoding.beam_size)
+        self._grouping = make_search_grouping(settings.batch_tokens, settings.beam_size)
         self._searches: dict[SearchOptions, Callable] = {}
         self._forced = ForcedDecoding(model, source_tokenizer, target_tokenizer)
 
     @classmethod
-    def load(cls, path: Path | str, *, precision: str | None = None) -> "Translator":
+    def load(cls, path: Path | str, *, precision: str | None = None) -> "ModelTranslator":
         """Opens a run folder (its best model) or a model folder.
 
         Args:
             path: of the folder.
-            precision: float32 or bfloat16; by default what the model's `decoding.precision` says.
+            precision: float32 or bfloat16; by default the model's own `decoding.precision`.
 
         Raises:
-            UserError: there is no such model, or it does not fit together.
+            UserError: there is no such model, or its files do not fit together.
         """
         folder = ModelFolder.load(Path(path))
-        decoding = folder.config.decoding
-        precision = precision or decoding.precision
-        if precision == "auto":
-            precision = "float32" if gpu_visible() else fast_precision()
+        settings = change_settings(folder.config.decoding, {"precision": precision})
+        if settings.precision == "auto":
+            precision = "float32" if has_gpu() else fast_precision()
+            settings = change_settings(settings, {"precision": precision})
         model = make_seq2seq(
             folder.config.model,
             source_vocabulary=folder.source_tokenizer.vocabulary_size,
             target_vocabulary=folder.target_tokenizer.vocabulary_size,
-            precision=precision,
+            precision=settings.precision,
             learns=False,
         )
         assign_arrays(model.trainable_variables, folder.weights, path)
@@ -89,95 +91,88 @@ class Translator:
             model,
             folder.source_tokenizer,
             folder.target_tokenizer,
-            decoding.model_copy(update={"precision": precision}),
+            settings,
             max_source=folder.config.data.max_length,
             source_language=folder.config.data.source_language,
             target_language=folder.config.data.target_language,
         )
 
-    def with_decoding(self, **changes: Any) -> "Translator":
-        """The same model with other settings of `DecodingConfig`, such as beam_size=1.
+    def with_settings(self, **changes: Any) -> "ModelTranslator":
+        """Returns a translator of the same model with other settings of `DecodingConfig`, such as beam_size=1.
 
         Raises:
-            UserError: another precision, which a model has from its loading on.
+            UserError: a setting is unknown or invalid, or the precision differs from that of the loaded model.
         """
-        precision = changes.get("precision") or self.decoding.precision
-        if precision != self.decoding.precision:
+        settings = change_settings(self.settings, changes)
+        if settings.precision != self.settings.precision:
             raise UserError(
-                f"precision: the model was loaded in {self.decoding.precision}; load it once more, with "
-                f"precision='{precision}'."
+                f"decoding.precision: the model was loaded in {self.settings.precision}; to compute in "
+                f"{settings.precision}, load it again with that precision."
             )
-        settings = {**self.decoding.model_dump(), **{k: v for k, v in changes.items() if v is not None}}
-        decoding = DecodingConfig.model_validate(settings)
-        return Translator(
+        return ModelTranslator(
             self.model,
             self.source_tokenizer,
             self.target_tokenizer,
-            decoding,
+            settings,
             max_source=self.max_source,
             source_language=self.source_language,
             target_language=self.target_language,
         )
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """How it searches."""
-        return self.decoding.model_dump()
+    def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
+        """Translates each text as if it were alone, long ones in parts; see `Translator.translate_batch`."""
+        self.check_n_best(n_best)
+        lines = split_lines(texts, self.source_tokenizer, self.max_source)
+        found = iter(self._translate_parts([part for line in lines for part in line], n_best, attention))
+        return [
+            self._translation(text, [next(found) for _ in parts], n_best)
+            for text, parts in zip(texts, lines, strict=True)
+        ]
 
-    def translate(self, lines: Iterable[str]) -> list[str]:
-        """The best translation of each line; blank lines come back blank."""
-        return [hypotheses[0].text for hypotheses in self.stream(lines)]
+    def _translation(self, text: str, parts: list[list[Hypothesis]], n_best: int) -> Translation:
+        hypotheses = join_hypotheses(parts, n_best)
+        warnings = []
+        if len(parts) > 1:
+            warnings.append(
+                f"The line is longer than {self.max_source} tokens and was translated in {len(parts)} parts."
+            )
+        if not hypotheses[0].is_finished:
+            warnings.append("The translation reached its maximum length before its end and was cut off.")
+        return Translation(text, hypotheses, warnings=warnings)
 
-    def stream(
-        self, lines: Iterable[str], *, num_best: int = 1, window: int = WINDOW, attention: bool = False
-    ) -> Iterator[list[Hypothesis]]:
-        """Yields the best translations of each line, in order, never two of one line with the same text.
-
-        Args:
-            lines: any number; `window` of them are held at once.
-            num_best: at most so many hypotheses a line, best first.
-            window: lines read before the first answer; 1 answers line by line.
-            attention: whether to tell what they attended to, for which they are read once more.
-
-        Raises:
-            UserError: lines is one text instead of several.
-        """
-        if isinstance(lines, str):
-            raise UserError("Expected a list of lines to translate, found one text: put it into brackets.")
-        lines = iter(lines)
-        while chunk := list(islice(lines, window)):
-            yield from self._translate_chunk(chunk, num_best, attention)
-
-    def _translate_chunk(self, lines: list[str], num_best: int, attention: bool) -> list[list[Hypothesis]]:
-        parts = split_lines(lines, self.source_tokenizer, self.max_source)
-        found = iter(self._translate_parts([part for line in parts for part in line], num_best, attention))
-        return [joined([next(found) for _ in line], num_best) for line in parts]
-
-    def _translate_parts(self, ids: list[list[int]], num_best: int, attention: bool) -> list[list[Hypothesis]]:
+    def _translate_parts(self, ids: list[list[int]], n_best: int, attention: bool) -> list[list[Hypothesis]]:
         found: list[list[Hypothesis]] = [[] for _ in ids]
         for group in self._grouping.groups([len(row) + 1 for row in ids]):
-            translations = self._search(ids, group, num_best)
-            attended = iter(self._attended(ids, group, translations) if attention else ())
-            for n, ours in zip(group.members, translations, strict=True):
-                found[n] = [replace(h, attended=(next(attended),)) if attention else h for h in ours]
+            rows = self._search(ids, group, n_best)
+            weights = iter(self._read_attention(ids, group, rows) if attention else ())
+            for n, ours in zip(group.members, rows, strict=True):
+                found[n] = [
+                    Hypothesis(
+                        one.text,
+                        one.score,
+                        one.log_prob,
+                        self._target_tokens[one.ids].tolist(),
+                        one.is_finished,
+                        (next(weights),) if attention else (),
+                    )
+                    for one in ours
+                ]
         return found
 
-    def _search(self, ids: list[list[int]], group: Group, num_best: int) -> list[dict[Hypothesis, list[int]]]:
-        found = self._compiled(search_options(self.decoding, num_best=num_best))(group.padded(ids))
-        columns = [
-            np.asarray(x)[: len(group.members)] for x in (found.ids, found.lengths, found.log_probs, found.scores)
-        ]
-        translations = []
-        for pieces, lengths, log_probs, scores in zip(*columns, strict=True):
-            rows = [p[:n] for p, n in zip(pieces, lengths, strict=True)]
-            translations.append(_distinct(self.target_tokenizer, rows, scores, log_probs, num_best))
-        return translations
+    def _search(self, ids: list[list[int]], group: Group, n_best: int) -> list[list["_Found"]]:
+        found = self._compiled(search_options(self.settings, n_best=n_best))(group.padded(ids))
+        columns = [np.asarray(x)[: len(group.members)] for x in found]
+        return [_distinct(self.target_tokenizer, n_best, *row) for row in zip(*columns, strict=True)]
 
-    def _attended(
-        self, ids: list[list[int]], group: Group, translations: list[dict[Hypothesis, list[int]]]
-    ) -> list[Attended]:
-        pairs = zip(group.members, translations, strict=True)
-        return self._forced.attended([(ids[n], target) for n, ours in pairs for target in ours.values()])
+    def _read_attention(self, ids: list[list[int]], group: Group, rows: list[list["_Found"]]) -> list:
+        pairs = zip(group.members, rows, strict=True)
+        return self._forced.read_attention([(ids[n], one.ids.tolist()) for n, ours in pairs for one in ours])
+
+    @cached_property
+    def _target_tokens(self) -> np.ndarray:
+        """All tokens of the target by id, since one look-up per token would take longer."""
+        tokens = [self.target_tokenizer.get_token(one) for one in range(self.target_tokenizer.vocabulary_size)]
+        return np.array(tokens, object)
 
     def _compiled(self, options: SearchOptions) -> Callable:
         if options not in self._searches:
@@ -187,24 +182,38 @@ class Translator:
                     self.model,
                     source,
                     options=options,
-                    max_length=self.decoding.max_length,
-                    banned_ids=self.target_tokenizer.never_produced,
-                    at_once=None if compiles_each_shape() else side_by_side(options.beam_size),
+                    max_length=self.settings.max_length,
+                    banned_ids=self.target_tokenizer.banned_ids,
+                    at_once=None if has_static_shapes() else side_by_side(options.beam_size),
                 )
 
-            self._searches[options] = compiled(run, self.model.variables, num_inputs=1)
+            self._searches[options] = compile_function(run, self.model.variables, num_inputs=1)
         return self._searches[options]
 
 
+class _Found(NamedTuple):
+    text: str
+    score: float
+    log_prob: float
+    ids: np.ndarray  # without EOS
+    is_finished: bool
+
+
 def _distinct(
-    tokenizer: Tokenizer, rows: Iterable[np.ndarray], scores: Any, log_probs: Any, num_best: int
-) -> dict[Hypothesis, list[int]]:
-    """The first hypotheses with different texts, since several segmentations may spell one, and their ids."""
-    by_text: dict[str, tuple[Hypothesis, list[int]]] = {}
-    for row, score, log_prob in zip(rows, scores, log_probs, strict=True):
-        # Fewer hypotheses exist than slots where the vocabulary or the length limit is tiny.
-        if len(by_text) < num_best and log_prob > IMPOSSIBLE / 2:
-            [text] = tokenizer.decode(row[None])
-            pieces = [int(one) for one in row if one != EOS_ID]
-            by_text.setdefault(text, (Hypothesis(text, float(score), float(log_prob)), pieces))
-    return dict(by_text.values())
+    tokenizer: Tokenizer,
+    n_best: int,
+    ids: np.ndarray,
+    lengths: np.ndarray,
+    log_probs: np.ndarray,
+    scores: np.ndarray,
+    finished: np.ndarray,
+) -> list[_Found]:
+    """Returns the first hypotheses of a sentence with different texts, since several segmentations may spell one."""
+    by_text: dict[str, _Found] = {}
+    for row, length, log_prob, score, is_finished in zip(ids, lengths, log_probs, scores, finished, strict=True):
+        # There are fewer hypotheses than slots if the vocabulary or the length limit is tiny.
+        if len(by_text) < n_best and log_prob > IMPOSSIBLE / 2:
+            tokens = row[: length - is_finished]
+            [text] = tokenizer.decode(tokens[None])
+            by_text.setdefault(text, _Found(text, float(score), float(log_prob), tokens, bool(is_finished)))
+    return list(by_text.values())

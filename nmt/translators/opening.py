@@ -1,42 +1,78 @@
-"""Opens whatever translates: a run folder, a model folder, or an export of either kind."""
+"""Opens a translator by its path: a run folder, a model folder, or an export of either kind."""
 
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
+
+from nmt.model_folder import find_model
 
 if TYPE_CHECKING:
-    from nmt.translators.litert import LiteRTTranslator
-    from nmt.translators.model import Translator
-    from nmt.translators.savedmodel import ExportedTranslator
+    from nmt.translators.protocol import Translator  # brings Keras, which `nmt info` does without
 
 
-def is_export(path: Path) -> bool:
-    """Whether a folder is an export: a version folder, or a folder of them."""
-    return any(path.glob("saved_model.pb")) or any(path.glob("[0-9]*/saved_model.pb"))
+@dataclass(frozen=True)
+class Kind:
+    """A kind of translator."""
+
+    name: str
+    matches: Callable[[Path], bool]
+    """Whether a folder is of this kind, decided without reading its files."""
+    translator: tuple[str, str]
+    """Module and name of its class, imported when one is opened: each needs other packages."""
+    fixed: bool = True
+    """Whether settings were fixed when it was made, as in an export."""
 
 
-def is_litert(path: Path) -> bool:
-    """Whether a folder is an export for LiteRT."""
-    return (path / "model.tflite").is_file()
+# A folder is of the first kind that matches; what is nothing else must be a model.
+KINDS = (
+    Kind(
+        "SavedModel",
+        # A version folder, or a folder of them.
+        lambda path: any(path.glob("saved_model.pb")) or any(path.glob("[0-9]*/saved_model.pb")),
+        ("nmt.translators.savedmodel", "SavedModelTranslator"),
+    ),
+    Kind(
+        "LiteRT",
+        lambda path: (path / "model.tflite").is_file(),
+        ("nmt.translators.litert", "LiteRTTranslator"),
+    ),
+    Kind("model", lambda path: True, ("nmt.translators.model", "ModelTranslator"), fixed=False),
+)
 
 
-def open_translator(path: Path, **decoding: Any) -> Union["Translator", "ExportedTranslator", "LiteRTTranslator"]:
-    """Opens a model for translation.
+def find_kind(path: Path) -> Kind:
+    """Returns the kind of translator that a folder holds, without opening it."""
+    return next(kind for kind in KINDS if kind.matches(path))
 
-    Args:
-        path: of a run folder, a model folder or an export.
-        **decoding: settings of `DecodingConfig` other than its own, such as beam_size=1; None leaves one as it is.
+
+def find_folder(path: Path) -> Path:
+    """Returns the folder with everything that its translations depend on.
 
     Raises:
-        UserError: there is no model, or an export is asked for settings other than those it was made with.
+        UserError: there is no model.
     """
-    if is_export(path):
-        from nmt.translators.savedmodel import ExportedTranslator
+    return path if find_kind(path).fixed else find_model(path)
 
-        return ExportedTranslator.load(path).with_decoding(**decoding)
-    if is_litert(path):
-        from nmt.translators.litert import LiteRTTranslator
 
-        return LiteRTTranslator.load(path).with_decoding(**decoding)
-    from nmt.translators.model import Translator
+def open_translator(path: Path | str, **changes: Any) -> "Translator":
+    """Opens what translates.
 
-    return Translator.load(path).with_decoding(**decoding)
+    Args:
+        path: of a run folder (its best model), a model folder or an export.
+        **changes: settings of the section `decoding` other than its own, such as beam_size=1; None leaves one unchanged.
+
+    Raises:
+        UserError: there is no model or export, a setting is unknown or invalid, or it is fixed in the export.
+    """
+    path = Path(path)
+    kind = find_kind(path)
+    module, name = kind.translator
+    implementation = getattr(importlib.import_module(module), name)
+    if kind.fixed:
+        return implementation.load(path).with_settings(**changes)
+    # A model has its precision from loading on.
+    return implementation.load(path, precision=changes.get("precision")).with_settings(
+        **{name: value for name, value in changes.items() if name != "precision"}
+    )

@@ -1,137 +1,170 @@
-"""An exported model in Python: the same calls as `Translator`, answered by the SavedModel."""
+"""Translates with an exported SavedModel, in Python, without rebuilding the model."""
 
 import importlib.util
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from nmt.decoding.alignment import TokenAttention
 from nmt.errors import UserError
-from nmt.process import silenced
-from nmt.translators.export_record import check_settings, read_record
-from nmt.translators.hypothesis import WINDOW, Hypothesis
+from nmt.process import silence_stderr
+from nmt.translators.export_record import read_record, recorded_settings
+from nmt.translators.hypothesis import Hypothesis, Translation
+from nmt.translators.protocol import Translator, check_fixed
 
 RECORD = Path("assets.extra", "export.json")
 INSTALL = "install it by: pip install tensorflow-text (there is none for Windows)"
+# Texts per call when attention is wanted: [texts, hypotheses, target tokens, source tokens] is by far the largest output.
+ATTENTION_BATCH = 8
 
 
-class ExportedTranslator:
-    """Translates lines of text with an export.
+class SavedModelTranslator(Translator):
+    """Translates with a SavedModel.
 
-    Beam and ranking were fixed when it was made. A line that is longer than it reads at once is refused, never cut.
+    Settings of the search were fixed when it was exported. It reads the beginning of a text that is too long: `stream`
+    refuses such a line, `translate_batch` marks it.
 
     Args:
         model: a loaded SavedModel.
-        record: what its export.json says.
+        record: contents of its export.json.
+        version: number of its folder.
     """
 
-    def __init__(self, model: Any, record: dict[str, Any]):
+    def __init__(self, model: Any, record: dict[str, Any], version: int = 1):
         self.record = record
+        self.version = version
+        self.source_language = record.get("source_language")
+        self.target_language = record["target_language"]
+        self.max_n_best = record["limits"]["nbest"]
+        self.settings = recorded_settings(record)
         self._model = model  # the signatures live as long as it does
 
     @classmethod
-    def load(cls, path: Path | str) -> "ExportedTranslator":
-        """Opens a version folder, or the newest of a folder of versions.
+    def load(cls, path: Path | str) -> "SavedModelTranslator":
+        """Opens a version folder, or the newest one in a folder of versions.
 
         Raises:
-            UserError: there is no export of ours, or tensorflow-text is missing.
+            UserError: there is no export of this toolkit, or tensorflow-text is missing.
         """
         folder = version_folder(Path(path))
         record = read_record(folder, RECORD)
-        with silenced():
+        number = folder.resolve().name
+        with silence_stderr():
             tensorflow = import_tensorflow()
-            return cls(tensorflow.saved_model.load(str(folder)), record)
+            model = tensorflow.saved_model.load(str(folder))
+        return cls(model, record, version=int(number) if number.isdecimal() else 1)
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """How it searches."""
-        return self.record["decoding"]
-
-    @property
-    def target_language(self) -> str:
-        """Language code of its translations."""
-        return self.record["target_language"]
-
-    def with_decoding(self, **changes: Any) -> "ExportedTranslator":
-        """Itself, where the changes of `DecodingConfig` that are not None change nothing.
+    def with_settings(self, **changes: Any) -> "SavedModelTranslator":
+        """Returns itself if the changes, None excepted, equal the settings that it was exported with.
 
         Raises:
-            UserError: a setting differs from the one fixed when the export was made.
+            UserError: a setting is different, invalid or unknown.
         """
-        check_settings(self.settings, changes)
+        check_fixed(self.settings, changes)
         return self
 
-    def translate(self, lines: Iterable[str]) -> list[str]:
-        """The best translation of each line; blank lines come back blank.
+    def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
+        """Translates each text as if it were alone; see `Translator.translate_batch`.
 
-        Raises:
-            UserError: a line is too long.
+        One translation without attention comes from the signature `serving_default`, which every other client asks as
+        well. All else comes from `nbest`, whose search does not prune and so may find a better first translation.
         """
-        return [text for chunk in _chunks(lines, WINDOW) for text in self._translate_chunk(chunk)]
+        self.check_n_best(n_best)
+        if n_best == 1 and not attention:
+            return self._translate_best(texts)
+        size = ATTENTION_BATCH if attention else self.record["limits"]["max_batch"]
+        batches = (texts[start : start + size] for start in range(0, len(texts), size))
+        return [one for batch in batches for one in self._translate_n_best(batch, n_best, attention)]
 
-    def stream(self, lines: Iterable[str], *, num_best: int = 1, window: int = WINDOW) -> Iterator[list[Hypothesis]]:
-        """Yields the best translations of each line, in order, never two of one line with the same text.
-
-        Args:
-            lines: any number; `window` of them are held at once, and no more than the export translates at once.
-            num_best: at most so many hypotheses a line, best first.
-            window: lines read before the first answer.
-
-        Raises:
-            UserError: more hypotheses are asked for than the export gives, or a line is too long.
-        """
-        self.check_num_best(num_best)
-        # Attention, which comes with the hypotheses, is large: [lines, hypotheses, pieces, pieces].
-        for chunk in _chunks(lines, min(window, self.record["limits"]["max_batch"])):
-            yield from self._hypotheses(chunk, num_best)
-
-    def check_num_best(self, num_best: int) -> None:
-        """Raises UserError where more hypotheses are asked for than the export gives."""
-        most = self.record["limits"]["nbest"]
-        if num_best > most:
+    def check_n_best(self, n_best: int) -> None:
+        """Raises UserError if more hypotheses are requested than the export returns."""
+        if n_best > self.max_n_best:
             raise UserError(
-                f"This export gives at most {most} translations a line, and {num_best} were asked for: "
-                "export the model anew with a larger export.nbest, or translate with the model itself."
+                f"This export returns at most {self.max_n_best} translations per line, and {n_best} were requested: "
+                "export the model again with a larger export.nbest, or translate with the model itself."
             )
+        super().check_n_best(n_best)
 
-    def signature(self, name: str, lines: Sequence[str]) -> dict[str, Any]:
-        """What a signature says of lines, by output; see `nmt.exporting.graph`. The end of a long line is cut off.
+    def run_signature(self, name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Calls a signature; see `nmt.exporting.graph`. The end of a long text is not read.
 
         Args:
             name: serving_default or nbest.
-            lines: any number, in memory at once.
+            texts: any number; the results of all are held in memory.
+
+        Returns:
+            The signature's outputs by name.
         """
         import tensorflow as tf
 
-        found = self._model.signatures[name](text=tf.constant(list(lines), tf.string))
-        return {output: x.numpy() for output, x in found.items()}
+        outputs = self._model.signatures[name](text=tf.constant(list(texts), tf.string))
+        return {output: x.numpy() for output, x in outputs.items()}
 
-    def _translate_chunk(self, lines: list[str]) -> list[str]:
-        found = self._answer("serving_default", lines)
-        return [text.decode() for text in found["translation"]]
+    def _translate_best(self, texts: Sequence[str]) -> list[Translation]:
+        outputs = self.run_signature("serving_default", texts)
+        log_probs = outputs.get("log_prob", [None] * len(texts))  # older exports return none
+        columns = (texts, outputs["translation"], outputs["score"], log_probs, outputs["truncated"])
+        return [
+            self._translation(
+                source,
+                [Hypothesis(text.decode(), float(score), _as_float(log_prob), is_finished=None)],
+                truncated,
+            )
+            for source, text, score, log_prob, truncated in zip(*columns, strict=True)
+        ]
 
-    def _hypotheses(self, lines: list[str], num_best: int) -> Iterator[list[Hypothesis]]:
-        found = self._answer("nbest", lines)
-        columns = (found[name] for name in ("num_hypotheses", "translations", "scores", "log_probs"))
-        for count, *row in zip(*columns, strict=True):
-            together = islice(zip(*row, strict=True), min(count, num_best))
-            yield [Hypothesis(text.decode(), float(score), float(log_prob)) for text, score, log_prob in together]
+    def _translate_n_best(self, texts: Sequence[str], n_best: int, attention: bool) -> Iterator[Translation]:
+        outputs = self.run_signature("nbest", texts)
+        for row, source in enumerate(texts):
+            count = min(outputs["num_hypotheses"][row], n_best)
+            hypotheses = [_hypothesis(outputs, row, rank, attention) for rank in range(count)]
+            yield self._translation(source, hypotheses, outputs["truncated"][row])
 
-    def _answer(self, name: str, lines: list[str]) -> dict[str, Any]:
-        found = self.signature(name, lines)
-        for line, truncated in zip(lines, found["truncated"], strict=True):
-            if truncated:
-                limits = self.record["limits"]
-                raise UserError(
-                    f"The line '{line[:40]}…' of {len(line):,} characters is longer than this export reads at once, "
-                    f"{limits['max_characters']:,} characters or {limits['max_pieces']:,} pieces. Divide it, or "
-                    "translate with the model itself, which divides long lines."
-                )
-        return found
+    def _translation(self, source: str, hypotheses: list[Hypothesis], truncated: Any) -> Translation:
+        warnings = [self._explain_truncation(source)] if truncated else []
+        return Translation(source, hypotheses, bool(truncated), warnings)
+
+    def _explain_truncation(self, line: str) -> str:
+        limits = self.record["limits"]
+        return (
+            f"The line '{line[:40]}…' of {len(line):,} characters is longer than this export reads at once, "
+            f"{limits['max_characters']:,} characters or {limits['max_pieces']:,} tokens. Divide it, or translate "
+            "with the model itself, which divides long lines."
+        )
+
+
+def _hypothesis(outputs: dict[str, np.ndarray], row: int, rank: int, attention: bool) -> Hypothesis:
+    *source, eos = _as_tokens(outputs["source_pieces"][row]) or [""]
+    target = _as_tokens(outputs["target_pieces"][row, rank])
+    is_finished = not source or target[-1:] == [eos]
+    tokens = target[:-1] if source and is_finished else target
+    weights = ()
+    if attention and source:
+        rows = outputs["attention"][row, rank, : len(target), : len(source) + 1].copy()
+        weights = (TokenAttention(source, tokens, rows),)
+    return Hypothesis(
+        outputs["translations"][row, rank].decode(),
+        float(outputs["scores"][row, rank]),
+        float(outputs["log_probs"][row, rank]),
+        tokens,
+        is_finished,
+        weights,
+    )
+
+
+def _as_tokens(row: np.ndarray) -> list[str]:
+    return [token.decode() for token in row if token]
+
+
+def _as_float(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def version_folder(path: Path) -> Path:
-    """Returns the version folder at a path: itself, or the one with the highest number in it.
+    """Returns the version folder at a path: the path itself, or the folder in it with the highest number.
 
     Raises:
         UserError: there is none.
@@ -140,12 +173,12 @@ def version_folder(path: Path) -> Path:
         return path
     found = [folder for folder in versions(path) if (folder / "saved_model.pb").is_file()]
     if not found:
-        raise UserError(f"{path} is no export: expected saved_model.pb in it, or in a folder 1, 2, … of it.")
+        raise UserError(f"{path} is not an export: expected saved_model.pb in it, or in a folder 1, 2, … of it.")
     return found[-1]
 
 
 def versions(path: Path) -> list[Path]:
-    """What stands in a folder under a number, lowest first; TensorFlow Serving takes the highest."""
+    """Returns what a folder holds under a number, lowest first; TensorFlow Serving serves the highest."""
     numbered = [child for child in path.glob("[0-9]*") if child.name.isdecimal()]
     return sorted(numbered, key=lambda child: int(child.name))
 
@@ -162,7 +195,7 @@ def import_tensorflow() -> Any:
 
 
 def check_tensorflow_text() -> None:
-    """Raises UserError where TensorFlow or tensorflow-text is missing, without importing either."""
+    """Raises UserError if TensorFlow or tensorflow-text is missing, without importing either."""
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
             "An export needs TensorFlow, which is not installed: pip install -r requirements.txt, here or elsewhere; "
@@ -170,9 +203,3 @@ def check_tensorflow_text() -> None:
         )
     if importlib.util.find_spec("tensorflow_text") is None:
         raise UserError(f"An export needs the package tensorflow-text, which is not installed; {INSTALL}")
-
-
-def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
-    lines = iter(lines)
-    while chunk := list(islice(lines, size)):
-        yield chunk

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sentencepiece.sentencepiece_pb2 import SentencePieceText
 
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
-from nmt.decoding.alignment import Alignment, Attended, Word, align, spans, words
+from nmt.decoding.alignment import Alignment, TokenAttention, Word, align, spans, words
 
 CORPUS = ["The old house is red.", "Das alte Haus ist rot!", "Bücher über Schnee, 3.14 Mal", "古い家は赤い。雪の本"] * 9
 ATOL = 5e-4  # weights are rounded
@@ -34,7 +34,7 @@ def dense(alignment: Alignment) -> np.ndarray:
 
 def test_pieces_are_merged_and_what_went_to_the_end_is_left_out():
     """The second word has two pieces over two words of the source, the first of which has two pieces as well."""
-    part = Attended(
+    part = TokenAttention(
         source=["▁ab", "c", "▁d"],
         target=["▁x", "▁y", "z"],
         weights=[
@@ -51,19 +51,19 @@ def test_pieces_are_merged_and_what_went_to_the_end_is_left_out():
 
 
 def test_a_word_that_looked_at_the_end_alone_has_even_weights():
-    found = align("a b", "x", [Attended(["▁a", "▁b"], ["▁x"], [[0.0, 0.0, 1.0]])])
+    found = align("a b", "x", [TokenAttention(["▁a", "▁b"], ["▁x"], [[0.0, 0.0, 1.0]])])
     assert found.target[0].weights == [0.5, 0.5]
 
 
 def test_parts_do_not_look_at_each_other():
-    parts = [Attended(["▁a", "▁b"], ["▁x"], [[0.5, 0.5]]), Attended(["▁c"], ["▁y", "▁z"], [[1.0], [1.0]])]
+    parts = [TokenAttention(["▁a", "▁b"], ["▁x"], [[0.5, 0.5]]), TokenAttention(["▁c"], ["▁y", "▁z"], [[1.0], [1.0]])]
     found = align("a b\n\nc", "x\n\ny z", parts)
     assert [(word.first, word.weights) for word in found.target] == [(0, [0.5, 0.5]), (2, [1.0]), (2, [1.0])]
     assert found.source[2] == Word(5, 6) and (found.target[2].start, found.target[2].end) == (5, 6)
 
 
 def test_a_word_that_a_part_ends_in_looks_at_both():
-    parts = [Attended(["▁ab"], ["▁xy"], [[1.0]]), Attended(["cd", "▁e"], ["z"], [[0.5, 0.5]])]
+    parts = [TokenAttention(["▁ab"], ["▁xy"], [[1.0]]), TokenAttention(["cd", "▁e"], ["z"], [[0.5, 0.5]])]
     found = align("abcd e", "xyz", parts)
     assert found.source == [Word(0, 4), Word(5, 6)]
     assert dense(found) == pytest.approx(np.array([[0.75, 0.25]]))
@@ -72,7 +72,7 @@ def test_a_word_that_a_part_ends_in_looks_at_both():
 @pytest.mark.parametrize("text", ["", " \n"])
 def test_no_text_has_no_words(text):
     assert align(text, text, []) == Alignment([], [])
-    assert align(text, "x", [Attended([], ["▁x"], [[1.0]])]).target[0].weights == []
+    assert align(text, "x", [TokenAttention([], ["▁x"], [[1.0]])]).target[0].weights == []
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ TEXTS = st.text(
 @given(text=TEXTS | st.sampled_from(CORPUS))
 def test_every_letter_lies_in_a_word_and_words_do_not_overlap(tokenizer, text):
     ids = tokenizer.encode([text])[0]
-    pieces = [tokenizer.piece(one) for one in ids]
+    pieces = [tokenizer.get_token(one) for one in ids]
     found, numbers = words(text, pieces)
     assert all(word.start < word.end for word in found)
     assert all(left.end <= right.start for left, right in pairwise(found))
@@ -155,10 +155,10 @@ def test_rows_sum_to_one_and_dividing_pieces_changes_nothing(seed, num_parts):
     for _ in range(num_parts):
         names = [["▁" + "".join(random.choice(list("abcdef"), 2)) for _ in range(random.integers(1, 5))] for _ in "st"]
         weights = random.dirichlet(np.ones(len(names[0]) + 1), len(names[1]) + 1)
-        parts.append(Attended(*names, weights))
+        parts.append(TokenAttention(*names, weights))
         halves = [[half for name in side for half in (name[:2], name[2:])] for side in names]
         columns = np.concatenate([np.repeat(weights[:, :-1] / 2, 2, axis=1), weights[:, -1:]], axis=1)
-        divided.append(Attended(*halves, np.repeat(columns, 2, axis=0)))
+        divided.append(TokenAttention(*halves, np.repeat(columns, 2, axis=0)))
         source.append("".join(names[0]).replace("▁", " ").strip())
         target.append("".join(names[1]).replace("▁", " ").strip())
     whole = align(" ".join(source), "\n".join(target), parts)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from nmt.config.schema import ExportConfig
 from nmt.exporting.graph import PortableTranslator
 from nmt.exporting.weights import StoredWeights, quantized
-from nmt.translators.model import Translator
+from nmt.translators.model import ModelTranslator
 from nmt.weights import arrays_of, assign_arrays
 from tests.exported_model import SENTENCES
 
@@ -31,7 +31,7 @@ def rounded(name: str, array: np.ndarray, kind: str) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["bfloat16", "int8"])
 def test_the_graph_computes_with_the_rounded_weights(exported, kind):
     original = exported.translator
-    rounding = Translator.load(exported.model, precision="float32")
+    rounding = ModelTranslator.load(exported.model, precision="float32")
     before = arrays_of(original.model.trainable_variables)
     after = {name: rounded(name, array, kind) for name, array in before.items()}
     assign_arrays(rounding.model.trainable_variables, after, "rounded")
@@ -66,7 +66,7 @@ def test_matrices_take_their_part_of_the_space_and_vectors_stay(exported, kind, 
 
 
 def test_weights_of_16_bits_stay_so(exported):
-    variables = Translator.load(exported.model, precision="bfloat16").model.trainable_variables
+    variables = ModelTranslator.load(exported.model, precision="bfloat16").model.trainable_variables
     stored = StoredWeights(variables, None)
 
     @tf.function(autograph=False)

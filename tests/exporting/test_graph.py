@@ -142,11 +142,11 @@ def test_nbest_is_the_models(exported):
 def test_pieces_spell_source_and_translations(exported):
     answer = exported.call("nbest", TEXTS)
     tokenizer = exported.translator.target_tokenizer
-    ids = {tokenizer.piece(one): one for one in range(tokenizer.vocabulary_size)}
+    ids = {tokenizer.get_token(one): one for one in range(tokenizer.vocabulary_size)}
     for n, text in enumerate(TEXTS):
         source = [piece.decode() for piece in answer["source_pieces"][n] if piece]
         read = [*tokenizer.encode([text])[0], EOS_ID] if text.strip() else []
-        assert source == [tokenizer.piece(one) for one in read]
+        assert source == [tokenizer.get_token(one) for one in read]
         for pieces, translation in zip(answer["target_pieces"][n], answer["translations"][n], strict=True):
             target = [ids[piece.decode()] for piece in pieces if piece]
             assert tokenizer.decode([target]) == [translation.decode()]
@@ -155,7 +155,7 @@ def test_pieces_spell_source_and_translations(exported):
 def test_attention_is_that_of_teacher_forcing(exported):
     answer = exported.call("nbest", TEXTS)
     tokenizer, model = exported.translator.target_tokenizer, exported.translator.model
-    ids = {tokenizer.piece(one): one for one in range(tokenizer.vocabulary_size)}
+    ids = {tokenizer.get_token(one): one for one in range(tokenizer.vocabulary_size)}
     for n in (0, 3, 9):
         source = np.array([[*tokenizer.encode([TEXTS[n]])[0], EOS_ID]], "int32")
         for rank in range(answer["num_hypotheses"][n]):
@@ -174,7 +174,7 @@ def test_attention_of_a_target_piece_sums_to_1_and_of_padding_to_0(exported):
 
 def test_hypotheses_that_spell_the_same_text_count_once(exported):
     tokenizer = exported.translator.target_tokenizer
-    ids = {tokenizer.piece(one): one for one in range(tokenizer.vocabulary_size)}
+    ids = {tokenizer.get_token(one): one for one in range(tokenizer.vocabulary_size)}
     word = next(piece for piece in ids if len(piece) == 3 and all(character in ids for character in piece))
     one, two, other = (
         [ids[word], EOS_ID, 0, 0],

@@ -44,7 +44,7 @@ def test_equal_texts_do_not_differ(exported, expected, answers):
 
 def test_forced_decoding_gives_a_translation_back_its_log_probability(exported, expected, answers):
     tokenizer = exported.translator.target_tokenizer
-    ids = {tokenizer.piece(one): one for one in range(tokenizer.vocabulary_size)}
+    ids = {tokenizer.get_token(one): one for one in range(tokenizer.vocabulary_size)}
     for source, hypothesis, pieces in zip(SOURCES, expected, answers["target_pieces"], strict=True):
         forced = forced_log_prob(exported.translator, source, [ids[piece] for piece in pieces])
         assert forced == pytest.approx(hypothesis.log_prob, abs=1e-3)

@@ -10,13 +10,13 @@ from typer.testing import CliRunner
 
 from nmt.cli.main import app
 from nmt.config.schema import CorpusFiles
-from nmt.data.preparation import read_pair
+from nmt.data.preparation import read_parallel
 from nmt.errors import ParityError, UserError
 from nmt.evaluation.metrics import bleu
 from nmt.exporting import bundle, parity
 from nmt.exporting.quantization import Quantization
 from nmt.exporting.savedmodel import export
-from nmt.translators.savedmodel import ExportedTranslator
+from nmt.translators.savedmodel import SavedModelTranslator
 from tests.exported_model import MAX_BATCH, MAX_CHARACTERS, MAX_PIECES, NBEST, SENTENCES
 
 
@@ -66,7 +66,7 @@ def test_the_first_version_is_a_saved_model_with_a_record(exported, model_folder
 def test_the_record_tells_how_a_fresh_process_compared(exported, model_folder):
     record = json.loads((exported.version / "assets.extra" / "export.json").read_text())["parity"]
     dev = model_folder.config.data.dev
-    sources, references = read_pair(dev.source, dev.target)
+    sources, references = read_parallel(dev.source, dev.target)
     assert (record["compared"], record["truncated"]) == (len(sources) - 1, 1)  # the last is too long
     assert (record["ties"], record["differing"]) == (0, [])
     expected = bleu(exported.translator.translate(sources[:-1]), references[:-1], target_language="de")
@@ -261,9 +261,9 @@ def test_an_export_can_search_otherwise_than_its_model(exported, tmp_path):
     options = ["--sample", str(sample), "--beam-size", "2", "--length-penalty", "0.3", "--pruning", "0"]
     done = CliRunner().invoke(app, ["export", str(exported.model), str(tmp_path / "narrow"), *options])
     assert done.exit_code == 0, done.output
-    narrow = ExportedTranslator.load(tmp_path / "narrow")
+    narrow = SavedModelTranslator.load(tmp_path / "narrow")
     changes = {"beam_size": 2, "length_penalty": 0.3, "pruning": 0.0}
     assert narrow.settings == {**exported.translator.settings, **changes}
     found = narrow.translate(SENTENCES)
-    assert found == exported.translator.with_decoding(**changes).translate(SENTENCES)
+    assert found == exported.translator.with_settings(**changes).translate(SENTENCES)
     assert found != exported.translator.translate(SENTENCES)

@@ -51,7 +51,7 @@ def test_each_piece_and_eos_has_the_keras_models_log_probability(exported, answe
         expected = logits[np.arange(len(ids)), ids] - np.log(np.exp(logits).sum(axis=-1))
         assert answer["num_pieces"][n] == len(ids)
         assert [piece.decode() for piece in answer["target_pieces"][n]] == [
-            *(tokenizer.piece(one) for one in ids),
+            *(tokenizer.get_token(one) for one in ids),
             *[""] * (answer["target_pieces"].shape[1] - len(ids)),
         ]
         np.testing.assert_allclose(answer["piece_log_probs"][n, : len(ids)], expected, atol=1e-3)
@@ -63,7 +63,7 @@ def test_each_piece_and_eos_has_the_keras_models_log_probability(exported, answe
 def test_what_nbest_found_gets_its_log_probability_back(exported):
     """By its pieces, since a random model spells its texts in others than SentencePiece would."""
     sources, tokenizer = SENTENCES[::31], exported.translator.target_tokenizer
-    ids_of = {tokenizer.piece(one): one for one in range(tokenizer.vocabulary_size)}
+    ids_of = {tokenizer.get_token(one): one for one in range(tokenizer.vocabulary_size)}
     found = exported.call("nbest", sources)
     portable = PortableTranslator(exported.translator, ExportConfig(nbest=NBEST))
     for rank in range(NBEST):
@@ -92,7 +92,7 @@ def test_a_blank_text_is_its_eos(exported):
 def test_either_text_may_be_too_long(exported):
     answer = ask(exported, ["x" * (MAX_CHARACTERS + 1), "x", "x"], ["x", "ü" * MAX_PIECES, "x"])
     assert answer["truncated"].tolist() == [True, True, False]
-    assert answer["num_pieces"][1] == exported.translator.decoding.max_length
+    assert answer["num_pieces"][1] == exported.translator.settings.max_length
     assert np.isfinite(answer["piece_log_probs"]).all()
 
 

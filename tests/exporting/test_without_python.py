@@ -78,7 +78,7 @@ def test_the_n_best_translations_are_the_python_models(exported, printed):
 @pytest.mark.filterwarnings("ignore:.*softmax over axis -1")  # a blank source has one piece to attend to
 def test_given_translations_are_as_probable_as_to_the_python_model(exported, printed):
     tokenizer = exported.translator.target_tokenizer
-    end = tokenizer.piece(EOS_ID)
+    end = tokenizer.get_token(EOS_ID)
     ids = [[*tokenizer.encode([target])[0], EOS_ID] for target in TARGETS]
     expected = [forced_log_prob(exported.translator, *pair) for pair in zip(SOURCES, ids, strict=True)]
     found = [float(x) for x in printed["token_log_probs", "log_prob"]]

@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import uvicorn
 
-from nmt.decoding.alignment import Attended
+from nmt.decoding.alignment import TokenAttention
 from nmt.server.app import Server, make_server
 from nmt.server.engine import ModelEngine
 from nmt.server.http_timeouts import patient
@@ -52,12 +52,12 @@ class FakeTranslator:
             yield [Hypothesis(name, -0.1 * (rank + 1), -0.5 * beam, attended[rank]) for rank, name in enumerate(names)]
 
 
-def attended_by_place(line: str, translation: str) -> Attended:
+def attended_by_place(line: str, translation: str) -> TokenAttention:
     source, target = (["▁" + word for word in text.split()] for text in (line, translation))
     weights = np.zeros((len(target), len(source) + 1))
     for place, row in enumerate(weights):
         row[[place, min(place + 1, len(source) - 1), -1]] += 0.6, 0.2, 0.2
-    return Attended(source, target, weights)
+    return TokenAttention(source, target, weights)
 
 
 def make_fake(translator: FakeTranslator | None = None, *, key: str | None = None, **limits: Any) -> Server:

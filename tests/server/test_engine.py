@@ -12,7 +12,7 @@ from nmt.errors import UserError
 from nmt.server.app import make_server
 from nmt.server.engine import Answer, ExportEngine, ModelEngine, Options, open_engine
 from nmt.server.limits import Limits
-from nmt.translators.savedmodel import ExportedTranslator
+from nmt.translators.savedmodel import SavedModelTranslator
 from tests.exported_model import MAX_CHARACTERS, NBEST, SENTENCES
 from tests.server.server_fakes import FakeTranslator, ask, client_of, refusal
 
@@ -147,6 +147,6 @@ def test_a_search_that_an_export_was_not_made_for_is_refused_before_it_serves(ex
 
 def test_the_version_is_the_folders(exported, export):
     assert (export.version, export.nbest) == (1, NBEST)
-    assert isinstance(export._translator, ExportedTranslator)
+    assert isinstance(export._translator, SavedModelTranslator)
     with pytest.raises(UserError, match="There is no folder"):
         open_engine(exported.version / "nowhere")

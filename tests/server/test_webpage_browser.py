@@ -7,7 +7,7 @@ import pytest
 from nmt.server.app import make_server
 from nmt.server.engine import ModelEngine
 from nmt.server.limits import Limits
-from nmt.translators.model import Translator
+from nmt.translators.model import ModelTranslator
 from tests.exported_model import SENTENCES
 from tests.server.browser import ARGUMENTS, CHROMIUM, served, shading
 from tests.server.server_fakes import FakeTranslator, make_fake
@@ -284,7 +284,7 @@ def test_everything_that_can_be_used_has_a_name(page):
 
 def test_a_real_model_behind_it(open_page, model_folder, tmp_path):
     model_folder.save(tmp_path / "model")
-    translator = Translator.load(tmp_path / "model", precision="float32")
+    translator = ModelTranslator.load(tmp_path / "model", precision="float32")
     server = make_server(ModelEngine(translator), "tiny", Limits())
     with served(server) as address:
         page = open_page(address)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nmt.errors import UserError
-from nmt.translators.savedmodel import ExportedTranslator, version_folder, versions
+from nmt.translators.savedmodel import SavedModelTranslator, version_folder, versions
 from tests.exported_model import NBEST, SENTENCES
 from tests.server.test_serving_documentation import program
 
@@ -18,8 +18,8 @@ LINES = [SENTENCES[0], "", *SENTENCES[40:60], "   ", "x"]
 
 
 @pytest.fixture(scope="module")
-def translator(exported) -> ExportedTranslator:
-    return ExportedTranslator.load(exported.version.parent)
+def translator(exported) -> SavedModelTranslator:
+    return SavedModelTranslator.load(exported.version.parent)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_says_how_it_was_made(exported, translator):
 
 
 def test_is_quiet(exported, capfd):
-    ExportedTranslator.load(exported.version).translate(LINES)
+    SavedModelTranslator.load(exported.version).translate(LINES)
     assert capfd.readouterr() == ("", "")
 
 
@@ -95,29 +95,29 @@ def test_the_newest_version_is_opened(copy):
 
 def test_a_folder_without_an_export_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"is no export: expected saved_model\.pb in it"):
-        ExportedTranslator.load(tmp_path)
+        SavedModelTranslator.load(tmp_path)
 
 
 def test_a_saved_model_of_others_is_refused(copy):
     shutil.rmtree(copy / "assets.extra")
     with pytest.raises(UserError, match=r"no export of this toolkit: it has no .*export\.json"):
-        ExportedTranslator.load(copy)
+        SavedModelTranslator.load(copy)
 
 
 def test_a_record_of_another_format_is_refused(copy):
     record = copy / "assets.extra" / "export.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "format": 2}))
     with pytest.raises(UserError, match=r"has format 2; this version reads format 1\. Update the toolkit"):
-        ExportedTranslator.load(copy)
+        SavedModelTranslator.load(copy)
     record.write_text("{")
     with pytest.raises(UserError, match=r"export\.json is damaged"):
-        ExportedTranslator.load(copy)
+        SavedModelTranslator.load(copy)
 
 
 def test_tensorflow_text_is_asked_for(exported, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tensorflow_text" else object())
     with pytest.raises(UserError, match=r"needs the package tensorflow-text.*pip install tensorflow-text"):
-        ExportedTranslator.load(exported.version)
+        SavedModelTranslator.load(exported.version)
 
 
 @pytest.fixture
