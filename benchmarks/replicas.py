@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from nmt.process import silenced
+from nmt.process import silence_stderr
 
 WARM_UP = 20
 """Updates that are not timed, because the first ones compile."""
@@ -83,7 +83,7 @@ def main() -> None:
     """Runs a training job, and prints its milliseconds per update."""
     job = json.loads(sys.argv[1])
     if job["devices"] > 1:
-        with silenced():
+        with silence_stderr():
             import tensorflow as tf  # devices must be set before nmt initializes TensorFlow
 
             [processor] = tf.config.list_physical_devices("CPU")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nmt.errors import UserError
-from nmt.process import silenced
+from nmt.process import silence_stderr
 
 # And what installs them.
 BACKENDS = {"tensorflow": "nmt", "jax": "nmt[jax]"}
@@ -67,7 +67,7 @@ def _hidden(packages: set[str]) -> Iterator[None]:
 
 def _import_keras() -> None:
     # TF_CPP_MIN_LOG_LEVEL does not reach what is logged at import and by the first operation.
-    with silenced(), _without_collection(), _hidden(UNUSED - {os.environ["KERAS_BACKEND"]}):
+    with silence_stderr(), _without_collection(), _hidden(UNUSED - {os.environ["KERAS_BACKEND"]}):
         keras = importlib.import_module("keras")
         keras.config.set_floatx("float32")
         keras.config.set_epsilon(1e-7)

@@ -7,13 +7,13 @@ from functools import cache
 from typing import Any, TypeVar
 
 from nmt.backend import keras
-from nmt.process import silenced
+from nmt.process import silence_stderr
 
 State = TypeVar("State")
 
 
 @cache
-def gpu_visible() -> bool:
+def has_gpu() -> bool:
     """Whether the backend sees a GPU."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -24,20 +24,20 @@ def gpu_visible() -> bool:
     return jax.default_backend() == "gpu"
 
 
-def cudnn_is_best() -> bool:
+def is_cudnn_fastest() -> bool:
     """Whether whole sequences are left to cuDNN's LSTM: by TensorFlow on a GPU.
 
     On JAX our own scan is faster, which cuDNN, called from outside of the program, holds up (docs/performance.md).
     """
-    return keras.backend.backend() == "tensorflow" and gpu_visible()
+    return keras.backend.backend() == "tensorflow" and has_gpu()
 
 
-def compiles_each_shape() -> bool:
+def has_static_shapes() -> bool:
     """Whether every new shape costs a compilation, as always on JAX, so that there should be few of them."""
     return keras.backend.backend() == "jax"
 
 
-def compiled(function: Callable, variables: Sequence[Any], *, num_inputs: int) -> Callable:
+def compile_function(function: Callable, variables: Sequence[Any], *, num_inputs: int) -> Callable:
     """Compiles a function of int32 matrices that reads Keras variables.
 
     Args:
@@ -61,7 +61,7 @@ def compiled(function: Callable, variables: Sequence[Any], *, num_inputs: int) -
     return lambda *inputs: run([variable.value for variable in variables], *inputs)
 
 
-class Kernels:
+class XlaKernels:
     """Elementwise functions that XLA compiles for TensorFlow, each for every shape that it meets, when it meets it.
 
     For work of few shapes on a single device.
@@ -72,15 +72,15 @@ class Kernels:
         self._traced: list[Any] = []
 
     @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """While it lasts, `fused` makes kernels that belong to these."""
-        token = _kernels.set(self)
+    def activate(self) -> Iterator[None]:
+        """While it lasts, `fuse` makes kernels that belong to these."""
+        token = _active_kernels.set(self)
         try:
             yield
         finally:
-            _kernels.reset(token)
+            _active_kernels.reset(token)
 
-    def of(self, function: Callable) -> Callable:
+    def get(self, function: Callable) -> Callable:
         """The kernel of a function; layers of equal size share it, and its compilation."""
         import tensorflow as tf
 
@@ -95,7 +95,7 @@ class Kernels:
 
         return call
 
-    def compiler(self) -> Callable[[int], Any]:
+    def make_compiler(self) -> Callable[[int], Any]:
         """What compiles the kernels that have been traced, for so many rows where their number was left open."""
         import tensorflow as tf
 
@@ -112,28 +112,28 @@ class Kernels:
         return lambda rows: compile_traced(tf.constant(rows))
 
 
-_kernels: ContextVar[Kernels | None] = ContextVar("kernels", default=None)
+_active_kernels: ContextVar[XlaKernels | None] = ContextVar("kernels", default=None)
 
 
 @cache
-def hush_compiler() -> None:
+def silence_xla_banner() -> None:
     """Lets TensorFlow 2.20 say where nobody hears it what it says once a process: that XLA has compiled something."""
     import tensorflow as tf
 
-    with silenced():
+    with silence_stderr():
         tf.function(lambda: tf.zeros(()), jit_compile=True)()
 
 
-def fused(function: Callable) -> Callable:
-    """Makes an elementwise function of tensors one pass over memory, where `Kernels` are in use.
+def fuse(function: Callable) -> Callable:
+    """Makes an elementwise function of tensors one pass over memory, where `XlaKernels` are in use.
 
     Matrix products do not belong in it: XLA's are slow in 16 bits on a CPU. JAX fuses whatever it compiles.
     """
-    kernels = _kernels.get()
-    return function if kernels is None or keras.backend.backend() != "tensorflow" else kernels.of(function)
+    kernels = _active_kernels.get()
+    return function if kernels is None or keras.backend.backend() != "tensorflow" else kernels.get(function)
 
 
-def random_bytes(like: Any, last: int | None, seed: Any) -> Any:
+def draw_bytes(like: Any, last: int | None, seed: Any) -> Any:
     """Uniform bytes, a function of the seed alone.
 
     Args:
@@ -160,7 +160,7 @@ def random_bytes(like: Any, last: int | None, seed: Any) -> Any:
     return jax.random.bits(jax.random.wrap_key_data(seed), shape, "uint8")
 
 
-def lookup(table: Any, ids: Any) -> Any:
+def gather_rows(table: Any, ids: Any) -> Any:
     """Rows of a table [N, ...] by their ids [...], none of which may be negative.
 
     `keras.ops.take` makes allowance for negative ids, which on TensorFlow is six operations more; where a step of a
@@ -173,7 +173,7 @@ def lookup(table: Any, ids: Any) -> Any:
     return keras.ops.take(table, ids, axis=0)
 
 
-def pick(rows: Any, places: Any) -> Any:
+def batch_gather(rows: Any, places: Any) -> Any:
     """Takes from each of rows [R, N, ...] what stands at its own places [R, K]: [R, K, ...]."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -184,7 +184,7 @@ def pick(rows: Any, places: Any) -> Any:
     return jax.vmap(lambda row, its_places: row[its_places])(rows, places)
 
 
-def side_by_side(function: Callable, *pairs: tuple[Any, Any]) -> tuple[Any, Any]:
+def map_pair(function: Callable, *pairs: tuple[Any, Any]) -> tuple[Any, Any]:
     """Applies a function to the first of every pair and to the second of every pair.
 
     JAX on a GPU computes both at once: a loop of small products there waits for its kernels to be launched, of which
@@ -194,7 +194,7 @@ def side_by_side(function: Callable, *pairs: tuple[Any, Any]) -> tuple[Any, Any]
         function: of one array or several, returns one.
         pairs: arrays of equal shape.
     """
-    if keras.backend.backend() == "jax" and gpu_visible():
+    if keras.backend.backend() == "jax" and has_gpu():
         import jax
 
         first, second = jax.vmap(function)(*(keras.ops.stack(pair) for pair in pairs))
@@ -203,7 +203,7 @@ def side_by_side(function: Callable, *pairs: tuple[Any, Any]) -> tuple[Any, Any]
     return first, second
 
 
-def recurrence(
+def scan(
     body: Callable[[State, Any], State],
     state: State,
     inputs: Any,
@@ -228,7 +228,7 @@ def recurrence(
         The nest of states, each [T, ...].
     """
     if keras.backend.backend() == "tensorflow":
-        return _recurrence_tensorflow(body, state, inputs, reverse, differentiable)
+        return _scan_tensorflow(body, state, inputs, reverse, differentiable)
     import jax
 
     def step(state: State, at: Any) -> tuple[State, State]:
@@ -236,10 +236,10 @@ def recurrence(
         return state, state
 
     # On a GPU what a loop does besides, counting and copying, takes as long as the work of one position.
-    return jax.lax.scan(step, state, inputs, reverse=reverse, unroll=4 if gpu_visible() else 1)[1]
+    return jax.lax.scan(step, state, inputs, reverse=reverse, unroll=4 if has_gpu() else 1)[1]
 
 
-def _recurrence_tensorflow(body: Callable, state: Any, inputs: Any, reverse: bool, differentiable: bool) -> Any:
+def _scan_tensorflow(body: Callable, state: Any, inputs: Any, reverse: bool, differentiable: bool) -> Any:
     import tensorflow as tf
 
     flat = [tf.convert_to_tensor(x) for x in keras.tree.flatten(inputs)]

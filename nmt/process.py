@@ -38,7 +38,7 @@ def choose_threads(threads: int | None) -> None:
 
 
 @contextlib.contextmanager
-def silenced() -> Iterator[None]:
+def silence_stderr() -> Iterator[None]:
     """Keeps native libraries' chatter off standard error; what is raised meanwhile is raised all the same."""
     saved = os.dup(2)
     with tempfile.TemporaryFile() as sink:

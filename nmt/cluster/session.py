@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from nmt.errors import UserError
-from nmt.process import choose_device, choose_threads, silenced
+from nmt.process import choose_device, choose_threads, silence_stderr
 
 INSTALL = 'This command needs ray. Install with: pip install "nmt[ray]"'
 OBJECT_STORE_BYTES = 128 * 2**20  # of a Ray of our own: only names and figures travel; files are read where they are
@@ -122,7 +122,7 @@ def ray_session(address: str | None, *, workers: int | None, announce: Callable[
     try:
         # It speaks of its settings, and of every failure, also of those that it mends by itself: its libraries on
         # standard error, its threads on standard output.
-        with silenced(), Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with silence_stderr(), Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
             if ours:
                 with _signals_kept():
                     _start(ray, address, workers)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nmt.backend import ops, tree
-from nmt.compilation import lookup, pick, recurrence
+from nmt.compilation import batch_gather, gather_rows, scan
 from nmt.models.queries import Queries, all_queries, queries_where, rounded_up
 
 IMPOSSIBLE = -1e9
@@ -144,8 +144,10 @@ def beam_search(
 
     def started(numbers: Any) -> tuple[Beam, Rows]:
         """The sentences of these numbers before their first piece."""
-        rows = Rows(numbers, lookup(limits, numbers), tree.map_structure(lambda x: lookup(x, numbers), memory))
-        first = tree.map_structure(lambda x: lookup(x, numbers), state)
+        rows = Rows(
+            numbers, gather_rows(limits, numbers), tree.map_structure(lambda x: gather_rows(x, numbers), memory)
+        )
+        first = tree.map_structure(lambda x: gather_rows(x, numbers), state)
         return _first_beam(first, rows.limits, max_steps, bos_id, options, pack), rows
 
     def searched(beam: Beam, rows: Rows) -> Beam:
@@ -166,7 +168,7 @@ def beam_search(
             positions = beam.positions + ops.cast(running, "int32")
             is_open = _open(slots, positions, rows.limits, options)
             queries = queries_where(is_open) if pack else beam.queries
-            origins = queries.pack(pick(beam.queries.places, parents))
+            origins = queries.pack(batch_gather(beam.queries.places, parents))
             return tuple(
                 Beam(
                     positions=positions,
@@ -174,7 +176,7 @@ def beam_search(
                     is_open=is_open,
                     queries=queries,
                     trace=_written(beam.trace, beam.positions, parents, slots.ids),
-                    state=tree.map_structure(lambda x: lookup(x, origins), state),
+                    state=tree.map_structure(lambda x: gather_rows(x, origins), state),
                 )
             )
 
@@ -222,7 +224,7 @@ def _best(beam: Beam, logits: Any, banned_ids: Sequence[int], eos_id: int, min_l
     penalties[list(banned_ids)] = IMPOSSIBLE
     width = min(beam_size + len({*banned_ids, eos_id}), vocabulary_size)
     probs, ids = top_k(ops.softmax(logits, axis=-1), width)  # [N, W]
-    totals = ops.log(probs) + lookup(penalties, ids) + beam.queries.pack(beam.slots.log_probs)[:, None]
+    totals = ops.log(probs) + gather_rows(penalties, ids) + beam.queries.pack(beam.slots.log_probs)[:, None]
     totals = ops.where(beam.is_open[:, :, None], beam.queries.spread(totals), 2 * IMPOSSIBLE)  # [R, K, W]
     ids = ops.cast(beam.queries.spread(ids), "int32")
     if min_length:
@@ -230,7 +232,7 @@ def _best(beam: Beam, logits: Any, banned_ids: Sequence[int], eos_id: int, min_l
         totals = totals + ops.where(early, IMPOSSIBLE, 0.0)
     values, places = ops.top_k(ops.reshape(totals, (-1, beam_size * width)), beam_size)
     places = ops.cast(places, "int32")
-    ids = pick(ops.reshape(ids, (-1, beam_size * width)), places)
+    ids = batch_gather(ops.reshape(ids, (-1, beam_size * width)), places)
     return ops.maximum(values, IMPOSSIBLE), places // width, ids
 
 
@@ -249,9 +251,9 @@ def top_k(values: Any, k: int) -> tuple[Any, Any]:
     _, chosen = ops.top_k(ops.max(chunks, axis=-1), k)
     # In order, or else equal values would not come in theirs.
     chosen = -ops.top_k(-ops.cast(chosen, "int32"), k)[0]
-    largest, places = ops.top_k(ops.reshape(pick(chunks, chosen), (-1, k * chunk)), k)
+    largest, places = ops.top_k(ops.reshape(batch_gather(chunks, chosen), (-1, k * chunk)), k)
     places = ops.cast(places, "int32")
-    return largest, pick(chosen, places // chunk) * chunk + places % chunk
+    return largest, batch_gather(chosen, places // chunk) * chunk + places % chunk
 
 
 def _first_beam(state: Any, limits: Any, max_steps: Any, bos_id: int, options: SearchOptions, pack: bool) -> Beam:
@@ -275,7 +277,7 @@ def _first_beam(state: Any, limits: Any, max_steps: Any, bos_id: int, options: S
         is_open=is_open,
         queries=queries,
         trace=ops.zeros((num_rows, max_steps + 1, 2, beam_size), "int32") + nothing,
-        state=tree.map_structure(lambda x: lookup(x, queries.asked // beam_size), state),
+        state=tree.map_structure(lambda x: gather_rows(x, queries.asked // beam_size), state),
     )
 
 
@@ -290,9 +292,9 @@ def _continued(slots: Slots, running: Any, log_probs: Any, parents: Any, ids: An
     takes = ops.logical_and(ops.logical_not(slots.finished), running[:, None])
     one_if_taking = ops.cast(takes, "int32")
     rank = ops.maximum(ops.cumsum(one_if_taking, axis=1) - 1, 0)
-    ids = ops.where(takes, pick(ids, rank), 0)
-    log_probs = ops.where(takes, pick(log_probs, rank), slots.log_probs)
-    parents = ops.where(takes, pick(parents, rank), ops.arange(slots.ids.shape[1], dtype="int32"))
+    ids = ops.where(takes, batch_gather(ids, rank), 0)
+    log_probs = ops.where(takes, batch_gather(log_probs, rank), slots.log_probs)
+    parents = ops.where(takes, batch_gather(parents, rank), ops.arange(slots.ids.shape[1], dtype="int32"))
     # An impossible EOS ends nothing: its slot waits for a hypothesis.
     ended = ops.logical_and(ids == eos_id, log_probs > IMPOSSIBLE / 2)
     finished = ops.logical_or(slots.finished, ended)
@@ -330,7 +332,7 @@ def _without_stopped(beam: Beam, rows: Rows) -> tuple[Beam, Rows]:
     kept = ops.concatenate([going_on, stopped[: rounded_up(size) - size]])
 
     def of_kept(parts: Any) -> Any:
-        return tree.map_structure(lambda x: lookup(x, kept), parts)
+        return tree.map_structure(lambda x: gather_rows(x, kept), parts)
 
     is_open = of_kept(beam.is_open)
     beam = Beam(
@@ -351,7 +353,7 @@ def _both(first: tuple[Beam, Rows], second: tuple[Beam, Rows]) -> tuple[Beam, Ro
     before, after = first[0].queries, second[0].queries
     queries = queries_where(beam.is_open)
     origins = queries.pack(ops.concatenate([before.places, after.places + ops.shape(before.asked)[0]], axis=0))
-    return beam._replace(queries=queries, state=tree.map_structure(lambda x: lookup(x, origins), beam.state)), rows
+    return beam._replace(queries=queries, state=tree.map_structure(lambda x: gather_rows(x, origins), beam.state)), rows
 
 
 def _open(slots: Slots, positions: Any, limits: Any, options: SearchOptions) -> Any:
@@ -378,12 +380,12 @@ def _ranked(found: Found, options: SearchOptions) -> Hypotheses:
     order = ops.cast(order, "int32")
 
     def back(carry: Any, at: Any) -> Any:
-        return pick(at[:, 0], carry[0]), pick(at[:, 1], carry[0])
+        return batch_gather(at[:, 0], carry[0]), batch_gather(at[:, 1], carry[0])
 
     steps = ops.transpose(found.trace[:, :-1], (1, 0, 2, 3))  # [B, L, 2, K] -> [L, B, 2, K]
-    _, ids = recurrence(back, (order, order), steps, reverse=True, differentiable=False)
+    _, ids = scan(back, (order, order), steps, reverse=True, differentiable=False)
     ids = ops.transpose(ids, (1, 2, 0))  # [L, B, K] -> [B, K, L]
     lengths, log_probs, scores, finished = (
-        pick(x, order) for x in (slots.lengths, slots.log_probs, scores, slots.finished)
+        batch_gather(x, order) for x in (slots.lengths, slots.log_probs, scores, slots.finished)
     )
     return Hypotheses(ids, lengths, log_probs, scores, finished)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nmt.compilation import compiles_each_shape
+from nmt.compilation import has_static_shapes
 from nmt.data.batching import pad
 from nmt.models.queries import FEW
 
@@ -94,12 +94,12 @@ class ShapedGrouping:
 
 def make_grouping(batch_tokens: int, max_rows: int) -> Grouping | ShapedGrouping:
     """The grouping for the backend, of what one graph or another computes from beginning to end."""
-    return (ShapedGrouping if compiles_each_shape() else Grouping)(batch_tokens, max_rows)
+    return (ShapedGrouping if has_static_shapes() else Grouping)(batch_tokens, max_rows)
 
 
 def make_search_grouping(batch_tokens: int, beam_size: int) -> Grouping | ShapedGrouping:
     """The grouping for the backend and a search with so many hypotheses a sentence."""
-    return make_grouping(batch_tokens, side_by_side(beam_size) * (1 if compiles_each_shape() else REFILLS))
+    return make_grouping(batch_tokens, side_by_side(beam_size) * (1 if has_static_shapes() else REFILLS))
 
 
 def side_by_side(beam_size: int) -> int:

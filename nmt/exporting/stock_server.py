@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nmt.errors import OperationError, UserError
-from nmt.process import silenced
+from nmt.process import silence_stderr
 from nmt.translators.savedmodel import import_tensorflow
 
 
@@ -42,7 +42,7 @@ def stock_version(wanted: str | None, announce: Callable[[str], None] = print) -
 
 def read_meta_graph(folder: Path) -> Any:
     """The one MetaGraphDef of a SavedModel."""
-    with silenced():
+    with silence_stderr():
         import_tensorflow()
         from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
     return SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0]

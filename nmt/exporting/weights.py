@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from nmt.backend import keras
-from nmt.process import silenced
+from nmt.process import silence_stderr
 
-with silenced():
+with silence_stderr():
     import tensorflow as tf
 
 LARGEST = 127

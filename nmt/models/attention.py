@@ -7,7 +7,7 @@ a head. The memory is projected once a sentence and never copied for a query.
 from typing import Any, NamedTuple
 
 from nmt.backend import keras, ops
-from nmt.models.layers import Dense, exact
+from nmt.models.layers import Dense, at_least_float32
 from nmt.models.queries import Queries
 
 # Beyond every energy, yet within bfloat16; energies are at least float32 when it is put in.
@@ -92,7 +92,7 @@ class AdditiveAttention(Attention):
         """Attends; arguments and results as in `BilinearAttention`."""
         matched = ops.tanh(self.query(query)[:, :, None, :] + keyed.keys[:, None, :, :])  # [B, Q, S, U]
         # Not a product by one column, of which TensorFlow 2.20 makes NaN in bfloat16 on processors with AMX.
-        energies = ops.sum(exact(matched) * exact(self.energy.kernel[:, 0]), axis=-1)
+        energies = ops.sum(at_least_float32(matched) * at_least_float32(self.energy.kernel[:, 0]), axis=-1)
         weights = _distribution(energies, keyed.mask[:, None, :])
         return ops.matmul(ops.cast(weights, query.dtype), keyed.values), weights
 
@@ -168,4 +168,4 @@ def _distribution(energies: Any, mask: Any) -> Any:
 
 
 def _masked(energies: Any, mask: Any) -> Any:
-    return ops.where(mask, exact(energies), MASKED)
+    return ops.where(mask, at_least_float32(energies), MASKED)

@@ -7,11 +7,11 @@ units, V pieces in the vocabulary.
 from typing import Any, NamedTuple
 
 from nmt.backend import keras, ops
-from nmt.compilation import recurrence
+from nmt.compilation import scan
 from nmt.models.attention import Keyed, make_attention
 from nmt.models.embedding import Embedding, OutputProjection
 from nmt.models.encoder import Encoded
-from nmt.models.layers import Dense, Dropout, exact
+from nmt.models.layers import Dense, Dropout, at_least_float32
 from nmt.models.queries import Queries
 from nmt.models.recurrent import LSTM, LSTMState
 
@@ -92,7 +92,7 @@ class Decoder(keras.layers.Layer):
     def start(self, encoded: Encoded) -> DecoderState:
         """The state before the first word, with one query a sentence: each [B, 1, U]."""
         parts = ops.split(self.start_state(encoded.final)[:, None, :], 2 * len(self.layers), axis=-1)
-        layers = [LSTMState(h, exact(c)) for h, c in zip(parts[::2], parts[1::2], strict=True)]
+        layers = [LSTMState(h, at_least_float32(c)) for h, c in zip(parts[::2], parts[1::2], strict=True)]
         attentional = ops.zeros((ops.shape(encoded.final)[0], 1, self.output_units), self.compute_dtype)
         return DecoderState(tuple(layers), attentional)
 
@@ -159,7 +159,7 @@ class Decoder(keras.layers.Layer):
         ones = ops.ones((shape[1], shape[0], 1, self.units), self.compute_dtype)
         masks = [self.dropout(ones, training=training) for _ in self.layers]
         no_weights = ops.zeros((shape[0], 1, ops.shape(memory[0].mask)[1]), state.layers[0].cell.dtype)
-        states, weights = recurrence(body, (state, no_weights), (ops.transpose(vectors, (1, 0, 2)), *masks))
+        states, weights = scan(body, (state, no_weights), (ops.transpose(vectors, (1, 0, 2)), *masks))
         return _batch_first(states.attentional), _batch_first(weights)
 
     def _advance(

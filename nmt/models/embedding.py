@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from nmt.backend import keras, ops
-from nmt.compilation import lookup
-from nmt.models.layers import Dropout, exact, product
+from nmt.compilation import gather_rows
+from nmt.models.layers import Dropout, at_least_float32, matmul
 
 
 class Embedding(keras.layers.Layer):
@@ -35,7 +35,7 @@ class Embedding(keras.layers.Layer):
 
     def call(self, ids: Any, training: bool = False) -> Any:
         """Looks up ids [B, T]: vectors [B, T, E] in the compute type."""
-        vectors = ops.cast(lookup(self.matrix, ids) * self.scale, self.compute_dtype)
+        vectors = ops.cast(gather_rows(self.matrix, ids) * self.scale, self.compute_dtype)
         return self.dropout(self.word_dropout(vectors, training=training), training=training)
 
 
@@ -67,14 +67,14 @@ class OutputProjection(keras.layers.Layer):
         matrix = ops.cast(self.matrix, self.compute_dtype)
         if keras.backend.standardize_dtype(matrix.dtype) in ("float32", "float64"):
             columns = ops.transpose(matrix)
-            return lambda states: exact(product(states, columns)) + self.bias
-        return lambda states: exact(product(states, ops.transpose(matrix))) + self.bias
+            return lambda states: at_least_float32(matmul(states, columns)) + self.bias
+        return lambda states: at_least_float32(matmul(states, ops.transpose(matrix))) + self.bias
 
     def logits_of(self, states: Any, ids: Any) -> Any:
         """The logits [B, T] of one piece a position, ids [B, T], without those of the others."""
-        return ops.sum(exact(states) * lookup(self.matrix, ids), axis=-1) + lookup(self.bias, ids)
+        return ops.sum(at_least_float32(states) * gather_rows(self.matrix, ids), axis=-1) + gather_rows(self.bias, ids)
 
     def mean_logit(self, states: Any) -> Any:
         """The mean [B, T] of the logits over the vocabulary, without making them."""
         mean = ops.mean(self.matrix, axis=0)
-        return ops.sum(exact(states) * mean, axis=-1) + ops.mean(self.bias)
+        return ops.sum(at_least_float32(states) * mean, axis=-1) + ops.mean(self.bias)

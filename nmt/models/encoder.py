@@ -6,7 +6,7 @@ B sentences, S source pieces, E embedding units, M memory units.
 from typing import Any, NamedTuple
 
 from nmt.backend import keras, ops
-from nmt.compilation import lookup, pick
+from nmt.compilation import batch_gather, gather_rows
 from nmt.models.layers import Dropout
 from nmt.models.recurrent import LSTM, read_both_ways
 
@@ -65,7 +65,7 @@ class Encoder(keras.layers.Layer):
         reversal = _reversal(lengths, ops.shape(ids)[1])
         # Reversing ids is far cheaper than reversing vectors; on the way back one flat lookup serves.
         vectors = self.embedding(ids, training=training)
-        reversed_vectors = self.embedding(pick(ids, reversal), training=training)
+        reversed_vectors = self.embedding(batch_gather(ids, reversal), training=training)
         forward, backward = read_both_ways(self.forward, self.backward, vectors, reversed_vectors)
         final = ops.concatenate([_at(forward, lengths - 1), _at(backward, lengths - 1)], axis=-1)
         memory = ops.concatenate([forward, _gather(backward, reversal)], axis=-1)
@@ -88,7 +88,7 @@ def _gather(vectors: Any, positions: Any) -> Any:
     shape = ops.shape(vectors)
     flat = ops.reshape(vectors, (-1, vectors.shape[-1]))
     rows = ops.arange(shape[0], dtype="int32")[:, None] * shape[1]
-    return lookup(flat, rows + positions)
+    return gather_rows(flat, rows + positions)
 
 
 def _at(vectors: Any, position: Any) -> Any:

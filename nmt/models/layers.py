@@ -3,21 +3,21 @@
 from typing import Any
 
 from nmt.backend import keras, ops
-from nmt.compilation import random_bytes
+from nmt.compilation import draw_bytes
 
 
 class Dense(keras.layers.Dense):
-    """Keras' dense layer with `product` in it."""
+    """Keras' dense layer with `matmul` in it."""
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Projects inputs [..., I] to [..., O]."""
-        outputs = product(inputs, self.kernel)
+        outputs = matmul(inputs, self.kernel)
         if self.bias is not None:
             outputs = outputs + self.bias
         return outputs if self.activation is None else self.activation(outputs)
 
 
-def product(vectors: Any, matrix: Any) -> Any:
+def matmul(vectors: Any, matrix: Any) -> Any:
     """Multiplies vectors [B, ..., I] by a matrix [I, O]: [B, ..., O].
 
     `ops.matmul` works out the shapes of such a product in two dozen operations, which take their time to trace and, in
@@ -30,7 +30,7 @@ def product(vectors: Any, matrix: Any) -> Any:
     return ops.reshape(rows, (-1, *sizes, matrix.shape[-1]))
 
 
-def exact(x: Any) -> Any:
+def at_least_float32(x: Any) -> Any:
     """The same numbers in at least float32, for sums, exponents and comparisons."""
     return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
 
@@ -54,7 +54,7 @@ class Dropout(keras.layers.Dropout):
         if not training or not self.rate:
             return inputs
         dropped = min(max(1, round(256 * self.rate)), 255)
-        keeps = random_bytes(inputs, 1 if self.whole else None, self.seed_generator.next()) >= dropped
+        keeps = draw_bytes(inputs, 1 if self.whole else None, self.seed_generator.next()) >= dropped
         return inputs * (ops.cast(keeps, inputs.dtype) * (256 / (256 - dropped)))
 
 

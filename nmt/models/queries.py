@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from nmt.backend import ops
-from nmt.compilation import lookup
+from nmt.compilation import gather_rows
 
 FEW = 16
 
@@ -31,25 +31,25 @@ class Queries(NamedTuple):
 
     def spread(self, packed: Any) -> Any:
         """Puts [N, ...] into rows, [B, Q, ...]; where nothing is asked, there stands anything."""
-        return lookup(packed, self.places)
+        return gather_rows(packed, self.places)
 
     def pack(self, rows: Any) -> Any:
         """Takes from rows [B, Q, ...] those that are asked, [N, ...]."""
-        return lookup(ops.reshape(rows, (-1, *rows.shape[2:])), self.asked)
+        return gather_rows(ops.reshape(rows, (-1, *rows.shape[2:])), self.asked)
 
     def spread_heads(self, packed: Any) -> Any:
         """Puts [N, H, D] into rows by heads, [B, H, Q, D]: what transposing `spread` gives, without transposing, which
         takes TensorFlow longer than all else that few queries need."""
         _, num_heads, units = packed.shape
         places = self.places[:, None, :] * num_heads + ops.arange(num_heads, dtype="int32")[:, None]
-        return lookup(ops.reshape(packed, (-1, units)), places)
+        return gather_rows(ops.reshape(packed, (-1, units)), places)
 
     def pack_heads(self, rows: Any) -> Any:
         """Takes from rows by heads [B, H, Q, D] those that are asked, [N, H, D]."""
         _, num_heads, num_queries, units = rows.shape
         first = self.asked // num_queries * (num_heads * num_queries) + self.asked % num_queries
         places = first[:, None] + num_queries * ops.arange(num_heads, dtype="int32")
-        return lookup(ops.reshape(rows, (-1, units)), places)
+        return gather_rows(ops.reshape(rows, (-1, units)), places)
 
 
 def all_queries(num_rows: Any, num_queries: int) -> Queries:

@@ -6,8 +6,8 @@ B sentences, T positions, I input units, U units; an ellipsis stands for any lea
 from typing import Any, NamedTuple
 
 from nmt.backend import keras, ops
-from nmt.compilation import cudnn_is_best, fused, recurrence, side_by_side
-from nmt.models.layers import OrthogonalRows, exact, product
+from nmt.compilation import fuse, is_cudnn_fastest, map_pair, scan
+from nmt.models.layers import OrthogonalRows, at_least_float32, matmul
 
 
 class LSTMState(NamedTuple):
@@ -46,14 +46,16 @@ class LSTM(keras.layers.Layer):
         self.layer_norm = layer_norm
         # Weights of 16 bits are only ever loaded, and no backend factorises matrices of them.
         initializer = OrthogonalRows() if self.variable_dtype in ("float32", "float64") else "zeros"
-        self.fused = keras.layers.LSTM(units, return_sequences=True, recurrent_initializer=initializer, name="fused")
+        self.keras_lstm = keras.layers.LSTM(
+            units, return_sequences=True, recurrent_initializer=initializer, name="fused"
+        )
         if layer_norm:
             self.input_norm = keras.layers.LayerNormalization(center=False, name="input_norm")
             self.hidden_norm = keras.layers.LayerNormalization(center=False, name="hidden_norm")
 
     def build(self, input_shape: tuple) -> None:
         """Makes the weights for inputs [..., I]."""
-        self.fused.build((None, None, input_shape[-1]))
+        self.keras_lstm.build((None, None, input_shape[-1]))
         if self.layer_norm:
             self.input_norm.build((None, 4 * self.units))
             self.hidden_norm.build((None, 4 * self.units))
@@ -77,13 +79,13 @@ class LSTM(keras.layers.Layer):
         state = initial_state or self.initial_state((ops.shape(inputs)[0],))
         if self.layer_norm:
             return self._scan(inputs, state)
-        if cudnn_is_best():
-            return self.fused(inputs, initial_state=[ops.cast(x, self.compute_dtype) for x in state])
+        if is_cudnn_fastest():
+            return self.keras_lstm(inputs, initial_state=[ops.cast(x, self.compute_dtype) for x in state])
         return _batch_first(_recur(*self.projected(inputs, state)))
 
     def projected(self, inputs: Any, state: LSTMState) -> tuple[Any, ...]:
         """What the recurrence over inputs [B, T, I] begins with: the arguments of `_recur`."""
-        projected = product(ops.transpose(inputs, (1, 0, 2)), self._weight("kernel"))
+        projected = matmul(ops.transpose(inputs, (1, 0, 2)), self._weight("kernel"))
         return projected, self._weight("recurrent_kernel"), self._weight("bias"), *state
 
     def step(self, inputs: Any, state: LSTMState) -> LSTMState:
@@ -92,33 +94,33 @@ class LSTM(keras.layers.Layer):
 
     def observe(self, inputs: Any, state: LSTMState) -> tuple[LSTMState, Gates]:
         """Reads one position and shows its gates."""
-        return self._advance(self._project(inputs), state)
+        return self._cell_forward(self._project(inputs), state)
 
-    def _advance(self, projected: Any, state: LSTMState) -> tuple[LSTMState, Gates]:
-        recurrent = product(state.hidden, self._weight("recurrent_kernel"))
+    def _cell_forward(self, projected: Any, state: LSTMState) -> tuple[LSTMState, Gates]:
+        recurrent = matmul(state.hidden, self._weight("recurrent_kernel"))
         if self.layer_norm:
             recurrent = self.hidden_norm(recurrent)
-        gates = _gates(projected + exact(recurrent))
+        gates = _gates(projected + at_least_float32(recurrent))
         return _next_state(gates, state.cell, self.compute_dtype), gates
 
     def _scan(self, inputs: Any, state: LSTMState) -> Any:
         """Whole sequences by plain differentiation, for what has no gradient of its own here (layer normalisation)."""
 
         def body(state: LSTMState, projected: Any) -> LSTMState:
-            return self._advance(projected, state)[0]
+            return self._cell_forward(projected, state)[0]
 
         projected = self._project(ops.transpose(inputs, (1, 0, 2)))
-        return _batch_first(recurrence(body, state, projected).hidden)
+        return _batch_first(scan(body, state, projected).hidden)
 
     def _project(self, inputs: Any) -> Any:
-        projected = product(inputs, self._weight("kernel"))
+        projected = matmul(inputs, self._weight("kernel"))
         if self.layer_norm:
             projected = self.input_norm(projected)
         # A product in 16 bits that adds its bias itself takes longer, and so does a sum of them.
-        return exact(projected) + exact(self._weight("bias"))
+        return at_least_float32(projected) + at_least_float32(self._weight("bias"))
 
     def _weight(self, name: str) -> Any:
-        return ops.cast(getattr(self.fused.cell, name), self.compute_dtype)
+        return ops.cast(getattr(self.keras_lstm.cell, name), self.compute_dtype)
 
 
 def read_both_ways(forward: LSTM, backward: LSTM, ahead: Any, back: Any) -> tuple[Any, Any]:
@@ -131,11 +133,11 @@ def read_both_ways(forward: LSTM, backward: LSTM, ahead: Any, back: Any) -> tupl
     Returns:
         Hidden states [B, T, U] of the one and of the other.
     """
-    if forward.layer_norm or cudnn_is_best():
+    if forward.layer_norm or is_cudnn_fastest():
         return forward(ahead), backward(back)
     state = forward.initial_state((ops.shape(ahead)[0],))
     pairs = zip(forward.projected(ahead, state), backward.projected(back, state), strict=True)
-    first, second = side_by_side(_recur, *pairs)
+    first, second = map_pair(_recur, *pairs)
     return _batch_first(first), _batch_first(second)
 
 
@@ -144,7 +146,7 @@ def _cell_dtype(layer: keras.layers.Layer) -> str:
 
 
 def _gates(preactivations: Any) -> Gates:
-    i, f, g, o = ops.split(exact(preactivations), 4, axis=-1)
+    i, f, g, o = ops.split(at_least_float32(preactivations), 4, axis=-1)
     return Gates(ops.sigmoid(i), ops.sigmoid(f), ops.tanh(g), ops.sigmoid(o))
 
 
@@ -171,7 +173,7 @@ def _recur(projected: Any, kernel: Any, bias: Any, hidden: Any, cell: Any) -> An
     Returns:
         Hidden states [T, B, U].
     """
-    advance, retreat = fused(_advance), fused(_retreat)
+    advance, retreat = fuse(_cell_forward), fuse(_cell_backward)
     # Made before the loops: a product that transposes on the way takes more than twice as long in float32 on a CPU.
     transposed = ops.transpose(kernel)
 
@@ -181,7 +183,7 @@ def _recur(projected: Any, kernel: Any, bias: Any, hidden: Any, cell: Any) -> An
 
     nothing = ops.zeros_like(ops.concatenate([hidden] * 4, axis=-1))
     start = (hidden, cell, nothing, cell)
-    hiddens, _, preactivations, cells = recurrence(forward, start, projected, differentiable=False)
+    hiddens, _, preactivations, cells = scan(forward, start, projected, differentiable=False)
 
     def gradient(*args: Any, upstream: Any = None) -> Any:
         def backward(carry: Any, at: Any) -> Any:
@@ -191,7 +193,7 @@ def _recur(projected: Any, kernel: Any, bias: Any, hidden: Any, cell: Any) -> An
 
         inputs = (args[0] if upstream is None else upstream, preactivations, cells)
         start = (nothing, ops.zeros_like(cell))
-        d_projected, d_cells = recurrence(backward, start, inputs, reverse=True, differentiable=False)
+        d_projected, d_cells = scan(backward, start, inputs, reverse=True, differentiable=False)
         hiddens_before = ops.concatenate([hidden[None], hiddens[:-1]], axis=0)
         before, d_rows = ops.transpose(_rows(hiddens_before)), _rows(d_projected)
         d_kernel = ops.matmul(before, d_rows)
@@ -202,14 +204,14 @@ def _recur(projected: Any, kernel: Any, bias: Any, hidden: Any, cell: Any) -> An
     return hiddens, gradient
 
 
-def _advance(projected: Any, recurrent: Any, bias: Any, cell: Any) -> tuple:
+def _cell_forward(projected: Any, recurrent: Any, bias: Any, cell: Any) -> tuple:
     """One position after its products: the next hidden state and cell, and the preactivations [B, 4U]."""
     preactivations = ops.cast(projected, cell.dtype) + ops.cast(recurrent, cell.dtype) + ops.cast(bias, cell.dtype)
     state = _next_state(_gates(preactivations), cell, projected.dtype)
     return state.hidden, state.cell, ops.cast(preactivations, projected.dtype)
 
 
-def _retreat(d_hidden: Any, d_cell: Any, upstream: Any, preactivations: Any, cell: Any) -> tuple:
+def _cell_backward(d_hidden: Any, d_cell: Any, upstream: Any, preactivations: Any, cell: Any) -> tuple:
     """The gradient at one position, whose gates and next cell are made again.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from nmt.errors import UserError, WorkerLostError, nearest
-from nmt.process import silenced
+from nmt.process import silence_stderr
 from nmt.training.workers import Workers
 
 SLURM_PORT = 8888
@@ -29,7 +29,7 @@ LOST = (
 )
 
 
-@silenced()
+@silence_stderr()
 def make_strategy(
     kind: Literal["auto", "single", "mirrored", "multi_worker"], devices: Sequence[str] | None = None
 ) -> tf.distribute.Strategy:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nmt.backend import keras
-from nmt.compilation import compiles_each_shape
+from nmt.compilation import has_static_shapes
 from nmt.config.file import dump_config
 from nmt.config.schema import Config, TrainingConfig
-from nmt.data.batching import Batch, BatchLoader, BatchPlan, prefetched
-from nmt.data.preparation import prepare
+from nmt.data.batching import Batch, BatchLoader, BatchPlan, prefetch
+from nmt.data.preparation import prepare_training_data
 from nmt.errors import DivergenceError, InterruptionError, OutOfMemoryError, UserError
 from nmt.model_folder import ModelFolder, find_model, fingerprints
 from nmt.training.backends import make_strategy, make_update, make_workers
@@ -112,15 +112,15 @@ class Trainer:
         self.config, self.settings, self.folder = config, config.training, folder
         self.workers = workers = make_workers(strategy)
         self.announce, self.started = announce, started
-        self.prepared = workers.in_turn(lambda: prepare(config, folder.path, announce))
-        for name, fingerprint in self.prepared.fingerprints().items():
+        self.prepared = workers.in_turn(lambda: prepare_training_data(config, folder.path, announce))
+        for name, fingerprint in self.prepared.fingerprints.items():
             workers.must_agree(name, fingerprint)
         self.plan = BatchPlan(
             self.prepared.lengths, by=self.settings.batch_by, size=self.settings.batch_size, seed=config.seed
         )
         with ThreadPoolExecutor(1) as beside:
             beside.submit(self.plan.epoch, 0)  # to put millions of pairs in order takes as long as the first update
-            self.model, self.update = make_update(config, self.prepared.vocabularies, strategy)
+            self.model, self.update = make_update(config, self.prepared.vocabulary_sizes, strategy)
         self.validator = Validator(config, self.prepared, workers)
         self.checkpoints = CheckpointFolder(folder.checkpoints, self.settings.keep_checkpoints)
         self.progress = Progress()
@@ -157,11 +157,11 @@ class Trainer:
     def loader(self) -> BatchLoader:
         """Makes the run's batches."""
         return BatchLoader(
-            self.prepared.segmentation,
+            self.prepared.tokenized,
             self.prepared.kept,
             self.plan,
             multiple=self.update.rows_multiple,
-            to_grid=compiles_each_shape(),
+            pad_to_buckets=has_static_shapes(),
         )
 
     def _loop(self, notice: Notice) -> str:
@@ -169,7 +169,7 @@ class Trainer:
         self.update.foresee(self.plan.shapes)
         while True:
             begun = None
-            for batch in prefetched(loader.batches(self.progress.epoch, self.progress.batch)):
+            for batch in prefetch(loader.stream_batches(self.progress.epoch, self.progress.batch)):
                 if batch.epoch != begun:
                     begun = batch.epoch
                     self.callbacks.on_epoch_begin(begun)
@@ -246,7 +246,7 @@ class Trainer:
         """Begins an update, in as many micro-batches as the memory asks for."""
         while True:
             try:
-                return self.update.start(batch.filled(self.update.rows_multiple), update=number, learning_rate=rate)
+                return self.update.start(batch.pad_rows(self.update.rows_multiple), update=number, learning_rate=rate)
             except OutOfMemoryError as error:
                 if self.update.rows_multiple >= len(batch.weights):
                     raise UserError(
@@ -325,7 +325,7 @@ class Trainer:
             "averages": self.update.averaged_arrays(),
             "optimizer": arrays_of(self.update.state_variables),
         }
-        checkpoint = Checkpoint(self.progress, arrays, self.prepared.fingerprints())
+        checkpoint = Checkpoint(self.progress, arrays, self.prepared.fingerprints)
         return self._write(lambda: self.checkpoints.save(checkpoint), "the checkpoint")
 
     def _write(self, write: Callable[[], object], what: str) -> bool:
@@ -363,7 +363,7 @@ class Trainer:
         self.progress = checkpoint.progress
 
     def _check_same(self, checkpoint: Checkpoint) -> None:
-        for name, found in self.prepared.fingerprints().items():
+        for name, found in self.prepared.fingerprints.items():
             if checkpoint.facts.get(name) != found:
                 raise UserError(
                     f"The {name} is not the one that the run in {self.folder.path} was begun with. Put it back, choose "

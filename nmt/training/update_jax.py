@@ -14,13 +14,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nmt.backend import keras
-from nmt.compilation import gpu_visible
+from nmt.compilation import has_gpu
 from nmt.data.batching import Batch
 from nmt.data.tokenizer import BOS_ID, PAD_ID
 from nmt.errors import OutOfMemoryError
 from nmt.models.seq2seq import Seq2Seq
-from nmt.training.losses import cross_entropy, shifted_right
 from nmt.training.mesh import ROWS
+from nmt.training.objective import cross_entropy, shift_right
 from nmt.training.update import Outcome, Update, dropout_seeds
 
 
@@ -74,7 +74,7 @@ class JaxUpdate(Update):
 
         On a GPU a dozen compilations take longer than thousands of updates; a CPU has no time for what may never come.
         """
-        if not gpu_visible():
+        if not has_gpu():
             return
         self._compilers = ThreadPoolExecutor(thread_name_prefix="compiling")
         state, seeds = self._state(), self._seeds(1)
@@ -160,7 +160,7 @@ class JaxUpdate(Update):
             variables = [*self.model.trainable_variables, *self.seed_states]
             mapping = list(zip(variables, [*values, *seeds.astype("uint32")], strict=True))
             with keras.StatelessScope(state_mapping=mapping):
-                decoded = self.model(source, shifted_right(target, BOS_ID), training=True)
+                decoded = self.model(source, shift_right(target, BOS_ID), training=True)
                 loss, nll = cross_entropy(
                     self.model.projection, decoded.states, target, counts, label_smoothing=self.label_smoothing
                 )

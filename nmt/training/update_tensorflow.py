@@ -12,12 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from nmt.backend import keras
-from nmt.compilation import Kernels, hush_compiler
+from nmt.compilation import XlaKernels, silence_xla_banner
 from nmt.data.batching import Batch
 from nmt.data.tokenizer import BOS_ID, PAD_ID
 from nmt.errors import OutOfMemoryError
 from nmt.models.seq2seq import Seq2Seq
-from nmt.training.losses import cross_entropy, shifted_right
+from nmt.training.objective import cross_entropy, shift_right
 from nmt.training.strategy import LOST, make_workers
 from nmt.training.update import Outcome, Update, dropout_seeds
 
@@ -46,7 +46,7 @@ class TensorFlowUpdate(Update):
         with strategy.scope():
             super().__init__(model, optimizer, **settings)
         self._apply = tf.function(self._applied, jit_compile=self.alone or None, autograph=False)
-        self._kernels = Kernels()
+        self._kernels = XlaKernels()
         self._find = self._finding()
         if self.alone and not int(self.optimizer.iterations):
             self._prepare()
@@ -62,7 +62,7 @@ class TensorFlowUpdate(Update):
 
     def _prepare(self) -> None:
         """Traces one function while the other is compiled: on two cores a training begins so much sooner."""
-        hush_compiler()
+        silence_xla_banner()
         self._compilers = ThreadPoolExecutor(1, "compiling")
         nothing = [tf.zeros_like(v.value) for v in self.model.trainable_variables], tf.zeros(())
         self._apply.get_concrete_function(*nothing)
@@ -77,7 +77,7 @@ class TensorFlowUpdate(Update):
     def foresee(self, shapes: Iterable[tuple[int, int, int]]) -> None:
         """Begins to compile the kernels of a position for the numbers of rows that batches will have."""
         if self._compilers:
-            compile_for = self._kernels.compiler()
+            compile_for = self._kernels.make_compiler()
             for rows in sorted({-(-rows // self.rows_multiple) for rows, *_ in shapes}):
                 self._compilers.submit(compile_for, rows)
 
@@ -113,7 +113,7 @@ class TensorFlowUpdate(Update):
     def _found(self, *batch: Any) -> tuple:
         """What there is to know of a batch: loss, nll, norm, number of pieces, whether all is finite, and the sums of
         gradients with the factor that makes a clipped mean of them."""
-        with self._kernels.in_use() if self.alone else nullcontext():
+        with self._kernels.activate() if self.alone else nullcontext():
             return self._summed(self.strategy.run(self._gradient_sums, args=batch))
 
     def _summed(self, sums: list) -> tuple:
@@ -149,7 +149,7 @@ class TensorFlowUpdate(Update):
         variables = [v.value for v in self.model.trainable_variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            decoded = self.model(source, shifted_right(target, BOS_ID), training=True)
+            decoded = self.model(source, shift_right(target, BOS_ID), training=True)
             loss, nll = cross_entropy(
                 self.model.projection, decoded.states, target, counts, label_smoothing=self.label_smoothing
             )

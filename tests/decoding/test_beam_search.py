@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from nmt.compilation import compiled
+from nmt.compilation import compile_function
 from nmt.decoding.beam_search import LOOKAHEAD, Hypotheses, SearchOptions, beam_search, top_k
 from nmt.models.queries import Queries
 
@@ -479,7 +479,7 @@ def test_compiled_search_equals_eager_search(at_once: int | None) -> None:
             at_once=at_once,
         )
 
-    run = compiled(search, [], num_inputs=1)
+    run = compile_function(search, [], num_inputs=1)
     for count, width in [(5, 4), (2, 7)]:
         rows = np.zeros((count, width), "int32")
         rows[:, 0], rows[:, 1] = np.arange(count), limits[:count]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from nmt.compilation import compiled
+from nmt.compilation import compile_function
 from nmt.config.schema import ModelConfig
 from nmt.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from nmt.decoding.beam_search import Hypotheses, SearchOptions
@@ -110,7 +110,7 @@ def test_compiled_search_equals_eager_search_and_sees_new_weights(plain: Seq2Seq
     def run(source: Any) -> Any:
         return search(plain, source, options=WIDE, max_length=MAX_LENGTH, banned_ids=BANNED, at_once=at_once)
 
-    fast = compiled(run, plain.variables, num_inputs=1)
+    fast = compile_function(run, plain.variables, num_inputs=1)
     for source in (SOURCE, SOURCE[1:, :3]):
         found = fast(ops.convert_to_tensor(source))
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(found.ids), searched(plain, source).ids)

@@ -28,6 +28,6 @@ def test_a_recurrence_begins_with_it():
     for _ in range(2):
         layer = LSTM(8)
         layer.build((None, None, 5))
-        kernels.append(np.asarray(layer.fused.cell.recurrent_kernel.value))
+        kernels.append(np.asarray(layer.keras_lstm.cell.recurrent_kernel.value))
     np.testing.assert_allclose(kernels[0] @ kernels[0].T, np.eye(8), atol=1e-6)
     assert np.abs(kernels[0] - kernels[1]).max() > 0.1

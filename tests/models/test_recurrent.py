@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nmt.compilation import Kernels
+from nmt.compilation import XlaKernels
 from nmt.models import recurrent
 from nmt.models.recurrent import LSTM, LSTMState
 
@@ -164,7 +164,7 @@ def test_what_a_gpu_runs_equals_what_a_cpu_runs(set_precision, monkeypatch, prec
     layer = made()
     inputs, state = inputs_of(layer), state_of(layer)
     on_cpu = [layer(inputs, state), layer(inputs)]
-    monkeypatch.setattr(recurrent, "cudnn_is_best", lambda: True)
+    monkeypatch.setattr(recurrent, "is_cudnn_fastest", lambda: True)
     monkeypatch.setattr(recurrent, "_recur", None)
     for ours, fused in zip(on_cpu, [layer(inputs, state), layer(inputs)], strict=True):
         np.testing.assert_allclose(ours, fused, atol=TOLERANCE[precision])
@@ -207,7 +207,7 @@ def test_neighbours_change_nothing(layer_norm):
     np.testing.assert_allclose(layer(inputs[1:]), together[1:], atol=1e-6)
 
 
-@pytest.mark.parametrize("way", [nullcontext, Kernels().in_use], ids=["operations", "fused"])
+@pytest.mark.parametrize("way", [nullcontext, XlaKernels().activate], ids=["operations", "fused"])
 def test_gradient_equals_numerical_differences(float64, way):
     layer, upstream = made(), random(T, B, U, seed=2)
     arguments = [random(T, B, 4 * U), *map(array, layer.weights[1:]), *map(array, state_of(layer))]
@@ -224,7 +224,7 @@ def test_gradient_equals_numerical_differences(float64, way):
         np.testing.assert_allclose(one, other, atol=1e-8)
 
 
-@pytest.mark.parametrize("way", [nullcontext, Kernels().in_use], ids=["operations", "fused"])
+@pytest.mark.parametrize("way", [nullcontext, XlaKernels().activate], ids=["operations", "fused"])
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_gradient_equals_plain_differentiation(set_precision, precision, way):
     set_precision(precision)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from nmt.config.schema import ModelConfig
 from nmt.models import recurrent
 from nmt.models.seq2seq import Seq2Seq
-from nmt.training.losses import cross_entropy
+from nmt.training.objective import cross_entropy
 
 B, S, T, E, V, OTHER_V = 3, 7, 5, 11, 17, 19  # sentences, source and target positions, embedding units, vocabularies
 SMALL = {
@@ -159,7 +159,7 @@ def seeming_gpu(monkeypatch):
     # A function of the same name hides the module from plain imports.
     keras_rnn = importlib.import_module("keras.src.backend.tensorflow.rnn")
     monkeypatch.setattr(keras_rnn, "_is_gpu_available", lambda: True)
-    monkeypatch.setattr(recurrent, "cudnn_is_best", lambda: True)
+    monkeypatch.setattr(recurrent, "is_cudnn_fastest", lambda: True)
 
 
 def traced_operations(model):

@@ -112,12 +112,12 @@ def following(owner: type, name: str, work: Callable) -> None:
 
 
 if __name__ == "__main__":
-    from nmt.process import silenced
+    from nmt.process import silence_stderr
 
     faults = json.loads(sys.argv.pop(1))
     # Those of the machine first: the rest imports the package.
     for name in sorted(faults, key=lambda name: name not in ("clock", "hostname", "processors")):
-        with silenced():
+        with silence_stderr():
             globals()[name](faults[name])
     from nmt.cli.main import main
 

@@ -36,7 +36,7 @@ def main():
     from nmt import compilation
 
     # What a GPU runs: both directions of the encoder at once, four positions a turn of the loop.
-    compilation.gpu_visible = lambda: True
+    compilation.has_gpu = lambda: True
     found["gpu 1x1"] = run("dropout", DROPOUT, starts, "single")
     found["gpu 2x1"] = run("dropout", DROPOUT, starts, "auto")
     np.savez(sys.argv[2], **{f"{name}/{key}": x for name, values in found.items() for key, x in values.items()})

@@ -4,13 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-from nmt.compilation import compiled
+from nmt.compilation import compile_function
 from nmt.config.schema import ModelConfig, TrainingConfig
 from nmt.data.batching import Batch, pad
 from nmt.errors import UserError
 from nmt.models.seq2seq import make_seq2seq
 from nmt.training.backends import make_strategy
-from nmt.training.losses import cross_entropy
+from nmt.training.objective import cross_entropy
 from nmt.training.schedules import make_optimizer
 from nmt.training.update import dropout_seeds
 from nmt.weights import arrays_of
@@ -108,7 +108,7 @@ def dense(descent, start):
 def defined_loss(descent):
     """The loss a piece as it is defined, by NumPy from the logits: (smoothed, plain) at given weights."""
     model = descent.model
-    logits_of = compiled(lambda *ids: model.projection(model(*ids).states), model.variables, num_inputs=2)
+    logits_of = compile_function(lambda *ids: model.projection(model(*ids).states), model.variables, num_inputs=2)
 
     def loss(weights, batch=BATCH):
         set_weights(descent, weights)
@@ -153,7 +153,7 @@ def test_the_loss_is_the_mean_over_all_pieces(dense, start, defined_loss):
     assert outcome.loss == pytest.approx(smoothed, rel=RELATIVE)
     assert outcome.nll == pytest.approx(plain, rel=RELATIVE)
     # 18 pieces and the EOS of each of 6 rows, counted by hand.
-    assert outcome.num_pieces == BATCH.num_target_pieces == 18 + 6
+    assert outcome.num_pieces == BATCH.num_target_tokens == 18 + 6
     assert outcome.applied
 
 

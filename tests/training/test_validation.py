@@ -25,7 +25,7 @@ PREPARED = SimpleNamespace(
 
 @pytest.mark.parametrize("each_shape", [False, True])
 def test_every_pair_is_validated_once_and_what_fills_up_does_not_count(monkeypatch, each_shape):
-    monkeypatch.setattr(grouping, "compiles_each_shape", lambda: each_shape)
+    monkeypatch.setattr(grouping, "has_static_shapes", lambda: each_shape)
     pairs = []
     for source, target in _batches(PREPARED, batch_tokens=64):
         assert len(source) == len(target)

@@ -79,7 +79,7 @@ class NoModel:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSearch:
     fake = FakeSearch()
     monkeypatch.setattr(translator_module, "search", fake)
-    monkeypatch.setattr(translator_module, "compiled", lambda function, *_, **__: function)
+    monkeypatch.setattr(translator_module, "compile_function", lambda function, *_, **__: function)
     return fake
 
 
@@ -107,7 +107,7 @@ def test_any_number_of_lines_comes_back_in_order(fake: FakeSearch, tokenizer: To
 def test_rows_that_fill_a_shape_up_are_left_out(
     fake: FakeSearch, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grouping, "compiles_each_shape", lambda: True)
+    monkeypatch.setattr(grouping, "has_static_shapes", lambda: True)
     lines = texts(97)
     assert faked(tokenizer, batch_tokens=531).translate(lines) == lines
     assert sum(map(len, fake.sources)) > sum(map(bool, lines))
@@ -189,7 +189,7 @@ def test_the_parts_of_a_long_line_join_best_with_best(fake: FakeSearch, tokenize
 
 def spellings(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """The word "one" in its usual pieces, and letter by letter."""
-    ids = {tokenizer.piece(n): n for n in range(tokenizer.vocabulary_size)}
+    ids = {tokenizer.get_token(n): n for n in range(tokenizer.vocabulary_size)}
     usual, letters = tokenizer.encode(["one"])[0], [ids["▁"], ids["o"], ids["n"], ids["e"]]
     assert usual != letters
     assert tokenizer.decode([usual, letters]) == ["one", "one"]
@@ -241,7 +241,7 @@ def test_the_beam_is_as_wide_as_the_results_wanted(
 
 def test_what_a_decoder_must_never_emit_is_banned(fake: FakeSearch, tokenizer: Tokenizer) -> None:
     faked(tokenizer).translate(["one"])
-    assert fake.banned_ids == [tokenizer.never_produced]
+    assert fake.banned_ids == [tokenizer.banned_ids]
 
 
 def test_other_settings_leave_the_first_translator_alone(fake: FakeSearch, tokenizer: Tokenizer) -> None:
@@ -299,7 +299,7 @@ def test_attention_is_that_of_the_pieces_that_were_found(real: Translator) -> No
     for line, row in zip(lines, found, strict=True):
         for hypothesis in row:
             parts = hypothesis.attended
-            assert [piece for part in parts for piece in part.source] == tokenizer.pieces(line)
+            assert [piece for part in parts for piece in part.source] == tokenizer.tokenize(line)
             assert " ".join("".join(part.target).replace("▁", " ").strip() for part in parts) == hypothesis.text
             for part in parts:
                 assert part.weights.shape == (len(part.target), len(part.source) + 1)

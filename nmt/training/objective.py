@@ -1,0 +1,163 @@
+"""The training objective: from a batch and a model to the summed loss, the token count and the numbers to log.
+
+Both backends, all strategies and validation call `Objective`. A new loss term is a function here, a field of
+`Objective` and a key of the configuration. Whatever it adds to `Sums.metrics` reaches the history, the log and
+TensorBoard by its name, without being listed anywhere else.
+
+B sentences, S and T source and target positions, N = B T, E units of an attentional state, V tokens.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from nmt.backend import ops
+from nmt.compilation import batch_gather, gather_rows
+from nmt.config.schema import TrainingConfig
+from nmt.data.batching import Batch
+from nmt.data.tokenizer import BOS_ID, PAD_ID
+from nmt.models.embedding import OutputProjection
+from nmt.models.layers import at_least_float32
+from nmt.models.seq2seq import Seq2Seq
+
+
+class Examples(NamedTuple):
+    """The arrays of a batch that the objective reads. The first axis of each is the sentence pairs.
+
+    Updates slice all of them alike into micro-batches and shares of devices, whatever their number. An array that a new
+    loss term needs is one more field, with its type in `EXAMPLE_TYPES`.
+    """
+
+    source: Any
+    """int32 [B, S]."""
+    target: Any
+    """int32 [B, T], each row ended by EOS."""
+    weights: Any = None
+    """float32 [B], 0 for rows that only fill the batch up; None weighs all rows alike."""
+
+    @classmethod
+    def from_batch(cls, batch: Batch) -> "Examples":
+        """Returns the arrays of a batch."""
+        return cls(batch.source, batch.target, batch.weights)
+
+
+EXAMPLE_TYPES = Examples(source=("int32", 2), target=("int32", 2), weights=("float32", 1))
+"""Type and number of axes of each array."""
+
+
+class Sums(NamedTuple):
+    """Sums over the target tokens of some examples: those of micro-batches, devices and workers add up."""
+
+    loss: Any
+    """The scalar to be minimised, in nats."""
+    num_tokens: Any
+    """Target tokens that count: EOS does, padding and filling rows do not."""
+    metrics: dict[str, Any]
+    """Other scalars to log by name; like the loss, they are divided by the number of tokens."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What training minimises. With its defaults it is the negative log-likelihood, by which validation scores.
+
+    Args:
+        label_smoothing: probability mass spread evenly over the vocabulary, from 0 to below 1.
+    """
+
+    label_smoothing: float = field(default=0.0, kw_only=True)
+
+    @classmethod
+    def from_config(cls, settings: TrainingConfig) -> "Objective":
+        """Returns the objective of a configuration."""
+        return cls(label_smoothing=settings.label_smoothing)
+
+    def __call__(self, model: Seq2Seq, examples: Examples, *, training: bool = False) -> Sums:
+        """Runs the model on examples, reading the target by teacher forcing.
+
+        It runs the model itself, so that a term may read the outputs of two passes.
+
+        Args:
+            model: the model to train or score.
+            examples: rows of a batch.
+            training: whether dropout is on.
+        """
+        source, target, weights = examples
+        counts = ops.cast(ops.not_equal(target, PAD_ID), "float32")
+        if weights is not None:
+            counts = counts * weights[:, None]
+        decoded = model(source, shift_right(target, BOS_ID), training=training)
+        loss, nll = cross_entropy(
+            model.projection, decoded.states, target, counts, label_smoothing=self.label_smoothing
+        )
+        return Sums(loss, ops.sum(counts), {"nll": nll})
+
+
+def cross_entropy(
+    projection: OutputProjection, states: Any, targets: Any, weights: Any, *, label_smoothing: float
+) -> tuple[Any, Any]:
+    """Sums the cross-entropy over the target tokens that count.
+
+    The smoothed loss is nll + s (logit of the target - mean logit), where s is the mass spread over all V tokens
+    (Szegedy et al. 2016). The bracket is computed from the states directly, without an array of the vocabulary's size.
+
+    Args:
+        projection: the model's output projection.
+        states: attentional states [B, T, E].
+        targets: int [B, T], the tokens to predict, each row ended by EOS.
+        weights: float [B, T], 1 where a token counts and 0 elsewhere.
+        label_smoothing: mass spread evenly over the vocabulary, from 0 to below 1.
+
+    Returns:
+        The smoothed loss and the plain negative log-likelihood, each a scalar sum in nats.
+    """
+    matrix = ops.cast(ops.copy(projection.matrix), states.dtype)
+    rows = ops.reshape(states, (-1, states.shape[-1]))  # [B, T, E] -> [N, E]
+    nll = _softmax_nll(rows, matrix, ops.copy(projection.bias), ops.reshape(targets, (-1,)))
+    weights = ops.cast(weights, nll.dtype)
+    nll = ops.sum(nll * ops.reshape(weights, (-1,)))
+    if not label_smoothing:
+        return nll, nll
+    towards_even = (projection.logits_of(states, targets) - projection.mean_logit(states)) * weights
+    return nll + label_smoothing * ops.sum(towards_even), nll
+
+
+def shift_right(targets: Any, bos_id: int) -> Any:
+    """Returns the decoder's input for targets [B, T]: BOS, then all tokens but the last."""
+    return ops.concatenate([ops.full_like(targets[:, :1], bos_id), targets[:, :-1]], axis=1)
+
+
+@ops.custom_gradient
+def _softmax_nll(states: Any, matrix: Any, bias: Any, targets: Any) -> Any:
+    """Returns the negative log-likelihoods [N] of targets [N] under softmax(states matrix' + bias).
+
+    The vocabulary is by far the widest axis of the model, and every pass over [N, V] costs as much as a matrix product.
+    So the probabilities are the only such array kept: weights scale the narrow side of the products, and the target's
+    own term of the gradient is looked up. TensorFlow's fused cross-entropy takes five times as long on a CPU.
+
+    Args:
+        states: [N, E].
+        matrix: [V, E].
+        bias: [V].
+        targets: int [N].
+    """
+    probabilities = ops.softmax(ops.matmul(states, ops.transpose(matrix)) + ops.cast(bias, states.dtype))
+    chosen = at_least_float32(batch_gather(probabilities, targets[:, None]))[:, 0]
+    # Only the value saturates where the probability underflows; its gradient does not pass through here.
+    nll = -ops.log(ops.maximum(chosen, 1e-37))
+
+    def gradient(*args: Any, upstream: Any = None) -> Any:
+        weights = ops.cast(args[0] if upstream is None else upstream, states.dtype)[:, None]
+        weighted = states * weights
+        d_states = (ops.matmul(probabilities, matrix) - gather_rows(matrix, targets)) * weights
+        transposed = ops.transpose(probabilities)
+        d_matrix = ops.matmul(transposed, weighted) - _sum_by_id(targets, weighted, matrix.shape[0])
+        # A row, not a column: TensorFlow 2.20 returns NaN for bfloat16 products with one column on CPUs with AMX.
+        d_bias = ops.matmul(ops.transpose(weights), probabilities)
+        d_bias = d_bias[0] - _sum_by_id(targets, weights, matrix.shape[0])[:, 0]
+        return d_states, d_matrix, ops.cast(d_bias, bias.dtype), None
+
+    return nll, gradient
+
+
+def _sum_by_id(ids: Any, rows: Any, num_ids: int) -> Any:
+    """Adds up rows [N, E] that have the same id [N]: [num_ids, E]."""
+    return ops.cast(ops.segment_sum(at_least_float32(rows), ids, num_segments=num_ids), rows.dtype)
