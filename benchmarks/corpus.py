@@ -102,7 +102,9 @@ def _write_text(folder: Path) -> dict:
     }
     tokenizer = train_tokenizer([*sides["train"][0], *sides["train"][1]], kind="unigram", vocabulary_size=num_pieces)
     tokenizer.save(folder / "joint.model")
-    _write(folder / "vocabulary.txt", (tokenizer.piece(n) for n in range(len(SPECIAL_IDS), tokenizer.vocabulary_size)))
+    _write(
+        folder / "vocabulary.txt", (tokenizer.get_token(n) for n in range(len(SPECIAL_IDS), tokenizer.vocabulary_size))
+    )
     lengths = {part: _write_part(folder, part, pairs, tokenizer) for part, pairs in sides.items()}
     num_train = len(lengths["train"])
     return {
@@ -118,7 +120,7 @@ def _write_part(folder: Path, part: str, sides: Sequence[list[str]], tokenizer: 
     """Writes the pairs that every system can read, and returns their lengths in tokens."""
     kept = []
     for source, target in zip(*sides, strict=True):
-        pieces = tokenizer.pieces(source), tokenizer.pieces(target)
+        pieces = tokenizer.tokenize(source), tokenizer.tokenize(target)
         # Systems differ in how they train on empty or long sentences, so such pairs are left out of training.
         if part != "train" or all(1 <= len(side) < MAX_LENGTH for side in pieces):
             kept.append((source, target, *pieces))

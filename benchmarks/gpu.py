@@ -162,7 +162,7 @@ def speed(learn: Learn, batches: Iterator[Batch], seconds: float) -> float:
         this = learn(batch, number)
         wait()
         wait = this
-        pieces += batch.num_target_pieces
+        pieces += batch.num_target_tokens
     wait()
     return pieces / (time.perf_counter() - started)
 
@@ -276,7 +276,7 @@ def describe(batches: list[Batch]) -> dict[str, float]:
         "rows": statistics.mean(len(batch.source) for batch in batches),
         "source_positions": statistics.mean(batch.source.size for batch in batches),
         "target_positions": statistics.mean(batch.target.size for batch in batches),
-        "target_pieces": statistics.mean(batch.num_target_pieces for batch in batches),
+        "target_pieces": statistics.mean(batch.num_target_tokens for batch in batches),
     }
 
 

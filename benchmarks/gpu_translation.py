@@ -103,7 +103,7 @@ def translate(system: System, job: dict[str, Any], text: Text, folder: Path, *, 
     return {
         "sentences_per_second": round(len(lines) / statistics.median(others), 1),
         "first_pass_seconds": round(first, 1),
-        "pieces_per_line": round(float(Tokenizer.load(text.tokenizer).count_pieces(translations).mean()), 2),
+        "pieces_per_line": round(float(Tokenizer.load(text.tokenizer).count_tokens(translations).mean()), 2),
     }
 
 

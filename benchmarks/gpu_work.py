@@ -8,9 +8,9 @@ import numpy as np
 
 from nmt.config.file import load_config
 from nmt.config.schema import ModelConfig
-from nmt.data.batching import Batch, BatchLoader, BatchPlan, Segmentation
+from nmt.data.batching import Batch, BatchLoader, BatchPlan, TokenizedCorpus
 from nmt.data.corpus import read_lines
-from nmt.data.preparation import prepare
+from nmt.data.preparation import prepare_training_data
 from nmt.data.tokenizer import train_tokenizer
 from nmt.errors import UserError
 
@@ -44,13 +44,13 @@ def of_recipe(path: Path) -> Work:
     config = load_config(path)
     if config.run_dir is None:
         raise UserError(f"{path}: run_dir is required here. Set it to a folder for the run.")
-    prepared = prepare(config, config.run_dir, print)
-    source_vocabulary, target_vocabulary = prepared.vocabularies
+    prepared = prepare_training_data(config, config.run_dir, print)
+    source_vocabulary, target_vocabulary = prepared.vocabulary_sizes
     if source_vocabulary != target_vocabulary:
         raise UserError(f"{path}: expected a joint tokenizer, found two. The PyTorch model has a single embedding.")
     training = config.training
     plan = BatchPlan(prepared.lengths, by=training.batch_by, size=training.batch_size, seed=config.seed)
-    return Work(config.model, source_vocabulary, full_batches(prepared.segmentation, prepared.kept, plan))
+    return Work(config.model, source_vocabulary, full_batches(prepared.tokenized, prepared.kept, plan))
 
 
 def of_options(arguments: Namespace) -> Work:
@@ -63,10 +63,10 @@ def of_options(arguments: Namespace) -> Work:
     return Work(ModelConfig.model_validate(sizes), arguments.vocabulary, batches)
 
 
-def full_batches(segmentation: Segmentation, kept: np.ndarray, plan: BatchPlan) -> list[Batch]:
+def full_batches(tokenized: TokenizedCorpus, kept: np.ndarray, plan: BatchPlan) -> list[Batch]:
     """Returns the full batches of the first epoch, padded as in training on JAX."""
-    loader = BatchLoader(segmentation, kept, plan, to_grid=True)
-    batches = (loader.batch(0, number) for number in range(min(plan.num_batches, MOST_BATCHES)))
+    loader = BatchLoader(tokenized, kept, plan, pad_to_buckets=True)
+    batches = (loader.load_batch(0, number) for number in range(min(plan.num_batches, MOST_BATCHES)))
     return [batch for batch in batches if batch.weights.all()]
 
 

@@ -55,7 +55,7 @@ def profile(config_file: Path, overrides: Sequence[str], *, updates: int, profil
 
 def updates_of(config_file: Path, overrides: Sequence[str]) -> Iterator[int]:
     """Trains without end, and yields the number of target tokens of each update."""
-    from nmt.data.batching import prefetched
+    from nmt.data.batching import prefetch
     from nmt.training.backends import make_strategy
     from nmt.training.run_folder import RunFolder
     from nmt.training.trainer import Trainer
@@ -70,7 +70,7 @@ def updates_of(config_file: Path, overrides: Sequence[str]) -> Iterator[int]:
         announce=lambda line: None,
         started=time.monotonic(),
     )
-    for number, batch in enumerate(prefetched(trainer.loader().batches(0, 0)), start=1):
+    for number, batch in enumerate(prefetch(trainer.loader().stream_batches(0, 0)), start=1):
         yield trainer.update(batch, update=number, learning_rate=config.training.learning_rate).num_pieces
 
 

@@ -58,5 +58,5 @@ def _translate(settings: Settings, text: Text, system: System, search: dict) -> 
         "startup_seconds": round(run.report["ready"] - run.started, 2),
         "peak_mb": round(run.peak_mb),
         "bleu": round(bleu(lines, references, target_language=TARGET), 2),
-        "pieces_per_line": round(float(Tokenizer.load(text.tokenizer).count_pieces(lines).mean()), 2),
+        "pieces_per_line": round(float(Tokenizer.load(text.tokenizer).count_tokens(lines).mean()), 2),
     }

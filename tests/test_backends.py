@@ -12,7 +12,7 @@ import pytest
 
 from nmt.config.file import dump_config
 from nmt.config.schema import Config, CorpusFiles
-from nmt.data.batching import NUM_SHAPES
+from nmt.data.batching import NUM_BUCKETS
 from nmt.training.checkpoint import CheckpointFolder
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
@@ -147,8 +147,8 @@ def test_compilations_are_few_however_many_shapes_the_text_has(folder, nmt_on):
     config = write_config(folder, "counted", corpus=corpus, max_updates=40, validate_every=20)
     _, traced = nmt_on("jax", "train", config)
     lengths = {len(line.split()) for line in (folder / "many.en").read_text().splitlines()}
-    assert len(lengths) > NUM_SHAPES
-    assert 3 <= traced["_update"] <= NUM_SHAPES
+    assert len(lengths) > NUM_BUCKETS
+    assert 3 <= traced["_update"] <= NUM_BUCKETS
     # At most two numbers of rows for each of the widths 16, 32 and 64, in two validations.
     assert traced["_loss"] <= 6
     assert traced["search"] <= 6

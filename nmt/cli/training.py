@@ -67,12 +67,12 @@ def doctor(
     if len(test or []) != len(reference or []):
         raise UserError(f"Every --test needs its --reference; found {len(test or [])} and {len(reference or [])}.")
     set_up_process()
-    from nmt.data.preparation import read_pair
+    from nmt.data.preparation import read_parallel
     from nmt.doctor.examine import examine
     from nmt.doctor.findings import as_json, as_table, would_fail
 
     pairs = zip(test or [], reference or [], strict=True)
-    tests = {str(source): read_pair(source, target) for source, target in pairs}
+    tests = {str(source): read_parallel(source, target) for source, target in pairs}
     findings = list(examine(settings, tests=tests))
     print_line(as_json(findings) if json else as_table(findings))
     if would_fail(findings):

@@ -15,7 +15,7 @@ import numpy as np
 
 from nmt.data.tokenizer import EOS_ID, PAD_ID
 
-NUM_SHAPES = 12
+NUM_BUCKETS = 12
 # Batches whose sentences are sorted together before they are cut: enough that a batch's lengths are nearly equal, few
 # enough that its neighbours in length change from epoch to epoch.
 POOL = 16
@@ -39,11 +39,11 @@ class Batch:
     """float32 [B], 0 for rows that only fill the batch up."""
 
     @property
-    def num_target_pieces(self) -> int:
+    def num_target_tokens(self) -> int:
         """Real target pieces, EOS counted, padding and filling rows not."""
         return int(np.count_nonzero(self.target[self.weights > 0]))
 
-    def filled(self, multiple: int) -> "Batch":
+    def pad_rows(self, multiple: int) -> "Batch":
         """The same batch with rows of weight zero, which hold nothing but EOS, up to a multiple of rows."""
         filling = -len(self.weights) % multiple
         if not filling:
@@ -55,7 +55,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Grid:
+class Buckets:
     """A chain of shapes (source length, target length), each at least as long on both sides as the one before.
 
     A pair goes into the first shape that holds it, so that a function compiled a shape is compiled a bounded number of
@@ -67,7 +67,7 @@ class Grid:
     target: np.ndarray
     """int64 [number of shapes], rising."""
 
-    def shape_of(self, lengths: np.ndarray) -> np.ndarray:
+    def assign(self, lengths: np.ndarray) -> np.ndarray:
         """The place in the chain, int8 [N], of pairs with lengths [N, 2]."""
         sides = zip((self.source, self.target), lengths.T, strict=True)
         # Looked up by length: of millions of pairs in a tenth of the time that searching takes.
@@ -75,7 +75,7 @@ class Grid:
         return np.maximum(*(places[side] for places, side in of_length))
 
 
-def fit_grid(lengths: np.ndarray, num_shapes: int = NUM_SHAPES) -> Grid:
+def fit_buckets(lengths: np.ndarray, num_shapes: int = NUM_BUCKETS) -> Buckets:
     """Finds a chain of shapes that pads pairs of these lengths [N, 2] little, by coordinate descent from quantiles."""
     within = _cumulative(lengths)
     shares = np.linspace(0, 1, num_shapes + 1)[1:]
@@ -90,7 +90,7 @@ def fit_grid(lengths: np.ndarray, num_shapes: int = NUM_SHAPES) -> Grid:
             if candidate_cost < cost:
                 chain, cost, improved = candidate, candidate_cost, True
     chain = np.unique(chain, axis=0)
-    return Grid(chain[:, 0], chain[:, 1])
+    return Buckets(chain[:, 0], chain[:, 1])
 
 
 def _cumulative(lengths: np.ndarray) -> np.ndarray:
@@ -132,38 +132,38 @@ class BatchPlan:
     def __init__(self, lengths: np.ndarray, *, by: Literal["tokens", "sentences"], size: int, seed: int):
         self.lengths = lengths
         self.seed = seed
-        self.grid = fit_grid(lengths)
-        self.places = self.grid.shape_of(lengths)
-        self.rows = [size if by == "sentences" else max(1, size // int(length)) for length in self.grid.target]
-        self._cuts = _cuts(np.bincount(self.places, minlength=len(self.rows)), self.rows)
+        self.buckets = fit_buckets(lengths)
+        self.bucket_ids = self.buckets.assign(lengths)
+        self.rows = [size if by == "sentences" else max(1, size // int(length)) for length in self.buckets.target]
+        self._cuts = _cuts(np.bincount(self.bucket_ids, minlength=len(self.rows)), self.rows)
         self._epoch = -1
-        self._batches: Epoch | None = None
+        self._batches: EpochBatches | None = None
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:
-        """Rows, source and target length of full batches, padded to the grid."""
-        return list(zip(self.rows, self.grid.source.tolist(), self.grid.target.tolist(), strict=True))
+        """Rows, source and target length of full batches, padded to the buckets."""
+        return list(zip(self.rows, self.buckets.source.tolist(), self.buckets.target.tolist(), strict=True))
 
     @property
     def num_batches(self) -> int:
         """The number of batches of an epoch."""
         return len(self._cuts)
 
-    def epoch(self, epoch: int) -> "Epoch":
+    def draw_epoch(self, epoch: int) -> "EpochBatches":
         """The batches of an epoch; every pair stands in exactly one."""
         if self._batches is None or epoch != self._epoch:
             self._batches, self._epoch = self._make(np.random.default_rng([self.seed, epoch])), epoch
         return self._batches
 
-    def _make(self, random: np.random.Generator) -> "Epoch":
+    def _make(self, random: np.random.Generator) -> "EpochBatches":
         order = random.permutation(np.arange(len(self.lengths), dtype=np.int32))
-        places = self.places[order]
+        places = self.bucket_ids[order]
         # A stable sort in a small part of the memory that argsort takes.
         order = np.concatenate([order[places == place] for place in range(len(self.rows))])
-        return Epoch(self.lengths, order, self._cuts, random.permutation(self.num_batches))
+        return EpochBatches(self.lengths, order, self._cuts, random.permutation(self.num_batches))
 
 
-class Epoch(Sequence[np.ndarray]):
+class EpochBatches(Sequence[np.ndarray]):
     """The pair indices of each batch of an epoch, sorted when they are asked for: an epoch of millions begins at once.
 
     Args:
@@ -215,10 +215,10 @@ def _cuts(counts: np.ndarray, rows: Sequence[int]) -> np.ndarray:
     return np.concatenate(found)
 
 
-class Segmentation(Protocol):
+class TokenizedCorpus(Protocol):
     """Says the pieces of pairs (nmt/data/pieces.py)."""
 
-    def ids(
+    def read_ids(
         self, pairs: np.ndarray, *, epoch: int, batch: int
     ) -> tuple[Sequence[Sequence[int] | np.ndarray], Sequence[Sequence[int] | np.ndarray]]:
         """The ids of the sources and of the targets of some pairs of the corpus, without EOS, for a batch."""
@@ -228,43 +228,43 @@ class BatchLoader:
     """Makes the padded batches of a plan, from any (epoch, batch) on, without end.
 
     Args:
-        segmentation: the corpus in pieces.
+        tokenized: the corpus in pieces.
         kept: indices into the corpus of the pairs that the plan numbers from 0.
         plan: which pairs form which batch.
         multiple: rows are filled up to a multiple of this, the number of replicas times micro-batches.
-        to_grid: pad to the plan's shapes instead of to the longest row, and fill rows up to a full batch, where a
-            function is compiled a shape.
+        pad_to_buckets: pad to the plan's shapes instead of to the longest row, and fill rows up to a full batch, where
+            a function is compiled a shape.
     """
 
     def __init__(
         self,
-        segmentation: Segmentation,
+        tokenized: TokenizedCorpus,
         kept: np.ndarray,
         plan: BatchPlan,
         *,
         multiple: int = 1,
-        to_grid: bool = False,
+        pad_to_buckets: bool = False,
     ):
-        self.segmentation = segmentation
+        self.tokenized = tokenized
         self.kept = kept
         self.plan = plan
         self.multiple = multiple
-        self.to_grid = to_grid
+        self.pad_to_buckets = pad_to_buckets
 
-    def batch(self, epoch: int, index: int) -> Batch:
+    def load_batch(self, epoch: int, index: int) -> Batch:
         """Makes one batch: the same one whenever seed, epoch and index are the same."""
-        members = self.plan.epoch(epoch)[index]
-        ids = self.segmentation.ids(self.kept[members], epoch=epoch, batch=index)
-        rows, *widths = self._shape(members, ids) if self.to_grid else (len(members), 0, 0)
+        members = self.plan.draw_epoch(epoch)[index]
+        ids = self.tokenized.read_ids(self.kept[members], epoch=epoch, batch=index)
+        rows, *widths = self._shape(members, ids) if self.pad_to_buckets else (len(members), 0, 0)
         source, target = (pad(side, width) for side, width in zip(ids, widths, strict=True))
         batch = Batch(epoch, index, source, target, np.ones(len(members), np.float32))
-        return batch.filled(rows).filled(self.multiple)
+        return batch.pad_rows(rows).pad_rows(self.multiple)
 
-    def batches(self, epoch: int, index: int) -> Iterator[Batch]:
+    def stream_batches(self, epoch: int, index: int) -> Iterator[Batch]:
         """Yields batches from (epoch, index) on, epoch after epoch."""
         while True:
             for k in range(index, self.plan.num_batches):
-                yield self.batch(epoch, k)
+                yield self.load_batch(epoch, k)
             epoch, index = epoch + 1, 0
 
     def _shape(self, members: np.ndarray, ids: Iterable[Iterable[Sequence[int] | np.ndarray]]) -> tuple[int, int, int]:
@@ -272,14 +272,14 @@ class BatchLoader:
 
         Sampled pieces are more than the plan counted, and may need a larger shape: beyond the largest, its double.
         """
-        planned = int(self.plan.places[members].max())
+        planned = int(self.plan.bucket_ids[members].max())
         longest = np.array([[max(map(len, side)) + 1 for side in ids]])
-        grid = self.plan.grid
-        place, scale = max(planned, int(grid.shape_of(longest)[0])), 1
-        if place == len(grid.source):
-            place, excess = place - 1, longest / [[grid.source[-1], grid.target[-1]]]
+        buckets = self.plan.buckets
+        place, scale = max(planned, int(buckets.assign(longest)[0])), 1
+        if place == len(buckets.source):
+            place, excess = place - 1, longest / [[buckets.source[-1], buckets.target[-1]]]
             scale = 2 ** int(np.ceil(np.log2(excess.max())))
-        return self.plan.rows[planned], scale * int(grid.source[place]), scale * int(grid.target[place])
+        return self.plan.rows[planned], scale * int(buckets.source[place]), scale * int(buckets.target[place])
 
 
 def pad(ids: Sequence[Sequence[int] | np.ndarray], width: int = 0) -> np.ndarray:
@@ -292,14 +292,14 @@ def pad(ids: Sequence[Sequence[int] | np.ndarray], width: int = 0) -> np.ndarray
     return padded
 
 
-def mixed_seed(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """One seed below 2**31 - 2 of several numbers, none of whose changes cancels another's (a hash, not a sum)."""
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
     # Keras takes seeds modulo 2**31 - 2.
     return int.from_bytes(digest, "little") % (2**31 - 2)
 
 
-def prefetched(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
+def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
     """Yields items that a background thread makes up to `depth` ahead; what it raises is raised here."""
     ready: queue.Queue = queue.Queue(depth)
     stopped = threading.Event()

@@ -140,4 +140,4 @@ def _is_same_text(corpus: ParallelCorpus, pairs: np.ndarray, others: np.ndarray)
 
 
 def _texts(corpus: ParallelCorpus, pairs: np.ndarray) -> Iterator[tuple[str, str]]:
-    return zip(corpus.sources(pairs), corpus.targets(pairs), strict=True)
+    return zip(corpus.read_sources(pairs), corpus.read_targets(pairs), strict=True)

@@ -35,7 +35,7 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         UserError: the file is missing, damaged or not UTF-8.
     """
-    with opened(path) as stream:
+    with open_lines(path) as stream:
         return list(read_stream(stream, str(path)))
 
 
@@ -101,15 +101,15 @@ class TextFile:
         return len(self._starts) - 1
 
     def __getitem__(self, index: int) -> str:
-        return self.lines([range(len(self))[index]])[0]
+        return self.read_lines([range(len(self))[index]])[0]
 
-    def lines(self, indices: Sequence[int] | np.ndarray) -> list[str]:
+    def read_lines(self, indices: Sequence[int] | np.ndarray) -> list[str]:
         """Returns the lines with these numbers, counted from 0, in the order asked for."""
         first = np.asarray(indices, dtype=np.int64)
         bounds = zip(self._starts[first].tolist(), self._starts[first + 1].tolist(), strict=True)
         return [_decoded(self._content[start:end]) for start, end in bounds]
 
-    def lines_with(self, pattern: re.Pattern[bytes]) -> np.ndarray:
+    def find_lines(self, pattern: re.Pattern[bytes]) -> np.ndarray:
         """The numbers, counted from 0, of the lines whose bytes, line ends counted, match a pattern: int64, rising."""
         places = np.fromiter((match.start() for match in pattern.finditer(self._content)), dtype=np.int64)
         return np.unique(np.searchsorted(self._starts, places, side="right") - 1)
@@ -160,15 +160,15 @@ class ParallelCorpus:
         """The number of pairs left out because a side has no text."""
         return int(self._first_rows[-1]) - len(self)
 
-    def sources(self, indices: np.ndarray) -> list[str]:
+    def read_sources(self, indices: np.ndarray) -> list[str]:
         """Returns the source sides of these pairs, in the order asked for."""
         return self._read(self._sources, indices)
 
-    def targets(self, indices: np.ndarray) -> list[str]:
+    def read_targets(self, indices: np.ndarray) -> list[str]:
         """Returns the target sides of these pairs, in the order asked for."""
         return self._read(self._targets, indices)
 
-    def location(self, index: int) -> str:
+    def locate(self, index: int) -> str:
         """Returns "file:line" of a pair's source side, for messages."""
         row = int(self._kept_rows[index])
         file = int(self._files_of(row))
@@ -183,7 +183,7 @@ class ParallelCorpus:
         lines = np.empty(len(rows), dtype=object)
         for file in np.unique(files):
             here = files == file
-            lines[here] = texts[file].lines(rows[here] - self._first_rows[file])
+            lines[here] = texts[file].read_lines(rows[here] - self._first_rows[file])
         return lines.tolist()
 
 
@@ -200,7 +200,7 @@ def _index_pairs(sources: list[TextFile], targets: list[TextFile], first_rows: n
         for source, target, first_row in zip(sources, targets, first_rows[:-1], strict=True):
             num_kept = 0
             for lines in _chunks(len(source)):
-                kept = lines[_has_text(source.lines(lines)) & _has_text(target.lines(lines))]
+                kept = lines[_has_text(source.read_lines(lines)) & _has_text(target.read_lines(lines))]
                 append(first_row + kept)
                 num_kept += len(kept)
             if num_kept == 0:
@@ -235,13 +235,13 @@ def _unpacked(path: Path, copy: Path) -> Path:
     if path.suffix not in COMPRESSED:
         return path
     if not copy.exists():
-        with opened(path) as packed, written_aside(copy) as aside, aside.open("wb") as plain:
+        with open_lines(path) as packed, written_aside(copy) as aside, aside.open("wb") as plain:
             shutil.copyfileobj(packed, plain, CHUNK_BYTES)
     return copy
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def open_lines(path: Path) -> Iterator[BinaryIO]:
     """Opens a file as `open_bytes` does, and turns what goes wrong in unpacking it into a UserError."""
     try:
         with open_bytes(path) as stream:

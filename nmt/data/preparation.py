@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 
 from nmt.config.schema import Config, DataConfig, TokenizerConfig
-from nmt.data.batching import Segmentation
+from nmt.data.batching import TokenizedCorpus
 from nmt.data.cleaning import CleaningReport, clean
 from nmt.data.corpus import CHUNK_PAIRS, ParallelCorpus, read_lines
-from nmt.data.token_cache import BestPieces, SampledPieces, chunks
+from nmt.data.token_cache import CachedTokens, SampledTokens, chunks
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.errors import UserError
 
 Announce = Callable[[str], None]
 
-MODELS = ("source.model", "target.model")
+TOKENIZER_FILES = ("source.model", "target.model")
 
 
 @dataclass(frozen=True)
-class Prepared:
+class TrainingData:
     """All that training reads."""
 
     corpus: ParallelCorpus
@@ -29,7 +29,7 @@ class Prepared:
     """int64 [N], the corpus' pairs to train on."""
     lengths: np.ndarray
     """int16 or int32 [N, 2], pieces of both sides of the kept pairs, EOS counted."""
-    segmentation: Segmentation
+    tokenized: TokenizedCorpus
     """The corpus in pieces, as training reads it."""
     source_tokenizer: Tokenizer
     target_tokenizer: Tokenizer
@@ -38,10 +38,11 @@ class Prepared:
     report: CleaningReport
 
     @property
-    def vocabularies(self) -> tuple[int, int]:
+    def vocabulary_sizes(self) -> tuple[int, int]:
         """How many pieces source and target have."""
         return self.source_tokenizer.vocabulary_size, self.target_tokenizer.vocabulary_size
 
+    @property
     def fingerprints(self) -> dict[str, str]:
         """What must not change between the parts of one run."""
         return {
@@ -51,7 +52,7 @@ class Prepared:
         }
 
 
-def prepare(config: Config, run_dir: Path, announce: Announce) -> Prepared:
+def prepare_training_data(config: Config, run_dir: Path, announce: Announce) -> TrainingData:
     """Opens the text, trains or loads the tokenizers, counts lengths and cleans.
 
     Tokenizers are written to the run folder and found there when the run is resumed.
@@ -67,7 +68,7 @@ def prepare(config: Config, run_dir: Path, announce: Announce) -> Prepared:
     blank = f", {corpus.num_blank:,} with a blank side left out" if corpus.num_blank else ""
     announce(f"Training text: {len(corpus):,} pairs{blank}.")
     source, target = make_tokenizers(config.tokenizer, corpus, run_dir, seed=config.seed, announce=announce)
-    pieces = BestPieces.open(corpus, source, target, cache)
+    pieces = CachedTokens.open(corpus, source, target, cache)
     kept, report = clean(
         corpus,
         pieces.lengths,
@@ -79,8 +80,8 @@ def prepare(config: Config, run_dir: Path, announce: Announce) -> Prepared:
     if report.kept < report.num_pairs:
         announce(str(report))
     alpha = config.tokenizer.sampling_alpha
-    sampled = None if alpha is None else SampledPieces(corpus, source, target, alpha=alpha, seed=config.seed)
-    return Prepared(
+    sampled = None if alpha is None else SampledTokens(corpus, source, target, alpha=alpha, seed=config.seed)
+    return TrainingData(
         corpus,
         kept,
         _with_eos(pieces.lengths, kept),
@@ -95,10 +96,10 @@ def prepare(config: Config, run_dir: Path, announce: Announce) -> Prepared:
 
 def read_dev(data: DataConfig) -> tuple[list[str], list[str]]:
     """The lines of the dev corpus; raises UserError where its sides differ in length or are empty."""
-    return read_pair(data.dev.source, data.dev.target)
+    return read_parallel(data.dev.source, data.dev.target)
 
 
-def read_pair(source: Path, target: Path) -> tuple[list[str], list[str]]:
+def read_parallel(source: Path, target: Path) -> tuple[list[str], list[str]]:
     """The lines of two files that belong together; raises UserError where they do not."""
     sources, targets = read_lines(source), read_lines(target)
     if len(sources) != len(targets):
@@ -119,8 +120,8 @@ def make_tokenizers(
     if found is None:
         number = "a joint" if config.joint else "one for each side, each an"
         announce(f"Training {number} {config.kind} tokenizer of {config.vocabulary_size:,} pieces …")
-        found = learn_tokenizers(config, _side(corpus, 0), _side(corpus, 1), seed=seed)
-    for tokenizer, name in zip(found, MODELS, strict=True):
+        found = train_tokenizers(config, _side(corpus, 0), _side(corpus, 1), seed=seed)
+    for tokenizer, name in zip(found, TOKENIZER_FILES, strict=True):
         if not (run_dir / name).is_file():
             tokenizer.save(run_dir / name)
     return found
@@ -128,7 +129,7 @@ def make_tokenizers(
 
 def load_tokenizers(config: TokenizerConfig, run_dir: Path) -> tuple[Tokenizer, Tokenizer] | None:
     """The tokenizers that the run has already, or else those that the configuration names; None where it names none."""
-    paths = [run_dir / name for name in MODELS]
+    paths = [run_dir / name for name in TOKENIZER_FILES]
     if all(path.is_file() for path in paths):
         return Tokenizer.load_pair(*paths)
     if config.source_model and config.target_model:
@@ -136,7 +137,7 @@ def load_tokenizers(config: TokenizerConfig, run_dir: Path) -> tuple[Tokenizer, 
     return None
 
 
-def learn_tokenizers(
+def train_tokenizers(
     config: TokenizerConfig, sources: Iterable[str], targets: Iterable[str], *, seed: int
 ) -> tuple[Tokenizer, Tokenizer]:
     """Trains one tokenizer on both sides, twice the same, or one on each."""
@@ -160,7 +161,7 @@ def _train(config: TokenizerConfig, lines: Iterable[str], seed: int) -> Tokenize
 
 
 def _side(corpus: ParallelCorpus, side: int) -> Iterator[str]:
-    read = (corpus.sources, corpus.targets)[side]
+    read = (corpus.read_sources, corpus.read_targets)[side]
     for indices in chunks(corpus):
         yield from read(indices)
 

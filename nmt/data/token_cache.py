@@ -7,13 +7,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from nmt.data.batching import mixed_seed
+from nmt.data.batching import derive_seed
 from nmt.data.corpus import CHUNK_PAIRS, ParallelCorpus
 from nmt.data.tokenizer import Tokenizer
 from nmt.files import written_aside
 
 
-class BestPieces:
+class CachedTokens:
     """The most probable pieces of both sides of every pair, mapped from files, so that a batch need not segment.
 
     A GPU learns from a batch in less time than its text takes to segment.
@@ -27,7 +27,7 @@ class BestPieces:
         self._ids = mapped.view(np.ndarray)  # a memmap takes long to slice
 
     @classmethod
-    def open(cls, corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer, cache: Path) -> "BestPieces":
+    def open(cls, corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer, cache: Path) -> "CachedTokens":
         """Finds the pieces of a corpus in a cache folder, or segments it, also where a file there was cut short.
 
         Raises:
@@ -43,7 +43,7 @@ class BestPieces:
                 _write(lengths, starts, ids, corpus, source, target)
         return cls(*files)
 
-    def ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def read_ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The pieces of both sides of some pairs, the same in every epoch."""
         source, target = (self._of(side, pairs) for side in (0, 1))
         return source, target
@@ -54,7 +54,7 @@ class BestPieces:
         return [self._ids[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
-class SampledPieces:
+class SampledTokens:
     """Pieces drawn at random (subword regularisation, Kudo 2018): a pure function of seed, epoch and batch.
 
     Args:
@@ -70,11 +70,11 @@ class SampledPieces:
         self.alpha = alpha
         self.seed = seed
 
-    def ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[list[list[int]], list[list[int]]]:
+    def read_ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[list[list[int]], list[list[int]]]:
         """Pieces of both sides of some pairs, as drawn for a batch of an epoch."""
-        texts = self.corpus.sources(pairs), self.corpus.targets(pairs)
+        texts = self.corpus.read_sources(pairs), self.corpus.read_targets(pairs)
         source, target = (
-            tokenizer.sample(lines, seed=mixed_seed(self.seed, epoch, batch, side), alpha=self.alpha)
+            tokenizer.sample(lines, seed=derive_seed(self.seed, epoch, batch, side), alpha=self.alpha)
             for side, (tokenizer, lines) in enumerate(zip(self.tokenizers, texts, strict=True))
         )
         return source, target
@@ -99,7 +99,7 @@ def _write(
         _header(starts_file, np.dtype("<i8"), (len(corpus), 2))
         _header(ids_file, dtype, (0,))
         for pairs in chunks(corpus):
-            sides = source.encode(corpus.sources(pairs)), target.encode(corpus.targets(pairs))
+            sides = source.encode(corpus.read_sources(pairs)), target.encode(corpus.read_targets(pairs))
             rows: Sequence[Sequence[int]] = list(chain.from_iterable(zip(*sides, strict=True)))
             sizes = np.array([len(row) for row in rows], dtype="<i4")
             ends = written + np.cumsum(sizes, dtype="<i8")

@@ -53,7 +53,7 @@ class Tokenizer:
     """
 
     def __init__(self, model: bytes) -> None:
-        self._model = adopt(model)
+        self._model = normalize_special_ids(model)
         self._processor = _processor(self._model)
         self._sampler = _sampler(self._model, self._processor)
         self._never_produced = _never_produced(self._processor)
@@ -101,7 +101,7 @@ class Tokenizer:
         return self._processor.get_piece_size()
 
     @property
-    def never_produced(self) -> list[int]:
+    def banned_ids(self) -> list[int]:
         """Ids that a decoder must never emit, for they have no place in a line of text.
 
         They are pad, bos and other control pieces but eos; what holds a newline, CR or NUL; and, in a model with byte
@@ -135,7 +135,7 @@ class Tokenizer:
         random = np.random.default_rng(seed)
         return [self._sampler.draw(text, alpha=alpha, random=random) for text in texts]
 
-    def count_pieces(self, texts: Sequence[str]) -> np.ndarray:
+    def count_tokens(self, texts: Sequence[str]) -> np.ndarray:
         """The length of each text in subwords, without bos and eos: int32 [number of texts]."""
         return np.array([len(ids) for ids in self.encode(texts)], dtype=np.int32)
 
@@ -147,13 +147,13 @@ class Tokenizer:
         # Row by row: SentencePiece takes a list of no rows for a row of no ids.
         return [self._processor.decode([int(one) for one in row if one not in self._unwritten]) for row in ids]
 
-    def pieces(self, text: str) -> list[str]:
+    def tokenize(self, text: str) -> list[str]:
         """The subwords of `encode` as they are written, with ▁ for a space; an unknown one as in the text."""
         return self._processor.encode(text, out_type=str)
 
-    def piece(self, piece_id: int) -> str:
+    def get_token(self, token_id: int) -> str:
         """How the model writes one subword, such as ▁the, </s> or <0x0A>."""
-        return self._processor.id_to_piece(piece_id)
+        return self._processor.id_to_piece(token_id)
 
 
 def train_tokenizer(
@@ -188,7 +188,7 @@ def train_tokenizer(
     """
     _check_normalization(normalization)
     _check_user_symbols(user_symbols)
-    sentences = even_sample(_cut(texts), max_sentences, seed)
+    sentences = reservoir_sample(_cut(texts), max_sentences, seed)
     if not sentences:
         raise UserError(
             "There is no text to train a tokenizer on: expected lines of text, found none or blank ones only."
@@ -218,7 +218,7 @@ def train_tokenizer(
     return Tokenizer(model.getvalue())
 
 
-def adopt(model: bytes) -> bytes:
+def normalize_special_ids(model: bytes) -> bytes:
     """Rewrites a SentencePiece model from elsewhere to pad 0, unk 1, bos 2, eos 3; all else keeps its order and score.
 
     A special piece that is missing is added, so that text is cut into the same pieces as before. A model that has our
@@ -241,7 +241,7 @@ def adopt(model: bytes) -> bytes:
     return proto.SerializeToString()
 
 
-def even_sample(texts: Iterable[str], size: int, seed: int) -> list[str]:
+def reservoir_sample(texts: Iterable[str], size: int, seed: int) -> list[str]:
     """At most `size` of the texts, each as likely as any other, in one pass (Vitter 1985, algorithm R)."""
     random = Random(seed)
     sample: list[str] = []

@@ -29,7 +29,7 @@ LINES_TOGETHER = 8  # a single caption is too short to tell its language
 def examine_files(texts: Sequence[TextFile]) -> Iterator[Finding]:
     """Looks at the bytes of every training file."""
     for check, (pattern, meaning) in ODDITIES.items():
-        lines = [(text, text.lines_with(re.compile(pattern))) for text in texts]
+        lines = [(text, text.find_lines(re.compile(pattern))) for text in texts]
         first = next((f"{text.path}:{found[0] + 1} ({meaning})" for text, found in lines if len(found)), "")
         yield counted(check, sum(len(found) for _, found in lines), "lines", first)
 
@@ -56,7 +56,7 @@ def examine_overlap(corpus: ParallelCorpus, held_out: dict[str, tuple[list[str],
     pairs: dict[str, Counter[tuple[str, str]]] = {name: Counter() for name in held_out}
     wanted = {name: (set(sides[0]), set(zip(*sides, strict=True))) for name, sides in held_out.items()}
     for indices in _chunks(len(corpus)):
-        for pair in zip(corpus.sources(indices), corpus.targets(indices), strict=True):
+        for pair in zip(corpus.read_sources(indices), corpus.read_targets(indices), strict=True):
             for name, (source_set, pair_set) in wanted.items():
                 if pair[0] in source_set:
                     sources[name][pair[0]] += 1
@@ -78,7 +78,9 @@ def examine_languages(corpus: ParallelCorpus, data: DataConfig) -> Iterator[Find
     import py3langid
 
     indices = evenly(len(corpus), LANGUAGE_SAMPLE)
-    found = [_language(lines, py3langid.classify) for lines in (corpus.sources(indices), corpus.targets(indices))]
+    found = [
+        _language(lines, py3langid.classify) for lines in (corpus.read_sources(indices), corpus.read_targets(indices))
+    ]
     named = [_base(data.source_language), _base(data.target_language)]
     known = {code for code, _ in py3langid.rank("")}
     unknown = [code for code in named if code not in known]

@@ -7,7 +7,7 @@ import numpy as np
 
 from nmt.config.schema import Config
 from nmt.data.corpus import ParallelCorpus
-from nmt.data.preparation import learn_tokenizers, load_tokenizers
+from nmt.data.preparation import load_tokenizers, train_tokenizers
 from nmt.data.tokenizer import UNK_ID, Tokenizer
 from nmt.doctor.findings import Finding, counted
 from nmt.doctor.text import evenly
@@ -31,7 +31,9 @@ def try_tokenizers(config: Config, corpus: ParallelCorpus, run_dir: Path) -> tup
         if found is not None:
             return found, Finding("tokenizer", "ok", f"{found[0].vocabulary_size:,} pieces, read")
         indices = evenly(len(corpus), TOKENIZER_SAMPLE)
-        learned = learn_tokenizers(config.tokenizer, corpus.sources(indices), corpus.targets(indices), seed=config.seed)
+        learned = train_tokenizers(
+            config.tokenizer, corpus.read_sources(indices), corpus.read_targets(indices), seed=config.seed
+        )
     except UserError as error:
         whole = len(corpus) <= TOKENIZER_SAMPLE
         on_sample = "" if whole else f" (on a sample of {TOKENIZER_SAMPLE:,} pairs; the whole text may allow it)"
@@ -43,8 +45,8 @@ def try_tokenizers(config: Config, corpus: ParallelCorpus, run_dir: Path) -> tup
 def examine_lengths(config: Config, corpus: ParallelCorpus, tokenizers: Tokenizers) -> Iterator[Finding]:
     """Looks for training pairs that are too long or too unequal, in pieces."""
     indices = evenly(len(corpus), LENGTH_SAMPLE)
-    texts = corpus.sources(indices), corpus.targets(indices)
-    lengths = np.stack([tokenizer.count_pieces(side) for tokenizer, side in zip(tokenizers, texts, strict=True)], 1)
+    texts = corpus.read_sources(indices), corpus.read_targets(indices)
+    lengths = np.stack([tokenizer.count_tokens(side) for tokenizer, side in zip(tokenizers, texts, strict=True)], 1)
     of = f"of {len(indices):,} pairs" + (" sampled" if len(indices) < len(corpus) else "")
     longer = np.flatnonzero(lengths.max(axis=1) > config.data.max_length)
     limit = f"{of} beyond data.max_length {config.data.max_length:,}, left out"
@@ -62,8 +64,8 @@ def examine_lengths(config: Config, corpus: ParallelCorpus, tokenizers: Tokenize
 def longest_pair(config: Config, corpus: ParallelCorpus, tokenizers: Tokenizers) -> tuple[int, int]:
     """Pieces, EOS counted, of the longest source and target that a batch may hold, as far as a sample shows."""
     indices = evenly(len(corpus), LENGTH_SAMPLE)
-    texts = corpus.sources(indices), corpus.targets(indices)
-    source, target = (int(t.count_pieces(side).max()) for t, side in zip(tokenizers, texts, strict=True))
+    texts = corpus.read_sources(indices), corpus.read_targets(indices)
+    source, target = (int(t.count_tokens(side).max()) for t, side in zip(tokenizers, texts, strict=True))
     return min(source, config.data.max_length) + 1, min(target, config.data.max_length) + 1
 
 
@@ -81,7 +83,7 @@ def examine_dev(config: Config, dev: tuple[list[str], list[str]], tokenizers: To
 def _cutting(side: str, lines: Sequence[str], tokenizer: Tokenizer, language: str) -> Finding:
     ids = tokenizer.encode(lines)
     num_pieces, num_unknown = sum(map(len, ids)), sum(row.count(UNK_ID) for row in ids)
-    spelt = sum(tokenizer.piece(one).startswith("<0x") for row in ids for one in row)
+    spelt = sum(tokenizer.get_token(one).startswith("<0x") for row in ids for one in row)
     unit = "character" if language.split("-")[0] in WITHOUT_SPACES else "word"
     num_units = sum(len(line) if unit == "character" else len(line.split()) for line in lines)
     found = (
@@ -92,4 +94,4 @@ def _cutting(side: str, lines: Sequence[str], tokenizer: Tokenizer, language: st
 
 
 def _where(corpus: ParallelCorpus, indices: np.ndarray, found: np.ndarray) -> str:
-    return corpus.location(int(indices[found[0]])) if len(found) else ""
+    return corpus.locate(int(indices[found[0]])) if len(found) else ""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nmt.backend import keras
-from nmt.data.batching import Batch, mixed_seed
+from nmt.data.batching import Batch, derive_seed
 from nmt.errors import UserError
 from nmt.models.seq2seq import Seq2Seq
 from nmt.weights import arrays_of, by_path
@@ -141,5 +141,5 @@ class Update:
 
 def dropout_seeds(seed: int, update: int, shape: tuple[int, ...]) -> np.ndarray:
     """Dropout as a pure function of the seed, the update and the place: seeds int32 [*shape, 2]."""
-    seeds = [(mixed_seed(seed, update, *place), update) for place in np.ndindex(shape)]
+    seeds = [(derive_seed(seed, update, *place), update) for place in np.ndindex(shape)]
     return np.array(seeds, dtype=np.int32).reshape((*shape, 2))

@@ -22,7 +22,7 @@ def test_the_demo_corpus_serves_where_multi30k_is_not_at_hand(tmp_path, monkeypa
     sources, pieces = (read_lines(text.file("test", "en", pieces=cut)) for cut in (False, True))
     assert text.joined(pieces) == sources
     assert text.joined(["▁the <unk> ▁end"]) == text.joined(["▁the ▁end"])
-    train = Tokenizer.load(text.tokenizer).count_pieces(read_lines(text.file("train", "de")))
+    train = Tokenizer.load(text.tokenizer).count_tokens(read_lines(text.file("train", "de")))
     assert text.num_train == len(train)
     assert text.target_length == 1 + train.mean()
     assert len(read_lines(text.vocabulary)) == text.num_pieces - 4

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt.data.batching import NUM_SHAPES, BatchLoader, BatchPlan, Grid, fit_grid, mixed_seed, pad, prefetched
+from nmt.data.batching import NUM_BUCKETS, BatchLoader, BatchPlan, Buckets, derive_seed, fit_buckets, pad, prefetch
 from nmt.data.corpus import ParallelCorpus, read_lines
-from nmt.data.token_cache import BestPieces, SampledPieces
+from nmt.data.token_cache import CachedTokens, SampledTokens
 from nmt.data.tokenizer import EOS_ID, PAD_ID, Tokenizer, train_tokenizer
 
 MULTI30K = Path(__file__).parents[3] / "shared" / "data" / "multi30k"
 WORDS = ["ba", "dofu", "kilo", "mu", "nasa", "rebo", "ti", "sume"]
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=60).map(np.array)
-# Fitting a grid takes its time on a busy machine.
+# Fitting takes its time on a busy machine.
 UNHURRIED = settings(deadline=None, max_examples=25)
 
 
@@ -30,7 +30,7 @@ def random_lengths(num_pairs, seed=1):
 
 
 def same(plan, other, epoch=0):
-    pairs = zip(plan.epoch(epoch), other.epoch(epoch), strict=False)
+    pairs = zip(plan.draw_epoch(epoch), other.draw_epoch(epoch), strict=False)
     return plan.num_batches == other.num_batches and all(np.array_equal(*pair) for pair in pairs)
 
 
@@ -47,7 +47,7 @@ def corpus(tmp_path_factory) -> ParallelCorpus:
 
 @pytest.fixture(scope="module")
 def tokenizer(corpus) -> Tokenizer:
-    texts = corpus.sources(np.arange(len(corpus)))
+    texts = corpus.read_sources(np.arange(len(corpus)))
     return train_tokenizer(texts, kind="bpe", vocabulary_size=40, byte_fallback=False)
 
 
@@ -58,21 +58,21 @@ def multi30k_lengths() -> np.ndarray:
     sides = [read_lines(MULTI30K / f"train.{language}.gz") for language in ("en", "de")]
     # Learnt from a part, for time: its pieces are a little shorter than those of all the text.
     tokenizer = train_tokenizer([*sides[0][:2000], *sides[1][:2000]], kind="bpe", vocabulary_size=4000)
-    return np.stack([tokenizer.count_pieces(side) + 1 for side in sides], axis=1)
+    return np.stack([tokenizer.count_tokens(side) + 1 for side in sides], axis=1)
 
 
 def loader_of(corpus, tokenizer, *, by="sentences", size=7, seed=1, sampling_alpha=None, **options):
     """Batches of the pairs with an even number, so that places in the plan and in the corpus differ."""
     kept = np.arange(0, len(corpus), 2)
-    sides = (corpus.sources(kept), corpus.targets(kept))
-    lengths = np.stack([tokenizer.count_pieces(side) + 1 for side in sides], axis=1)
+    sides = (corpus.read_sources(kept), corpus.read_targets(kept))
+    lengths = np.stack([tokenizer.count_tokens(side) + 1 for side in sides], axis=1)
     plan = BatchPlan(lengths, by=by, size=size, seed=seed)
     if sampling_alpha is None:
         with TemporaryDirectory() as folder:  # what is mapped stays
-            segmentation = BestPieces.open(corpus, tokenizer, tokenizer, Path(folder))
+            tokenized = CachedTokens.open(corpus, tokenizer, tokenizer, Path(folder))
     else:
-        segmentation = SampledPieces(corpus, tokenizer, tokenizer, alpha=sampling_alpha, seed=seed)
-    return BatchLoader(segmentation, kept, plan, **options)
+        tokenized = SampledTokens(corpus, tokenizer, tokenizer, alpha=sampling_alpha, seed=seed)
+    return BatchLoader(tokenized, kept, plan, **options)
 
 
 def assert_equal(batch, other):
@@ -88,12 +88,12 @@ def taken(batches, count):
 @UNHURRIED
 @given(lengths=LENGTHS)
 def test_a_grid_is_a_short_chain_that_holds_every_pair(lengths):
-    grid = fit_grid(lengths)
-    chain = np.stack([grid.source, grid.target], axis=1)
-    assert len(chain) <= NUM_SHAPES
+    buckets = fit_buckets(lengths)
+    chain = np.stack([buckets.source, buckets.target], axis=1)
+    assert len(chain) <= NUM_BUCKETS
     assert (np.diff(chain, axis=0) >= 0).all()
     np.testing.assert_array_equal(chain[-1], lengths.max(axis=0))
-    places = grid.shape_of(lengths)
+    places = buckets.assign(lengths)
     assert (chain[places] >= lengths).all()
     for place, pair in zip(places, lengths, strict=True):
         assert not any((chain[smaller] >= pair).all() for smaller in range(place))
@@ -101,41 +101,41 @@ def test_a_grid_is_a_short_chain_that_holds_every_pair(lengths):
 
 def test_a_grid_of_as_many_shapes_as_there_are_pads_nothing():
     lengths = np.array([[3, 2]] * 5 + [[7, 5]] * 3 + [[13, 11]])
-    grid = fit_grid(lengths, num_shapes=3)
-    np.testing.assert_array_equal(grid.source, [3, 7, 13])
-    np.testing.assert_array_equal(grid.target, [2, 5, 11])
+    buckets = fit_buckets(lengths, num_shapes=3)
+    np.testing.assert_array_equal(buckets.source, [3, 7, 13])
+    np.testing.assert_array_equal(buckets.target, [2, 5, 11])
 
 
 def test_a_pair_goes_into_the_first_shape_that_holds_both_sides():
-    grid = Grid(np.array([3, 7]), np.array([5, 11]))
-    np.testing.assert_array_equal(grid.shape_of(np.array([[3, 5], [4, 5], [3, 6], [7, 11]])), [0, 1, 1, 1])
+    buckets = Buckets(np.array([3, 7]), np.array([5, 11]))
+    np.testing.assert_array_equal(buckets.assign(np.array([[3, 5], [4, 5], [3, 6], [7, 11]])), [0, 1, 1, 1])
 
 
 @UNHURRIED
 @given(lengths=LENGTHS, by=st.sampled_from(["tokens", "sentences"]), size=st.integers(1, 97), epoch=st.integers(0, 5))
 def test_every_pair_stands_in_exactly_one_batch(lengths, by, size, epoch):
-    batches = BatchPlan(lengths, by=by, size=size, seed=1).epoch(epoch)
+    batches = BatchPlan(lengths, by=by, size=size, seed=1).draw_epoch(epoch)
     assert all(len(batch) for batch in batches)
     np.testing.assert_array_equal(np.sort(np.concatenate(batches)), np.arange(len(lengths)))
 
 
 def test_batches_of_sentences_are_full_but_one():
     plan = BatchPlan(random_lengths(1009), by="sentences", size=31, seed=1)
-    sizes = sorted(len(batch) for batch in plan.epoch(0))
+    sizes = sorted(len(batch) for batch in plan.draw_epoch(0))
     assert sizes == [1009 % 31] + [31] * (1009 // 31)
 
 
 def test_batches_of_tokens_stay_within_their_size():
     lengths = random_lengths(1009)
     plan = BatchPlan(lengths, by="tokens", size=211, seed=1)
-    padded = [len(batch) * lengths[batch, 1].max() for batch in plan.epoch(0)]
+    padded = [len(batch) * lengths[batch, 1].max() for batch in plan.draw_epoch(0)]
     assert max(padded) <= 211
     assert np.mean(padded) > 0.8 * 211
 
 
 def test_a_pair_longer_than_a_batch_of_tokens_stands_alone():
     plan = BatchPlan(np.array([[5, 41], [5, 43], [5, 3]]), by="tokens", size=7, seed=1)
-    assert sorted(len(batch) for batch in plan.epoch(0)) == [1, 1, 1]
+    assert sorted(len(batch) for batch in plan.draw_epoch(0)) == [1, 1, 1]
 
 
 @pytest.mark.parametrize("by", ["tokens", "sentences"])
@@ -146,24 +146,24 @@ def test_the_order_is_a_function_of_seed_and_epoch(by):
         assert same(plan, again, epoch)
         assert same(plan, BatchPlan(lengths, by=by, size=101, seed=5), epoch)
     assert not same(plan, BatchPlan(lengths, by=by, size=101, seed=6))
-    assert not np.array_equal(np.concatenate(plan.epoch(0)), np.concatenate(again.epoch(1)))
+    assert not np.array_equal(np.concatenate(plan.draw_epoch(0)), np.concatenate(again.draw_epoch(1)))
 
 
 def test_neighbours_change_from_epoch_to_epoch():
     plan = BatchPlan(random_lengths(2003), by="sentences", size=7, seed=1)
-    first, second = ({frozenset(batch.tolist()) for batch in plan.epoch(epoch)} for epoch in (0, 1))
+    first, second = ({frozenset(batch.tolist()) for batch in plan.draw_epoch(epoch)} for epoch in (0, 1))
     assert len(first & second) < len(first) / 10
 
 
 def test_short_and_long_batches_are_mixed():
     lengths = random_lengths(2003)
-    longest = [lengths[batch].max() for batch in BatchPlan(lengths, by="sentences", size=7, seed=1).epoch(0)]
+    longest = [lengths[batch].max() for batch in BatchPlan(lengths, by="sentences", size=7, seed=1).draw_epoch(0)]
     assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.2
 
 
 @pytest.mark.parametrize(("by", "size"), [("sentences", 66), ("tokens", 1600)])
 def test_multi30k_is_padded_by_less_than_a_tenth(multi30k_lengths, by, size):
-    batches = BatchPlan(multi30k_lengths, by=by, size=size, seed=1).epoch(0)
+    batches = BatchPlan(multi30k_lengths, by=by, size=size, seed=1).draw_epoch(0)
     padded = sum(multi30k_lengths[batch].max(axis=0).sum() * len(batch) for batch in batches)
     assert 1 - multi30k_lengths.sum() / padded < 0.1
     assert sum(map(len, batches)) == 29_000
@@ -181,23 +181,23 @@ def test_rows_end_by_eos_and_are_padded_on_the_right():
 
 def test_batches_hold_the_pairs_of_the_plan(corpus, tokenizer):
     loader = loader_of(corpus, tokenizer)
-    for index, members in enumerate(loader.plan.epoch(0)):
-        batch = loader.batch(0, index)
+    for index, members in enumerate(loader.plan.draw_epoch(0)):
+        batch = loader.load_batch(0, index)
         pairs = 2 * members
-        for rows, texts in ((batch.source, corpus.sources(pairs)), (batch.target, corpus.targets(pairs))):
+        for rows, texts in ((batch.source, corpus.read_sources(pairs)), (batch.target, corpus.read_targets(pairs))):
             for row, text in zip(rows, texts, strict=True):
                 real = row[row != PAD_ID]
                 assert [*tokenizer.encode([text])[0], EOS_ID] == real.tolist()
                 assert not row[len(real) :].any()
         np.testing.assert_array_equal(batch.weights, np.ones(len(members)))
-        assert batch.num_target_pieces == loader.plan.lengths[members, 1].sum()
+        assert batch.num_target_tokens == loader.plan.lengths[members, 1].sum()
 
 
 @pytest.mark.parametrize("multiple", [2, 3, 5])
 def test_rows_are_filled_up_with_weight_zero(corpus, tokenizer, multiple):
     plain, filled = loader_of(corpus, tokenizer), loader_of(corpus, tokenizer, multiple=multiple)
     for index in range(plain.plan.num_batches):
-        batch, expected = filled.batch(0, index), plain.batch(0, index)
+        batch, expected = filled.load_batch(0, index), plain.load_batch(0, index)
         num_real = len(expected.source)
         assert len(batch.source) == len(batch.target) == len(batch.weights)
         assert len(batch.source) % multiple == 0
@@ -207,7 +207,7 @@ def test_rows_are_filled_up_with_weight_zero(corpus, tokenizer, multiple):
         np.testing.assert_array_equal(batch.weights, [1] * num_real + [0] * (len(batch.weights) - num_real))
         # An empty row would make the encoder look before the first piece.
         assert (batch.source[:, 0] != PAD_ID).all()
-        assert batch.num_target_pieces == expected.num_target_pieces
+        assert batch.num_target_tokens == expected.num_target_tokens
 
 
 @UNHURRIED
@@ -217,22 +217,22 @@ def test_rows_are_filled_up_with_weight_zero(corpus, tokenizer, multiple):
     size=st.integers(1, 97),
     by=st.sampled_from(["tokens", "sentences"]),
     epoch=st.integers(0, 3),
-    to_grid=st.booleans(),
+    pad_to_buckets=st.booleans(),
 )
 def test_every_pair_is_learned_once_an_epoch_by_any_number_of_workers(
-    corpus, tokenizer, workers, micro_batches, size, by, epoch, to_grid
+    corpus, tokenizer, workers, micro_batches, size, by, epoch, pad_to_buckets
 ):
     shares = workers * micro_batches
-    loader = loader_of(corpus, tokenizer, by=by, size=size, multiple=shares, to_grid=to_grid)
+    loader = loader_of(corpus, tokenizer, by=by, size=size, multiple=shares, pad_to_buckets=pad_to_buckets)
     learned = Counter()
     for index in range(loader.plan.num_batches):
-        batch = loader.batch(epoch, index)
+        batch = loader.load_batch(epoch, index)
         assert len({len(batch.weights[share::shares]) for share in range(shares)}) == 1
         for share in range(shares):
             source, target = (tokenizer.decode(rows[share::shares]) for rows in (batch.source, batch.target))
             weights = batch.weights[share::shares]
             learned.update((s, t) for s, t, weight in zip(source, target, weights, strict=True) if weight)
-    assert learned == Counter(zip(corpus.sources(loader.kept), corpus.targets(loader.kept), strict=True))
+    assert learned == Counter(zip(corpus.read_sources(loader.kept), corpus.read_targets(loader.kept), strict=True))
 
 
 def shape_of(batch):
@@ -241,11 +241,14 @@ def shape_of(batch):
 
 @pytest.mark.parametrize(("by", "size"), [("sentences", 7), ("tokens", 100)])
 def test_to_grid_gives_shapes_of_the_grid_alone(corpus, tokenizer, by, size):
-    plain, on_grid = (loader_of(corpus, tokenizer, by=by, size=size, to_grid=to_grid) for to_grid in (False, True))
+    plain, on_grid = (
+        loader_of(corpus, tokenizer, by=by, size=size, pad_to_buckets=pad_to_buckets)
+        for pad_to_buckets in (False, True)
+    )
     plan = on_grid.plan
     shapes = set(plan.shapes)
     for index in range(plain.plan.num_batches):
-        batch, expected = on_grid.batch(0, index), plain.batch(0, index)
+        batch, expected = on_grid.load_batch(0, index), plain.load_batch(0, index)
         assert shape_of(batch) in shapes
         rows, width = expected.source.shape
         np.testing.assert_array_equal(batch.source[:rows, :width], expected.source)
@@ -254,14 +257,17 @@ def test_to_grid_gives_shapes_of_the_grid_alone(corpus, tokenizer, by, size):
 
 
 def test_sampled_pieces_that_are_too_many_take_a_larger_shape(corpus, tokenizer):
-    loaders = [loader_of(corpus, tokenizer, sampling_alpha=0.1, to_grid=to_grid) for to_grid in (False, True)]
-    grid = loaders[1].plan.grid
-    lengths = list(zip(grid.source.tolist(), grid.target.tolist(), strict=True))
+    loaders = [
+        loader_of(corpus, tokenizer, sampling_alpha=0.1, pad_to_buckets=pad_to_buckets)
+        for pad_to_buckets in (False, True)
+    ]
+    buckets = loaders[1].plan.buckets
+    lengths = list(zip(buckets.source.tolist(), buckets.target.tolist(), strict=True))
     lengths += [(2 * source, 2 * target) for source, target in lengths[-1:]]
-    planned = [lengths[loaders[1].plan.places[members].max()] for members in loaders[1].plan.epoch(0)]
+    planned = [lengths[loaders[1].plan.bucket_ids[members].max()] for members in loaders[1].plan.draw_epoch(0)]
     found = []
     for index in range(len(planned)):
-        sampled, batch = (loader.batch(0, index) for loader in loaders)
+        sampled, batch = (loader.load_batch(0, index) for loader in loaders)
         found.append(shape_of(batch)[1:])
         assert found[-1] in lengths
         rows, width = sampled.target.shape
@@ -274,23 +280,23 @@ def test_sampled_pieces_that_are_too_many_take_a_larger_shape(corpus, tokenizer)
 def test_epoch_and_batch_resume(corpus, tokenizer, sampling_alpha):
     through = loader_of(corpus, tokenizer, sampling_alpha=sampling_alpha)
     num_batches = through.plan.num_batches
-    batches = taken(through.batches(0, 0), 2 * num_batches + 3)
+    batches = taken(through.stream_batches(0, 0), 2 * num_batches + 3)
     assert [(batch.epoch, batch.index) for batch in batches] == [divmod(n, num_batches) for n in range(len(batches))]
     for n in (0, 4, num_batches - 1, num_batches, num_batches + 2):
-        resumed = loader_of(corpus, tokenizer, sampling_alpha=sampling_alpha).batches(*divmod(n, num_batches))
+        resumed = loader_of(corpus, tokenizer, sampling_alpha=sampling_alpha).stream_batches(*divmod(n, num_batches))
         for batch, expected in zip(taken(resumed, 4), batches[n:], strict=False):
             assert_equal(batch, expected)
 
 
 def test_subword_sampling_draws_anew_for_seed_epoch_and_batch(corpus, tokenizer):
     sampled = loader_of(corpus, tokenizer, sampling_alpha=0.1)
-    assert_equal(sampled.batch(2, 3), loader_of(corpus, tokenizer, sampling_alpha=0.1).batch(2, 3))
-    kept = sampled.kept[sampled.plan.epoch(2)[3]]
-    texts = corpus.sources(kept)
-    assert tokenizer.decode(sampled.batch(2, 3).source) == texts
+    assert_equal(sampled.load_batch(2, 3), loader_of(corpus, tokenizer, sampling_alpha=0.1).load_batch(2, 3))
+    kept = sampled.kept[sampled.plan.draw_epoch(2)[3]]
+    texts = corpus.read_sources(kept)
+    assert tokenizer.decode(sampled.load_batch(2, 3).source) == texts
 
     def drawn(loader, epoch, batch):
-        return str(loader.segmentation.ids(kept, epoch=epoch, batch=batch)[0])
+        return str(loader.tokenized.read_ids(kept, epoch=epoch, batch=batch)[0])
 
     draws = {drawn(sampled, *place) for place in ((2, 3), (2, 4), (3, 3))}
     draws.add(drawn(loader_of(corpus, tokenizer, sampling_alpha=0.1, seed=2), 2, 3))
@@ -299,7 +305,7 @@ def test_subword_sampling_draws_anew_for_seed_epoch_and_batch(corpus, tokenizer)
 
 
 def test_no_change_of_a_number_cancels_another():
-    seeds = {mixed_seed(a, b, c) for a in range(11) for b in range(13) for c in range(17)}
+    seeds = {derive_seed(a, b, c) for a in range(11) for b in range(13) for c in range(17)}
     assert len(seeds) == 11 * 13 * 17
     assert all(0 <= seed < 2**31 - 2 for seed in seeds)
 
@@ -316,7 +322,7 @@ def wait_until(fact):
 
 
 def test_prefetching_keeps_the_items_and_their_order():
-    assert list(prefetched(range(101), depth=3)) == list(range(101))
+    assert list(prefetch(range(101), depth=3)) == list(range(101))
     wait_until(lambda: not prefetch_threads())
 
 
@@ -328,7 +334,7 @@ def test_prefetching_works_ahead_in_the_background_and_no_further_than_told():
             made.append((n, threading.current_thread().name))
             yield n
 
-    ahead = prefetched(items(), depth=3)
+    ahead = prefetch(items(), depth=3)
     assert next(ahead) == 0
     # One is taken, three wait, and a fifth is ready to be put.
     wait_until(lambda: len(made) == 5)
@@ -343,7 +349,7 @@ def test_what_the_thread_raises_reaches_the_reader(error):
         yield from (1, 2)
         raise error
 
-    ahead = prefetched(items())
+    ahead = prefetch(items())
     assert taken(ahead, 2) == [1, 2]
     with pytest.raises(type(error)) as caught:
         next(ahead)
@@ -352,7 +358,7 @@ def test_what_the_thread_raises_reaches_the_reader(error):
 
 
 def test_abandoning_ends_the_thread():
-    ahead = prefetched(iter(int, 1), depth=2)
+    ahead = prefetch(iter(int, 1), depth=2)
     next(ahead)
     assert len(prefetch_threads()) == 1
     ahead.close()
@@ -361,9 +367,9 @@ def test_abandoning_ends_the_thread():
 
 def test_prefetched_batches_equal_those_made_in_turn(corpus, tokenizer):
     loader = loader_of(corpus, tokenizer, sampling_alpha=0.2)
-    ahead = prefetched(loader.batches(0, 2))
+    ahead = prefetch(loader.stream_batches(0, 2))
     for batch, expected in zip(
-        taken(ahead, 9), loader_of(corpus, tokenizer, sampling_alpha=0.2).batches(0, 2), strict=False
+        taken(ahead, 9), loader_of(corpus, tokenizer, sampling_alpha=0.2).stream_batches(0, 2), strict=False
     ):
         assert_equal(batch, expected)
     ahead.close()

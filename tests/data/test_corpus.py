@@ -58,7 +58,7 @@ def open_corpus(folder, *texts):
 
 def everything(corpus):
     indices = np.arange(len(corpus))
-    return list(zip(corpus.sources(indices), corpus.targets(indices), strict=True))
+    return list(zip(corpus.read_sources(indices), corpus.read_targets(indices), strict=True))
 
 
 @UNHURRIED
@@ -112,8 +112,8 @@ def test_a_stream_is_read_as_it_comes():
 def test_a_text_file_is_a_sequence(tmp_path):
     text = TextFile.open(write(tmp_path / "text", "a\nb\nc\n"), tmp_path / "cache")
     assert (len(text), text[0], text[-1]) == (3, "a", "c")
-    assert text.lines([2, 0, 2]) == ["c", "a", "c"]
-    assert text.lines(np.array([], dtype=np.int64)) == []
+    assert text.read_lines([2, 0, 2]) == ["c", "a", "c"]
+    assert text.read_lines(np.array([], dtype=np.int64)) == []
     with pytest.raises(IndexError):
         text[3]
 
@@ -214,22 +214,22 @@ def test_a_corpus_is_its_files_without_blank_pairs(pairs):
         assert everything(corpus) == expected
         assert len(corpus) == len(expected)
         assert corpus.num_blank == sum(map(len, files)) - len(expected)
-        assert [Path(corpus.location(index)).name for index in range(len(corpus))] == where
+        assert [Path(corpus.locate(index)).name for index in range(len(corpus))] == where
 
 
 def test_pairs_come_in_the_order_asked_for_across_files(tmp_path):
     corpus = open_corpus(tmp_path, ("a\nb\n", "A\nB\n"), ("c\n\nd\n", "C\n-\nD\n"))
     indices = np.array([3, 0, 2, 3, 1])
-    assert corpus.sources(indices) == ["d", "a", "c", "d", "b"]
-    assert corpus.targets(indices) == ["D", "A", "C", "D", "B"]
-    assert corpus.sources(indices[:0]) == []
+    assert corpus.read_sources(indices) == ["d", "a", "c", "d", "b"]
+    assert corpus.read_targets(indices) == ["D", "A", "C", "D", "B"]
+    assert corpus.read_sources(indices[:0]) == []
 
 
 def test_threads_read_what_one_reads(tmp_path):
     corpus = open_corpus(tmp_path, *[("".join(f"{i}.{j}\n" for j in range(i, 200)),) * 2 for i in range(5)])
     batches = np.random.default_rng(0).integers(len(corpus), size=(200, 17))
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(corpus.sources, batches)) == [corpus.targets(batch) for batch in batches]
+        assert list(pool.map(corpus.read_sources, batches)) == [corpus.read_targets(batch) for batch in batches]
 
 
 def test_the_pair_index_is_made_once(tmp_path, monkeypatch):
@@ -284,4 +284,4 @@ def test_real_archives_hold_the_promised_numbers_of_pairs(tmp_path, monkeypatch)
     assert len(corpus) + corpus.num_blank == 108_411
     with gzip.open(names[1], "rt", encoding="utf-8", newline="\n") as text:
         expected = text.read().split("\n")[:-1]
-    assert corpus.targets(np.arange(len(corpus))) == [line for line in expected if line.strip()]
+    assert corpus.read_targets(np.arange(len(corpus))) == [line for line in expected if line.strip()]

@@ -7,7 +7,7 @@ import pytest
 
 from nmt.data import token_cache as pieces
 from nmt.data.corpus import ParallelCorpus
-from nmt.data.token_cache import BestPieces
+from nmt.data.token_cache import CachedTokens
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
 
 WORDS = ["ba", "dofu", "kilo", "mu", "nasa", "rebo", "ti", "sume"]
@@ -27,7 +27,7 @@ def corpus(tmp_path_factory) -> ParallelCorpus:
 @pytest.fixture(scope="module")
 def tokenizers(corpus) -> tuple[Tokenizer, Tokenizer]:
     everything = np.arange(len(corpus))
-    sides = corpus.sources(everything), corpus.targets(everything)
+    sides = corpus.read_sources(everything), corpus.read_targets(everything)
     source, target = (
         train_tokenizer(side, kind="bpe", vocabulary_size=size, byte_fallback=False)
         for side, size in zip(sides, (30, 40), strict=True)
@@ -35,10 +35,10 @@ def tokenizers(corpus) -> tuple[Tokenizer, Tokenizer]:
     return source, target
 
 
-def assert_holds(found: BestPieces, corpus, tokenizers):
+def assert_holds(found: CachedTokens, corpus, tokenizers):
     shuffled = np.random.default_rng(2).permutation(len(corpus))
-    texts = corpus.sources(shuffled), corpus.targets(shuffled)
-    for side, ids in enumerate(found.ids(shuffled, epoch=3, batch=4)):
+    texts = corpus.read_sources(shuffled), corpus.read_targets(shuffled)
+    for side, ids in enumerate(found.read_ids(shuffled, epoch=3, batch=4)):
         expected = tokenizers[side].encode(texts[side])
         assert [row.tolist() for row in ids] == expected
         assert found.lengths[shuffled, side].tolist() == [len(row) for row in expected]
@@ -47,21 +47,21 @@ def assert_holds(found: BestPieces, corpus, tokenizers):
 @pytest.mark.parametrize("size", [1, 7, 25, 1000])
 def test_any_pairs_are_found_as_they_are_segmented(monkeypatch, corpus, tokenizers, tmp_path, size):
     monkeypatch.setattr(pieces, "CHUNK_PAIRS", size)
-    assert_holds(BestPieces.open(corpus, *tokenizers, tmp_path), corpus, tokenizers)
+    assert_holds(CachedTokens.open(corpus, *tokenizers, tmp_path), corpus, tokenizers)
 
 
 def test_a_text_is_segmented_once(monkeypatch, corpus, tokenizers, tmp_path):
-    BestPieces.open(corpus, *tokenizers, tmp_path)
+    CachedTokens.open(corpus, *tokenizers, tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(Tokenizer, "encode", None)
-        found = BestPieces.open(corpus, *tokenizers, tmp_path)
+        found = CachedTokens.open(corpus, *tokenizers, tmp_path)
     assert_holds(found, corpus, tokenizers)
 
 
 def test_other_tokenizers_have_pieces_of_their_own(corpus, tokenizers, tmp_path):
-    BestPieces.open(corpus, *tokenizers, tmp_path)
+    CachedTokens.open(corpus, *tokenizers, tmp_path)
     swapped = tokenizers[::-1]
-    assert_holds(BestPieces.open(corpus, *swapped, tmp_path), corpus, swapped)
+    assert_holds(CachedTokens.open(corpus, *swapped, tmp_path), corpus, swapped)
 
 
 def test_ids_of_a_large_vocabulary_are_whole(corpus, tmp_path):
@@ -69,8 +69,8 @@ def test_ids_of_a_large_vocabulary_are_whole(corpus, tmp_path):
     tokenizer = SimpleNamespace(
         fingerprint="0" * 64, vocabulary_size=70_000, encode=lambda texts: [[4, largest]] * len(texts)
     )
-    found = BestPieces.open(corpus, tokenizer, tokenizer, tmp_path)
-    assert [row.tolist() for row in found.ids(np.array([24]), epoch=0, batch=0)[1]] == [[4, largest]]
+    found = CachedTokens.open(corpus, tokenizer, tokenizer, tmp_path)
+    assert [row.tolist() for row in found.read_ids(np.array([24]), epoch=0, batch=0)[1]] == [[4, largest]]
 
 
 def test_what_was_cut_short_is_made_again(monkeypatch, corpus, tokenizers, tmp_path):
@@ -85,17 +85,17 @@ def test_what_was_cut_short_is_made_again(monkeypatch, corpus, tokenizers, tmp_p
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Tokenizer, "encode", encode)
-        BestPieces.open(corpus, *tokenizers, tmp_path)
+        CachedTokens.open(corpus, *tokenizers, tmp_path)
     assert list(Path(tmp_path).iterdir()) == []
-    assert_holds(BestPieces.open(corpus, *tokenizers, tmp_path), corpus, tokenizers)
+    assert_holds(CachedTokens.open(corpus, *tokenizers, tmp_path), corpus, tokenizers)
 
 
 @pytest.mark.parametrize("name", ["pieces.*", "lengths.*", "starts.*"])
 def test_what_was_damaged_is_made_again(corpus, tokenizers, tmp_path, name):
-    BestPieces.open(corpus, *tokenizers, tmp_path)
+    CachedTokens.open(corpus, *tokenizers, tmp_path)
     [file] = tmp_path.rglob(name)
     os.truncate(file, file.stat().st_size - 1)
-    assert_holds(BestPieces.open(corpus, *tokenizers, tmp_path), corpus, tokenizers)
+    assert_holds(CachedTokens.open(corpus, *tokenizers, tmp_path), corpus, tokenizers)
 
 
 def test_two_runs_may_segment_a_text_at_the_same_time(monkeypatch, corpus, tokenizers, tmp_path):
@@ -104,12 +104,12 @@ def test_two_runs_may_segment_a_text_at_the_same_time(monkeypatch, corpus, token
     def encode(self: Tokenizer, texts: list[str]) -> list[list[int]]:
         if not first:  # while the one segments, the other comes and ends
             first.append(None)
-            first.append(BestPieces.open(corpus, *tokenizers, tmp_path))
+            first.append(CachedTokens.open(corpus, *tokenizers, tmp_path))
         return segmenting(self, texts)
 
     with monkeypatch.context() as patch:
         patch.setattr(Tokenizer, "encode", encode)
         patch.setattr("os.getpid", iter(range(1, 100)).__next__)  # the other is another process
-        last = BestPieces.open(corpus, *tokenizers, tmp_path)
+        last = CachedTokens.open(corpus, *tokenizers, tmp_path)
     for found in (first[1], last):
         assert_holds(found, corpus, tokenizers)

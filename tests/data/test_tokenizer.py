@@ -15,7 +15,17 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.data.tokenizer import BOS_ID, EOS_ID, FEW_TEXTS, PAD_ID, UNK_ID, Tokenizer, adopt, even_sample, train_tokenizer
+from nmt.data.tokenizer import (
+    BOS_ID,
+    EOS_ID,
+    FEW_TEXTS,
+    PAD_ID,
+    UNK_ID,
+    Tokenizer,
+    normalize_special_ids,
+    reservoir_sample,
+    train_tokenizer,
+)
 from nmt.errors import UserError
 
 KFTT = Path(__file__).parents[2] / "../shared/data/kftt/dev.ja.xz"
@@ -65,7 +75,7 @@ def foreign(**settings: Any) -> bytes:
 def test_the_special_ids_are_the_same_in_every_model(tokenizer: Tokenizer, without_bytes: Tokenizer) -> None:
     assert (PAD_ID, UNK_ID, BOS_ID, EOS_ID) == (0, 1, 2, 3)
     for one in (tokenizer, without_bytes):
-        assert [one.piece(piece_id) for piece_id in range(4)] == SPECIAL
+        assert [one.get_token(piece_id) for piece_id in range(4)] == SPECIAL
         assert (native(one).pad_id(), native(one).unk_id(), native(one).bos_id(), native(one).eos_id()) == (0, 1, 2, 3)
 
 
@@ -82,9 +92,9 @@ def test_ids_are_those_of_sentencepiece_alone_without_bos_and_eos(tokenizer: Tok
 
 def test_pieces_join_to_the_text_and_have_the_ids_of_encode(tokenizer: Tokenizer) -> None:
     for text in TEXT[:50]:
-        pieces = tokenizer.pieces(text)
+        pieces = tokenizer.tokenize(text)
         assert "".join(pieces) == "▁" + text.replace(" ", "▁")
-        assert [tokenizer.piece(one) for one in tokenizer.encode([text])[0]] == pieces
+        assert [tokenizer.get_token(one) for one in tokenizer.encode([text])[0]] == pieces
 
 
 def test_few_texts_and_many_are_cut_alike(tokenizer: Tokenizer) -> None:
@@ -100,7 +110,7 @@ def test_empty_batches_and_empty_lines(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode(["", "ba"])[0] == []
     assert tokenizer.decode([]) == []
     assert tokenizer.decode([[], [EOS_ID]]) == ["", ""]
-    assert tokenizer.count_pieces([]).shape == (0,)
+    assert tokenizer.count_tokens([]).shape == (0,)
 
 
 @given(text=st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0")))
@@ -108,7 +118,7 @@ def test_any_text_but_nul_comes_back_as_its_normalisation(tokenizer: Tokenizer, 
     normalised = native(tokenizer).normalize(text).replace("▁", " ").strip(" ")
     ids = tokenizer.encode([text])
     assert tokenizer.decode(ids) == [normalised]
-    assert not set(ids[0]) & set(tokenizer.never_produced)
+    assert not set(ids[0]) & set(tokenizer.banned_ids)
 
 
 @pytest.fixture(scope="module")
@@ -142,24 +152,24 @@ def test_japanese_of_a_real_corpus_comes_back() -> None:
 
 def test_without_bytes_an_unseen_character_is_unknown(without_bytes: Tokenizer) -> None:
     assert UNK_ID in without_bytes.encode(["ba 雪"])[0]
-    assert without_bytes.never_produced == [PAD_ID, BOS_ID]
+    assert without_bytes.banned_ids == [PAD_ID, BOS_ID]
 
 
 def test_never_produced_are_pad_bos_unk_and_the_bytes_that_break_lines(tokenizer: Tokenizer) -> None:
-    pieces = [tokenizer.piece(piece_id) for piece_id in tokenizer.never_produced]
+    pieces = [tokenizer.get_token(piece_id) for piece_id in tokenizer.banned_ids]
     assert pieces == ["<pad>", "<unk>", "<s>", "<0x00>", "<0x0A>", "<0x0D>"]
 
 
 def test_pieces_of_another_model_that_hold_a_newline_are_never_produced() -> None:
     tokenizer = Tokenizer(foreign(user_defined_symbols=["\n\n"], control_symbols=["<2de>"]))
-    assert {tokenizer.piece(one) for one in tokenizer.never_produced} == {"<pad>", "<s>", "<2de>", "\n\n"}
+    assert {tokenizer.get_token(one) for one in tokenizer.banned_ids} == {"<pad>", "<s>", "<2de>", "\n\n"}
 
 
 def test_every_decoded_row_is_one_line_without_specials(tokenizer: Tokenizer) -> None:
     ids = np.random.default_rng(3).integers(tokenizer.vocabulary_size, size=(300, 40))
-    ids[:, ::5] = tokenizer.never_produced[3]
-    ids[:, 1::5] = tokenizer.never_produced[4]
-    ids[:, 2::5] = tokenizer.never_produced[5]
+    ids[:, ::5] = tokenizer.banned_ids[3]
+    ids[:, 1::5] = tokenizer.banned_ids[4]
+    ids[:, 2::5] = tokenizer.banned_ids[5]
     for text in tokenizer.decode(ids.tolist()) + tokenizer.decode(ids):
         assert not set(text) & set("\0\n\r")
         assert not any(special in text for special in [*SPECIAL, "⁇"])
@@ -172,16 +182,16 @@ def test_specials_between_subwords_change_nothing(tokenizer: Tokenizer) -> None:
 
 
 def test_count_pieces_counts_what_encode_gives(tokenizer: Tokenizer) -> None:
-    lengths = tokenizer.count_pieces(TEXT)
+    lengths = tokenizer.count_tokens(TEXT)
     assert lengths.dtype == np.int32
-    assert lengths.tolist() == [len(tokenizer.pieces(text)) for text in TEXT]
+    assert lengths.tolist() == [len(tokenizer.tokenize(text)) for text in TEXT]
 
 
 def test_sampled_subwords_differ_but_spell_the_same_text(tokenizer: Tokenizer) -> None:
     sampled = tokenizer.sample(TEXT, seed=7, alpha=0.2)
     assert tokenizer.decode(sampled) == TEXT
     assert sampled != tokenizer.encode(TEXT)
-    assert sum(map(len, sampled)) > tokenizer.count_pieces(TEXT).sum()
+    assert sum(map(len, sampled)) > tokenizer.count_tokens(TEXT).sum()
 
 
 def test_sampling_follows_its_seed_alone(tokenizer: Tokenizer) -> None:
@@ -196,7 +206,7 @@ def test_sampling_follows_its_seed_alone(tokenizer: Tokenizer) -> None:
 def test_bpe_dropout_runs_from_the_usual_subwords_to_characters() -> None:
     tokenizer = train_tokenizer(TEXT, kind="bpe", vocabulary_size=400)
     assert tokenizer.sample(TEXT, seed=1, alpha=0.0) == tokenizer.encode(TEXT)
-    characters = [[tokenizer.piece(one) for one in ids] for ids in tokenizer.sample(TEXT, seed=1, alpha=1.0)]
+    characters = [[tokenizer.get_token(one) for one in ids] for ids in tokenizer.sample(TEXT, seed=1, alpha=1.0)]
     assert characters == [list("▁" + text.replace(" ", "▁")) for text in TEXT]
 
 
@@ -211,7 +221,7 @@ def test_bpe_dropout_keeps_user_symbols_and_spells_the_rest_as_ever() -> None:
     odd = [*lines[:20], "Żółw <tag><tag> 🐢🐢 end"]
     assert tokenizer.sample(odd, seed=1, alpha=0.0) == tokenizer.encode(odd)
     for ids in tokenizer.sample(odd, seed=1, alpha=1.0):
-        assert "<tag>" in [tokenizer.piece(one) for one in ids]
+        assert "<tag>" in [tokenizer.get_token(one) for one in ids]
     assert tokenizer.decode(tokenizer.sample(odd, seed=2, alpha=0.5)) == tokenizer.decode(tokenizer.encode(odd))
 
 
@@ -304,18 +314,18 @@ def test_an_adopted_model_gives_the_same_pieces_under_our_ids(settings: dict[str
 
 def test_the_unknown_piece_is_found_by_its_kind() -> None:
     tokenizer = Tokenizer(foreign().replace(b"<unk>", b"<oov>", 1))
-    assert tokenizer.piece(UNK_ID) == "<oov>"
+    assert tokenizer.get_token(UNK_ID) == "<oov>"
     assert UNK_ID in tokenizer.encode(["ba 雪"])[0]
 
 
 def test_adopting_twice_is_adopting_once(tokenizer: Tokenizer) -> None:
-    assert adopt(tokenizer.model) == tokenizer.model
-    assert adopt(adopt(foreign())) == adopt(foreign())
+    assert normalize_special_ids(tokenizer.model) == tokenizer.model
+    assert normalize_special_ids(normalize_special_ids(foreign())) == normalize_special_ids(foreign())
 
 
 def test_user_symbols_stay_whole() -> None:
     tokenizer = train_tokenizer(TEXT, kind="bpe", vocabulary_size=400, user_symbols=["<2de>", 'a,"b'])
-    assert {"<2de>", 'a,"b'} <= set(tokenizer.pieces('<2de>ba a,"b'))
+    assert {"<2de>", 'a,"b'} <= set(tokenizer.tokenize('<2de>ba a,"b'))
 
 
 @pytest.mark.parametrize(
@@ -368,13 +378,13 @@ def test_character_coverage_leaves_rare_characters_to_bytes() -> None:
     text = [*TEXT, "雪"]
     covered = train_tokenizer(text, kind="unigram", vocabulary_size=400, character_coverage=1.0)
     spelt = train_tokenizer(text, kind="unigram", vocabulary_size=400)
-    assert covered.pieces("雪")[-1] == "雪"
-    assert spelt.pieces("雪")[-3:] == ["<0xE9>", "<0x9B>", "<0xAA>"]
+    assert covered.tokenize("雪")[-1] == "雪"
+    assert spelt.tokenize("雪")[-3:] == ["<0xE9>", "<0x9B>", "<0xAA>"]
 
 
 def test_long_lines_are_learnt_from(kind: Kind) -> None:
     tokenizer = train_tokenizer(["ba"] * 100 + ["zo " * 3000], kind=kind, vocabulary_size=4 + 256 + len("▁bazo"))
-    assert "".join(tokenizer.pieces("ba zo")) == "▁ba▁zo"
+    assert "".join(tokenizer.tokenize("ba zo")) == "▁ba▁zo"
 
 
 def test_a_very_long_line_without_blanks_is_learnt_from() -> None:
@@ -385,7 +395,7 @@ def test_a_very_long_line_without_blanks_is_learnt_from() -> None:
 def test_training_draws_from_the_whole_text_by_its_seed() -> None:
     text = ["ba"] * 1000 + ["zo"] * 1000
     tokenizer = train_tokenizer(text, kind="bpe", vocabulary_size=4 + 256 + len("▁bazo"), max_sentences=20)
-    assert "".join(tokenizer.pieces("ba zo")) == "▁ba▁zo"
+    assert "".join(tokenizer.tokenize("ba zo")) == "▁ba▁zo"
 
     def model(seed: int) -> bytes:
         return train_tokenizer(TEXT, kind="unigram", vocabulary_size=300, max_sentences=50, seed=seed).model
@@ -396,7 +406,7 @@ def test_training_draws_from_the_whole_text_by_its_seed() -> None:
 def test_every_line_is_as_likely_to_be_drawn() -> None:
     drawn = np.zeros(10)
     for seed in range(3000):
-        sample = even_sample("abcdefghij", 3, seed)
+        sample = reservoir_sample("abcdefghij", 3, seed)
         assert len(set(sample)) == 3
         drawn[["abcdefghij".index(text) for text in sample]] += 1
     deviation = np.sqrt(3000 * 0.3 * 0.7)
@@ -404,7 +414,7 @@ def test_every_line_is_as_likely_to_be_drawn() -> None:
 
 
 def test_a_short_text_is_taken_whole_and_in_order() -> None:
-    assert even_sample(iter("abc"), 3, seed=1) == ["a", "b", "c"]
+    assert reservoir_sample(iter("abc"), 3, seed=1) == ["a", "b", "c"]
 
 
 def test_an_error_while_reading_the_text_reaches_the_caller() -> None:

@@ -81,7 +81,7 @@ class CountingUpdate:
         self.rates.append(learning_rate)
         self.course.append(("begun", update))
         loss = 1 / update if applied else float("nan")
-        outcome = Outcome(loss, loss, 2.0, batch.num_target_pieces, applied)
+        outcome = Outcome(loss, loss, 2.0, batch.num_target_tokens, applied)
 
         def wait() -> Outcome:
             self.course.append(("asked about", update))

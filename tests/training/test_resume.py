@@ -14,8 +14,8 @@ from faults import command
 
 from nmt.config.file import dump_config
 from nmt.data.batching import BatchLoader, BatchPlan
-from nmt.data.preparation import prepare
-from nmt.data.token_cache import BestPieces
+from nmt.data.preparation import prepare_training_data
+from nmt.data.token_cache import CachedTokens
 from nmt.model_folder import ModelFolder
 from nmt.training.checkpoint import CheckpointFolder
 from nmt.training.trainer import train
@@ -151,24 +151,24 @@ def test_what_the_resumption_had_to_get_right_was_at_work(runs):
 
 
 def test_the_next_batches_are_the_same(runs, recipe):
-    prepared = prepare(recipe(runs.killed, **EVERYTHING), runs.killed, lambda _: None)
+    prepared = prepare_training_data(recipe(runs.killed, **EVERYTHING), runs.killed, lambda _: None)
     plan = BatchPlan(prepared.lengths, by="sentences", size=16, seed=1)
     tokenizers = prepared.source_tokenizer, prepared.target_tokenizer
-    best = BestPieces.open(prepared.corpus, *tokenizers, runs.killed / "cache")
+    best = CachedTokens.open(prepared.corpus, *tokenizers, runs.killed / "cache")
     loaders = [
-        BatchLoader(segmentation, prepared.kept, plan, multiple=2)
-        for segmentation in (prepared.segmentation, prepared.segmentation, best)
+        BatchLoader(tokenized, prepared.kept, plan, multiple=2)
+        for tokenized in (prepared.tokenized, prepared.tokenized, best)
     ]
     progress = checkpoints(runs.killed).latest().progress
-    expected = list(islice(loaders[0].batches(0, 0), 12, 20))
-    found = list(islice(loaders[1].batches(progress.epoch, progress.batch), 8))
-    unsampled = list(islice(loaders[2].batches(progress.epoch, progress.batch), 8))
+    expected = list(islice(loaders[0].stream_batches(0, 0), 12, 20))
+    found = list(islice(loaders[1].stream_batches(progress.epoch, progress.batch), 8))
+    unsampled = list(islice(loaders[2].stream_batches(progress.epoch, progress.batch), 8))
     for one, other in zip(expected, found, strict=True):
         assert (one.epoch, one.index) == (other.epoch, other.index)
         for name in ("source", "target", "weights"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     # Sampled subwords are shorter, so that there are more of them.
-    sampled, best = (sum(batch.num_target_pieces for batch in batches) for batches in (found, unsampled))
+    sampled, best = (sum(batch.num_target_tokens for batch in batches) for batches in (found, unsampled))
     assert sampled > best
 
 

@@ -10,15 +10,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from nmt.training.losses import cross_entropy
 
 from nmt import weights
 from nmt.config.schema import CorpusFiles
-from nmt.data.batching import NUM_SHAPES
+from nmt.data.batching import NUM_BUCKETS
 from nmt.errors import DivergenceError, InterruptionError, UserError
 from nmt.model_folder import ModelFolder
 from nmt.training import trainer, update_tensorflow
 from nmt.training.checkpoint import CheckpointFolder
-from nmt.training.losses import cross_entropy
 from nmt.training.update_tensorflow import TensorFlowUpdate
 
 BATCHES = 7  # of an epoch: 100 pairs in batches of 16
@@ -174,7 +174,7 @@ def test_an_update_begins_before_the_one_before_it_is_asked_about(rehearsal, rec
     [(foreseen, num_shapes), *course, closed] = rehearsal.update.course
     assert course == [*up_to_the_checkpoint, begun(4), begun(5), asked(4), asked(5)]
     assert (foreseen, closed) == ("foreseen", ("closed", 0))
-    assert 1 <= num_shapes <= NUM_SHAPES
+    assert 1 <= num_shapes <= NUM_BUCKETS
 
 
 def test_an_update_that_is_done_when_it_returns_is_asked_about_at_once(rehearsal, recipe, tmp_path, monkeypatch):
