@@ -52,6 +52,6 @@ def explain(
 ) -> None:
     """Print the meaning, unit, range and default of configuration keys."""
     from nmt.config.reference import explain as explain_key
-    from nmt.config.reference import reference_page
+    from nmt.config.reference import make_reference_page
 
-    print_line(reference_page().rstrip("\n") if markdown else explain_key(key))
+    print_line(make_reference_page().rstrip("\n") if markdown else explain_key(key))

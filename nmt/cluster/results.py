@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nmt.cluster.trials import FAILED, Trial, Validated
-from nmt.config.file import dump_config, with_values
-from nmt.config.reference import in_words
+from nmt.config.file import dump_config, replace_values
+from nmt.config.reference import as_words
 from nmt.config.schema import Config
 from nmt.files import written_aside
 
@@ -34,7 +34,7 @@ def write_results(folder: Path, trials: list[Trial], config: Config, announce: C
         _write(folder / "trials.png", _plot(ranked))
     best = next((trial for trial in ranked if trial.best() and trial.ended()[0] != FAILED), None)
     if best is not None:
-        chosen = with_values(config, best.values, best.name)
+        chosen = replace_values(config, best.values, best.name)
         _write(folder / "best.yaml", dump_config(chosen).encode())
     return best
 
@@ -57,7 +57,7 @@ def csv_table(trials: list[Trial]) -> str:
     for trial in trials:
         best, updates = trial.best(), _updates(trial)
         figures = [best.update, best.bleu, best.perplexity, updates] if best else [""] * len(COLUMNS)
-        writer.writerow([trial.name, trial.ended()[0], *map(in_words, trial.values.values()), *figures])
+        writer.writerow([trial.name, trial.ended()[0], *map(as_words, trial.values.values()), *figures])
     return text.getvalue()
 
 
@@ -68,7 +68,7 @@ def markdown_table(trials: list[Trial]) -> str:
     for trial in trials:
         best = trial.best()
         figures = _rounded(best, _updates(trial)) if best else [""] * len(COLUMNS)
-        lines.append(_row([trial.name, trial.ended()[0], *map(in_words, trial.values.values()), *figures]))
+        lines.append(_row([trial.name, trial.ended()[0], *map(as_words, trial.values.values()), *figures]))
     failed = [f"{trial.name} failed: {trial.ended()[1]}" for trial in trials if trial.ended()[0] == FAILED]
     return "\n".join([*lines, *(["", *failed] if failed else [])]) + "\n"
 
@@ -128,7 +128,7 @@ def _scatter(axes: Any, key: str, trials: list[Trial]) -> None:
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value, _ in found)
     if found and numbers and min(value for value, _ in found) > 0:
         axes.set_xscale("log")
-    axes.scatter([value if numbers else in_words(value) for value, _ in found], [score for _, score in found])
+    axes.scatter([value if numbers else as_words(value) for value, _ in found], [score for _, score in found])
 
 
 def _shown(validated: Validated, best_by: str) -> float:

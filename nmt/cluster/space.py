@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nmt.config.file import check_value
-from nmt.config.reference import in_words, keys, nearest_key
+from nmt.config.reference import as_words, get_keys, suggest_key
 from nmt.config.yaml_lines import Place, read_yaml
 from nmt.data.corpus import read_lines
 from nmt.errors import UserError, nearest
@@ -36,7 +36,7 @@ class Choice:
         return chance.choice(self.values)
 
     def __str__(self) -> str:
-        return ", ".join(map(in_words, self.values))
+        return ", ".join(map(as_words, self.values))
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Range:
         return min(max(rounded, self.low), self.high)
 
     def __str__(self) -> str:
-        return f"{in_words(self.low)} to {in_words(self.high)}" + (", logarithmic" if self.log else "")
+        return f"{as_words(self.low)} to {as_words(self.high)}" + (", logarithmic" if self.log else "")
 
 
 Space = Mapping[str, Choice | Range]
@@ -109,21 +109,21 @@ def _entries(
     for part, value in section.items():
         place = (*above, part)
         key = ".".join(map(str, place))
-        if key in keys() and keys()[key].kind == "a section" and isinstance(value, dict):
+        if key in get_keys() and get_keys()[key].kind == "a section" and isinstance(value, dict):
             yield from _entries(value, place, name, lines)
         else:
             yield key, value, f"{name}:{lines[place]}: {key}"
 
 
 def _values(key: str, value: Any, label: str) -> Choice | Range:
-    if key not in keys() or "N" in key.split("."):
-        raise UserError(f"{label}: unknown key.{nearest_key(key)}")
+    if key not in get_keys() or "N" in key.split("."):
+        raise UserError(f"{label}: unknown key.{suggest_key(key)}")
     if key in FIXED:
         raise UserError(f"{label}: cannot be searched; {FIXED[key]}.")
     if isinstance(value, dict):
         return _range(key, value, label)
     if not isinstance(value, list) or not value:
-        example = in_words(value) if value not in (None, []) else "…"
+        example = as_words(value) if value not in (None, []) else "…"
         raise UserError(
             f"{label}: expected a list of values, such as [{example}], or a range, such as {{low: 0.1, high: 0.5}}."
         )
@@ -131,12 +131,12 @@ def _values(key: str, value: Any, label: str) -> Choice | Range:
         check_value(key, one, label)
     repeated = [one for n, one in enumerate(value) if json.dumps(one) in map(json.dumps, value[:n])]
     if repeated:
-        raise UserError(f"{label}: {in_words(repeated[0])} is in the list twice.")
+        raise UserError(f"{label}: {as_words(repeated[0])} is in the list twice.")
     return Choice(tuple(value))
 
 
 def _range(key: str, value: dict[str, Any], label: str) -> Range:
-    kind = keys()[key].kind.removeprefix("null or ")
+    kind = get_keys()[key].kind.removeprefix("null or ")
     if not kind.startswith(("a whole number", "a number")):
         raise UserError(f"{label}: expected a list of values, since the key takes {kind}; found a range.")
     for name in value:
@@ -150,9 +150,9 @@ def _range(key: str, value: dict[str, Any], label: str) -> Range:
     for end in (low, high):
         check_value(key, end, label)
     if not isinstance(log, bool):
-        raise UserError(f"{label}: expected true or false for log, found {in_words(log)}.")
+        raise UserError(f"{label}: expected true or false for log, found {as_words(log)}.")
     if low >= high:
-        raise UserError(f"{label}: low must be below high; found {in_words(low)} and {in_words(high)}.")
+        raise UserError(f"{label}: low must be below high; found {as_words(low)} and {as_words(high)}.")
     if log and low <= 0:
-        raise UserError(f"{label}: a logarithmic range begins above 0; found {in_words(low)}.")
+        raise UserError(f"{label}: a logarithmic range begins above 0; found {as_words(low)}.")
     return Range(low, high, log, whole=kind.startswith("a whole number"))

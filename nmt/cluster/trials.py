@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from nmt.cluster.space import Space, draw
-from nmt.config.file import with_values
-from nmt.config.reference import in_words
+from nmt.config.file import replace_values
+from nmt.config.reference import as_words
 from nmt.config.schema import Config
 from nmt.files import written_aside
 
@@ -95,9 +95,9 @@ def plan(config: Config, space: Space, folder: Path, *, name: str, trials: int) 
     common = {"data.cache": str(config.data.cache or folder / "cache")}
     for number, values in enumerate(draw(space, trials, seed=config.seed), start=1):
         run_dir = folder / f"trial-{number:03d}"
-        chosen = ", ".join(f"{key}={in_words(value)}" for key, value in values.items())
+        chosen = ", ".join(f"{key}={as_words(value)}" for key, value in values.items())
         label = f"{name}: trial {number} ({chosen})"
-        planned.append(Trial(number, values, with_values(config, {**common, **values, "run_dir": str(run_dir)}, label)))
+        planned.append(Trial(number, values, replace_values(config, {**common, **values, "run_dir": str(run_dir)}, label)))
     return planned
 
 

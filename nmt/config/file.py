@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from nmt.config.reference import in_words, keys, nearest_key
+from nmt.config.reference import as_words, get_keys, suggest_key
 from nmt.config.schema import Config
 from nmt.config.yaml_lines import Place, read_yaml, write_yaml
 from nmt.errors import UserError, nearest
@@ -95,7 +95,7 @@ def dump_config(config: Config) -> str:
     return write_yaml(config.model_dump(mode="json"))
 
 
-def with_values(config: Config, values: Mapping[str, Any], name: str) -> Config:
+def replace_values(config: Config, values: Mapping[str, Any], name: str) -> Config:
     """Returns the configuration with other values, given by their dotted keys.
 
     Raises:
@@ -126,7 +126,7 @@ def check_value(key: str, value: Any, label: str) -> None:
     try:
         TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        raise UserError(f"{label}: expected {keys()[key].kind}, found {_found(value)}") from error
+        raise UserError(f"{label}: expected {get_keys()[key].kind}, found {_found(value)}") from error
 
 
 class _OneLabel(Labels):
@@ -136,7 +136,7 @@ class _OneLabel(Labels):
         return self[()]
 
 
-def differences(before: Config, after: Config) -> list[str]:
+def find_differences(before: Config, after: Config) -> list[str]:
     """Returns a line for each key that differs, such as "training.batch_size: 64 became 96"."""
     old, new = (dict(_leaves(config.model_dump(mode="json"))) for config in (before, after))
     changed = [key for key in old | new if old.get(key, "nothing") != new.get(key, "nothing")]
@@ -145,7 +145,7 @@ def differences(before: Config, after: Config) -> list[str]:
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     if not isinstance(value, dict | list):
-        yield key, in_words(value)
+        yield key, as_words(value)
         return
     for part, inner in value.items() if isinstance(value, dict) else enumerate(value):
         yield from _leaves(inner, f"{key}.{part}" if key else str(part))
@@ -170,14 +170,14 @@ def _read_override(override: str, sections: Sequence[str]) -> tuple[str, str, An
     """Returns section, key and value of one override."""
     label = f"command line: {override}"
     key, equals, text = override.partition("=")
-    example = f"{sections[0]}.{next(name for name in keys() if name.startswith(f'{sections[0]}.')).partition('.')[2]}"
+    example = f"{sections[0]}.{next(name for name in get_keys() if name.startswith(f'{sections[0]}.')).partition('.')[2]}"
     if not equals:
-        raise UserError(f"{label}: expected KEY=VALUE, such as {example}={keys()[example].default}.")
+        raise UserError(f"{label}: expected KEY=VALUE, such as {example}={get_keys()[example].default}.")
     section, _, name = key.partition(".")
-    if section not in sections and section in keys():
+    if section not in sections and section in get_keys():
         raise UserError(f"{label}: expected a key of {' or '.join(sections)}, such as {example}.")
-    if key not in keys() or not name:
-        raise UserError(f"{label}: unknown key.{nearest_key(key)}")
+    if key not in get_keys() or not name:
+        raise UserError(f"{label}: unknown key.{suggest_key(key)}")
     value, _ = read_yaml(text, label)
     check_value(key, value, label)
     return section, name, value
@@ -244,14 +244,14 @@ def _problem(error: ErrorDetails, labels: Labels) -> str:
     key = ".".join("N" if isinstance(part, int) else part for part in place)
     match error["type"]:
         case "missing":
-            return f"{labels[place[:-1]]}: the key '{place[-1]}' is missing. {keys()[key].meaning}"
+            return f"{labels[place[:-1]]}: the key '{place[-1]}' is missing. {get_keys()[key].meaning}"
         case "extra_forbidden":
-            return f"{labels[place]}: unknown key.{nearest_key(key)}"
+            return f"{labels[place]}: unknown key.{suggest_key(key)}"
         case "value_error":
             return _combination(place, str(error["ctx"]["error"]), labels)
         case "json_invalid":  # half a surrogate pair, or sections a hundred deep
             return f"{labels[()]}: {error['msg']}"
-    return f"{labels[place]}: expected {keys()[key].kind}, found {_found(found)}"
+    return f"{labels[place]}: expected {get_keys()[key].kind}, found {_found(found)}"
 
 
 def _combination(place: Place, text: str, labels: Labels) -> str:
@@ -267,7 +267,7 @@ def _found(value: object) -> str:
         return "a section"
     if isinstance(value, list):
         return "a list" if value else "an empty list"
-    return repr(value) if isinstance(value, str) else in_words(value)
+    return repr(value) if isinstance(value, str) else as_words(value)
 
 
 def _dotted(place: Place) -> str:

@@ -47,44 +47,44 @@ def explain(key: str | None = None) -> str:
         UserError: there is no such key.
     """
     name = "" if key is None else ".".join("N" if part.isdecimal() else part for part in key.split("."))
-    if key is not None and name not in keys():
-        raise UserError(f"There is no configuration key '{key}'.{nearest_key(name)}")
-    chosen = (one for one in keys().values() if f"{one.name}.".startswith(f"{name}." if name else ""))
+    if key is not None and name not in get_keys():
+        raise UserError(f"There is no configuration key '{key}'.{suggest_key(name)}")
+    chosen = (one for one in get_keys().values() if f"{one.name}.".startswith(f"{name}." if name else ""))
     return "\n".join(map(_paragraph, chosen))
 
 
-def reference_page() -> str:
+def make_reference_page() -> str:
     """Returns docs/configuration.md: one table a section."""
-    top = [key for key in keys().values() if "." not in key.name]
+    top = [key for key in get_keys().values() if "." not in key.name]
     sections = [key for key in top if key.kind == "a section"]
     parts = [INTRODUCTION, "## The run\n", _table(key for key in top if key not in sections)]
     for section in sections:
-        inside = (key for key in keys().values() if key.name.startswith(f"{section.name}."))
+        inside = (key for key in get_keys().values() if key.name.startswith(f"{section.name}."))
         parts += [f"## {section.name}\n\n{section.meaning}\n", _table(inside)]
     return "\n".join(parts)
 
 
 @functools.cache
-def keys() -> dict[str, Key]:
+def get_keys() -> dict[str, Key]:
     """Returns all keys by their dotted names, each section before what is in it."""
     return {key.name: key for key in _inside("", _schema())}
 
 
-def nearest_key(unknown: str) -> str:
+def suggest_key(unknown: str) -> str:
     """Returns " Did you mean 'x'?" for an unknown dotted key, or "" where nothing is close.
 
     A key of that very name in another section comes first, then a similar one in the same section, then in any other.
     """
     section, _, name = unknown.rpartition(".")
-    elsewhere = {key.rpartition(".")[2]: key for key in reversed(keys())}
+    elsewhere = {key.rpartition(".")[2]: key for key in reversed(get_keys())}
     if name in elsewhere:
         return f" Did you mean '{elsewhere[name]}'?"
-    siblings = [key.rpartition(".")[2] for key in keys() if key.rpartition(".")[0] == section]
+    siblings = [key.rpartition(".")[2] for key in get_keys() if key.rpartition(".")[0] == section]
     similar = difflib.get_close_matches(name, elsewhere, n=1)
     return nearest(name, siblings) or "".join(f" Did you mean '{elsewhere[one]}'?" for one in similar)
 
 
-def in_words(value: object) -> str:
+def as_words(value: object) -> str:
     """Returns a value as YAML has it on one line; text stands without quotes."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
@@ -96,7 +96,7 @@ def _schema() -> Schema:
 
 def _inside(prefix: str, section: Schema) -> Iterator[Key]:
     for name, schema in section["properties"].items():
-        default = "required" if name in section.get("required", ()) else in_words(schema["default"])
+        default = "required" if name in section.get("required", ()) else as_words(schema["default"])
         yield from _keys(prefix + name, schema, default)
 
 

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from nmt.config.file import with_values
+from nmt.config.file import replace_values
 from nmt.config.schema import Config, CorpusFiles
 from nmt.data.corpus import read_lines
 from nmt.data.preparation import read_parallel
@@ -129,7 +129,7 @@ def read_sample(dev: CorpusFiles, sample: Path | str | None, size: int) -> tuple
 def _wanted_version(config: Config, server_version: str | None) -> str | None:
     if server_version is None:
         return config.export.server_version
-    return with_values(config, {"export.server_version": server_version}, "--server-version").export.server_version
+    return replace_values(config, {"export.server_version": server_version}, "--server-version").export.server_version
 
 
 def _bundle(into: Path, folder: ModelFolder, tag: str, signatures: Any, sources: Sequence[str]) -> Bundle:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nmt.config.file import config_from_text, differences, dump_config
+from nmt.config.file import config_from_text, dump_config, find_differences
 from nmt.config.schema import Config
 from nmt.errors import UserError
 from nmt.files import claimed, discard, written_aside
@@ -46,7 +46,7 @@ class RunFolder:
         resumed = self.config.is_file()
         if resumed:
             before = config_from_text(self.config.read_text(encoding="utf-8"), str(self.config))
-            changed = [line for line in differences(before, config) if not MAY_CHANGE.match(line.split(":")[0])]
+            changed = [line for line in find_differences(before, config) if not MAY_CHANGE.match(line.split(":")[0])]
             if changed and not any(self.checkpoints.glob("update-*.h5")):
                 # A mistake stopped the run before its first checkpoint: nothing was learned with the old values.
                 discard(self.path / "source.model")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from nmt.config.reference import in_words, keys
+from nmt.config.reference import as_words, get_keys
 from nmt.config.schema import SearchSettings
 from nmt.errors import UserError, nearest
 from nmt.translators.hypothesis import Translation
@@ -128,8 +128,8 @@ def check_fixed(settings: SearchSettings, changes: Mapping[str, Any]) -> None:
         before, after = getattr(settings, name), getattr(changed, name)
         if before != after:
             raise UserError(
-                f"This export was made with decoding.{name} {in_words(before)} and cannot translate with "
-                f"{in_words(after)}: export the model again with that setting, or translate with the model itself."
+                f"This export was made with decoding.{name} {as_words(before)} and cannot translate with "
+                f"{as_words(after)}: export the model again with that setting, or translate with the model itself."
             )
 
 
@@ -137,4 +137,4 @@ def _explain(error: Any) -> str:
     if error["type"] == "value_error":  # several settings that do not fit together
         return f"decoding: {error['ctx']['error']}"
     name = error["loc"][0]
-    return f"decoding.{name}: expected {keys()[f'decoding.{name}'].kind}, found {error['input']!r}."
+    return f"decoding.{name}: expected {get_keys()[f'decoding.{name}'].kind}, found {error['input']!r}."

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cluster_task import nmt, start, until
 
-from nmt.config.file import differences, load_config
+from nmt.config.file import load_config
 
 pytest.importorskip("ray")
 
@@ -96,7 +96,7 @@ def test_the_best_configuration_is_the_base_with_the_best_values(searched):
     base = load_config(place / "tiny.yaml", [f"seed={SEED}", "training.best_by=loss"])
     best = load_config(place / SEARCH / "best.yaml")
     expected = f"training.learning_rate: 0.001 became {float(rows[0]['training.learning_rate'])}"
-    assert [one for one in differences(base, best) if "run_dir" not in one] == [expected]
+    assert [one for one in find_differences(base, best) if "run_dir" not in one] == [expected]
 
 
 def test_an_ended_search_is_told_at_once_and_not_begun_anew(searched):

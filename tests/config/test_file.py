@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt.config.file import check_value, config_from_text, differences, dump_config, load_config, with_values
+from nmt.config.file import check_value, config_from_text, dump_config, find_differences, load_config, replace_values
 from nmt.config.schema import Config
 from nmt.errors import UserError
 
@@ -293,7 +293,7 @@ def test_differences_name_key_and_both_values(file):
     overrides = ("training.batch_size=96", "model.input_feeding=true", "training.clip_norm=", "data.dev.source=new")
     more = ("tokenizer.user_symbols=[a]", "data.train=[{source: train.en, target: train.de}, {source: c, target: d}]")
     after = load_config(file(MINIMAL), overrides + more)
-    assert sorted(differences(before, after)) == [
+    assert sorted(find_differences(before, after)) == [
         "data.dev.source: dev.en became new",
         "data.train.1.source: nothing became c",
         "data.train.1.target: nothing became d",
@@ -302,19 +302,19 @@ def test_differences_name_key_and_both_values(file):
         "training.batch_size: 64 became 96",
         "training.clip_norm: 1.0 became null",
     ]
-    assert "data.train.1.source: c became nothing" in differences(after, before)
-    assert differences(after, after) == []
+    assert "data.train.1.source: c became nothing" in find_differences(after, before)
+    assert find_differences(after, after) == []
 
 
 def test_values_by_key_are_what_overrides_are(file):
     config = load_config(file(MINIMAL))
     values = {"training.batch_size": 96, "training.clip_norm": None, "model.attention": "bilinear"}
     overrides = ["training.batch_size=96", "training.clip_norm=", "model.attention=bilinear"]
-    assert with_values(config, values, "here") == load_config(file(MINIMAL), overrides)
+    assert replace_values(config, values, "here") == load_config(file(MINIMAL), overrides)
     with pytest.raises(UserError, match=r"^here: expected a whole number of 1 or more, found 0$"):
-        with_values(config, {"training.batch_size": 0}, "here")
+        replace_values(config, {"training.batch_size": 0}, "here")
     with pytest.raises(UserError, match=r"^here: encoder_units must be even"):
-        with_values(config, {"model.encoder_units": 3}, "here")
+        replace_values(config, {"model.encoder_units": 3}, "here")
 
 
 @pytest.mark.parametrize(

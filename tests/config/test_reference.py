@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from nmt.config.reference import REGENERATE, explain, keys, reference_page
+from nmt.config.reference import REGENERATE, explain, get_keys, make_reference_page
 from nmt.config.schema import Config
 from nmt.errors import UserError
 
@@ -18,20 +18,20 @@ def schema_fields():
 
 
 def test_the_page_is_current():
-    assert PAGE.read_text(encoding="utf-8") == reference_page(), f"The schema has changed; run: {REGENERATE}"
+    assert PAGE.read_text(encoding="utf-8") == make_reference_page(), f"The schema has changed; run: {REGENERATE}"
 
 
 @pytest.mark.parametrize(("name", "field"), list(schema_fields()))
 def test_every_key_has_its_own_meaning_and_default(name, field):
     meaning = field.description or field.annotation.__doc__
-    assert keys()[name].meaning == " ".join(meaning.split())
-    assert (keys()[name].default == "required") == field.is_required()
+    assert get_keys()[name].meaning == " ".join(meaning.split())
+    assert (get_keys()[name].default == "required") == field.is_required()
 
 
 def test_the_page_has_a_full_row_for_every_key():
-    rows = [line.split(" | ") for line in reference_page().splitlines() if line.startswith("| `")]
+    rows = [line.split(" | ") for line in make_reference_page().splitlines() if line.startswith("| `")]
     top_sections = {name for name, field in Config.model_fields.items() if hasattr(field.annotation, "model_fields")}
-    assert {row[0].strip("| `") for row in rows} == set(keys()) - top_sections
+    assert {row[0].strip("| `") for row in rows} == set(get_keys()) - top_sections
     assert {len(row) for row in rows} == {4}
 
 
@@ -52,7 +52,7 @@ def test_the_page_has_a_full_row_for_every_key():
     ],
 )
 def test_types_ranges_and_defaults_are_in_plain_words(name, kind, default):
-    assert (keys()[name].kind, keys()[name].default) == (kind, default)
+    assert (get_keys()[name].kind, get_keys()[name].default) == (kind, default)
 
 
 def test_one_key_is_explained():
@@ -75,7 +75,7 @@ def test_a_section_is_explained_with_its_keys_alone():
 
 
 def test_without_a_name_everything_is_explained():
-    assert names_in(explain()) == list(keys())
+    assert names_in(explain()) == list(get_keys())
 
 
 @pytest.mark.parametrize(
