@@ -12,7 +12,7 @@ from typing import Self
 
 from benchmarks.measure import resident_mb
 from nmt.errors import UserError
-from nmt.server.run import listening
+from nmt.server.run import listen
 
 
 class Served:
@@ -25,7 +25,7 @@ class Served:
     """
 
     def __init__(self, command: Sequence[str], *, log: Path, environment: Mapping[str, str]):
-        with listening("127.0.0.1", 0) as free:
+        with listen("127.0.0.1", 0) as free:
             self._port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
         self.log = log

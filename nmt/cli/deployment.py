@@ -157,5 +157,5 @@ def serve(
         limits=limits,
         key_file=api_key_file,
         **settings["decoding"],
-        announce=print_line,
+        log=print_line,
     )

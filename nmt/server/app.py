@@ -1,4 +1,4 @@
-"""A server: its paths, its gate and the thread that translates."""
+"""A server: its paths, its middleware and the thread that translates."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ from nmt.server.batcher import Batcher
 from nmt.server.engine import Engine
 from nmt.server.limits import Limits
 from nmt.server.metrics import CONTENT_TYPE, Metrics
-from nmt.server.middleware import Gate
-from nmt.server.tfserving_routes import predict_routes
-from nmt.server.translate_routes import people_routes
-from nmt.server.webpage import page_routes, read_page
+from nmt.server.middleware import Middleware
+from nmt.server.tfserving_routes import make_tfserving_routes
+from nmt.server.translate_routes import make_translate_routes
+from nmt.server.webpage import make_page_routes, read_page
 from nmt.version import __version__
 
 
@@ -23,7 +23,7 @@ from nmt.version import __version__
 class Server:
     """An ASGI application and the thread behind it, which its owner closes."""
 
-    gate: Gate
+    middleware: Middleware
     batcher: Batcher
 
 
@@ -44,22 +44,22 @@ def make_server(engine: Engine, name: str, limits: Limits, *, key: str | None = 
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        responses=openapi.REFUSALS,
+        responses=openapi.ERRORS,
     )
     page = read_page()
     # On the page people give their key.
-    gate = Gate(app, limits, metrics, key=key, keyless=page)
-    metrics.watch(lambda: batcher.num_waiting, lambda: gate.num_inside)
-    _add_mistakes(app)
-    _add_probes(app, gate, batcher, metrics)
-    app.include_router(page_routes(page))
-    app.include_router(people_routes(name, engine, batcher, limits))
-    app.include_router(predict_routes(name, engine, batcher, limits))
-    openapi.complete(app, name=name, version=engine.version, key=key is not None)
-    return Server(gate, batcher)
+    middleware = Middleware(app, limits, metrics, key=key, public_paths=page)
+    metrics.track(lambda: batcher.num_waiting, lambda: middleware.num_in_progress)
+    _add_error_handlers(app)
+    _add_probes(app, middleware, batcher, metrics)
+    app.include_router(make_page_routes(page))
+    app.include_router(make_translate_routes(name, engine, batcher, limits))
+    app.include_router(make_tfserving_routes(name, engine, batcher, limits))
+    openapi.finish_document(app, name=name, version=engine.version, key=key is not None)
+    return Server(middleware, batcher)
 
 
-def _add_mistakes(app: FastAPI) -> None:
+def _add_error_handlers(app: FastAPI) -> None:
     """Every mistake has the form that TensorFlow Serving gives to its own."""
 
     @app.exception_handler(RequestError)
@@ -80,7 +80,7 @@ def _add_mistakes(app: FastAPI) -> None:
         return JSONResponse({"error": "Internal error; the server's log says more."}, 500)
 
 
-def _add_probes(app: FastAPI, gate: Gate, batcher: Batcher, metrics: Metrics) -> None:
+def _add_probes(app: FastAPI, middleware: Middleware, batcher: Batcher, metrics: Metrics) -> None:
     @app.get("/health")
     async def health() -> dict[str, str]:
         """Whether the process answers, or 500 where it must be started anew; asks for no key."""
@@ -91,7 +91,7 @@ def _add_probes(app: FastAPI, gate: Gate, batcher: Batcher, metrics: Metrics) ->
     @app.get("/ready")
     async def ready() -> dict[str, str]:
         """Whether it takes requests; 503 while it stops. Asks for no key."""
-        if gate.draining:
+        if middleware.is_draining:
             raise RequestError(503, "The server is stopping.")
         return {"status": "ready"}
 
@@ -102,4 +102,4 @@ def _add_probes(app: FastAPI, gate: Gate, batcher: Batcher, metrics: Metrics) ->
     )
     async def read_metrics() -> Response:
         """Counters for Prometheus."""
-        return Response(metrics.page(), media_type=CONTENT_TYPE)
+        return Response(metrics.render(), media_type=CONTENT_TYPE)

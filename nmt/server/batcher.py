@@ -48,8 +48,8 @@ class Batcher:
         self._changed = threading.Condition()
         self._closed = False
         self._seconds_each = 0.0
-        self._crowded = True
-        self._thread = threading.Thread(target=self._work, name="translating", daemon=True)
+        self._is_crowded = True
+        self._thread = threading.Thread(target=self._run, name="translating", daemon=True)
         self._thread.start()
 
     @property
@@ -109,34 +109,34 @@ class Batcher:
     def _is_too_full_for(self, num_texts: int) -> bool:
         return bool(self._waiting) and len(self._waiting) + num_texts > self._limits.max_queue
 
-    def _work(self) -> None:
-        while (batch := self._next()) is not None:
+    def _run(self) -> None:
+        while (batch := self._wait_for_batch()) is not None:
             if batch:
                 started = time.monotonic()
-                self._answer(batch)
+                self._translate(batch)
                 seconds = time.monotonic() - started
                 self._seconds_each += 0.2 * (seconds / len(batch) - self._seconds_each)
                 self._observe(len(batch), seconds)
-                self._crowded = len(batch) > 1 or bool(self._waiting)
+                self._is_crowded = len(batch) > 1 or bool(self._waiting)
 
-    def _next(self) -> list[Job] | None:
+    def _wait_for_batch(self) -> list[Job] | None:
         """Waits for the next texts to translate together; None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if not self._waiting:
                 return None
             oldest = self._waiting[0]
-            until = oldest.arrived + (self._limits.max_wait if self._crowded else 0.0)
+            until = oldest.arrived + (self._limits.max_wait if self._is_crowded else 0.0)
             self._changed.wait_for(
-                lambda: self._closed or self._num_alike(oldest.options) >= self._limits.max_batch,
+                lambda: self._closed or self._count_matching(oldest.options) >= self._limits.max_batch,
                 timeout=max(0.0, until - time.monotonic()),
             )
-            return self._take(oldest.options)
+            return self._take_batch(oldest.options)
 
-    def _num_alike(self, options: Options) -> int:
+    def _count_matching(self, options: Options) -> int:
         return sum(job.options == options for job in self._waiting)
 
-    def _take(self, options: Options) -> list[Job]:
+    def _take_batch(self, options: Options) -> list[Job]:
         """Takes the oldest texts with these options out of the queue, and throws cancelled ones away."""
         batch: list[Job] = []
         others: deque[Job] = deque()
@@ -148,7 +148,7 @@ class Batcher:
         self._waiting = others
         return batch
 
-    def _answer(self, batch: list[Job]) -> None:
+    def _translate(self, batch: list[Job]) -> None:
         try:
             answers = self._engine.answer([job.text for job in batch], batch[0].options)
             pairs = list(zip(batch, answers, strict=True))
@@ -159,7 +159,7 @@ class Batcher:
                 return
             # A text that cannot be translated shall not take its neighbours down.
             for job in batch:
-                self._answer([job])
+                self._translate([job])
             return
         for job, answer in pairs:
             job.answer.set_result(answer)

@@ -98,7 +98,9 @@ class ModelEngine:
     def settle(self, options: Options) -> Options:
         """Takes out what is the model's own setting."""
         own: dict[str, Any] = {
-            key: None for key in ("beam_size", "length_penalty") if getattr(options, key) == getattr(self._settings, key)
+            key: None
+            for key in ("beam_size", "length_penalty")
+            if getattr(options, key) == getattr(self._settings, key)
         }
         return replace(options, **own, log_probs=False)
 

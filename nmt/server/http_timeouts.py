@@ -7,7 +7,7 @@ from collections.abc import Callable
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
-class Alarm:
+class Timer:
     """Calls something, unless it is stopped within so many seconds."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, call: Callable[[], None]):
@@ -28,21 +28,21 @@ class Alarm:
             self._timer = None
 
 
-def patient(timeout: float) -> type[H11Protocol]:
+def make_protocol(timeout: float) -> type[H11Protocol]:
     """HTTP/1.1 as uvicorn speaks it, without delay, and for clients that neither send nor read too slowly.
 
     A connection is closed on which the head of a request has not arrived `timeout` seconds after its first byte, or
     after the connection was made; and one whose client takes longer than that to read what waits for it.
     """
 
-    class Connection(H11Protocol):
+    class TimeoutProtocol(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             # asyncio does so only where a socket says that it is TCP, which those of create_server do not. Without
             # it the body of an answer waits until the client has acknowledged the head: 40 ms.
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._head = Alarm(self.loop, timeout, transport.close)
-            self._unread = Alarm(self.loop, timeout, transport.abort)
+            self._head = Timer(self.loop, timeout, transport.close)
+            self._unread = Timer(self.loop, timeout, transport.abort)
             # Told of each byte that waits, not of 64 KiB: a small answer that is not read holds the connection as well.
             transport.set_write_buffer_limits(high=0)
             self._head.start()
@@ -67,4 +67,4 @@ def patient(timeout: float) -> type[H11Protocol]:
             self._head.stop()
             self._unread.stop()
 
-    return Connection
+    return TimeoutProtocol

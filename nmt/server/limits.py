@@ -44,7 +44,7 @@ def check_texts(texts: Sequence[str], limits: Limits) -> None:
 
 
 @asynccontextmanager
-async def patience(limits: Limits) -> AsyncIterator[None]:
+async def limit_time(limits: Limits) -> AsyncIterator[None]:
     """Ends what takes longer than `limits.timeout` with a RequestError, 504."""
     try:
         async with asyncio.timeout(limits.timeout):

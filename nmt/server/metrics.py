@@ -28,7 +28,9 @@ class Metrics:
             "nmt_batch_seconds", "Seconds of translating a batch.", buckets=SECONDS, registry=self._registry
         )
         self._waiting = Gauge("nmt_texts_waiting", "Texts in the queue.", registry=self._registry)
-        self._inside = Gauge("nmt_requests_inside", "Requests not answered yet, this one too.", registry=self._registry)
+        self._in_progress = Gauge(
+            "nmt_requests_in_progress", "Requests not answered yet, this one too.", registry=self._registry
+        )
 
     def observe_request(self, path: str, status: int, seconds: float) -> None:
         """Counts a request, by the pattern of its path."""
@@ -40,11 +42,11 @@ class Metrics:
         self._batch_texts.observe(texts)
         self._batch_seconds.observe(seconds)
 
-    def watch(self, num_waiting: Callable[[], int], num_inside: Callable[[], int]) -> None:
+    def track(self, num_waiting: Callable[[], int], num_in_progress: Callable[[], int]) -> None:
         """Asks how many texts wait and how many requests are open whenever the metrics are read."""
         self._waiting.set_function(num_waiting)
-        self._inside.set_function(num_inside)
+        self._in_progress.set_function(num_in_progress)
 
-    def page(self) -> bytes:
+    def render(self) -> bytes:
         """All of it, as Prometheus reads it."""
         return generate_latest(self._registry)

@@ -21,7 +21,7 @@ KEY_VARIABLE = "NMT_API_KEY"
 PROBES = ("/health", "/ready")
 
 # Bytes of a body that are thrown away for being too many: a client that still sends does not see that it is refused.
-DISCARDED = 1 << 26
+MAX_DISCARDED = 1 << 26
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -29,7 +29,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Coroutine[Any, Any, None]]
 
 
-class Gate:
+class Middleware:
     """An ASGI application around another.
 
     Args:
@@ -37,19 +37,19 @@ class Gate:
         limits: max_body and timeout.
         metrics: told of each request.
         key: asked for as `Authorization: Bearer KEY` or `X-API-Key: KEY`; None asks for none.
-        keyless: paths that need none, besides the probes.
+        public_paths: paths that need none, besides the probes.
     """
 
     def __init__(
-        self, app: App, limits: Limits, metrics: Metrics, *, key: str | None = None, keyless: Collection[str] = ()
+        self, app: App, limits: Limits, metrics: Metrics, *, key: str | None = None, public_paths: Collection[str] = ()
     ):
-        self.num_inside = 0
-        self.draining = False
+        self.num_in_progress = 0
+        self.is_draining = False
         self._app = app
         self._limits = limits
         self._metrics = metrics
         self._key = None if key is None else _digest(key.encode())
-        self._keyless = frozenset(keyless)
+        self._public_paths = frozenset(public_paths)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answers a request, or lets the application answer it."""
@@ -64,40 +64,40 @@ class Gate:
                 status = message["status"]
             await send(message)
 
-        self.num_inside += 1
+        self.num_in_progress += 1
         try:
             self._check(scope)
             body = await self._read(scope, receive)
-            leaving = asyncio.create_task(_departure(receive))
-            answering = asyncio.create_task(self._app(scope, _once(body, leaving), sending))
+            leaving = asyncio.create_task(_wait_for_disconnect(receive))
+            answering = asyncio.create_task(self._app(scope, _replay(body, leaving), sending))
             try:
                 await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
                 if not answering.done() and not status:
                     raise ConnectionError
                 await answering
             finally:
-                await _end(answering, leaving)
+                await _cancel(answering, leaving)
         except RequestError as refusal:
-            await send_refusal(refusal, sending)
+            await send_error(refusal, sending)
         except ConnectionError:
             logger.debug("A client went away.")
         except Exception:
             logger.exception("A request failed.")
             if not status:
-                await send_refusal(RequestError(500, "Internal error; the server's log says more."), sending)
+                await send_error(RequestError(500, "Internal error; the server's log says more."), sending)
         finally:
-            self.num_inside -= 1
+            self.num_in_progress -= 1
             route = scope.get("route")
             self._metrics.observe_request(getattr(route, "path", "other"), status, time.perf_counter() - started)
 
     def _check(self, scope: Message) -> None:
         if scope["path"] in PROBES:
             return
-        if self.draining:
+        if self.is_draining:
             raise RequestError(503, "The server is stopping.", {"Connection": "close"})
-        if self._key is None or scope["path"] in self._keyless:
+        if self._key is None or scope["path"] in self._public_paths:
             return
-        if not any(hmac.compare_digest(self._key, given) for given in _keys(scope)):
+        if not any(hmac.compare_digest(self._key, given) for given in _hash_keys(scope)):
             raise RequestError(
                 401,
                 "This server asks for a key: send the header 'Authorization: Bearer KEY'.",
@@ -113,7 +113,7 @@ class Gate:
         body, size, more = bytearray(), 0, True
         try:
             async with asyncio.timeout(self._limits.timeout):
-                while more and size <= DISCARDED:
+                while more and size <= MAX_DISCARDED:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise ConnectionError
@@ -137,7 +137,7 @@ class Gate:
         return RequestError(413, message, {"Connection": "close"})
 
 
-async def send_refusal(refusal: RequestError, send: Send) -> None:
+async def send_error(refusal: RequestError, send: Send) -> None:
     """Answers a request by a refusal."""
     body = json.dumps({"error": refusal.message}).encode()
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **refusal.headers}
@@ -169,7 +169,7 @@ def read_key(environment: MutableMapping[str, str], file: Path | None) -> str | 
     return key
 
 
-def _keys(scope: Message) -> list[bytes]:
+def _hash_keys(scope: Message) -> list[bytes]:
     """Digests of the keys that a request gives; equal in length, so that comparing tells nothing of the key's."""
     given = []
     for name, value in scope["headers"]:
@@ -184,7 +184,7 @@ def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def _once(body: bytes, leaving: asyncio.Task[Message]) -> Receive:
+def _replay(body: bytes, leaving: asyncio.Task[Message]) -> Receive:
     """Hands out a body that has been read, then that the client leaves."""
     handed = False
 
@@ -198,14 +198,14 @@ def _once(body: bytes, leaving: asyncio.Task[Message]) -> Receive:
     return read
 
 
-async def _departure(receive: Receive) -> Message:
+async def _wait_for_disconnect(receive: Receive) -> Message:
     """Waits until the client leaves."""
     while (message := await receive())["type"] != "http.disconnect":
         pass
     return message
 
 
-async def _end(*tasks: asyncio.Task) -> None:
+async def _cancel(*tasks: asyncio.Task) -> None:
     """Cancels what still runs, and waits until it has ended."""
     for task in tasks:
         task.cancel()

@@ -18,28 +18,28 @@ INTEGER: Schema = {"type": "integer"}
 BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 
-class Mistake(BaseModel):
+class ErrorBody(BaseModel):
     """What every request is answered that is refused."""
 
     error: str
 
 
-REFUSALS: dict[int | str, Schema] = {
-    status: {"model": Mistake} for status in (400, 401, 404, 405, 408, 413, 429, 500, 503, 504)
+ERRORS: dict[int | str, Schema] = {
+    status: {"model": ErrorBody} for status in (400, 401, 404, 405, 408, 413, 429, 500, 503, 504)
 }
 
 
-def json_body(schema: Schema) -> Schema:
+def describe_body(schema: Schema) -> Schema:
     """A request's body, for a path that reads it by itself."""
     return {"requestBody": {"content": {"application/json": {"schema": schema}}, "required": True}}
 
 
-def json_answer(schema: Schema) -> dict[int | str, Schema]:
+def describe_response(schema: Schema) -> dict[int | str, Schema]:
     """The answer of a path that writes it by itself."""
     return {200: {"description": "Successful Response", "content": {"application/json": {"schema": schema}}}}
 
 
-def translate_request(model: type[BaseModel], limits: Limits) -> Schema:
+def describe_translate_request(model: type[BaseModel], limits: Limits) -> Schema:
     """The body of /translate, with what this server takes of text."""
     schema = model.model_json_schema()
     about = schema["properties"]["text"].get("description", "")
@@ -47,7 +47,7 @@ def translate_request(model: type[BaseModel], limits: Limits) -> Schema:
     return schema
 
 
-def predict_request(limits: Limits) -> Schema:
+def describe_predict_request(limits: Limits) -> Schema:
     """The body of :predict."""
     text = {"anyOf": [_text(limits), _object(b64={**STRING, "pattern": BASE64, "contentEncoding": "base64"})]}
     texts = _list(text, limits)
@@ -56,7 +56,7 @@ def predict_request(limits: Limits) -> Schema:
     return {
         "type": "object",
         "properties": {
-            "signature_name": {**STRING, "enum": ["", *tfserving_bodies.signatures(nbest=1)]},
+            "signature_name": {**STRING, "enum": ["", *tfserving_bodies.make_signatures(nbest=1)]},
             "instances": {"anyOf": rows, "description": 'Texts, or objects {"text": …}; a text may be {"b64": …}.'},
             "inputs": {"anyOf": [texts, columns], "description": 'A list of texts, or {"text": [texts]}.'},
         },
@@ -64,7 +64,7 @@ def predict_request(limits: Limits) -> Schema:
     }
 
 
-def predict_response() -> Schema:
+def describe_predict_response() -> Schema:
     """The answer of :predict: rows where `instances` were sent, columns where `inputs` were."""
     best = {"translation": STRING, "score": NUMBER, "truncated": BOOLEAN}
     nbest = {
@@ -79,13 +79,13 @@ def predict_response() -> Schema:
     return {"oneOf": [_object(predictions={"anyOf": rows}), _object(outputs={"anyOf": columns})]}
 
 
-def status_response() -> Schema:
+def describe_status() -> Schema:
     """The answer of GET /v1/models/NAME."""
     status = _object(error_code=STRING, error_message=STRING)
     return _object(model_version_status=_array(_object(version=STRING, state=STRING, status=status)))
 
 
-def metadata_response() -> Schema:
+def describe_metadata() -> Schema:
     """The answer of GET /v1/models/NAME/metadata."""
     sizes = _object(dim=_array(_object(size=STRING, name=STRING)), unknown_rank=BOOLEAN)
     tensors = {"type": "object", "additionalProperties": _object(dtype=STRING, tensor_shape=sizes, name=STRING)}
@@ -97,7 +97,7 @@ def metadata_response() -> Schema:
     )
 
 
-def complete(app: FastAPI, *, name: str, version: int, key: bool) -> None:
+def finish_document(app: FastAPI, *, name: str, version: int, key: bool) -> None:
     """Takes out of an application's description what it never answers, and says which model it has.
 
     Args:

@@ -24,7 +24,7 @@ class Passage:
     breaks: Sequence[str]
 
     @classmethod
-    def of(cls, text: str) -> "Passage":
+    def split(cls, text: str) -> "Passage":
         """Divides a text at its line breaks, and long lines at the ends of sentences."""
         pieces = LINE_BREAK.split(text)
         return cls([_parts(line) for line in pieces[::2]], pieces[1::2])
@@ -34,7 +34,7 @@ class Passage:
         """All parts, in order."""
         return [part for line in self.lines for part in line]
 
-    def joined(self, answers: Sequence[Answer]) -> Answer:
+    def join(self, answers: Sequence[Answer]) -> Answer:
         """The translations of the whole from those of its parts: best with best, second with second.
 
         Its log-probability is the sum of theirs, its score their mean.
@@ -52,7 +52,7 @@ class Passage:
         return Answer(candidates, any(answer.truncated for answer in answers))
 
 
-async def translate_parts(ask: Callable[[list[str]], Awaitable[list[Answer]]], parts: Sequence[str]) -> list[Answer]:
+async def translate_whole(ask: Callable[[list[str]], Awaitable[list[Answer]]], parts: Sequence[str]) -> list[Answer]:
     """Translates parts whole: those that come back truncated are halved until they are read to the end.
 
     Args:
@@ -62,14 +62,14 @@ async def translate_parts(ask: Callable[[list[str]], Awaitable[list[Answer]]], p
     answers = await ask(list(parts))
     cut = [n for n, answer in enumerate(answers) if answer.truncated and len(parts[n]) > 1]
     if cut:
-        pairs = [halves(parts[n]) for n in cut]
-        found = iter(await translate_parts(ask, [half for pair in pairs for half in pair]))
+        pairs = [split_in_half(parts[n]) for n in cut]
+        found = iter(await translate_whole(ask, [half for pair in pairs for half in pair]))
         for n, pair in zip(cut, pairs, strict=True):
-            answers[n] = Passage([pair], []).joined([next(found), next(found)])
+            answers[n] = Passage([pair], []).join([next(found), next(found)])
     return answers
 
 
-def halves(text: str) -> tuple[str, str]:
+def split_in_half(text: str) -> tuple[str, str]:
     """Two parts of a text of two characters or more: sentences if it has several, else words, else characters."""
     for end in (SENTENCE_END, WORD_END):
         pieces = [piece for piece in end.split(text) if piece.strip()]

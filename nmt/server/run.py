@@ -12,7 +12,7 @@ import uvicorn
 from nmt.errors import UserError
 from nmt.server.app import Server, make_server
 from nmt.server.engine import open_engine
-from nmt.server.http_timeouts import patient
+from nmt.server.http_timeouts import make_protocol
 from nmt.server.limits import Limits
 from nmt.server.middleware import KEY_VARIABLE, read_key
 
@@ -28,30 +28,30 @@ class StoppingServer(uvicorn.Server):
     uvicorn closes the port at once, so that whoever comes meanwhile is not told why.
 
     Args:
-        server: whose gate is shut.
+        server: whose middleware is shut.
         patience: seconds after which it ends in any case.
-        announce: receives a line.
+        log: receives a line.
     """
 
-    def __init__(self, config: uvicorn.Config, server: Server, patience: float, announce: Callable[[str], None]):
+    def __init__(self, config: uvicorn.Config, server: Server, patience: float, log: Callable[[str], None]):
         super().__init__(config)
-        self._gate = server.gate
+        self._middleware = server.middleware
         self._patience = patience
-        self._announce = announce
+        self._log = log
         self._ends_at = float("inf")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stops; a second signal ends at once."""
-        if self._gate.draining:
+        if self._middleware.is_draining:
             self.should_exit = self.force_exit = True
             return
-        self._gate.draining = True
+        self._middleware.is_draining = True
         self._ends_at = time.monotonic() + self._patience
-        self._announce(f"Stopping; requests to finish: {self._gate.num_inside}.")
+        self._log(f"Stopping; requests to finish: {self._middleware.num_in_progress}.")
 
     async def on_tick(self, counter: int) -> bool:
         """Looks whether all is answered, ten times a second."""
-        if self._gate.draining and (self._gate.num_inside == 0 or time.monotonic() > self._ends_at):
+        if self._middleware.is_draining and (self._middleware.num_in_progress == 0 or time.monotonic() > self._ends_at):
             self.should_exit = True
         return await super().on_tick(counter)
 
@@ -67,7 +67,7 @@ def serve(
     beam_size: int | None = None,
     length_penalty: float | None = None,
     pruning: float | None = None,
-    announce: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> None:
     """Serves a run folder, a model folder or an export until SIGTERM or Ctrl-C.
 
@@ -77,19 +77,19 @@ def serve(
         name: of the model in the paths of TensorFlow Serving's interface; the folder's if None.
         key_file: holds the key that requests must give; NMT_API_KEY may hold it instead.
         beam_size, length_penalty, pruning: other than the model's own.
-        announce: receives a line when it listens, and one when it stops.
+        log: receives a line when it listens, and one when it stops.
 
     Raises:
         UserError: there is no such model, the address cannot be listened on, or the key is empty.
     """
-    name = check_name(name or name_of(model))
+    name = check_name(name or derive_name(model))
     key = read_key(os.environ, key_file)
-    with listening(host, port) as listener:
+    with listen(host, port) as listener:
         engine = open_engine(model, beam_size=beam_size, length_penalty=length_penalty, pruning=pruning)
         server = make_server(engine, name, limits, key=key)
         config = uvicorn.Config(
-            server.gate,
-            http=patient(limits.timeout),
+            server.middleware,
+            http=make_protocol(limits.timeout),
             lifespan="off",
             ws="none",
             log_level="warning",
@@ -98,15 +98,15 @@ def serve(
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=int(GRACE),
         )
-        announce(f"Serving {model} as {name}, version {engine.version}: {_url(host, listener)}")
+        log(f"Serving {model} as {name}, version {engine.version}: {_url(host, listener)}")
         if is_open(host, key):
-            announce(f"Whoever reaches {host} may translate: set {KEY_VARIABLE} or --api-key-file to ask for a key.")
-        StoppingServer(config, server, limits.timeout + GRACE, announce).run(sockets=[listener])
+            log(f"Whoever reaches {host} may translate: set {KEY_VARIABLE} or --api-key-file to ask for a key.")
+        StoppingServer(config, server, limits.timeout + GRACE, log).run(sockets=[listener])
         server.batcher.close(GRACE)
-        announce("Stopped.")
+        log("Stopped.")
 
 
-def listening(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A socket that listens; made before the model is read, which takes long.
 
     Raises:
@@ -124,7 +124,7 @@ def is_open(host: str, key: str | None) -> bool:
     return key is None and host not in LOOPBACK
 
 
-def name_of(model: Path) -> str:
+def derive_name(model: Path) -> str:
     """The name of a folder, or of the one above a version or a run's best model."""
     path = model.resolve()
     return path.parent.name if path.name.isdecimal() or path.name == "best" else path.name

@@ -20,13 +20,13 @@ from nmt.server.engine import Answer, Candidate, Options
 
 DEFAULT = "serving_default"
 INPUT = "text"
-SHOWN = 200  # characters of a value that a message shows
+MAX_SHOWN = 200  # characters of a value that a message shows
 MAX_VERSION = 2**63 - 1
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PredictRequest:
     """What a client asks for."""
 
     texts: list[str]
@@ -52,11 +52,11 @@ def read_json(body: bytes) -> dict[str, Any]:
     except (RecursionError, ValueError) as error:
         raise RequestError(400, "JSON Parse error: lists or numbers are too large") from error
     if not isinstance(document, dict):
-        raise RequestError(400, f"JSON Value: {shown(document)} Is not object")
+        raise RequestError(400, f"JSON Value: {abbreviate(document)} Is not object")
     return document
 
 
-def read_prediction(document: dict[str, Any]) -> Prediction:
+def read_predict_request(document: dict[str, Any]) -> PredictRequest:
     """Reads the request of `:predict`, by rows (`instances`) or by columns (`inputs`).
 
     Raises:
@@ -66,30 +66,30 @@ def read_prediction(document: dict[str, Any]) -> Prediction:
     if not isinstance(signature, str):
         raise RequestError(
             400,
-            f"JSON Value: {shown(document)} not formatted correctly. 'signature_name' key must be a string value.",
+            f"JSON Value: {abbreviate(document)} not formatted correctly. 'signature_name' key must be a string value.",
         )
     signature = signature or DEFAULT
-    if signature not in signatures(nbest=1):
-        raise RequestError(400, f'Serving signature name: "{signature[:SHOWN]}" not found in signature def')
+    if signature not in make_signatures(nbest=1):
+        raise RequestError(400, f'Serving signature name: "{signature[:MAX_SHOWN]}" not found in signature def')
     if "instances" in document and "inputs" in document:
         raise RequestError(
             400,
-            f"JSON Value: {shown(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
+            f"JSON Value: {abbreviate(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
             "keys to exist ",
         )
     if "instances" in document:
-        return Prediction(_instances(document["instances"], document), signature, by_row=True)
+        return PredictRequest(_instances(document["instances"], document), signature, by_row=True)
     if "inputs" in document:
-        return Prediction(_inputs(document["inputs"]), signature, by_row=False)
+        return PredictRequest(_inputs(document["inputs"]), signature, by_row=False)
     raise RequestError(400, "Missing 'inputs' or 'instances' key")
 
 
-def options_of(prediction: Prediction, *, nbest: int) -> Options:
+def options_of(prediction: PredictRequest, *, nbest: int) -> Options:
     """What its signature means to an engine."""
     return Options(num_best=nbest, log_probs=True) if prediction.signature == "nbest" else Options()
 
 
-def prediction_body(prediction: Prediction, answers: Sequence[Answer], *, nbest: int) -> dict[str, Any]:
+def make_predict_body(prediction: PredictRequest, answers: Sequence[Answer], *, nbest: int) -> dict[str, Any]:
     """The response of `:predict`, with the outputs of the signature that was asked."""
     columns = _nbest(answers, nbest) if prediction.signature == "nbest" else _best(answers)
     if not prediction.by_row:
@@ -98,21 +98,21 @@ def prediction_body(prediction: Prediction, answers: Sequence[Answer], *, nbest:
     return {"predictions": [dict(zip(columns, row, strict=True)) for row in rows]}
 
 
-def status_body(version: int) -> dict[str, Any]:
+def make_status_body(version: int) -> dict[str, Any]:
     """The response of GET /v1/models/NAME."""
     status = {"error_code": "OK", "error_message": ""}
     return {"model_version_status": [{"version": str(version), "state": "AVAILABLE", "status": status}]}
 
 
-def metadata_body(name: str, version: int, *, nbest: int) -> dict[str, Any]:
+def make_metadata_body(name: str, version: int, *, nbest: int) -> dict[str, Any]:
     """The response of GET /v1/models/NAME/metadata."""
     return {
         "model_spec": {"name": name, "signature_name": "", "version": str(version)},
-        "metadata": {"signature_def": {"signature_def": signatures(nbest=nbest)}},
+        "metadata": {"signature_def": {"signature_def": make_signatures(nbest=nbest)}},
     }
 
 
-def signatures(*, nbest: int) -> dict[str, Any]:
+def make_signatures(*, nbest: int) -> dict[str, Any]:
     """The signatures as JSON: those of an export, but for pieces and attention of `nbest`."""
     outputs = {
         DEFAULT: {"translation": "DT_STRING", "score": "DT_FLOAT", "truncated": "DT_BOOL"},
@@ -148,15 +148,15 @@ def read_version(text: str) -> int | None:
         return None
     # Python converts only so many digits.
     if len(text) > 30 or int(text) > MAX_VERSION:
-        raise RequestError(400, f"Failed to convert version: {text[:SHOWN]} to numeric.")
+        raise RequestError(400, f"Failed to convert version: {text[:MAX_SHOWN]} to numeric.")
     return int(text)
 
 
 def _instances(instances: Any, document: dict[str, Any]) -> list[str]:
     if not isinstance(instances, list):
-        raise RequestError(400, f"JSON Value: {shown(document)} Excepting 'instances' to be an list/array")
+        raise RequestError(400, f"JSON Value: {abbreviate(document)} Excepting 'instances' to be an list/array")
     if not instances:
-        raise RequestError(400, f"JSON Value: {shown(document)} No values in 'instances' array")
+        raise RequestError(400, f"JSON Value: {abbreviate(document)} No values in 'instances' array")
     named = _is_named(instances[0])
     texts = []
     for number, item in enumerate(instances):
@@ -169,12 +169,12 @@ def _instances(instances: Any, document: dict[str, Any]) -> list[str]:
                 if key != INPUT:
                     raise RequestError(
                         400,
-                        f"{place} key: {key[:SHOWN]} of 'instances' list. Error: INVALID_ARGUMENT: JSON object: does "
-                        f"not have named input: {key[:SHOWN]}",
+                        f"{place} key: {key[:MAX_SHOWN]} of 'instances' list. Error: INVALID_ARGUMENT: JSON object: "
+                        f"does not have named input: {key[:MAX_SHOWN]}",
                     )
             if INPUT not in item:
                 raise RequestError(
-                    400, f"{place} of 'instances' list. JSON object: {shown(item)} keys must be equal to: {INPUT}"
+                    400, f"{place} of 'instances' list. JSON object: {abbreviate(item)} keys must be equal to: {INPUT}"
                 )
         try:
             texts.append(_text(item[INPUT] if named else item))
@@ -192,7 +192,7 @@ def _inputs(inputs: Any) -> list[str]:
             raise RequestError(400, f"Missing named input: {INPUT} in 'inputs' object.")
         inputs = inputs[INPUT]
     if not isinstance(inputs, list):
-        raise RequestError(400, f"JSON Value: {shown(inputs)} must be a list: the input '{INPUT}' has rank 1")
+        raise RequestError(400, f"JSON Value: {abbreviate(inputs)} must be a list: the input '{INPUT}' has rank 1")
     return [_text(item) for item in inputs]
 
 
@@ -209,14 +209,14 @@ def _text(value: Any) -> str:
         except (binascii.Error, ValueError) as error:
             raise RequestError(400, "Unable to base64 decode") from error
     if isinstance(value, dict):
-        raise RequestError(400, f"JSON Value: {shown(value)} not formatted correctly for base64 data")
+        raise RequestError(400, f"JSON Value: {abbreviate(value)} not formatted correctly for base64 data")
     if not isinstance(value, str):
-        raise RequestError(400, f"JSON Value: {shown(value)} Type: {_kind(value)} is not of expected type: string")
-    check_characters(value)
+        raise RequestError(400, f"JSON Value: {abbreviate(value)} Type: {_kind(value)} is not of expected type: string")
+    check_surrogates(value)
     return value
 
 
-def check_characters(text: str) -> None:
+def check_surrogates(text: str) -> None:
     """Raises a RequestError, 400, where a text has half a character that no UTF-8 can hold, as from "\\ud800"."""
     if not text.isascii() and SURROGATE.search(text):
         raise RequestError(400, "JSON Parse error: The surrogate pair in string is invalid.")
@@ -229,13 +229,13 @@ def _kind(value: Any) -> str:
     return kinds.get(type(value), "Number")
 
 
-def shown(value: Any) -> str:
+def abbreviate(value: Any) -> str:
     """The beginning of a value, for a message."""
     try:
         text = json.dumps(value, ensure_ascii=True)
     except RecursionError:  # it was read with a little less on the stack
         return "…"
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def _best(answers: Sequence[Answer]) -> dict[str, list]:

@@ -8,23 +8,23 @@ from nmt.errors import RequestError
 from nmt.server import openapi, tfserving_bodies
 from nmt.server.batcher import Batcher
 from nmt.server.engine import Engine
-from nmt.server.limits import Limits, check_texts, patience
+from nmt.server.limits import Limits, check_texts, limit_time
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
-def predict_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) -> APIRouter:
+def make_tfserving_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) -> APIRouter:
     """The paths of TensorFlow Serving, for one model of this name and its one version."""
     router = APIRouter(prefix="/v1")
-    body = openapi.json_body(openapi.predict_request(limits))
-    statuses = openapi.json_answer(openapi.status_response())
-    descriptions = openapi.json_answer(openapi.metadata_response())
-    predictions = openapi.json_answer(openapi.predict_response())
+    body = openapi.describe_body(openapi.describe_predict_request(limits))
+    statuses = openapi.describe_response(openapi.describe_status())
+    descriptions = openapi.describe_response(openapi.describe_metadata())
+    predictions = openapi.describe_response(openapi.describe_predict_response())
 
     def is_ours(request: Request, model: str, version: str | None) -> tuple[bool, int | None]:
         number = None if version is None else tfserving_bodies.read_version(version)
         if ":" in model or (version is not None and number is None):
-            raise malformed(request)
+            raise make_malformed_error(request)
         return model == name and number in (None, engine.version), number
 
     def check_status(request: Request, model: str, version: str | None) -> None:
@@ -44,14 +44,14 @@ def predict_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) 
     async def metadata(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
         """The signatures, as TensorFlow Serving tells them."""
         check_servable(request, model, version)
-        return tfserving_bodies.metadata_body(name, engine.version, nbest=engine.nbest)
+        return tfserving_bodies.make_metadata_body(name, engine.version, nbest=engine.nbest)
 
     @router.get("/models/{model}", response_model=None, responses=statuses)
     @router.get("/models/{model}/versions/{version}", response_model=None, responses=statuses)
     async def status(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
         """Whether the model is available, as TensorFlow Serving tells it."""
         check_status(request, model, version)
-        return tfserving_bodies.status_body(engine.version)
+        return tfserving_bodies.make_status_body(engine.version)
 
     @router.post("/models/{model}:predict", response_model=None, responses=predictions, openapi_extra=body)
     @router.post(
@@ -61,12 +61,12 @@ def predict_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) 
         """Translates texts as TensorFlow Serving does with an export, each text as one sentence."""
         document = tfserving_bodies.read_json(await request.body())
         check_servable(request, model, version)
-        asked = tfserving_bodies.read_prediction(document)
+        asked = tfserving_bodies.read_predict_request(document)
         check_texts(asked.texts, limits)
         options = engine.settle(tfserving_bodies.options_of(asked, nbest=engine.nbest))
-        async with patience(limits):
+        async with limit_time(limits):
             answers = await batcher.translate(asked.texts, options)
-        return tfserving_bodies.prediction_body(asked, answers, nbest=engine.nbest)
+        return tfserving_bodies.make_predict_body(asked, answers, nbest=engine.nbest)
 
     @router.get("/models", include_in_schema=False)
     async def no_name() -> None:
@@ -74,11 +74,11 @@ def predict_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) 
 
     @router.api_route("/{rest:path}", methods=METHODS, include_in_schema=False)
     async def anything_else(request: Request) -> None:
-        raise malformed(request)
+        raise make_malformed_error(request)
 
     return router
 
 
-def malformed(request: Request) -> RequestError:
+def make_malformed_error(request: Request) -> RequestError:
     """What TensorFlow Serving says to a path that it does not know."""
     return RequestError(400, f"Malformed request: {request.method} {request.url.path}")

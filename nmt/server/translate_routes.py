@@ -11,10 +11,10 @@ from nmt.decoding.alignment import Alignment, align
 from nmt.errors import RequestError, nearest
 from nmt.server.batcher import Batcher
 from nmt.server.engine import Answer, Engine, Options
-from nmt.server.limits import Limits, check_texts, patience
-from nmt.server.openapi import json_body, translate_request
-from nmt.server.passages import Passage, translate_parts
-from nmt.server.tfserving_bodies import check_characters, read_json, shown
+from nmt.server.limits import Limits, check_texts, limit_time
+from nmt.server.openapi import describe_body, describe_translate_request
+from nmt.server.passages import Passage, translate_whole
+from nmt.server.tfserving_bodies import abbreviate, check_surrogates, read_json
 
 
 def _whole(value: Any) -> Any:
@@ -76,10 +76,10 @@ class About(BaseModel):
     max_num_best: int
 
 
-def people_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) -> APIRouter:
+def make_translate_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) -> APIRouter:
     """The paths for people and their scripts."""
     router = APIRouter()
-    body = json_body(translate_request(TranslateRequest, limits))
+    body = describe_body(describe_translate_request(TranslateRequest, limits))
 
     @router.get("/about")
     async def about() -> About:
@@ -112,10 +112,10 @@ def people_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) -
         async def ask(parts: list[str]) -> list[Answer]:
             return await batcher.translate(parts, options)
 
-        passages = [Passage.of(text) for text in texts]
-        async with patience(limits):
-            found = iter(await translate_parts(ask, [part for passage in passages for part in passage.parts]))
-        answers = [passage.joined([next(found) for _ in passage.parts]) for passage in passages]
+        passages = [Passage.split(text) for text in texts]
+        async with limit_time(limits):
+            found = iter(await translate_whole(ask, [part for passage in passages for part in passage.parts]))
+        answers = [passage.join([next(found) for _ in passage.parts]) for passage in passages]
         if not asked.alignments:
             return _response(texts, answers, alignments=False)
         # Of a long text, this takes long enough to keep others waiting.
@@ -140,13 +140,13 @@ def read_request(body: bytes) -> TranslateRequest:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise RequestError(400, "text: expected a text or a list of texts.")
     for text in texts:
-        check_characters(text)
+        check_surrogates(text)
     try:
         return TranslateRequest.model_validate(document)
     except ValidationError as error:
         [first, *_] = error.errors()
         raise RequestError(
-            400, f"{first['loc'][0]}: {first['msg'].lower()}; found {shown(first['input'])[:80]}."
+            400, f"{first['loc'][0]}: {first['msg'].lower()}; found {abbreviate(first['input'])[:80]}."
         ) from error
 
 

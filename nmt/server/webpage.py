@@ -31,7 +31,7 @@ def read_page() -> dict[str, Response]:
     return found
 
 
-def page_routes(page: dict[str, Response]) -> APIRouter:
+def make_page_routes(page: dict[str, Response]) -> APIRouter:
     """A path for each file."""
     router = APIRouter()
     for path in page:

@@ -9,7 +9,7 @@ from typing import Any
 import uvicorn
 
 from nmt.server.app import Server
-from nmt.server.run import listening
+from nmt.server.run import listen
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # No sandbox, as root has none in a container; nothing that asks other hosts.
@@ -27,9 +27,9 @@ ARGUMENTS = [
 @contextlib.contextmanager
 def served(server: Server, port: int = 0) -> Iterator[str]:
     """Its address, while it listens; its thread that translates goes on afterwards."""
-    listener = listening("127.0.0.1", port)
+    listener = listen("127.0.0.1", port)
     http = uvicorn.Server(
-        uvicorn.Config(server.gate, lifespan="off", ws="none", log_level="warning", timeout_graceful_shutdown=1)
+        uvicorn.Config(server.middleware, lifespan="off", ws="none", log_level="warning", timeout_graceful_shutdown=1)
     )
     thread = threading.Thread(target=http.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -10,49 +10,54 @@ import httpx
 import numpy as np
 import uvicorn
 
+from nmt.config.schema import SearchSettings
 from nmt.decoding.alignment import TokenAttention
 from nmt.server.app import Server, make_server
 from nmt.server.engine import ModelEngine
-from nmt.server.http_timeouts import patient
+from nmt.server.http_timeouts import make_protocol
 from nmt.server.limits import Limits
-from nmt.server.run import listening
-from nmt.translators.hypothesis import Hypothesis
+from nmt.server.run import listen
+from nmt.translators.hypothesis import Hypothesis, Translation
+from nmt.translators.protocol import Translator, change_settings
 
 
-class FakeTranslator:
+class FakeTranslator(Translator):
     """Translates "x" by "X", and as second best by "X2"; fails on "bomb"; waits while `held`.
 
     Each word attends to that in its place, by three quarters of what does not go to the end, and to the next one.
     """
 
     source_language, target_language = "en", "de"
+    max_n_best = 64
 
-    def __init__(self, beam_size: int = 5, length_penalty: float = 1.0, batches: list | None = None):
-        self.settings = {"beam_size": beam_size, "length_penalty": length_penalty}
+    def __init__(self, settings: SearchSettings | None = None, batches: list | None = None):
+        self.settings = settings or SearchSettings()
         self.batches: list[list[str]] = [] if batches is None else batches
         self.may_go = threading.Event()
         self.may_go.set()
 
-    def with_decoding(self, **changes: Any) -> "FakeTranslator":
-        other = FakeTranslator(
-            **{**self.settings, **{k: v for k, v in changes.items() if v is not None}}, batches=self.batches
-        )
+    def with_settings(self, **changes: Any) -> "FakeTranslator":
+        other = FakeTranslator(change_settings(self.settings, changes), self.batches)
         other.may_go = self.may_go
         return other
 
-    def stream(self, lines: Sequence[str], *, num_best: int = 1, attention: bool = False) -> Iterator[list[Hypothesis]]:
-        self.batches.append(list(lines))
+    def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
+        self.batches.append(list(texts))
         assert self.may_go.wait(10)
-        for line in lines:
-            if line == "bomb":
-                raise RuntimeError("a defect of the model")
-            names = [line.upper() + ("" if rank == 0 else str(rank + 1)) for rank in range(num_best)]
-            beam = self.settings["beam_size"]
-            attended = [(attended_by_place(line, name),) if attention else () for name in names]
-            yield [Hypothesis(name, -0.1 * (rank + 1), -0.5 * beam, attended[rank]) for rank, name in enumerate(names)]
+        return [Translation(text, self._hypotheses(text, n_best, attention)) for text in texts]
+
+    def _hypotheses(self, line: str, n_best: int, attention: bool) -> list[Hypothesis]:
+        if line == "bomb":
+            raise RuntimeError("a defect of the model")
+        names = [line.upper() + ("" if rank == 0 else str(rank + 1)) for rank in range(n_best)]
+        log_prob = -0.5 * self.settings.beam_size
+        weights = [(attend_by_place(line, name),) if attention else () for name in names]
+        return [
+            Hypothesis(name, -0.1 * (rank + 1), log_prob, attention=weights[rank]) for rank, name in enumerate(names)
+        ]
 
 
-def attended_by_place(line: str, translation: str) -> TokenAttention:
+def attend_by_place(line: str, translation: str) -> TokenAttention:
     source, target = (["▁" + word for word in text.split()] for text in (line, translation))
     weights = np.zeros((len(target), len(source) + 1))
     for place, row in enumerate(weights):
@@ -67,9 +72,14 @@ def make_fake(translator: FakeTranslator | None = None, *, key: str | None = Non
 @contextlib.contextmanager
 def on_a_port(server: Server, *, patience: float = 30) -> Iterator[int]:
     """The port where a server listens, for what only a real connection shows."""
-    with listening("127.0.0.1", 0) as listener:
+    with listen("127.0.0.1", 0) as listener:
         config = uvicorn.Config(
-            server.gate, http=patient(patience), lifespan="off", ws="none", log_level="warning", log_config=None
+            server.middleware,
+            http=make_protocol(patience),
+            lifespan="off",
+            ws="none",
+            log_level="warning",
+            log_config=None,
         )
         http = uvicorn.Server(config)
         thread = threading.Thread(target=http.run, kwargs={"sockets": [listener]})
@@ -83,7 +93,7 @@ def on_a_port(server: Server, *, patience: float = 30) -> Iterator[int]:
 
 
 def client_of(server: Server) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(server.gate), base_url="http://server")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(server.middleware), base_url="http://server")
 
 
 def ask(server: Server, method: str, path: str, **arguments: Any) -> httpx.Response:

@@ -274,12 +274,12 @@ def test_the_description_names_every_path_and_no_other_host(server):
 
 def test_a_server_that_stops_refuses_what_is_new():
     server = make_fake()
-    server.gate.draining = True
+    server.middleware.is_draining = True
     for method, path in (("POST", "/translate"), ("GET", "/ready")):
         assert refusal(ask(server, method, path, json={"text": "a"})) == (503, "The server is stopping.")
     assert ask(server, "GET", "/health").status_code == 200
     server.batcher.close(5)
-    server.gate.draining = False
+    server.middleware.is_draining = False
     assert refusal(ask(server, "POST", "/translate", json={"text": "a"})) == (503, "The server is stopping.")
 
 

@@ -64,7 +64,7 @@ def test_an_export_tells_attention_as_its_model_does(exported, export, num_best)
 
 
 def test_alignments_cover_a_long_text_whatever_answers(exported, export, server):
-    """Divided at lines, at sentences and, where it is too long for an export, in halves."""
+    """Divided at lines, at sentences and, where it is too long for an export, in split_in_half."""
     text = f"{' '.join(SENTENCES[:12])}\n\n{SENTENCES[20]}"
     model = make_server(ModelEngine(exported.translator), "served", Limits())
     for one in (server, model):

@@ -38,7 +38,7 @@ def test_nothing_is_translated_for_a_client_that_left():
         connections = [connect(port, request(text)) for text in ("first", "left", "stays")]
         wait_until(lambda: server.batcher.num_waiting == 2)
         connections[1].close()
-        wait_until(lambda: server.gate.num_inside == 2)
+        wait_until(lambda: server.middleware.num_in_progress == 2)
         translator.may_go.set()
         for connection in (connections[0], connections[2]):
             assert connection.recv(1000).startswith(b"HTTP/1.1 200")
@@ -55,10 +55,10 @@ def test_those_who_left_keep_no_place_in_the_queue():
         wait_until(lambda: translator.batches == [["first"]])
         for _ in range(3):
             gone = [connect(port, request("gone")) for _ in range(2)]
-            wait_until(lambda: server.gate.num_inside == 3)
+            wait_until(lambda: server.middleware.num_in_progress == 3)
             for connection in gone:
                 connection.close()
-            wait_until(lambda: server.gate.num_inside == 1)
+            wait_until(lambda: server.middleware.num_in_progress == 1)
         translator.may_go.set()
         assert first.recv(1000).startswith(b"HTTP/1.1 200")
         first.close()
@@ -109,8 +109,8 @@ def test_an_answer_that_is_not_read_is_not_kept():
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", port))
         connection.sendall(request(["a" * 9000] * 40, num_best=64))  # some 23 million characters
-        wait_until(lambda: server.gate.num_inside == 1)
-        wait_until(lambda: server.gate.num_inside == 0)
+        wait_until(lambda: server.middleware.num_in_progress == 1)
+        wait_until(lambda: server.middleware.num_in_progress == 0)
         answer = b""
         while chunk := connection.recv(1 << 20):  # what the kernel had taken before the connection was closed
             answer += chunk

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from nmt.server.engine import Answer, Candidate
-from nmt.server.passages import LONG, Passage, halves, translate_parts
+from nmt.server.passages import LONG, Passage, split_in_half, translate_whole
 
 SENTENCE = "This is a sentence of some forty characters."
 
@@ -16,7 +16,7 @@ def answer(*texts: str, truncated: bool = False) -> Answer:
 
 def test_short_lines_stay_whole_and_long_ones_are_divided_at_sentence_ends():
     text = f"One. Two.\n\n{' '.join([SENTENCE] * 30)}"
-    passage = Passage.of(text)
+    passage = Passage.split(text)
     assert passage.lines[:2] == [["One. Two."], []]
     assert len(passage.lines[2]) == 3
     assert all(LONG / 2 < len(part) <= LONG for part in passage.lines[2])
@@ -24,19 +24,19 @@ def test_short_lines_stay_whole_and_long_ones_are_divided_at_sentence_ends():
 
 
 def test_a_long_sentence_stays_whole():
-    assert Passage.of("word " * 200).parts == ["word " * 200]
+    assert Passage.split("word " * 200).parts == ["word " * 200]
 
 
 @pytest.mark.parametrize("text", ["", "\n", "a", "a\nb", "\r\n\r\na\r\rb\n", "a\u2028b", " \n x \n"])
 def test_joining_the_parts_gives_the_text_back(text):
-    passage = Passage.of(text)
-    found = passage.joined([answer(part) for part in passage.parts])
+    passage = Passage.split(text)
+    found = passage.join([answer(part) for part in passage.parts])
     expected = "".join("" if line.isspace() and line[-1] not in "\r\n" else line for line in text.splitlines(True))
     assert found.candidates[0].text == expected.replace(" \n x", "\n x")
 
 
 def test_best_is_joined_with_best_and_second_with_second():
-    found = Passage([["x", "y"], [], ["z"]], ["\n", "\n"]).joined(
+    found = Passage([["x", "y"], [], ["z"]], ["\n", "\n"]).join(
         [answer("a", "a2"), answer("b", "b2", "b3"), answer("c")]
     )
     assert [one.text for one in found.candidates] == ["a b\n\nc", "a2 b2\n\nc", "a2 b3\n\nc"]
@@ -54,7 +54,7 @@ def test_best_is_joined_with_best_and_second_with_second():
     ],
 )
 def test_halves(text, expected):
-    assert halves(text) == expected
+    assert split_in_half(text) == expected
 
 
 def test_what_comes_back_truncated_is_halved_until_it_is_read_to_its_end():
@@ -64,7 +64,7 @@ def test_what_comes_back_truncated_is_halved_until_it_is_read_to_its_end():
         asked.append(texts)
         return [answer(text[:4].upper(), truncated=len(text) > 4) for text in texts]
 
-    found = asyncio.run(translate_parts(ask, ["ab", "ab cd ef gh ij", "abcdef"]))
+    found = asyncio.run(translate_whole(ask, ["ab", "ab cd ef gh ij", "abcdef"]))
     assert [one.candidates[0].text for one in found] == ["AB", "AB CD EF GH IJ", "ABC DEF"]
     assert not any(one.truncated for one in found)
     assert asked[1] == ["ab cd", "ef gh ij", "abc", "def"]

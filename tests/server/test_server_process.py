@@ -14,7 +14,7 @@ import urllib.request
 import pytest
 
 from nmt.errors import UserError
-from nmt.server.run import check_name, is_open, listening, name_of
+from nmt.server.run import check_name, derive_name, is_open, listen
 from tests.exported_model import SENTENCES
 from tests.server.server_fakes import make_fake, on_a_port
 
@@ -68,7 +68,7 @@ def test_it_finishes_what_it_took_and_refuses_what_is_new_on_sigterm(model):
     work = {"text": [" ".join(SENTENCES[:n]) for n in (2, 8)], "num_best": 3}
     thread = threading.Thread(target=lambda: answers.append(post(f"{url}/translate", work, **key)))
     thread.start()
-    while "nmt_requests_inside 2.0" not in get(f"{url}/metrics", **key):
+    while "nmt_requests_in_progress 2.0" not in get(f"{url}/metrics", **key):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     while "ready" in get(f"{url}/ready"):
@@ -105,12 +105,12 @@ def test_packages_that_are_missing_are_named(model):
 
 
 def test_an_address_that_is_taken_is_refused():
-    with listening("127.0.0.1", 0) as first:
+    with listen("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
         with pytest.raises(UserError, match=f"Cannot listen on 127.0.0.1, port {port}: Address already in use"):
-            listening("127.0.0.1", port)
+            listen("127.0.0.1", port)
     with pytest.raises(UserError, match=r"Cannot listen on 192\.0\.2\.1, port 0: "):
-        listening("192.0.2.1", 0)
+        listen("192.0.2.1", 0)
 
 
 def test_a_server_without_a_key_that_others_reach_is_open():
@@ -121,6 +121,6 @@ def test_a_server_without_a_key_that_others_reach_is_open():
 
 def test_a_model_is_named_after_its_folder(tmp_path):
     for path in ("demo", "demo/1", "demo/best"):
-        assert name_of(tmp_path / path) == "demo"
+        assert derive_name(tmp_path / path) == "demo"
     with pytest.raises(UserError, match=r"--name: expected a name without '/' and ':', found 'a/b'\."):
         check_name("a/b")

@@ -46,9 +46,9 @@ def test_the_rest_client_translates_lines_and_waits_for_a_server_that_is_full_or
     client = program("translate_rest.py", tmp_path)
     server = make_fake(key="s3cret", max_texts=32)
     lines = [f"Satz {number} äöü" for number in range(70)] + [""]
-    server.gate.draining = True
+    server.middleware.is_draining = True
     with on_a_port(server) as port:
-        threading.Timer(0.8, lambda: setattr(server.gate, "draining", False)).start()
+        threading.Timer(0.8, lambda: setattr(server.middleware, "draining", False)).start()
         done = run(client, f"http://127.0.0.1:{port}", "demo", lines=lines, NMT_API_KEY="s3cret")
         assert (done.stderr, done.stdout.split("\n")) == ("", [line.upper() for line in lines] + [""])
         wrong = run(client, f"http://127.0.0.1:{port}", "other", lines=["a"], NMT_API_KEY="s3cret")
@@ -91,7 +91,7 @@ def test_probes_ask_for_paths_that_the_servers_have(manifests):
         for path in paths.values():
             assert ask(server, "GET", path, headers=headers).status_code == 200, path
         if not headers:
-            server.gate.draining = True  # stops being ready, and is not killed for it
+            server.middleware.is_draining = True  # stops being ready, and is not killed for it
             assert refusal(ask(server, "GET", paths["readiness"]))[0] == 503
             assert ask(server, "GET", paths["liveness"]).status_code == 200
     server.batcher.close(5)

@@ -14,7 +14,7 @@ from collections import Counter
 
 import pytest
 
-from nmt.server.run import listening
+from nmt.server.run import listen
 from tests.exported_model import SENTENCES
 from tests.server.test_server_process import post, start
 from tests.server.test_serving_documentation import program, run
@@ -89,7 +89,7 @@ def model(model_folder, tmp_path_factory):
 
 
 def test_no_answer_is_wrong_or_lost_at_the_limit_nor_after_a_kill_nor_at_the_stop(model, tmp_path):
-    with listening("127.0.0.1", 0) as free:
+    with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     process, url, _ = start(model, *LIMITS, port=port)
     client = program("translate_rest.py", tmp_path)

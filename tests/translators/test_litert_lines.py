@@ -22,7 +22,7 @@ LINES = ["", *SENTENCES[:40], "  ", LONG, "€ 𝄞 日本", ""]
 
 @pytest.fixture(scope="module")
 def folder(exported, tmp_path_factory) -> Path:
-    return export_litert(exported.model, tmp_path_factory.mktemp("litert") / "phone", announce=lambda line: None)
+    return export_litert(exported.model, tmp_path_factory.mktemp("litert") / "phone", log=lambda line: None)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def test_lines_come_back_as_the_models_in_order(exported, translator):
 
 def test_scores_are_the_models(exported, translator):
     for ours, theirs in zip(translator.stream(LINES), exported.translator.stream(LINES), strict=True):
-        assert ours[0].score == pytest.approx(theirs[0].score, abs=1e-4)
-        assert ours[0].log_prob == pytest.approx(theirs[0].log_prob, abs=1e-3)
+        assert ours.score == pytest.approx(theirs.score, abs=1e-4)
+        assert ours.log_prob == pytest.approx(theirs.log_prob, abs=1e-3)
 
 
 def test_several_threads_say_what_one_says(folder, translator, monkeypatch):
@@ -46,8 +46,8 @@ def test_several_threads_say_what_one_says(folder, translator, monkeypatch):
 
 
 def test_what_it_cannot_do_is_refused(folder, translator):
-    with pytest.raises(UserError, match="one translation a line, and 2 were asked for"):
-        next(translator.stream(["x"], num_best=2))
+    with pytest.raises(UserError, match="one translation per line, and 2 were requested"):
+        next(translator.stream(["x"], n_best=2))
     with pytest.raises(UserError, match=r"made with decoding.beam_size \d+ and cannot translate with 17"):
         open_translator(folder, beam_size=17)
     with pytest.raises(UserError, match="is an export for LiteRT: serve the model"):
@@ -64,7 +64,7 @@ def test_a_folder_that_is_not_whole_is_named(folder, tmp_path):
     with pytest.raises(UserError, match=r"export\.json is damaged"):
         LiteRTTranslator.load(copy)
     (copy / "export.json").unlink()
-    with pytest.raises(UserError, match=r"is no export of this toolkit: it has no export\.json"):
+    with pytest.raises(UserError, match=r"is not an export of this toolkit: it has no export\.json"):
         LiteRTTranslator.load(copy)
 
 
