@@ -21,7 +21,7 @@ FEW = 8  # texts that an export is asked about together where it tells attention
 class Options:
     """What may differ between requests; only texts with equal options are translated together."""
 
-    num_best: int = 1
+    n_best: int = 1
     """Translations a text."""
     beam_size: int | None = None
     """None: as the model was told."""
@@ -109,7 +109,7 @@ class ModelEngine:
         translator = self._translator(options.beam_size, options.length_penalty)
         return [
             Answer([Candidate(h.text, h.score, h.log_prob, h.attention) for h in translation.hypotheses])
-            for translation in translator.stream(texts, n_best=options.num_best, attention=options.attention)
+            for translation in translator.stream(texts, n_best=options.n_best, attention=options.attention)
         ]
 
 
@@ -130,7 +130,7 @@ class ExportEngine:
     def settle(self, options: Options) -> Options:
         """Refuses what was fixed otherwise."""
         self._translator.with_settings(beam_size=options.beam_size, length_penalty=options.length_penalty)
-        self._translator.check_n_best(options.num_best)
+        self._translator.check_n_best(options.n_best)
         return replace(options, beam_size=None, length_penalty=None)
 
     def answer(self, texts: Sequence[str], options: Options) -> list[Answer]:
@@ -138,7 +138,7 @@ class ExportEngine:
         if options.attention:
             chunks = [texts[start : start + FEW] for start in range(0, len(texts), FEW)]
             return [answer for chunk in chunks for answer in self._nbest(chunk, options)]
-        if options.num_best > 1 or options.log_probs:
+        if options.n_best > 1 or options.log_probs:
             return self._nbest(texts, options)
         found = self._translator.run_signature("serving_default", texts)
         rows = zip(found["translation"], found["score"], found["truncated"], strict=True)
@@ -155,7 +155,7 @@ class ExportEngine:
                     float(found["log_probs"][n, rank]),
                     attended_in(found, n, rank) if options.attention else (),
                 )
-                for rank in range(min(count, options.num_best))
+                for rank in range(min(count, options.n_best))
             ]
             answers.append(Answer(candidates, bool(found["truncated"][n])))
         return answers

@@ -86,7 +86,7 @@ def read_predict_request(document: dict[str, Any]) -> PredictRequest:
 
 def options_of(prediction: PredictRequest, *, nbest: int) -> Options:
     """What its signature means to an engine."""
-    return Options(num_best=nbest, log_probs=True) if prediction.signature == "nbest" else Options()
+    return Options(n_best=nbest, log_probs=True) if prediction.signature == "nbest" else Options()
 
 
 def make_predict_body(prediction: PredictRequest, answers: Sequence[Answer], *, nbest: int) -> dict[str, Any]:

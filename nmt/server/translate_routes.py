@@ -31,7 +31,7 @@ class TranslateRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     text: Annotated[str | list[str], Field(description="A text, or several; of any number of sentences and lines.")]
-    num_best: Annotated[Size, Field(description="Translations a text.")] = 1
+    n_best: Annotated[Size, Field(description="Translations a text.")] = 1
     beam_size: Annotated[Size | None, Field(description="Hypotheses kept; 1 is greedy search.")] = None
     length_penalty: Annotated[
         float | None, Field(ge=0, le=5, allow_inf_nan=False, description="Exponent of the length penalty.")
@@ -73,7 +73,7 @@ class About(BaseModel):
     source_language: str | None
     target_language: str | None
     max_characters: int
-    max_num_best: int
+    max_n_best: int
 
 
 def make_translate_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) -> APIRouter:
@@ -91,7 +91,7 @@ def make_translate_routes(name: str, engine: Engine, batcher: Batcher, limits: L
             source_language=source,
             target_language=target,
             max_characters=limits.max_characters,
-            max_num_best=engine.nbest,
+            max_n_best=engine.nbest,
         )
 
     @router.post("/translate", openapi_extra=body, response_model_exclude_none=True)
@@ -102,7 +102,7 @@ def make_translate_routes(name: str, engine: Engine, batcher: Batcher, limits: L
         check_texts(texts, limits)
         options = engine.settle(
             Options(
-                num_best=asked.num_best,
+                n_best=asked.n_best,
                 beam_size=asked.beam_size,
                 length_penalty=asked.length_penalty,
                 attention=asked.alignments,

@@ -47,7 +47,7 @@ def test_line_breaks_are_kept_and_blank_text_is_blank(server):
 
 
 def test_alternatives_are_given_best_first(server):
-    answer = ask(server, "POST", "/translate", json={"text": "a\nb", "num_best": 3})
+    answer = ask(server, "POST", "/translate", json={"text": "a\nb", "n_best": 3})
     [best] = answer.json()["translations"]
     assert [best["text"], *(other["text"] for other in best["alternatives"])] == ["A\nB", "A2\nB2", "A3\nB3"]
     assert best["score"] > best["alternatives"][0]["score"] > best["alternatives"][1]["score"]
@@ -56,7 +56,7 @@ def test_alternatives_are_given_best_first(server):
 def test_each_word_tells_what_it_attended_to(server):
     """Offsets are those of the whole text, whatever its parts."""
     text = "ab c\r\n\n d e."
-    answer = ask(server, "POST", "/translate", json={"text": [text, " "], "num_best": 2, "alignments": True})
+    answer = ask(server, "POST", "/translate", json={"text": [text, " "], "n_best": 2, "alignments": True})
     whole, blank = answer.json()["translations"]
     assert blank["alignment"] == {"source": [], "target": []}
     assert len(whole["alternatives"]) == 1
@@ -96,8 +96,8 @@ def test_options_reach_the_search():
         (b'{"txt": "a"}', "txt: unknown key. Did you mean 'text'?"),
         (b'{"text": 3}', "text: expected a text or a list of texts"),
         (b'{"text": ["a", null]}', "text: expected a text or a list of texts"),
-        (b'{"text": "a", "num_best": 0}', "num_best: input should be greater than or equal to 1; found 0"),
-        (b'{"text": "a", "num_best": "3"}', 'num_best: input should be a valid integer; found "3".'),
+        (b'{"text": "a", "n_best": 0}', "n_best: input should be greater than or equal to 1; found 0"),
+        (b'{"text": "a", "n_best": "3"}', 'n_best: input should be a valid integer; found "3".'),
         (b'{"text": "a", "beam_size": 65}', "beam_size: input should be less than or equal to 64; found 65"),
         (b'{"text": "a", "length_penalty": NaN}', "length_penalty: input should be a finite number"),
         (b'{"text": ["a", "b", "c", "d"]}', "at most 3 texts, found 4: send several requests"),
@@ -335,5 +335,5 @@ def test_lists_as_deep_as_can_be_read_are_refused_like_others(server, path):
     """What is read with the last of the stack must not be shown with more of it."""
     for depth in range(880, 1000):
         nested = "[" * depth + "]" * depth
-        for document in (f'{{"text": "a", "num_best": {nested}}}', f'{{"instances": {nested}}}'):
+        for document in (f'{{"text": "a", "n_best": {nested}}}', f'{{"instances": {nested}}}'):
             assert refusal(ask(server, "POST", path, content=document))[0] == 400, depth

@@ -35,10 +35,10 @@ def texts(answers: list[Answer]) -> list[list[str]]:
     return [[candidate.text for candidate in answer.candidates] for answer in answers]
 
 
-@pytest.mark.parametrize("num_best", [1, NBEST])
-def test_an_export_answers_as_its_model_does(exported, export, num_best):
+@pytest.mark.parametrize("n_best", [1, NBEST])
+def test_an_export_answers_as_its_model_does(exported, export, n_best):
     model = ModelEngine(exported.translator)
-    options = Options(num_best=num_best)
+    options = Options(n_best=n_best)
     found, expected = export.answer(TEXTS, options), model.answer(TEXTS, options)
     assert texts(found) == texts(expected)
     for ours, theirs in zip(found, expected, strict=True):
@@ -46,11 +46,11 @@ def test_an_export_answers_as_its_model_does(exported, export, num_best):
         assert [candidate.score for candidate in ours.candidates] == pytest.approx(scores, abs=1e-4)
 
 
-@pytest.mark.parametrize("num_best", [1, NBEST])
-def test_an_export_tells_attention_as_its_model_does(exported, export, num_best):
+@pytest.mark.parametrize("n_best", [1, NBEST])
+def test_an_export_tells_attention_as_its_model_does(exported, export, n_best):
     """The same pieces and weights, for more texts than are asked about at a time; the length limit cuts some off."""
     asked = [*TEXTS, *SENTENCES[50:58], "reads " * 8]
-    options = Options(num_best=num_best, attention=True)
+    options = Options(n_best=n_best, attention=True)
     found = export.answer(asked, options)
     expected = ModelEngine(exported.translator).answer(asked, options)
     assert texts(found) == texts(expected)
@@ -94,12 +94,12 @@ def test_options_that_are_the_models_own_meet():
 def test_what_was_fixed_at_export_is_refused(server):
     for body, words in (
         ({"beam_size": 2}, "made with decoding.beam_size 5 and cannot translate with 2"),
-        ({"num_best": NBEST + 1}, f"at most {NBEST} translations a line, and {NBEST + 1} were asked for"),
+        ({"n_best": NBEST + 1}, f"at most {NBEST} translations a line, and {NBEST + 1} were asked for"),
     ):
         status, message = refusal(ask(server, "POST", "/translate", json={"text": "a", **body}))
         assert status == 400
         assert words in message
-    assert ask(server, "POST", "/translate", json={"text": "a", "beam_size": 5, "num_best": 2}).status_code == 200
+    assert ask(server, "POST", "/translate", json={"text": "a", "beam_size": 5, "n_best": 2}).status_code == 200
 
 
 def test_predicting_answers_what_the_signatures_say(exported, server):

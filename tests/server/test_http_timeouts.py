@@ -108,7 +108,7 @@ def test_an_answer_that_is_not_read_is_not_kept():
     with on_a_port(server, patience=0.3) as port, socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", port))
-        connection.sendall(request(["a" * 9000] * 40, num_best=64))  # some 23 million characters
+        connection.sendall(request(["a" * 9000] * 40, n_best=64))  # some 23 million characters
         wait_until(lambda: server.middleware.num_in_progress == 1)
         wait_until(lambda: server.middleware.num_in_progress == 0)
         answer = b""

@@ -65,7 +65,7 @@ def test_it_finishes_what_it_took_and_refuses_what_is_new_on_sigterm(model):
     assert post(f"{url}/translate", {"text": "a man"})[0] == 401
     answers = []
     # Ever longer texts need graphs that are not there yet: seconds of work, however fast the machine.
-    work = {"text": [" ".join(SENTENCES[:n]) for n in (2, 8)], "num_best": 3}
+    work = {"text": [" ".join(SENTENCES[:n]) for n in (2, 8)], "n_best": 3}
     thread = threading.Thread(target=lambda: answers.append(post(f"{url}/translate", work, **key)))
     thread.start()
     while "nmt_requests_in_progress 2.0" not in get(f"{url}/metrics", **key):

@@ -67,5 +67,5 @@ def test_the_server_tells_what_it_translates(server):
         "source_language": "en",
         "target_language": "de",
         "max_characters": 10_000,
-        "max_num_best": 5,
+        "max_n_best": 5,
     }

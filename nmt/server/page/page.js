@@ -48,8 +48,8 @@ async function translate() {
   try {
     if (!about) introduce(await ask("about", { key, signal: ours.signal }));
     if (!text.trim()) return notify("");
-    const most = Array.from(text).length > LONG ? 1 : Math.min(1 + ALTERNATIVES, about.max_num_best);
-    const body = { text, num_best: most, alignments: true };
+    const most = Array.from(text).length > LONG ? 1 : Math.min(1 + ALTERNATIVES, about.max_n_best);
+    const body = { text, n_best: most, alignments: true };
     const answer = await ask("translate", { body, key, signal: ours.signal });
     const [best] = answer.translations;
     notify("");
