@@ -18,7 +18,7 @@ def demo(
     settings = load_config("demo", overrides or [])
     from nmt.demo.run import run_demo
 
-    run_demo(settings, seed=seed, announce=print_line)
+    run_demo(settings, seed=seed, log=print_line)
 
 
 def download(
@@ -33,7 +33,7 @@ def download(
     from nmt.progress import byte_progress
 
     with byte_progress() as progress:
-        files = fetch(name, into=into or Path("data", name), mirror=mirror, announce=print_line, progress=progress)
+        files = fetch(name, into=into or Path("data", name), mirror=mirror, log=print_line, progress=progress)
     print_line("\n".join(str(file) for file in files))
 
 

@@ -69,11 +69,11 @@ def doctor(
     set_up_process()
     from nmt.data.preparation import read_parallel
     from nmt.doctor.examine import examine
-    from nmt.doctor.findings import as_json, as_table, would_fail
+    from nmt.doctor.findings import as_json, as_table, has_errors
 
     pairs = zip(test or [], reference or [], strict=True)
     tests = {str(source): read_parallel(source, target) for source, target in pairs}
     findings = list(examine(settings, tests=tests))
     print_line(as_json(findings) if json else as_table(findings))
-    if would_fail(findings):
+    if has_errors(findings):
         sys.exit(1)

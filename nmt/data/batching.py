@@ -18,7 +18,7 @@ from nmt.data.tokenizer import EOS_ID, PAD_ID
 NUM_BUCKETS = 12
 # Batches whose sentences are sorted together before they are cut: enough that a batch's lengths are nearly equal, few
 # enough that its neighbours in length change from epoch to epoch.
-POOL = 16
+BATCHES_PER_POOL = 16
 
 Item = TypeVar("Item")
 
@@ -72,28 +72,28 @@ class Buckets:
         sides = zip((self.source, self.target), lengths.T, strict=True)
         # Looked up by length: of millions of pairs in a tenth of the time that searching takes.
         of_length = [(np.searchsorted(chain, np.arange(side.max() + 1)).astype(np.int8), side) for chain, side in sides]
-        return np.maximum(*(places[side] for places, side in of_length))
+        return np.maximum(*(first[side] for first, side in of_length))
 
 
-def fit_buckets(lengths: np.ndarray, num_shapes: int = NUM_BUCKETS) -> Buckets:
+def fit_buckets(lengths: np.ndarray, num_buckets: int = NUM_BUCKETS) -> Buckets:
     """Finds a chain of shapes that pads pairs of these lengths [N, 2] little, by coordinate descent from quantiles."""
-    within = _cumulative(lengths)
-    shares = np.linspace(0, 1, num_shapes + 1)[1:]
+    within = _count_within(lengths)
+    shares = np.linspace(0, 1, num_buckets + 1)[1:]
     # Of sources of any target, and of targets of any source, the smallest lengths that such shares do not exceed.
     chain = np.stack([np.searchsorted(side / len(lengths), shares - 1e-12) for side in (within[:, -1], within[-1])], 1)
-    cost = _padded_size(chain, within)
+    cost = _count_padded(chain, within)
     improved = True
     while improved:
         improved = False
-        for candidate in _neighbours(chain):
-            candidate_cost = _padded_size(candidate, within)
+        for candidate in _vary(chain):
+            candidate_cost = _count_padded(candidate, within)
             if candidate_cost < cost:
                 chain, cost, improved = candidate, candidate_cost, True
     chain = np.unique(chain, axis=0)
     return Buckets(chain[:, 0], chain[:, 1])
 
 
-def _cumulative(lengths: np.ndarray) -> np.ndarray:
+def _count_within(lengths: np.ndarray) -> np.ndarray:
     """How many pairs have at most so many source and at most so many target pieces: int64 [S + 1, T + 1]."""
     shape = tuple(int(side.max()) + 1 for side in lengths.T)
     cells = np.zeros(shape[0] * shape[1], dtype=np.int64)
@@ -103,7 +103,7 @@ def _cumulative(lengths: np.ndarray) -> np.ndarray:
     return cells.reshape(shape).cumsum(axis=0).cumsum(axis=1)
 
 
-def _neighbours(chain: np.ndarray) -> Iterator[np.ndarray]:
+def _vary(chain: np.ndarray) -> Iterator[np.ndarray]:
     """Chains with one shape, but never the largest, a little longer or shorter; each starts from the best so far."""
     for n in range(len(chain) - 1):
         for change in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (2, 0), (0, 2), (-2, 0), (0, -2)):
@@ -113,7 +113,7 @@ def _neighbours(chain: np.ndarray) -> Iterator[np.ndarray]:
                 yield candidate
 
 
-def _padded_size(chain: np.ndarray, within: np.ndarray) -> int:
+def _count_padded(chain: np.ndarray, within: np.ndarray) -> int:
     # What a shape holds and the one before it does not.
     members = np.diff(within[chain[:, 0], chain[:, 1]], prepend=0)
     return int((chain.sum(axis=1) * members).sum())
@@ -135,7 +135,7 @@ class BatchPlan:
         self.buckets = fit_buckets(lengths)
         self.bucket_ids = self.buckets.assign(lengths)
         self.rows = [size if by == "sentences" else max(1, size // int(length)) for length in self.buckets.target]
-        self._cuts = _cuts(np.bincount(self.bucket_ids, minlength=len(self.rows)), self.rows)
+        self._cuts = _cut_batches(np.bincount(self.bucket_ids, minlength=len(self.rows)), self.rows)
         self._epoch = -1
         self._batches: EpochBatches | None = None
 
@@ -152,14 +152,14 @@ class BatchPlan:
     def draw_epoch(self, epoch: int) -> "EpochBatches":
         """The batches of an epoch; every pair stands in exactly one."""
         if self._batches is None or epoch != self._epoch:
-            self._batches, self._epoch = self._make(np.random.default_rng([self.seed, epoch])), epoch
+            self._batches, self._epoch = self._draw(np.random.default_rng([self.seed, epoch])), epoch
         return self._batches
 
-    def _make(self, random: np.random.Generator) -> "EpochBatches":
+    def _draw(self, random: np.random.Generator) -> "EpochBatches":
         order = random.permutation(np.arange(len(self.lengths), dtype=np.int32))
-        places = self.bucket_ids[order]
+        bucket_ids = self.bucket_ids[order]
         # A stable sort in a small part of the memory that argsort takes.
-        order = np.concatenate([order[places == place] for place in range(len(self.rows))])
+        order = np.concatenate([order[bucket_ids == bucket] for bucket in range(len(self.rows))])
         return EpochBatches(self.lengths, order, self._cuts, random.permutation(self.num_batches))
 
 
@@ -169,19 +169,19 @@ class EpochBatches(Sequence[np.ndarray]):
     Args:
         lengths: int [N, 2], of each pair.
         order: int [N], the pairs in the order in which they are cut.
-        cuts: of `_cuts`.
-        places: int [number of batches], which cut each batch is.
+        cuts: of `_cut_batches`.
+        cut_order: int [number of batches], which cut each batch is.
     """
 
-    def __init__(self, lengths: np.ndarray, order: np.ndarray, cuts: np.ndarray, places: np.ndarray):
-        self._lengths, self._order, self._cuts, self._places = lengths, order, cuts, places
+    def __init__(self, lengths: np.ndarray, order: np.ndarray, cuts: np.ndarray, cut_order: np.ndarray):
+        self._lengths, self._order, self._cuts, self._cut_order = lengths, order, cuts, cut_order
         self._pools: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._cut_order)
 
     def __getitem__(self, index: Any) -> Any:
-        first, last, start, end = self._cuts[self._places[index]].tolist()
+        first, last, start, end = self._cuts[self._cut_order[index]].tolist()
         pool = self._pools.get(start)
         if pool is None:
             pool = self._order[start:end]
@@ -190,7 +190,7 @@ class EpochBatches(Sequence[np.ndarray]):
         return pool[first - start : last - start]
 
 
-def _cuts(counts: np.ndarray, rows: Sequence[int]) -> np.ndarray:
+def _cut_batches(counts: np.ndarray, rows: Sequence[int]) -> np.ndarray:
     """How pairs that stand sorted by their shapes are cut into batches.
 
     Args:
@@ -207,8 +207,8 @@ def _cuts(counts: np.ndarray, rows: Sequence[int]) -> np.ndarray:
         # What fills no batch of its own shape moves on to the next larger one.
         full = start + (end - start) // size * size
         first = np.arange(start, full, size)
-        pool = start + (first - start) // (POOL * size) * (POOL * size)
-        found.append(np.stack([first, first + size, pool, np.minimum(pool + POOL * size, full)], axis=1))
+        pool = start + (first - start) // (BATCHES_PER_POOL * size) * (BATCHES_PER_POOL * size)
+        found.append(np.stack([first, first + size, pool, np.minimum(pool + BATCHES_PER_POOL * size, full)], axis=1))
         start = full
     if start < end:
         found.append(np.array([[start, end, start, end]]))
@@ -255,7 +255,7 @@ class BatchLoader:
         """Makes one batch: the same one whenever seed, epoch and index are the same."""
         members = self.plan.draw_epoch(epoch)[index]
         ids = self.tokenized.read_ids(self.kept[members], epoch=epoch, batch=index)
-        rows, *widths = self._shape(members, ids) if self.pad_to_buckets else (len(members), 0, 0)
+        rows, *widths = self._choose_shape(members, ids) if self.pad_to_buckets else (len(members), 0, 0)
         source, target = (pad(side, width) for side, width in zip(ids, widths, strict=True))
         batch = Batch(epoch, index, source, target, np.ones(len(members), np.float32))
         return batch.pad_rows(rows).pad_rows(self.multiple)
@@ -267,7 +267,9 @@ class BatchLoader:
                 yield self.load_batch(epoch, k)
             epoch, index = epoch + 1, 0
 
-    def _shape(self, members: np.ndarray, ids: Iterable[Iterable[Sequence[int] | np.ndarray]]) -> tuple[int, int, int]:
+    def _choose_shape(
+        self, members: np.ndarray, ids: Iterable[Iterable[Sequence[int] | np.ndarray]]
+    ) -> tuple[int, int, int]:
         """Rows, source length and target length of the smallest shape of the plan that holds a batch.
 
         Sampled pieces are more than the plan counted, and may need a larger shape: beyond the largest, its double.

@@ -33,14 +33,14 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
 from nmt.errors import UserError, nearest
 from nmt.files import open_bytes, sync
 
-Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all where the server tells
+ProgressCallback = Callable[[int, int | None], None]  # bytes so far, bytes in all where the server tells
 Pair = tuple[str, str]
 
 TIMEOUT = 30  # seconds without a byte
-CHUNK = 1 << 16  # bytes
+CHUNK_BYTES = 1 << 16  # bytes
 USER_AGENT = "nmt-download"  # some servers refuse Python-urllib by name
-DAMAGE = (EOFError, gzip.BadGzipFile, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
-ELSE = "A folder with a copy serves as well: --mirror DIR (or NMT_MIRROR), holding {name}/FILE."
+DAMAGE_ERRORS = (EOFError, gzip.BadGzipFile, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
+MIRROR_HINT = "A folder with a copy serves as well: --mirror DIR (or NMT_MIRROR), holding {name}/FILE."
 
 FileName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$")]  # one step, so that none leaves its folder
 Address = Annotated[str, StringConstraints(pattern=r"^https?://.+[^/]$")]
@@ -50,14 +50,14 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Side(_Frozen):
+class PairSide(_Frozen):
     """One language of one part of tab-separated pairs: English is column 0, the other language column 1."""
 
     part: Literal["train", "dev"]
     column: Literal[0, 1]
 
 
-class TextFile(_Frozen):
+class CatalogFile(_Frozen):
     """One file of a corpus: how to know it is right, and what it is made from.
 
     Attributes:
@@ -72,10 +72,10 @@ class TextFile(_Frozen):
     sha256: str | None = None
     optional: bool = False
     member: str | None = None
-    side: Side | None = None
+    side: PairSide | None = None
 
 
-class Source(_Frozen):
+class Resource(_Frozen):
     """One public address and the files made from it, by name; they are of one edition, so they come and go together.
 
     Attributes:
@@ -84,27 +84,27 @@ class Source(_Frozen):
     """
 
     address: Address
-    files: dict[FileName, TextFile]
+    files: dict[FileName, CatalogFile]
     grows: bool = False
     held_out: int = 0
 
 
-class Entry(_Frozen):
-    """One corpus: its name in commands and mirrors, what the user is told before the first byte, and its sources."""
+class CatalogEntry(_Frozen):
+    """One corpus: its name in commands and mirrors, what the user is told before the first byte, and its resources."""
 
     name: FileName
     title: str
     home: str
     licence: str
     note: str
-    sources: tuple[Source, ...]
+    resources: tuple[Resource, ...]
 
 
 @functools.cache
-def entries() -> Mapping[str, Entry]:
+def load_catalog() -> Mapping[str, CatalogEntry]:
     """Returns the corpora that can be downloaded, by name."""
     table = yaml.safe_load(resources.files("nmt.data").joinpath("catalog.yaml").read_text(encoding="utf-8"))
-    return {entry.name: entry for entry in TypeAdapter(tuple[Entry, ...]).validate_python(table)}
+    return {entry.name: entry for entry in TypeAdapter(tuple[CatalogEntry, ...]).validate_python(table)}
 
 
 def download(
@@ -112,87 +112,89 @@ def download(
     *,
     into: Path,
     mirror: Path | None = None,
-    announce: Callable[[str], None] = print,
-    progress: Progress | None = None,
+    log: Callable[[str], None] = print,
+    progress: ProgressCallback | None = None,
 ) -> list[Path]:
     """Lays the files of a public corpus out in the folder `into`, and returns their paths.
 
     Args:
         mirror: the folder to copy from; by default that of the environment variable NMT_MIRROR, else the network.
-        announce: is told title, licence and source before the first byte is fetched, then each address.
+        log: is told title, licence and resource before the first byte is fetched, then each address.
         progress: is told bytes so far and in all, while one address is fetched.
 
     Raises:
         UserError: no such corpus; no network or no such page; the mirror lacks a file; a file is not what was expected.
     """
-    known = entries()
+    known = load_catalog()
     if name not in known:
         raise UserError(f"There is no corpus '{name}'.{nearest(name, known)} Known are {', '.join(sorted(known))}.")
     if mirror is None and os.environ.get("NMT_MIRROR"):
         mirror = Path(os.environ["NMT_MIRROR"])
-    return download_entry(known[name], into=into, mirror=mirror, announce=announce, progress=progress)
+    return download_entry(known[name], into=into, mirror=mirror, log=log, progress=progress)
 
 
 def download_entry(
-    entry: Entry,
+    entry: CatalogEntry,
     *,
     into: Path,
     mirror: Path | None = None,
-    announce: Callable[[str], None] = print,
-    progress: Progress | None = None,
+    log: Callable[[str], None] = print,
+    progress: ProgressCallback | None = None,
 ) -> list[Path]:
     """Does the work of `download` for an entry that need not be in the catalog.
 
     Files that are there and right are left alone. A fetch that is cut or interrupted leaves a `.part` file, from which
     the next call goes on; a file that is not what was expected leaves nothing.
     """
-    announce(f"{entry.title}\nLicence: {entry.licence}\nSource: {entry.home}\nNote: {entry.note}")
-    plan = [(source, names) for source in entry.sources if (names := _wanted(entry, source, mirror))]
+    log(f"{entry.title}\nLicence: {entry.licence}\nSource: {entry.home}\nNote: {entry.note}")
+    plan = [(resource, names) for resource in entry.resources if (names := _choose_files(entry, resource, mirror))]
     try:
         into.mkdir(parents=True, exist_ok=True)
-        for source, names in plan:
-            if all(_is_right(into / name, source.files[name], source.grows) for name in names):
-                announce(f"In {into} already: {', '.join(names)}")
+        for resource, names in plan:
+            if all(_is_right(into / name, resource.files[name], resource.grows) for name in names):
+                log(f"In {into} already: {', '.join(names)}")
             elif mirror is not None:
-                announce(f"Copying {', '.join(names)} from {mirror / entry.name}")
-                _copy(source, names, mirror / entry.name, into)
+                log(f"Copying {', '.join(names)} from {mirror / entry.name}")
+                _copy(resource, names, mirror / entry.name, into)
             else:
-                announce(f"Fetching {source.address}")
-                _fetch_and_unpack(entry, source, into, progress)
+                log(f"Fetching {resource.address}")
+                _fetch_and_unpack(entry, resource, into, progress)
     except OSError as error:
         raise UserError(f"Cannot lay {entry.name} out in {into}: {error}.") from error
     return [into / name for _, names in plan for name in names]
 
 
-def _wanted(entry: Entry, source: Source, mirror: Path | None) -> list[str]:
-    """Returns the names of a source's files: all, or those that the mirror holds, which may lack optional ones only."""
+def _choose_files(entry: CatalogEntry, resource: Resource, mirror: Path | None) -> list[str]:
+    """Returns the names of a resource's files: all, or those in the mirror, which may lack optional ones only."""
     if mirror is None:
-        return list(source.files)
-    held = [name for name in source.files if (mirror / entry.name / name).is_file()]
-    for name, file in source.files.items():
+        return list(resource.files)
+    held = [name for name in resource.files if (mirror / entry.name / name).is_file()]
+    for name, file in resource.files.items():
         if name not in held and not file.optional:
             raise UserError(
                 f"The mirror has no file {mirror / entry.name / name}. Expected {mirror} to hold "
-                f"{entry.name}/FILE; without --mirror and NMT_MIRROR it is fetched from {source.address}."
+                f"{entry.name}/FILE; without --mirror and NMT_MIRROR it is fetched from {resource.address}."
             )
     return held
 
 
-def _copy(source: Source, names: Iterable[str], folder: Path, into: Path) -> None:
-    with _staged(into) as stage:
+def _copy(resource: Resource, names: Iterable[str], folder: Path, into: Path) -> None:
+    with _stage_files(into) as stage:
         for name in names:
             shutil.copyfile(folder / name, stage / name)
-            _check(stage / name, source.files[name], count_matters=True, origin=str(folder))
+            _check(stage / name, resource.files[name], count_matters=True, origin=str(folder))
 
 
-def _fetch_and_unpack(entry: Entry, source: Source, into: Path, progress: Progress | None) -> None:
-    part = into / f"{PurePosixPath(urlsplit(source.address).path).name}.part"
-    _fetch(source.address, part, progress or (lambda done, total: None), otherwise=ELSE.format(name=entry.name))
+def _fetch_and_unpack(entry: CatalogEntry, resource: Resource, into: Path, progress: ProgressCallback | None) -> None:
+    part = into / f"{PurePosixPath(urlsplit(resource.address).path).name}.part"
+    _fetch(
+        resource.address, part, progress or (lambda done, total: None), otherwise=MIRROR_HINT.format(name=entry.name)
+    )
     try:
-        with _staged(into) as stage:
-            _unpack(source, part, stage)
-            for name, file in source.files.items():
-                _check(stage / name, file, count_matters=not source.grows, origin=source.address)
+        with _stage_files(into) as stage:
+            _unpack(resource, part, stage)
+            for name, file in resource.files.items():
+                _check(stage / name, file, count_matters=not resource.grows, origin=resource.address)
     except UserError:
         part.unlink()
         raise
@@ -200,7 +202,7 @@ def _fetch_and_unpack(entry: Entry, source: Source, into: Path, progress: Progre
 
 
 @contextmanager
-def _staged(into: Path) -> Iterator[Path]:
+def _stage_files(into: Path) -> Iterator[Path]:
     """Yields a folder for files that appear in `into` together at the end, or, when the block raises, not at all."""
     with tempfile.TemporaryDirectory(dir=into, prefix=".") as folder:
         yield Path(folder)
@@ -209,7 +211,7 @@ def _staged(into: Path) -> Iterator[Path]:
             path.replace(into / path.name)
 
 
-def _check(path: Path, file: TextFile, *, count_matters: bool, origin: str) -> None:
+def _check(path: Path, file: CatalogFile, *, count_matters: bool, origin: str) -> None:
     if file.sha256 is not None:
         found, expected = f"SHA-256 {_sha256(path)}", f"SHA-256 {file.sha256}"
     else:
@@ -220,7 +222,7 @@ def _check(path: Path, file: TextFile, *, count_matters: bool, origin: str) -> N
         raise UserError(f"{path.name} from {origin} has {found}, expected {expected}. It was not kept.")
 
 
-def _is_right(path: Path, file: TextFile, grows: bool) -> bool:
+def _is_right(path: Path, file: CatalogFile, grows: bool) -> bool:
     try:
         _check(path, file, count_matters=not grows, origin=str(path.parent))
     except (UserError, FileNotFoundError):
@@ -238,75 +240,75 @@ def _count_lines(path: Path) -> int:
     count, last = 0, b"\n"
     try:
         with open_bytes(path) as stream:
-            while chunk := stream.read(CHUNK):
+            while chunk := stream.read(CHUNK_BYTES):
                 count, last = count + chunk.count(b"\n"), chunk[-1:]
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         raise UserError(f"{path.name} is damaged: {error}. It was not kept.") from error
     return count + (last != b"\n")
 
 
-def _fetch(address: str, part: Path, progress: Progress, *, otherwise: str) -> None:
+def _fetch(address: str, part: Path, progress: ProgressCallback, *, otherwise: str) -> None:
     """Brings the bytes at an address to the file `part`, going on from what an earlier call left there."""
     # The last byte is asked for once more, because a range that begins at the end is refused.
     start = max(part.stat().st_size - 1, 0) if part.exists() else 0
-    with _answer(address, start, otherwise) as answer, part.open("r+b" if start else "wb") as file:
-        done = _first_byte(answer)
+    with _open_address(address, start, otherwise) as answer, part.open("r+b" if start else "wb") as file:
+        done = _find_first_byte(answer)
         total = None if answer.length is None else done + answer.length
         file.truncate(done)
         file.seek(done)
         try:
-            while chunk := answer.read(CHUNK):
+            while chunk := answer.read(CHUNK_BYTES):
                 file.write(chunk)
                 done += len(chunk)
                 progress(done, total)
         except (HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
-            raise _cut(address, part, done, total) from error
+            raise _describe_cut(address, part, done, total) from error
         if total is not None and done < total:
-            raise _cut(address, part, done, total)
+            raise _describe_cut(address, part, done, total)
 
 
-def _answer(address: str, start: int, otherwise: str) -> HTTPResponse:
+def _open_address(address: str, start: int, otherwise: str) -> HTTPResponse:
     headers = {"User-Agent": USER_AGENT} | ({"Range": f"bytes={start}-"} if start else {})
     try:
         return cast(HTTPResponse, urlopen(Request(address, headers=headers), timeout=TIMEOUT))
     except HTTPError as error:
         error.close()
         if error.code == 416 and start:  # what is there is longer than what is published: not a beginning of it
-            return _answer(address, 0, otherwise)
+            return _open_address(address, 0, otherwise)
         raise UserError(f"{address} answers {error.code} {error.reason}. {otherwise}") from error
     except (OSError, HTTPException) as error:
         raise UserError(f"Cannot reach {address}: {getattr(error, 'reason', error)}. {otherwise}") from error
 
 
-def _first_byte(answer: HTTPResponse) -> int:
+def _find_first_byte(answer: HTTPResponse) -> int:
     """Returns the place in the whole of an answer's first byte; a server that knows no ranges sends all, from 0."""
     match = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", "")) if answer.status == 206 else None
     return int(match[1]) if match else 0
 
 
-def _cut(address: str, part: Path, done: int, total: int | None) -> UserError:
+def _describe_cut(address: str, part: Path, done: int, total: int | None) -> UserError:
     return UserError(
         f"{address} was cut off after {done} of {total or 'unknown'} bytes. They are kept in {part}; "
         "the same command goes on from there."
     )
 
 
-def _unpack(source: Source, packed: Path, stage: Path) -> None:
-    """Makes a source's files in the folder `stage`. Their names are the catalog's: no path comes from an archive."""
-    for name, file in source.files.items():
+def _unpack(resource: Resource, packed: Path, stage: Path) -> None:
+    """Makes a resource's files in the folder `stage`. Their names are the catalog's: no path comes from an archive."""
+    for name, file in resource.files.items():
         if file.member is None:
             shutil.copyfile(packed, stage / name)
-    missing = {file.member for file in source.files.values() if file.member is not None}
+    missing = {file.member for file in resource.files.values() if file.member is not None}
     if not missing:
         return
     try:
-        for member, stream in _members(source.address, packed, frozenset(missing)):
-            _make_files(source, member, stream, stage)
+        for member, stream in _members(resource.address, packed, frozenset(missing)):
+            _make_files(resource, member, stream, stage)
             missing.remove(member)
-    except DAMAGE as error:
-        raise UserError(f"The archive {source.address} is damaged: {error}. It was not kept.") from error
+    except DAMAGE_ERRORS as error:
+        raise UserError(f"The archive {resource.address} is damaged: {error}. It was not kept.") from error
     if missing:
-        raise UserError(f"The archive {source.address} has no file '{min(missing)}'. It was not kept.")
+        raise UserError(f"The archive {resource.address} has no file '{min(missing)}'. It was not kept.")
 
 
 def _members(address: str, packed: Path, wanted: frozenset[str]) -> Iterator[tuple[str, BinaryIO]]:
@@ -324,22 +326,22 @@ def _members(address: str, packed: Path, wanted: frozenset[str]) -> Iterator[tup
                 yield info.name, cast(BinaryIO, archive.extractfile(info))
 
 
-def _make_files(source: Source, member: str, stream: BinaryIO, stage: Path) -> None:
-    sides = {name: file.side for name, file in source.files.items() if file.member == member}
+def _make_files(resource: Resource, member: str, stream: BinaryIO, stage: Path) -> None:
+    sides = {name: file.side for name, file in resource.files.items() if file.member == member}
     if None in sides.values():
         (name,) = sides
-        with _packing(stage / name) as file:
+        with _open_packed(stage / name) as file:
             shutil.copyfileobj(stream, file)
         return
-    train, dev = hold_out(_read_pairs(member, stream), source.held_out)
+    train, dev = hold_out(_read_pairs(member, stream), resource.held_out)
     for name, side in sides.items():
         assert side is not None
-        with _packing(stage / name) as file:
+        with _open_packed(stage / name) as file:
             file.writelines(f"{pair[side.column]}\n".encode() for pair in (dev if side.part == "dev" else train))
 
 
 @contextmanager
-def _packing(path: Path) -> Iterator[BinaryIO]:
+def _open_packed(path: Path) -> Iterator[BinaryIO]:
     """Opens a file to be filled, packed as its name says; the same text always gives the same bytes."""
     with path.open("wb") as raw:
         if path.suffix == ".gz":
@@ -375,22 +377,24 @@ def hold_out(pairs: Iterable[Pair], count: int) -> tuple[list[Pair], list[Pair]]
     Raises:
         UserError: there are fewer such pairs than `count`.
     """
-    alike = {pair: (_folded(pair[0]), _folded(pair[1])) for pair in pairs}  # a repeated pair is kept once
+    alike = {pair: (_fold(pair[0]), _fold(pair[1])) for pair in pairs}  # a repeated pair is kept once
     chosen: set[Pair] = set()
     taken: tuple[set[str], set[str]] = (set(), set())
     for pair in sorted(alike, key=lambda pair: hashlib.sha256("\t".join(pair).encode()).digest()):
-        if len(chosen) < count and not _shares(alike[pair], taken):
+        if len(chosen) < count and not _has_sentence_of(alike[pair], taken):
             chosen.add(pair)
             for sentence, sentences in zip(alike[pair], taken, strict=True):
                 sentences.add(sentence)
     if len(chosen) < count:
         raise UserError(f"Cannot hold {count} pairs out: only {len(chosen)} of {len(alike)} share no sentence.")
-    return [pair for pair in alike if not _shares(alike[pair], taken)], [pair for pair in alike if pair in chosen]
+    return [pair for pair in alike if not _has_sentence_of(alike[pair], taken)], [
+        pair for pair in alike if pair in chosen
+    ]
 
 
-def _folded(sentence: str) -> str:
+def _fold(sentence: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", sentence).casefold().split())
 
 
-def _shares(pair: Pair, taken: tuple[set[str], set[str]]) -> bool:
+def _has_sentence_of(pair: Pair, taken: tuple[set[str], set[str]]) -> bool:
     return pair[0] in taken[0] or pair[1] in taken[1]

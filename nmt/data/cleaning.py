@@ -9,7 +9,7 @@ import numpy as np
 from nmt.data.corpus import CHUNK_PAIRS, ParallelCorpus
 from nmt.errors import UserError
 
-NUM_BUCKETS = 16
+NUM_HASH_GROUPS = 16
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ def clean(
     # Generators: each begins its work only when those before it have cleared their pairs from `kept`.
     filters: dict[str, Iterator[np.ndarray]] = {}
     if max_length is not None:
-        filters["max_length"] = _failing(kept, partial(_is_longer, lengths, max_length))
+        filters["max_length"] = _find_failing(kept, partial(_is_longer, lengths, max_length))
     if max_ratio is not None:
-        filters["max_ratio"] = _failing(kept, partial(_is_lopsided, lengths, max_ratio))
+        filters["max_ratio"] = _find_failing(kept, partial(_is_lopsided, lengths, max_ratio))
     if drop_identical:
-        filters["drop_identical"] = _failing(kept, partial(_is_identical, corpus))
+        filters["drop_identical"] = _find_failing(kept, partial(_is_identical, corpus))
     if drop_duplicates:
-        filters["drop_duplicates"] = _duplicates(kept, corpus)
+        filters["drop_duplicates"] = _find_duplicates(kept, corpus)
     dropped = {name: _drop(kept, pairs) for name, pairs in filters.items()}
     report = CleaningReport(num_pairs=len(corpus), kept=int(np.count_nonzero(kept)), dropped=dropped)
     if not report.kept:
@@ -82,7 +82,7 @@ def _drop(kept: np.ndarray, dropping: Iterator[np.ndarray]) -> int:
     return count
 
 
-def _failing(kept: np.ndarray, fails: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray]:
+def _find_failing(kept: np.ndarray, fails: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray]:
     """Yields the pairs still kept for which `fails`, a function of pair indices, is true."""
     for pairs in _chunks(kept):
         yield pairs[fails(pairs)]
@@ -104,20 +104,20 @@ def _is_lopsided(lengths: np.ndarray, max_ratio: float, pairs: np.ndarray) -> np
 
 
 def _is_identical(corpus: ParallelCorpus, pairs: np.ndarray) -> np.ndarray:
-    return np.array([source == target for source, target in _texts(corpus, pairs)], dtype=bool)
+    return np.array([source == target for source, target in _read_texts(corpus, pairs)], dtype=bool)
 
 
-def _duplicates(kept: np.ndarray, corpus: ParallelCorpus) -> Iterator[np.ndarray]:
+def _find_duplicates(kept: np.ndarray, corpus: ParallelCorpus) -> Iterator[np.ndarray]:
     """Yields the pairs still kept whose text an earlier one has, bucket of hashes by bucket, to spare memory."""
     hashes = np.zeros(len(kept), dtype=np.int64)
     for pairs in _chunks(kept):
-        hashes[pairs] = [hash(pair) for pair in _texts(corpus, pairs)]
-    for bucket in range(NUM_BUCKETS):
-        pairs = np.concatenate([pairs[hashes[pairs] % NUM_BUCKETS == bucket] for pairs in _chunks(kept)])
-        yield from _repeated(corpus, pairs, hashes[pairs])
+        hashes[pairs] = [hash(pair) for pair in _read_texts(corpus, pairs)]
+    for bucket in range(NUM_HASH_GROUPS):
+        pairs = np.concatenate([pairs[hashes[pairs] % NUM_HASH_GROUPS == bucket] for pairs in _chunks(kept)])
+        yield from _find_repeated(corpus, pairs, hashes[pairs])
 
 
-def _repeated(corpus: ParallelCorpus, pairs: np.ndarray, hashes: np.ndarray) -> Iterator[np.ndarray]:
+def _find_repeated(corpus: ParallelCorpus, pairs: np.ndarray, hashes: np.ndarray) -> Iterator[np.ndarray]:
     """Yields those of `pairs`, in rising order, that have the text of an earlier one."""
     while len(pairs):
         _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
@@ -134,10 +134,10 @@ def _is_same_text(corpus: ParallelCorpus, pairs: np.ndarray, others: np.ndarray)
     same = np.empty(len(pairs), dtype=bool)
     for start in range(0, len(pairs), CHUNK_PAIRS):
         chunk = slice(start, start + CHUNK_PAIRS)
-        texts = zip(_texts(corpus, pairs[chunk]), _texts(corpus, others[chunk]), strict=True)
+        texts = zip(_read_texts(corpus, pairs[chunk]), _read_texts(corpus, others[chunk]), strict=True)
         same[chunk] = [one == other for one, other in texts]
     return same
 
 
-def _texts(corpus: ParallelCorpus, pairs: np.ndarray) -> Iterator[tuple[str, str]]:
+def _read_texts(corpus: ParallelCorpus, pairs: np.ndarray) -> Iterator[tuple[str, str]]:
     return zip(corpus.read_sources(pairs), corpus.read_targets(pairs), strict=True)

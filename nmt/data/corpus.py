@@ -50,7 +50,7 @@ def read_stream(stream: BinaryIO, name: str) -> Iterator[str]:
         if not content:
             return
         try:
-            yield _decoded(content)
+            yield _decode_line(content)
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{name}:{number}: Expected UTF-8 text, found 0x{content[error.start]:02x} at byte {error.start + 1} "
@@ -58,7 +58,7 @@ def read_stream(stream: BinaryIO, name: str) -> Iterator[str]:
             ) from error
 
 
-def _decoded(line: bytes) -> str:
+def _decode_line(line: bytes) -> str:
     return line.removesuffix(b"\r\n" if line.endswith(b"\r\n") else b"\n").decode()
 
 
@@ -85,12 +85,12 @@ class TextFile:
         Raises:
             UserError: the file is missing, damaged, empty or not UTF-8.
         """
-        entry = cache / f"{path.name}.{_version(path)}"
-        text = _unpacked(path, entry.with_name(f"{entry.name}.txt"))
+        entry = cache / f"{path.name}.{_digest_state(path)}"
+        text = _unpack(path, entry.with_name(f"{entry.name}.txt"))
         starts, fingerprint = (entry.with_name(f"{entry.name}.{kind}") for kind in ("lines.npy", "blake2b"))
         if not starts.exists():
-            _index(path, text, starts=starts, fingerprint=fingerprint)
-        bounds = _mapped(starts)
+            _write_index(path, text, starts=starts, fingerprint=fingerprint)
+        bounds = _map_array(starts)
         if len(bounds) == 1:
             raise UserError(f"Expected lines of text in {path}, found an empty file.")
         with text.open("rb") as file:
@@ -107,7 +107,7 @@ class TextFile:
         """Returns the lines with these numbers, counted from 0, in the order asked for."""
         first = np.asarray(indices, dtype=np.int64)
         bounds = zip(self._starts[first].tolist(), self._starts[first + 1].tolist(), strict=True)
-        return [_decoded(self._content[start:end]) for start, end in bounds]
+        return [_decode_line(self._content[start:end]) for start, end in bounds]
 
     def find_lines(self, pattern: re.Pattern[bytes]) -> np.ndarray:
         """The numbers, counted from 0, of the lines whose bytes, line ends counted, match a pattern: int64, rising."""
@@ -145,12 +145,12 @@ class ParallelCorpus:
         targets = [TextFile.open(target, cache) for _, target in pairs]
         for source, target in zip(sources, targets, strict=True):
             _check_aligned(source, target)
-        fingerprint = _digest("".join(text.fingerprint for text in (*sources, *targets)))
+        fingerprint = _digest_text("".join(text.fingerprint for text in (*sources, *targets)))
         first_rows = np.cumsum([0, *map(len, sources)])
         kept_rows = cache / f"pairs.{fingerprint}.npy"
         if not kept_rows.exists():
             _index_pairs(sources, targets, first_rows, kept_rows)
-        return cls(fingerprint, sources, targets, first_rows, _mapped(kept_rows))
+        return cls(fingerprint, sources, targets, first_rows, _map_array(kept_rows))
 
     def __len__(self) -> int:
         return len(self._kept_rows)
@@ -196,7 +196,7 @@ def _check_aligned(source: TextFile, target: TextFile) -> None:
 
 
 def _index_pairs(sources: list[TextFile], targets: list[TextFile], first_rows: np.ndarray, path: Path) -> None:
-    with _growing_array(path) as append:
+    with _open_growing_array(path) as append:
         for source, target, first_row in zip(sources, targets, first_rows[:-1], strict=True):
             num_kept = 0
             for lines in _chunks(len(source)):
@@ -219,18 +219,18 @@ def _has_text(lines: list[str]) -> np.ndarray:
     return np.array([bool(line.strip()) for line in lines], dtype=bool)
 
 
-def _version(path: Path) -> str:
+def _digest_state(path: Path) -> str:
     """Names the state of a file: another one after each change, without a look at what is in it."""
     with open_bytes(path):
         state = path.stat()
-    return _digest(f"{path.resolve()}\n{state.st_size}\n{state.st_mtime_ns}")
+    return _digest_text(f"{path.resolve()}\n{state.st_size}\n{state.st_mtime_ns}")
 
 
-def _digest(text: str) -> str:
+def _digest_text(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _unpacked(path: Path, copy: Path) -> Path:
+def _unpack(path: Path, copy: Path) -> Path:
     """Returns the path itself, or that of its plain copy where it is compressed."""
     if path.suffix not in COMPRESSED:
         return path
@@ -250,10 +250,10 @@ def open_lines(path: Path) -> Iterator[BinaryIO]:
         raise UserError(f"Cannot unpack {path}: it is damaged or cut short ({error}). Fetch it again.") from error
 
 
-def _index(path: Path, text: Path, *, starts: Path, fingerprint: Path) -> None:
+def _write_index(path: Path, text: Path, *, starts: Path, fingerprint: Path) -> None:
     """Writes where the lines of `text` start and its digest; `starts` comes last and so tells that both are there."""
     try:
-        with _growing_array(starts) as append, written_aside(fingerprint) as aside:
+        with _open_growing_array(starts) as append, written_aside(fingerprint) as aside:
             aside.write_text(_scan(text, append))
     except UnicodeDecodeError:
         # The scan knows no line numbers; the slow reader does, and fails with them.
@@ -285,7 +285,7 @@ def _scan(text: Path, append: Callable[[np.ndarray], object]) -> str:
 
 
 @contextmanager
-def _growing_array(path: Path) -> Iterator[Callable[[np.ndarray], object]]:
+def _open_growing_array(path: Path) -> Iterator[Callable[[np.ndarray], object]]:
     """Yields a function that appends integers to the int64 .npy file at `path`, so that they never fill memory."""
     with written_aside(path) as aside, aside.open("wb") as file:
         _write_header(file, 0)
@@ -301,6 +301,6 @@ def _write_header(file: BinaryIO, length: int) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (length,)})
 
 
-def _mapped(path: Path) -> np.ndarray:
+def _map_array(path: Path) -> np.ndarray:
     # A plain view: slicing numpy.memmap itself is several times slower.
     return np.asarray(np.load(path, mmap_mode="r"))

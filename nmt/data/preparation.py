@@ -15,7 +15,7 @@ from nmt.data.token_cache import CachedTokens, SampledTokens, chunks
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.errors import UserError
 
-Announce = Callable[[str], None]
+Log = Callable[[str], None]
 
 TOKENIZER_FILES = ("source.model", "target.model")
 
@@ -52,7 +52,7 @@ class TrainingData:
         }
 
 
-def prepare_training_data(config: Config, run_dir: Path, announce: Announce) -> TrainingData:
+def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingData:
     """Opens the text, trains or loads the tokenizers, counts lengths and cleans.
 
     Tokenizers are written to the run folder and found there when the run is resumed.
@@ -66,8 +66,8 @@ def prepare_training_data(config: Config, run_dir: Path, announce: Announce) -> 
     pairs = [(files.source, files.target) for files in config.data.train]
     corpus = ParallelCorpus.open(pairs, cache)
     blank = f", {corpus.num_blank:,} with a blank side left out" if corpus.num_blank else ""
-    announce(f"Training text: {len(corpus):,} pairs{blank}.")
-    source, target = make_tokenizers(config.tokenizer, corpus, run_dir, seed=config.seed, announce=announce)
+    log(f"Training text: {len(corpus):,} pairs{blank}.")
+    source, target = make_tokenizers(config.tokenizer, corpus, run_dir, seed=config.seed, log=log)
     pieces = CachedTokens.open(corpus, source, target, cache)
     kept, report = clean(
         corpus,
@@ -78,13 +78,13 @@ def prepare_training_data(config: Config, run_dir: Path, announce: Announce) -> 
         drop_duplicates=config.data.drop_duplicates,
     )
     if report.kept < report.num_pairs:
-        announce(str(report))
+        log(str(report))
     alpha = config.tokenizer.sampling_alpha
     sampled = None if alpha is None else SampledTokens(corpus, source, target, alpha=alpha, seed=config.seed)
     return TrainingData(
         corpus,
         kept,
-        _with_eos(pieces.lengths, kept),
+        _count_eos(pieces.lengths, kept),
         sampled or pieces,
         source,
         target,
@@ -113,14 +113,14 @@ def read_parallel(source: Path, target: Path) -> tuple[list[str], list[str]]:
 
 
 def make_tokenizers(
-    config: TokenizerConfig, corpus: ParallelCorpus, run_dir: Path, *, seed: int, announce: Announce
+    config: TokenizerConfig, corpus: ParallelCorpus, run_dir: Path, *, seed: int, log: Log
 ) -> tuple[Tokenizer, Tokenizer]:
     """Loads the run's tokenizers or the configured ones, or trains them; writes them to the run folder."""
     found = load_tokenizers(config, run_dir)
     if found is None:
         number = "a joint" if config.joint else "one for each side, each an"
-        announce(f"Training {number} {config.kind} tokenizer of {config.vocabulary_size:,} pieces …")
-        found = train_tokenizers(config, _side(corpus, 0), _side(corpus, 1), seed=seed)
+        log(f"Training {number} {config.kind} tokenizer of {config.vocabulary_size:,} pieces …")
+        found = train_tokenizers(config, _read_side(corpus, 0), _read_side(corpus, 1), seed=seed)
     for tokenizer, name in zip(found, TOKENIZER_FILES, strict=True):
         if not (run_dir / name).is_file():
             tokenizer.save(run_dir / name)
@@ -142,12 +142,12 @@ def train_tokenizers(
 ) -> tuple[Tokenizer, Tokenizer]:
     """Trains one tokenizer on both sides, twice the same, or one on each."""
     if config.joint:
-        joint = _train(config, chain(sources, targets), seed)
+        joint = _train_tokenizer(config, chain(sources, targets), seed)
         return joint, joint
-    return _train(config, sources, seed), _train(config, targets, seed)
+    return _train_tokenizer(config, sources, seed), _train_tokenizer(config, targets, seed)
 
 
-def _train(config: TokenizerConfig, lines: Iterable[str], seed: int) -> Tokenizer:
+def _train_tokenizer(config: TokenizerConfig, lines: Iterable[str], seed: int) -> Tokenizer:
     return train_tokenizer(
         lines,
         kind=config.kind,
@@ -160,13 +160,13 @@ def _train(config: TokenizerConfig, lines: Iterable[str], seed: int) -> Tokenize
     )
 
 
-def _side(corpus: ParallelCorpus, side: int) -> Iterator[str]:
+def _read_side(corpus: ParallelCorpus, side: int) -> Iterator[str]:
     read = (corpus.read_sources, corpus.read_targets)[side]
     for indices in chunks(corpus):
         yield from read(indices)
 
 
-def _with_eos(lengths: np.ndarray, kept: np.ndarray) -> np.ndarray:
+def _count_eos(lengths: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """The lengths [N, 2] of the kept pairs, EOS counted, in as little memory as they need."""
     small = lengths.max() < np.iinfo(np.int16).max
     found = np.empty((len(kept), 2), dtype=np.int16 if small else np.int32)

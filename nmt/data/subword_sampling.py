@@ -31,7 +31,7 @@ class SubwordSampler:
 
     def draw(self, text: str, *, alpha: float, random: np.random.Generator) -> list[int]:
         """The ids of one line; `alpha` as in `Tokenizer.sample`."""
-        return self._merged(text, alpha, random) if self.is_bpe else self._one_of_best(text, alpha, random)
+        return self._draw_merges(text, alpha, random) if self.is_bpe else self._draw_from_best(text, alpha, random)
 
     @cached_property
     def scores(self) -> np.ndarray:
@@ -52,7 +52,7 @@ class SubwordSampler:
         processor = self.processor
         return processor.is_control(piece) or processor.is_unknown(piece) or processor.is_byte(piece)
 
-    def _one_of_best(self, text: str, alpha: float, random: np.random.Generator) -> list[int]:
+    def _draw_from_best(self, text: str, alpha: float, random: np.random.Generator) -> list[int]:
         """One of the most probable segmentations, with its probability to the power of `alpha` (Kudo 2018)."""
         share = random.random()
         candidates = self.processor.nbest_encode_as_ids(text, nbest_size=NUM_CANDIDATES)
@@ -62,24 +62,24 @@ class SubwordSampler:
         reached = np.cumsum(np.exp(log_probs - log_probs.max()))
         return candidates[int(np.searchsorted(reached, share * reached[-1], side="right"))]
 
-    def _merged(self, text: str, alpha: float, random: np.random.Generator) -> list[int]:
+    def _draw_merges(self, text: str, alpha: float, random: np.random.Generator) -> list[int]:
         """Merges in order of rank, but drops each candidate of each round with probability `alpha` (Provilkov 2020)."""
-        symbols = list(self._symbols(self.processor.normalize(text)))
+        symbols = list(self._split_symbols(self.processor.normalize(text)))
         ids: list[int] = []
-        for word in self._words(symbols):
-            while pairs := self._candidates(word, alpha, random):
+        for word in self._split_words(symbols):
+            while pairs := self._draw_candidates(word, alpha, random):
                 _, first = max(pairs, key=lambda pair: (pair[0], -pair[1]))
                 word[first : first + 2] = [word[first] + word[first + 1]]
-            ids += [piece for symbol in word for piece in self._ids(symbol)]
-        return _unknowns_joined(ids, self.processor.unk_id())
+            ids += [piece for symbol in word for piece in self._spell(symbol)]
+        return _join_unknowns(ids, self.processor.unk_id())
 
-    def _candidates(self, word: list[str], alpha: float, random: np.random.Generator) -> list[tuple[float, int]]:
+    def _draw_candidates(self, word: list[str], alpha: float, random: np.random.Generator) -> list[tuple[float, int]]:
         joined = [(self._ranks.get(a + b), n) for n, (a, b) in enumerate(pairwise(word))]
         possible = [(rank, n) for rank, n in joined if rank is not None]
         kept = random.random(len(possible)) >= alpha
         return [pair for pair, keep in zip(possible, kept, strict=True) if keep]
 
-    def _symbols(self, text: str) -> Iterator[str]:
+    def _split_symbols(self, text: str) -> Iterator[str]:
         """Characters, and user symbols in one piece."""
         place = 0
         while place < len(text):
@@ -87,7 +87,7 @@ class SubwordSampler:
             yield whole
             place += len(whole)
 
-    def _words(self, symbols: list[str]) -> list[list[str]]:
+    def _split_words(self, symbols: list[str]) -> list[list[str]]:
         """Cuts before every space, where no piece reaches over one: merging is quadratic in the length."""
         if not self._words_are_apart:
             return [symbols]
@@ -98,7 +98,7 @@ class SubwordSampler:
             words[-1].append(symbol)
         return words
 
-    def _ids(self, symbol: str) -> list[int]:
+    def _spell(self, symbol: str) -> list[int]:
         if symbol in self._ranks:
             return [self.processor.piece_to_id(symbol)]
         spelt = [self.processor.piece_to_id(f"<0x{byte:02X}>") for byte in symbol.encode()]
@@ -106,6 +106,6 @@ class SubwordSampler:
         return [unknown] if unknown in spelt else spelt
 
 
-def _unknowns_joined(ids: list[int], unknown: int) -> list[int]:
+def _join_unknowns(ids: list[int], unknown: int) -> list[int]:
     """A run of unknown characters is one unknown piece, as in SentencePiece."""
     return [piece for n, piece in enumerate(ids) if piece != unknown or n == 0 or ids[n - 1] != unknown]

@@ -40,15 +40,15 @@ class CachedTokens:
         except (OSError, ValueError):
             # Another run may do the same at the same time: whose files come last, they say the same.
             with written_aside(files[0]) as lengths, written_aside(files[1]) as starts, written_aside(files[2]) as ids:
-                _write(lengths, starts, ids, corpus, source, target)
+                _write_tokens(lengths, starts, ids, corpus, source, target)
         return cls(*files)
 
     def read_ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The pieces of both sides of some pairs, the same in every epoch."""
-        source, target = (self._of(side, pairs) for side in (0, 1))
+        source, target = (self._read_side(side, pairs) for side in (0, 1))
         return source, target
 
-    def _of(self, side: int, pairs: np.ndarray) -> list[np.ndarray]:
+    def _read_side(self, side: int, pairs: np.ndarray) -> list[np.ndarray]:
         starts = self._starts[pairs, side]
         ends = starts + self.lengths[pairs, side]
         return [self._ids[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
@@ -86,7 +86,7 @@ def chunks(corpus: ParallelCorpus) -> Iterator[np.ndarray]:
         yield np.arange(start, min(start + CHUNK_PAIRS, len(corpus)))
 
 
-def _write(
+def _write_tokens(
     lengths: Path, starts: Path, ids: Path, corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer
 ) -> None:
     """Writes, pair by pair, how many pieces source and target have, where they begin, and the pieces."""
@@ -95,9 +95,9 @@ def _write(
     written = 0
     # As they come: a mapping that is written to would die of a full disk.
     with lengths.open("wb") as lengths_file, starts.open("wb") as starts_file, ids.open("wb") as ids_file:
-        _header(lengths_file, np.dtype("<i4"), (len(corpus), 2))
-        _header(starts_file, np.dtype("<i8"), (len(corpus), 2))
-        _header(ids_file, dtype, (0,))
+        _write_header(lengths_file, np.dtype("<i4"), (len(corpus), 2))
+        _write_header(starts_file, np.dtype("<i8"), (len(corpus), 2))
+        _write_header(ids_file, dtype, (0,))
         for pairs in chunks(corpus):
             sides = source.encode(corpus.read_sources(pairs)), target.encode(corpus.read_targets(pairs))
             rows: Sequence[Sequence[int]] = list(chain.from_iterable(zip(*sides, strict=True)))
@@ -108,9 +108,9 @@ def _write(
             ids_file.write(np.fromiter(chain.from_iterable(rows), dtype, int(sizes.sum())).data)
             written = int(ends[-1])
         ids_file.seek(0)
-        _header(ids_file, dtype, (written,))
+        _write_header(ids_file, dtype, (written,))
 
 
-def _header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+def _write_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> None:
     """Begins an array of NumPy's format; the header of another shape is as long."""
     np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})

@@ -22,16 +22,16 @@ NORMALIZATIONS = ("identity", "nfkc", "nfkc_cf", "nmt_nfkc", "nmt_nfkc_cf")
 
 LINE_BREAKERS = "\0\n\r"
 LINE_BREAKING_BYTES = tuple(f"<0x{ord(character):02X}>" for character in LINE_BREAKERS)
-RESERVED_PIECE = re.compile(r"<pad>|<unk>|<s>|</s>|<0x[0-9A-F]{2}>")
+RESERVED_TOKEN = re.compile(r"<pad>|<unk>|<s>|</s>|<0x[0-9A-F]{2}>")
 
 # SentencePiece drops lines of more than 4,192 bytes in silence; 1,000 characters are 4,000 bytes at most.
-LONGEST_LINE = 1000
+MAX_LINE_LENGTH = 1000
 # To start threads for so few takes SentencePiece longer than the work itself.
-FEW_TEXTS = 64
+MAX_TEXTS_WITHOUT_THREADS = 64
 # Sums of floating-point numbers depend on the number of threads, so that it must not follow the machine.
 TRAINING_THREADS = 8
-ONLY_FATAL = 3
-NO_MODEL = "Expected a SentencePiece model, which training writes to a file named *.model, found something else."
+LOG_FATAL_ONLY = 3
+NOT_A_MODEL = "Expected a SentencePiece model, which training writes to a file named *.model, found something else."
 
 # The module makes its classes while it is imported, out of mypy's sight.
 _ModelProto: Any = sentencepiece_model_pb2.ModelProto  # type: ignore[attr-defined]
@@ -54,10 +54,10 @@ class Tokenizer:
 
     def __init__(self, model: bytes) -> None:
         self._model = normalize_special_ids(model)
-        self._processor = _processor(self._model)
-        self._sampler = _sampler(self._model, self._processor)
-        self._never_produced = _never_produced(self._processor)
-        self._unwritten = frozenset([PAD_ID, BOS_ID, EOS_ID, *self._never_produced])
+        self._processor = _load_processor(self._model)
+        self._sampler = _make_sampler(self._model, self._processor)
+        self._banned_ids = _find_banned_ids(self._processor)
+        self._skipped_ids = frozenset([PAD_ID, BOS_ID, EOS_ID, *self._banned_ids])
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
@@ -107,11 +107,11 @@ class Tokenizer:
         They are pad, bos and other control pieces but eos; what holds a newline, CR or NUL; and, in a model with byte
         fallback, unk, which no text ever needs there.
         """
-        return list(self._never_produced)
+        return list(self._banned_ids)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The most probable subwords of each text, without bos and eos; many are shared among threads."""
-        if len(texts) <= FEW_TEXTS:
+        if len(texts) <= MAX_TEXTS_WITHOUT_THREADS:
             return [self._processor.encode(text) for text in texts]
         return self._processor.encode(list(texts))
 
@@ -145,7 +145,7 @@ class Tokenizer:
         Bytes that are no UTF-8 come out as U+FFFD, an unknown character as " ⁇ ".
         """
         # Row by row: SentencePiece takes a list of no rows for a row of no ids.
-        return [self._processor.decode([int(one) for one in row if one not in self._unwritten]) for row in ids]
+        return [self._processor.decode([int(one) for one in row if one not in self._skipped_ids]) for row in ids]
 
     def tokenize(self, text: str) -> list[str]:
         """The subwords of `encode` as they are written, with ▁ for a space; an unknown one as in the text."""
@@ -188,7 +188,7 @@ def train_tokenizer(
     """
     _check_normalization(normalization)
     _check_user_symbols(user_symbols)
-    sentences = reservoir_sample(_cut(texts), max_sentences, seed)
+    sentences = reservoir_sample(_cut_lines(texts), max_sentences, seed)
     if not sentences:
         raise UserError(
             "There is no text to train a tokenizer on: expected lines of text, found none or blank ones only."
@@ -209,10 +209,10 @@ def train_tokenizer(
             bos_id=BOS_ID,
             eos_id=EOS_ID,
             num_threads=TRAINING_THREADS,
-            minloglevel=ONLY_FATAL,
+            minloglevel=LOG_FATAL_ONLY,
         )
     except RuntimeError as error:
-        if mistake := _size_mistake(str(error)):
+        if mistake := _explain_size(str(error)):
             raise mistake from error
         raise
     return Tokenizer(model.getvalue())
@@ -253,10 +253,10 @@ def reservoir_sample(texts: Iterable[str], size: int, seed: int) -> list[str]:
     return sample
 
 
-def _cut(texts: Iterable[str]) -> Iterator[str]:
+def _cut_lines(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         if not text.isspace():
-            yield from (text[start : start + LONGEST_LINE] for start in range(0, len(text), LONGEST_LINE))
+            yield from (text[start : start + MAX_LINE_LENGTH] for start in range(0, len(text), MAX_LINE_LENGTH))
 
 
 def _check_normalization(name: str) -> None:
@@ -269,13 +269,13 @@ def _check_user_symbols(symbols: Sequence[str]) -> None:
     for place, symbol in enumerate(symbols):
         if symbol in symbols[:place]:
             raise UserError(f"tokenizer.user_symbols: '{symbol}' stands there twice, expected different symbols.")
-        if RESERVED_PIECE.fullmatch(symbol):
+        if RESERVED_TOKEN.fullmatch(symbol):
             raise UserError(f"tokenizer.user_symbols: '{symbol}' has a meaning already, expected another name.")
         if not symbol or re.search(r"[\s\0]", symbol):
             raise UserError(f"tokenizer.user_symbols: expected symbols without blanks, found {symbol!r}.")
 
 
-def _size_mistake(complaint: str) -> UserError | None:
+def _explain_size(complaint: str) -> UserError | None:
     """What SentencePiece complains about, in words, where it is the size of the vocabulary."""
     if found := re.search(r"size too high \((\d+)\).* value <= (\d+)", complaint):
         asked, largest = found.groups()
@@ -297,32 +297,32 @@ def _parse(model: bytes) -> Any:
     try:
         proto = _ModelProto.FromString(model)
     except DecodeError as error:
-        raise UserError(NO_MODEL) from error
+        raise UserError(NOT_A_MODEL) from error
     if not any(piece.type == _Piece.UNKNOWN for piece in proto.pieces):
-        raise UserError(NO_MODEL)
+        raise UserError(NOT_A_MODEL)
     return proto
 
 
-def _processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
+def _load_processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
     try:
         return sentencepiece.SentencePieceProcessor(model_proto=model)
     except RuntimeError as error:
-        raise UserError(f"{NO_MODEL} SentencePiece says: {error}") from error
+        raise UserError(f"{NOT_A_MODEL} SentencePiece says: {error}") from error
 
 
-def _never_produced(processor: sentencepiece.SentencePieceProcessor) -> list[int]:
+def _find_banned_ids(processor: sentencepiece.SentencePieceProcessor) -> list[int]:
     ids = range(processor.get_piece_size())
     unneeded = {UNK_ID} if any(map(processor.is_byte, ids)) else set()
     control = {one for one in ids if processor.is_control(one)} - {EOS_ID}
-    breaking = {one for one in ids if _breaks_lines(processor.id_to_piece(one))}
+    breaking = {one for one in ids if _is_line_breaking(processor.id_to_piece(one))}
     return sorted(unneeded | control | breaking)
 
 
-def _breaks_lines(piece: str) -> bool:
+def _is_line_breaking(piece: str) -> bool:
     return piece in LINE_BREAKING_BYTES or any(character in piece for character in LINE_BREAKERS)
 
 
-def _sampler(model: bytes, processor: Any) -> SubwordSampler | None:
+def _make_sampler(model: bytes, processor: Any) -> SubwordSampler | None:
     proto = _ModelProto.FromString(model)
     kind = proto.trainer_spec.model_type
     if kind not in (_TrainerSpec.UNIGRAM, _TrainerSpec.BPE):

@@ -25,12 +25,12 @@ from nmt.demo.grammar import (
     Sentence,
     Subject,
     Subordinate,
-    agreement,
-    clause_combination,
-    combinations,
-    english,
-    german,
-    head,
+    find_agreement,
+    find_clause_combination,
+    find_combinations,
+    get_head,
+    render_english,
+    render_german,
 )
 from nmt.demo.lexicon import (
     ADJECTIVES,
@@ -65,17 +65,17 @@ from nmt.demo.lexicon import (
     Pronoun,
     Time,
     Verb,
-    english_s,
+    add_s,
 )
 from nmt.errors import UserError
 from nmt.files import written_aside
 
 NUM_DEV = 500
 NUM_TEST = 1_000
-LEAST_PAIRS = 6_000
+MIN_PAIRS = 6_000
 """Below this some words of the held-out sentences would never come in training."""
 
-Places = Mapping[str, Sequence[int]]
+Positions = Mapping[str, Sequence[int]]
 """For each phenomenon the positions of the words of a reference, split at spaces, that depend on it."""
 
 
@@ -85,7 +85,7 @@ class DemoPair:
 
     source: str
     target: str
-    places: Places
+    places: Positions
     combinations: frozenset[Combination]
 
 
@@ -108,15 +108,15 @@ def make_demo_corpus(folder: Path, *, seed: int = 1, num_pairs: int = 22_000) ->
     Raises:
         UserError: `num_pairs` is too small for every held-out word to be learned, or the folder cannot be written to.
     """
-    if num_pairs < LEAST_PAIRS:
-        raise UserError(f"The demo corpus needs num_pairs of at least {LEAST_PAIRS}, got {num_pairs}.")
+    if num_pairs < MIN_PAIRS:
+        raise UserError(f"The demo corpus needs num_pairs of at least {MIN_PAIRS}, got {num_pairs}.")
     train, dev, test = draw_parts(seed=seed, num_pairs=num_pairs)
     for name, pairs in (("train", train), ("dev", dev), ("test", test)):
         _write_lines(folder / f"{name}.en", (pair.source for pair in pairs))
         _write_lines(folder / f"{name}.de", (pair.target for pair in pairs))
     for name, pairs in (("dev", dev), ("test", test)):
         _write_lines(folder / f"{name}.tags.jsonl", (json.dumps(pair.places) for pair in pairs))
-    uses = Counter(gloss for pair in train for gloss in glosses(pair.source))
+    uses = Counter(gloss for pair in train for gloss in look_up_glosses(pair.source))
     return DemoReport(len(train), len(dev), len(test), len(uses), min(uses.values()))
 
 
@@ -133,32 +133,36 @@ def draw_parts(*, seed: int, num_pairs: int) -> tuple[list[DemoPair], list[DemoP
         return int.from_bytes(digest, "big") % 10 == 0
 
     rng = random.Random(seed)
-    known = distinct_pairs(SentenceSampler(rng, lambda combination: not is_reserved(combination)))
+    known = draw_distinct_pairs(SentenceSampler(rng, lambda combination: not is_reserved(combination)))
     train = [next(known) for _ in range(num_pairs - NUM_DEV - NUM_TEST)]
-    vocabulary = {word for pair in train for word in words(pair)}
-    new = (pair for pair in distinct_pairs(SentenceSampler(rng, is_reserved)) if vocabulary.issuperset(words(pair)))
+    vocabulary = {word for pair in train for word in split_words(pair)}
+    new = (
+        pair
+        for pair in draw_distinct_pairs(SentenceSampler(rng, is_reserved))
+        if vocabulary.issuperset(split_words(pair))
+    )
     held_out = [next(new) for _ in range(NUM_DEV + NUM_TEST)]
     return train, held_out[:NUM_DEV], held_out[NUM_DEV:]
 
 
-def words(pair: DemoPair) -> Iterator[tuple[str, str]]:
+def split_words(pair: DemoPair) -> Iterator[tuple[str, str]]:
     """Yields each word of a pair, with its language and without punctuation."""
     for language, text in (("en", pair.source), ("de", pair.target)):
         yield from ((language, word) for word in re.findall(r"[\w']+", text))
 
 
-def distinct_pairs(sampler: "SentenceSampler") -> Iterator[DemoPair]:
+def draw_distinct_pairs(sampler: "SentenceSampler") -> Iterator[DemoPair]:
     """Yields pairs for ever, none of them twice."""
     seen = set()
     while True:
-        sentence = sampler.sentence()
-        source = english(sentence)
+        sentence = sampler.draw_sentence()
+        source = render_english(sentence)
         if source not in seen:
             seen.add(source)
-            target = german(sentence)
+            target = render_german(sentence)
             places = {name: [at for at, word in enumerate(target) if name in word.phenomena] for name in PHENOMENA}
             text = " ".join(word.text for word in target)
-            yield DemoPair(source, text, places, frozenset(combinations(sentence)))
+            yield DemoPair(source, text, places, frozenset(find_combinations(sentence)))
 
 
 _OWNED = {Kind.ANIMAL, Kind.CLOTHING, Kind.READING, Kind.DEVICE, Kind.VEHICLE, Kind.THING}
@@ -166,7 +170,7 @@ _WEIGHTS = {"the": 6.0, "a": 5.0, "this": 1.5, "these": 1.5, "every": 0.7}
 
 
 @cache
-def _nouns_of(kinds: frozenset[Kind]) -> list[Noun]:
+def _get_nouns(kinds: frozenset[Kind]) -> list[Noun]:
     return [noun for noun in NOUNS if noun.kind in kinds]
 
 
@@ -177,50 +181,56 @@ class SentenceSampler:
         self._rng = rng
         self._admits = admits
 
-    def sentence(self) -> Sentence:
+    def draw_sentence(self) -> Sentence:
         """Returns one sentence, of one or two clauses."""
         draw = self._rng.choices(
-            (self._plain, self._with_adverbial, self._with_opinion, self._with_reason, self._with_moment),
+            (
+                self._draw_plain,
+                self._draw_with_adverbial,
+                self._draw_with_opinion,
+                self._draw_with_reason,
+                self._draw_with_moment,
+            ),
             weights=(35, 25, 12, 16, 12),
         )[0]
         return draw()
 
-    def _plain(self) -> Sentence:
-        return Sentence(self._action() if self._chance(0.8) else self._quality())
+    def _draw_plain(self) -> Sentence:
+        return Sentence(self._draw_action() if self._flip(0.8) else self._draw_quality())
 
-    def _with_adverbial(self) -> Sentence:
-        clause = self._action()
+    def _draw_with_adverbial(self) -> Sentence:
+        clause = self._draw_action()
         time = Time.FUTURE if clause.modal else clause.time
         return Sentence(clause, opening=self._rng.choice(_ADVERBIALS_OF[time]))
 
-    def _with_opinion(self) -> Sentence:
+    def _draw_with_opinion(self) -> Sentence:
         opinion = self._rng.choice(OPINIONS)
-        holder = self._admitted(lambda: Clause(self._subject(frozenset({Kind.PERSON})), opinion))
-        content = self._action() if self._chance(0.7) else self._quality()
+        holder = self._draw_admitted(lambda: Clause(self._draw_subject(frozenset({Kind.PERSON})), opinion))
+        content = self._draw_action() if self._flip(0.7) else self._draw_quality()
         return Sentence(holder, closing=Subordinate(opinion.conjunction, content))
 
-    def _with_reason(self) -> Sentence:
+    def _draw_with_reason(self) -> Sentence:
         """Adds a clause about the same person or animal: because she is tired, before she sleeps."""
         while True:
-            main = self._action(modal_chance=0.0)
-            pronoun = _pronoun_for(main.subject)
+            main = self._draw_action(modal_chance=0.0)
+            pronoun = _find_pronoun(main.subject)
             if pronoun and _is_person(main.subject):
-                return Sentence(main, closing=self._reason(pronoun, main.time))
+                return Sentence(main, closing=self._draw_reason(pronoun, main.time))
 
-    def _reason(self, pronoun: Pronoun, time: Time) -> Subordinate:
+    def _draw_reason(self, pronoun: Pronoun, time: Time) -> Subordinate:
         moods = [mood for mood in MOODS if self._admits((pronoun.english, "be", mood.english))]
         conjunction = self._rng.choice((BECAUSE, ALTHOUGH, BEFORE, WHILE) if moods else (BEFORE, WHILE))
         if conjunction in (BEFORE, WHILE):
-            return Subordinate(conjunction, self._action(pronoun, time=time, modal_chance=0.0))
-        if conjunction == BECAUSE and time == Time.PRESENT and self._chance(0.5):
-            return Subordinate(conjunction, self._action(pronoun, modal=WANT))
+            return Subordinate(conjunction, self._draw_action(pronoun, time=time, modal_chance=0.0))
+        if conjunction == BECAUSE and time == Time.PRESENT and self._flip(0.5):
+            return Subordinate(conjunction, self._draw_action(pronoun, modal=WANT))
         return Subordinate(conjunction, Clause(pronoun, Quality(self._rng.choice(moods)), time))
 
-    def _with_moment(self) -> Sentence:
-        moment = self._action(verbs=_WITHOUT_OBJECT, time=Time.PRESENT, modal_chance=0.0)
-        return Sentence(self._action(time=Time.PRESENT), opening=Subordinate(WHEN, moment))
+    def _draw_with_moment(self) -> Sentence:
+        moment = self._draw_action(verbs=_WITHOUT_OBJECT, time=Time.PRESENT, modal_chance=0.0)
+        return Sentence(self._draw_action(time=Time.PRESENT), opening=Subordinate(WHEN, moment))
 
-    def _action(
+    def _draw_action(
         self,
         subject: Pronoun | None = None,
         *,
@@ -230,70 +240,70 @@ class SentenceSampler:
         modal_chance: float = 0.3,
     ) -> Clause:
         """Draws what is not given."""
-        modal = modal or (self._rng.choice(MODALS) if self._chance(modal_chance) else None)
-        time = Time.PRESENT if modal else time or (Time.PAST if self._chance(0.4) else Time.PRESENT)
+        modal = modal or (self._rng.choice(MODALS) if self._flip(modal_chance) else None)
+        time = Time.PRESENT if modal else time or (Time.PAST if self._flip(0.4) else Time.PRESENT)
         # "They read", "they put on": the English past of these cannot be told from the present.
         usable = [verb for verb in verbs if time != Time.PAST or verb.english_past != verb.english]
-        return self._admitted(lambda: self._action_of(self._rng.choice(usable), subject, time, modal))
+        return self._draw_admitted(lambda: self._draw_action_of(self._rng.choice(usable), subject, time, modal))
 
-    def _action_of(self, verb: Verb, subject: Pronoun | None, time: Time, modal: Modal | None) -> Clause:
+    def _draw_action_of(self, verb: Verb, subject: Pronoun | None, time: Time, modal: Modal | None) -> Clause:
         """Draws the phrases around a verb, no noun twice among them."""
         while True:
-            actor = subject or self._subject(verb.subjects)
-            recipient = self._phrase(frozenset({Kind.PERSON}), adjective_chance=0.15) if verb.recipient else None
-            thing = self._phrase(verb.objects) if verb.objects else None
-            heads = [head(phrase) for phrase in (actor, recipient, thing) if phrase]
+            actor = subject or self._draw_subject(verb.subjects)
+            recipient = self._draw_phrase(frozenset({Kind.PERSON}), adjective_chance=0.15) if verb.recipient else None
+            thing = self._draw_phrase(verb.objects) if verb.objects else None
+            heads = [get_head(phrase) for phrase in (actor, recipient, thing) if phrase]
             if len(heads) == len(set(heads)):
                 preposition = self._rng.choice(verb.prepositions) if verb.prepositions else None
                 return Clause(actor, Action(verb, recipient, preposition, thing), time, modal)
 
-    def _quality(self) -> Clause:
-        time = Time.PAST if self._chance(0.4) else Time.PRESENT
-        return self._admitted(lambda: self._quality_of(self._rng.choice(tuple(Kind)), time))
+    def _draw_quality(self) -> Clause:
+        time = Time.PAST if self._flip(0.4) else Time.PRESENT
+        return self._draw_admitted(lambda: self._draw_quality_of(self._rng.choice(tuple(Kind)), time))
 
-    def _quality_of(self, kind: Kind, time: Time) -> Clause:
-        carrier = self._phrase(frozenset({kind}), adjective_chance=0.0)
+    def _draw_quality_of(self, kind: Kind, time: Time) -> Clause:
+        carrier = self._draw_phrase(frozenset({kind}), adjective_chance=0.0)
         return Clause(carrier, Quality(self._rng.choice(_ADJECTIVES_OF[kind])), time)
 
-    def _admitted(self, draw: Callable[[], Clause]) -> Clause:
+    def _draw_admitted(self, draw: Callable[[], Clause]) -> Clause:
         while True:
             clause = draw()
-            if self._admits(clause_combination(clause)):
+            if self._admits(find_clause_combination(clause)):
                 return clause
 
-    def _subject(self, kinds: frozenset[Kind]) -> Subject:
-        if Kind.PERSON in kinds and self._chance(0.25):
+    def _draw_subject(self, kinds: frozenset[Kind]) -> Subject:
+        if Kind.PERSON in kinds and self._flip(0.25):
             return self._rng.choice(PRONOUNS)
-        return self._phrase(kinds, adjective_chance=0.3)
+        return self._draw_phrase(kinds, adjective_chance=0.3)
 
-    def _phrase(self, kinds: frozenset[Kind], *, adjective_chance: float = 0.45) -> NounPhrase:
-        noun = self._rng.choice(_nouns_of(kinds))
-        adjective = self._adjective(noun) if self._chance(adjective_chance) else None
-        plural = noun.countable and self._chance(0.35)
-        if noun.kind in _OWNED and self._chance(0.12):
-            return NounPhrase(noun, None, adjective, plural, self._owner())
-        return NounPhrase(noun, self._determiner(noun, plural), adjective, plural)
+    def _draw_phrase(self, kinds: frozenset[Kind], *, adjective_chance: float = 0.45) -> NounPhrase:
+        noun = self._rng.choice(_get_nouns(kinds))
+        adjective = self._draw_adjective(noun) if self._flip(adjective_chance) else None
+        plural = noun.countable and self._flip(0.35)
+        if noun.kind in _OWNED and self._flip(0.12):
+            return NounPhrase(noun, None, adjective, plural, self._draw_owner())
+        return NounPhrase(noun, self._draw_determiner(noun, plural), adjective, plural)
 
-    def _adjective(self, noun: Noun) -> Adjective | None:
+    def _draw_adjective(self, noun: Noun) -> Adjective | None:
         fitting = [
             adjective for adjective in _ADJECTIVES_OF[noun.kind] if self._admits((adjective.english, noun.english))
         ]
         return self._rng.choice(fitting) if fitting else None
 
-    def _determiner(self, noun: Noun, plural: bool) -> Determiner | None:
+    def _draw_determiner(self, noun: Noun, plural: bool) -> Determiner | None:
         if not noun.countable:
             return self._rng.choice((None, THE))
-        if plural and self._chance(0.2):
+        if plural and self._flip(0.2):
             return None
         determiners = [determiner for determiner in DETERMINERS if determiner.plural == plural]
         weights = [_WEIGHTS.get(determiner.english, 1.0) for determiner in determiners]
         return self._rng.choices(determiners, weights)[0]
 
-    def _owner(self) -> NounPhrase:
+    def _draw_owner(self) -> NounPhrase:
         determiners = [THE, *(possessive for possessive in POSSESSIVES if not possessive.plural)]
-        return NounPhrase(self._rng.choice(_nouns_of(frozenset({Kind.PERSON}))), self._rng.choice(determiners))
+        return NounPhrase(self._rng.choice(_get_nouns(frozenset({Kind.PERSON}))), self._rng.choice(determiners))
 
-    def _chance(self, probability: float) -> bool:
+    def _flip(self, probability: float) -> bool:
         return self._rng.random() < probability
 
 
@@ -310,16 +320,16 @@ def _is_person(subject: Subject) -> bool:
     return isinstance(subject, Pronoun) or subject.noun.kind == Kind.PERSON
 
 
-def _pronoun_for(subject: Subject) -> Pronoun | None:
+def _find_pronoun(subject: Subject) -> Pronoun | None:
     """Returns the pronoun that takes up a subject; none for "the child", who would be an "es"."""
     if isinstance(subject, Pronoun):
         return subject
-    if agreement(subject) == Agreement.PLURAL:
+    if find_agreement(subject) == Agreement.PLURAL:
         return THEY
     return {"m": HE, "f": SHE}.get(subject.noun.gender)
 
 
-def _dictionary() -> dict[str, str]:
+def _build_dictionary() -> dict[str, str]:
     """Returns the German dictionary form of every English form."""
     entries = {"am": "sein", "is": "sein", "are": "sein", "was": "sein", "were": "sein", "an": "ein"}
     named: tuple[Determiner | Pronoun | Adjective | Adverbial | Conjunction, ...]
@@ -331,20 +341,20 @@ def _dictionary() -> dict[str, str]:
     for modal in MODALS:
         entries |= dict.fromkeys((modal.english, modal.english_third), modal.german)
     for opinion in OPINIONS:
-        entries |= dict.fromkeys((opinion.english, english_s(opinion.english)), opinion.infinitive)
+        entries |= dict.fromkeys((opinion.english, add_s(opinion.english)), opinion.infinitive)
     for verb in VERBS:
-        forms = (verb.english, english_s(verb.english), verb.english_past)
+        forms = (verb.english, add_s(verb.english), verb.english_past)
         entries |= dict.fromkeys(forms, verb.prefix + verb.infinitive)
         for preposition in verb.prepositions:
             entries.setdefault(preposition.english, preposition.german)
     return entries
 
 
-_DICTIONARY = _dictionary()
+_DICTIONARY = _build_dictionary()
 _LONGEST_ENTRY = max(len(entry.split()) for entry in _DICTIONARY)
 
 
-def glosses(sentence: str) -> list[str]:
+def look_up_glosses(sentence: str) -> list[str]:
     """Returns the dictionary forms of an English sentence's words, the longest entries first; unknown words stay."""
     tokens = re.findall(r"[a-zA-Z]+", sentence.replace("'s", ""))
     tokens = [token if token == "I" else token.lower() for token in tokens]
@@ -358,18 +368,18 @@ def glosses(sentence: str) -> list[str]:
     return found
 
 
-def word_by_word(sentence: str) -> str:
+def translate_word_by_word(sentence: str) -> str:
     """Translates with a dictionary and no grammar: every English word becomes its German dictionary form, in its place.
 
-    >>> word_by_word("Yesterday the doctor's children turned on the new lamps.")
+    >>> translate_word_by_word("Yesterday the doctor's children turned on the new lamps.")
     'Gestern der Arzt Kind einschalten der neu Lampe.'
     """
-    text = " ".join(glosses(sentence))
+    text = " ".join(look_up_glosses(sentence))
     return text[:1].upper() + text[1:] + "."
 
 
-def phenomenon_accuracy(
-    hypotheses: Sequence[str], references: Sequence[str], tags: Sequence[Places]
+def score_phenomena(
+    hypotheses: Sequence[str], references: Sequence[str], tags: Sequence[Positions]
 ) -> dict[str, float]:
     """Returns for each phenomenon the share, 0 to 1, of its words that are right.
 

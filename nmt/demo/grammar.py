@@ -32,7 +32,7 @@ from nmt.demo.lexicon import (
     Pronoun,
     Time,
     Verb,
-    english_s,
+    add_s,
 )
 
 PHENOMENA = (
@@ -128,37 +128,37 @@ _CONTRACTIONS = {("in", "dem"): "im", ("in", "das"): "ins", ("zu", "dem"): "zum"
 _CONTRACTIONS |= {("von", "dem"): "vom"}
 
 
-def _pick(table: dict[str, str], phrase: NounPhrase, case: Case) -> str:
+def _get_ending(table: dict[str, str], phrase: NounPhrase, case: Case) -> str:
     column = "mfnp".index("p" if phrase.plural else phrase.noun.gender)
     return table[case].split()[column].removeprefix("-")
 
 
-def _determiner(phrase: NounPhrase, case: Case) -> list[Word]:
+def _render_determiner(phrase: NounPhrase, case: Case) -> list[Word]:
     """Returns the article, or nothing. Before an owner's possession German has "der"."""
     if phrase.owner:
-        return [Word(_pick(_DEFINITE, phrase, case), ("article_case",))]
+        return [Word(_get_ending(_DEFINITE, phrase, case), ("article_case",))]
     if phrase.determiner is None:
         return []
     match phrase.determiner.pattern:
         case "definite":
-            text = _pick(_DEFINITE, phrase, case)
+            text = _get_ending(_DEFINITE, phrase, case)
         case "none":
             text = phrase.determiner.german
         case "ein":
-            text = phrase.determiner.german + _pick(_EIN, phrase, case)
+            text = phrase.determiner.german + _get_ending(_EIN, phrase, case)
         case _:
-            text = phrase.determiner.german + _pick(_DER, phrase, case)
+            text = phrase.determiner.german + _get_ending(_DER, phrase, case)
     return [Word(text, ("article_case",))]
 
 
-def _adjective_table(phrase: NounPhrase) -> dict[str, str]:
+def _choose_endings(phrase: NounPhrase) -> dict[str, str]:
     if phrase.owner:
         return _WEAK
     pattern = phrase.determiner.pattern if phrase.determiner else "none"
     return {"definite": _WEAK, "der": _WEAK, "ein": _MIXED, "viel": _STRONG, "none": _STRONG}[pattern]
 
 
-def genitive(noun: Noun) -> str:
+def form_genitive(noun: Noun) -> str:
     """Returns the genitive singular: des Mannes, des Lehrers, des Jungen, der Frau."""
     if noun.gender == "f":
         return noun.german
@@ -168,57 +168,57 @@ def genitive(noun: Noun) -> str:
     return noun.german + ("es" if num_syllables == 1 else "s")
 
 
-def _noun(phrase: NounPhrase, case: Case) -> Word:
+def _render_noun(phrase: NounPhrase, case: Case) -> Word:
     noun = phrase.noun
     if phrase.plural:
         dative_n = case == Case.DATIVE and not noun.german_plural.endswith(("n", "s"))
         return Word(noun.german_plural + ("n" if dative_n else ""), ("plural",))
     if case == Case.GENITIVE:
-        return Word(genitive(noun))
+        return Word(form_genitive(noun))
     return Word(noun.german_plural if noun.weak and case != Case.NOMINATIVE else noun.german)
 
 
-def _german_phrase(phrase: Subject, case: Case = Case.NOMINATIVE) -> list[Word]:
+def _render_german_phrase(phrase: Subject, case: Case = Case.NOMINATIVE) -> list[Word]:
     if isinstance(phrase, Pronoun):
         return [Word(phrase.german)]
-    words = _determiner(phrase, case)
+    words = _render_determiner(phrase, case)
     if phrase.adjective:
-        ending = _pick(_adjective_table(phrase), phrase, case)
+        ending = _get_ending(_choose_endings(phrase), phrase, case)
         words.append(Word(phrase.adjective.stem + ending, ("adjective_ending",)))
-    words.append(_noun(phrase, case))
-    return words + (_german_phrase(phrase.owner, Case.GENITIVE) if phrase.owner else [])
+    words.append(_render_noun(phrase, case))
+    return words + (_render_german_phrase(phrase.owner, Case.GENITIVE) if phrase.owner else [])
 
 
-def _german_object(action: Action) -> list[Word]:
+def _render_german_object(action: Action) -> list[Word]:
     if action.object is None:
         return []
     if action.preposition is None:
-        return _german_phrase(action.object, action.verb.case)
-    first, *others = _german_phrase(action.object, action.preposition.case)
+        return _render_german_phrase(action.object, action.verb.case)
+    first, *others = _render_german_phrase(action.object, action.preposition.case)
     contraction = _CONTRACTIONS.get((action.preposition.german, first.text))
     if contraction:
         return [replace(first, text=contraction), *others]
     return [Word(action.preposition.german), first, *others]
 
 
-def _middle(predicate: Action | Quality | Opinion) -> list[Word]:
+def _render_middle(predicate: Action | Quality | Opinion) -> list[Word]:
     """Returns what stands between the two verbal parts of a main clause."""
     if isinstance(predicate, Quality):
         return [Word(predicate.adjective.german)]
     if isinstance(predicate, Opinion):
         return []
-    recipient = _german_phrase(predicate.recipient, Case.DATIVE) if predicate.recipient else []
-    return recipient + _german_object(predicate)
+    recipient = _render_german_phrase(predicate.recipient, Case.DATIVE) if predicate.recipient else []
+    return recipient + _render_german_object(predicate)
 
 
-def agreement(subject: Subject) -> Agreement:
+def find_agreement(subject: Subject) -> Agreement:
     """Returns what the finite verb agrees with."""
     if isinstance(subject, Pronoun):
         return subject.agreement
     return Agreement.PLURAL if subject.plural else Agreement.THIRD
 
 
-def _verbal_parts(clause: Clause) -> tuple[Finite, str]:
+def _split_verb(clause: Clause) -> tuple[Finite, str]:
     """Returns the finite verb and what closes the main clause: an infinitive, a participle, a prefix or nothing."""
     predicate = clause.predicate
     if isinstance(predicate, Quality):
@@ -236,143 +236,143 @@ def _is_separable(clause: Clause) -> bool:
     return isinstance(clause.predicate, Action) and clause.predicate.verb.prefix != ""
 
 
-def _splits(clause: Clause) -> bool:
+def _has_split_prefix(clause: Clause) -> bool:
     """Tells whether the finite verb itself leaves its prefix behind."""
     return _is_separable(clause) and clause.modal is None and clause.time != Time.PAST
 
 
-def _main_clause(clause: Clause, *, inverted: bool) -> list[Word]:
-    subject = _german_phrase(clause.subject)
-    finite_forms, rest = _verbal_parts(clause)
+def _render_main_clause(clause: Clause, *, inverted: bool) -> list[Word]:
+    subject = _render_german_phrase(clause.subject)
+    finite_forms, rest = _split_verb(clause)
     phenomena = ["verb_agreement"]
     phenomena += ["verb_second"] if inverted else []
-    phenomena += ["separable_verb"] if _splits(clause) else []
-    finite = Word(finite_forms.form(agreement(clause.subject)), tuple(phenomena))
+    phenomena += ["separable_verb"] if _has_split_prefix(clause) else []
+    finite = Word(finite_forms.get_form(find_agreement(clause.subject)), tuple(phenomena))
     head = [finite, *subject] if inverted else [*subject, finite]
     tail = [Word(rest, ("separable_verb",) if _is_separable(clause) else ())] if rest else []
-    return head + _middle(clause.predicate) + tail
+    return head + _render_middle(clause.predicate) + tail
 
 
-def _subordinate_clause(subordinate: Subordinate) -> list[Word]:
+def _render_subordinate_clause(subordinate: Subordinate) -> list[Word]:
     clause = subordinate.clause
-    finite_forms, rest = _verbal_parts(clause)
-    finite = Word(finite_forms.form(agreement(clause.subject)), ("verb_agreement", "verb_final"))
+    finite_forms, rest = _split_verb(clause)
+    finite = Word(finite_forms.get_form(find_agreement(clause.subject)), ("verb_agreement", "verb_final"))
     separable = ("separable_verb",) if _is_separable(clause) else ()
-    if _splits(clause):
+    if _has_split_prefix(clause):
         verbs = [Word(rest + finite.text, finite.phenomena + separable)]
     else:
         verbs = ([Word(rest, ("verb_final", *separable))] if rest else []) + [finite]
-    subject = _german_phrase(clause.subject)
-    return [Word(subordinate.conjunction.german), *subject, *_middle(clause.predicate), *verbs]
+    subject = _render_german_phrase(clause.subject)
+    return [Word(subordinate.conjunction.german), *subject, *_render_middle(clause.predicate), *verbs]
 
 
-def _followed_by(words: list[Word], mark: str) -> list[Word]:
+def _append_mark(words: list[Word], mark: str) -> list[Word]:
     return [*words[:-1], replace(words[-1], text=words[-1].text + mark)]
 
 
-def german(sentence: Sentence) -> list[Word]:
+def render_german(sentence: Sentence) -> list[Word]:
     """Returns the words of the German sentence, with a capital letter, commas and a full stop."""
-    words = _main_clause(sentence.main, inverted=sentence.opening is not None)
+    words = _render_main_clause(sentence.main, inverted=sentence.opening is not None)
     if isinstance(sentence.opening, Adverbial):
         words = [Word(text) for text in sentence.opening.german.split()] + words
     if isinstance(sentence.opening, Subordinate):
-        words = _followed_by(_subordinate_clause(sentence.opening), ",") + words
+        words = _append_mark(_render_subordinate_clause(sentence.opening), ",") + words
     if sentence.closing:
-        words = _followed_by(words, ",") + _subordinate_clause(sentence.closing)
-    first, *others = _followed_by(words, ".")
-    return [replace(first, text=_capitalised(first.text)), *others]
+        words = _append_mark(words, ",") + _render_subordinate_clause(sentence.closing)
+    first, *others = _append_mark(words, ".")
+    return [replace(first, text=_capitalize(first.text)), *others]
 
 
-def _capitalised(text: str) -> str:
+def _capitalize(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _english_phrase(phrase: Subject) -> str:
+def _render_english_phrase(phrase: Subject) -> str:
     if isinstance(phrase, Pronoun):
         return phrase.english
     noun = phrase.noun.english_plural if phrase.plural else phrase.noun.english
     rest = f"{phrase.adjective.english} {noun}" if phrase.adjective else noun
     if phrase.owner:
-        return f"{_english_phrase(phrase.owner)}'s {rest}"
+        return f"{_render_english_phrase(phrase.owner)}'s {rest}"
     if phrase.determiner is None:
         return rest
     article = "an" if phrase.determiner.english == "a" and rest[0] in "aeiou" else phrase.determiner.english
     return f"{article} {rest}"
 
 
-def _english_be(clause: Clause) -> str:
+def _choose_be(clause: Clause) -> str:
     if clause.time == Time.PAST:
-        return "were" if agreement(clause.subject) == Agreement.PLURAL else "was"
-    return {Agreement.FIRST: "am", Agreement.THIRD: "is", Agreement.PLURAL: "are"}[agreement(clause.subject)]
+        return "were" if find_agreement(clause.subject) == Agreement.PLURAL else "was"
+    return {Agreement.FIRST: "am", Agreement.THIRD: "is", Agreement.PLURAL: "are"}[find_agreement(clause.subject)]
 
 
-def _english_verb(clause: Clause, verb: Verb | Opinion) -> str:
-    third = agreement(clause.subject) == Agreement.THIRD
+def _render_english_verb(clause: Clause, verb: Verb | Opinion) -> str:
+    third = find_agreement(clause.subject) == Agreement.THIRD
     if clause.modal:
         return f"{clause.modal.english_third if third else clause.modal.english} {verb.english}"
     if isinstance(verb, Verb) and clause.time == Time.PAST:
         return verb.english_past
-    return english_s(verb.english) if third else verb.english
+    return add_s(verb.english) if third else verb.english
 
 
-def _english_predicate(clause: Clause) -> list[str]:
+def _render_english_predicate(clause: Clause) -> list[str]:
     predicate = clause.predicate
     if isinstance(predicate, Quality):
-        return [_english_be(clause), predicate.adjective.english]
+        return [_choose_be(clause), predicate.adjective.english]
     if isinstance(predicate, Opinion):
-        return [_english_verb(clause, predicate)]
-    words = [_english_verb(clause, predicate.verb)]
-    words += [_english_phrase(predicate.recipient)] if predicate.recipient else []
+        return [_render_english_verb(clause, predicate)]
+    words = [_render_english_verb(clause, predicate.verb)]
+    words += [_render_english_phrase(predicate.recipient)] if predicate.recipient else []
     words += [predicate.preposition.english] if predicate.preposition else []
-    return words + ([_english_phrase(predicate.object)] if predicate.object else [])
+    return words + ([_render_english_phrase(predicate.object)] if predicate.object else [])
 
 
-def _english_clause(clause: Clause) -> str:
-    return " ".join([_english_phrase(clause.subject), *_english_predicate(clause)])
+def _render_english_clause(clause: Clause) -> str:
+    return " ".join([_render_english_phrase(clause.subject), *_render_english_predicate(clause)])
 
 
-def english(sentence: Sentence) -> str:
+def render_english(sentence: Sentence) -> str:
     """Returns the English sentence, with a capital letter and a full stop."""
-    text = _english_clause(sentence.main)
+    text = _render_english_clause(sentence.main)
     if isinstance(sentence.opening, Adverbial):
         text = f"{sentence.opening.english} {text}"
     if isinstance(sentence.opening, Subordinate):
-        text = f"{sentence.opening.conjunction.english} {_english_clause(sentence.opening.clause)}, {text}"
+        text = f"{sentence.opening.conjunction.english} {_render_english_clause(sentence.opening.clause)}, {text}"
     if sentence.closing:
-        text = f"{text} {sentence.closing.conjunction.english} {_english_clause(sentence.closing.clause)}"
-    return _capitalised(text) + "."
+        text = f"{text} {sentence.closing.conjunction.english} {_render_english_clause(sentence.closing.clause)}"
+    return _capitalize(text) + "."
 
 
-def head(phrase: Subject | None) -> str:
+def get_head(phrase: Subject | None) -> str:
     """Returns the English lemma of a phrase's noun or pronoun, "" where there is none."""
     if phrase is None:
         return ""
     return phrase.english if isinstance(phrase, Pronoun) else phrase.noun.english
 
 
-def clause_combination(clause: Clause) -> Combination:
+def find_clause_combination(clause: Clause) -> Combination:
     """Returns subject, verb and object of a clause; "be" and its adjective stand for verb and object."""
     match clause.predicate:
         case Action(verb=verb, object=phrase):
-            return head(clause.subject), verb.english, head(phrase)
+            return get_head(clause.subject), verb.english, get_head(phrase)
         case Quality(adjective=adjective):
-            return head(clause.subject), "be", adjective.english
+            return get_head(clause.subject), "be", adjective.english
         case opinion:
-            return head(clause.subject), opinion.english, ""
+            return get_head(clause.subject), opinion.english, ""
 
 
-def _phrases(clause: Clause) -> Iterator[NounPhrase]:
+def _find_noun_phrases(clause: Clause) -> Iterator[NounPhrase]:
     objects = (clause.predicate.recipient, clause.predicate.object) if isinstance(clause.predicate, Action) else ()
     for phrase in (clause.subject, *objects):
         if isinstance(phrase, NounPhrase):
             yield phrase
 
 
-def combinations(sentence: Sentence) -> Iterator[Combination]:
+def find_combinations(sentence: Sentence) -> Iterator[Combination]:
     """Yields the combinations of words that make a sentence new or known."""
     clauses = [part.clause for part in (sentence.opening, sentence.closing) if isinstance(part, Subordinate)]
     for clause in (sentence.main, *clauses):
-        yield clause_combination(clause)
-        for phrase in _phrases(clause):
+        yield find_clause_combination(clause)
+        for phrase in _find_noun_phrases(clause):
             if phrase.adjective:
                 yield phrase.adjective.english, phrase.noun.english

@@ -91,7 +91,7 @@ class Finite:
     third: str
     plural: str
 
-    def form(self, agreement: Agreement) -> str:
+    def get_form(self, agreement: Agreement) -> str:
         """Returns the form for a subject."""
         return {Agreement.FIRST: self.first, Agreement.THIRD: self.third, Agreement.PLURAL: self.plural}[agreement]
 
@@ -175,17 +175,17 @@ class Opinion:
     finite: Finite
 
 
-def _rows(table: str) -> Iterator[tuple[str, str]]:
+def _parse_rows(table: str) -> Iterator[tuple[str, str]]:
     """Yields the two sides of every "english = german" line."""
     for line in table.strip().splitlines():
         english, german = line.split(" = ")
         yield english.strip(), german.strip()
 
 
-def english_s(word: str) -> str:
+def add_s(word: str) -> str:
     """Adds the s of plural nouns and of the third person, to the first word of a verb such as "turn on".
 
-    >>> [english_s(word) for word in ("box", "city", "boy", "go out")]
+    >>> [add_s(word) for word in ("box", "city", "boy", "go out")]
     ['boxes', 'cities', 'boys', 'goes out']
     """
     head, space, tail = word.partition(" ")
@@ -195,28 +195,28 @@ def english_s(word: str) -> str:
     return head + ("es" if sibilant else "s") + space + tail
 
 
-def _english_ed(verb: str) -> str:
+def _add_ed(verb: str) -> str:
     head, space, tail = verb.partition(" ")
     if head.endswith("y") and head[-2] not in "aeou":
         return head[:-1] + "ied" + space + tail
     return head + ("d" if head.endswith("e") else "ed") + space + tail
 
 
-def _nouns(kind: Kind, table: str, *, countable: bool = True) -> list[Noun]:
+def _parse_nouns(kind: Kind, table: str, *, countable: bool = True) -> list[Noun]:
     """Reads "child/children = das Kind/Kinder"; the English plural is left out where regular, "weak" may follow."""
     nouns = []
-    for english, german in _rows(table):
+    for english, german in _parse_rows(table):
         article, forms, *weak = german.split()
         singular, _, plural = english.partition("/")
         german_singular, _, german_plural = forms.partition("/")
         gender = {"der": "m", "die": "f", "das": "n"}[article]
-        plural = plural or english_s(singular)
+        plural = plural or add_s(singular)
         nouns.append(Noun(singular, plural, german_singular, german_plural, gender, kind, weak == ["weak"], countable))
     return nouns
 
 
 NOUNS: tuple[Noun, ...] = (
-    *_nouns(
+    *_parse_nouns(
         Kind.PERSON,
         """
         man/men = der Mann/Männer
@@ -264,7 +264,7 @@ NOUNS: tuple[Noun, ...] = (
         judge = der Richter/Richter
         """,
     ),
-    *_nouns(
+    *_parse_nouns(
         Kind.ANIMAL,
         """
         dog = der Hund/Hunde
@@ -289,7 +289,7 @@ NOUNS: tuple[Noun, ...] = (
         lamb = das Lamm/Lämmer
         """,
     ),
-    *_nouns(
+    *_parse_nouns(
         Kind.FOOD,
         """
         apple = der Apfel/Äpfel
@@ -309,7 +309,7 @@ NOUNS: tuple[Noun, ...] = (
         nut = die Nuss/Nüsse
         """,
     ),
-    *_nouns(
+    *_parse_nouns(
         Kind.FOOD,
         """
         bread = das Brot
@@ -325,7 +325,7 @@ NOUNS: tuple[Noun, ...] = (
         """,
         countable=False,
     ),
-    *_nouns(
+    *_parse_nouns(
         Kind.DRINK,
         """
         water = das Wasser
@@ -339,7 +339,7 @@ NOUNS: tuple[Noun, ...] = (
         """,
         countable=False,
     ),
-    *_nouns(
+    *_parse_nouns(
         Kind.CLOTHING,
         """
         coat = der Mantel/Mäntel
@@ -356,7 +356,7 @@ NOUNS: tuple[Noun, ...] = (
         blouse = die Bluse/Blusen
         """,
     ),
-    *_nouns(
+    *_parse_nouns(
         Kind.READING,
         """
         book = das Buch/Bücher
@@ -369,7 +369,7 @@ NOUNS: tuple[Noun, ...] = (
         report = der Bericht/Berichte
         """,
     ),
-    *_nouns(
+    *_parse_nouns(
         Kind.OPENING,
         """
         door = die Tür/Türen
@@ -381,7 +381,7 @@ NOUNS: tuple[Noun, ...] = (
         box = die Kiste/Kisten
         """,
     ),
-    *_nouns(
+    *_parse_nouns(
         Kind.DEVICE,
         """
         lamp = die Lampe/Lampen
@@ -393,7 +393,7 @@ NOUNS: tuple[Noun, ...] = (
         camera = die Kamera/Kameras
         """,
     ),
-    *_nouns(
+    *_parse_nouns(
         Kind.VEHICLE,
         """
         car = das Auto/Autos
@@ -406,7 +406,7 @@ NOUNS: tuple[Noun, ...] = (
         motorcycle = das Motorrad/Motorräder
         """,
     ),
-    *_nouns(
+    *_parse_nouns(
         Kind.THING,
         """
         table = der Tisch/Tische
@@ -435,7 +435,7 @@ NOUNS: tuple[Noun, ...] = (
         piano = das Klavier/Klaviere
         """,
     ),
-    *_nouns(
+    *_parse_nouns(
         Kind.PLACE,
         """
         house = das Haus/Häuser
@@ -468,10 +468,10 @@ NOUNS: tuple[Noun, ...] = (
 )
 
 
-def _adjectives(kinds: set[Kind], table: str) -> list[Adjective]:
+def _parse_adjectives(kinds: set[Kind], table: str) -> list[Adjective]:
     """Reads "expensive = teuer/teur"; the stem is left out where it is the word itself."""
     adjectives = []
-    for english, german in _rows(table):
+    for english, german in _parse_rows(table):
         word, _, stem = german.partition("/")
         adjectives.append(Adjective(english, word, stem or word, frozenset(kinds)))
     return adjectives
@@ -481,10 +481,12 @@ _OBJECTS = {Kind.THING, Kind.OPENING, Kind.DEVICE, Kind.VEHICLE, Kind.CLOTHING}
 _EDIBLE = {Kind.FOOD, Kind.DRINK}
 
 ADJECTIVES: tuple[Adjective, ...] = (
-    *_adjectives({*_OBJECTS, Kind.READING, Kind.PLACE}, "new = neu\nmodern = modern"),
-    *_adjectives({*_OBJECTS, Kind.READING, Kind.PLACE, Kind.PERSON, Kind.ANIMAL}, "old = alt"),
-    *_adjectives({*_OBJECTS, Kind.PLACE, Kind.ANIMAL}, "big = groß\nsmall = klein\nbeautiful = schön\nugly = hässlich"),
-    *_adjectives(
+    *_parse_adjectives({*_OBJECTS, Kind.READING, Kind.PLACE}, "new = neu\nmodern = modern"),
+    *_parse_adjectives({*_OBJECTS, Kind.READING, Kind.PLACE, Kind.PERSON, Kind.ANIMAL}, "old = alt"),
+    *_parse_adjectives(
+        {*_OBJECTS, Kind.PLACE, Kind.ANIMAL}, "big = groß\nsmall = klein\nbeautiful = schön\nugly = hässlich"
+    ),
+    *_parse_adjectives(
         {Kind.PERSON},
         """
         nice = nett
@@ -504,7 +506,7 @@ ADJECTIVES: tuple[Adjective, ...] = (
         busy = beschäftigt
         """,
     ),
-    *_adjectives(
+    *_parse_adjectives(
         {Kind.PERSON, Kind.ANIMAL},
         """
         young = jung
@@ -519,8 +521,8 @@ ADJECTIVES: tuple[Adjective, ...] = (
         curious = neugierig
         """,
     ),
-    *_adjectives({Kind.PERSON, Kind.PLACE}, "famous = berühmt"),
-    *_adjectives(
+    *_parse_adjectives({Kind.PERSON, Kind.PLACE}, "famous = berühmt"),
+    *_parse_adjectives(
         {Kind.CLOTHING, Kind.VEHICLE, Kind.THING, Kind.OPENING},
         """
         red = rot
@@ -529,11 +531,11 @@ ADJECTIVES: tuple[Adjective, ...] = (
         yellow = gelb
         """,
     ),
-    *_adjectives({*_OBJECTS, Kind.ANIMAL}, "black = schwarz\nwhite = weiß\nbrown = braun"),
-    *_adjectives(_EDIBLE, "fresh = frisch\ndelicious = lecker\nsweet = süß\ncold = kalt\nwarm = warm"),
-    *_adjectives({*_OBJECTS, *_EDIBLE}, "expensive = teuer/teur\ncheap = billig"),
-    *_adjectives(_OBJECTS, "broken = kaputt\nheavy = schwer\ndirty = schmutzig\npractical = praktisch"),
-    *_adjectives(
+    *_parse_adjectives({*_OBJECTS, Kind.ANIMAL}, "black = schwarz\nwhite = weiß\nbrown = braun"),
+    *_parse_adjectives(_EDIBLE, "fresh = frisch\ndelicious = lecker\nsweet = süß\ncold = kalt\nwarm = warm"),
+    *_parse_adjectives({*_OBJECTS, *_EDIBLE}, "expensive = teuer/teur\ncheap = billig"),
+    *_parse_adjectives(_OBJECTS, "broken = kaputt\nheavy = schwer\ndirty = schmutzig\npractical = praktisch"),
+    *_parse_adjectives(
         {Kind.READING},
         """
         interesting = interessant
@@ -545,7 +547,7 @@ ADJECTIVES: tuple[Adjective, ...] = (
         difficult = schwierig
         """,
     ),
-    *_adjectives({Kind.PLACE}, "quiet = ruhig\ndark = dunkel/dunkl\nbright = hell\nempty = leer"),
+    *_parse_adjectives({Kind.PLACE}, "quiet = ruhig\ndark = dunkel/dunkl\nbright = hell\nempty = leer"),
 )
 
 _MOODS = {
@@ -589,10 +591,10 @@ WAS = Finite("war", "war", "waren")
 _UNSTRESSED = ("be", "ver", "zer", "ent", "er", "emp")
 
 
-def _regular(infinitive: str) -> tuple[str, str]:
+def _conjugate_regular(infinitive: str) -> tuple[str, str]:
     """Returns third person and participle of a weak verb.
 
-    >>> _regular("arbeiten"), _regular("besuchen"), _regular("reparieren")
+    >>> _conjugate_regular("arbeiten"), _conjugate_regular("besuchen"), _conjugate_regular("reparieren")
     (('arbeitet', 'gearbeitet'), ('besucht', 'besucht'), ('repariert', 'repariert'))
     """
     stem = infinitive[:-2] if infinitive.endswith("en") else infinitive[:-1]
@@ -601,14 +603,14 @@ def _regular(infinitive: str) -> tuple[str, str]:
     return third, third if without_ge else "ge" + third
 
 
-def _first(infinitive: str) -> str:
+def _form_first_person(infinitive: str) -> str:
     """Returns the first person: kaufen, kaufe; füttern, füttere; lächeln, lächle."""
     if infinitive.endswith("eln"):
         return infinitive[:-3] + "le"
     return infinitive[:-1] + ("e" if infinitive.endswith("ern") else "")
 
 
-def _verbs(
+def _parse_verbs(
     table: str,
     *,
     objects: set[Kind] | None = None,
@@ -619,18 +621,18 @@ def _verbs(
 ) -> list[Verb]:
     """Reads "call = an|rufen ruft gerufen"; regular forms are left out, and "sein" follows where the perfect has it."""
     verbs = []
-    for english, german in _rows(table):
+    for english, german in _parse_rows(table):
         base, _, past = english.partition("/")
         whole, *forms = german.split()
         auxiliary = BE if forms and forms[-1] == "sein" else HAVE
         prefix, _, infinitive = whole.rpartition("|")
-        third, participle = [form for form in forms if form != "sein"] or _regular(infinitive)
+        third, participle = [form for form in forms if form != "sein"] or _conjugate_regular(infinitive)
         verb = Verb(
             english=base,
-            english_past=past or _english_ed(base),
+            english_past=past or _add_ed(base),
             infinitive=infinitive,
             prefix=prefix,
-            finite=Finite(_first(infinitive), third, infinitive),
+            finite=Finite(_form_first_person(infinitive), third, infinitive),
             participle=prefix + participle,
             auxiliary=auxiliary,
             subjects=frozenset(subjects or {Kind.PERSON}),
@@ -649,9 +651,9 @@ _GOODS = {*_PORTABLE, *_EDIBLE, Kind.DEVICE}
 _VISIBLE = {*_LIVING, *_OBJECTS, Kind.PLACE}
 
 VERBS: tuple[Verb, ...] = (
-    *_verbs("buy/bought = kaufen\nsell/sold = verkaufen\nneed = brauchen", objects={*_GOODS, Kind.VEHICLE}),
-    *_verbs("see/saw = sehen sieht gesehen", subjects=_LIVING, objects=_VISIBLE),
-    *_verbs(
+    *_parse_verbs("buy/bought = kaufen\nsell/sold = verkaufen\nneed = brauchen", objects={*_GOODS, Kind.VEHICLE}),
+    *_parse_verbs("see/saw = sehen sieht gesehen", subjects=_LIVING, objects=_VISIBLE),
+    *_parse_verbs(
         """
         look for = suchen
         find/found = finden findet gefunden
@@ -661,9 +663,9 @@ VERBS: tuple[Verb, ...] = (
         """,
         objects=_VISIBLE,
     ),
-    *_verbs("visit = besuchen", objects={Kind.PERSON, Kind.PLACE}),
-    *_verbs("leave/left = verlassen verlässt verlassen", objects={Kind.PLACE}),
-    *_verbs(
+    *_parse_verbs("visit = besuchen", objects={Kind.PERSON, Kind.PLACE}),
+    *_parse_verbs("leave/left = verlassen verlässt verlassen", objects={Kind.PLACE}),
+    *_parse_verbs(
         """
         meet/met = treffen trifft getroffen
         greet = grüßen
@@ -678,14 +680,14 @@ VERBS: tuple[Verb, ...] = (
         """,
         objects={Kind.PERSON},
     ),
-    *_verbs("hear/heard = hören", subjects=_LIVING, objects=_LIVING),
-    *_verbs("feed/fed = füttern\ncatch/caught = fangen fängt gefangen", objects={Kind.ANIMAL}),
-    *_verbs("eat/ate = essen isst gegessen\neat up/ate up = auf|essen isst gegessen", objects={Kind.FOOD}),
-    *_verbs(
+    *_parse_verbs("hear/heard = hören", subjects=_LIVING, objects=_LIVING),
+    *_parse_verbs("feed/fed = füttern\ncatch/caught = fangen fängt gefangen", objects={Kind.ANIMAL}),
+    *_parse_verbs("eat/ate = essen isst gegessen\neat up/ate up = auf|essen isst gegessen", objects={Kind.FOOD}),
+    *_parse_verbs(
         "drink/drank = trinken trinkt getrunken\ndrink up/drank up = aus|trinken trinkt getrunken", objects={Kind.DRINK}
     ),
-    *_verbs("taste = probieren\norder = bestellen", objects=_EDIBLE),
-    *_verbs(
+    *_parse_verbs("taste = probieren\norder = bestellen", objects=_EDIBLE),
+    *_parse_verbs(
         """
         read/read = lesen liest gelesen
         write/wrote = schreiben schreibt geschrieben
@@ -693,7 +695,7 @@ VERBS: tuple[Verb, ...] = (
         """,
         objects={Kind.READING},
     ),
-    *_verbs(
+    *_parse_verbs(
         """
         wash = waschen wäscht gewaschen
         wear/wore = tragen trägt getragen
@@ -704,8 +706,8 @@ VERBS: tuple[Verb, ...] = (
         """,
         objects={Kind.CLOTHING},
     ),
-    *_verbs("repair = reparieren\ndestroy = zerstören", objects={Kind.DEVICE, Kind.VEHICLE}),
-    *_verbs(
+    *_parse_verbs("repair = reparieren\ndestroy = zerstören", objects={Kind.DEVICE, Kind.VEHICLE}),
+    *_parse_verbs(
         """
         lose/lost = verlieren verliert verloren
         forget/forgot = vergessen vergisst vergessen
@@ -718,9 +720,9 @@ VERBS: tuple[Verb, ...] = (
         """,
         objects=_PORTABLE,
     ),
-    *_verbs("bring along/brought along = mit|bringen bringt gebracht", objects=_GOODS),
-    *_verbs("take along/took along = mit|nehmen nimmt genommen", objects={*_GOODS, Kind.PERSON}),
-    *_verbs(
+    *_parse_verbs("bring along/brought along = mit|bringen bringt gebracht", objects=_GOODS),
+    *_parse_verbs("take along/took along = mit|nehmen nimmt genommen", objects={*_GOODS, Kind.PERSON}),
+    *_parse_verbs(
         """
         open = auf|machen
         close = zu|machen
@@ -728,8 +730,8 @@ VERBS: tuple[Verb, ...] = (
         """,
         objects={Kind.OPENING},
     ),
-    *_verbs("turn on = ein|schalten\nturn off = aus|schalten", objects={Kind.DEVICE}),
-    *_verbs(
+    *_parse_verbs("turn on = ein|schalten\nturn off = aus|schalten", objects={Kind.DEVICE}),
+    *_parse_verbs(
         """
         help = helfen hilft geholfen
         thank = danken
@@ -742,8 +744,8 @@ VERBS: tuple[Verb, ...] = (
         objects={Kind.PERSON},
         case=Case.DATIVE,
     ),
-    *_verbs("follow = folgen folgt gefolgt sein", subjects=_LIVING, objects=_LIVING, case=Case.DATIVE),
-    *_verbs(
+    *_parse_verbs("follow = folgen folgt gefolgt sein", subjects=_LIVING, objects=_LIVING, case=Case.DATIVE),
+    *_parse_verbs(
         """
         give/gave = geben gibt gegeben
         bring/brought = bringen bringt gebracht
@@ -752,7 +754,7 @@ VERBS: tuple[Verb, ...] = (
         objects={*_PORTABLE, *_EDIBLE},
         recipient=True,
     ),
-    *_verbs(
+    *_parse_verbs(
         """
         show = zeigen
         send/sent = schicken
@@ -761,17 +763,17 @@ VERBS: tuple[Verb, ...] = (
         objects=_PORTABLE,
         recipient=True,
     ),
-    *_verbs("wait = warten", objects={Kind.PERSON, Kind.VEHICLE}, prepositions=(_WAIT_FOR,)),
-    *_verbs("ask = bitten bittet gebeten", objects=_EDIBLE, prepositions=(_ASK_FOR,)),
-    *_verbs("think/thought = denken denkt gedacht", objects={Kind.PERSON, Kind.PLACE}, prepositions=(_THINK_OF,)),
-    *_verbs("dream/dreamed = träumen", objects={*_LIVING, Kind.PLACE, Kind.VEHICLE}, prepositions=(_DREAM_OF,)),
-    *_verbs("talk = sprechen spricht gesprochen", objects={Kind.PERSON}, prepositions=(_TALK_TO,)),
-    *_verbs("talk = sprechen spricht gesprochen", objects={*_LIVING, Kind.READING}, prepositions=(_ABOUT,)),
-    *_verbs("laugh = lachen", objects={*_LIVING, Kind.READING}, prepositions=(_LAUGH_AT,)),
-    *_verbs("dance = tanzen", objects={Kind.PERSON}, prepositions=(_WITH,)),
-    *_verbs("play = spielen", subjects=_LIVING, objects=_LIVING, prepositions=(_WITH,)),
-    *_verbs("work = arbeiten", objects={Kind.PERSON}, prepositions=(_FOR,)),
-    *_verbs(
+    *_parse_verbs("wait = warten", objects={Kind.PERSON, Kind.VEHICLE}, prepositions=(_WAIT_FOR,)),
+    *_parse_verbs("ask = bitten bittet gebeten", objects=_EDIBLE, prepositions=(_ASK_FOR,)),
+    *_parse_verbs("think/thought = denken denkt gedacht", objects={Kind.PERSON, Kind.PLACE}, prepositions=(_THINK_OF,)),
+    *_parse_verbs("dream/dreamed = träumen", objects={*_LIVING, Kind.PLACE, Kind.VEHICLE}, prepositions=(_DREAM_OF,)),
+    *_parse_verbs("talk = sprechen spricht gesprochen", objects={Kind.PERSON}, prepositions=(_TALK_TO,)),
+    *_parse_verbs("talk = sprechen spricht gesprochen", objects={*_LIVING, Kind.READING}, prepositions=(_ABOUT,)),
+    *_parse_verbs("laugh = lachen", objects={*_LIVING, Kind.READING}, prepositions=(_LAUGH_AT,)),
+    *_parse_verbs("dance = tanzen", objects={Kind.PERSON}, prepositions=(_WITH,)),
+    *_parse_verbs("play = spielen", subjects=_LIVING, objects=_LIVING, prepositions=(_WITH,)),
+    *_parse_verbs("work = arbeiten", objects={Kind.PERSON}, prepositions=(_FOR,)),
+    *_parse_verbs(
         """
         sleep/slept = schlafen schläft geschlafen
         wait = warten
@@ -782,35 +784,35 @@ VERBS: tuple[Verb, ...] = (
         objects={Kind.PLACE},
         prepositions=(_IN, _IN, _BEHIND, _IN_FRONT_OF, _NEXT_TO),
     ),
-    *_verbs(
+    *_parse_verbs(
         "work = arbeiten\nlive = wohnen\nsing/sang = singen singt gesungen\ndance = tanzen",
         objects={Kind.PLACE},
         prepositions=(_IN, _IN, _BEHIND, _NEXT_TO),
     ),
-    *_verbs(
+    *_parse_verbs(
         "run/ran = laufen läuft gelaufen sein\ncome/came = kommen kommt gekommen sein",
         subjects=_LIVING,
         objects={Kind.PLACE},
         prepositions=(_INTO, _TO, _OUT_OF),
     ),
-    *_verbs(
+    *_parse_verbs(
         "go/went = gehen geht gegangen sein\nhurry = eilen eilt geeilt sein",
         objects={Kind.PLACE},
         prepositions=(_INTO, _TO),
     ),
-    *_verbs(
+    *_parse_verbs(
         "drive/drove = fahren fährt gefahren sein\nreturn = zurück|kehren kehrt gekehrt sein",
         objects={Kind.PLACE},
         prepositions=(_TO,),
     ),
-    *_verbs(
+    *_parse_verbs(
         "flee/fled = fliehen flieht geflohen sein",
         subjects=_LIVING,
         objects={Kind.PLACE},
         prepositions=(_INTO, _OUT_OF),
     ),
-    *_verbs("laugh = lachen\ncry = weinen\nsmile = lächeln\nsing/sang = singen singt gesungen"),
-    *_verbs(
+    *_parse_verbs("laugh = lachen\ncry = weinen\nsmile = lächeln\nsing/sang = singen singt gesungen"),
+    *_parse_verbs(
         """
         get up/got up = auf|stehen steht gestanden sein
         go out/went out = aus|gehen geht gegangen sein
@@ -819,7 +821,7 @@ VERBS: tuple[Verb, ...] = (
         arrive = an|kommen kommt gekommen sein
         """
     ),
-    *_verbs(
+    *_parse_verbs(
         """
         fall asleep/fell asleep = ein|schlafen schläft geschlafen sein
         wake up/woke up = auf|wachen wacht gewacht sein
@@ -873,12 +875,12 @@ PRONOUNS: tuple[Pronoun, ...] = (
 )
 
 
-def _adverbials(time: Time, table: str) -> list[Adverbial]:
-    return [Adverbial(english, german, time) for english, german in _rows(table)]
+def _parse_adverbials(time: Time, table: str) -> list[Adverbial]:
+    return [Adverbial(english, german, time) for english, german in _parse_rows(table)]
 
 
 ADVERBIALS: tuple[Adverbial, ...] = (
-    *_adverbials(
+    *_parse_adverbials(
         Time.PRESENT,
         """
         every day = jeden Tag
@@ -891,7 +893,7 @@ ADVERBIALS: tuple[Adverbial, ...] = (
         in winter = im Winter
         """,
     ),
-    *_adverbials(
+    *_parse_adverbials(
         Time.PAST,
         """
         yesterday = gestern
@@ -902,7 +904,7 @@ ADVERBIALS: tuple[Adverbial, ...] = (
         recently = neulich
         """,
     ),
-    *_adverbials(
+    *_parse_adverbials(
         Time.FUTURE,
         """
         tomorrow = morgen

@@ -9,7 +9,7 @@ from nmt.data.preparation import read_dev
 from nmt.doctor.findings import Finding
 from nmt.doctor.machine import examine_machine, examine_memory
 from nmt.doctor.text import examine_files, examine_languages, examine_overlap, examine_pairs, open_texts
-from nmt.doctor.tokens import examine_dev, examine_lengths, longest_pair, try_tokenizers
+from nmt.doctor.tokens import examine_dev, examine_lengths, find_longest_pair, try_tokenizers
 from nmt.errors import UserError
 
 
@@ -41,5 +41,5 @@ def examine(config: Config, *, tests: dict[str, tuple[list[str], list[str]]]) ->
         yield from examine_lengths(config, corpus, tokenizers)
         yield from examine_dev(config, dev, tokenizers)
         sizes = tokenizers[0].vocabulary_size, tokenizers[1].vocabulary_size
-        yield from examine_memory(config, vocabularies=sizes, lengths=longest_pair(config, corpus, tokenizers))
+        yield from examine_memory(config, vocabularies=sizes, lengths=find_longest_pair(config, corpus, tokenizers))
     yield from examine_machine()

@@ -26,14 +26,14 @@ class Finding:
     found: str
 
 
-def counted(check: str, number: int, of: str, example: str = "", *, verdict: Verdict = "warning") -> Finding:
+def report_count(check: str, number: int, of: str, example: str = "", *, verdict: Verdict = "warning") -> Finding:
     """A finding that is ok where the number is 0; `example` says where the first one is."""
     if not number:
         return Finding(check, "ok", "none")
     return Finding(check, verdict, f"{number:,} {of}{f', first {example}' if example else ''}")
 
 
-def would_fail(findings: Sequence[Finding]) -> bool:
+def has_errors(findings: Sequence[Finding]) -> bool:
     """Whether a training would fail."""
     return any(finding.verdict == "error" for finding in findings)
 
@@ -46,7 +46,7 @@ def as_table(findings: Sequence[Finding], *, width: int | None = None) -> str:
     table.add_column("Found", overflow="fold")
     for finding in findings:
         style = STYLES[finding.verdict]
-        table.add_row(finding.check, f"[{style}]{finding.verdict}[/{style}]", _literal(finding.found))
+        table.add_row(finding.check, f"[{style}]{finding.verdict}[/{style}]", _escape_markup(finding.found))
     console = Console(width=width)
     with console.capture() as capture:
         console.print(table)
@@ -55,9 +55,9 @@ def as_table(findings: Sequence[Finding], *, width: int | None = None) -> str:
 
 def as_json(findings: Sequence[Finding]) -> str:
     """One JSON object for programs."""
-    record = {"would_fail": would_fail(findings), "findings": [asdict(finding) for finding in findings]}
+    record = {"would_fail": has_errors(findings), "findings": [asdict(finding) for finding in findings]}
     return json.dumps(record, ensure_ascii=False)
 
 
-def _literal(text: str) -> str:
+def _escape_markup(text: str) -> str:
     return text.replace("[", r"\[")

@@ -30,13 +30,13 @@ def examine_memory(config: Config, *, vocabularies: tuple[int, int], lengths: tu
     fitting = int(rows + (available - needs.peaks[1]) / a_row)
     found = f"{_megabytes(needs.peaks[1])} for {longest}; {_megabytes(available)} are free: about {fitting:,} pairs fit"
     yield Finding("memory", "ok" if fitting >= rows else "error", found)
-    yield _disk(config, needs)
+    yield _check_disk(config, needs)
 
 
 def examine_machine() -> Iterator[Finding]:
     """Devices and versions."""
-    yield Finding("devices", "note", ", ".join(_devices()))
-    yield Finding("versions", "note", ", ".join(_versions()))
+    yield Finding("devices", "note", ", ".join(_list_devices()))
+    yield Finding("versions", "note", ", ".join(_list_versions()))
 
 
 def available_memory() -> int:
@@ -48,7 +48,7 @@ def available_memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _disk(config: Config, needs: Needs) -> Finding:
+def _check_disk(config: Config, needs: Needs) -> Finding:
     settings = config.training
     copies = {"adam": 3, "adamw": 3, "sgd": 1}[settings.optimizer] + (settings.ema_decay is not None)
     # One checkpoint more while the newest is being written, and two best models while one takes the other's place.
@@ -61,7 +61,7 @@ def _disk(config: Config, needs: Needs) -> Finding:
     return Finding("disk", "ok" if free > needed else "error", found)
 
 
-def _devices() -> list[str]:
+def _list_devices() -> list[str]:
     from nmt.backend import keras
 
     flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in processor_flags()]
@@ -70,7 +70,7 @@ def _devices() -> list[str]:
     return [f"{os.cpu_count()} processor cores{able}", *others]
 
 
-def _versions() -> Iterator[str]:
+def _list_versions() -> Iterator[str]:
     for package in PACKAGES:
         try:
             yield f"{package} {version(package)}"

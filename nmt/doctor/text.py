@@ -12,7 +12,7 @@ import numpy as np
 from nmt.config.schema import DataConfig
 from nmt.data.cleaning import clean
 from nmt.data.corpus import CHUNK_PAIRS, ParallelCorpus, TextFile
-from nmt.doctor.findings import Finding, counted
+from nmt.doctor.findings import Finding, report_count
 from nmt.errors import UserError
 
 # What is looked for in the bytes of UTF-8 text, and how it is called.
@@ -31,13 +31,13 @@ def examine_files(texts: Sequence[TextFile]) -> Iterator[Finding]:
     for check, (pattern, meaning) in ODDITIES.items():
         lines = [(text, text.find_lines(re.compile(pattern))) for text in texts]
         first = next((f"{text.path}:{found[0] + 1} ({meaning})" for text, found in lines if len(found)), "")
-        yield counted(check, sum(len(found) for _, found in lines), "lines", first)
+        yield report_count(check, sum(len(found) for _, found in lines), "lines", first)
 
 
 def examine_pairs(corpus: ParallelCorpus) -> Iterator[Finding]:
     """Looks for pairs that teach nothing."""
     of = f"of {len(corpus) + corpus.num_blank:,} pairs"
-    yield counted("blank sides", corpus.num_blank, f"{of}, left out", verdict="note")
+    yield report_count("blank sides", corpus.num_blank, f"{of}, left out", verdict="note")
     no_lengths = np.zeros((len(corpus), 2), dtype=np.int32)
     filters = {"drop_identical": True, "drop_duplicates": True}
     try:
@@ -46,8 +46,8 @@ def examine_pairs(corpus: ParallelCorpus) -> Iterator[Finding]:
         yield Finding("identical sides", "warning", "all pairs have the same text on both sides")
         return
     identical, repeated = report.dropped["drop_identical"], report.dropped["drop_duplicates"]
-    yield _share("identical sides", identical, len(corpus), "data.drop_identical leaves them out")
-    yield _share("duplicate pairs", repeated, len(corpus), "data.drop_duplicates leaves them out")
+    yield _report_share("identical sides", identical, len(corpus), "data.drop_identical leaves them out")
+    yield _report_share("duplicate pairs", repeated, len(corpus), "data.drop_duplicates leaves them out")
 
 
 def examine_overlap(corpus: ParallelCorpus, held_out: dict[str, tuple[list[str], list[str]]]) -> Iterator[Finding]:
@@ -67,7 +67,7 @@ def examine_overlap(corpus: ParallelCorpus, held_out: dict[str, tuple[list[str],
         whole = sum(pair in pairs[name] for pair in zip(*sides, strict=True))
         first = next((f"line {n}: {s}" for n, s in enumerate(sides[0], 1) if s in sources[name]), "")
         of = f"of {len(sides[0]):,} sources are in the training text, {whole:,} with their translation"
-        yield counted(f"{name} in training", seen, of, first)
+        yield report_count(f"{name} in training", seen, of, first)
 
 
 def examine_languages(corpus: ParallelCorpus, data: DataConfig) -> Iterator[Finding]:
@@ -77,11 +77,12 @@ def examine_languages(corpus: ParallelCorpus, data: DataConfig) -> Iterator[Find
         return
     import py3langid
 
-    indices = evenly(len(corpus), LANGUAGE_SAMPLE)
+    indices = spread_indices(len(corpus), LANGUAGE_SAMPLE)
     found = [
-        _language(lines, py3langid.classify) for lines in (corpus.read_sources(indices), corpus.read_targets(indices))
+        _detect_language(lines, py3langid.classify)
+        for lines in (corpus.read_sources(indices), corpus.read_targets(indices))
     ]
-    named = [_base(data.source_language), _base(data.target_language)]
+    named = [_strip_region(data.source_language), _strip_region(data.target_language)]
     known = {code for code, _ in py3langid.rank("")}
     unknown = [code for code in named if code not in known]
     if unknown:
@@ -95,7 +96,7 @@ def examine_languages(corpus: ParallelCorpus, data: DataConfig) -> Iterator[Find
         )
 
 
-def evenly(number: int, size: int) -> np.ndarray:
+def spread_indices(number: int, size: int) -> np.ndarray:
     """At most `size` of the first `number` indices, evenly spaced."""
     return np.unique(np.linspace(0, number - 1, min(number, size)).astype(np.int64))
 
@@ -105,20 +106,20 @@ def open_texts(data: DataConfig, cache: Path) -> list[TextFile]:
     return [TextFile.open(path, cache) for files in data.train for path in (files.source, files.target)]
 
 
-def _language(lines: Sequence[str], classify: Callable[[str], tuple[str, float]]) -> str:
+def _detect_language(lines: Sequence[str], classify: Callable[[str], tuple[str, float]]) -> str:
     together = [" ".join(lines[start : start + LINES_TOGETHER]) for start in range(0, len(lines), LINES_TOGETHER)]
     votes = Counter(classify(text)[0] for text in together)
     return votes.most_common(1)[0][0]
 
 
-def _base(code: str) -> str:
+def _strip_region(code: str) -> str:
     return re.split("[-_]", code.lower())[0]
 
 
-def _share(check: str, number: int, of: int, remedy: str) -> Finding:
+def _report_share(check: str, number: int, of: int, remedy: str) -> Finding:
     """A note below one pair in a hundred, a warning above."""
     verdict: Literal["note", "warning"] = "warning" if number * 100 > of else "note"
-    return counted(check, number, f"of {of:,} pairs; {remedy}", verdict=verdict)
+    return report_count(check, number, f"of {of:,} pairs; {remedy}", verdict=verdict)
 
 
 def _chunks(number: int) -> Iterator[np.ndarray]:

@@ -87,26 +87,26 @@ def taken(batches, count):
 
 @UNHURRIED
 @given(lengths=LENGTHS)
-def test_a_grid_is_a_short_chain_that_holds_every_pair(lengths):
+def test_buckets_are_a_short_chain_that_holds_every_pair(lengths):
     buckets = fit_buckets(lengths)
     chain = np.stack([buckets.source, buckets.target], axis=1)
     assert len(chain) <= NUM_BUCKETS
     assert (np.diff(chain, axis=0) >= 0).all()
     np.testing.assert_array_equal(chain[-1], lengths.max(axis=0))
-    places = buckets.assign(lengths)
-    assert (chain[places] >= lengths).all()
-    for place, pair in zip(places, lengths, strict=True):
-        assert not any((chain[smaller] >= pair).all() for smaller in range(place))
+    bucket_ids = buckets.assign(lengths)
+    assert (chain[bucket_ids] >= lengths).all()
+    for bucket, pair in zip(bucket_ids, lengths, strict=True):
+        assert not any((chain[smaller] >= pair).all() for smaller in range(bucket))
 
 
-def test_a_grid_of_as_many_shapes_as_there_are_pads_nothing():
+def test_as_many_buckets_as_lengths_pad_nothing():
     lengths = np.array([[3, 2]] * 5 + [[7, 5]] * 3 + [[13, 11]])
-    buckets = fit_buckets(lengths, num_shapes=3)
+    buckets = fit_buckets(lengths, num_buckets=3)
     np.testing.assert_array_equal(buckets.source, [3, 7, 13])
     np.testing.assert_array_equal(buckets.target, [2, 5, 11])
 
 
-def test_a_pair_goes_into_the_first_shape_that_holds_both_sides():
+def test_a_pair_goes_into_the_first_bucket_that_holds_both_sides():
     buckets = Buckets(np.array([3, 7]), np.array([5, 11]))
     np.testing.assert_array_equal(buckets.assign(np.array([[3, 5], [4, 5], [3, 6], [7, 11]])), [0, 1, 1, 1])
 
@@ -240,15 +240,15 @@ def shape_of(batch):
 
 
 @pytest.mark.parametrize(("by", "size"), [("sentences", 7), ("tokens", 100)])
-def test_to_grid_gives_shapes_of_the_grid_alone(corpus, tokenizer, by, size):
-    plain, on_grid = (
+def test_padding_to_buckets_gives_shapes_of_the_plan_alone(corpus, tokenizer, by, size):
+    plain, bucketed = (
         loader_of(corpus, tokenizer, by=by, size=size, pad_to_buckets=pad_to_buckets)
         for pad_to_buckets in (False, True)
     )
-    plan = on_grid.plan
+    plan = bucketed.plan
     shapes = set(plan.shapes)
     for index in range(plain.plan.num_batches):
-        batch, expected = on_grid.load_batch(0, index), plain.load_batch(0, index)
+        batch, expected = bucketed.load_batch(0, index), plain.load_batch(0, index)
         assert shape_of(batch) in shapes
         rows, width = expected.source.shape
         np.testing.assert_array_equal(batch.source[:rows, :width], expected.source)

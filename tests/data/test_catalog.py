@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nmt.data.catalog import Entry, download, download_entry, entries, hold_out
+from nmt.data.catalog import CatalogEntry, download, download_entry, hold_out, load_catalog
 from nmt.errors import UserError
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
@@ -89,13 +89,13 @@ def no_mirror_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NMT_MIRROR", raising=False)
 
 
-def entry(address: str, files: dict[str, dict[str, Any]], **more: Any) -> Entry:
-    source = {"address": address, "files": files} | more
+def entry(address: str, files: dict[str, dict[str, Any]], **more: Any) -> CatalogEntry:
+    resource = {"address": address, "files": files} | more
     terms = {"title": "A toy", "home": "http://toy.example", "licence": "CC0", "note": "Small."}
-    return Entry.model_validate({"name": "toy", "sources": [source]} | terms)
+    return CatalogEntry.model_validate({"name": "toy", "resources": [resource]} | terms)
 
 
-def tabbed(address: str, held_out: int, **more: Any) -> Entry:
+def tabbed(address: str, held_out: int, **more: Any) -> CatalogEntry:
     files = {
         name: {"lines": [], "member": "deu.txt", "side": {"part": part, "column": column}}
         for name, (part, column) in SIDES.items()
@@ -150,13 +150,13 @@ def test_a_file_is_fetched_as_published_and_a_right_one_is_not_fetched_again(ser
     server.pages["/a/train.en.gz"] = content
     toy = entry(f"{server.address}/a/train.en.gz", {"train.en.gz": {"lines": [2], "sha256": sha256(content)}})
     into = tmp_path / "new" / "toy"
-    assert download_entry(toy, into=into, announce=quiet) == [into / "train.en.gz"]
+    assert download_entry(toy, into=into, log=quiet) == [into / "train.en.gz"]
     assert (into / "train.en.gz").read_bytes() == content
     assert names(into) == ["train.en.gz"]
-    assert download_entry(toy, into=into, announce=quiet) == [into / "train.en.gz"]
+    assert download_entry(toy, into=into, log=quiet) == [into / "train.en.gz"]
     assert len(server.ranges) == 1
     (into / "train.en.gz").write_bytes(content[:-1])
-    download_entry(toy, into=into, announce=quiet)
+    download_entry(toy, into=into, log=quiet)
     assert (into / "train.en.gz").read_bytes() == content
 
 
@@ -164,7 +164,7 @@ def test_licence_and_source_are_announced_before_the_first_byte(server: Server, 
     server.pages["/train.en"] = b"one\n"
     told: list[tuple[int, str]] = []
     toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [1]}})
-    download_entry(toy, into=tmp_path, announce=lambda text: told.append((len(server.ranges), text)))
+    download_entry(toy, into=tmp_path, log=lambda text: told.append((len(server.ranges), text)))
     assert [requests for requests, _ in told] == [0, 0]
     assert "Licence: CC0" in told[0][1] and "http://toy.example" in told[0][1]
     assert f"{server.address}/train.en" in told[1][1]
@@ -176,7 +176,7 @@ def test_progress_rises_to_the_whole(server: Server, tmp_path: Path, tells_lengt
     server.tells_length = tells_length
     told: list[tuple[int, int | None]] = []
     toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [], "sha256": sha256(NOISE)}})
-    download_entry(toy, into=tmp_path, announce=quiet, progress=lambda done, total: told.append((done, total)))
+    download_entry(toy, into=tmp_path, log=quiet, progress=lambda done, total: told.append((done, total)))
     assert [done for done, _ in told] == sorted({done for done, _ in told})
     assert len(told) > 1 and told[-1] == (len(NOISE), len(NOISE) if tells_length else None)
 
@@ -188,11 +188,11 @@ def test_a_cut_transfer_goes_on_from_where_it_stopped(server: Server, tmp_path: 
     server.knows_ranges = knows_ranges
     toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [], "sha256": sha256(NOISE)}})
     with pytest.raises(UserError, match=r"cut off after 200000 of 524288 bytes.*train\.en\.part.*same command goes on"):
-        download_entry(toy, into=tmp_path, announce=quiet)
+        download_entry(toy, into=tmp_path, log=quiet)
     assert names(tmp_path) == ["train.en.part"]
     assert (tmp_path / "train.en.part").read_bytes() == NOISE[:200_000]
     server.cut_after = None
-    download_entry(toy, into=tmp_path, announce=quiet)
+    download_entry(toy, into=tmp_path, log=quiet)
     assert server.ranges == ["", "bytes=199999-"]
     assert names(tmp_path) == ["train.en"]
     assert (tmp_path / "train.en").read_bytes() == NOISE
@@ -207,7 +207,7 @@ def test_an_interrupt_leaves_the_part_and_nothing_else(server: Server, tmp_path:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        download_entry(toy, into=tmp_path, announce=quiet, progress=interrupt)
+        download_entry(toy, into=tmp_path, log=quiet, progress=interrupt)
     assert names(tmp_path) == ["train.en.part"]
     kept = (tmp_path / "train.en.part").read_bytes()
     assert 0 < len(kept) < len(NOISE) and NOISE.startswith(kept)
@@ -217,7 +217,7 @@ def test_a_part_that_is_already_whole_is_taken(server: Server, tmp_path: Path) -
     server.pages["/train.en"] = NOISE
     (tmp_path / "train.en.part").write_bytes(NOISE)
     toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [], "sha256": sha256(NOISE)}})
-    download_entry(toy, into=tmp_path, announce=quiet)
+    download_entry(toy, into=tmp_path, log=quiet)
     assert server.ranges == [f"bytes={len(NOISE) - 1}-"]
     assert (tmp_path / "train.en").read_bytes() == NOISE
 
@@ -226,7 +226,7 @@ def test_a_part_longer_than_what_is_published_is_begun_anew(server: Server, tmp_
     server.pages["/train.en"] = b"one\n"
     (tmp_path / "train.en.part").write_bytes(NOISE)
     toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [1]}})
-    download_entry(toy, into=tmp_path, announce=quiet)
+    download_entry(toy, into=tmp_path, log=quiet)
     assert (tmp_path / "train.en").read_bytes() == b"one\n"
     assert names(tmp_path) == ["train.en"]
 
@@ -236,7 +236,7 @@ def test_a_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None
     toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [1], "sha256": sha256(b"two\n")}})
     found, expected = sha256(b"one\n"), sha256(b"two\n")
     with pytest.raises(UserError, match=rf"train\.en from http.* has SHA-256 {found}, expected SHA-256 {expected}"):
-        download_entry(toy, into=tmp_path, announce=quiet)
+        download_entry(toy, into=tmp_path, log=quiet)
     assert names(tmp_path) == []
 
 
@@ -244,7 +244,7 @@ def test_a_wrong_line_count_leaves_nothing_of_the_whole_archive(server: Server, 
     server.pages["/toy.zip"] = zipped({"dev.en": b"one\ntwo\n", "dev.de": b"eins\nzwei\ndrei"})
     files = {"dev.en": {"lines": [2, 5], "member": "dev.en"}, "dev.de": {"lines": [2, 5], "member": "dev.de"}}
     with pytest.raises(UserError, match=r"dev\.de from http.*toy\.zip has 3 lines, expected 2 lines or 5 lines"):
-        download_entry(entry(f"{server.address}/toy.zip", files), into=tmp_path, announce=quiet)
+        download_entry(entry(f"{server.address}/toy.zip", files), into=tmp_path, log=quiet)
     assert names(tmp_path) == []
 
 
@@ -252,16 +252,14 @@ def test_a_failed_download_leaves_an_older_file_alone(server: Server, tmp_path: 
     server.pages["/dev.en"] = b"one\n"
     (tmp_path / "dev.en").write_bytes(b"my\nown\n")
     with pytest.raises(UserError, match="has 1 lines, expected 3 lines"):
-        download_entry(entry(f"{server.address}/dev.en", {"dev.en": {"lines": [3]}}), into=tmp_path, announce=quiet)
+        download_entry(entry(f"{server.address}/dev.en", {"dev.en": {"lines": [3]}}), into=tmp_path, log=quiet)
     assert (tmp_path / "dev.en").read_bytes() == b"my\nown\n"
 
 
 def test_a_damaged_packed_file_leaves_nothing(server: Server, tmp_path: Path) -> None:
     server.pages["/dev.en.gz"] = gzip.compress(b"one\n")[:-4]
     with pytest.raises(UserError, match=r"dev\.en\.gz is damaged.*not kept"):
-        download_entry(
-            entry(f"{server.address}/dev.en.gz", {"dev.en.gz": {"lines": [1]}}), into=tmp_path, announce=quiet
-        )
+        download_entry(entry(f"{server.address}/dev.en.gz", {"dev.en.gz": {"lines": [1]}}), into=tmp_path, log=quiet)
     assert names(tmp_path) == []
 
 
@@ -269,7 +267,7 @@ def test_a_missing_page_is_told_with_the_mirror_as_a_way_out(server: Server, tmp
     toy = entry(f"{server.address}/gone.en", {"gone.en": {"lines": [1]}})
     message = r"gone\.en answers 404 Not Found\. .*--mirror DIR \(or NMT_MIRROR\), holding toy/FILE"
     with pytest.raises(UserError, match=message):
-        download_entry(toy, into=tmp_path, announce=quiet)
+        download_entry(toy, into=tmp_path, log=quiet)
     assert names(tmp_path) == []
 
 
@@ -278,7 +276,7 @@ def test_no_network_is_told_with_the_mirror_as_a_way_out(server: Server, tmp_pat
     server.http.server_close()
     toy = entry(f"{server.address}/dev.en", {"dev.en": {"lines": [1]}})
     with pytest.raises(UserError, match=r"Cannot reach http://127.*/dev\.en: .*refused.*--mirror DIR"):
-        download_entry(toy, into=tmp_path, announce=quiet)
+        download_entry(toy, into=tmp_path, log=quiet)
     assert names(tmp_path) == []
 
 
@@ -286,7 +284,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     toy = entry("http://127.0.0.1/dev.en", {"dev.en": {"lines": [1]}})
     with pytest.raises(UserError, match=rf"Cannot lay toy out in .*file: .*{errno.EEXIST}"):
-        download_entry(toy, into=tmp_path / "file", announce=quiet)
+        download_entry(toy, into=tmp_path / "file", log=quiet)
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
@@ -298,7 +296,7 @@ def test_members_are_packed_under_the_names_of_the_catalog(
         {"d/readme": b"no", "d/a.ja": "京都\n寺\n".encode(), "d/a.en": b"Kyoto\nTemple"}
     )
     files = {"dev.ja.xz": {"lines": [2], "member": "d/a.ja"}, "dev.en.gz": {"lines": [2], "member": "d/a.en"}}
-    laid = download_entry(entry(f"{server.address}/toy.{suffix}", files), into=tmp_path, announce=quiet)
+    laid = download_entry(entry(f"{server.address}/toy.{suffix}", files), into=tmp_path, log=quiet)
     assert [path.name for path in laid] == ["dev.ja.xz", "dev.en.gz"]
     assert names(tmp_path) == ["dev.en.gz", "dev.ja.xz"]
     assert lzma.decompress(laid[0].read_bytes()).decode() == "京都\n寺\n"
@@ -314,7 +312,7 @@ def test_paths_in_an_archive_lead_nowhere(
     server.pages[f"/toy.{suffix}"] = pack({str(evil): b"x", "../../evil": b"x", "../a.en": b"one\n", "a.en": b"bad"})
     toy = entry(f"{server.address}/toy.{suffix}", {"dev.en": {"lines": [1], "member": "../a.en"}})
     into = tmp_path / "deep" / "toy"
-    download_entry(toy, into=into, announce=quiet)
+    download_entry(toy, into=into, log=quiet)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {"deep", "deep/toy", "deep/toy/dev.en"}
     assert (into / "dev.en").read_bytes() == b"one\n"
 
@@ -323,7 +321,7 @@ def test_a_link_in_an_archive_is_not_followed(server: Server, tmp_path: Path) ->
     server.pages["/toy.tar.gz"] = tarred({"other": b"one\n"}, links={"a.en": "/etc/hostname", "b.en": "other"})
     toy = entry(f"{server.address}/toy.tar.gz", {"dev.en": {"lines": [1], "member": "b.en"}})
     with pytest.raises(UserError, match=r"archive http.*toy\.tar\.gz has no file 'b\.en'"):
-        download_entry(toy, into=tmp_path, announce=quiet)
+        download_entry(toy, into=tmp_path, log=quiet)
     assert names(tmp_path) == []
 
 
@@ -332,7 +330,7 @@ def test_what_is_no_archive_is_told_and_leaves_nothing(server: Server, tmp_path:
     server.pages[f"/toy.{suffix}"] = b"<html>Sorry</html>"
     toy = entry(f"{server.address}/toy.{suffix}", {"dev.en": {"lines": [1], "member": "a.en"}})
     with pytest.raises(UserError, match=rf"archive http.*toy\.{suffix} is damaged"):
-        download_entry(toy, into=tmp_path, announce=quiet)
+        download_entry(toy, into=tmp_path, log=quiet)
     assert names(tmp_path) == []
 
 
@@ -348,7 +346,7 @@ def test_tabbed_pairs_become_four_files_in_the_order_of_the_archive(server: Serv
     server.pages["/deu-eng.zip"] = zipped({"_about.txt": b"about", "deu.txt": text.encode()})
     toy = tabbed(f"{server.address}/deu-eng.zip", held_out=7)
     for folder in ("one", "two"):
-        download_entry(toy, into=tmp_path / folder, announce=quiet)
+        download_entry(toy, into=tmp_path / folder, log=quiet)
     assert names(tmp_path / "one") == sorted(SIDES)
     train = list(zip(*(lines(tmp_path / "one" / f"train.en-de.{side}.gz") for side in ("en", "de")), strict=True))
     dev = list(zip(*(lines(tmp_path / "one" / f"dev.en-de.{side}.gz") for side in ("en", "de")), strict=True))
@@ -363,10 +361,10 @@ def test_tabbed_pairs_become_four_files_in_the_order_of_the_archive(server: Serv
 def test_files_of_one_edition_are_made_anew_together(server: Server, tmp_path: Path) -> None:
     toy = tabbed(f"{server.address}/deu-eng.zip", held_out=1)
     server.pages["/deu-eng.zip"] = zipped({"deu.txt": b"a\tA\nb\tB\n"})
-    download_entry(toy, into=tmp_path, announce=quiet)
+    download_entry(toy, into=tmp_path, log=quiet)
     server.pages["/deu-eng.zip"] = zipped({"deu.txt": b"c\tC\nd\tD\n"})
     (tmp_path / "dev.en-de.de.gz").unlink()
-    download_entry(toy, into=tmp_path, announce=quiet)
+    download_entry(toy, into=tmp_path, log=quiet)
     assert sorted(line for name in SIDES for line in lines(tmp_path / name)) == ["C", "D", "c", "d"]
 
 
@@ -374,7 +372,7 @@ def test_files_of_one_edition_are_made_anew_together(server: Server, tmp_path: P
 def test_a_row_that_is_no_pair_is_told_with_its_line(server: Server, tmp_path: Path, line: bytes) -> None:
     server.pages["/deu-eng.zip"] = zipped({"deu.txt": b"a\tA\n" + line + b"\n"})
     with pytest.raises(UserError, match=r"deu\.txt, line 2: expected UTF-8 text in two columns or more.*found b'"):
-        download_entry(tabbed(f"{server.address}/deu-eng.zip", held_out=1), into=tmp_path, announce=quiet)
+        download_entry(tabbed(f"{server.address}/deu-eng.zip", held_out=1), into=tmp_path, log=quiet)
     assert names(tmp_path) == []
 
 
@@ -417,7 +415,7 @@ TOY = entry("http://127.0.0.1:9/dev.en", {"dev.en": {"lines": [2]}, "dev.cs": {"
 def test_a_mirror_is_copied_and_may_lack_what_is_optional(tmp_path: Path) -> None:
     mirror = mirrored(tmp_path, {"dev.en": b"one\ntwo\n"})
     into = tmp_path / "toy"
-    assert download_entry(TOY, into=into, mirror=mirror, announce=quiet) == [into / "dev.en"]
+    assert download_entry(TOY, into=into, mirror=mirror, log=quiet) == [into / "dev.en"]
     assert names(into) == ["dev.en"] and (into / "dev.en").read_bytes() == b"one\ntwo\n"
 
 
@@ -425,7 +423,7 @@ def test_a_mirror_must_hold_the_rest(tmp_path: Path) -> None:
     mirror = mirrored(tmp_path, {"dev.cs": b"jedna\ndva\n"})
     message = r"mirror has no file .*mirror/toy/dev\.en\. Expected .*mirror to hold toy/FILE.*fetched from http://127"
     with pytest.raises(UserError, match=message):
-        download_entry(TOY, into=tmp_path / "toy", mirror=mirror, announce=quiet)
+        download_entry(TOY, into=tmp_path / "toy", mirror=mirror, log=quiet)
     assert not (tmp_path / "toy").exists()
 
 
@@ -433,12 +431,12 @@ def test_a_mirror_is_checked_even_where_the_public_archive_grows(tmp_path: Path)
     mirror = mirrored(tmp_path, {"dev.en": b"one\n"})
     toy = entry("http://127.0.0.1:9/dev.en", {"dev.en": {"lines": [2]}}, grows=True)
     with pytest.raises(UserError, match=r"dev\.en from .*mirror/toy has 1 lines, expected 2 lines"):
-        download_entry(toy, into=tmp_path / "toy", mirror=mirror, announce=quiet)
+        download_entry(toy, into=tmp_path / "toy", mirror=mirror, log=quiet)
     assert names(tmp_path / "toy") == []
 
 
 def test_the_corpora_have_these_names_and_a_wrong_one_gets_the_nearest(tmp_path: Path) -> None:
-    assert sorted(entries()) == ["kftt", "multi30k", "tatoeba"]
+    assert sorted(load_catalog()) == ["kftt", "multi30k", "tatoeba"]
     with pytest.raises(
         UserError, match=r"no corpus 'multi30'\. Did you mean 'multi30k'\? Known are kftt, multi30k, ta"
     ):
@@ -446,11 +444,11 @@ def test_the_corpora_have_these_names_and_a_wrong_one_gets_the_nearest(tmp_path:
 
 
 def test_every_file_of_the_table_is_named_once_and_has_its_other_side() -> None:
-    for corpus in entries().values():
-        listed = [name for source in corpus.sources for name in source.files]
+    for corpus in load_catalog().values():
+        listed = [name for resource in corpus.resources for name in resource.files]
         assert len(set(listed)) == len(listed)
         parts = {name.removesuffix(".gz").removesuffix(".xz").rpartition(".")[0] for name in listed}
-        counts = {name: file.lines for source in corpus.sources for name, file in source.files.items()}
+        counts = {name: file.lines for resource in corpus.resources for name, file in resource.files.items()}
         for part in parts:
             sides = [counts[name] for name in listed if name.startswith(f"{part}.")]
             assert len(sides) >= 2 and len(set(sides)) == 1, part
@@ -459,16 +457,16 @@ def test_every_file_of_the_table_is_named_once_and_has_its_other_side() -> None:
 def test_the_mirror_of_the_environment_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NMT_MIRROR", str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"mirror has no file .*nowhere/multi30k/train\.en\.gz"):
-        download("multi30k", into=tmp_path / "into", announce=quiet)
+        download("multi30k", into=tmp_path / "into", log=quiet)
 
 
 @needs_shared
 @pytest.mark.parametrize("name", ["multi30k", "tatoeba", "kftt"])
 def test_the_shared_corpora_are_what_the_table_says(name: str, tmp_path: Path) -> None:
     told: list[str] = []
-    laid = download(name, into=tmp_path, mirror=SHARED, announce=told.append)
+    laid = download(name, into=tmp_path, mirror=SHARED, log=told.append)
     assert names(tmp_path) == names(SHARED / name) == sorted(path.name for path in laid)
     assert all(path.read_bytes() == (SHARED / name / path.name).read_bytes() for path in laid)
     before = {path: path.stat().st_ino for path in laid}
-    download(name, into=tmp_path, mirror=SHARED, announce=told.append)
+    download(name, into=tmp_path, mirror=SHARED, log=told.append)
     assert {path: path.stat().st_ino for path in laid} == before

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from nmt.data.tokenizer import (
     BOS_ID,
     EOS_ID,
-    FEW_TEXTS,
+    MAX_TEXTS_WITHOUT_THREADS,
     PAD_ID,
     UNK_ID,
     Tokenizer,
@@ -99,10 +99,10 @@ def test_pieces_join_to_the_text_and_have_the_ids_of_encode(tokenizer: Tokenizer
 
 def test_few_texts_and_many_are_cut_alike(tokenizer: Tokenizer) -> None:
     """Few are cut one by one, many by threads, and none may change its place."""
-    many = [f"{line} {n}" for n, line in enumerate(TEXT * (1 + 2 * FEW_TEXTS // len(TEXT)))]
-    assert len(many) > FEW_TEXTS
+    many = [f"{line} {n}" for n, line in enumerate(TEXT * (1 + 2 * MAX_TEXTS_WITHOUT_THREADS // len(TEXT)))]
+    assert len(many) > MAX_TEXTS_WITHOUT_THREADS
     assert tokenizer.encode(many) == [ids for text in many for ids in tokenizer.encode([text])]
-    assert tokenizer.encode(many[:FEW_TEXTS]) == tokenizer.encode(many)[:FEW_TEXTS]
+    assert tokenizer.encode(many[:MAX_TEXTS_WITHOUT_THREADS]) == tokenizer.encode(many)[:MAX_TEXTS_WITHOUT_THREADS]
 
 
 def test_empty_batches_and_empty_lines(tokenizer: Tokenizer) -> None:

@@ -9,13 +9,13 @@ import sacrebleu
 
 from nmt.demo.corpus import (
     SentenceSampler,
-    distinct_pairs,
+    draw_distinct_pairs,
     draw_parts,
     make_demo_corpus,
-    phenomenon_accuracy,
-    word_by_word,
+    score_phenomena,
+    translate_word_by_word,
 )
-from nmt.demo.grammar import PHENOMENA, combinations, english, german
+from nmt.demo.grammar import PHENOMENA, find_combinations, render_english, render_german
 from nmt.demo.lexicon import ADJECTIVES, NOUNS
 from nmt.errors import UserError
 
@@ -97,15 +97,17 @@ def test_no_english_sentence_has_two_german_ones():
     translations = {}
     for seed in (1, 2):
         sampler = SentenceSampler(random.Random(seed), lambda combination: True)
-        for sentence in (sampler.sentence() for _ in range(5_000)):
-            target = " ".join(word.text for word in german(sentence))
-            assert translations.setdefault(english(sentence), target) == target
+        for sentence in (sampler.draw_sentence() for _ in range(5_000)):
+            target = " ".join(word.text for word in render_german(sentence))
+            assert translations.setdefault(render_english(sentence), target) == target
     assert len(translations) < 10_000
 
 
 def test_a_sampler_uses_admitted_combinations_only():
     sampler = SentenceSampler(random.Random(5), lambda combination: sum(map(len, combination)) % 3 == 0)
-    found = Counter(c for sentence in (sampler.sentence() for _ in range(500)) for c in combinations(sentence))
+    found = Counter(
+        c for sentence in (sampler.draw_sentence() for _ in range(500)) for c in find_combinations(sentence)
+    )
     assert all(sum(map(len, combination)) % 3 == 0 for combination in found)
 
 
@@ -127,29 +129,34 @@ def test_subordinate_clauses_end_in_their_marked_verbs(small):
 def test_a_perfect_translation_has_every_phenomenon_right(small):
     folder, _ = small
     references = lines(folder, "test.de")
-    assert phenomenon_accuracy(references, references, read_tags(folder)) == dict.fromkeys(PHENOMENA, 1.0)
+    assert score_phenomena(references, references, read_tags(folder)) == dict.fromkeys(PHENOMENA, 1.0)
 
 
 def test_accuracy_counts_words_at_their_place():
     references = ["Gestern ist er weggelaufen.", "Er ruft an."]
     hypotheses = ["Gestern er ist weggelaufen.", "Er ruft"]
     tags = [{"verb_second": [1], "separable_verb": [3], "plural": []}, {"verb_second": [], "separable_verb": [1, 2]}]
-    assert phenomenon_accuracy(hypotheses, references, tags) == {"verb_second": 0.0, "separable_verb": 2 / 3}
+    assert score_phenomena(hypotheses, references, tags) == {"verb_second": 0.0, "separable_verb": 2 / 3}
 
 
 def test_accuracy_refuses_unequal_numbers():
     with pytest.raises(UserError, match="same number of sentences, got 1, 2 and 1"):
-        phenomenon_accuracy(["a"], ["a", "b"], [{}])
+        score_phenomena(["a"], ["a", "b"], [{}])
 
 
 def test_word_by_word_keeps_english_order_and_dictionary_forms():
-    assert word_by_word("When he reads two old books, I wake up.") == "Wenn er lesen zwei alt Buch ich aufwachen."
+    assert (
+        translate_word_by_word("When he reads two old books, I wake up.")
+        == "Wenn er lesen zwei alt Buch ich aufwachen."
+    )
 
 
 def test_word_by_word_scores_below_forty():
     sampler = SentenceSampler(random.Random(7), lambda combination: True)
-    pairs = list(islice(distinct_pairs(sampler), 300))
-    score = sacrebleu.corpus_bleu([word_by_word(pair.source) for pair in pairs], [[pair.target for pair in pairs]])
+    pairs = list(islice(draw_distinct_pairs(sampler), 300))
+    score = sacrebleu.corpus_bleu(
+        [translate_word_by_word(pair.source) for pair in pairs], [[pair.target for pair in pairs]]
+    )
     assert score.score < 40
 
 

@@ -8,10 +8,10 @@ from nmt.demo.grammar import (
     Quality,
     Sentence,
     Subordinate,
-    combinations,
-    english,
-    genitive,
-    german,
+    find_combinations,
+    form_genitive,
+    render_english,
+    render_german,
 )
 from nmt.demo.lexicon import (
     ADJECTIVES,
@@ -67,11 +67,11 @@ def phrase(*words: str, plural: bool = False) -> NounPhrase:
 
 
 def text(sentence: Sentence) -> tuple[str, str]:
-    return english(sentence), " ".join(word.text for word in german(sentence))
+    return render_english(sentence), " ".join(word.text for word in render_german(sentence))
 
 
 def marked(sentence: Sentence, phenomenon: str) -> list[str]:
-    return [word.text for word in german(sentence) if phenomenon in word.phenomena]
+    return [word.text for word in render_german(sentence) if phenomenon in word.phenomena]
 
 
 def bought(thing: NounPhrase) -> Sentence:
@@ -129,7 +129,7 @@ def test_an_owner_follows_in_the_genitive():
     [("man", "Mannes"), ("friend", "Freundes"), ("teacher", "Lehrers"), ("student", "Studenten"), ("queen", "Königin")],
 )
 def test_the_genitive_of_nouns(person, expected):
-    assert genitive(noun(person)) == expected
+    assert form_genitive(noun(person)) == expected
 
 
 @pytest.mark.parametrize(
@@ -208,12 +208,12 @@ def test_a_vowel_asks_for_an():
 
 def test_combinations_are_adjective_with_noun_and_subject_with_verb_and_object():
     sentence = bought(phrase("a", "ugly", "hat"))
-    assert set(combinations(sentence)) == {("she", "buy", "hat"), ("ugly", "hat")}
+    assert set(find_combinations(sentence)) == {("she", "buy", "hat"), ("ugly", "hat")}
 
 
 def test_every_word_that_carries_a_phenomenon_names_a_known_one():
     sentence = bought(phrase("the", "old", "chair"))
-    assert {name for word in german(sentence) for name in word.phenomena} <= set(PHENOMENA)
+    assert {name for word in render_german(sentence) for name in word.phenomena} <= set(PHENOMENA)
 
 
 def test_case_belongs_to_the_verb():

@@ -1,6 +1,6 @@
 import pytest
 
-from nmt.demo.lexicon import ADJECTIVES, MODALS, NOUNS, VERBS, Agreement, Finite, english_s
+from nmt.demo.lexicon import ADJECTIVES, MODALS, NOUNS, VERBS, Agreement, Finite, add_s
 
 
 def test_there_are_three_hundred_words_of_content():
@@ -60,7 +60,7 @@ def test_finite_forms(english, first, third):
 
 def test_a_finite_verb_agrees():
     forms = Finite("bin", "ist", "sind")
-    assert [forms.form(agreement) for agreement in Agreement] == ["bin", "ist", "sind"]
+    assert [forms.get_form(agreement) for agreement in Agreement] == ["bin", "ist", "sind"]
 
 
 def test_modals_have_one_singular_in_german_but_for_the_future():
@@ -68,4 +68,4 @@ def test_modals_have_one_singular_in_german_but_for_the_future():
 
 
 def test_the_s_goes_to_the_first_word():
-    assert english_s("watch television") == "watches television"
+    assert add_s("watch television") == "watches television"

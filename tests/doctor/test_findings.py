@@ -2,14 +2,14 @@ import json
 
 import pytest
 
-from nmt.doctor.findings import Finding, as_json, as_table, counted, would_fail
+from nmt.doctor.findings import Finding, as_json, as_table, has_errors, report_count
 
 FINDINGS = [Finding("text", "ok", "60 pairs"), Finding("memory", "error", "too little: [1 MB]")]
 
 
 def test_only_an_error_would_fail_a_run():
-    assert not would_fail([Finding("a", verdict, "") for verdict in ("ok", "note", "warning")])
-    assert would_fail(FINDINGS)
+    assert not has_errors([Finding("a", verdict, "") for verdict in ("ok", "note", "warning")])
+    assert has_errors(FINDINGS)
 
 
 def test_the_table_says_all_of_it():
@@ -36,4 +36,4 @@ def test_programs_get_the_same():
     ("number", "verdict", "found"), [(0, "ok", "none"), (1200, "warning", "1,200 lines, first a.txt:3")]
 )
 def test_what_is_counted_is_ok_where_there_is_none(number, verdict, found):
-    assert counted("odd", number, "lines", "a.txt:3") == Finding("odd", verdict, found)
+    assert report_count("odd", number, "lines", "a.txt:3") == Finding("odd", verdict, found)

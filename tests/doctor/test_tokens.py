@@ -3,7 +3,7 @@ from doctor_corpus import PAIRS
 
 from nmt.data.corpus import ParallelCorpus
 from nmt.doctor import tokens as pieces
-from nmt.doctor.tokens import examine_dev, examine_lengths, longest_pair, try_tokenizers
+from nmt.doctor.tokens import examine_dev, examine_lengths, find_longest_pair, try_tokenizers
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_long_and_unequal_pairs_are_located(opened, tmp_path):
     assert long.found == f"1 of 60 pairs beyond data.max_length 250, left out, first {source}:9"
     assert unequal.found == f"1 of 60 pairs with 4 times the usual ratio, first {source}:31"
     assert quantiles.found.startswith("median / 95 % / longest: source ")
-    assert longest_pair(config, corpus, tokenizers) == (251, 251)
+    assert find_longest_pair(config, corpus, tokenizers) == (251, 251)
 
 
 def test_what_no_piece_spells_is_unknown(opened, tmp_path):
