@@ -1,4 +1,4 @@
-"""Configuration files: YAML and `key=value` overrides in, a checked Config out, or a message of every mistake."""
+"""Reads configuration files and KEY=VALUE overrides into a checked Config, or reports every mistake in them."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +15,11 @@ from nmt.config.yaml_lines import Place, read_yaml, write_yaml
 from nmt.errors import UserError, nearest
 from nmt.files import open_bytes
 
-Labels = dict[Place, str]  # how messages name a place: "a.yaml:3: training.seed" or "command line: training.seed=x"
+# How messages name a place: "a.yaml:3: training.seed" or "command line: training.seed=x".
+Labels = dict[Place, str]
 
 
-# Stored configurations hold every key there was; one without these is of a version that knew only the values here.
+# Stored configurations hold every key that their version had. Versions without these keys behaved as with these values.
 KEYS_SINCE = {"model": {"embedding_scale": 1.0}}
 # Keys of stored configurations that have another name today: new names by old ones.
 RENAMED_KEYS = {"decoding": {"pruning": "pruning_threshold"}}
@@ -73,7 +74,15 @@ def read_overrides(overrides: Sequence[str], *sections: str) -> dict[str, dict[s
 
 
 def config_from_text(text: str, name: str) -> Config:
-    """Reads a stored configuration; `name` is its file's, for messages. Raises UserError as `load_config` does."""
+    """Reads a stored configuration, also one that an older version wrote.
+
+    Args:
+        text: YAML.
+        name: the name of its file, for messages.
+
+    Raises:
+        UserError: every mistake found, one per line, each with its line.
+    """
     values, labels = _read(text, name)
     for section, keys_since in KEYS_SINCE.items():
         if isinstance(values.get(section), dict):
@@ -85,21 +94,21 @@ def config_from_text(text: str, name: str) -> Config:
 
 
 def rename_old_keys(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the stored values of a section under the names that its keys have today."""
+    """Returns the stored values of a section under the current names of its keys."""
     names = RENAMED_KEYS.get(section, {})
     return {names.get(key, key): value for key, value in values.items()}
 
 
 def dump_config(config: Config) -> str:
-    """Returns YAML of all keys, from which `config_from_text` makes an equal configuration."""
+    """Returns YAML of all keys, which `config_from_text` reads back to an equal configuration."""
     return write_yaml(config.model_dump(mode="json"))
 
 
 def replace_values(config: Config, values: Mapping[str, Any], name: str) -> Config:
-    """Returns the configuration with other values, given by their dotted keys.
+    """Returns the configuration with some values replaced, given by their dotted keys.
 
     Raises:
-        UserError: every mistake found, one a line, each with `name` before it.
+        UserError: every mistake found, one per line, each preceded by `name`.
     """
     changed = config.model_dump(mode="json")
     for key, value in values.items():
@@ -112,10 +121,15 @@ def replace_values(config: Config, values: Mapping[str, Any], name: str) -> Conf
 
 
 def check_value(key: str, value: Any, label: str) -> None:
-    """Checks one value by itself, not together with others, for a key that is in no list.
+    """Checks the type and range of one value, but not whether it goes together with others.
+
+    Args:
+        key: dotted; not inside a list.
+        value: what YAML gave.
+        label: begins the message.
 
     Raises:
-        UserError: its type or range is wrong; the message begins with `label`.
+        UserError: the type or the range is wrong.
     """
     *above, last = key.split(".")
     section: Any = Config
@@ -130,14 +144,14 @@ def check_value(key: str, value: Any, label: str) -> None:
 
 
 class _OneLabel(Labels):
-    """Labels of values that came from no file: the same for all places."""
+    """Labels of values that do not come from a file: one label for all places."""
 
     def __missing__(self, place: Place) -> str:
         return self[()]
 
 
 def find_differences(before: Config, after: Config) -> list[str]:
-    """Returns a line for each key that differs, such as "training.batch_size: 64 became 96"."""
+    """Returns one line per key that differs, such as "training.batch_size: 64 became 96"."""
     old, new = (dict(_leaves(config.model_dump(mode="json"))) for config in (before, after))
     changed = [key for key in old | new if old.get(key, "nothing") != new.get(key, "nothing")]
     return [f"{key}: {old.get(key, 'nothing')} became {new.get(key, 'nothing')}" for key in changed]
@@ -152,7 +166,7 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _find_recipe(path: Path) -> Path:
-    """Returns the path itself, or the recipe in the package that it names."""
+    """Returns the path itself, or the path of the recipe that it names."""
     recipes = files("nmt") / "recipes"
     recipe = Path(str(recipes / f"{path}.yaml"))
     if path.exists() or path.parent != Path() or path.suffix:
@@ -170,7 +184,9 @@ def _read_override(override: str, sections: Sequence[str]) -> tuple[str, str, An
     """Returns section, key and value of one override."""
     label = f"command line: {override}"
     key, equals, text = override.partition("=")
-    example = f"{sections[0]}.{next(name for name in get_keys() if name.startswith(f'{sections[0]}.')).partition('.')[2]}"
+    example = (
+        f"{sections[0]}.{next(name for name in get_keys() if name.startswith(f'{sections[0]}.')).partition('.')[2]}"
+    )
     if not equals:
         raise UserError(f"{label}: expected KEY=VALUE, such as {example}={get_keys()[example].default}.")
     section, _, name = key.partition(".")
@@ -201,11 +217,11 @@ def _read(text: str, name: str) -> tuple[dict[str, Any], Labels]:
 
 
 def _apply(override: str, values: dict[str, Any], labels: Labels) -> None:
-    """Puts the value of one override into `values`, and makes `labels` point to it."""
+    """Puts the value of one override into `values`, and its label into `labels`."""
     label = f"command line: {override}"
     key, equals, text = override.partition("=")
     if not equals:
-        raise UserError(f"{label}: expected key=value, such as training.batch_size=64.")
+        raise UserError(f"{label}: expected KEY=VALUE, such as training.batch_size=64.")
     holder: Any = values
     *above, last = key.split(".")
     place: Place = ()
@@ -221,7 +237,7 @@ def _apply(override: str, values: dict[str, Any], labels: Labels) -> None:
 
 
 def _entry(holder: Any, part: str, label: str) -> str | int:
-    """Returns how `holder` knows its entry `part`: by its key in a section, by its index in a list."""
+    """Returns the key or index of the entry `part` in `holder`: a key in a section, an index in a list."""
     if isinstance(holder, dict):
         return part
     if not isinstance(holder, list):
@@ -233,7 +249,7 @@ def _entry(holder: Any, part: str, label: str) -> str | int:
 
 def _checked(values: dict[str, Any], labels: Labels) -> Config:
     try:
-        # Strict, so that true is no number and '64' no integer; as JSON, where strictness still takes text for a path.
+        # Strict mode rejects true as a number and "64" as an integer. Only JSON input may still give a path as text.
         return Config.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise UserError("\n".join(_problem(one, labels) for one in error.errors())) from error
@@ -249,13 +265,13 @@ def _problem(error: ErrorDetails, labels: Labels) -> str:
             return f"{labels[place]}: unknown key.{suggest_key(key)}"
         case "value_error":
             return _combination(place, str(error["ctx"]["error"]), labels)
-        case "json_invalid":  # half a surrogate pair, or sections a hundred deep
+        case "json_invalid":  # an unpaired surrogate, or sections nested a hundred deep
             return f"{labels[()]}: {error['msg']}"
     return f"{labels[place]}: expected {get_keys()[key].kind}, found {_found(found)}"
 
 
 def _combination(place: Place, text: str, labels: Labels) -> str:
-    """Points to the key that the text opens with where it was given, else to the section."""
+    """Labels a mistake in a combination: with the key that its text begins with if that was given, else the section."""
     key = (*place, *text.partition(" ")[0].split("."))
     return f"{labels.get(key, labels[place])}: {text}"
 

@@ -32,19 +32,19 @@ the line and the nearest valid key. `nmt config explain KEY` describes one key o
 
 @dataclass(frozen=True)
 class Key:
-    """One key as its user sees it."""
+    """A configuration key as users see it."""
 
-    name: str  # dotted; N stands for any entry of a list
-    kind: str  # type and range in plain words
-    default: str  # as written in YAML; "required" where there is none, "" where the keys below have their own
+    name: str  # dotted; N stands for any index of a list
+    kind: str  # type and range in words
+    default: str  # as in YAML; "required" if there is none, "" for sections
     meaning: str
 
 
 def explain(key: str | None = None) -> str:
-    """Returns a plain-text reference of one key, of a section with all its keys, or of everything.
+    """Returns a plain-text reference of one key, of a section with all its keys, or of all keys.
 
     Raises:
-        UserError: there is no such key.
+        UserError: the key does not exist.
     """
     name = "" if key is None else ".".join("N" if part.isdecimal() else part for part in key.split("."))
     if key is not None and name not in get_keys():
@@ -54,7 +54,7 @@ def explain(key: str | None = None) -> str:
 
 
 def make_reference_page() -> str:
-    """Returns docs/configuration.md: one table a section."""
+    """Returns the text of docs/configuration.md, which has one table per section."""
     top = [key for key in get_keys().values() if "." not in key.name]
     sections = [key for key in top if key.kind == "a section"]
     parts = [INTRODUCTION, "## The run\n", _table(key for key in top if key not in sections)]
@@ -66,14 +66,14 @@ def make_reference_page() -> str:
 
 @functools.cache
 def get_keys() -> dict[str, Key]:
-    """Returns all keys by their dotted names, each section before what is in it."""
+    """Returns all keys by their dotted names, each section before its keys."""
     return {key.name: key for key in _inside("", _schema())}
 
 
 def suggest_key(unknown: str) -> str:
-    """Returns " Did you mean 'x'?" for an unknown dotted key, or "" where nothing is close.
+    """Returns " Did you mean 'x'?" for an unknown dotted key, or "" if no key is close.
 
-    A key of that very name in another section comes first, then a similar one in the same section, then in any other.
+    Prefers a key of the same name in another section, then a similar key of the same section, then any similar key.
     """
     section, _, name = unknown.rpartition(".")
     elsewhere = {key.rpartition(".")[2]: key for key in reversed(get_keys())}
@@ -85,7 +85,7 @@ def suggest_key(unknown: str) -> str:
 
 
 def as_words(value: object) -> str:
-    """Returns a value as YAML has it on one line; text stands without quotes."""
+    """Returns a value as one line of YAML; text is not quoted."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -101,7 +101,7 @@ def _inside(prefix: str, section: Schema) -> Iterator[Key]:
 
 
 def _keys(name: str, schema: Schema, default: str) -> Iterator[Key]:
-    """Yields one key, and after it those of the section or list that it holds."""
+    """Yields one key, followed by the keys of the section or list that it holds."""
     section = _section(schema)
     meaning = schema.get("description") or (section or {}).get("description") or "One entry of the list."
     if section and default != "required":
@@ -146,7 +146,7 @@ def _bounded(kind: str, schema: Schema) -> str:
         bounds = {"minimum": bounds.pop("exclusiveMinimum") + 1} | bounds
     if bounds.keys() == {"minimum", "maximum"}:
         return f"{kind} from {bounds['minimum']:.15g} to {bounds['maximum']:.15g}"
-    # The oldest pydantic of the tested range writes whole bounds as 0.0 and 1.0.
+    # pydantic 2.9, the oldest supported, writes whole bounds as 0.0 and 1.0.
     limits = " and ".join(BOUNDS[name].format(f"{bound:.15g}") for name, bound in bounds.items())
     return f"{kind} {limits}".rstrip()
 

@@ -1,6 +1,6 @@
-"""YAML read into plain values that remember their lines, and written so that it reads back to the same values.
+"""Reads YAML into plain values with their line numbers, and writes YAML that reads back to the same values.
 
-Plain words mean what they mean in YAML 1.2, not in PyYAML's 1.1: `no` is Norwegian, not false, and 1e-3 is a number.
+Plain words follow YAML 1.2, not the YAML 1.1 of PyYAML: `no` is the code of Norwegian, not false, and 1e-3 is a number.
 """
 
 import math
@@ -15,17 +15,18 @@ Place = tuple[str | int, ...]  # keys and list indexes, from the top of the file
 
 WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
 WORDS |= {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-# 010 would be 8 to some and 10 to others. It stays text, as does what exceeds 64 bits, and fits no number field.
+# 010 is 8 in YAML 1.1 and 10 in YAML 1.2. It stays text, as do numbers beyond 64 bits, and so is rejected by every
+# field that expects a number.
 INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that YAML 1.2 takes for a number, besides what 1.1 takes for one."""
+    """Quotes text that YAML 1.1 or YAML 1.2 would read as a number."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    # Left to itself, PyYAML writes U+0085 and its like raw, and then reads them as a space.
+    # Unquoted, PyYAML writes U+0085 and similar characters as they are, and then reads them as a space.
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
 
 
@@ -34,24 +35,31 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"(?:{NUMBER
 
 
 def write_yaml(values: object) -> str:
-    """Returns YAML in the order of `values`, for `read_yaml` and any other reader."""
+    """Returns YAML with the keys in the order of `values`, for `read_yaml` and any other reader."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def read_yaml(text: str, name: str, base: Place = ()) -> tuple[Any, dict[Place, int]]:
-    """Returns the value that `text` holds, and the line of each key and list entry, counted from 1.
+    """Reads YAML.
 
-    `name` is the file's, for messages; `base` is where the value will stand, and begins each place.
+    Args:
+        text: the YAML.
+        name: the name of its file, for messages.
+        base: the place where the value will stand; it begins each place that is returned.
+
+    Returns:
+        The value, and the line of each key and list entry by place, counted from 1.
 
     Raises:
-        UserError: the text is not YAML, has a key twice, or tags its values.
+        UserError: the text is not YAML, has a key twice, or uses tags or aliases.
     """
     lines: dict[Place, int] = {}
     try:
+        _refuse_aliases(text, name)
         node = yaml.compose(text, Loader=yaml.BaseLoader)
         return None if node is None else _value(node, base, lines, name), lines
     except RecursionError as error:
-        raise UserError(f"{name}: nested too deeply, or an alias (*) within its own anchor (&).") from error
+        raise UserError(f"{name}: nested too deeply.") from error
     except yaml.MarkedYAMLError as error:
         problem = ", ".join(filter(None, (error.context, error.problem)))
         mark = error.problem_mark
@@ -60,6 +68,16 @@ def read_yaml(text: str, name: str, base: Place = ()) -> tuple[Any, dict[Place, 
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UserError(f"{name}:{line}: the character U+{error.character:04X} is not allowed.") from error
+
+
+def _refuse_aliases(text: str, name: str) -> None:
+    # Nine levels of aliases to lists of aliases are a few hundred bytes, and more values than any memory holds.
+    for event in yaml.parse(text, Loader=yaml.BaseLoader):
+        if isinstance(event, yaml.AliasEvent):
+            line = event.start_mark.line + 1
+            raise UserError(
+                f"{name}:{line}: expected a value, found the alias *{event.anchor}; write the value itself."
+            )
 
 
 def _value(node: yaml.Node, place: Place, lines: dict[Place, int], name: str) -> Any:
@@ -77,11 +95,11 @@ def _section(node: yaml.MappingNode, place: Place, lines: dict[Place, int], name
     section: dict[str, Any] = {}
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise UserError(f"{name}:{_line(key)}: expected the name of a key, found a list or section in its place.")
+            raise UserError(f"{name}:{_line(key)}: expected the name of a key, found a list or a section.")
         here = (*place, key.value)
         if key.value in section:
             dotted = ".".join(map(str, here))
-            raise UserError(f"{name}:{_line(key)}: {dotted}: given twice, first in line {lines[here]}.")
+            raise UserError(f"{name}:{_line(key)}: {dotted}: given twice, first on line {lines[here]}.")
         lines[here] = _line(key)
         section[key.value] = _value(value, here, lines, name)
     return section

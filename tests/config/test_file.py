@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt.config.file import check_value, config_from_text, dump_config, find_differences, load_config, replace_values
+from nmt.config.file import (
+    check_value,
+    config_from_text,
+    dump_config,
+    find_differences,
+    load_config,
+    read_overrides,
+    replace_values,
+)
 from nmt.config.schema import Config
 from nmt.errors import UserError
 
@@ -152,12 +160,12 @@ def test_numbers_and_words_have_the_meaning_of_yaml_1_2(file):
         ("batch_sise=2", r"unknown key. Did you mean 'training.batch_size'\?"),
         ("qqq=2", "unknown key."),
         ("data.dev={source: a}", "the key 'target' is missing. File of target sentences, one a line."),
-        ("seed", "expected key=value, such as training.batch_size=64."),
+        ("seed", "expected KEY=VALUE, such as training.batch_size=64."),
         ("data.train.1.source=x", "expected an index below 1, the length of the list, found '1'."),
         ("data.train.first=x", "expected an index below 1, the length of the list, found 'first'."),
         ("training.max_updates.x=1", "'x' needs a section or a list around it, found 9."),
         ("training.devices=[a", r"1:3: while parsing a flow sequence, expected ',' or '\]', but got '<stream end>'."),
-        ("model={a: 1, a: 2}", "1: model.a: given twice, first in line 1."),
+        ("model={a: 1, a: 2}", "1: model.a: given twice, first on line 1."),
     ],
 )
 def test_a_wrong_override_is_told(file, override, expected):
@@ -331,3 +339,33 @@ def test_mistakes_are_told_without_importing_anything_heavy():
     code = f"import sys, nmt.config.file; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_overrides_of_a_stored_configuration_are_read_by_section():
+    found = read_overrides(
+        ["decoding.beam_size=8", "decoding.length_penalty=0.5", "export.nbest=2"], "decoding", "export"
+    )
+    assert found == {"decoding": {"beam_size": 8, "length_penalty": 0.5}, "export": {"nbest": 2}}
+    assert read_overrides([], "decoding") == {"decoding": {}}
+
+
+def test_every_mistake_in_such_overrides_is_told_at_once():
+    with pytest.raises(UserError) as caught:
+        read_overrides(
+            ["decoding.beam_size=0", "decoding.bean_size=1", "training.seed=1", "decoding", "export={}"], "decoding"
+        )
+    assert str(caught.value).split("\n") == [
+        "command line: decoding.beam_size=0: expected a whole number from 1 to 64, found 0",
+        "command line: decoding.bean_size=1: unknown key. Did you mean 'beam_size'?",
+        "command line: training.seed=1: expected a key of decoding, such as decoding.beam_size.",
+        "command line: decoding: expected KEY=VALUE, such as decoding.beam_size=5.",
+        "command line: export={}: expected a key of decoding, such as decoding.beam_size.",
+    ]
+
+
+def test_a_recipe_is_found_by_its_name_and_a_file_of_that_name_wins(tmp_path, monkeypatch):
+    recipe = next(path for path in RECIPES if path.stem == "demo")
+    monkeypatch.chdir(tmp_path)
+    assert load_config("demo") == load_config(recipe)
+    (tmp_path / "demo").write_text(recipe.read_text(encoding="utf-8") + "\nseed: 77\n", encoding="utf-8")
+    assert load_config("demo").seed == 77

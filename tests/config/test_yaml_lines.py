@@ -73,8 +73,11 @@ def test_places_begin_with_the_base():
     assert read_yaml("{b: [1]}", "x", ("a", 0))[1] == {("a", 0, "b"): 1, ("a", 0, "b", 0): 1}
 
 
-def test_an_anchor_gives_its_value_again():
-    assert read_yaml("a: &one {b: 1}\nc: *one", "x")[0] == {"a": {"b": 1}, "c": {"b": 1}}
+def test_aliases_are_refused_before_they_multiply():
+    levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+    with pytest.raises(UserError, match=r"x:2: expected a value, found the alias \*a0; write the value itself\."):
+        read_yaml("\n".join(levels), "x")
 
 
 @pytest.mark.parametrize(
@@ -82,14 +85,14 @@ def test_an_anchor_gives_its_value_again():
     [
         ("a: 1\nb: [1,\n", "x:3:1: while parsing a flow node, expected the node content, but found '<stream end>'."),
         ("a:\n\tb: 1", "x:2:1: while scanning for the next token, found character '\\t' that cannot start any token."),
-        ("a: *b", "x:1:4: found undefined alias 'b'."),
+        ("a: *b", "x:1: expected a value, found the alias *b; write the value itself."),
         ("a: 1\n---\nb: 2", "x:2:1: expected a single document in the stream, but found another document."),
-        ("a: 1\nb: {c: 2}\n\na: 3", "x:4: a: given twice, first in line 1."),
-        ("a:\n  - {b: 1,\n    b: 2}", "x:3: a.0.b: given twice, first in line 2."),
+        ("a: 1\nb: {c: 2}\n\na: 3", "x:4: a: given twice, first on line 1."),
+        ("a:\n  - {b: 1,\n    b: 2}", "x:3: a.0.b: given twice, first on line 2."),
         ("a: 1\nb: !!set {c}", "x:2: expected a value without a tag, found tag:yaml.org,2002:set."),
-        ("[a]: 1", "x:1: expected the name of a key, found a list or section in its place."),
-        ("a: &b [*b]", "x: nested too deeply, or an alias (*) within its own anchor (&)."),
-        ("[" * 600, "x: nested too deeply, or an alias (*) within its own anchor (&)."),
+        ("[a]: 1", "x:1: expected the name of a key, found a list or a section."),
+        ("a: &b [*b]", "x:1: expected a value, found the alias *b; write the value itself."),
+        ("[" * 600 + "]" * 600, "x: nested too deeply."),
         ("a: 1\nb: \0", "x:2: the character U+0000 is not allowed."),
     ],
 )
