@@ -12,7 +12,7 @@ import numpy as np
 
 from nmt.backend import ops, tree
 from nmt.compilation import batch_gather, gather_rows, scan
-from nmt.models.queries import Queries, all_queries, queries_where, rounded_up
+from nmt.models.queries import ActiveQueries, round_up, select_active, select_all
 
 IMPOSSIBLE = -1e9
 CHUNK = 32  # largest group of neighbours in `top_k`
@@ -20,7 +20,7 @@ CHUNK = 32  # largest group of neighbours in `top_k`
 LOOKAHEAD = 3
 """Pieces that an open hypothesis is granted free of charge before it is given up as too far behind a finished one."""
 
-Step = Callable[[Any, Any, Any, Queries], tuple[Any, Any]]
+Step = Callable[[Any, Any, Any, ActiveQueries], tuple[Any, Any]]
 """step(ids [N], state, memory, queries) -> logits [N, V], state. Every array of the state begins with [N], every array
 of the memory with [R]; the queries tell which of the R x K slots the N are."""
 
@@ -88,7 +88,7 @@ class Beam(NamedTuple):
     slots: Slots
     is_open: Any
     """bool [R, K], which slots go on, of rows that do."""
-    queries: Queries
+    queries: ActiveQueries
     """The slots that the step is asked of: those that are open, or all of them where shapes may not change."""
     trace: Any
     """int32 [R, L + 1, 2, K], what was put into each slot at each step: the slot that it continued, and the piece. What
@@ -159,7 +159,7 @@ def beam_search(
 
         def advance(*parts: Any) -> tuple:
             beam = Beam(*parts)
-            logits, state = step(beam.queries.pack(beam.slots.ids), beam.state, rows.memory, beam.queries)
+            logits, state = step(beam.queries.gather(beam.slots.ids), beam.state, rows.memory, beam.queries)
             best = _best(beam, ops.cast(logits, "float32"), banned_ids, eos_id, options.min_length)
             running = ops.any(beam.is_open, axis=1)
             slots, parents = _continued(beam.slots, running, *best, eos_id)
@@ -167,8 +167,8 @@ def beam_search(
                 slots = _pruned(slots, options.pruning, options.length_penalty)
             positions = beam.positions + ops.cast(running, "int32")
             is_open = _open(slots, positions, rows.limits, options)
-            queries = queries_where(is_open) if pack else beam.queries
-            origins = queries.pack(batch_gather(beam.queries.places, parents))
+            queries = select_active(is_open) if pack else beam.queries
+            origins = queries.gather(batch_gather(beam.queries.slots, parents))
             return tuple(
                 Beam(
                     positions=positions,
@@ -224,9 +224,9 @@ def _best(beam: Beam, logits: Any, banned_ids: Sequence[int], eos_id: int, min_l
     penalties[list(banned_ids)] = IMPOSSIBLE
     width = min(beam_size + len({*banned_ids, eos_id}), vocabulary_size)
     probs, ids = top_k(ops.softmax(logits, axis=-1), width)  # [N, W]
-    totals = ops.log(probs) + gather_rows(penalties, ids) + beam.queries.pack(beam.slots.log_probs)[:, None]
-    totals = ops.where(beam.is_open[:, :, None], beam.queries.spread(totals), 2 * IMPOSSIBLE)  # [R, K, W]
-    ids = ops.cast(beam.queries.spread(ids), "int32")
+    totals = ops.log(probs) + gather_rows(penalties, ids) + beam.queries.gather(beam.slots.log_probs)[:, None]
+    totals = ops.where(beam.is_open[:, :, None], beam.queries.scatter(totals), 2 * IMPOSSIBLE)  # [R, K, W]
+    ids = ops.cast(beam.queries.scatter(ids), "int32")
     if min_length:
         early = ops.logical_and(ids == eos_id, (beam.positions < min_length)[:, None, None])
         totals = totals + ops.where(early, IMPOSSIBLE, 0.0)
@@ -262,7 +262,7 @@ def _first_beam(state: Any, limits: Any, max_steps: Any, bos_id: int, options: S
     # All slots are equal at first: only one of them may be continued.
     first = ops.arange(beam_size) == 0
     is_open = ops.logical_and(first, limits[:, None] > 0)
-    queries = queries_where(is_open) if pack else all_queries(num_rows, beam_size)
+    queries = select_active(is_open) if pack else select_all(num_rows, beam_size)
     slots = Slots(
         ids=ops.full(size, bos_id, "int32"),
         log_probs=ops.broadcast_to(ops.where(first, 0.0, IMPOSSIBLE), size),
@@ -277,7 +277,7 @@ def _first_beam(state: Any, limits: Any, max_steps: Any, bos_id: int, options: S
         is_open=is_open,
         queries=queries,
         trace=ops.zeros((num_rows, max_steps + 1, 2, beam_size), "int32") + nothing,
-        state=tree.map_structure(lambda x: gather_rows(x, queries.asked // beam_size), state),
+        state=tree.map_structure(lambda x: gather_rows(x, queries.indices // beam_size), state),
     )
 
 
@@ -321,7 +321,7 @@ def _written(trace: Any, positions: Any, parents: Any, ids: Any) -> Any:
 
 def _most(running: Any) -> Any:
     """Whether more than three quarters of the rows go on, or would be kept for a round number."""
-    return 4 * rounded_up(ops.sum(ops.cast(running, "int32"))) > 3 * ops.shape(running)[0]
+    return 4 * round_up(ops.sum(ops.cast(running, "int32"))) > 3 * ops.shape(running)[0]
 
 
 def _without_stopped(beam: Beam, rows: Rows) -> tuple[Beam, Rows]:
@@ -329,7 +329,7 @@ def _without_stopped(beam: Beam, rows: Rows) -> tuple[Beam, Rows]:
     running = ops.any(beam.is_open, axis=1)
     going_on, stopped = (ops.cast(ops.nonzero(x)[0], "int32") for x in (running, ops.logical_not(running)))
     size = ops.shape(going_on)[0]
-    kept = ops.concatenate([going_on, stopped[: rounded_up(size) - size]])
+    kept = ops.concatenate([going_on, stopped[: round_up(size) - size]])
 
     def of_kept(parts: Any) -> Any:
         return tree.map_structure(lambda x: gather_rows(x, kept), parts)
@@ -339,7 +339,7 @@ def _without_stopped(beam: Beam, rows: Rows) -> tuple[Beam, Rows]:
         positions=of_kept(beam.positions),
         slots=of_kept(beam.slots),
         is_open=is_open,
-        queries=queries_where(is_open),
+        queries=select_active(is_open),
         trace=of_kept(beam.trace),
         state=beam.state,
     )
@@ -351,8 +351,8 @@ def _both(first: tuple[Beam, Rows], second: tuple[Beam, Rows]) -> tuple[Beam, Ro
     beam, rows = tree.map_structure(lambda x, y: ops.concatenate([x, y], axis=0), first, second)
     # Between the states of the one and of the other may stand some that are nobody's.
     before, after = first[0].queries, second[0].queries
-    queries = queries_where(beam.is_open)
-    origins = queries.pack(ops.concatenate([before.places, after.places + ops.shape(before.asked)[0]], axis=0))
+    queries = select_active(beam.is_open)
+    origins = queries.gather(ops.concatenate([before.slots, after.slots + ops.shape(before.indices)[0]], axis=0))
     return beam._replace(queries=queries, state=tree.map_structure(lambda x: gather_rows(x, origins), beam.state)), rows
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from nmt.compilation import has_static_shapes
 from nmt.data.batching import pad
-from nmt.models.queries import FEW
+from nmt.models.queries import SIZE_MULTIPLE
 
 # More bring little speed and cost memory: the logits of a step are [queries, vocabulary].
 MAX_QUERIES = 640
@@ -37,7 +37,7 @@ class Group:
 class Grouping:
     """Sorts sentences into groups of like length, for a graph that takes every shape.
 
-    Their sizes are round all the same, for the reason that `rounded_up` gives: what is too many goes to the next group.
+    Their sizes are round all the same, for the reason that `round_up` gives: what is too many goes to the next group.
 
     Args:
         batch_tokens: source pieces of a group, padding counted.
@@ -53,7 +53,7 @@ class Grouping:
         members: list[int] = []
         for n in sorted(range(len(lengths)), key=lambda n: lengths[n]):
             while len(members) >= _most_rows(self.batch_tokens, lengths[n], self.max_rows):
-                size = len(members) // FEW * FEW or len(members)
+                size = len(members) // SIZE_MULTIPLE * SIZE_MULTIPLE or len(members)
                 yield Group(members[:size], None)
                 members = members[size:]
             members.append(n)

@@ -8,7 +8,7 @@ from nmt.config.schema import SearchSettings
 from nmt.data.tokenizer import BOS_ID, EOS_ID
 from nmt.decoding.beam_search import Hypotheses, SearchOptions, beam_search
 from nmt.models.decoder import DecoderState
-from nmt.models.queries import Queries
+from nmt.models.queries import ActiveQueries
 from nmt.models.seq2seq import Seq2Seq
 
 
@@ -46,15 +46,15 @@ def search(
         at_once: of `beam_search`.
     """
     encoded = model.encoder(source)
-    memory = model.decoder.prepare(encoded)
-    state = tree.map_structure(lambda x: ops.squeeze(x, axis=1), model.decoder.start(encoded))
-    num_pieces = ops.sum(ops.cast(encoded.mask, "int32"), axis=1)
+    memory = model.decoder.project_memory(encoded)
+    state = tree.map_structure(lambda x: ops.squeeze(x, axis=1), model.decoder.get_initial_state(encoded))
+    num_pieces = ops.sum(ops.cast(encoded.memory_mask, "int32"), axis=1)
     longest = 2 * ops.shape(source)[1] + 10
 
-    score = model.projection.scorer()
+    score = model.projection.make_scorer()
 
-    def step(ids: Any, state: DecoderState, memory: Any, queries: Queries) -> tuple[Any, DecoderState]:
-        state = model.decoder.advance(ids, state, memory, queries)
+    def step(ids: Any, state: DecoderState, memory: Any, queries: ActiveQueries) -> tuple[Any, DecoderState]:
+        state = model.decoder.step_active(ids, state, memory, queries)
         return score(state.attentional), state
 
     return beam_search(

@@ -355,8 +355,8 @@ class PortableTranslator(tf.Module):
         """
         model, num_best = self._translator.model, target.shape[1]
         encoded = model.encoder(source)
-        memory = model.decoder.prepare(encoded)
-        state = tree.map_structure(lambda x: ops.repeat(x, num_best, axis=1), model.decoder.start(encoded))
+        memory = model.decoder.project_memory(encoded)
+        state = tree.map_structure(lambda x: ops.repeat(x, num_best, axis=1), model.decoder.get_initial_state(encoded))
         before = tf.concat([tf.fill([tf.shape(target)[0], num_best, 1], BOS_ID), target[:, :, :-1]], axis=2)
         num_pieces = tf.shape(target)[2]
 

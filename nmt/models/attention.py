@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from nmt.backend import keras, ops
 from nmt.models.layers import Dense, at_least_float32
-from nmt.models.queries import Queries
+from nmt.models.queries import ActiveQueries
 
 # Beyond every energy, yet within bfloat16; energies are at least float32 when it is put in.
 MASKED = -1e9
 
 
-class Keyed(NamedTuple):
-    """The memory as one attention sees it, made once a sentence by `prepare`."""
+class AttentionMemory(NamedTuple):
+    """The memory as one attention sees it, made once a sentence by `project_memory`."""
 
     keys: Any
     values: Any
@@ -26,10 +26,10 @@ class Keyed(NamedTuple):
 class Attention(keras.layers.Layer):
     """What all kinds have in common."""
 
-    def ask(self, hidden: Any, keyed: Keyed, queries: Queries) -> Any:
+    def attend_active(self, hidden: Any, keyed: AttentionMemory, queries: ActiveQueries) -> Any:
         """Attends for some of the queries of a search, hidden [N, U] -> contexts [N, C]."""
-        context, _ = self(queries.spread(hidden), keyed)
-        return queries.pack(context)
+        context, _ = self(queries.scatter(hidden), keyed)
+        return queries.gather(context)
 
 
 class BilinearAttention(Attention):
@@ -46,16 +46,16 @@ class BilinearAttention(Attention):
             self.key.build((None, None, memory_units))
         self.built = True
 
-    def prepare(self, memory: Any, mask: Any) -> Keyed:
+    def project_memory(self, memory: Any, mask: Any) -> AttentionMemory:
         """Projects the memory [B, S, M], whose real pieces `mask` [B, S] marks."""
-        return Keyed(self.key(memory), memory, mask)
+        return AttentionMemory(self.key(memory), memory, mask)
 
-    def call(self, query: Any, keyed: Keyed) -> tuple[Any, Any]:
+    def call(self, query: Any, keyed: AttentionMemory) -> tuple[Any, Any]:
         """Attends.
 
         Args:
             query: [B, Q, U].
-            keyed: the memory, from `prepare`.
+            keyed: the memory, from `project_memory`.
 
         Returns:
             context: [B, Q, M].
@@ -84,11 +84,11 @@ class AdditiveAttention(Attention):
             self.energy.build((None, None, None, units))
         self.built = True
 
-    def prepare(self, memory: Any, mask: Any) -> Keyed:
+    def project_memory(self, memory: Any, mask: Any) -> AttentionMemory:
         """Projects the memory [B, S, M], whose real pieces `mask` [B, S] marks."""
-        return Keyed(self.key(memory), memory, mask)
+        return AttentionMemory(self.key(memory), memory, mask)
 
-    def call(self, query: Any, keyed: Keyed) -> tuple[Any, Any]:
+    def call(self, query: Any, keyed: AttentionMemory) -> tuple[Any, Any]:
         """Attends; arguments and results as in `BilinearAttention`."""
         matched = ops.tanh(self.query(query)[:, :, None, :] + keyed.keys[:, None, :, :])  # [B, Q, S, U]
         # Not a product by one column, of which TensorFlow 2.20 makes NaN in bfloat16 on processors with AMX.
@@ -117,14 +117,14 @@ class MultiHeadAttention(Attention):
             self.value.build((None, None, memory_units))
         self.built = True
 
-    def prepare(self, memory: Any, mask: Any) -> Keyed:
+    def project_memory(self, memory: Any, mask: Any) -> AttentionMemory:
         """Projects the memory [B, S, M], whose real pieces `mask` [B, S] marks, to keys [B, H, D, S], values [B, H, S,
         D]."""
         keys = ops.transpose(self._split(self.key(memory)), (0, 2, 3, 1))
         values = ops.transpose(self._split(self.value(memory)), (0, 2, 1, 3))
-        return Keyed(keys, values, mask)
+        return AttentionMemory(keys, values, mask)
 
-    def call(self, query: Any, keyed: Keyed) -> tuple[Any, Any]:
+    def call(self, query: Any, keyed: AttentionMemory) -> tuple[Any, Any]:
         """Attends; arguments and results as in `BilinearAttention`, but the context is [B, Q, U].
 
         The weights returned are the mean over the heads.
@@ -136,16 +136,16 @@ class MultiHeadAttention(Attention):
         contexts = ops.transpose(contexts, (0, 2, 1, 3))  # [B, H, Q, D] -> [B, Q, H, D]
         return ops.reshape(contexts, (*_sizes(contexts), self.context_units)), ops.mean(weights, axis=1)
 
-    def ask(self, hidden: Any, keyed: Keyed, queries: Queries) -> Any:
+    def attend_active(self, hidden: Any, keyed: AttentionMemory, queries: ActiveQueries) -> Any:
         """As in `Attention`, without a transposition."""
         asking = ops.reshape(self.query(hidden), (-1, self.num_heads, self.head_units))
-        energies = ops.matmul(queries.spread_heads(asking), keyed.keys)  # [B, H, Q, S]
+        energies = ops.matmul(queries.scatter_heads(asking), keyed.keys)  # [B, H, Q, S]
         energies = _masked(energies * self.head_units**-0.5, keyed.mask[:, None, None, :])
         # Of few numbers oneDNN's softmax takes several times as long.
         weights = ops.exp(energies - ops.max(energies, axis=-1, keepdims=True))
         weights = weights / ops.sum(weights, axis=-1, keepdims=True)
         contexts = ops.matmul(ops.cast(weights, hidden.dtype), keyed.values)  # [B, H, Q, D]
-        return ops.reshape(queries.pack_heads(contexts), (-1, self.context_units))
+        return ops.reshape(queries.gather_heads(contexts), (-1, self.context_units))
 
     def _split(self, x: Any) -> Any:
         return ops.reshape(x, (*_sizes(x), self.num_heads, self.head_units))  # [B, N, H * D] -> [B, N, H, D]

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from nmt.backend import keras, ops
 from nmt.compilation import scan
-from nmt.models.attention import Keyed, make_attention
+from nmt.models.attention import AttentionMemory, make_attention
 from nmt.models.embedding import Embedding, OutputProjection
-from nmt.models.encoder import Encoded
+from nmt.models.encoder import EncoderOutput
 from nmt.models.layers import Dense, Dropout, at_least_float32
-from nmt.models.queries import Queries
+from nmt.models.queries import ActiveQueries
 from nmt.models.recurrent import LSTM, LSTMState
 
 
@@ -25,7 +25,7 @@ class DecoderState(NamedTuple):
     """[B, Q, E], the vector that the output projection scored (Luong et al. 2015, equation 5)."""
 
 
-class Decoded(NamedTuple):
+class DecoderOutput(NamedTuple):
     """What a whole target sequence became."""
 
     states: Any
@@ -89,33 +89,33 @@ class Decoder(keras.layers.Layer):
         self.attentional.build((None, None, self.units + context_units))
         self.built = True
 
-    def start(self, encoded: Encoded) -> DecoderState:
+    def get_initial_state(self, encoded: EncoderOutput) -> DecoderState:
         """The state before the first word, with one query a sentence: each [B, 1, U]."""
-        parts = ops.split(self.start_state(encoded.final)[:, None, :], 2 * len(self.layers), axis=-1)
+        parts = ops.split(self.start_state(encoded.final_state)[:, None, :], 2 * len(self.layers), axis=-1)
         layers = [LSTMState(h, at_least_float32(c)) for h, c in zip(parts[::2], parts[1::2], strict=True)]
-        attentional = ops.zeros((ops.shape(encoded.final)[0], 1, self.output_units), self.compute_dtype)
+        attentional = ops.zeros((ops.shape(encoded.final_state)[0], 1, self.output_units), self.compute_dtype)
         return DecoderState(tuple(layers), attentional)
 
-    def prepare(self, encoded: Encoded) -> tuple[Keyed, ...]:
+    def project_memory(self, encoded: EncoderOutput) -> tuple[AttentionMemory, ...]:
         """The memory as each attending layer sees it, made once a sentence."""
-        return tuple(attention.prepare(encoded.memory, encoded.mask) for attention in self.attentions)
+        return tuple(attention.project_memory(encoded.memory, encoded.memory_mask) for attention in self.attentions)
 
-    def call(self, ids: Any, encoded: Encoded, training: bool = False) -> Decoded:
+    def call(self, ids: Any, encoded: EncoderOutput, training: bool = False) -> DecoderOutput:
         """Reads targets that begin with BOS, ids [B, T], and returns what predicts the word after each."""
-        memory = self.prepare(encoded)
-        state = self.start(encoded)
+        memory = self.project_memory(encoded)
+        state = self.get_initial_state(encoded)
         vectors = self.embedding(ids, training=training)
         run = self._word_by_word if self.input_feeding else self._layer_by_layer
         states, weights = run(vectors, state, memory, training)
-        return Decoded(self.output_dropout(states, training=training), weights)
+        return DecoderOutput(self.output_dropout(states, training=training), weights)
 
-    def step(self, ids: Any, state: DecoderState, memory: tuple[Keyed, ...]) -> tuple[Any, DecoderState, Any]:
+    def step(self, ids: Any, state: DecoderState, memory: tuple[AttentionMemory, ...]) -> tuple[Any, DecoderState, Any]:
         """Reads one word for each query.
 
         Args:
             ids: int [B, Q], the words just chosen, BOS at first.
             state: each [B, Q, ...].
-            memory: from `prepare`.
+            memory: from `project_memory`.
 
         Returns:
             logits: [B, Q, V], at least float32.
@@ -125,13 +125,15 @@ class Decoder(keras.layers.Layer):
         state, weights = self._advance(self.embedding(ids), state, memory, masks=None)
         return self.projection(state.attentional), state, weights
 
-    def advance(self, ids: Any, state: DecoderState, memory: tuple[Keyed, ...], queries: Queries) -> DecoderState:
+    def step_active(
+        self, ids: Any, state: DecoderState, memory: tuple[AttentionMemory, ...], queries: ActiveQueries
+    ) -> DecoderState:
         """As `step`, for some of the queries, and without logits.
 
         Args:
             ids: int [N].
             state: each [N, ...].
-            memory: from `prepare`.
+            memory: from `project_memory`.
             queries: which N of the B x Q.
 
         Returns:
@@ -139,7 +141,9 @@ class Decoder(keras.layers.Layer):
         """
         return self._advance(self.embedding(ids), state, memory, masks=None, queries=queries)[0]
 
-    def _layer_by_layer(self, vectors: Any, state: DecoderState, memory: tuple[Keyed, ...], training: bool) -> Any:
+    def _layer_by_layer(
+        self, vectors: Any, state: DecoderState, memory: tuple[AttentionMemory, ...], training: bool
+    ) -> Any:
         hidden, context, all_weights = vectors, None, []
         for n, layer in enumerate(self.layers):
             inputs = hidden if n == 0 else ops.concatenate([self.dropout(hidden, training=training), context], axis=-1)
@@ -151,7 +155,9 @@ class Decoder(keras.layers.Layer):
         hidden = self.dropout(hidden, training=training)
         return self.attentional(ops.concatenate([hidden, context], axis=-1)), _mean(all_weights)
 
-    def _word_by_word(self, vectors: Any, state: DecoderState, memory: tuple[Keyed, ...], training: bool) -> Any:
+    def _word_by_word(
+        self, vectors: Any, state: DecoderState, memory: tuple[AttentionMemory, ...], training: bool
+    ) -> Any:
         def body(carry: Any, at: Any) -> Any:
             return self._advance(at[0][:, None, :], carry[0], memory, masks=at[1:])
 
@@ -166,10 +172,10 @@ class Decoder(keras.layers.Layer):
         self,
         vectors: Any,
         state: DecoderState,
-        memory: tuple[Keyed, ...],
+        memory: tuple[AttentionMemory, ...],
         *,
         masks: Any,
-        queries: Queries | None = None,
+        queries: ActiveQueries | None = None,
     ) -> tuple[DecoderState, Any]:
         """One word for each query, vectors [B, Q, E], or [N, E] where `queries` says which are asked; `masks` are the
         dropout masks of its layers, or None."""
@@ -185,7 +191,7 @@ class Decoder(keras.layers.Layer):
                     context, weights = self.attentions[n](hidden, memory[n])
                     all_weights.append(weights)
                 else:
-                    context = self.attentions[n].ask(hidden, memory[n], queries)
+                    context = self.attentions[n].attend_active(hidden, memory[n], queries)
         top = _masked(hidden, masks, len(self.layers) - 1)
         attentional = self.attentional(ops.concatenate([top, context], axis=-1))
         return DecoderState(tuple(layers), attentional), _mean(all_weights) if all_weights else None

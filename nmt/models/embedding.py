@@ -59,9 +59,9 @@ class OutputProjection(keras.layers.Layer):
 
     def call(self, states: Any) -> Any:
         """Attentional states [B, T, E] to logits [B, T, V], at least float32."""
-        return self.scorer()(states)
+        return self.make_scorer()(states)
 
-    def scorer(self) -> Callable[[Any], Any]:
+    def make_scorer(self) -> Callable[[Any], Any]:
         """What `call` does, for many calls: a product that turns the matrix each time may take three times as long, but
         not one in 16 bits, for which it is rearranged in any case."""
         matrix = ops.cast(self.matrix, self.compute_dtype)
@@ -70,11 +70,11 @@ class OutputProjection(keras.layers.Layer):
             return lambda states: at_least_float32(matmul(states, columns)) + self.bias
         return lambda states: at_least_float32(matmul(states, ops.transpose(matrix))) + self.bias
 
-    def logits_of(self, states: Any, ids: Any) -> Any:
+    def gather_logits(self, states: Any, ids: Any) -> Any:
         """The logits [B, T] of one piece a position, ids [B, T], without those of the others."""
         return ops.sum(at_least_float32(states) * gather_rows(self.matrix, ids), axis=-1) + gather_rows(self.bias, ids)
 
-    def mean_logit(self, states: Any) -> Any:
+    def compute_mean_logit(self, states: Any) -> Any:
         """The mean [B, T] of the logits over the vocabulary, without making them."""
         mean = ops.mean(self.matrix, axis=0)
         return ops.sum(at_least_float32(states) * mean, axis=-1) + ops.mean(self.bias)

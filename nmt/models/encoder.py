@@ -8,19 +8,19 @@ from typing import Any, NamedTuple
 from nmt.backend import keras, ops
 from nmt.compilation import batch_gather, gather_rows
 from nmt.models.layers import Dropout
-from nmt.models.recurrent import LSTM, read_both_ways
+from nmt.models.recurrent import LSTM, run_bidirectional
 
 PAD = 0
 
 
-class Encoded(NamedTuple):
+class EncoderOutput(NamedTuple):
     """What was read of the source."""
 
     memory: Any
     """[B, S, M], one vector a piece, in the compute type."""
-    mask: Any
+    memory_mask: Any
     """bool [B, S], True on real pieces."""
-    final: Any
+    final_state: Any
     """[B, M], what each direction of the last layer knew at its end."""
 
 
@@ -58,7 +58,7 @@ class Encoder(keras.layers.Layer):
                 layer.build((None, None, units))
         self.built = True
 
-    def call(self, ids: Any, training: bool = False) -> Encoded:
+    def call(self, ids: Any, training: bool = False) -> EncoderOutput:
         """Encodes ids [B, S], padded on the right with 0; every row holds one piece or more."""
         mask = ops.not_equal(ids, PAD)
         lengths = ops.sum(ops.cast(mask, "int32"), axis=1)
@@ -66,14 +66,14 @@ class Encoder(keras.layers.Layer):
         # Reversing ids is far cheaper than reversing vectors; on the way back one flat lookup serves.
         vectors = self.embedding(ids, training=training)
         reversed_vectors = self.embedding(batch_gather(ids, reversal), training=training)
-        forward, backward = read_both_ways(self.forward, self.backward, vectors, reversed_vectors)
+        forward, backward = run_bidirectional(self.forward, self.backward, vectors, reversed_vectors)
         final = ops.concatenate([_at(forward, lengths - 1), _at(backward, lengths - 1)], axis=-1)
         memory = ops.concatenate([forward, _gather(backward, reversal)], axis=-1)
         for layer in self.upper:
             memory = memory + layer(self.dropout(memory, training=training))
             final = _at(memory, lengths - 1)
         memory = self.dropout(memory, training=training)
-        return Encoded(ops.concatenate([memory, vectors], axis=-1) if self.bridge else memory, mask, final)
+        return EncoderOutput(ops.concatenate([memory, vectors], axis=-1) if self.bridge else memory, mask, final)
 
 
 def _reversal(lengths: Any, num_positions: Any) -> Any:

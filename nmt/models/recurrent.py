@@ -61,7 +61,7 @@ class LSTM(keras.layers.Layer):
             self.hidden_norm.build((None, 4 * self.units))
         self.built = True
 
-    def initial_state(self, batch_shape: tuple) -> LSTMState:
+    def get_initial_state(self, batch_shape: tuple) -> LSTMState:
         """Returns the state of nothing read yet: zeros, [*batch_shape, U]."""
         shape = (*batch_shape, self.units)
         return LSTMState(ops.zeros(shape, self.compute_dtype), ops.zeros(shape, _cell_dtype(self)))
@@ -76,23 +76,23 @@ class LSTM(keras.layers.Layer):
         Returns:
             Hidden states [B, T, U].
         """
-        state = initial_state or self.initial_state((ops.shape(inputs)[0],))
+        state = initial_state or self.get_initial_state((ops.shape(inputs)[0],))
         if self.layer_norm:
             return self._scan(inputs, state)
         if is_cudnn_fastest():
             return self.keras_lstm(inputs, initial_state=[ops.cast(x, self.compute_dtype) for x in state])
-        return _batch_first(_recur(*self.projected(inputs, state)))
+        return _batch_first(_recur(*self.project_inputs(inputs, state)))
 
-    def projected(self, inputs: Any, state: LSTMState) -> tuple[Any, ...]:
+    def project_inputs(self, inputs: Any, state: LSTMState) -> tuple[Any, ...]:
         """What the recurrence over inputs [B, T, I] begins with: the arguments of `_recur`."""
         projected = matmul(ops.transpose(inputs, (1, 0, 2)), self._weight("kernel"))
         return projected, self._weight("recurrent_kernel"), self._weight("bias"), *state
 
     def step(self, inputs: Any, state: LSTMState) -> LSTMState:
         """Reads one position: inputs [..., I] and state [..., U] give the next state [..., U]."""
-        return self.observe(inputs, state)[0]
+        return self.step_with_gates(inputs, state)[0]
 
-    def observe(self, inputs: Any, state: LSTMState) -> tuple[LSTMState, Gates]:
+    def step_with_gates(self, inputs: Any, state: LSTMState) -> tuple[LSTMState, Gates]:
         """Reads one position and shows its gates."""
         return self._cell_forward(self._project(inputs), state)
 
@@ -123,7 +123,7 @@ class LSTM(keras.layers.Layer):
         return ops.cast(getattr(self.keras_lstm.cell, name), self.compute_dtype)
 
 
-def read_both_ways(forward: LSTM, backward: LSTM, ahead: Any, back: Any) -> tuple[Any, Any]:
+def run_bidirectional(forward: LSTM, backward: LSTM, ahead: Any, back: Any) -> tuple[Any, Any]:
     """Reads two sequences with two layers of equal size, both at once where that is faster.
 
     Args:
@@ -135,8 +135,8 @@ def read_both_ways(forward: LSTM, backward: LSTM, ahead: Any, back: Any) -> tupl
     """
     if forward.layer_norm or is_cudnn_fastest():
         return forward(ahead), backward(back)
-    state = forward.initial_state((ops.shape(ahead)[0],))
-    pairs = zip(forward.projected(ahead, state), backward.projected(back, state), strict=True)
+    state = forward.get_initial_state((ops.shape(ahead)[0],))
+    pairs = zip(forward.project_inputs(ahead, state), backward.project_inputs(back, state), strict=True)
     first, second = map_pair(_recur, *pairs)
     return _batch_first(first), _batch_first(second)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from nmt.backend import keras
 from nmt.config.schema import ModelConfig
-from nmt.models.decoder import Decoded, Decoder
+from nmt.models.decoder import Decoder, DecoderOutput
 from nmt.models.embedding import Embedding, OutputProjection
 from nmt.models.encoder import Encoder
 
@@ -79,7 +79,7 @@ class Seq2Seq(keras.Model):
         )
         self.built = True
 
-    def call(self, source: Any, target: Any, training: bool = False) -> Decoded:
+    def call(self, source: Any, target: Any, training: bool = False) -> DecoderOutput:
         """Teacher forcing.
 
         Args:

@@ -116,7 +116,7 @@ def cross_entropy(
     nll = ops.sum(nll * ops.reshape(weights, (-1,)))
     if not label_smoothing:
         return nll, nll
-    towards_even = (projection.logits_of(states, targets) - projection.mean_logit(states)) * weights
+    towards_even = (projection.gather_logits(states, targets) - projection.compute_mean_logit(states)) * weights
     return nll + label_smoothing * ops.sum(towards_even), nll
 
 

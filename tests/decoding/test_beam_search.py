@@ -12,7 +12,7 @@ from keras import ops
 
 from nmt.compilation import compile_function
 from nmt.decoding.beam_search import LOOKAHEAD, Hypotheses, SearchOptions, beam_search, top_k
-from nmt.models.queries import Queries
+from nmt.models.queries import ActiveQueries
 
 PAD, BOS, EOS, A, B = range(5)
 V = 5
@@ -59,9 +59,9 @@ def table_step(tables: np.ndarray) -> Any:
     """The step of a search whose state is, for each slot, the number of its table and the prefix read so far."""
     logits = ops.convert_to_tensor(tables.reshape(-1, V))
 
-    def step(ids: Any, prefix: Any, rows: Any, queries: Queries) -> tuple[Any, Any]:
+    def step(ids: Any, prefix: Any, rows: Any, queries: ActiveQueries) -> tuple[Any, Any]:
         prefix = prefix * V + ids
-        table = ops.take(rows, queries.asked // queries.places.shape[1])
+        table = ops.take(rows, queries.indices // queries.slots.shape[1])
         return ops.take(logits, table * tables.shape[1] + prefix, axis=0), prefix
 
     return step
@@ -251,7 +251,7 @@ def test_hypotheses_that_are_given_up_take_no_more_steps() -> None:
     table, sizes = table_of({BOS: {A: 0.9, B: 0.1}, A: {A: 0.999, EOS: 0.001}, B: {B: 1}}), []
     plain = table_step(table)
 
-    def step(ids: Any, state: Any, memory: Any, queries: Queries) -> Any:
+    def step(ids: Any, state: Any, memory: Any, queries: ActiveQueries) -> Any:
         sizes.append(int(ops.shape(ids)[0]))
         return plain(ids, state, memory, queries)
 
@@ -353,7 +353,7 @@ def test_rows_that_have_stopped_take_no_more_steps() -> None:
     tables, limits, sizes = random_tables(8), [1, 1, 2, 2, 2, 3, 4, 4], []
     plain = table_step(tables)
 
-    def step(ids: Any, state: Any, memory: Any, queries: Queries) -> Any:
+    def step(ids: Any, state: Any, memory: Any, queries: ActiveQueries) -> Any:
         sizes.append((int(ops.shape(memory)[0]), int(ops.shape(ids)[0])))
         return plain(ids, state, memory, queries)
 
@@ -367,7 +367,7 @@ def test_others_take_the_places_of_sentences_that_have_stopped() -> None:
     tables, limits, sizes = random_tables(8), [1, 4, 4, 4, 2, 2, 1, 1], []
     plain = table_step(tables)
 
-    def step(ids: Any, state: Any, memory: Any, queries: Queries) -> Any:
+    def step(ids: Any, state: Any, memory: Any, queries: ActiveQueries) -> Any:
         sizes.append((ops.convert_to_numpy(memory).tolist(), int(ops.shape(ids)[0])))
         return plain(ids, state, memory, queries)
 
@@ -496,7 +496,7 @@ def test_the_state_may_be_any_nest_of_any_type() -> None:
     tables = random_tables(3)
     plain = table_step(tables)
 
-    def step(ids: Any, state: dict[str, Any], memory: Any, queries: Queries) -> Any:
+    def step(ids: Any, state: dict[str, Any], memory: Any, queries: ActiveQueries) -> Any:
         logits, prefix = plain(ids, state["prefix"], memory, queries)
         digits = ops.concatenate([state["digits"][:, 1:], ops.cast(ids, "float16")[:, None]], axis=1)
         read = ops.sum(ops.cast(digits, "int32") * ops.convert_to_tensor(V ** np.arange(6, -1, -1), "int32"), axis=1)

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from nmt.data.tokenizer import EOS_ID
 from nmt.decoding.grouping import (
-    FEW,
     MAX_QUERIES,
     REFILLS,
+    SIZE_MULTIPLE,
     Group,
     Grouping,
     ShapedGrouping,
@@ -33,7 +33,7 @@ def test_every_sentence_stands_in_one_group_that_is_not_too_large(lengths, batch
 @given(lengths=LENGTHS, batch_tokens=st.integers(1, 5000))
 def test_sizes_of_large_groups_are_round_but_for_the_last(lengths, batch_tokens):
     *sizes, _ = [len(group.members) for group in Grouping(batch_tokens, 50).groups(lengths)] or [0]
-    assert all(size < FEW or size % FEW == 0 for size in sizes)
+    assert all(size < SIZE_MULTIPLE or size % SIZE_MULTIPLE == 0 for size in sizes)
 
 
 def test_neighbours_in_a_group_are_of_like_length():

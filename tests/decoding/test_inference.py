@@ -125,7 +125,7 @@ def test_forced_decoding_tells_what_each_piece_attended_to(model: Seq2Seq) -> No
     assert found.shape == (3, 4, 5)
     for row, num_pieces in enumerate(NUM_PIECES):
         encoded = model.encoder(SOURCE[row : row + 1, : max(num_pieces, 2)])
-        state, memory = model.decoder.start(encoded), model.decoder.prepare(encoded)
+        state, memory = model.decoder.get_initial_state(encoded), model.decoder.project_memory(encoded)
         for position, before in enumerate([BOS_ID, *target[row, :-1]]):
             _, state, weights = model.decoder.step(np.array([[before]], "int32"), state, memory)
             alone = ops.convert_to_numpy(weights)[0, 0, :num_pieces]

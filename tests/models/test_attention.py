@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from nmt.models.attention import AdditiveAttention, BilinearAttention, MultiHeadAttention, make_attention
-from nmt.models.queries import queries_where
+from nmt.models.queries import select_active
 
 B, Q, S, M, HEADS, D = 2, 3, 5, 7, 13, 11  # sentences, queries, source pieces, memory units, heads, units a head
 U = HEADS * D
@@ -33,7 +33,7 @@ def given(layer, seed=1):
 
 
 def attend(layer, query, memory, mask):
-    return layer(query, layer.prepare(memory, mask))
+    return layer(query, layer.project_memory(memory, mask))
 
 
 def array(x):
@@ -175,9 +175,9 @@ def test_a_search_asks_some_queries_and_gets_the_same(float64, kind):
     layer = made(kind)
     query, memory, mask = given(layer)
     asked = np.array([[True, False, True], [False, True, False]])
-    queries = queries_where(keras.ops.convert_to_tensor(asked))
+    queries = select_active(keras.ops.convert_to_tensor(asked))
     context, _ = attend(layer, query, memory, mask)
-    found = layer.ask(queries.pack(query), layer.prepare(memory, mask), queries)
+    found = layer.attend_active(queries.gather(query), layer.project_memory(memory, mask), queries)
     np.testing.assert_allclose(found, array(context)[asked], atol=1e-12)
 
 

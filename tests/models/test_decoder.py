@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from nmt.models.decoder import Decoder, DecoderState
 from nmt.models.embedding import Embedding, OutputProjection
-from nmt.models.encoder import Encoded
+from nmt.models.encoder import EncoderOutput
 from nmt.models.recurrent import LSTMState
 
 # Sentences, target and source positions, beam, embedding and memory units, vocabulary; heads, units a head.
@@ -52,7 +52,7 @@ def random(*shape, seed=1):
 
 def encoded(decoder):
     memory, final = (keras.ops.cast(random(*shape), decoder.compute_dtype) for shape in ((B, S, M), (B, M)))
-    return Encoded(memory, np.arange(S) < np.array([[S], [3]]), final)
+    return EncoderOutput(memory, np.arange(S) < np.array([[S], [3]]), final)
 
 
 def array(x):
@@ -61,7 +61,7 @@ def array(x):
 
 def step_by_step(decoder, ids, source):
     """Logits [B, T, V] and attention weights [B, T, S] of targets ids [B, T], a word at a time."""
-    state, memory = decoder.start(source), decoder.prepare(source)
+    state, memory = decoder.get_initial_state(source), decoder.project_memory(source)
     trace = []
     for t in range(ids.shape[1]):
         logits, state, weights = decoder.step(ids[:, t : t + 1], state, memory)
@@ -86,7 +86,7 @@ def test_steps_equal_the_sequence(float64, kind, num_layers, num_hops, input_fee
 
 def beam_states(decoder, source):
     """After one word, a different one in each of K hypotheses: the state of all, and those of each alone."""
-    memory, start = decoder.prepare(source), decoder.start(source)
+    memory, start = decoder.project_memory(source), decoder.get_initial_state(source)
     words = np.array([[4, 5, 6], [7, 8, 9]])
     alone = [decoder.step(words[:, k : k + 1], start, memory)[1] for k in range(K)]
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts, axis=1), *alone), alone
@@ -97,7 +97,7 @@ def beam_states(decoder, source):
 def test_hypotheses_together_equal_hypotheses_apart(float64, kind, num_layers, num_hops, input_feeding):
     decoder = made(kind, num_layers, num_hops, input_feeding)
     source = encoded(decoder)
-    memory = decoder.prepare(source)
+    memory = decoder.project_memory(source)
     state, alone = beam_states(decoder, source)
     words = np.array([[10, 11, 12], [13, 14, 15]])
     together = decoder.step(words, state, memory)
@@ -113,8 +113,8 @@ def test_starts_from_what_the_encoder_knew_last(float64):
     decoder = made(num_layers=3)
     source = encoded(decoder)
     kernel, bias = (array(weight) for weight in decoder.start_state.weights)
-    expected = np.split(np.tanh(array(source.final) @ kernel + bias), 6, axis=-1)
-    state = decoder.start(source)
+    expected = np.split(np.tanh(array(source.final_state) @ kernel + bias), 6, axis=-1)
+    state = decoder.get_initial_state(source)
     parts = [part for layer in state.layers for part in layer]
     for part, one in zip(parts, expected, strict=True):
         assert part.shape == (B, 1, U)
@@ -126,10 +126,12 @@ def test_two_layers_are_wired_as_described(float64):
     """The bottom layer reads words, the upper one its output and the context, and adds to it; both meet at the end."""
     decoder = made()
     source = encoded(decoder)
-    bottom_start, upper_start = (LSTMState(*(part[:, 0] for part in layer)) for layer in decoder.start(source).layers)
+    bottom_start, upper_start = (
+        LSTMState(*(part[:, 0] for part in layer)) for layer in decoder.get_initial_state(source).layers
+    )
     bottom, upper = decoder.layers
     query = bottom(array(decoder.embedding.matrix)[IDS], bottom_start)
-    context, weights = decoder.attentions[0](query, decoder.prepare(source)[0])
+    context, weights = decoder.attentions[0](query, decoder.project_memory(source)[0])
     top = array(query) + array(upper(np.concatenate([query, context], axis=-1), upper_start))
     kernel, bias = (array(weight) for weight in decoder.attentional.weights)
     decoded = decoder(IDS, source)
@@ -162,7 +164,7 @@ def remembering(attend, seen):
 def test_the_attentional_state_is_fed_back_on_request_alone(input_feeding):
     decoder = made(input_feeding=input_feeding)
     source = encoded(decoder)
-    memory, start = decoder.prepare(source), decoder.start(source)
+    memory, start = decoder.project_memory(source), decoder.get_initial_state(source)
     fed = DecoderState(start.layers, keras.ops.ones_like(start.attentional))
     logits = [array(decoder.step(IDS[:, :1], state, memory)[0]) for state in (start, fed)]
     assert np.any(logits[0] != logits[1]) == input_feeding
@@ -184,9 +186,9 @@ def test_padding_and_neighbours_change_nothing(num_layers, num_hops, input_feedi
     decoder = made("additive", num_layers, num_hops, input_feeding)
     source = encoded(decoder)
     states = array(decoder(IDS, source).states)
-    short = Encoded(source.memory[1:, :3], source.mask[1:, :3], source.final[1:])
+    short = EncoderOutput(source.memory[1:, :3], source.memory_mask[1:, :3], source.final_state[1:])
     np.testing.assert_allclose(decoder(IDS[1:, :3], short).states, states[1:, :3], atol=1e-5)
-    turned = decoder(IDS[::-1], Encoded(*(part[::-1] for part in source))).states
+    turned = decoder(IDS[::-1], EncoderOutput(*(part[::-1] for part in source))).states
     np.testing.assert_allclose(turned[::-1], states, atol=1e-5)
 
 
@@ -225,7 +227,7 @@ def test_half_precision_is_near_float32(set_precision, precision, kind, input_fe
     decoded = decoder(IDS, source)
     assert decoded.states.dtype == precision.removeprefix("mixed_")
     assert decoded.attention_weights.dtype == "float32"
-    assert {layer.cell.dtype.name for layer in decoder.start(source).layers} == {"float32"}
+    assert {layer.cell.dtype.name for layer in decoder.get_initial_state(source).layers} == {"float32"}
     np.testing.assert_allclose(array(decoded.states), array(expected.states), atol=0.1)
 
 
@@ -235,8 +237,8 @@ def test_steps_run_in_half_precision(set_precision, precision, input_feeding):
     set_precision(precision)
     decoder = made(input_feeding=input_feeding)
     source = encoded(decoder)
-    start = decoder.start(source)
-    logits, state, weights = decoder.step(IDS[:, :1], start, decoder.prepare(source))
+    start = decoder.get_initial_state(source)
+    logits, state, weights = decoder.step(IDS[:, :1], start, decoder.project_memory(source))
     assert logits.dtype == weights.dtype == "float32"
     assert np.isfinite(logits).all()
     assert [part.dtype for part in keras.tree.flatten(state)] == [part.dtype for part in keras.tree.flatten(start)]

@@ -93,8 +93,10 @@ def test_single_and_mean_logits_equal_those_of_all(float64):
     layer = projection()
     states = random(B, T, E)
     logits = numpy_logits(layer, states)
-    np.testing.assert_allclose(layer.logits_of(states, IDS), np.take_along_axis(logits, IDS[:, :, None], 2)[:, :, 0])
-    np.testing.assert_allclose(layer.mean_logit(states), logits.mean(-1), atol=1e-12)
+    np.testing.assert_allclose(
+        layer.gather_logits(states, IDS), np.take_along_axis(logits, IDS[:, :, None], 2)[:, :, 0]
+    )
+    np.testing.assert_allclose(layer.compute_mean_logit(states), logits.mean(-1), atol=1e-12)
 
 
 @pytest.mark.parametrize("precision", HALVES)
@@ -107,8 +109,11 @@ def test_half_precision_ends_in_float32_logits(set_precision, precision):
     assert words.matrix.dtype == "float32"
     for scores, expected in (
         (layer(vectors), numpy_logits(layer, vectors)),
-        (layer.mean_logit(vectors), numpy_logits(layer, vectors).mean(-1)),
-        (layer.logits_of(vectors, IDS), np.take_along_axis(numpy_logits(layer, vectors), IDS[:, :, None], 2)[:, :, 0]),
+        (layer.compute_mean_logit(vectors), numpy_logits(layer, vectors).mean(-1)),
+        (
+            layer.gather_logits(vectors, IDS),
+            np.take_along_axis(numpy_logits(layer, vectors), IDS[:, :, None], 2)[:, :, 0],
+        ),
     ):
         assert scores.dtype == "float32"
         np.testing.assert_allclose(scores, expected, atol=3e-2)

@@ -47,23 +47,23 @@ def test_each_direction_reads_within_the_length_of_its_row(float64, num_layers, 
     encoder = made(num_layers, layer_norm)
     encoded = encoder(IDS)
     assert encoded.memory.shape == (B, S, M)
-    assert encoded.final.shape == (B, M)
+    assert encoded.final_state.shape == (B, M)
     for b, row in enumerate(ROWS):
         memory, final = one_at_a_time(encoder, row)
         np.testing.assert_allclose(encoded.memory[b, : len(row)], memory, atol=1e-12)
-        np.testing.assert_allclose(encoded.final[b], final, atol=1e-12)
+        np.testing.assert_allclose(encoded.final_state[b], final, atol=1e-12)
 
 
 def test_a_bridge_carries_the_words_beside_their_memory():
     plain, bridged = made(2)(IDS), made(2, bridge=True)
     np.testing.assert_array_equal(bridged(IDS).memory[:, :, :M], plain.memory)
     np.testing.assert_array_equal(bridged(IDS).memory[:, :, M:], array(bridged.embedding.matrix)[IDS])
-    np.testing.assert_array_equal(bridged(IDS).final, plain.final)
+    np.testing.assert_array_equal(bridged(IDS).final_state, plain.final_state)
     assert bridged.memory_units == M + E
 
 
 def test_the_mask_marks_real_pieces():
-    mask = array(made()(IDS).mask)
+    mask = array(made()(IDS).memory_mask)
     np.testing.assert_array_equal(mask, [[1] * len(row) + [0] * (S - len(row)) for row in ROWS])
 
 
@@ -81,7 +81,7 @@ def test_more_padding_changes_nothing(num_layers, layer_norm):
     encoder = made(num_layers, layer_norm)
     encoded = encoder(IDS)
     padded = encoder(np.pad(IDS, ((0, 0), (0, 13))))
-    np.testing.assert_allclose(padded.final, encoded.final, atol=1e-5)
+    np.testing.assert_allclose(padded.final_state, encoded.final_state, atol=1e-5)
     for b, row in enumerate(ROWS):
         np.testing.assert_allclose(padded.memory[b, : len(row)], encoded.memory[b, : len(row)], atol=1e-5)
 
@@ -91,7 +91,7 @@ def test_neighbours_change_nothing(num_layers, layer_norm):
     encoder = made(num_layers, layer_norm)
     encoded = encoder(IDS)
     turned, fewer = encoder(IDS[::-1]), encoder(IDS[1:])
-    for part in ("memory", "final"):
+    for part in ("memory", "final_state"):
         together = array(getattr(encoded, part))
         np.testing.assert_allclose(array(getattr(turned, part))[::-1], together, atol=1e-5)
         np.testing.assert_allclose(getattr(fewer, part), together[1:], atol=1e-5)
@@ -121,5 +121,5 @@ def test_half_precision_is_near_float32(set_precision, precision, num_layers, la
     exact = made(num_layers, layer_norm)(IDS)
     set_precision(precision)
     half = made(num_layers, layer_norm)(IDS)
-    assert half.memory.dtype == half.final.dtype == precision.removeprefix("mixed_")
+    assert half.memory.dtype == half.final_state.dtype == precision.removeprefix("mixed_")
     np.testing.assert_allclose(array(half.memory), array(exact.memory), atol=0.1)

@@ -34,7 +34,7 @@ def inputs_of(layer, seed=1):
 
 def state_of(layer, *batch_shape):
     """Some state in the types that the layer keeps it in."""
-    zeros = layer.initial_state(batch_shape or (B,))
+    zeros = layer.get_initial_state(batch_shape or (B,))
     return LSTMState(*(keras.ops.cast(random(*part.shape, seed=n), part.dtype) for n, part in enumerate(zeros)))
 
 
@@ -70,10 +70,10 @@ def numpy_lstm(layer, inputs, state):
 
 
 def one_by_one(layer, inputs, state):
-    """The same by `observe`."""
+    """The same by `step_with_gates`."""
     trace = []
     for t in range(T):
-        state, gates = layer.observe(inputs[:, t], state)
+        state, gates = layer.step_with_gates(inputs[:, t], state)
         trace.append((*state, *gates))
     hiddens, cells, *gates = (np.stack([array(one) for one in part], axis=1) for part in zip(*trace, strict=True))
     return hiddens, cells, np.stack(gates)
@@ -92,7 +92,7 @@ def test_one_unit_by_hand():
     # Gates of 3/4, 1/4, 1/2 and 9/10 in the order i, f, g, o, from the bias alone.
     bias = [math.log(3), -math.log(3), math.atanh(1 / 2), math.log(9)]
     layer.set_weights([np.zeros((1, 4)), np.zeros((1, 4)), np.array(bias)])
-    state, gates = layer.observe(np.ones((1, 1), "float32"), LSTMState(*np.ones((2, 1, 1), "float32")))
+    state, gates = layer.step_with_gates(np.ones((1, 1), "float32"), LSTMState(*np.ones((2, 1, 1), "float32")))
     assert [float(gate[0, 0]) for gate in gates] == pytest.approx([3 / 4, 1 / 4, 1 / 2, 9 / 10])
     assert float(state.cell[0, 0]) == pytest.approx(1 / 4 * 1 + 3 / 4 * 1 / 2)
     assert float(state.hidden[0, 0]) == pytest.approx(9 / 10 * math.tanh(5 / 8))
@@ -183,8 +183,8 @@ def test_nothing_read_yet_is_zeros(layer_norm):
 def test_cells_stay_float32_in_half_precision(set_precision, precision, layer_norm):
     set_precision(precision)
     layer = made(layer_norm)
-    start = layer.initial_state((B,))
-    state, gates = layer.observe(inputs_of(layer)[:, 0], start)
+    start = layer.get_initial_state((B,))
+    state, gates = layer.step_with_gates(inputs_of(layer)[:, 0], start)
     assert start.cell.dtype == state.cell.dtype == "float32"
     assert start.hidden.dtype == state.hidden.dtype == precision.removeprefix("mixed_")
     assert {gate.dtype.name for gate in gates} == {"float32"}

@@ -1,0 +1,172 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nmt.models.embedding import OutputProjection
+from nmt.training.objective import _softmax_nll, cross_entropy, shift_right
+
+B, T, E, V = 2, 3, 5, 7  # sentences, positions, units of a state, pieces
+TARGETS = np.array([[4, 6, 3], [4, 3, 0]])
+WEIGHTS = (TARGETS != 0).astype("float32")
+
+smoothings = pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.7])
+
+
+def random(*shape, seed=1):
+    return np.random.default_rng([seed, *shape]).normal(size=shape)
+
+
+def projection():
+    layer = OutputProjection(V, E, tied=None)
+    layer.set_weights([random(*weight.shape) for weight in layer.weights])
+    return layer
+
+
+def array(x):
+    return keras.ops.convert_to_numpy(keras.ops.cast(x, "float64"))
+
+
+@tf.function
+def losses(layer, states, targets, weights, label_smoothing):
+    weights = tf.cast(weights, layer.variable_dtype)
+    return cross_entropy(layer, states, targets, weights, label_smoothing=label_smoothing)
+
+
+def numpy_losses(layer, states, targets, weights, label_smoothing):
+    """Cross-entropy against the smoothed distribution, a piece at a time; and the plain one."""
+    matrix, bias = (array(weight) for weight in layer.weights)
+    smoothed = plain = 0.0
+    for b, t in np.ndindex(*targets.shape):
+        logits = matrix @ states[b, t] + bias
+        log_probs = logits - math.log(np.exp(logits).sum())
+        wanted = np.full(V, label_smoothing / V)
+        wanted[targets[b, t]] += 1 - label_smoothing
+        smoothed -= weights[b, t] * (wanted @ log_probs)
+        plain -= weights[b, t] * log_probs[targets[b, t]]
+    return smoothed, plain
+
+
+def gradients(layer, states, targets, weights, label_smoothing):
+    """Of the smoothed loss with respect to states, matrix and bias."""
+    states = tf.constant(states)
+    variables = [weight.value for weight in layer.weights]
+    with tf.GradientTape() as tape:
+        tape.watch(states)
+        loss, _ = losses(layer, states, targets, weights, label_smoothing)
+    return [array(gradient) for gradient in tape.gradient(loss, [states, *variables])]
+
+
+def test_two_pieces_of_equal_score_cost_ln_2_each():
+    layer = OutputProjection(2, E, tied=None)
+    layer.set_weights([np.zeros((2, E)), np.zeros(2)])
+    found = losses(layer, np.ones((B, T, E), "float32"), np.ones((B, T), int), np.ones((B, T), "float32"), 0.1)
+    assert [float(loss) for loss in found] == pytest.approx([B * T * math.log(2)] * 2)
+
+
+@smoothings
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)])
+def test_equals_the_definition(set_precision, precision, tolerance, label_smoothing):
+    set_precision(precision)
+    layer, states = projection(), random(B, T, E)
+    found = losses(layer, tf.cast(states, precision), TARGETS, WEIGHTS, label_smoothing)
+    assert {loss.dtype.name for loss in found} == {precision}
+    expected = numpy_losses(layer, states, TARGETS, WEIGHTS, label_smoothing)
+    np.testing.assert_allclose(found, expected, rtol=tolerance)
+
+
+def test_runs_eagerly_too():
+    layer, states = projection(), random(B, T, E).astype("float32")
+    found = cross_entropy(layer, states, TARGETS, WEIGHTS, label_smoothing=0.1)
+    np.testing.assert_allclose(found, numpy_losses(layer, states, TARGETS, WEIGHTS, 0.1), rtol=1e-5)
+
+
+@smoothings
+def test_gradient_equals_numerical_differences(float64, label_smoothing):
+    layer = projection()
+    arguments = [random(B, T, E), *map(array, layer.weights)]
+
+    def loss_of(changed):
+        layer.set_weights(changed[1:])
+        return numpy_losses(layer, changed[0], TARGETS, WEIGHTS, label_smoothing)[0]
+
+    computed = gradients(layer, arguments[0], TARGETS, WEIGHTS, label_smoothing)
+    for n, gradient in enumerate(computed):
+        numerical = np.zeros_like(arguments[n])
+        for place in np.ndindex(*numerical.shape):
+            above, below = ([argument.copy() for argument in arguments] for _ in range(2))
+            above[n][place] += 1e-5
+            below[n][place] -= 1e-5
+            numerical[place] = (loss_of(above) - loss_of(below)) / 2e-5
+        assert np.abs(numerical).max() > 1e-2
+        np.testing.assert_allclose(gradient, numerical, atol=1e-8)
+
+
+def test_each_piece_has_its_own_share_of_the_gradient(float64):
+    """Against plain differentiation of TensorFlow's cross-entropy, with weights that are neither 0 nor 1."""
+    rows, matrix, bias, upstream = (tf.constant(random(*shape)) for shape in ((11, E), (V, E), (V,), (11,)))
+    targets = tf.constant(np.arange(11) % V)
+    found = []
+    for nll in (
+        lambda *x: _softmax_nll(*x, targets),
+        lambda x, w, b: tf.nn.sparse_softmax_cross_entropy_with_logits(targets, x @ tf.transpose(w) + b),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch([rows, matrix, bias])
+            values = nll(rows, matrix, bias)
+        found.append([values, *tape.gradient(values, [rows, matrix, bias], output_gradients=upstream)])
+    for ours, plain in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, plain, atol=1e-12)
+
+
+@smoothings
+def test_pieces_of_weight_zero_change_nothing(float64, label_smoothing):
+    layer, states = projection(), random(B, T, E)
+    padding = ((0, 1), (0, 11))
+    padded = (
+        np.concatenate([np.pad(states, (*padding, (0, 0)))[:, :T], 9 * random(B + 1, 11, E)], axis=1),
+        np.pad(TARGETS, padding, constant_values=5),
+        np.pad(WEIGHTS, padding),
+        label_smoothing,
+    )
+    given = (states, TARGETS, WEIGHTS, label_smoothing)
+    np.testing.assert_allclose(losses(layer, *padded), losses(layer, *given), rtol=1e-12)
+    states_gradient, *expected = gradients(layer, *given)
+    padded_states_gradient, *found = gradients(layer, *padded)
+    np.testing.assert_allclose(padded_states_gradient[:B, :T], states_gradient, atol=1e-12)
+    assert not padded_states_gradient[B:].any()
+    assert not padded_states_gradient[:, T:].any()
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_bfloat16_is_near_float32(set_precision, smoothing):
+    states = random(B, T, E)
+    exact = projection()
+    expected = numpy_losses(exact, states, TARGETS, WEIGHTS, smoothing)
+    expected_gradients = gradients(exact, states.astype("float32"), TARGETS, WEIGHTS, smoothing)
+    set_precision("mixed_bfloat16")
+    layer, half = projection(), tf.cast(states, "bfloat16")
+    found = losses(layer, half, TARGETS, WEIGHTS, smoothing)
+    assert {loss.dtype.name for loss in found} == {"float32"}
+    np.testing.assert_allclose(found, expected, rtol=3e-2)
+    for one, other in zip(gradients(layer, half, TARGETS, WEIGHTS, smoothing), expected_gradients, strict=True):
+        assert np.linalg.norm(one - other) < 5e-2 * np.linalg.norm(other)
+
+
+def test_hopeless_targets_stay_finite():
+    layer = projection()
+    layer.bias.assign([0, 0, 0, 0, -1000, 0, 0])
+    states = random(B, T, E).astype("float32")
+    assert np.isfinite(losses(layer, states, TARGETS, WEIGHTS, 0.1)).all()
+    found = gradients(layer, states, TARGETS, WEIGHTS, 0.0)
+    assert all(np.isfinite(gradient).all() for gradient in found)
+    # Each of the two sentences wants piece 4 first, and all of the probability is elsewhere.
+    assert found[2][4] == pytest.approx(-2)
+
+
+def test_the_decoder_reads_bos_and_all_but_the_last():
+    np.testing.assert_array_equal(shift_right(TARGETS, 2), [[2, 4, 6], [2, 4, 3]])
