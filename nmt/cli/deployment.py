@@ -156,6 +156,6 @@ def serve(
         name=name,
         limits=limits,
         key_file=api_key_file,
-        **settings["decoding"],
+        decoding=settings["decoding"],
         log=print_line,
     )

@@ -9,13 +9,13 @@ from starlette.exceptions import HTTPException
 from nmt.errors import RequestError, UserError
 from nmt.server import openapi
 from nmt.server.batcher import Batcher
-from nmt.server.engine import Engine
 from nmt.server.limits import Limits
 from nmt.server.metrics import CONTENT_TYPE, Metrics
 from nmt.server.middleware import Middleware
 from nmt.server.tfserving_routes import make_tfserving_routes
 from nmt.server.translate_routes import make_translate_routes
 from nmt.server.webpage import make_page_routes, read_page
+from nmt.translators.protocol import Translator
 from nmt.version import __version__
 
 
@@ -27,15 +27,15 @@ class Server:
     batcher: Batcher
 
 
-def make_server(engine: Engine, name: str, limits: Limits, *, key: str | None = None) -> Server:
-    """Puts an engine behind HTTP; its thread runs from here on.
+def make_server(translator: Translator, name: str, limits: Limits, *, key: str | None = None) -> Server:
+    """Puts a translator behind HTTP; its thread runs from here on.
 
     Args:
         name: of the model, in the paths of TensorFlow Serving's interface.
         key: that requests must give; None for none.
     """
     metrics = Metrics()
-    batcher = Batcher(engine, limits, metrics.observe_batch)
+    batcher = Batcher(translator, limits, metrics.observe_batch)
     app = FastAPI(
         title="nmt",
         version=__version__,
@@ -53,9 +53,9 @@ def make_server(engine: Engine, name: str, limits: Limits, *, key: str | None = 
     _add_error_handlers(app)
     _add_probes(app, middleware, batcher, metrics)
     app.include_router(make_page_routes(page))
-    app.include_router(make_translate_routes(name, engine, batcher, limits))
-    app.include_router(make_tfserving_routes(name, engine, batcher, limits))
-    openapi.finish_document(app, name=name, version=engine.version, key=key is not None)
+    app.include_router(make_translate_routes(name, translator, batcher, limits))
+    app.include_router(make_tfserving_routes(name, translator, batcher, limits))
+    openapi.finish_document(app, name=name, version=translator.version, key=key is not None)
     return Server(middleware, batcher)
 
 

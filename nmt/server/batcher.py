@@ -1,4 +1,4 @@
-"""Texts of many requests, translated together: a bounded queue, and one thread that works it off."""
+"""Batches the texts of many requests: a bounded queue, and one thread that translates."""
 
 import asyncio
 import logging
@@ -6,93 +6,128 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
+from nmt.config.schema import SearchSettings
 from nmt.errors import RequestError
-from nmt.server.engine import Answer, Engine, Options
 from nmt.server.limits import Limits
+from nmt.translators.hypothesis import Translation
+from nmt.translators.protocol import Translator
 
 logger = logging.getLogger(__name__)
+
+# Settings whose searches stay compiled. Bounded, because requests with ever new settings must not fill the memory.
+MAX_SETTINGS = 4
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may differ between requests; only texts with equal options are translated together."""
+
+    settings: SearchSettings
+    n_best: int = 1
+    attention: bool = False
 
 
 @dataclass(frozen=True)
 class Job:
-    """A text that waits."""
+    """A text that waits to be translated."""
 
     text: str
     options: Options
-    answer: "Future[Answer]"
+    result: "Future[Translation]"
     arrived: float
+    """Time of `time.monotonic`."""
 
 
 class Batcher:
-    """Collects texts with equal options until there are enough, or until the oldest has waited long enough.
+    """Collects texts with equal options until a batch is full or the oldest text has waited long enough.
 
-    Who is alone is not kept waiting: only where others were there at the last batch, others are waited for.
+    A text that is alone does not wait: the thread waits for others only if there were others at the last batch.
 
-    Each text carries the future of its own answer, so that no answer can go to another.
+    Each text carries the future of its own result, so that no result can reach another request.
 
     Args:
-        engine: asked by the one thread of this object alone.
+        translator: called by the thread of this object only.
         limits: max_batch, max_wait and max_queue.
-        observe: told the texts and the seconds of each batch.
+        observe: called with the number of texts and the seconds of each batch.
     """
 
-    def __init__(self, engine: Engine, limits: Limits, observe: Callable[[int, float], None] = lambda *_: None):
-        self._engine = engine
+    def __init__(self, translator: Translator, limits: Limits, observe: Callable[[int, float], None] = lambda *_: None):
+        self._translator = translator
         self._limits = limits
         self._observe = observe
+        self._find_translator = lru_cache(MAX_SETTINGS)(self._make_translator)
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
-        self._closed = False
-        self._seconds_each = 0.0
+        self._is_closed = False
+        self._seconds_per_text = 0.0
         self._is_crowded = True
         self._thread = threading.Thread(target=self._run, name="translating", daemon=True)
         self._thread.start()
 
     @property
     def num_waiting(self) -> int:
-        """Texts in the queue."""
+        """Number of texts in the queue."""
         return len(self._waiting)
 
     @property
     def is_working(self) -> bool:
-        """Whether the thread lives; without it no text is ever translated."""
+        """Whether the thread is alive; without it no text is ever translated."""
         return self._thread.is_alive()
 
-    def submit(self, texts: Sequence[str], options: Options) -> list["Future[Answer]"]:
-        """Queues all of these texts, or none, and returns the futures of their answers.
+    def make_options(
+        self, changes: Mapping[str, Any] | None = None, *, n_best: int = 1, attention: bool = False
+    ) -> Options:
+        """Returns the options of a request.
 
-        Futures that are cancelled in time are not translated. A request with more texts than the queue holds is taken
-        when nothing else waits.
+        Args:
+            changes: settings other than the translator's own; None leaves one unchanged.
+            n_best: at most so many hypotheses per text.
+            attention: whether to return attention weights.
 
         Raises:
-            RequestError: 429, the queue is full; 503, the server ends.
+            UserError: the translator cannot do that.
+        """
+        self._translator.check_n_best(n_best)
+        translator = self._translator.with_settings(**changes) if changes else self._translator
+        return Options(translator.settings, n_best, attention)
+
+    def submit(self, texts: Sequence[str], options: Options) -> list["Future[Translation]"]:
+        """Queues all of these texts, or none of them, and returns the futures of their translations.
+
+        A text is not translated if its future is cancelled before its batch starts. A request with more texts than the
+        queue holds is accepted if the queue is empty.
+
+        Raises:
+            RequestError: 429, the queue is full; 503, the server is stopping.
         """
         with self._changed:
-            if self._closed:
+            if self._is_closed:
                 raise RequestError(503, "The server is stopping.")
             if self._is_too_full_for(len(texts)):
-                # Places of those who have left, or were told that it took too long.
-                self._waiting = deque(job for job in self._waiting if not job.answer.cancelled())
+                # Clients that disconnected or timed out do not keep their places.
+                self._waiting = deque(job for job in self._waiting if not job.result.cancelled())
             if self._is_too_full_for(len(texts)):
-                seconds = self._seconds_each * len(self._waiting)
+                taken = f"{len(self._waiting):,} of {self._limits.max_queue:,} places are taken"
+                seconds = self._seconds_per_text * len(self._waiting)
                 raise RequestError(
                     429,
-                    f"Too many texts wait to be translated, {len(self._waiting):,} of {self._limits.max_queue:,}. "
-                    "Come again later.",
+                    f"The queue has no room for this request: {taken}. Try again later.",
                     {"Retry-After": str(min(60, max(1, math.ceil(seconds))))},
                 )
             now = time.monotonic()
             jobs = [Job(text, options, Future(), now) for text in texts]
             self._waiting.extend(jobs)
             self._changed.notify_all()
-        return [job.answer for job in jobs]
+        return [job.result for job in jobs]
 
-    async def translate(self, texts: Sequence[str], options: Options) -> list[Answer]:
-        """Queues texts and waits for their answers, in order; whoever stops waiting takes his texts out of the queue.
+    async def translate(self, texts: Sequence[str], options: Options) -> list[Translation]:
+        """Queues texts and returns their translations, in order; a caller that is cancelled takes its texts back.
 
         Raises:
             RequestError: see `submit`.
@@ -100,9 +135,9 @@ class Batcher:
         return await asyncio.gather(*map(asyncio.wrap_future, self.submit(texts, options)))
 
     def close(self, timeout: float | None = None) -> None:
-        """Takes no more texts, translates those that wait, and ends the thread; waits for it so many seconds."""
+        """Refuses new texts, translates those in the queue, and waits `timeout` seconds for the thread to end."""
         with self._changed:
-            self._closed = True
+            self._is_closed = True
             self._changed.notify_all()
         self._thread.join(timeout)
 
@@ -115,20 +150,21 @@ class Batcher:
                 started = time.monotonic()
                 self._translate(batch)
                 seconds = time.monotonic() - started
-                self._seconds_each += 0.2 * (seconds / len(batch) - self._seconds_each)
+                # A moving average over about five batches.
+                self._seconds_per_text += 0.2 * (seconds / len(batch) - self._seconds_per_text)
                 self._observe(len(batch), seconds)
                 self._is_crowded = len(batch) > 1 or bool(self._waiting)
 
     def _wait_for_batch(self) -> list[Job] | None:
-        """Waits for the next texts to translate together; None at the end."""
+        """Waits for the next texts to translate together; returns None at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
+            self._changed.wait_for(lambda: self._waiting or self._is_closed)
             if not self._waiting:
                 return None
             oldest = self._waiting[0]
             until = oldest.arrived + (self._limits.max_wait if self._is_crowded else 0.0)
             self._changed.wait_for(
-                lambda: self._closed or self._count_matching(oldest.options) >= self._limits.max_batch,
+                lambda: self._is_closed or self._count_matching(oldest.options) >= self._limits.max_batch,
                 timeout=max(0.0, until - time.monotonic()),
             )
             return self._take_batch(oldest.options)
@@ -137,29 +173,37 @@ class Batcher:
         return sum(job.options == options for job in self._waiting)
 
     def _take_batch(self, options: Options) -> list[Job]:
-        """Takes the oldest texts with these options out of the queue, and throws cancelled ones away."""
+        """Removes the oldest texts with these options from the queue, and drops cancelled ones."""
         batch: list[Job] = []
         others: deque[Job] = deque()
         for job in self._waiting:
             if job.options != options or len(batch) == self._limits.max_batch:
                 others.append(job)
-            elif job.answer.set_running_or_notify_cancel():
+            elif job.result.set_running_or_notify_cancel():
                 batch.append(job)
         self._waiting = others
         return batch
 
     def _translate(self, batch: list[Job]) -> None:
+        options = batch[0].options
         try:
-            answers = self._engine.answer([job.text for job in batch], batch[0].options)
-            pairs = list(zip(batch, answers, strict=True))
+            translator = self._find_translator(options.settings)
+            translations = translator.translate_batch(
+                [job.text for job in batch], n_best=options.n_best, attention=options.attention
+            )
+            pairs = list(zip(batch, translations, strict=True))
         except Exception as error:
             if len(batch) == 1:
-                logger.error("A text of %d characters could not be translated.", len(batch[0].text), exc_info=error)
-                batch[0].answer.set_exception(error)
+                logger.error("Translating a text of %d characters failed.", len(batch[0].text), exc_info=error)
+                batch[0].result.set_exception(error)
                 return
-            # A text that cannot be translated shall not take its neighbours down.
+            # One text that fails must not fail the others of its batch.
             for job in batch:
                 self._translate([job])
             return
-        for job, answer in pairs:
-            job.answer.set_result(answer)
+        for job, translation in pairs:
+            job.result.set_result(translation)
+
+    def _make_translator(self, settings: SearchSettings) -> Translator:
+        own = self._translator.settings
+        return self._translator if settings == own else self._translator.with_settings(**settings.model_dump())

@@ -39,11 +39,13 @@ def describe_response(schema: Schema) -> dict[int | str, Schema]:
     return {200: {"description": "Successful Response", "content": {"application/json": {"schema": schema}}}}
 
 
-def describe_translate_request(model: type[BaseModel], limits: Limits) -> Schema:
-    """The body of /translate, with what this server takes of text."""
+def describe_translate_request(model: type[BaseModel], limits: Limits, *, max_n_best: int) -> Schema:
+    """Returns the schema of a request to /translate, with the limits of this server."""
     schema = model.model_json_schema()
-    about = schema["properties"]["text"].get("description", "")
-    schema["properties"]["text"] = {"anyOf": [_text(limits), _list(_text(limits), limits)], "description": about}
+    properties = schema["properties"]
+    about = properties["text"]["description"]
+    properties["text"] = {"anyOf": [_text(limits), _list(_text(limits), limits)], "description": about}
+    properties["n_best"]["maximum"] = max_n_best
     return schema
 
 

@@ -3,18 +3,20 @@
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
 from nmt.errors import UserError
 from nmt.server.app import Server, make_server
-from nmt.server.engine import open_engine
 from nmt.server.http_timeouts import make_protocol
 from nmt.server.limits import Limits
 from nmt.server.middleware import KEY_VARIABLE, read_key
+from nmt.translators.opening import find_kind, open_translator
+from nmt.translators.protocol import Translator
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 GRACE = 5.0  # seconds beyond the time-out that the last answers may take to be sent
@@ -64,9 +66,7 @@ def serve(
     name: str | None,
     limits: Limits,
     key_file: Path | None = None,
-    beam_size: int | None = None,
-    length_penalty: float | None = None,
-    pruning: float | None = None,
+    decoding: Mapping[str, Any] | None = None,
     log: Callable[[str], None] = print,
 ) -> None:
     """Serves a run folder, a model folder or an export until SIGTERM or Ctrl-C.
@@ -76,7 +76,7 @@ def serve(
         port: 0 takes any that is free.
         name: of the model in the paths of TensorFlow Serving's interface; the folder's if None.
         key_file: holds the key that requests must give; NMT_API_KEY may hold it instead.
-        beam_size, length_penalty, pruning: other than the model's own.
+        decoding: settings of the section `decoding` other than the model's own, such as {"beam_size": 1}.
         log: receives a line when it listens, and one when it stops.
 
     Raises:
@@ -85,8 +85,8 @@ def serve(
     name = check_name(name or derive_name(model))
     key = read_key(os.environ, key_file)
     with listen(host, port) as listener:
-        engine = open_engine(model, beam_size=beam_size, length_penalty=length_penalty, pruning=pruning)
-        server = make_server(engine, name, limits, key=key)
+        translator = open_model(model, decoding or {})
+        server = make_server(translator, name, limits, key=key)
         config = uvicorn.Config(
             server.middleware,
             http=make_protocol(limits.timeout),
@@ -98,12 +98,25 @@ def serve(
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=int(GRACE),
         )
-        log(f"Serving {model} as {name}, version {engine.version}: {_url(host, listener)}")
+        log(f"Serving {model} as {name}, version {translator.version}: {_url(host, listener)}")
         if is_open(host, key):
             log(f"Whoever reaches {host} may translate: set {KEY_VARIABLE} or --api-key-file to ask for a key.")
         StoppingServer(config, server, limits.timeout + GRACE, log).run(sockets=[listener])
         server.batcher.close(GRACE)
         log("Stopped.")
+
+
+def open_model(model: Path, decoding: Mapping[str, Any]) -> Translator:
+    """Opens a model or a SavedModel and translates a word with it, so that the first request does not wait for that.
+
+    Raises:
+        UserError: see `open_translator`.
+    """
+    if find_kind(model).name == "LiteRT":
+        raise UserError(f"{model} is an export for LiteRT. Serve a SavedModel or the model itself.")
+    translator = open_translator(model, **decoding)
+    translator.translate_batch(["a"])
+    return translator
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from nmt.config.schema import ExportConfig
 from nmt.decoding.beam_search import IMPOSSIBLE
 from nmt.errors import RequestError
-from nmt.server.engine import Answer, Candidate, Options
+from nmt.translators.hypothesis import Hypothesis, Translation
+from nmt.translators.protocol import Translator
 
 DEFAULT = "serving_default"
 INPUT = "text"
@@ -84,15 +86,16 @@ def read_predict_request(document: dict[str, Any]) -> PredictRequest:
     raise RequestError(400, "Missing 'inputs' or 'instances' key")
 
 
-def options_of(prediction: PredictRequest, *, nbest: int) -> Options:
-    """What its signature means to an engine."""
-    return Options(n_best=nbest, log_probs=True) if prediction.signature == "nbest" else Options()
+def choose_n_best(translator: Translator) -> int:
+    """Returns the columns of the signature `nbest`: an export's own, or for a model those of a default export."""
+    beam_size = translator.settings.beam_size
+    return translator.max_n_best if translator.max_n_best <= beam_size else min(ExportConfig().nbest, beam_size)
 
 
-def make_predict_body(prediction: PredictRequest, answers: Sequence[Answer], *, nbest: int) -> dict[str, Any]:
-    """The response of `:predict`, with the outputs of the signature that was asked."""
-    columns = _nbest(answers, nbest) if prediction.signature == "nbest" else _best(answers)
-    if not prediction.by_row:
+def make_predict_body(request: PredictRequest, translations: Sequence[Translation], *, nbest: int) -> dict[str, Any]:
+    """Returns the response of `:predict`, with the outputs of the requested signature."""
+    columns = _nbest(translations, nbest) if request.signature == "nbest" else _best(translations)
+    if not request.by_row:
         return {"outputs": columns}
     rows = zip(*columns.values(), strict=True)
     return {"predictions": [dict(zip(columns, row, strict=True)) for row in rows]}
@@ -238,37 +241,33 @@ def abbreviate(value: Any) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
-def _best(answers: Sequence[Answer]) -> dict[str, list]:
+def _best(translations: Sequence[Translation]) -> dict[str, list]:
     return {
-        "translation": [answer.candidates[0].text for answer in answers],
-        "score": [as_float32(answer.candidates[0].score) for answer in answers],
-        "truncated": [answer.truncated for answer in answers],
+        "translation": [one.text for one in translations],
+        "score": [as_float32(one.score) for one in translations],
+        "truncated": [one.is_truncated for one in translations],
     }
 
 
-def _nbest(answers: Sequence[Answer], nbest: int) -> dict[str, list]:
-    """Columns as wide as the signature says; those beyond the hypotheses there are hold "" and -1e9."""
+def _nbest(translations: Sequence[Translation], nbest: int) -> dict[str, list]:
+    """Returns `nbest` columns per text; those without a hypothesis hold "" and -1e9."""
 
-    def columns(values: Callable[[Candidate], Any], filler: Any) -> list[list]:
-        rows = [[values(candidate) for candidate in answer.candidates[:nbest]] for answer in answers]
+    def pad(values: Callable[[Hypothesis], Any], filler: Any) -> list[list]:
+        rows = [[values(hypothesis) for hypothesis in one.hypotheses[:nbest]] for one in translations]
         return [row + [filler] * (nbest - len(row)) for row in rows]
 
     return {
-        "translations": columns(lambda candidate: candidate.text, ""),
-        "scores": columns(lambda candidate: as_float32(candidate.score), IMPOSSIBLE),
-        "log_probs": columns(_log_prob, IMPOSSIBLE),
-        "num_hypotheses": [len(answer.candidates[:nbest]) for answer in answers],
-        "truncated": [answer.truncated for answer in answers],
+        "translations": pad(lambda hypothesis: hypothesis.text, ""),
+        "scores": pad(lambda hypothesis: as_float32(hypothesis.score), IMPOSSIBLE),
+        "log_probs": pad(lambda hypothesis: as_float32(hypothesis.log_prob), IMPOSSIBLE),
+        "num_hypotheses": [len(one.hypotheses[:nbest]) for one in translations],
+        "truncated": [one.is_truncated for one in translations],
     }
 
 
-def _log_prob(candidate: Candidate) -> float:
-    assert candidate.log_prob is not None, "the signature nbest asks for log-probabilities"
-    return as_float32(candidate.log_prob)
-
-
-def as_float32(number: float) -> float:
-    """The shortest number that is the same float32: -0.2, and not -0.20000000298."""
+def as_float32(number: float | None) -> float:
+    """Returns the shortest number that is the same float32: -0.2, not -0.20000000298."""
+    assert number is not None, "every translator that is served returns log-probabilities"
     return float(str(np.float32(number)))
 
 

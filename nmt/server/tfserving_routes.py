@@ -7,15 +7,16 @@ from fastapi import APIRouter, Request
 from nmt.errors import RequestError
 from nmt.server import openapi, tfserving_bodies
 from nmt.server.batcher import Batcher
-from nmt.server.engine import Engine
 from nmt.server.limits import Limits, check_texts, limit_time
+from nmt.translators.protocol import Translator
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
-def make_tfserving_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) -> APIRouter:
+def make_tfserving_routes(name: str, translator: Translator, batcher: Batcher, limits: Limits) -> APIRouter:
     """The paths of TensorFlow Serving, for one model of this name and its one version."""
     router = APIRouter(prefix="/v1")
+    nbest = tfserving_bodies.choose_n_best(translator)
     body = openapi.describe_body(openapi.describe_predict_request(limits))
     statuses = openapi.describe_response(openapi.describe_status())
     descriptions = openapi.describe_response(openapi.describe_metadata())
@@ -25,7 +26,7 @@ def make_tfserving_routes(name: str, engine: Engine, batcher: Batcher, limits: L
         number = None if version is None else tfserving_bodies.read_version(version)
         if ":" in model or (version is not None and number is None):
             raise make_malformed_error(request)
-        return model == name and number in (None, engine.version), number
+        return model == name and number in (None, translator.version), number
 
     def check_status(request: Request, model: str, version: str | None) -> None:
         ours, number = is_ours(request, model, version)
@@ -44,14 +45,14 @@ def make_tfserving_routes(name: str, engine: Engine, batcher: Batcher, limits: L
     async def metadata(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
         """The signatures, as TensorFlow Serving tells them."""
         check_servable(request, model, version)
-        return tfserving_bodies.make_metadata_body(name, engine.version, nbest=engine.nbest)
+        return tfserving_bodies.make_metadata_body(name, translator.version, nbest=nbest)
 
     @router.get("/models/{model}", response_model=None, responses=statuses)
     @router.get("/models/{model}/versions/{version}", response_model=None, responses=statuses)
     async def status(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
         """Whether the model is available, as TensorFlow Serving tells it."""
         check_status(request, model, version)
-        return tfserving_bodies.make_status_body(engine.version)
+        return tfserving_bodies.make_status_body(translator.version)
 
     @router.post("/models/{model}:predict", response_model=None, responses=predictions, openapi_extra=body)
     @router.post(
@@ -63,10 +64,10 @@ def make_tfserving_routes(name: str, engine: Engine, batcher: Batcher, limits: L
         check_servable(request, model, version)
         asked = tfserving_bodies.read_predict_request(document)
         check_texts(asked.texts, limits)
-        options = engine.settle(tfserving_bodies.options_of(asked, nbest=engine.nbest))
+        options = batcher.make_options(n_best=nbest if asked.signature == "nbest" else 1)
         async with limit_time(limits):
-            answers = await batcher.translate(asked.texts, options)
-        return tfserving_bodies.make_predict_body(asked, answers, nbest=engine.nbest)
+            translations = await batcher.translate(asked.texts, options)
+        return tfserving_bodies.make_predict_body(asked, translations, nbest=nbest)
 
     @router.get("/models", include_in_schema=False)
     async def no_name() -> None:

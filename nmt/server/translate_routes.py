@@ -1,72 +1,84 @@
-"""POST /translate: texts of any number of sentences and lines, with options."""
+"""POST /translate: texts of any number of sentences and lines, with search settings."""
 
 import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
+from nmt.config.schema import SearchSettings
 from nmt.decoding.alignment import Alignment, align
 from nmt.errors import RequestError, nearest
 from nmt.server.batcher import Batcher
-from nmt.server.engine import Answer, Engine, Options
 from nmt.server.limits import Limits, check_texts, limit_time
 from nmt.server.openapi import describe_body, describe_translate_request
 from nmt.server.passages import Passage, translate_whole
-from nmt.server.tfserving_bodies import abbreviate, check_surrogates, read_json
+from nmt.server.tfserving_bodies import abbreviate, check_surrogates, choose_n_best, read_json
+from nmt.translators.hypothesis import Translation
+from nmt.translators.protocol import Translator
 
 
-def _whole(value: Any) -> Any:
-    """JSON has one kind of number: 4.0 is the integer 4."""
+def _as_whole_number(value: Any) -> Any:
+    """Turns 4.0 into 4: JSON has one type of number, and some clients write every number with a point."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Size = Annotated[int, Field(ge=1, le=64), BeforeValidator(_whole)]
+class TextRequest(BaseModel):
+    """Fields of a request for translations, other than search settings."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    text: Annotated[
+        str | list[str], Field(description="One text or several, each of any number of sentences and lines.")
+    ]
+    n_best: Annotated[int, Field(ge=1, description="Translations per text."), BeforeValidator(_as_whole_number)] = 1
+    alignments: Annotated[bool, Field(description="Whether to return the attention of each translated word.")] = False
 
 
-class TranslateRequest(BaseModel):
-    """What POST /translate takes."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    text: Annotated[str | list[str], Field(description="A text, or several; of any number of sentences and lines.")]
-    n_best: Annotated[Size, Field(description="Translations a text.")] = 1
-    beam_size: Annotated[Size | None, Field(description="Hypotheses kept; 1 is greedy search.")] = None
-    length_penalty: Annotated[
-        float | None, Field(ge=0, le=5, allow_inf_nan=False, description="Exponent of the length penalty.")
-    ] = None
-    alignments: Annotated[bool, Field(description="Whether to tell what each target word attended to.")] = False
+def make_request_model(settings: type[SearchSettings]) -> type[TextRequest]:
+    """Returns the model of a request: the fields of `TextRequest` and, all optional, those of `settings`."""
+    fields: dict[str, Any] = {}
+    for name, field in settings.model_fields.items():
+        kind: Any = Annotated[(field.annotation, *field.metadata, BeforeValidator(_as_whole_number))]
+        fields[name] = (kind | None, Field(None, description=field.description))
+    return create_model("TranslateRequest", __base__=TextRequest, **fields)
 
 
-class Translated(BaseModel):
-    """One translation of a text."""
+# Made from the settings themselves, so that a new one needs no line here.
+TranslateRequest = make_request_model(SearchSettings)
+
+
+class Alternative(BaseModel):
+    """A translation of a text."""
 
     text: str
-    score: Annotated[float, Field(description="Log-probability over the length penalty; the mean of several parts.")]
+    score: Annotated[
+        float, Field(description="Score that ranks translations; the mean over the parts of a text that was split.")
+    ]
     alignment: Annotated[
         Alignment | None,
         Field(
-            description="Where the words are, in characters from `start` up to `end`, and what each target word "
-            "attended to: `weights` of the source words from number `first` on, whose sum is 1."
+            description="The words, as characters `start` to `end` (exclusive), and the attention of each target word: "
+            "`weights` of the source words from number `first` on, which sum to 1."
         ),
     ] = None
 
 
-class Translation(Translated):
-    """The best translation of a text, and the others that were asked for."""
+class BestTranslation(Alternative):
+    """The best translation of a text, and the others that were requested."""
 
-    alternatives: list[Translated] = []
+    alternatives: list[Alternative] = []
 
 
 class TranslateResponse(BaseModel):
-    """What POST /translate answers: a translation for each text, in order."""
+    """Response of POST /translate: a translation per text, in order."""
 
-    translations: list[Translation]
+    translations: list[BestTranslation]
 
 
 class About(BaseModel):
-    """What GET /about answers: what this server translates, and within which limits."""
+    """Response of GET /about: what this server translates, and within which limits."""
 
     name: str
     version: int
@@ -76,64 +88,66 @@ class About(BaseModel):
     max_n_best: int
 
 
-def make_translate_routes(name: str, engine: Engine, batcher: Batcher, limits: Limits) -> APIRouter:
-    """The paths for people and their scripts."""
+def make_translate_routes(name: str, translator: Translator, batcher: Batcher, limits: Limits) -> APIRouter:
+    """Returns the paths of nmt's own interface.
+
+    Args:
+        name: of the model.
+        translator: what the batcher translates with.
+        batcher: translates the texts of requests.
+        limits: max_texts, max_characters and timeout.
+    """
     router = APIRouter()
-    body = describe_body(describe_translate_request(TranslateRequest, limits))
+    body = describe_body(describe_translate_request(TranslateRequest, limits, max_n_best=translator.max_n_best))
 
     @router.get("/about")
     async def about() -> About:
-        """The model's languages and the server's limits."""
-        source, target = engine.languages
+        """Returns the model's languages and the server's limits."""
         return About(
             name=name,
-            version=engine.version,
-            source_language=source,
-            target_language=target,
+            version=translator.version,
+            source_language=translator.source_language,
+            target_language=translator.target_language,
             max_characters=limits.max_characters,
-            max_n_best=engine.nbest,
+            max_n_best=choose_n_best(translator),
         )
 
     @router.post("/translate", openapi_extra=body, response_model_exclude_none=True)
     async def translate(request: Request) -> TranslateResponse:
         """Translates texts of any number of sentences; line breaks are kept."""
-        asked = read_request(await request.body())
-        texts = [asked.text] if isinstance(asked.text, str) else asked.text
+        wanted = read_request(await request.body())
+        texts = [wanted.text] if isinstance(wanted.text, str) else wanted.text
         check_texts(texts, limits)
-        options = engine.settle(
-            Options(
-                n_best=asked.n_best,
-                beam_size=asked.beam_size,
-                length_penalty=asked.length_penalty,
-                attention=asked.alignments,
-            )
-        )
+        changes = wanted.model_dump(exclude=set(TextRequest.model_fields), exclude_none=True)
+        options = batcher.make_options(changes, n_best=wanted.n_best, attention=wanted.alignments)
 
-        async def ask(parts: list[str]) -> list[Answer]:
+        async def translate_parts(parts: list[str]) -> list[Translation]:
             return await batcher.translate(parts, options)
 
         passages = [Passage.split(text) for text in texts]
+        parts = [part for passage in passages for part in passage.parts]
         async with limit_time(limits):
-            found = iter(await translate_whole(ask, [part for passage in passages for part in passage.parts]))
-        answers = [passage.join([next(found) for _ in passage.parts]) for passage in passages]
-        if not asked.alignments:
-            return _response(texts, answers, alignments=False)
-        # Of a long text, this takes long enough to keep others waiting.
-        return await asyncio.to_thread(_response, texts, answers, alignments=True)
+            results = iter(await translate_whole(translate_parts, parts))
+        translations = [passage.join([next(results) for _ in passage.parts]) for passage in passages]
+        if not wanted.alignments:
+            return _make_response(translations, alignments=False)
+        # In a thread: aligning a long text takes long enough to delay other requests.
+        return await asyncio.to_thread(_make_response, translations, alignments=True)
 
     return router
 
 
-def read_request(body: bytes) -> TranslateRequest:
-    """Reads what was asked.
+def read_request(body: bytes) -> TextRequest:
+    """Reads a request.
 
     Raises:
-        RequestError: 400, with the key that is wrong and what was expected of it.
+        RequestError: 400; the message names the wrong key and what was expected of it.
     """
     document = read_json(body)
+    fields = TranslateRequest.model_fields
     for key in document:
-        if key not in TranslateRequest.model_fields:
-            raise RequestError(400, f"{key[:80]}: unknown key.{nearest(key[:80], TranslateRequest.model_fields)}")
+        if key not in fields:
+            raise RequestError(400, f"{key[:80]}: unknown key.{nearest(key[:80], fields)}")
     if "text" not in document:
         raise RequestError(400, "text: missing; expected a text or a list of texts.")
     texts: Any = [document["text"]] if isinstance(document["text"], str) else document["text"]
@@ -150,16 +164,16 @@ def read_request(body: bytes) -> TranslateRequest:
         ) from error
 
 
-def _response(texts: Sequence[str], answers: Sequence[Answer], *, alignments: bool) -> TranslateResponse:
-    found = []
-    for text, answer in zip(texts, answers, strict=True):
+def _make_response(translations: Sequence[Translation], *, alignments: bool) -> TranslateResponse:
+    bodies = []
+    for translation in translations:
         best, *others = [
-            Translated(
-                text=candidate.text,
-                score=candidate.score,
-                alignment=align(text, candidate.text, candidate.attended) if alignments else None,
+            Alternative(
+                text=hypothesis.text,
+                score=hypothesis.score,
+                alignment=align(translation.source, hypothesis.text, hypothesis.attention) if alignments else None,
             )
-            for candidate in answer.candidates
+            for hypothesis in translation.hypotheses
         ]
-        found.append(Translation(**dict(best), alternatives=others))
-    return TranslateResponse(translations=found)
+        bodies.append(BestTranslation(**dict(best), alternatives=others))
+    return TranslateResponse(translations=bodies)

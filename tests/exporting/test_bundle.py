@@ -22,8 +22,8 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 from nmt.exporting.bundle import NAMES, Bundle, may_be_divided, model_name, text_signatures
 from nmt.exporting.stock_server import read_meta_graph
 from nmt.server.app import make_server
-from nmt.server.engine import open_engine
 from nmt.server.limits import Limits
+from nmt.server.run import open_model
 from tests.exported_model import MAX_BATCH, MAX_CHARACTERS, NBEST, SENTENCES
 from tests.server.server_fakes import ask
 
@@ -195,7 +195,7 @@ def test_the_readmes_commands_are_those_of_compose(bundle):
 
 def test_the_readmes_requests_are_answered_by_nmt_serve(exported):
     readme = (exported.version.parent / "README.md").read_text(encoding="utf-8")
-    server = make_server(open_engine(exported.version), "served", Limits())
+    server = make_server(open_model(exported.version, {}), "served", Limits())
     curls = [command for command in commands_in(readme) if command[0] == "curl" and "monitoring" not in command[2]]
     try:
         for _, _, url, *data in curls:

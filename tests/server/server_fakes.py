@@ -13,7 +13,6 @@ import uvicorn
 from nmt.config.schema import SearchSettings
 from nmt.decoding.alignment import TokenAttention
 from nmt.server.app import Server, make_server
-from nmt.server.engine import ModelEngine
 from nmt.server.http_timeouts import make_protocol
 from nmt.server.limits import Limits
 from nmt.server.run import listen
@@ -30,19 +29,21 @@ class FakeTranslator(Translator):
     source_language, target_language = "en", "de"
     max_n_best = 64
 
-    def __init__(self, settings: SearchSettings | None = None, batches: list | None = None):
+    def __init__(self, settings: SearchSettings | None = None, original: "FakeTranslator | None" = None):
         self.settings = settings or SearchSettings()
-        self.batches: list[list[str]] = [] if batches is None else batches
+        self.batches: list[list[str]] = original.batches if original else []
+        self.used: list[SearchSettings] = original.used if original else []
         self.may_go = threading.Event()
         self.may_go.set()
 
     def with_settings(self, **changes: Any) -> "FakeTranslator":
-        other = FakeTranslator(change_settings(self.settings, changes), self.batches)
+        other = FakeTranslator(change_settings(self.settings, changes), self)
         other.may_go = self.may_go
         return other
 
     def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
         self.batches.append(list(texts))
+        self.used.append(self.settings)
         assert self.may_go.wait(10)
         return [Translation(text, self._hypotheses(text, n_best, attention)) for text in texts]
 
@@ -66,7 +67,7 @@ def attend_by_place(line: str, translation: str) -> TokenAttention:
 
 
 def make_fake(translator: FakeTranslator | None = None, *, key: str | None = None, **limits: Any) -> Server:
-    return make_server(ModelEngine(translator or FakeTranslator()), "demo", Limits(**limits), key=key)
+    return make_server(translator or FakeTranslator(), "demo", Limits(**limits), key=key)
 
 
 @contextlib.contextmanager

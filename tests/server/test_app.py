@@ -5,11 +5,15 @@ import json
 import random
 import re
 from pathlib import Path
+from typing import Annotated
 
 import httpx
 import pytest
+from pydantic import Field
 
+from nmt.config.schema import SearchSettings
 from nmt.errors import UserError
+from nmt.server import translate_routes
 from nmt.server.middleware import read_key
 from tests.server.server_fakes import FakeTranslator, ask, client_of, make_fake, refusal
 
@@ -69,17 +73,38 @@ def test_each_word_tells_what_it_attended_to(server):
         assert weights == [(0, [0.75, 0.25]), (0, [0, 1]), (2, [0.75, 0.25]), (2, [0, 1])]
 
 
-def test_options_reach_the_search():
-    server = make_fake(FakeTranslator())
-    body = {"instances": ["a"], "signature_name": "nbest"}
-    assert ask(server, "POST", "/v1/models/demo:predict", json=body).json()["predictions"][0]["log_probs"][0] == -2.5
-    for options in (
+def test_settings_reach_the_translator():
+    translator = FakeTranslator()
+    server = make_fake(translator)
+    for settings in (
+        {},
         {"beam_size": 2},
         {"beam_size": 2, "length_penalty": 1},
-        {"length_penalty": 0.5},
-        {"beam_size": 2.0},
+        {"length_penalty": 0.5, "pruning_threshold": None},
+        {"beam_size": 2.0, "min_length": 3},
     ):
-        assert translations(ask(server, "POST", "/translate", json={"text": "a", **options})) == ["A"]
+        assert translations(ask(server, "POST", "/translate", json={"text": "a", **settings})) == ["A"]
+        given = {name: value for name, value in settings.items() if value is not None}
+        assert translator.used[-1] == SearchSettings(**given)
+    server.batcher.close(5)
+
+
+def test_a_new_setting_reaches_the_translator_without_a_line_of_the_server(monkeypatch):
+    class NewSettings(SearchSettings):
+        made_up: Annotated[int, Field(ge=2, le=9)] = 4
+        """Something that nobody has thought of yet."""
+
+    monkeypatch.setattr(translate_routes, "TranslateRequest", translate_routes.make_request_model(NewSettings))
+    translator = FakeTranslator(NewSettings())
+    server = make_fake(translator)
+    schema = ask(server, "GET", "/openapi.json").json()["paths"]["/translate"]["post"]["requestBody"]
+    found = schema["content"]["application/json"]["schema"]["properties"]["made_up"]
+    assert found["description"] == "Something that nobody has thought of yet."
+    assert {"type": "integer", "minimum": 2, "maximum": 9} in found["anyOf"]
+    assert translations(ask(server, "POST", "/translate", json={"text": "a", "made_up": 7.0})) == ["A"]
+    assert translator.used[-1] == NewSettings(made_up=7)
+    status, message = refusal(ask(server, "POST", "/translate", json={"text": "a", "made_up": 10}))
+    assert (status, message) == (400, "made_up: input should be less than or equal to 9; found 10.")
     server.batcher.close(5)
 
 
@@ -100,6 +125,10 @@ def test_options_reach_the_search():
         (b'{"text": "a", "n_best": "3"}', 'n_best: input should be a valid integer; found "3".'),
         (b'{"text": "a", "beam_size": 65}', "beam_size: input should be less than or equal to 64; found 65"),
         (b'{"text": "a", "length_penalty": NaN}', "length_penalty: input should be a finite number"),
+        (b'{"text": "a", "n_best": 65}', "n_best: expected 1 to 64"),
+        (b'{"text": "a", "min_length": 9, "max_length": 9}', "min_length must be below max_length; found 9 and 9"),
+        (b'{"text": "a", "beam": 2}', "beam: unknown key. Did you mean 'beam_size'?"),
+        (b'{"text": "a", "batch_tokens": 2}', "batch_tokens: unknown key."),
         (b'{"text": ["a", "b", "c", "d"]}', "at most 3 texts, found 4: send several requests"),
         (
             json.dumps({"text": ["a", "b" * 1001]}).encode(),
@@ -165,7 +194,10 @@ def test_a_full_queue_says_when_to_come_again():
 
     refused, answers = asyncio.run(crowd())
     status, message = refusal(refused)
-    assert (status, message) == (429, "Too many texts wait to be translated, 2 of 2. Come again later.")
+    assert (status, message) == (
+        429,
+        "The queue has no room for this request: 2 of 2 places are taken. Try again later.",
+    )
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     assert [translations(answer) for answer in answers] == [["A"]] * 3
     server.batcher.close(5)

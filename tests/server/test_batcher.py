@@ -1,84 +1,93 @@
-"""The queue and its one thread, with an engine that only says what it was asked."""
+"""The queue and its one thread, with a translator that records what it is given."""
 
 import threading
 import time
 
 import pytest
 
-from nmt.errors import RequestError
-from nmt.server.batcher import Batcher
-from nmt.server.engine import Answer, Candidate, Options
+from nmt.config.schema import SearchSettings
+from nmt.errors import RequestError, UserError
+from nmt.server.batcher import MAX_SETTINGS, Batcher, Options
 from nmt.server.limits import Limits
+from nmt.translators.hypothesis import Hypothesis, Translation
+from nmt.translators.protocol import Translator, change_settings
 
-GREEDY, WIDE = Options(beam_size=1), Options(beam_size=9)
+GREEDY, WIDE = Options(SearchSettings(beam_size=1)), Options(SearchSettings(beam_size=9))
 
 
-class Recorder:
-    version, nbest = 1, 1
+class Recorder(Translator):
+    """Translates "a" by "a 5" with a beam of 5; what it makes by `with_settings` records in the same place."""
 
-    def __init__(self):
+    source_language = target_language = None
+    max_n_best = 9
+
+    def __init__(self, settings=None, original=None):
+        self.settings = settings or SearchSettings()
+        self.original = original or self
         self.asked = []
+        self.made = []
         self.threads = set()
         self.may_go = threading.Event()
         self.may_go.set()
 
-    def settle(self, options):
-        return options
+    def with_settings(self, **changes):
+        self.original.made.append(changes)
+        return Recorder(change_settings(self.settings, changes), self.original)
 
-    def answer(self, texts, options):
-        self.asked.append((list(texts), options))
-        self.threads.add(threading.current_thread().name)
-        assert self.may_go.wait(10)
-        return [Answer([Candidate(f"{text} {options.beam_size}", 0.0)]) for text in texts]
+    def translate_batch(self, texts, *, n_best=1, attention=False):
+        self.original.asked.append((list(texts), Options(self.settings, n_best, attention)))
+        self.original.threads.add(threading.current_thread().name)
+        assert self.original.may_go.wait(10)
+        return [Translation(text, [Hypothesis(f"{text} {self.settings.beam_size}", 0.0, 0.0)]) for text in texts]
 
 
 @pytest.fixture
-def engine():
+def recorder():
     return Recorder()
 
 
 @pytest.fixture
-def held(engine):
+def held(recorder):
     """A batcher whose thread is at work on a first text until `may_go` is set."""
-    engine.may_go.clear()
-    batcher = Batcher(engine, Limits(max_batch=4, max_queue=6, max_wait=0))
-    batcher.submit(["first"], Options())
+    recorder.may_go.clear()
+    batcher = Batcher(recorder, Limits(max_batch=4, max_queue=6, max_wait=0))
+    batcher.submit(["first"], Options(SearchSettings()))
     while batcher.num_waiting:
         time.sleep(0.001)
     yield batcher
-    engine.may_go.set()
+    recorder.may_go.set()
     batcher.close(5)
 
 
 def texts(futures):
-    return [future.result(5).candidates[0].text for future in futures]
+    return [future.result(5).text for future in futures]
 
 
-def test_texts_of_several_requests_are_translated_together_in_order(engine, held):
+def test_texts_of_several_requests_are_translated_together_in_order(recorder, held):
     one, two = held.submit(["a", "b"], GREEDY), held.submit(["c", "d", "e"], GREEDY)
-    engine.may_go.set()
+    recorder.may_go.set()
     assert texts(one) == ["a 1", "b 1"] and texts(two) == ["c 1", "d 1", "e 1"]
-    assert engine.asked[1:] == [(["a", "b", "c", "d"], GREEDY), (["e"], GREEDY)]
-    assert engine.threads == {"translating"}
+    assert recorder.asked[1:] == [(["a", "b", "c", "d"], GREEDY), (["e"], GREEDY)]
+    assert recorder.threads == {"translating"}
 
 
-def test_texts_with_other_options_are_kept_apart(engine, held):
+def test_texts_with_other_options_are_kept_apart(recorder, held):
     futures = [held.submit([text], options)[0] for text, options in (("a", GREEDY), ("b", WIDE), ("c", GREEDY))]
-    engine.may_go.set()
+    recorder.may_go.set()
     assert texts(futures) == ["a 1", "b 9", "c 1"]
-    assert engine.asked[1:] == [(["a", "c"], GREEDY), (["b"], WIDE)]
+    assert recorder.asked[1:] == [(["a", "c"], GREEDY), (["b"], WIDE)]
 
 
-def test_a_text_waits_for_others_as_long_as_it_was_told(engine):
-    batcher = Batcher(engine, Limits(max_batch=2, max_wait=0.2))
+def test_a_text_waits_for_others_as_long_as_it_was_told(recorder):
+    batcher = Batcher(recorder, Limits(max_batch=2, max_wait=0.2))
     started = time.monotonic()
     assert texts(batcher.submit(["a"], GREEDY)) == ["a 1"]
     assert time.monotonic() - started > 0.19
     batcher.close(5)
 
 
-def test_a_text_that_was_alone_does_not_wait(engine):
-    batcher = Batcher(engine, Limits(max_batch=2, max_wait=0.2))
+def test_a_text_that_was_alone_does_not_wait(recorder):
+    batcher = Batcher(recorder, Limits(max_batch=2, max_wait=0.2))
     texts(batcher.submit(["a"], GREEDY))
     started = time.monotonic()
     texts(batcher.submit(["b"], GREEDY))
@@ -90,61 +99,95 @@ def test_a_text_that_was_alone_does_not_wait(engine):
     batcher.close(5)
 
 
-def test_two_who_take_turns_meet(engine, held):
+def test_two_who_take_turns_meet(recorder, held):
     """Of two clients, one comes while the other is translated; who then waits a little is translated with both."""
     held._limits = Limits(max_batch=2, max_wait=5)
     [b] = held.submit(["b"], GREEDY)
-    engine.may_go.set()
+    recorder.may_go.set()
     time.sleep(0.05)
     [a] = held.submit(["a"], GREEDY)
     assert texts([b, a]) == ["b 1", "a 1"]
-    assert engine.asked[1:] == [(["b", "a"], GREEDY)]
+    assert recorder.asked[1:] == [(["b", "a"], GREEDY)]
 
 
-def test_as_many_texts_as_are_wanted_wait_for_no_others(engine):
-    batcher = Batcher(engine, Limits(max_batch=2, max_wait=60))
+def test_as_many_texts_as_are_wanted_wait_for_no_others(recorder):
+    batcher = Batcher(recorder, Limits(max_batch=2, max_wait=60))
     assert texts(batcher.submit(["a"], GREEDY) + batcher.submit(["b"], GREEDY)) == ["a 1", "b 1"]
-    assert engine.asked == [(["a", "b"], GREEDY)]
+    assert recorder.asked == [(["a", "b"], GREEDY)]
     batcher.close(5)
 
 
-def test_all_of_a_request_is_taken_or_nothing(engine, held):
+def test_all_of_a_request_is_taken_or_nothing(recorder, held):
     held.submit(["a"] * 5, GREEDY)
-    with pytest.raises(RequestError, match="Too many texts wait to be translated, 5 of 6") as refused:
+    with pytest.raises(RequestError, match="no room for this request: 5 of 6 places are taken") as refused:
         held.submit(["b"] * 2, GREEDY)
     assert (refused.value.status, held.num_waiting) == (429, 5)
     held.submit(["b"], GREEDY)
 
 
-def test_a_request_larger_than_the_queue_is_taken_when_nothing_else_waits(engine, held):
+def test_a_request_larger_than_the_queue_is_taken_when_nothing_else_waits(recorder, held):
     futures = held.submit([str(n) for n in range(20)], GREEDY)
-    engine.may_go.set()
+    recorder.may_go.set()
     assert texts(futures) == [f"{n} 1" for n in range(20)]
 
 
-def test_closing_translates_what_waits_and_takes_no_more(engine, held):
+def test_closing_translates_what_waits_and_takes_no_more(recorder, held):
     futures = held.submit(["a"], GREEDY)
     closing = threading.Thread(target=held.close)
     closing.start()
-    while not held._closed:
+    while not held._is_closed:
         time.sleep(0.001)
     with pytest.raises(RequestError, match="The server is stopping") as refused:
         held.submit(["b"], GREEDY)
     assert refused.value.status == 503
-    engine.may_go.set()
+    recorder.may_go.set()
     closing.join(5)
     assert texts(futures) == ["a 1"] and not closing.is_alive()
 
 
-def test_an_engine_that_loses_an_answer_is_a_defect_and_not_a_shift(engine, caplog):
-    def losing(texts, options):
-        found = Recorder.answer(engine, texts, options)
+def test_a_translator_that_loses_a_text_is_a_defect_and_not_a_shift(recorder, caplog):
+    def lose(texts, **options):
+        found = Recorder.translate_batch(recorder, texts, **options)
         return found[1:] if "lost" in texts else found
 
-    engine.answer = losing
-    batcher = Batcher(engine, Limits(max_wait=0.05))
-    good, bad, also_good = batcher.submit(["a", "lost", "b"], GREEDY)
-    assert texts([good, also_good]) == ["a 1", "b 1"]
+    recorder.translate_batch = lose
+    batcher = Batcher(recorder, Limits(max_wait=0.05))
+    good, bad, also_good = batcher.submit(["a", "lost", "b"], Options(recorder.settings))
+    assert texts([good, also_good]) == ["a 5", "b 5"]
     with pytest.raises(ValueError, match="zip"):
         bad.result(5)
+    batcher.close(5)
+
+
+def test_requests_for_the_same_settings_share_a_batch_however_they_ask(recorder):
+    batcher = Batcher(recorder, Limits())
+    own = batcher.make_options()
+    assert own == Options(SearchSettings()) == batcher.make_options({"beam_size": 5, "length_penalty": None})
+    assert batcher.make_options({"beam_size": 4}) != own
+    assert batcher.make_options(n_best=3, attention=True) == Options(SearchSettings(), 3, attention=True)
+    batcher.close(5)
+
+
+def test_what_a_translator_cannot_do_is_refused_before_it_is_queued(recorder):
+    batcher = Batcher(recorder, Limits())
+    for changes, options, words in (
+        ({"beam_size": 0}, {}, "decoding.beam_size: expected"),
+        ({"min_length": 300}, {}, "min_length must be below max_length"),
+        ({}, {"n_best": 10}, "n_best: expected 1 to 9"),
+    ):
+        with pytest.raises(UserError, match=words):
+            batcher.make_options(changes, **options)
+    batcher.close(5)
+
+
+def test_translators_of_a_few_settings_are_kept_and_the_own_one_is_not_made_again(recorder):
+    batcher = Batcher(recorder, Limits(max_wait=0))
+    for beam_size in (5, 1, 2, 3, 1, 2, 3, 5):
+        assert texts(batcher.submit(["a"], Options(SearchSettings(beam_size=beam_size)))) == [f"a {beam_size}"]
+    assert [made["beam_size"] for made in recorder.made] == [1, 2, 3]
+    for beam_size in range(6, 6 + MAX_SETTINGS):  # as many others
+        texts(batcher.submit(["a"], Options(SearchSettings(beam_size=beam_size))))
+    recorder.made.clear()
+    texts(batcher.submit(["a"], GREEDY))
+    assert [made["beam_size"] for made in recorder.made] == [1]
     batcher.close(5)

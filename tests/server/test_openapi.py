@@ -8,11 +8,12 @@ from collections import Counter
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from schemathesis.checks import load_all_checks
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import unsupported_method
 
+from nmt.config.schema import SearchSettings
 from tests.server.server_fakes import ask, make_fake
 
 
@@ -21,6 +22,15 @@ def server():
     server = make_fake(max_characters=300, max_texts=5)
     yield server
     server.batcher.close(5)
+
+
+def _agree(body: object) -> bool:
+    """Whether the lengths in a request fit together, which a schema cannot say."""
+    given = body if isinstance(body, dict) else {}
+    lengths = {name: given.get(name) for name in ("min_length", "max_length")}
+    own = SearchSettings()
+    smallest, largest = (getattr(own, name) if value is None else value for name, value in lengths.items())
+    return smallest < largest
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
@@ -33,6 +43,7 @@ def test_answers_are_as_described(server, mode):
         @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy(generation_mode=mode))
         def hold(case):
+            assume(mode.is_negative or _agree(case.body))
             # TensorFlow Serving answers 400 to other methods, not 405.
             answer = case.call_and_validate(excluded_checks=[unsupported_method])
             tried[case.operation.label, answer.status_code] += 1

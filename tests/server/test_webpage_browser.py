@@ -5,7 +5,6 @@ import socket
 import pytest
 
 from nmt.server.app import make_server
-from nmt.server.engine import ModelEngine
 from nmt.server.limits import Limits
 from nmt.translators.model import ModelTranslator
 from tests.exported_model import SENTENCES
@@ -285,7 +284,7 @@ def test_everything_that_can_be_used_has_a_name(page):
 def test_a_real_model_behind_it(open_page, model_folder, tmp_path):
     model_folder.save(tmp_path / "model")
     translator = ModelTranslator.load(tmp_path / "model", precision="float32")
-    server = make_server(ModelEngine(translator), "tiny", Limits())
+    server = make_server(translator, "tiny", Limits())
     with served(server) as address:
         page = open_page(address)
         page.set_default_timeout(60_000)

@@ -10,7 +10,7 @@ import pytest
 
 from nmt.errors import UserError
 from nmt.exporting.litert import export_litert
-from nmt.server.engine import open_engine
+from nmt.server.run import open_model
 from nmt.translators.describe import describe
 from nmt.translators.litert import LiteRTTranslator
 from nmt.translators.opening import open_translator
@@ -50,8 +50,8 @@ def test_what_it_cannot_do_is_refused(folder, translator):
         next(translator.stream(["x"], n_best=2))
     with pytest.raises(UserError, match=r"made with decoding.beam_size \d+ and cannot translate with 17"):
         open_translator(folder, beam_size=17)
-    with pytest.raises(UserError, match="is an export for LiteRT: serve the model"):
-        open_engine(folder)
+    with pytest.raises(UserError, match=r"is an export for LiteRT\. Serve a SavedModel or the model itself"):
+        open_model(folder, {})
 
 
 def test_a_folder_that_is_not_whole_is_named(folder, tmp_path):

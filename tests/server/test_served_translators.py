@@ -1,4 +1,4 @@
-"""A model and an export behind a server: the same answers, and what an export cannot do."""
+"""A model and an export behind a server: the same translations, and what an export cannot do."""
 
 import asyncio
 import re
@@ -8,20 +8,22 @@ import pytest
 from typer.testing import CliRunner
 
 from nmt.cli.main import app
+from nmt.config.schema import SearchSettings
 from nmt.errors import UserError
 from nmt.server.app import make_server
-from nmt.server.engine import Answer, ExportEngine, ModelEngine, Options, open_engine
 from nmt.server.limits import Limits
+from nmt.server.run import open_model
+from nmt.translators.hypothesis import Translation
 from nmt.translators.savedmodel import SavedModelTranslator
 from tests.exported_model import MAX_CHARACTERS, NBEST, SENTENCES
-from tests.server.server_fakes import FakeTranslator, ask, client_of, refusal
+from tests.server.server_fakes import ask, client_of, refusal
 
 TEXTS = [SENTENCES[0], "", SENTENCES[40]]
 
 
 @pytest.fixture(scope="module")
-def export(exported) -> ExportEngine:
-    return open_engine(exported.version)
+def export(exported) -> SavedModelTranslator:
+    return open_model(exported.version, {})
 
 
 @pytest.fixture(scope="module")
@@ -31,43 +33,47 @@ def server(export):
     server.batcher.close(5)
 
 
-def texts(answers: list[Answer]) -> list[list[str]]:
-    return [[candidate.text for candidate in answer.candidates] for answer in answers]
+@pytest.fixture(scope="module")
+def model_server(exported):
+    server = make_server(exported.translator, "served", Limits())
+    yield server
+    server.batcher.close(5)
+
+
+def texts(translations: list[Translation]) -> list[list[str]]:
+    return [[hypothesis.text for hypothesis in translation.hypotheses] for translation in translations]
 
 
 @pytest.mark.parametrize("n_best", [1, NBEST])
 def test_an_export_answers_as_its_model_does(exported, export, n_best):
-    model = ModelEngine(exported.translator)
-    options = Options(n_best=n_best)
-    found, expected = export.answer(TEXTS, options), model.answer(TEXTS, options)
+    found, expected = (one.translate_batch(TEXTS, n_best=n_best) for one in (export, exported.translator))
     assert texts(found) == texts(expected)
     for ours, theirs in zip(found, expected, strict=True):
-        scores = [candidate.score for candidate in theirs.candidates]
-        assert [candidate.score for candidate in ours.candidates] == pytest.approx(scores, abs=1e-4)
+        scores = [hypothesis.score for hypothesis in theirs.hypotheses]
+        assert [hypothesis.score for hypothesis in ours.hypotheses] == pytest.approx(scores, abs=1e-4)
 
 
 @pytest.mark.parametrize("n_best", [1, NBEST])
-def test_an_export_tells_attention_as_its_model_does(exported, export, n_best):
-    """The same pieces and weights, for more texts than are asked about at a time; the length limit cuts some off."""
+def test_an_export_returns_attention_as_its_model_does(exported, export, n_best):
+    """The same tokens and weights, for more texts than one call takes; the length limit cuts some off."""
     asked = [*TEXTS, *SENTENCES[50:58], "reads " * 8]
-    options = Options(n_best=n_best, attention=True)
-    found = export.answer(asked, options)
-    expected = ModelEngine(exported.translator).answer(asked, options)
+    found, expected = (
+        one.translate_batch(asked, n_best=n_best, attention=True) for one in (export, exported.translator)
+    )
     assert texts(found) == texts(expected)
     for ours, theirs in zip(found, expected, strict=True):
-        for one, other in zip(ours.candidates, theirs.candidates, strict=True):
-            assert len(one.attended) == len(other.attended)
-            for here, there in zip(one.attended, other.attended, strict=True):
+        for one, other in zip(ours.hypotheses, theirs.hypotheses, strict=True):
+            assert len(one.attention) == len(other.attention)
+            for here, there in zip(one.attention, other.attention, strict=True):
                 assert (here.source, here.target) == (there.source, there.target)
                 np.testing.assert_allclose(here.weights[: len(here.target)], there.weights, atol=1e-4)
-    assert [len(answer.candidates[0].attended) for answer in found][:3] == [1, 0, 1]
+    assert [len(translation.best.attention) for translation in found][:3] == [1, 0, 1]
 
 
-def test_alignments_cover_a_long_text_whatever_answers(exported, export, server):
+def test_alignments_cover_a_long_text_whatever_answers(server, model_server):
     """Divided at lines, at sentences and, where it is too long for an export, in split_in_half."""
     text = f"{' '.join(SENTENCES[:12])}\n\n{SENTENCES[20]}"
-    model = make_server(ModelEngine(exported.translator), "served", Limits())
-    for one in (server, model):
+    for one in (server, model_server):
         answer = ask(one, "POST", "/translate", json={"text": text, "alignments": True})
         [translation] = answer.json()["translations"]
         alignment = translation["alignment"]
@@ -82,24 +88,43 @@ def test_alignments_cover_a_long_text_whatever_answers(exported, export, server)
         last = alignment["target"][-1]
         assert alignment["source"][last["first"]]["start"] == text.index("\n\n") + 2
         assert last["first"] + len(last["weights"]) == len(alignment["source"])
-    model.batcher.close(5)
 
 
-def test_options_that_are_the_models_own_meet():
-    engine = ModelEngine(FakeTranslator())
-    assert engine.settle(Options(beam_size=5, length_penalty=1, log_probs=True)) == Options()
-    assert engine.settle(Options(3, 4, 1.0)) == Options(3, 4)
+# A value of every setting that is neither the default nor the model's own. A new setting needs one here.
+OTHER_VALUES = {
+    "beam_size": 2,
+    "length_penalty": 0.5,
+    "coverage_penalty": 0.2,
+    "pruning_threshold": 0.0,
+    "min_length": 2,
+    "max_length": 20,
+}
 
 
-def test_what_was_fixed_at_export_is_refused(server):
-    for body, words in (
-        ({"beam_size": 2}, "made with decoding.beam_size 5 and cannot translate with 2"),
-        ({"n_best": NBEST + 1}, f"at most {NBEST} translations a line, and {NBEST + 1} were asked for"),
-    ):
-        status, message = refusal(ask(server, "POST", "/translate", json={"text": "a", **body}))
-        assert status == 400
-        assert words in message
-    assert ask(server, "POST", "/translate", json={"text": "a", "beam_size": 5, "n_best": 2}).status_code == 200
+@pytest.mark.parametrize("name", SearchSettings.model_fields)
+def test_every_setting_reaches_a_model_and_is_refused_by_an_export_unless_it_is_its_own(
+    exported, server, model_server, name
+):
+    body = {"text": SENTENCES[:3], name: OTHER_VALUES[name]}
+    answer = ask(model_server, "POST", "/translate", json=body)
+    expected = exported.translator.with_settings(**{name: OTHER_VALUES[name]}).translate(SENTENCES[:3])
+    assert [one["text"] for one in answer.json()["translations"]] == expected
+    status, message = refusal(ask(server, "POST", "/translate", json=body))
+    assert status == 400
+    assert re.match(rf"This export was made with decoding\.{name} \S+ and cannot translate with ", message)
+    own = getattr(exported.translator.settings, name)
+    assert ask(server, "POST", "/translate", json={**body, name: own}).status_code == 200
+
+
+def test_an_export_refuses_more_hypotheses_than_it_returns(server):
+    status, message = refusal(ask(server, "POST", "/translate", json={"text": "a", "n_best": NBEST + 1}))
+    assert status == 400
+    assert f"at most {NBEST} translations per line, and {NBEST + 1} were requested" in message
+    answer = ask(server, "POST", "/translate", json={"text": "a", "n_best": NBEST})
+    assert len(answer.json()["translations"][0]["alternatives"]) == NBEST - 1
+    document = ask(server, "GET", "/openapi.json").json()
+    schema = document["paths"]["/translate"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["properties"]["n_best"]["maximum"] == NBEST
 
 
 def test_predicting_answers_what_the_signatures_say(exported, server):
@@ -120,7 +145,7 @@ def test_a_long_text_is_cut_by_the_contract_and_translated_whole_for_people(expo
     assert answer.json()["outputs"]["truncated"] == [True]
     answer = ask(server, "POST", "/translate", json={"text": f"{long}\n{SENTENCES[1]}"})
     first, last = answer.json()["translations"][0]["text"].split("\n")
-    assert last == texts(export.answer([SENTENCES[1]], Options()))[0][0]
+    assert last == export.translate([SENTENCES[1]])[0]
     assert len(first) > len(last)
 
 
@@ -135,7 +160,7 @@ def test_users_of_one_batch_get_their_own_answers(exported, server):
 
 
 @pytest.mark.parametrize(
-    ("option", "own"), [("--beam-size", "5"), ("--length-penalty", r"1\.0"), ("--pruning", r"3\.0")]
+    ("option", "own"), [("--beam-size", "5"), ("--length-penalty", r"1\.0"), ("--pruning-threshold", r"3\.0")]
 )
 def test_a_search_that_an_export_was_not_made_for_is_refused_before_it_serves(exported, option, own):
     """By the command line, which must hand on what it is told."""
@@ -146,7 +171,7 @@ def test_a_search_that_an_export_was_not_made_for_is_refused_before_it_serves(ex
 
 
 def test_the_version_is_the_folders(exported, export):
-    assert (export.version, export.nbest) == (1, NBEST)
-    assert isinstance(export._translator, SavedModelTranslator)
+    assert (export.version, export.max_n_best) == (1, NBEST)
+    assert isinstance(export, SavedModelTranslator)
     with pytest.raises(UserError, match="There is no folder"):
-        open_engine(exported.version / "nowhere")
+        open_model(exported.version / "nowhere", {})
