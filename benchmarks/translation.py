@@ -17,7 +17,7 @@ PASSES = 2
 """Passes over the test text in one process. The first may compile and does not count as speed."""
 SEARCHES: dict[str, dict] = {
     "beam": {"beam_size": BEAM_SIZE},
-    "plain": {"beam_size": BEAM_SIZE, "decoding": {"pruning": 0}},
+    "plain": {"beam_size": BEAM_SIZE, "decoding": {"pruning_threshold": 0}},
     "greedy": {"beam_size": 1},
 }
 """The plain search is nmt without pruning, to show what pruning costs."""

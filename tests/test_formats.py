@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nmt import Translator, process
+from nmt import open_translator, process
 from nmt.model_folder import ModelFolder
 from nmt.training.checkpoint import read_checkpoint
 
@@ -16,15 +16,15 @@ FORMAT_1 = Path(__file__).parent / "format_1"
 
 
 def test_a_model_folder_of_format_1_translates_as_ever():
-    translator = ModelTranslator.load(FORMAT_1 / "model")
+    translator = open_translator(FORMAT_1 / "model")
     assert translator.translate(["one two", "seven", "nine eight one"]) == ["two one", "seven", "one eight nine"]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_it_does_so_in_either_precision(precision):
-    translator = ModelTranslator.load(FORMAT_1 / "model", precision=precision)
+    translator = open_translator(FORMAT_1 / "model", precision=precision)
     assert {str(v.dtype) for v in translator.model.trainable_variables} == {precision}
-    assert translator.settings["precision"] == precision
+    assert translator.settings.precision == precision
     assert translator.translate(["one two", "seven", "nine eight one"]) == ["two one", "seven", "one eight nine"]
 
 
@@ -34,7 +34,7 @@ def test_it_does_so_in_either_precision(precision):
 )
 def test_it_takes_the_precision_that_the_processor_multiplies_in(monkeypatch, flags, precision):
     monkeypatch.setattr(process, "processor_flags", lambda: frozenset(flags))
-    assert ModelTranslator.load(FORMAT_1 / "model").settings["precision"] == precision
+    assert open_translator(FORMAT_1 / "model").settings.precision == precision
 
 
 def test_a_checkpoint_of_format_1_fits_the_model_of_format_1():

@@ -19,7 +19,7 @@ def train(job: dict) -> None:
 
     def clocked(self: RunLog, update: int, epoch: int, learning_rate: float, outcome: Any) -> None:
         log(self, update, epoch, learning_rate, outcome)
-        clock.tick(outcome.num_pieces)
+        clock.tick(outcome.num_tokens)
 
     RunLog.updated = clocked  # type: ignore[method-assign]
     config = Path(job["model"]).with_suffix(".yaml")
@@ -71,7 +71,7 @@ def open_translator(job: dict) -> Any:
     if (model / "best").is_dir():
         if batch := job["training"]["batch_sentences"]:
             grouping.MAX_QUERIES = batch * job["beam_size"]
-        translator = translator.with_decoding(max_length=job["training"]["max_length"], **job.get("decoding", {}))
+        translator = translator.with_settings(max_length=job["training"]["max_length"], **job.get("decoding", {}))
     return translator
 
 

@@ -9,16 +9,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
 from nmt.config.file import rename_old_keys
 from nmt.data.corpus import open_lines, read_stream
 from nmt.errors import UserError, nearest
 from nmt.files import discard, written_aside
 from nmt.translators.opening import find_folder
-
-if TYPE_CHECKING:
-    from nmt.translators.protocol import Translator
+from nmt.translators.protocol import Translator
 
 RECORD = ".translation.json"
 
@@ -63,7 +61,7 @@ def find_shards(source: str, folder: Path) -> list[Shard]:
     return [Shard(file, folder / name) for name, file in by_name.items()]
 
 
-def translate_shard(translator: "Translator", shard: Shard) -> int:
+def translate_shard(translator: Translator, shard: Shard) -> int:
     """Translates a shard line by line and returns the number of its lines; they are held a window at a time.
 
     Raises:

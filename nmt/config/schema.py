@@ -277,8 +277,8 @@ class DecodingConfig(SearchSettings):
     batch_tokens: PositiveInt = 8192
     """Source tokens translated at once, padding included; bounds the memory."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of `nmt translate` and `nmt evaluate`: auto is bfloat16 on processors with native support (AMX, AVX-512
-    BF16) and float32 elsewhere. Validation uses float32, and so do exports unless `--precision` is given."""
+    """Arithmetic of `nmt translate` and `nmt evaluate`: auto is bfloat16 on processors that support it natively (AMX,
+    AVX-512 BF16) and float32 elsewhere. Validation uses float32, and so do exports unless `--precision` is given."""
 
 
 class ExportConfig(Section):

@@ -59,7 +59,7 @@ def export_litert(
     folder = ModelFolder.load(path)
     translator = ModelTranslator.load(path, precision="float32").with_settings(**decoding or {})
     sources, references = read_sample(folder.config.data.dev, sample, folder.config.export.sample)
-    record = _record(path, folder, translator.settings)
+    record = _record(path, folder, translator.settings.model_dump())
     with written_aside(Path(into)) as aside:
         aside.mkdir()
         folder.source_tokenizer.save(aside / SOURCE)

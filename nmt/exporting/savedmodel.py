@@ -18,8 +18,7 @@ from typing import Any
 
 from nmt.config.file import replace_values
 from nmt.config.schema import Config, CorpusFiles
-from nmt.data.corpus import read_lines
-from nmt.data.preparation import read_parallel
+from nmt.data.corpus import read_lines, read_parallel
 from nmt.errors import ExportError, UserError
 from nmt.exporting.bundle import Bundle, model_name, text_signatures
 from nmt.exporting.parity import Parity, check_parity, run_python
@@ -83,7 +82,7 @@ def export(
         parity = check_parity(aside, translator, sources, references, quantize)
         announce(str(parity))
         bundle = _bundle(target.parent, folder, tag, meta_graph.signature_def, sources)
-        _write_record(aside, path, folder, translator.settings, parity, bundle, operations)
+        _write_record(aside, path, folder, translator.settings.model_dump(), parity, bundle, operations)
         _write_extras(aside, folder, bundle, sources)
     bundle.write(target.parent, announce)
     return target

@@ -138,7 +138,7 @@ class ModelTranslator(Translator):
             )
         if not hypotheses[0].is_finished:
             warnings.append("The translation reached its maximum length before its end and was cut off.")
-        return Translation(text, hypotheses, warnings=warnings)
+        return Translation(text, hypotheses, warnings=tuple(warnings))
 
     def _translate_parts(self, ids: list[list[int]], n_best: int, attention: bool) -> list[list[Hypothesis]]:
         found: list[list[Hypothesis]] = [[] for _ in ids]

@@ -4,12 +4,10 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nmt.model_folder import find_model
-
-if TYPE_CHECKING:
-    from nmt.translators.protocol import Translator  # brings Keras, which `nmt info` does without
+from nmt.translators.protocol import Translator
 
 
 @dataclass(frozen=True)
@@ -56,12 +54,12 @@ def find_folder(path: Path) -> Path:
     return path if find_kind(path).fixed else find_model(path)
 
 
-def open_translator(path: Path | str, **changes: Any) -> "Translator":
+def open_translator(path: Path | str, **changes: Any) -> Translator:
     """Opens what translates.
 
     Args:
         path: of a run folder (its best model), a model folder or an export.
-        **changes: settings of the section `decoding` other than its own, such as beam_size=1; None leaves one unchanged.
+        **changes: settings of the section `decoding` other than its own, such as beam_size=1; None leaves one as it is.
 
     Raises:
         UserError: there is no model or export, a setting is unknown or invalid, or it is fixed in the export.

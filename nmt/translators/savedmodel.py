@@ -2,7 +2,6 @@
 
 import importlib.util
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from nmt.translators.protocol import Translator, check_fixed
 
 RECORD = Path("assets.extra", "export.json")
 INSTALL = "install it by: pip install tensorflow-text (there is none for Windows)"
-# Texts per call when attention is wanted: [texts, hypotheses, target tokens, source tokens] is by far the largest output.
+# Texts per call when attention is wanted, by far the largest output: [texts, hypotheses, target tokens, source tokens].
 ATTENTION_BATCH = 8
 
 
@@ -124,7 +123,7 @@ class SavedModelTranslator(Translator):
             yield self._translation(source, hypotheses, outputs["truncated"][row])
 
     def _translation(self, source: str, hypotheses: list[Hypothesis], truncated: Any) -> Translation:
-        warnings = [self._explain_truncation(source)] if truncated else []
+        warnings = (self._explain_truncation(source),) if truncated else ()
         return Translation(source, hypotheses, bool(truncated), warnings)
 
     def _explain_truncation(self, line: str) -> str:

@@ -18,7 +18,7 @@ class Upper:
 
     def stream(self, lines):
         for line in lines:
-            yield [SimpleNamespace(text=line.upper())]
+            yield SimpleNamespace(text=line.upper())
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_a_second_start_does_the_missing_shards_and_names_a_broken_one(place, ex
     for option, name in (
         ("--beam-size", "beam_size"),
         ("--length-penalty", "length_penalty"),
-        ("--pruning", "pruning"),
+        ("--pruning-threshold", "pruning_threshold"),
     ):
         other = nmt("translate-corpus", "model", "corpus", "out", option, 2, cwd=place)
         assert (other.returncode, other.stdout) == (2, "")

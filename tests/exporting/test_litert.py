@@ -97,5 +97,5 @@ def test_what_cannot_be_is_refused_before_anything_is_written(exported, folder, 
 
 def test_it_can_search_otherwise_than_its_model(exported, tmp_path):
     greedy = open_translator(export_litert(exported.model, tmp_path / "greedy", decoding={"beam_size": 1}))
-    assert greedy.settings["beam_size"] == 1
+    assert greedy.settings.beam_size == 1
     assert greedy.translate(SENTENCES) == exported.translator.with_settings(beam_size=1).translate(SENTENCES)

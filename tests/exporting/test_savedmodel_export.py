@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from nmt.cli.main import app
 from nmt.config.schema import CorpusFiles
-from nmt.data.preparation import read_parallel
+from nmt.data.corpus import read_parallel
 from nmt.errors import ParityError, UserError
 from nmt.evaluation.metrics import bleu
 from nmt.exporting import bundle, parity
@@ -262,7 +262,7 @@ def test_an_export_can_search_otherwise_than_its_model(exported, tmp_path):
     done = CliRunner().invoke(app, ["export", str(exported.model), str(tmp_path / "narrow"), *options])
     assert done.exit_code == 0, done.output
     narrow = SavedModelTranslator.load(tmp_path / "narrow")
-    changes = {"beam_size": 2, "length_penalty": 0.3, "pruning": 0.0}
+    changes = {"beam_size": 2, "length_penalty": 0.3, "pruning_threshold": 0.0}
     assert narrow.settings == {**exported.translator.settings, **changes}
     found = narrow.translate(SENTENCES)
     assert found == exported.translator.with_settings(**changes).translate(SENTENCES)

@@ -6,31 +6,38 @@ import os
 import select
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nmt.errors import UserError
 from nmt.translators import lines as lines_module
-from nmt.translators.hypothesis import Hypothesis
+from nmt.translators.hypothesis import Hypothesis, Translation
 from nmt.translators.lines import translate_lines
+from nmt.translators.protocol import Translator
 
 PATIENCE = 60  # seconds to wait for an answer that never comes
 
 
-class Upper:
+class Upper(Translator):
     """Translates into capital letters; further hypotheses have exclamation marks. Fails at the line "fail"."""
 
     def __init__(self) -> None:
         self.chunks: list[list[str]] = []
 
-    def stream(self, lines: Iterable[str], *, num_best: int = 1) -> Iterator[list[Hypothesis]]:
-        self.chunks.append(list(lines))
-        for line in self.chunks[-1]:
-            if line == "fail":
-                raise UserError("This line fails.")
-            yield [Hypothesis(line.upper() + "!" * n, -0.125 - n, -0.25 - n) for n in range(num_best)]
+    def with_settings(self, **changes: Any) -> "Upper":
+        return self
+
+    def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
+        self.chunks.append(list(texts))
+        if "fail" in texts:
+            raise UserError("This line fails.")
+        return [
+            Translation(text, [Hypothesis(text.upper() + "!" * n, -0.125 - n, -0.25 - n) for n in range(n_best)])
+            for text in texts
+        ]
 
 
 class Pipes:
@@ -48,7 +55,7 @@ class Pipes:
         with self.monkeypatch.context() as patch:
             patch.setattr(sys, "stdin", self.stdin)
             patch.setattr(sys, "stdout", self.stdout)
-            translate_lines(translator, None, None, num_best=1, as_json=False)
+            translate_lines(translator, None, None, n_best=1, as_json=False)
 
     def write(self, text: bytes) -> None:
         os.write(self.input, text)
@@ -92,9 +99,9 @@ def file_of(path: Path, text: str) -> Path:
     return path
 
 
-def translated(tmp_path: Path, text: str, *, num_best: int = 1, as_json: bool = False) -> str:
+def translated(tmp_path: Path, text: str, *, n_best: int = 1, as_json: bool = False) -> str:
     target = tmp_path / "target"
-    translate_lines(Upper(), file_of(tmp_path / "source", text), target, num_best=num_best, as_json=as_json)
+    translate_lines(Upper(), file_of(tmp_path / "source", text), target, n_best=n_best, as_json=as_json)
     return target.read_text(encoding="utf-8")
 
 
@@ -107,13 +114,13 @@ def test_an_empty_file_becomes_an_empty_file(tmp_path: Path) -> None:
 
 
 def test_many_best_are_number_score_and_text(tmp_path: Path) -> None:
-    assert translated(tmp_path, "a\nb\n", num_best=2) == (
+    assert translated(tmp_path, "a\nb\n", n_best=2) == (
         "1\t-0.1250\tA\n1\t-1.1250\tA!\n2\t-0.1250\tB\n2\t-1.1250\tB!\n"
     )
 
 
 def test_json_is_one_record_a_line(tmp_path: Path) -> None:
-    text = translated(tmp_path, 'ü "x"\n\n', num_best=2, as_json=True)
+    text = translated(tmp_path, 'ü "x"\n\n', n_best=2, as_json=True)
     first, second = map(json.loads, text.splitlines())
     assert first == {
         "source": 'ü "x"',
@@ -130,7 +137,7 @@ def test_a_file_is_read_a_window_at_a_time(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(lines_module, "WINDOW", 3)
     translator = Upper()
     source = file_of(tmp_path / "source", "a\nb\nc\nd\ne\nf\ng\n")
-    translate_lines(translator, source, tmp_path / "target", num_best=2, as_json=False)
+    translate_lines(translator, source, tmp_path / "target", n_best=2, as_json=False)
     assert translator.chunks == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
     numbers = [line.split("\t")[0] for line in (tmp_path / "target").read_text().splitlines()]
     assert numbers == [str(n) for n in range(1, 8) for _ in range(2)]
@@ -143,7 +150,7 @@ def test_the_target_is_whole_or_as_it_was(tmp_path: Path, before: str | None) ->
         file_of(target, before)
     source = file_of(tmp_path / "source", "good\nfail\ngood\n")
     with pytest.raises(UserError, match="This line fails"):
-        translate_lines(Upper(), source, target, num_best=1, as_json=False)
+        translate_lines(Upper(), source, target, n_best=1, as_json=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"] + ["target"] * (before is not None)
     assert before is None or target.read_text() == before
 
@@ -152,7 +159,7 @@ def test_what_is_no_utf8_names_its_line(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"good\nb\xe4d\n")
     with pytest.raises(UserError, match="source:2: Expected UTF-8 text, found 0xe4"):
-        translate_lines(Upper(), source, tmp_path / "target", num_best=1, as_json=False)
+        translate_lines(Upper(), source, tmp_path / "target", n_best=1, as_json=False)
     assert not (tmp_path / "target").exists()
 
 
@@ -160,7 +167,7 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     source = tmp_path / "source.gz"
     source.write_bytes(gzip.compress(os.urandom(1000).hex().encode())[:500])
     with pytest.raises(UserError, match=rf"^Cannot unpack {source}: it is damaged or cut short \("):
-        translate_lines(Upper(), source, tmp_path / "target", num_best=1, as_json=False)
+        translate_lines(Upper(), source, tmp_path / "target", n_best=1, as_json=False)
     assert not (tmp_path / "target").exists()
 
 
@@ -206,5 +213,5 @@ def test_a_reader_that_has_gone_is_told_to_the_caller(pipes: Pipes) -> None:
 def test_standard_output_is_utf8_whatever_the_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
-    translate_lines(Upper(), file_of(tmp_path / "source", "süß 二\n"), None, num_best=1, as_json=False)
+    translate_lines(Upper(), file_of(tmp_path / "source", "süß 二\n"), None, n_best=1, as_json=False)
     assert written.getvalue().decode() == "SÜSS 二\n"

@@ -13,8 +13,8 @@ from nmt.decoding.beam_search import Hypotheses, SearchOptions
 from nmt.errors import UserError
 from nmt.models.seq2seq import make_seq2seq
 from nmt.translators import model as translator_module
-from nmt.translators.hypothesis import Hypothesis
-from nmt.translators.model import Translator
+from nmt.translators.hypothesis import Hypothesis, Translation
+from nmt.translators.model import ModelTranslator
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
 MAX_SOURCE = 23
@@ -83,9 +83,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSearch:
     return fake
 
 
-def faked(tokenizer: Tokenizer, **decoding: Any) -> Translator:
+def faked(tokenizer: Tokenizer, **decoding: Any) -> ModelTranslator:
     model: Any = NoModel()
-    return Translator(model, tokenizer, tokenizer, DecodingConfig(**decoding), max_source=MAX_SOURCE)
+    return ModelTranslator(model, tokenizer, tokenizer, DecodingConfig(**decoding), max_source=MAX_SOURCE)
 
 
 def texts(count: int, seed: int = 1) -> list[str]:
@@ -128,9 +128,9 @@ def test_windows_change_nothing_but_what_is_read_ahead(fake: FakeSearch, tokeniz
             yield line
 
     answers = faked(tokenizer).stream(reading(), window=window)
-    assert next(answers)[0].text == lines[0]
+    assert next(answers).text == lines[0]
     assert len(read) == min(window, len(lines))
-    assert [found[0].text for found in answers] == lines[1:]
+    assert [found.text for found in answers] == lines[1:]
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t \u3000"])
@@ -142,7 +142,7 @@ def test_blank_lines_come_back_blank_without_a_search(fake: FakeSearch, tokenize
 
 
 def test_a_blank_line_has_one_hypothesis_of_certainty(fake: FakeSearch, tokenizer: Tokenizer) -> None:
-    assert list(faked(tokenizer).stream([""], num_best=3)) == [[Hypothesis("", 0.0, 0.0)]]
+    assert list(faked(tokenizer).stream([""], n_best=3)) == [Translation("", [Hypothesis("", 0.0, 0.0)])]
 
 
 @pytest.mark.parametrize("batch_tokens", [31, 53, 1009])
@@ -166,25 +166,26 @@ def test_a_long_line_is_translated_in_parts_and_nothing_is_lost(fake: FakeSearch
     long = " ".join(WORDS * 5)
     translator = faked(tokenizer, length_penalty=0.0)
     found = list(translator.stream(["one", long, "two"]))
-    assert [hypotheses[0].text for hypotheses in found] == ["one", long, "two"]
+    assert [translation.text for translation in found] == ["one", long, "two"]
     parts = [row for source in fake.sources for row in rows_of(source)]
     assert len(parts) > 4
     assert max(map(len, parts)) <= MAX_SOURCE + 1
     long_parts = [len(row) for row in parts if row[:-1] not in tokenizer.encode(["one", "two"])]
-    assert found[1][0].log_prob == -sum(long_parts)
-    assert found[1][0].score == pytest.approx(-np.mean(long_parts))
+    assert found[1].log_prob == -sum(long_parts)
+    assert found[1].score == pytest.approx(-np.mean(long_parts))
 
 
 def test_the_parts_of_a_long_line_join_best_with_best(fake: FakeSearch, tokenizer: Tokenizer) -> None:
     one, two = tokenizer.encode(["one", "two"])
     fake.answers = lambda ids: [(one, -1.0, True), (two, -2.0, True)]
     translator = faked(tokenizer, length_penalty=0.0)
-    found = next(translator.stream([" ".join(WORDS * 5)], num_best=2))
+    found = next(translator.stream([" ".join(WORDS * 5)], n_best=2))
     num_parts = sum(map(len, fake.sources))
-    assert found == [
-        Hypothesis(" ".join(["one"] * num_parts), -1.0, -1.0 * num_parts),
-        Hypothesis(" ".join(["two"] * num_parts), -2.0, -2.0 * num_parts),
+    assert found.hypotheses == [
+        Hypothesis(" ".join([word] * num_parts), score, score * num_parts, tuple(tokenizer.tokenize(word) * num_parts))
+        for word, score in (("one", -1.0), ("two", -2.0))
     ]
+    assert found.warnings == (f"The line is longer than {MAX_SOURCE} tokens and was translated in {num_parts} parts.",)
 
 
 def spellings(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
@@ -200,8 +201,8 @@ def test_never_two_hypotheses_of_the_same_text(fake: FakeSearch, tokenizer: Toke
     usual, letters = spellings(tokenizer)
     two, three = tokenizer.encode(["two", "three"])
     fake.answers = lambda _: [(usual, -1.0, True), (two, -3.0, True), (letters, -9.0, True), (three, -99.0, True)]
-    found = next(faked(tokenizer, beam_size=4).stream(["six"], num_best=3))
-    assert [(one.text, one.log_prob) for one in found] == [("one", -1.0), ("two", -3.0), ("three", -99.0)]
+    found = next(faked(tokenizer, beam_size=4).stream(["six"], n_best=3))
+    assert [(one.text, one.log_prob) for one in found.hypotheses] == [("one", -1.0), ("two", -3.0), ("three", -99.0)]
 
 
 def test_an_open_slot_never_takes_the_place_of_a_duplicate(fake: FakeSearch, tokenizer: Tokenizer) -> None:
@@ -214,26 +215,29 @@ def test_an_open_slot_never_takes_the_place_of_a_duplicate(fake: FakeSearch, tok
         return [(usual, -1.0, True), (letters, -2.0, True), (half, -2.5, False) if stopped else (whole, -3.0, True)]
 
     fake.answers = answers
-    found = next(faked(tokenizer, beam_size=3).stream(["six"], num_best=2))
-    assert "el" not in [one.text for one in found]
+    found = next(faked(tokenizer, beam_size=3).stream(["six"], n_best=2))
+    assert "el" not in [one.text for one in found.hypotheses]
 
 
 def test_what_the_limit_cut_off_is_still_a_translation(fake: FakeSearch, tokenizer: Tokenizer) -> None:
     fake.answers = lambda ids: [(ids, -1.0, False)]
-    assert faked(tokenizer).translate(["one two"]) == ["one two"]
+    [found] = faked(tokenizer).stream(["one two"])
+    assert (found.text, found.best.is_finished) == ("one two", False)
+    assert found.best.tokens == tokenizer.tokenize("one two")
+    assert found.warnings == ("The translation reached its maximum length before its end and was cut off.",)
 
 
 def test_slots_without_a_hypothesis_are_left_out(fake: FakeSearch, tokenizer: Tokenizer) -> None:
-    found = next(faked(tokenizer, beam_size=3).stream(["six"], num_best=3))
-    assert [one.text for one in found] == ["six"]
+    found = next(faked(tokenizer, beam_size=3).stream(["six"], n_best=3))
+    assert [one.text for one in found.hypotheses] == ["six"]
 
 
-@pytest.mark.parametrize(("beam_size", "num_best", "expected"), [(1, 1, 1), (5, 2, 5), (2, 7, 7)])
+@pytest.mark.parametrize(("beam_size", "n_best", "expected"), [(1, 1, 1), (5, 2, 5), (2, 7, 7)])
 def test_the_beam_is_as_wide_as_the_results_wanted(
-    fake: FakeSearch, tokenizer: Tokenizer, beam_size: int, num_best: int, expected: int
+    fake: FakeSearch, tokenizer: Tokenizer, beam_size: int, n_best: int, expected: int
 ) -> None:
     translator = faked(tokenizer, beam_size=beam_size, length_penalty=0.5, min_length=3, max_length=17)
-    next(translator.stream(["one"], num_best=num_best))
+    next(translator.stream(["one"], n_best=n_best))
     options = fake.options[0]
     assert (options.beam_size, options.length_penalty, options.min_length) == (expected, 0.5, 3)
     assert fake.max_lengths == [17]
@@ -246,15 +250,15 @@ def test_what_a_decoder_must_never_emit_is_banned(fake: FakeSearch, tokenizer: T
 
 def test_other_settings_leave_the_first_translator_alone(fake: FakeSearch, tokenizer: Tokenizer) -> None:
     first = faked(tokenizer, beam_size=5, length_penalty=0.5)
-    second = first.with_decoding(beam_size=1, length_penalty=None)
-    assert (second.settings["beam_size"], second.settings["length_penalty"]) == (1, 0.5)
-    assert first.settings["beam_size"] == 5
+    second = first.with_settings(beam_size=1, length_penalty=None)
+    assert (second.settings.beam_size, second.settings.length_penalty) == (1, 0.5)
+    assert first.settings.beam_size == 5
     assert second.model is first.model
     assert second.max_source == MAX_SOURCE
 
 
 @pytest.fixture(scope="module")
-def real(tokenizer: Tokenizer) -> Translator:
+def real(tokenizer: Tokenizer) -> ModelTranslator:
     """An untrained model with large weights, so that it says something different of each line."""
     config = ModelConfig(embedding_units=11, encoder_units=10, decoder_units=14, attention_heads=2)
     size = tokenizer.vocabulary_size
@@ -263,42 +267,44 @@ def real(tokenizer: Tokenizer) -> Translator:
     for weight in model.trainable_variables:
         weight.assign(random.normal(scale=0.7, size=weight.shape))
     decoding = DecodingConfig(beam_size=3, max_length=11, batch_tokens=61)
-    return Translator(model, tokenizer, tokenizer, decoding, max_source=MAX_SOURCE)
+    return ModelTranslator(model, tokenizer, tokenizer, decoding, max_source=MAX_SOURCE)
 
 
 def test_a_loaded_model_keeps_its_precision(fake: FakeSearch, tokenizer: Tokenizer) -> None:
     translator = faked(tokenizer, precision="float32")
-    assert translator.with_decoding(precision="float32", beam_size=None).settings == translator.settings
-    with pytest.raises(UserError, match="loaded in float32; load it once more, with precision='bfloat16'"):
-        translator.with_decoding(precision="bfloat16")
+    assert translator.with_settings(precision="float32", beam_size=None).settings == translator.settings
+    with pytest.raises(UserError, match="loaded in float32; to compute in bfloat16, load it again"):
+        translator.with_settings(precision="bfloat16")
 
 
-def test_a_model_translates_a_line_as_it_does_alone(real: Translator) -> None:
+def test_a_model_translates_a_line_as_it_does_alone(real: ModelTranslator) -> None:
     lines = texts(11)
     together = real.translate(lines)
     assert len(set(together)) > 3
     assert together == [real.translate([line])[0] for line in lines]
 
 
-def test_the_best_of_a_model_fall_in_score_and_differ(real: Translator) -> None:
-    for hypotheses in real.stream(texts(5, seed=2), num_best=3):
+def test_the_best_of_a_model_fall_in_score_and_differ(real: ModelTranslator) -> None:
+    for translation in real.stream(texts(5, seed=2), n_best=3):
+        hypotheses = translation.hypotheses
         assert len({one.text for one in hypotheses}) == len(hypotheses) <= 3
         assert all(one.log_prob <= 0 for one in hypotheses)
         assert not any("\n" in one.text for one in hypotheses)
 
 
-def test_attention_is_that_of_the_pieces_that_were_found(real: Translator) -> None:
+def test_attention_is_that_of_the_pieces_that_were_found(real: ModelTranslator) -> None:
     """A line in parts, one alone and a blank one: rows of weights for the pieces of each text."""
     lines = ["one two", " ".join(WORDS * 5), "", "three"]
-    plain = list(real.stream(lines, num_best=3))
-    found = list(real.stream(lines, num_best=3, attention=True))
-    assert [[replace(h, attended=()) for h in row] for row in found] == plain
-    assert found[2][0].attended == ()
-    assert len(found[1][0].attended) > 1
+    plain = list(real.stream(lines, n_best=3))
+    found = list(real.stream(lines, n_best=3, attention=True))
+    assert [replace(t, hypotheses=[replace(h, attention=()) for h in t.hypotheses]) for t in found] == plain
+    assert found[2].best.attention == ()
+    assert len(found[1].best.attention) > 1
     tokenizer = real.source_tokenizer
-    for line, row in zip(lines, found, strict=True):
-        for hypothesis in row:
-            parts = hypothesis.attended
+    for line, translation in zip(lines, found, strict=True):
+        for hypothesis in translation.hypotheses:
+            parts = hypothesis.attention
+            assert [token for part in parts for token in part.target] == list(hypothesis.tokens)
             assert [piece for part in parts for piece in part.source] == tokenizer.tokenize(line)
             assert " ".join("".join(part.target).replace("▁", " ").strip() for part in parts) == hypothesis.text
             for part in parts:
@@ -306,15 +312,17 @@ def test_attention_is_that_of_the_pieces_that_were_found(real: Translator) -> No
                 np.testing.assert_allclose(part.weights.sum(axis=1), 1, atol=1e-5)
 
 
-def test_attention_is_the_same_whatever_is_read_beside_it(real: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_is_the_same_whatever_is_read_beside_it(
+    real: ModelTranslator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = texts(23, seed=5)
-    together = [row[0].attended for row in real.stream(lines, attention=True)]
+    together = [one.best.attention for one in real.stream(lines, attention=True)]
     monkeypatch.setattr("nmt.decoding.forced.MAX_WEIGHTS", 60)
     for line, expected in zip(lines, together, strict=True):
-        [alone] = next(real.stream([line], attention=True))
-        assert len(alone.attended) == len(expected)
-        for ours, theirs in zip(alone.attended, expected, strict=True):
+        alone = next(real.stream([line], attention=True)).best
+        assert len(alone.attention) == len(expected)
+        for ours, theirs in zip(alone.attention, expected, strict=True):
             np.testing.assert_allclose(ours.weights, theirs.weights, atol=1e-5)
-    for row, expected in zip(real.stream(lines, attention=True), together, strict=True):
-        for ours, theirs in zip(row[0].attended, expected, strict=True):
+    for translation, expected in zip(real.stream(lines, attention=True), together, strict=True):
+        for ours, theirs in zip(translation.best.attention, expected, strict=True):
             np.testing.assert_allclose(ours.weights, theirs.weights, atol=1e-5)

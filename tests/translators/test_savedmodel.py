@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nmt.errors import UserError
+from nmt.translators.hypothesis import Translation
 from nmt.translators.savedmodel import SavedModelTranslator, version_folder, versions
 from tests.exported_model import NBEST, SENTENCES
 from tests.server.test_serving_documentation import program
@@ -20,6 +21,10 @@ LINES = [SENTENCES[0], "", *SENTENCES[40:60], "   ", "x"]
 @pytest.fixture(scope="module")
 def translator(exported) -> SavedModelTranslator:
     return SavedModelTranslator.load(exported.version.parent)
+
+
+def texts(translations: list[Translation]) -> list[list[str]]:
+    return [[hypothesis.text for hypothesis in one.hypotheses] for one in translations]
 
 
 @pytest.fixture
@@ -33,13 +38,16 @@ def test_translates_as_the_model_does(exported, translator):
 
 
 def test_streams_hypotheses_as_the_model_does(exported, translator):
-    for num_best in (1, NBEST):
-        found = list(translator.stream(LINES, num_best=num_best))
-        expected = list(exported.translator.stream(LINES, num_best=num_best))
-        assert [[h.text for h in line] for line in found] == [[h.text for h in line] for line in expected]
+    for n_best in (1, NBEST):
+        found = list(translator.stream(LINES, n_best=n_best))
+        expected = list(exported.translator.stream(LINES, n_best=n_best))
+        assert texts(found) == texts(expected)
         for ours, theirs in zip(found, expected, strict=True):
-            assert [h.score for h in ours] == pytest.approx([h.score for h in theirs], abs=1e-4)
-            assert [h.log_prob for h in ours] == pytest.approx([h.log_prob for h in theirs], abs=1e-3)
+            scores = [h.score for h in theirs.hypotheses]
+            assert [h.score for h in ours.hypotheses] == pytest.approx(scores, abs=1e-4)
+            if n_best > 1:
+                log_probs = [h.log_prob for h in theirs.hypotheses]
+                assert [h.log_prob for h in ours.hypotheses] == pytest.approx(log_probs, abs=1e-3)
 
 
 def test_a_window_is_answered_before_the_next_is_read(translator):
@@ -48,7 +56,7 @@ def test_a_window_is_answered_before_the_next_is_read(translator):
         raise AssertionError("read too far")
 
     stream = translator.stream(lines(), window=2)
-    assert next(stream)[0].text and next(stream)[0].text
+    assert next(stream).text and next(stream).text
 
 
 def test_says_how_it_was_made(exported, translator):
@@ -62,21 +70,21 @@ def test_is_quiet(exported, capfd):
 
 
 def test_settings_that_are_its_own_may_be_named(translator):
-    assert translator.with_decoding(beam_size=5, length_penalty=None) is translator
+    assert translator.with_settings(beam_size=5, length_penalty=None) is translator
 
 
 def test_other_settings_are_refused(translator):
     with pytest.raises(
-        UserError, match=r"made with decoding\.beam_size 5 and cannot translate with 2: export the model"
+        UserError, match=r"made with decoding\.beam_size 5 and cannot translate with 2: export the model again"
     ):
-        translator.with_decoding(beam_size=2)
+        translator.with_settings(beam_size=2)
     with pytest.raises(UserError, match=r"no decoding setting 'beam_sise'\. Did you mean 'beam_size'"):
-        translator.with_decoding(beam_sise=2)
+        translator.with_settings(beam_sise=2)
 
 
 def test_more_hypotheses_than_it_gives_are_refused(translator):
-    with pytest.raises(UserError, match=rf"at most {NBEST} translations a line, and {NBEST + 1} were asked for"):
-        next(translator.stream(LINES, num_best=NBEST + 1))
+    with pytest.raises(UserError, match=rf"at most {NBEST} translations per line, and {NBEST + 1} were requested"):
+        next(translator.stream(LINES, n_best=NBEST + 1))
 
 
 def test_a_line_that_it_would_cut_is_refused(translator):
@@ -94,13 +102,13 @@ def test_the_newest_version_is_opened(copy):
 
 
 def test_a_folder_without_an_export_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"is no export: expected saved_model\.pb in it"):
+    with pytest.raises(UserError, match=r"is not an export: expected saved_model\.pb in it"):
         SavedModelTranslator.load(tmp_path)
 
 
 def test_a_saved_model_of_others_is_refused(copy):
     shutil.rmtree(copy / "assets.extra")
-    with pytest.raises(UserError, match=r"no export of this toolkit: it has no .*export\.json"):
+    with pytest.raises(UserError, match=r"not an export of this toolkit: it has no .*export\.json"):
         SavedModelTranslator.load(copy)
 
 
