@@ -67,7 +67,7 @@ def doctor(
     if len(test or []) != len(reference or []):
         raise UserError(f"Every --test needs its --reference; found {len(test or [])} and {len(reference or [])}.")
     set_up_process()
-    from nmt.data.preparation import read_parallel
+    from nmt.data.corpus import read_parallel
     from nmt.doctor.examine import examine
     from nmt.doctor.findings import as_json, as_table, has_errors
 

@@ -23,102 +23,6 @@ BATCHES_PER_POOL = 16
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The padded rows of one update."""
-
-    epoch: int
-    """Counted from 0."""
-    index: int
-    """Place within the epoch, from 0."""
-    source: np.ndarray
-    """int32 [B, S], each row ended by EOS and padded with 0."""
-    target: np.ndarray
-    """int32 [B, T], each row ended by EOS and padded with 0."""
-    weights: np.ndarray
-    """float32 [B], 0 for rows that only fill the batch up."""
-
-    @property
-    def num_target_tokens(self) -> int:
-        """Real target pieces, EOS counted, padding and filling rows not."""
-        return int(np.count_nonzero(self.target[self.weights > 0]))
-
-    def pad_rows(self, multiple: int) -> "Batch":
-        """The same batch with rows of weight zero, which hold nothing but EOS, up to a multiple of rows."""
-        filling = -len(self.weights) % multiple
-        if not filling:
-            return self
-        rows: list[list[int]] = [[]] * filling
-        source, target = (np.concatenate([ids, pad(rows, ids.shape[1])]) for ids in (self.source, self.target))
-        weights = np.concatenate([self.weights, np.zeros(filling, np.float32)])
-        return Batch(self.epoch, self.index, source, target, weights)
-
-
-@dataclass(frozen=True)
-class Buckets:
-    """A chain of shapes (source length, target length), each at least as long on both sides as the one before.
-
-    A pair goes into the first shape that holds it, so that a function compiled a shape is compiled a bounded number of
-    times.
-    """
-
-    source: np.ndarray
-    """int64 [number of shapes], rising."""
-    target: np.ndarray
-    """int64 [number of shapes], rising."""
-
-    def assign(self, lengths: np.ndarray) -> np.ndarray:
-        """The place in the chain, int8 [N], of pairs with lengths [N, 2]."""
-        sides = zip((self.source, self.target), lengths.T, strict=True)
-        # Looked up by length: of millions of pairs in a tenth of the time that searching takes.
-        of_length = [(np.searchsorted(chain, np.arange(side.max() + 1)).astype(np.int8), side) for chain, side in sides]
-        return np.maximum(*(first[side] for first, side in of_length))
-
-
-def fit_buckets(lengths: np.ndarray, num_buckets: int = NUM_BUCKETS) -> Buckets:
-    """Finds a chain of shapes that pads pairs of these lengths [N, 2] little, by coordinate descent from quantiles."""
-    within = _count_within(lengths)
-    shares = np.linspace(0, 1, num_buckets + 1)[1:]
-    # Of sources of any target, and of targets of any source, the smallest lengths that such shares do not exceed.
-    chain = np.stack([np.searchsorted(side / len(lengths), shares - 1e-12) for side in (within[:, -1], within[-1])], 1)
-    cost = _count_padded(chain, within)
-    improved = True
-    while improved:
-        improved = False
-        for candidate in _vary(chain):
-            candidate_cost = _count_padded(candidate, within)
-            if candidate_cost < cost:
-                chain, cost, improved = candidate, candidate_cost, True
-    chain = np.unique(chain, axis=0)
-    return Buckets(chain[:, 0], chain[:, 1])
-
-
-def _count_within(lengths: np.ndarray) -> np.ndarray:
-    """How many pairs have at most so many source and at most so many target pieces: int64 [S + 1, T + 1]."""
-    shape = tuple(int(side.max()) + 1 for side in lengths.T)
-    cells = np.zeros(shape[0] * shape[1], dtype=np.int64)
-    for start in range(0, len(lengths), 1 << 20):  # bounds what is held in memory beside the lengths themselves
-        chunk = lengths[start : start + (1 << 20)].astype(np.int64)
-        cells += np.bincount(chunk[:, 0] * shape[1] + chunk[:, 1], minlength=len(cells))
-    return cells.reshape(shape).cumsum(axis=0).cumsum(axis=1)
-
-
-def _vary(chain: np.ndarray) -> Iterator[np.ndarray]:
-    """Chains with one shape, but never the largest, a little longer or shorter; each starts from the best so far."""
-    for n in range(len(chain) - 1):
-        for change in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (2, 0), (0, 2), (-2, 0), (0, -2)):
-            candidate = chain.copy()
-            candidate[n] += change
-            if (np.diff(candidate, axis=0) >= 0).all() and (candidate[n] >= 1).all():
-                yield candidate
-
-
-def _count_padded(chain: np.ndarray, within: np.ndarray) -> int:
-    # What a shape holds and the one before it does not.
-    members = np.diff(within[chain[:, 0], chain[:, 1]], prepend=0)
-    return int((chain.sum(axis=1) * members).sum())
-
-
 class BatchPlan:
     """The batches of every epoch, as pair indices.
 
@@ -215,6 +119,71 @@ def _cut_batches(counts: np.ndarray, rows: Sequence[int]) -> np.ndarray:
     return np.concatenate(found)
 
 
+@dataclass(frozen=True)
+class Buckets:
+    """A chain of shapes (source length, target length), each at least as long on both sides as the one before.
+
+    A pair goes into the first shape that holds it, so that a function compiled a shape is compiled a bounded number of
+    times.
+    """
+
+    source: np.ndarray
+    """int64 [number of shapes], rising."""
+    target: np.ndarray
+    """int64 [number of shapes], rising."""
+
+    def assign(self, lengths: np.ndarray) -> np.ndarray:
+        """The place in the chain, int8 [N], of pairs with lengths [N, 2]."""
+        sides = zip((self.source, self.target), lengths.T, strict=True)
+        # Looked up by length: of millions of pairs in a tenth of the time that searching takes.
+        of_length = [(np.searchsorted(chain, np.arange(side.max() + 1)).astype(np.int8), side) for chain, side in sides]
+        return np.maximum(*(first[side] for first, side in of_length))
+
+
+def fit_buckets(lengths: np.ndarray, num_buckets: int = NUM_BUCKETS) -> Buckets:
+    """Finds a chain of shapes that pads pairs of these lengths [N, 2] little, by coordinate descent from quantiles."""
+    within = _count_within(lengths)
+    shares = np.linspace(0, 1, num_buckets + 1)[1:]
+    # Of sources of any target, and of targets of any source, the smallest lengths that such shares do not exceed.
+    chain = np.stack([np.searchsorted(side / len(lengths), shares - 1e-12) for side in (within[:, -1], within[-1])], 1)
+    cost = _count_padded(chain, within)
+    improved = True
+    while improved:
+        improved = False
+        for candidate in _vary(chain):
+            candidate_cost = _count_padded(candidate, within)
+            if candidate_cost < cost:
+                chain, cost, improved = candidate, candidate_cost, True
+    chain = np.unique(chain, axis=0)
+    return Buckets(chain[:, 0], chain[:, 1])
+
+
+def _count_within(lengths: np.ndarray) -> np.ndarray:
+    """How many pairs have at most so many source and at most so many target pieces: int64 [S + 1, T + 1]."""
+    shape = tuple(int(side.max()) + 1 for side in lengths.T)
+    cells = np.zeros(shape[0] * shape[1], dtype=np.int64)
+    for start in range(0, len(lengths), 1 << 20):  # bounds what is held in memory beside the lengths themselves
+        chunk = lengths[start : start + (1 << 20)].astype(np.int64)
+        cells += np.bincount(chunk[:, 0] * shape[1] + chunk[:, 1], minlength=len(cells))
+    return cells.reshape(shape).cumsum(axis=0).cumsum(axis=1)
+
+
+def _vary(chain: np.ndarray) -> Iterator[np.ndarray]:
+    """Chains with one shape, but never the largest, a little longer or shorter; each starts from the best so far."""
+    for n in range(len(chain) - 1):
+        for change in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (2, 0), (0, 2), (-2, 0), (0, -2)):
+            candidate = chain.copy()
+            candidate[n] += change
+            if (np.diff(candidate, axis=0) >= 0).all() and (candidate[n] >= 1).all():
+                yield candidate
+
+
+def _count_padded(chain: np.ndarray, within: np.ndarray) -> int:
+    # What a shape holds and the one before it does not.
+    members = np.diff(within[chain[:, 0], chain[:, 1]], prepend=0)
+    return int((chain.sum(axis=1) * members).sum())
+
+
 class TokenizedCorpus(Protocol):
     """Says the pieces of pairs (nmt/data/pieces.py)."""
 
@@ -222,6 +191,37 @@ class TokenizedCorpus(Protocol):
         self, pairs: np.ndarray, *, epoch: int, batch: int
     ) -> tuple[Sequence[Sequence[int] | np.ndarray], Sequence[Sequence[int] | np.ndarray]]:
         """The ids of the sources and of the targets of some pairs of the corpus, without EOS, for a batch."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The padded rows of one update."""
+
+    epoch: int
+    """Counted from 0."""
+    index: int
+    """Place within the epoch, from 0."""
+    source: np.ndarray
+    """int32 [B, S], each row ended by EOS and padded with 0."""
+    target: np.ndarray
+    """int32 [B, T], each row ended by EOS and padded with 0."""
+    weights: np.ndarray
+    """float32 [B], 0 for rows that only fill the batch up."""
+
+    @property
+    def num_target_tokens(self) -> int:
+        """Real target pieces, EOS counted, padding and filling rows not."""
+        return int(np.count_nonzero(self.target[self.weights > 0]))
+
+    def pad_rows(self, multiple: int) -> "Batch":
+        """The same batch with rows of weight zero, which hold nothing but EOS, up to a multiple of rows."""
+        filling = -len(self.weights) % multiple
+        if not filling:
+            return self
+        rows: list[list[int]] = [[]] * filling
+        source, target = (np.concatenate([ids, pad(rows, ids.shape[1])]) for ids in (self.source, self.target))
+        weights = np.concatenate([self.weights, np.zeros(filling, np.float32)])
+        return Batch(self.epoch, self.index, source, target, weights)
 
 
 class BatchLoader:
@@ -294,13 +294,6 @@ def pad(ids: Sequence[Sequence[int] | np.ndarray], width: int = 0) -> np.ndarray
     return padded
 
 
-def derive_seed(*numbers: int) -> int:
-    """One seed below 2**31 - 2 of several numbers, none of whose changes cancels another's (a hash, not a sum)."""
-    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
-    # Keras takes seeds modulo 2**31 - 2.
-    return int.from_bytes(digest, "little") % (2**31 - 2)
-
-
 def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
     """Yields items that a background thread makes up to `depth` ahead; what it raises is raised here."""
     ready: queue.Queue = queue.Queue(depth)
@@ -335,3 +328,10 @@ def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
             yield item
     finally:
         stopped.set()
+
+
+def derive_seed(*numbers: int) -> int:
+    """One seed below 2**31 - 2 of several numbers, none of whose changes cancels another's (a hash, not a sum)."""
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+    # Keras takes seeds modulo 2**31 - 2.
+    return int.from_bytes(digest, "little") % (2**31 - 2)

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from nmt.data.corpus import CHUNK_PAIRS, ParallelCorpus
+from nmt.data.corpus import ParallelCorpus, split_indices
 from nmt.errors import UserError
 
 NUM_HASH_GROUPS = 16
@@ -84,13 +84,13 @@ def _drop(kept: np.ndarray, dropping: Iterator[np.ndarray]) -> int:
 
 def _find_failing(kept: np.ndarray, fails: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray]:
     """Yields the pairs still kept for which `fails`, a function of pair indices, is true."""
-    for pairs in _chunks(kept):
+    for pairs in _split_kept(kept):
         yield pairs[fails(pairs)]
 
 
-def _chunks(kept: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(kept), CHUNK_PAIRS):
-        yield np.flatnonzero(kept[start : start + CHUNK_PAIRS]) + start
+def _split_kept(kept: np.ndarray) -> Iterator[np.ndarray]:
+    for pairs in split_indices(len(kept)):
+        yield pairs[kept[pairs]]
 
 
 def _is_longer(lengths: np.ndarray, max_length: int, pairs: np.ndarray) -> np.ndarray:
@@ -110,10 +110,10 @@ def _is_identical(corpus: ParallelCorpus, pairs: np.ndarray) -> np.ndarray:
 def _find_duplicates(kept: np.ndarray, corpus: ParallelCorpus) -> Iterator[np.ndarray]:
     """Yields the pairs still kept whose text an earlier one has, bucket of hashes by bucket, to spare memory."""
     hashes = np.zeros(len(kept), dtype=np.int64)
-    for pairs in _chunks(kept):
+    for pairs in _split_kept(kept):
         hashes[pairs] = [hash(pair) for pair in _read_texts(corpus, pairs)]
     for bucket in range(NUM_HASH_GROUPS):
-        pairs = np.concatenate([pairs[hashes[pairs] % NUM_HASH_GROUPS == bucket] for pairs in _chunks(kept)])
+        pairs = np.concatenate([pairs[hashes[pairs] % NUM_HASH_GROUPS == bucket] for pairs in _split_kept(kept)])
         yield from _find_repeated(corpus, pairs, hashes[pairs])
 
 
@@ -132,8 +132,7 @@ def _find_repeated(corpus: ParallelCorpus, pairs: np.ndarray, hashes: np.ndarray
 
 def _is_same_text(corpus: ParallelCorpus, pairs: np.ndarray, others: np.ndarray) -> np.ndarray:
     same = np.empty(len(pairs), dtype=bool)
-    for start in range(0, len(pairs), CHUNK_PAIRS):
-        chunk = slice(start, start + CHUNK_PAIRS)
+    for chunk in split_indices(len(pairs)):
         texts = zip(_read_texts(corpus, pairs[chunk]), _read_texts(corpus, others[chunk]), strict=True)
         same[chunk] = [one == other for one, other in texts]
     return same

@@ -39,6 +39,19 @@ def read_lines(path: Path) -> list[str]:
         return list(read_stream(stream, str(path)))
 
 
+def read_parallel(source: Path, target: Path) -> tuple[list[str], list[str]]:
+    """Reads a source and a target file that fit into memory.
+
+    Raises:
+        UserError: a file is missing, damaged, empty or not UTF-8, or their numbers of lines differ.
+    """
+    sources, targets = read_lines(source), read_lines(target)
+    _check_aligned(source, len(sources), target, len(targets))
+    if not sources:
+        raise UserError(f"{source} is empty.")
+    return sources, targets
+
+
 def read_stream(stream: BinaryIO, name: str) -> Iterator[str]:
     """Yields the lines of a stream, such as standard input, each as soon as it is there.
 
@@ -58,8 +71,26 @@ def read_stream(stream: BinaryIO, name: str) -> Iterator[str]:
             ) from error
 
 
+@contextmanager
+def open_lines(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file as `open_bytes` does, and turns what goes wrong in unpacking it into a UserError."""
+    try:
+        with open_bytes(path) as stream:
+            yield stream
+    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+        raise UserError(f"Cannot unpack {path}: it is damaged or cut short ({error}). Fetch it again.") from error
+
+
 def _decode_line(line: bytes) -> str:
     return line.removesuffix(b"\r\n" if line.endswith(b"\r\n") else b"\n").decode()
+
+
+def _check_aligned(source: Path, num_sources: int, target: Path, num_targets: int) -> None:
+    if num_sources != num_targets:
+        raise UserError(
+            f"Source and target need the same number of lines, got {num_sources} in {source} and {num_targets} in "
+            f"{target}. Line {min(num_sources, num_targets) + 1} is the first without a partner."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +146,60 @@ class TextFile:
         return np.unique(np.searchsorted(self._starts, places, side="right") - 1)
 
 
+def _digest_state(path: Path) -> str:
+    """Names the state of a file: another one after each change, without a look at what is in it."""
+    with open_bytes(path):
+        state = path.stat()
+    return _digest_text(f"{path.resolve()}\n{state.st_size}\n{state.st_mtime_ns}")
+
+
+def _unpack(path: Path, copy: Path) -> Path:
+    """Returns the path itself, or that of its plain copy where it is compressed."""
+    if path.suffix not in COMPRESSED:
+        return path
+    if not copy.exists():
+        with open_lines(path) as packed, written_aside(copy) as aside, aside.open("wb") as plain:
+            shutil.copyfileobj(packed, plain, CHUNK_BYTES)
+    return copy
+
+
+def _write_index(path: Path, text: Path, *, starts: Path, fingerprint: Path) -> None:
+    """Writes where the lines of `text` start, and its digest.
+
+    `starts` appears last, so that its existence means that both are complete.
+    """
+    try:
+        with open_growing_array(starts) as append, written_aside(fingerprint) as aside:
+            aside.write_text(_scan(text, append))
+    except UnicodeDecodeError:
+        # The scan does not know line numbers. The slow reader does, and fails with them.
+        with text.open("rb") as stream:
+            deque(read_stream(stream, str(path)), maxlen=0)
+        raise
+
+
+def _scan(text: Path, append: Callable[[np.ndarray], object]) -> str:
+    """Appends the start of each line and the end of the last, and returns the digest of the bytes, in one pass.
+
+    Raises:
+        UnicodeDecodeError: the file is not UTF-8.
+    """
+    check, digest = codecs.getincrementaldecoder("utf-8")().decode, hashlib.blake2b(digest_size=16)
+    with text.open("rb") as stream:
+        start, end = len(codecs.BOM_UTF8) if stream.peek().startswith(codecs.BOM_UTF8) else 0, 0
+        append(np.array([start]))
+        while chunk := stream.read(CHUNK_BYTES):
+            check(chunk)
+            digest.update(chunk)
+            starts = np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + (end + 1)
+            append(starts)
+            start, end = starts[-1] if len(starts) else start, end + len(chunk)
+    check(b"", final=True)
+    if start < end:
+        append(np.array([end]))
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True, eq=False)
 class ParallelCorpus:
     """The sentence pairs of several source and target files, one file after the other.
@@ -144,7 +229,7 @@ class ParallelCorpus:
         sources = [TextFile.open(source, cache) for source, _ in pairs]
         targets = [TextFile.open(target, cache) for _, target in pairs]
         for source, target in zip(sources, targets, strict=True):
-            _check_aligned(source, target)
+            _check_aligned(source.path, len(source), target.path, len(target))
         fingerprint = _digest_text("".join(text.fingerprint for text in (*sources, *targets)))
         first_rows = np.cumsum([0, *map(len, sources)])
         kept_rows = cache / f"pairs.{fingerprint}.npy"
@@ -187,19 +272,12 @@ class ParallelCorpus:
         return lines.tolist()
 
 
-def _check_aligned(source: TextFile, target: TextFile) -> None:
-    if len(source) != len(target):
-        raise UserError(
-            f"Source and target need the same number of lines, got {len(source)} in {source.path} and {len(target)} in "
-            f"{target.path}. Line {min(len(source), len(target)) + 1} is the first without a partner."
-        )
-
-
 def _index_pairs(sources: list[TextFile], targets: list[TextFile], first_rows: np.ndarray, path: Path) -> None:
-    with _open_growing_array(path) as append:
+    """Writes the rows of the pairs that have text on both sides."""
+    with open_growing_array(path) as append:
         for source, target, first_row in zip(sources, targets, first_rows[:-1], strict=True):
             num_kept = 0
-            for lines in _chunks(len(source)):
+            for lines in split_indices(len(source)):
                 kept = lines[_has_text(source.read_lines(lines)) & _has_text(target.read_lines(lines))]
                 append(first_row + kept)
                 num_kept += len(kept)
@@ -210,97 +288,50 @@ def _index_pairs(sources: list[TextFile], targets: list[TextFile], first_rows: n
                 )
 
 
-def _chunks(num_lines: int) -> Iterator[np.ndarray]:
-    for start, end in pairwise([*range(0, num_lines, CHUNK_PAIRS), num_lines]):
-        yield np.arange(start, end)
-
-
 def _has_text(lines: list[str]) -> np.ndarray:
     return np.array([bool(line.strip()) for line in lines], dtype=bool)
 
 
-def _digest_state(path: Path) -> str:
-    """Names the state of a file: another one after each change, without a look at what is in it."""
-    with open_bytes(path):
-        state = path.stat()
-    return _digest_text(f"{path.resolve()}\n{state.st_size}\n{state.st_mtime_ns}")
-
-
-def _digest_text(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _unpack(path: Path, copy: Path) -> Path:
-    """Returns the path itself, or that of its plain copy where it is compressed."""
-    if path.suffix not in COMPRESSED:
-        return path
-    if not copy.exists():
-        with open_lines(path) as packed, written_aside(copy) as aside, aside.open("wb") as plain:
-            shutil.copyfileobj(packed, plain, CHUNK_BYTES)
-    return copy
+def split_indices(count: int) -> Iterator[np.ndarray]:
+    """Yields the indices 0 to `count` - 1 in arrays of at most CHUNK_PAIRS, which bounds the text held in memory."""
+    for start, end in pairwise([*range(0, count, CHUNK_PAIRS), count]):
+        yield np.arange(start, end)
 
 
 @contextmanager
-def open_lines(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file as `open_bytes` does, and turns what goes wrong in unpacking it into a UserError."""
-    try:
-        with open_bytes(path) as stream:
-            yield stream
-    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-        raise UserError(f"Cannot unpack {path}: it is damaged or cut short ({error}). Fetch it again.") from error
+def open_growing_array(
+    path: Path, dtype: str = "<i8", columns: int | None = None
+) -> Iterator[Callable[[np.ndarray], object]]:
+    """Yields a function that appends numbers to a .npy file, so that the array is never held in memory.
 
+    The file appears at `path` when the block ends without an exception. It is written as a stream and not through a
+    memory map, because a process that writes to a map dies with SIGBUS when the disk is full.
 
-def _write_index(path: Path, text: Path, *, starts: Path, fingerprint: Path) -> None:
-    """Writes where the lines of `text` start and its digest; `starts` comes last and so tells that both are there."""
-    try:
-        with _open_growing_array(starts) as append, written_aside(fingerprint) as aside:
-            aside.write_text(_scan(text, append))
-    except UnicodeDecodeError:
-        # The scan knows no line numbers; the slow reader does, and fails with them.
-        with text.open("rb") as stream:
-            deque(read_stream(stream, str(path)), maxlen=0)
-        raise
-
-
-def _scan(text: Path, append: Callable[[np.ndarray], object]) -> str:
-    """Appends the start of each line and the end of the last, and returns the digest of the bytes, in one pass.
-
-    Raises:
-        UnicodeDecodeError: the file is not UTF-8.
+    Args:
+        path: of the file.
+        dtype: type of the numbers.
+        columns: number of columns of a 2-D array, to which whole rows are appended; None makes a 1-D array.
     """
-    check, digest = codecs.getincrementaldecoder("utf-8")().decode, hashlib.blake2b(digest_size=16)
-    with text.open("rb") as stream:
-        start, end = len(codecs.BOM_UTF8) if stream.peek().startswith(codecs.BOM_UTF8) else 0, 0
-        append(np.array([start]))
-        while chunk := stream.read(CHUNK_BYTES):
-            check(chunk)
-            digest.update(chunk)
-            starts = np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + (end + 1)
-            append(starts)
-            start, end = starts[-1] if len(starts) else start, end + len(chunk)
-    check(b"", final=True)
-    if start < end:
-        append(np.array([end]))
-    return digest.hexdigest()
-
-
-@contextmanager
-def _open_growing_array(path: Path) -> Iterator[Callable[[np.ndarray], object]]:
-    """Yields a function that appends integers to the int64 .npy file at `path`, so that they never fill memory."""
+    row_bytes = np.dtype(dtype).itemsize * (columns or 1)
     with written_aside(path) as aside, aside.open("wb") as file:
-        _write_header(file, 0)
+        _write_header(file, dtype, 0, columns)
         header_bytes = file.tell()
-        yield lambda numbers: file.write(numbers.astype("<i8").data)
-        length = (file.tell() - header_bytes) // 8
+        yield lambda numbers: file.write(np.ascontiguousarray(numbers, dtype).data)
+        num_rows = (file.tell() - header_bytes) // row_bytes
         file.seek(0)
-        _write_header(file, length)
+        _write_header(file, dtype, num_rows, columns)
 
 
-def _write_header(file: BinaryIO, length: int) -> None:
-    # NumPy pads the header so that any length fits in the same number of bytes.
-    np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (length,)})
+def _write_header(file: BinaryIO, dtype: str, num_rows: int, columns: int | None) -> None:
+    # NumPy pads the header, so that the header for any number of rows has the same size.
+    shape = (num_rows,) if columns is None else (num_rows, columns)
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
 
 
 def _map_array(path: Path) -> np.ndarray:
     # A plain view: slicing numpy.memmap itself is several times slower.
     return np.asarray(np.load(path, mmap_mode="r"))
+
+
+def _digest_text(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

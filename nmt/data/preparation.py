@@ -10,10 +10,9 @@ import numpy as np
 from nmt.config.schema import Config, DataConfig, TokenizerConfig
 from nmt.data.batching import TokenizedCorpus
 from nmt.data.cleaning import CleaningReport, clean
-from nmt.data.corpus import CHUNK_PAIRS, ParallelCorpus, read_lines
-from nmt.data.token_cache import CachedTokens, SampledTokens, chunks
+from nmt.data.corpus import ParallelCorpus, read_parallel, split_indices
+from nmt.data.token_cache import CachedTokens, SampledTokens
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
-from nmt.errors import UserError
 
 Log = Callable[[str], None]
 
@@ -99,19 +98,6 @@ def read_dev(data: DataConfig) -> tuple[list[str], list[str]]:
     return read_parallel(data.dev.source, data.dev.target)
 
 
-def read_parallel(source: Path, target: Path) -> tuple[list[str], list[str]]:
-    """The lines of two files that belong together; raises UserError where they do not."""
-    sources, targets = read_lines(source), read_lines(target)
-    if len(sources) != len(targets):
-        raise UserError(
-            f"Source and target need the same number of lines, got {len(sources)} in {source} and {len(targets)} in "
-            f"{target}. Line {min(len(sources), len(targets)) + 1} is the first without a partner."
-        )
-    if not sources:
-        raise UserError(f"{source} is empty.")
-    return sources, targets
-
-
 def make_tokenizers(
     config: TokenizerConfig, corpus: ParallelCorpus, run_dir: Path, *, seed: int, log: Log
 ) -> tuple[Tokenizer, Tokenizer]:
@@ -162,7 +148,7 @@ def _train_tokenizer(config: TokenizerConfig, lines: Iterable[str], seed: int) -
 
 def _read_side(corpus: ParallelCorpus, side: int) -> Iterator[str]:
     read = (corpus.read_sources, corpus.read_targets)[side]
-    for indices in chunks(corpus):
+    for indices in split_indices(len(corpus)):
         yield from read(indices)
 
 
@@ -170,6 +156,6 @@ def _count_eos(lengths: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """The lengths [N, 2] of the kept pairs, EOS counted, in as little memory as they need."""
     small = lengths.max() < np.iinfo(np.int16).max
     found = np.empty((len(kept), 2), dtype=np.int16 if small else np.int32)
-    for start in range(0, len(kept), CHUNK_PAIRS):
-        found[start : start + CHUNK_PAIRS] = lengths[kept[start : start + CHUNK_PAIRS]] + 1
+    for rows in split_indices(len(kept)):
+        found[rows] = lengths[kept[rows]] + 1
     return found

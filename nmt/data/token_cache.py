@@ -1,50 +1,48 @@
 """The training text in pieces: the best segmentation, made once and kept on disk, or one drawn anew every time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from nmt.data.batching import derive_seed
-from nmt.data.corpus import CHUNK_PAIRS, ParallelCorpus
+from nmt.data.corpus import ParallelCorpus, open_growing_array, split_indices
 from nmt.data.tokenizer import Tokenizer
-from nmt.files import written_aside
 
 
 class CachedTokens:
-    """The most probable pieces of both sides of every pair, mapped from files, so that a batch need not segment.
+    """The most probable tokens of both sides of every pair, mapped from files.
 
-    A GPU learns from a batch in less time than its text takes to segment.
+    Segmenting the text of a batch can take longer than a GPU needs for its update.
     """
 
     lengths: np.ndarray
-    """int32 [pairs, 2], pieces of source and target, EOS not counted."""
+    """int32 [pairs, 2], source and target tokens of each pair, without EOS."""
 
     def __init__(self, lengths: Path, starts: Path, ids: Path):
         self.lengths, self._starts, mapped = (np.load(path, mmap_mode="r") for path in (lengths, starts, ids))
-        self._ids = mapped.view(np.ndarray)  # a memmap takes long to slice
+        self._ids = mapped.view(np.ndarray)  # slicing numpy.memmap itself is several times slower
 
     @classmethod
     def open(cls, corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer, cache: Path) -> "CachedTokens":
-        """Finds the pieces of a corpus in a cache folder, or segments it, also where a file there was cut short.
+        """Opens the tokens of a corpus in a cache folder. Where they are missing or damaged, the corpus is segmented.
 
         Raises:
             UserError: the folder cannot be written to, or the disk is full.
         """
         key = "-".join(name[:12] for name in (corpus.fingerprint, source.fingerprint, target.fingerprint))
-        files = [cache / f"{kind}.{key}.npy" for kind in ("lengths", "starts", "pieces")]
+        files = [cache / f"{kind}.{key}.npy" for kind in ("lengths", "starts", "tokens")]
         try:
             return cls(*files)
         except (OSError, ValueError):
-            # Another run may do the same at the same time: whose files come last, they say the same.
-            with written_aside(files[0]) as lengths, written_aside(files[1]) as starts, written_aside(files[2]) as ids:
-                _write_tokens(lengths, starts, ids, corpus, source, target)
+            # Another run may write the same files at the same time. That is safe: the key names the content, and each
+            # file replaces the other run's as a whole.
+            _write_tokens(files, corpus, source, target)
         return cls(*files)
 
     def read_ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """The pieces of both sides of some pairs, the same in every epoch."""
+        """Returns the ids of both sides of these pairs, the same ones in every epoch."""
         source, target = (self._read_side(side, pairs) for side in (0, 1))
         return source, target
 
@@ -52,6 +50,28 @@ class CachedTokens:
         starts = self._starts[pairs, side]
         ends = starts + self.lengths[pairs, side]
         return [self._ids[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+
+
+def _write_tokens(files: Sequence[Path], corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer) -> None:
+    """Writes three arrays: tokens of each side of each pair, where they start, and all ids one after the other."""
+    # 16 bits for most vocabularies: half the disk, and half of what a batch reads.
+    is_narrow = max(source.vocabulary_size, target.vocabulary_size) <= 1 << 16
+    dtype = "<u2" if is_narrow else "<i4"
+    written = 0
+    with (
+        open_growing_array(files[0], "<i4", columns=2) as append_lengths,
+        open_growing_array(files[1], "<i8", columns=2) as append_starts,
+        open_growing_array(files[2], dtype) as append_ids,
+    ):
+        for pairs in split_indices(len(corpus)):
+            sides = source.encode(corpus.read_sources(pairs)), target.encode(corpus.read_targets(pairs))
+            rows: Sequence[Sequence[int]] = list(chain.from_iterable(zip(*sides, strict=True)))
+            sizes = np.array([len(row) for row in rows])
+            ends = written + np.cumsum(sizes)
+            append_lengths(sizes)
+            append_starts(ends - sizes)
+            append_ids(np.fromiter(chain.from_iterable(rows), dtype, int(sizes.sum())))
+            written = int(ends[-1])
 
 
 class SampledTokens:
@@ -78,39 +98,3 @@ class SampledTokens:
             for side, (tokenizer, lines) in enumerate(zip(self.tokenizers, texts, strict=True))
         )
         return source, target
-
-
-def chunks(corpus: ParallelCorpus) -> Iterator[np.ndarray]:
-    """The indices of all pairs, some at a time."""
-    for start in range(0, len(corpus), CHUNK_PAIRS):
-        yield np.arange(start, min(start + CHUNK_PAIRS, len(corpus)))
-
-
-def _write_tokens(
-    lengths: Path, starts: Path, ids: Path, corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer
-) -> None:
-    """Writes, pair by pair, how many pieces source and target have, where they begin, and the pieces."""
-    narrow = max(source.vocabulary_size, target.vocabulary_size) <= 1 << 16
-    dtype = np.dtype("<u2" if narrow else "<i4")
-    written = 0
-    # As they come: a mapping that is written to would die of a full disk.
-    with lengths.open("wb") as lengths_file, starts.open("wb") as starts_file, ids.open("wb") as ids_file:
-        _write_header(lengths_file, np.dtype("<i4"), (len(corpus), 2))
-        _write_header(starts_file, np.dtype("<i8"), (len(corpus), 2))
-        _write_header(ids_file, dtype, (0,))
-        for pairs in chunks(corpus):
-            sides = source.encode(corpus.read_sources(pairs)), target.encode(corpus.read_targets(pairs))
-            rows: Sequence[Sequence[int]] = list(chain.from_iterable(zip(*sides, strict=True)))
-            sizes = np.array([len(row) for row in rows], dtype="<i4")
-            ends = written + np.cumsum(sizes, dtype="<i8")
-            lengths_file.write(sizes.data)
-            starts_file.write((ends - sizes).data)
-            ids_file.write(np.fromiter(chain.from_iterable(rows), dtype, int(sizes.sum())).data)
-            written = int(ends[-1])
-        ids_file.seek(0)
-        _write_header(ids_file, dtype, (written,))
-
-
-def _write_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> None:
-    """Begins an array of NumPy's format; the header of another shape is as long."""
-    np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})

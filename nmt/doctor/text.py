@@ -11,7 +11,7 @@ import numpy as np
 
 from nmt.config.schema import DataConfig
 from nmt.data.cleaning import clean
-from nmt.data.corpus import CHUNK_PAIRS, ParallelCorpus, TextFile
+from nmt.data.corpus import ParallelCorpus, TextFile, split_indices
 from nmt.doctor.findings import Finding, report_count
 from nmt.errors import UserError
 
@@ -55,7 +55,7 @@ def examine_overlap(corpus: ParallelCorpus, held_out: dict[str, tuple[list[str],
     sources: dict[str, Counter[str]] = {name: Counter() for name in held_out}
     pairs: dict[str, Counter[tuple[str, str]]] = {name: Counter() for name in held_out}
     wanted = {name: (set(sides[0]), set(zip(*sides, strict=True))) for name, sides in held_out.items()}
-    for indices in _chunks(len(corpus)):
+    for indices in split_indices(len(corpus)):
         for pair in zip(corpus.read_sources(indices), corpus.read_targets(indices), strict=True):
             for name, (source_set, pair_set) in wanted.items():
                 if pair[0] in source_set:
@@ -120,8 +120,3 @@ def _report_share(check: str, number: int, of: int, remedy: str) -> Finding:
     """A note below one pair in a hundred, a warning above."""
     verdict: Literal["note", "warning"] = "warning" if number * 100 > of else "note"
     return report_count(check, number, f"of {of:,} pairs; {remedy}", verdict=verdict)
-
-
-def _chunks(number: int) -> Iterator[np.ndarray]:
-    for start in range(0, number, CHUNK_PAIRS):
-        yield np.arange(start, min(start + CHUNK_PAIRS, number))

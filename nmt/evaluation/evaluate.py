@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nmt.data.preparation import read_parallel
+from nmt.data.corpus import read_parallel
 from nmt.evaluation.metrics import Score, score, score_tokenized
 from nmt.translators.protocol import Translator
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt.data import cleaning
+from nmt.data import corpus as corpus_module
 from nmt.data.cleaning import CleaningReport, clean
 from nmt.data.corpus import ParallelCorpus
 from nmt.errors import UserError
@@ -18,7 +19,7 @@ ROWS = st.lists(st.tuples(WORDS, WORDS, st.integers(0, 6), st.integers(0, 6)), m
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(cleaning, "CHUNK_PAIRS", 4)
+    monkeypatch.setattr(corpus_module, "CHUNK_PAIRS", 4)
 
 
 def open_corpus(folder, pairs):

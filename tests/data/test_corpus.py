@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt.data import corpus as corpus_module
-from nmt.data.corpus import ParallelCorpus, TextFile, read_lines, read_stream
+from nmt.data.corpus import ParallelCorpus, TextFile, read_lines, read_parallel, read_stream
 from nmt.errors import UserError
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -260,6 +260,15 @@ def test_unequal_files_are_an_error_that_shows_the_gap(tmp_path):
         match=r"got 3 in .*0\.src and 2 in .*0\.tgt\. Line 3 is the first without a partner\.",
     ):
         open_corpus(tmp_path, ("a\nb\nc\n", "A\nB\n"))
+
+
+def test_parallel_files_are_read_together(tmp_path):
+    source, target = write(tmp_path / "a.en", "a\nb\n"), write(tmp_path / "a.de", "A\nB\n")
+    assert read_parallel(source, target) == (["a", "b"], ["A", "B"])
+    with pytest.raises(UserError, match=r"2 .*a\.en and 3 .*b\.de\. Line 3 is the first without a partner"):
+        read_parallel(source, write(tmp_path / "b.de", "A\nB\nC\n"))
+    with pytest.raises(UserError, match=r"c\.en is empty"):
+        read_parallel(write(tmp_path / "c.en", ""), write(tmp_path / "c.de", ""))
 
 
 def test_two_blank_files_are_an_error_although_others_have_text(tmp_path):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nmt.data import token_cache as pieces
+from nmt.data import corpus as corpus_module
 from nmt.data.corpus import ParallelCorpus
 from nmt.data.token_cache import CachedTokens
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
@@ -46,7 +46,7 @@ def assert_holds(found: CachedTokens, corpus, tokenizers):
 
 @pytest.mark.parametrize("size", [1, 7, 25, 1000])
 def test_any_pairs_are_found_as_they_are_segmented(monkeypatch, corpus, tokenizers, tmp_path, size):
-    monkeypatch.setattr(pieces, "CHUNK_PAIRS", size)
+    monkeypatch.setattr(corpus_module, "CHUNK_PAIRS", size)
     assert_holds(CachedTokens.open(corpus, *tokenizers, tmp_path), corpus, tokenizers)
 
 
@@ -74,7 +74,7 @@ def test_ids_of_a_large_vocabulary_are_whole(corpus, tmp_path):
 
 
 def test_what_was_cut_short_is_made_again(monkeypatch, corpus, tokenizers, tmp_path):
-    monkeypatch.setattr(pieces, "CHUNK_PAIRS", 10)
+    monkeypatch.setattr(corpus_module, "CHUNK_PAIRS", 10)
     segmented = []
 
     def encode(self: Tokenizer, texts: list[str]) -> list[list[int]]:
@@ -90,11 +90,18 @@ def test_what_was_cut_short_is_made_again(monkeypatch, corpus, tokenizers, tmp_p
     assert_holds(CachedTokens.open(corpus, *tokenizers, tmp_path), corpus, tokenizers)
 
 
-@pytest.mark.parametrize("name", ["pieces.*", "lengths.*", "starts.*"])
+@pytest.mark.parametrize("name", ["tokens.*", "lengths.*", "starts.*"])
 def test_what_was_damaged_is_made_again(corpus, tokenizers, tmp_path, name):
     CachedTokens.open(corpus, *tokenizers, tmp_path)
     [file] = tmp_path.rglob(name)
     os.truncate(file, file.stat().st_size - 1)
+    assert_holds(CachedTokens.open(corpus, *tokenizers, tmp_path), corpus, tokenizers)
+
+
+def test_a_cache_with_other_file_names_is_ignored(corpus, tokenizers, tmp_path):
+    CachedTokens.open(corpus, *tokenizers, tmp_path)
+    [file] = tmp_path.rglob("tokens.*")
+    file.rename(file.with_name(file.name.replace("tokens", "pieces")))
     assert_holds(CachedTokens.open(corpus, *tokenizers, tmp_path), corpus, tokenizers)
 
 
