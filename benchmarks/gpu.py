@@ -37,7 +37,7 @@ from nmt.config.file import load_config
 from nmt.config.schema import ModelConfig, TrainingConfig
 from nmt.data.batching import Batch
 from nmt.errors import UserError
-from nmt.files import written_aside
+from nmt.files import atomic_write
 
 PRECISIONS = ("float32", "bfloat16")
 NAMES = [f"{name} {precision}" for name in ("nmt", "torch") for precision in PRECISIONS]
@@ -113,6 +113,7 @@ def nmt_learner(work: Work, precision: str) -> Learn:
 
     from nmt.models.seq2seq import make_seq2seq
     from nmt.training.mesh import make_mesh
+    from nmt.training.objective import Objective
     from nmt.training.schedules import make_optimizer
     from nmt.training.update_jax import JaxUpdate
 
@@ -121,7 +122,7 @@ def nmt_learner(work: Work, precision: str) -> Learn:
         work.model, source_vocabulary=work.vocabulary, target_vocabulary=work.vocabulary, precision=precision
     )
     model.optimizer = make_optimizer(TrainingConfig(max_updates=1))
-    options = {"seed": 1, "label_smoothing": 0.1, "clip_norm": 1.0}
+    options = {"objective": Objective(label_smoothing=0.1), "seed": 1, "clip_norm": 1.0}
     update = JaxUpdate(model, model.optimizer, make_mesh("single"), **options)
     update.foresee(sorted({(*batch.source.shape, batch.target.shape[1]) for batch in work.batches}))
     return lambda batch, number: update.start(batch, update=number, learning_rate=RATE)
@@ -264,7 +265,7 @@ def shares(record: dict, config: ModelConfig, vocabulary: int) -> dict[str, dict
 
 def write(record: dict[str, Any], path: Path) -> None:
     """Writes the figures so far."""
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -30,7 +30,7 @@ from benchmarks.translation import first_lines
 from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
-from nmt.files import written_aside
+from nmt.files import atomic_write
 
 SYSTEMS: dict[str, tuple[System, int | None]] = {
     "nmt": (ONE_LAYER, BATCH_SENTENCES),
@@ -62,7 +62,7 @@ def main() -> None:
                     run = translate(system, job, text, Path(folder), threads=settings.threads)
                     print(f"round {number + 1}, beam {beam}, {name}: {json.dumps(run)}", flush=True)
                     found[f"beam {beam}"][name].append(run)
-                    with written_aside(arguments.output) as aside:
+                    with atomic_write(arguments.output) as aside:
                         aside.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nmt.errors import UserError
-from nmt.process import Memory, memory_of
+from nmt.process import ResidentMemory, read_memory
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -83,7 +83,7 @@ def run_command(
             stderr=subprocess.STDOUT,
             env=variables,
         )
-        samples: list[tuple[float, Memory]] = []
+        samples: list[tuple[float, ResidentMemory]] = []
         watching = threading.Thread(target=_watch, args=(process.pid, started, samples), daemon=True)
         watching.start()
         try:
@@ -103,14 +103,14 @@ def run_command(
     )
 
 
-def _watch(pid: int, started: float, samples: list[tuple[float, Memory]]) -> None:
+def _watch(pid: int, started: float, samples: list[tuple[float, ResidentMemory]]) -> None:
     """Samples the memory of a process until it ends."""
-    while found := memory_of(pid):
+    while found := read_memory(pid):
         samples.append((time.monotonic() - started, found))
         time.sleep(SAMPLE_EVERY)
 
 
 def resident_mb(pid: int) -> float | None:
     """Returns the resident memory of a process in 10**6 bytes, or None if the process has ended."""
-    found = memory_of(pid)
+    found = read_memory(pid)
     return found.now / MEGABYTE if found else None

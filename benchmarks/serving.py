@@ -19,7 +19,7 @@ from benchmarks.served import Served
 from benchmarks.settings import Settings
 from benchmarks.training import trained
 from nmt.data.corpus import read_lines
-from nmt.model_folder import ModelFolder, find_model
+from nmt.model_folder import ModelFolder, find_model_folder
 
 LOCUST = Environment(name="locust", python="3.11", packages=["locust==2.47.0"])
 CLIENTS = (1, 8, 64)
@@ -89,7 +89,7 @@ def make_load(settings: Settings, text: Text | None, model: Path | None) -> Load
     if model is None:
         assert text is not None, "either a model or a text to train one is required"
         model = trained(settings, text, NMT)
-    source = ModelFolder.load(find_model(model)).config.data.dev.source
+    source = ModelFolder.load(find_model_folder(model)).config.data.dev.source
     lines = list(dict.fromkeys(filter(str.strip, read_lines(source))))
     return Load(settings, model, lines[: settings.latency_lines])
 

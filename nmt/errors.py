@@ -78,7 +78,7 @@ class RequestError(NmtError):
         self.headers = dict(headers or {})
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def suggest_name(name: str, valid: Iterable[str]) -> str:
     """Returns " Did you mean 'x'?" for the valid name closest to `name`, or "" where none is close."""
     matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
     return f" Did you mean '{matches[0]}'?" if matches else ""

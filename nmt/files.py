@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from nmt.errors import UserError, nearest
+from nmt.errors import UserError, suggest_name
 
 COMPRESSED = (".gz", ".xz")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary sibling of `path` to write a file or folder to, and renames it to `path` at the end.
 
     When the block raises, the sibling is removed and whatever stood at `path` is left as it was. A folder at `path`
@@ -63,19 +63,19 @@ def _full_disk_at(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replaced_aside(path: Path) -> Iterator[Path]:
-    """Like `written_aside`, for a folder that may take another's place: at any moment one of the two is whole.
+def atomic_replace(path: Path) -> Iterator[Path]:
+    """Like `atomic_write`, for a folder that may take another's place: at any moment one of the two is whole.
 
     Where the process ends between the two renamings, the older folder is found at `.NAME.old`: readers take it from
-    there (`standing`), and the next call of `recovered` puts it back.
+    there (`current_version`), and the next call of `recover` puts it back.
 
     Raises:
         UserError: the folder cannot be written to.
     """
     older = _older(path)
     with _refusals_of(path):
-        recovered(path)
-    with written_aside(path.with_name(f".{path.name}.new")) as aside:
+        recover(path)
+    with atomic_write(path.with_name(f".{path.name}.new")) as aside:
         yield aside
     if path.exists():
         path.rename(older)
@@ -105,7 +105,7 @@ def append_line(path: Path, line: str) -> None:
             os.close(descriptor)
 
 
-def recovered(path: Path) -> Path:
+def recover(path: Path) -> Path:
     """Returns `path`, after putting back its older folder where a replacement was cut off half-way."""
     if not path.exists() and _older(path).exists():
         _older(path).rename(path)
@@ -114,7 +114,7 @@ def recovered(path: Path) -> Path:
     return path
 
 
-def standing(path: Path) -> Path:
+def current_version(path: Path) -> Path:
     """Returns `path`, or its older folder while that is the only one: between two renamings, or ever since they were
     cut off. Nothing is moved, since another process may be about to do so."""
     return path if path.exists() or not _older(path).exists() else _older(path)
@@ -171,11 +171,11 @@ def open_bytes(path: Path) -> BinaryIO:
 def _neighbour(path: Path) -> str:
     if not path.parent.is_dir():
         return f" Nor is there a folder {path.parent}."
-    return nearest(path.name, [other.name for other in path.parent.iterdir()])
+    return suggest_name(path.name, [other.name for other in path.parent.iterdir()])
 
 
 @contextmanager
-def claimed(folder: Path, *, doing: str, key: str = "") -> Iterator[None]:
+def folder_lock(folder: Path, *, doing: str, key: str = "") -> Iterator[None]:
     """Makes a folder and keeps other processes out of it; the claim goes with the process, however it ends.
 
     Args:

@@ -18,7 +18,7 @@ from nmt.config.schema import Config
 from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
-from nmt.files import replaced_aside, standing
+from nmt.files import atomic_replace, current_version
 from nmt.weights import load_arrays, save_arrays
 
 CONFIG, SOURCE, TARGET, WEIGHTS = "config.yaml", "source.model", "target.model", "weights.h5"
@@ -37,7 +37,7 @@ class ModelFolder:
 
     def save(self, path: Path) -> None:
         """Writes the folder, in place of the one that is there."""
-        with replaced_aside(path) as aside:
+        with atomic_replace(path) as aside:
             aside.mkdir()
             (aside / CONFIG).write_text(dump_config(self.config), encoding="utf-8")
             self.source_tokenizer.save(aside / SOURCE)
@@ -51,7 +51,7 @@ class ModelFolder:
         Raises:
             UserError: the folder is missing, is no model, or does not fit together.
         """
-        path = find_model(path)
+        path = find_model_folder(path)
         config = config_from_text("\n".join(read_lines(path / CONFIG)), str(path / CONFIG))
         source, target = Tokenizer.load_pair(path / SOURCE, path / TARGET)
         weights, facts = load_arrays(path / WEIGHTS)
@@ -59,16 +59,16 @@ class ModelFolder:
         return cls(config, source, target, weights, facts)
 
 
-def find_model(path: Path) -> Path:
+def find_model_folder(path: Path) -> Path:
     """Returns the model folder at a path: itself, or `best` where it is a run folder.
 
     Raises:
         UserError: there is no model.
     """
-    path = standing(path)
+    path = current_version(path)
     if not path.is_dir():
         raise UserError(f"There is no folder {path}. Expected a run folder, a model folder or an export.")
-    for folder in (path, standing(path / "best")):
+    for folder in (path, current_version(path / "best")):
         if (folder / WEIGHTS).is_file():
             missing = [name for name in (CONFIG, SOURCE, TARGET) if not (folder / name).is_file()]
             if missing:
@@ -79,13 +79,13 @@ def find_model(path: Path) -> Path:
     raise UserError(f"{path} is no model: expected {WEIGHTS} in it, or in {path / 'best'}.")
 
 
-def fingerprints(source: Tokenizer, target: Tokenizer) -> dict[str, str]:
+def get_fingerprints(source: Tokenizer, target: Tokenizer) -> dict[str, str]:
     """What weights remember of the tokenizers that they were trained with."""
     return {"source_tokenizer": source.fingerprint, "target_tokenizer": target.fingerprint}
 
 
 def _check_tokenizers(path: Path, source: Tokenizer, target: Tokenizer, facts: Mapping[str, Any]) -> None:
-    found = fingerprints(source, target)
+    found = get_fingerprints(source, target)
     for side, name in (("source", SOURCE), ("target", TARGET)):
         key = f"{side}_tokenizer"
         if facts.get(key, found[key]) != found[key]:

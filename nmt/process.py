@@ -50,12 +50,12 @@ def silence_stderr() -> Iterator[None]:
             os.close(saved)
 
 
-def fast_precision() -> Literal["float32", "bfloat16"]:
+def choose_precision() -> Literal["float32", "bfloat16"]:
     """The arithmetic that this processor is fastest in: bfloat16 only where it has instructions for its products."""
-    return "bfloat16" if processor_flags() & {"amx_bf16", "avx512_bf16"} else "float32"
+    return "bfloat16" if read_processor_flags() & {"amx_bf16", "avx512_bf16"} else "float32"
 
 
-def processor_flags() -> frozenset[str]:
+def read_processor_flags() -> frozenset[str]:
     """What the processor says it can do, such as amx_bf16; empty where the system does not tell."""
     try:
         lines = [line for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines() if line.startswith(FLAGS)]
@@ -64,7 +64,7 @@ def processor_flags() -> frozenset[str]:
     return frozenset(lines[0].split(":", 1)[1].split()) if lines else frozenset()
 
 
-class Memory(NamedTuple):
+class ResidentMemory(NamedTuple):
     """Resident memory of a process, in bytes."""
 
     now: int
@@ -72,7 +72,7 @@ class Memory(NamedTuple):
     """The largest since it began."""
 
 
-def memory_of(process: int | Literal["self"] = "self") -> Memory | None:
+def read_memory(process: int | Literal["self"] = "self") -> ResidentMemory | None:
     """What Linux says of a process' memory; None once it has ended, and on other systems.
 
     Not by getrusage or wait4, whose largest memory of a child begins with that of the process that started it.
@@ -82,4 +82,4 @@ def memory_of(process: int | Literal["self"] = "self") -> Memory | None:
     except OSError:
         return None
     sizes = dict(line.split()[:2] for line in lines if line.startswith("Vm"))
-    return Memory(*(int(sizes[name]) * 1024 for name in ("VmRSS:", "VmHWM:"))) if sizes else None
+    return ResidentMemory(*(int(sizes[name]) * 1024 for name in ("VmRSS:", "VmHWM:"))) if sizes else None

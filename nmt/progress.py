@@ -9,7 +9,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 
 
 @contextmanager
-def byte_progress() -> Iterator[Callable[[int, int | None], None] | None]:
+def show_byte_progress() -> Iterator[Callable[[int, int | None], None] | None]:
     """Yields a callback (bytes done, bytes in all or None), or None where standard error is no terminal."""
     if not sys.stderr.isatty():
         yield None

@@ -14,8 +14,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from nmt.errors import UserError, nearest
-from nmt.files import written_aside
+from nmt.errors import UserError, suggest_name
+from nmt.files import atomic_write
 
 FORMAT = 1
 
@@ -31,7 +31,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str
         file.attrs["names_checksum"] = _names_digest(arrays)
         for name, array in arrays.items():
             file.create_dataset(name, data=array).attrs["checksum"] = _checksum(array)
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_bytes(memory.getbuffer())
 
 
@@ -64,11 +64,11 @@ def assign_arrays(variables: Iterable[Any], arrays: Mapping[str, np.ndarray], or
     Raises:
         UserError: an array is missing, left over, or of another shape; the variables are left as they were.
     """
-    expected = by_path(variables)
+    expected = index_by_path(variables)
     for name in expected.keys() - arrays.keys():
         raise UserError(f"{origin} has no weight {name}; it was saved by a model of another architecture.")
     for name in arrays.keys() - expected.keys():
-        hint = nearest(name, expected)
+        hint = suggest_name(name, expected)
         raise UserError(f"{origin} has a weight {name} that this model lacks: another architecture.{hint}")
     for name, variable in expected.items():
         if tuple(variable.shape) != arrays[name].shape:
@@ -80,12 +80,12 @@ def assign_arrays(variables: Iterable[Any], arrays: Mapping[str, np.ndarray], or
         variable.assign(arrays[name])
 
 
-def arrays_of(variables: Iterable[Any]) -> dict[str, np.ndarray]:
+def get_arrays(variables: Iterable[Any]) -> dict[str, np.ndarray]:
     """The values of Keras variables by their paths."""
-    return {path: np.asarray(variable.value) for path, variable in by_path(variables).items()}
+    return {path: np.asarray(variable.value) for path, variable in index_by_path(variables).items()}
 
 
-def by_path(variables: Iterable[Any]) -> dict[str, Any]:
+def index_by_path(variables: Iterable[Any]) -> dict[str, Any]:
     """Keras variables by their paths, which must differ: of two with one path, one would be lost in silence."""
     found: dict[str, Any] = {}
     for variable in variables:

@@ -40,9 +40,9 @@ class Exported:
 def model_folder(tmp_path_factory) -> Any:
     """Random weights, made large so that no two hypotheses are nearly as good; its dev text exists."""
     # Imported here, since Keras is slow to import and tests of text do without it.
-    from nmt.model_folder import ModelFolder, fingerprints
+    from nmt.model_folder import ModelFolder, get_fingerprints
     from nmt.models.seq2seq import make_seq2seq
-    from nmt.weights import arrays_of
+    from nmt.weights import get_arrays
 
     dev = tmp_path_factory.mktemp("dev")
     files = CorpusFiles(source=dev / "dev.en", target=dev / "dev.de")
@@ -62,9 +62,9 @@ def model_folder(tmp_path_factory) -> Any:
     random = np.random.default_rng(1)
     weights = {
         name: random.normal(0, 0.8, array.shape).astype("float32")
-        for name, array in arrays_of(model.trainable_variables).items()
+        for name, array in get_arrays(model.trainable_variables).items()
     }
-    return ModelFolder(config, tokenizer, tokenizer, weights, {"update": 7, **fingerprints(tokenizer, tokenizer)})
+    return ModelFolder(config, tokenizer, tokenizer, weights, {"update": 7, **get_fingerprints(tokenizer, tokenizer)})
 
 
 @pytest.fixture(scope="session")

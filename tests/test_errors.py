@@ -1,20 +1,20 @@
 import pytest
 
-from nmt.errors import UserError, nearest
+from nmt.errors import UserError, suggest_name
 
 
 def test_the_closest_name_is_offered():
-    assert nearest("bacth_size", ["batch_by", "batch_size", "beam_size"]) == " Did you mean 'batch_size'?"
+    assert suggest_name("bacth_size", ["batch_by", "batch_size", "beam_size"]) == " Did you mean 'batch_size'?"
 
 
 @pytest.mark.parametrize("valid", [[], ["seed", "model"]])
 def test_nothing_is_offered_where_nothing_is_close(valid):
-    assert nearest("bacth_size", valid) == ""
+    assert suggest_name("bacth_size", valid) == ""
 
 
 def test_names_may_come_from_any_iterable():
-    assert nearest("modl", (name for name in ("data", "model"))) == " Did you mean 'model'?"
-    assert nearest("modl", {"model": 1}) == " Did you mean 'model'?"
+    assert suggest_name("modl", (name for name in ("data", "model"))) == " Did you mean 'model'?"
+    assert suggest_name("modl", {"model": 1}) == " Did you mean 'model'?"
 
 
 def test_a_user_error_is_a_value_error_and_keeps_its_words():

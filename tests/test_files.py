@@ -9,7 +9,7 @@ import pytest
 
 from nmt import files
 from nmt.errors import UserError
-from nmt.files import discard, open_bytes, recovered, replaced_aside, written_aside
+from nmt.files import atomic_replace, atomic_write, discard, open_bytes, recover
 
 PLAIN = b"line\r\n\x00\xff"
 
@@ -20,7 +20,7 @@ def names(folder):
 
 def test_a_file_appears_only_when_whole(tmp_path):
     path = tmp_path / "deep" / "down" / "file"
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text("half")
         assert not path.exists()
         assert aside.parent == path.parent
@@ -31,7 +31,7 @@ def test_a_file_appears_only_when_whole(tmp_path):
 def test_a_file_is_replaced(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
@@ -41,7 +41,7 @@ def test_a_file_is_replaced(tmp_path):
 def test_what_stood_there_survives_a_failure(tmp_path, interruption):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(interruption), written_aside(path) as aside:
+    with pytest.raises(interruption), atomic_write(path) as aside:
         aside.write_text("torn")
         raise interruption
     assert path.read_text() == "old"
@@ -50,7 +50,7 @@ def test_what_stood_there_survives_a_failure(tmp_path, interruption):
 
 def test_a_full_disk_is_told_by_the_name_of_the_file(tmp_path):
     words = r"^Cannot write .*/file: No space left on device\.$"
-    with pytest.raises(UserError, match=words), written_aside(tmp_path / "file") as aside:
+    with pytest.raises(UserError, match=words), atomic_write(tmp_path / "file") as aside:
         aside.touch()
         raise OSError(errno.ENOSPC, "whatever HDF5 says of it")
     assert list(tmp_path.iterdir()) == []
@@ -58,7 +58,7 @@ def test_a_full_disk_is_told_by_the_name_of_the_file(tmp_path):
 
 def test_a_folder_appears_only_when_whole(tmp_path):
     path = tmp_path / "model"
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         (aside / "inner").mkdir(parents=True)
         (aside / "inner" / "weights").write_bytes(PLAIN)
         assert not path.exists()
@@ -67,7 +67,7 @@ def test_a_folder_appears_only_when_whole(tmp_path):
 
 
 def test_a_folder_that_fails_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError), written_aside(tmp_path / "model") as aside:
+    with pytest.raises(RuntimeError), atomic_write(tmp_path / "model") as aside:
         (aside / "inner").mkdir(parents=True)
         raise RuntimeError
     assert names(tmp_path) == []
@@ -77,7 +77,7 @@ def test_leavings_of_a_killed_process_of_the_same_id_are_not_mixed_in(tmp_path):
     leavings = tmp_path / f".model.{os.getpid()}.part"
     leavings.mkdir()
     (leavings / "stale").touch()
-    with written_aside(tmp_path / "model") as aside:
+    with atomic_write(tmp_path / "model") as aside:
         aside.mkdir()
         (aside / "fresh").touch()
     assert names(tmp_path / "model") == ["fresh"]
@@ -87,7 +87,7 @@ def test_leavings_of_a_killed_process_of_the_same_id_are_not_mixed_in(tmp_path):
 def test_all_of_it_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(files, "_sync_one", lambda path: seen.append((path.name, (tmp_path / "model").exists())))
-    with written_aside(tmp_path / "model") as aside:
+    with atomic_write(tmp_path / "model") as aside:
         (aside / "inner").mkdir(parents=True)
         (aside / "inner" / "weights").touch()
     before = {name for name, renamed in seen if not renamed}
@@ -98,7 +98,7 @@ def test_all_of_it_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch)
 def test_a_file_in_the_place_of_the_folder_is_told(tmp_path):
     (tmp_path / "file").touch()
     expected = r"Cannot write .*x: (Not a directory|File exists). Choose another place or change its owner\.$"
-    with pytest.raises(UserError, match=expected), written_aside(tmp_path / "file" / "x"):
+    with pytest.raises(UserError, match=expected), atomic_write(tmp_path / "file" / "x"):
         pytest.fail("there is no place to write to")
 
 
@@ -108,7 +108,7 @@ def test_a_place_without_permission_is_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files, "sync", refuse)  # the tests may run as root, whom nothing is forbidden
     expected = r"Cannot write .*x: Permission denied. Choose another place or change its owner\.$"
-    with pytest.raises(UserError, match=expected), written_aside(tmp_path / "x") as aside:
+    with pytest.raises(UserError, match=expected), atomic_write(tmp_path / "x") as aside:
         aside.touch()
     assert names(tmp_path) == []
 
@@ -121,7 +121,7 @@ def write_model(folder, text):
 def test_a_folder_is_replaced(tmp_path):
     path = tmp_path / "model"
     for text in ("first", "second", "third"):
-        with replaced_aside(path) as aside:
+        with atomic_replace(path) as aside:
             write_model(aside, text)
         assert (path / "weights").read_text() == text
         assert names(tmp_path) == ["model"]
@@ -130,7 +130,7 @@ def test_a_folder_is_replaced(tmp_path):
 def test_a_replacement_that_fails_leaves_the_older_folder(tmp_path):
     path = tmp_path / "model"
     write_model(path, "old")
-    with pytest.raises(RuntimeError), replaced_aside(path) as aside:
+    with pytest.raises(RuntimeError), atomic_replace(path) as aside:
         write_model(aside, "torn")
         raise RuntimeError
     assert (path / "weights").read_text() == "old"
@@ -153,18 +153,18 @@ def test_a_folder_whose_replacement_was_cut_off_is_recovered(tmp_path, monkeypat
 
     with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
         patch.setattr(Path, "rename", cut_off(Path.rename))
-        with replaced_aside(path) as aside:
+        with atomic_replace(path) as aside:
             write_model(aside, "new")
             patch.setattr(files.shutil, "rmtree", cut_off(files.shutil.rmtree))
     assert names(tmp_path) != ["model"]
-    assert (recovered(path) / "weights").read_text() == text
+    assert (recover(path) / "weights").read_text() == text
     assert names(tmp_path) == ["model"]
 
 
 def test_what_needs_no_recovery_is_left_alone(tmp_path):
     write_model(tmp_path / "model", "whole")
-    assert (recovered(tmp_path / "model") / "weights").read_text() == "whole"
-    assert not recovered(tmp_path / "absent").exists()
+    assert (recover(tmp_path / "model") / "weights").read_text() == "whole"
+    assert not recover(tmp_path / "absent").exists()
     assert names(tmp_path) == ["model"]
 
 

@@ -33,7 +33,7 @@ def test_it_does_so_in_either_precision(precision):
     [({"avx2", "amx_bf16"}, "bfloat16"), ({"avx512f", "avx512_bf16"}, "bfloat16"), ({"avx512f"}, "float32")],
 )
 def test_it_takes_the_precision_that_the_processor_multiplies_in(monkeypatch, flags, precision):
-    monkeypatch.setattr(process, "processor_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(process, "read_processor_flags", lambda: frozenset(flags))
     assert open_translator(FORMAT_1 / "model").settings.precision == precision
 
 

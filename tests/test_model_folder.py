@@ -4,10 +4,10 @@ import pytest
 from nmt.config.schema import Config
 from nmt.data.tokenizer import train_tokenizer
 from nmt.errors import UserError
-from nmt.model_folder import ModelFolder, find_model, fingerprints
+from nmt.model_folder import ModelFolder, find_model_folder, get_fingerprints
 from nmt.models.seq2seq import make_seq2seq
 from nmt.translators.model import ModelTranslator
-from nmt.weights import arrays_of
+from nmt.weights import get_arrays
 
 LINES = ["one two three four", "five six seven eight", "nine zero one five", "two six four eight"]
 
@@ -40,8 +40,8 @@ def model():
         training={"max_updates": 1},
     )
     source, target = tokenizer(), tokenizer([line[::-1] for line in LINES])
-    weights = arrays_of(make_seq2seq(config.model, source_vocabulary=24, target_vocabulary=24).trainable_variables)
-    return ModelFolder(config, source, target, weights, {"update": 7, **fingerprints(source, target)})
+    weights = get_arrays(make_seq2seq(config.model, source_vocabulary=24, target_vocabulary=24).trainable_variables)
+    return ModelFolder(config, source, target, weights, {"update": 7, **get_fingerprints(source, target)})
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_newer_one_takes_its_place(model, path):
 def test_a_run_folder_stands_for_its_best_model(model, tmp_path):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     model.save(tmp_path / "run" / "best")
-    assert find_model(tmp_path / "run") == tmp_path / "run" / "best"
+    assert find_model_folder(tmp_path / "run") == tmp_path / "run" / "best"
     assert ModelFolder.load(tmp_path / "run").facts == model.facts
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nmt.errors import UserError
-from nmt.weights import arrays_of, assign_arrays, load_arrays, save_arrays
+from nmt.weights import assign_arrays, get_arrays, load_arrays, save_arrays
 
 ARRAYS = {
     "seq2seq/encoder/kernel": np.random.default_rng(1).normal(size=(3, 5)).astype("float32"),
@@ -131,7 +131,7 @@ def fitting(**changes):
 
 def test_variables_take_the_arrays_of_their_paths(variables):
     assign_arrays(variables, dict(reversed(fitting().items())), "a.h5")
-    found = arrays_of(variables)
+    found = get_arrays(variables)
     assert found.keys() == fitting().keys()
     for name, array in fitting().items():
         np.testing.assert_array_equal(found[name], array.astype("float32"), strict=True)
@@ -140,7 +140,7 @@ def test_variables_take_the_arrays_of_their_paths(variables):
 def assert_refused(variables, arrays, words):
     with pytest.raises(UserError, match=words):
         assign_arrays(variables, arrays, "a.h5")
-    assert not any(array.any() for array in arrays_of(variables).values())
+    assert not any(array.any() for array in get_arrays(variables).values())
 
 
 def test_a_missing_weight_is_named_and_nothing_assigned(variables):

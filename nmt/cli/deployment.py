@@ -18,7 +18,7 @@ from nmt.cli.options import (
     require_packages,
     set_up_process,
 )
-from nmt.errors import UserError, nearest
+from nmt.errors import UserError, suggest_name
 
 FORMATS = ("savedmodel", "litert")
 
@@ -82,7 +82,7 @@ def export(
     if given and kind is None:
         raise UserError("--max-bleu-loss and --max-differing need --quantize: they limit what it may cost.")
     if format not in FORMATS:
-        raise UserError(f"--format: expected {' or '.join(FORMATS)}, found '{format}'.{nearest(format, FORMATS)}")
+        raise UserError(f"--format: expected {' or '.join(FORMATS)}, found '{format}'.{suggest_name(format, FORMATS)}")
     set_up_process("cpu")
     from nmt.exporting.quantization import Quantization
 

@@ -30,9 +30,9 @@ def download(
 ) -> None:
     """Download a public corpus, or copy it from a mirror folder."""
     from nmt.data.catalog import download as fetch
-    from nmt.progress import byte_progress
+    from nmt.progress import show_byte_progress
 
-    with byte_progress() as progress:
+    with show_byte_progress() as progress:
         files = fetch(name, into=into or Path("data", name), mirror=mirror, log=print_line, progress=progress)
     print_line("\n".join(str(file) for file in files))
 

@@ -119,12 +119,12 @@ def evaluate(
     set_up_process(device, threads)
     from nmt.evaluation.evaluate import evaluate as evaluate_model
     from nmt.evaluation.evaluate import report
-    from nmt.files import written_aside
+    from nmt.files import atomic_write
     from nmt.translators.opening import open_translator
 
     translator = open_translator(model, **settings["decoding"])
     result = evaluate_model(translator, source, reference, tokenized=tokenized)
     if output:
-        with written_aside(output) as aside:
+        with atomic_write(output) as aside:
             aside.write_text("".join(f"{line}\n" for line in result.hypotheses), encoding="utf-8")
     print_line(report(result, as_json=json))

@@ -13,7 +13,7 @@ from typing import Any
 from nmt.cluster.session import Notice, Share, noticed_signals, ray_session, settle
 from nmt.cluster.shards import Shard, clear_parts, find_shards, keep_to, parts, translate_shard
 from nmt.errors import InterruptionError, UserError
-from nmt.files import claimed
+from nmt.files import folder_lock
 
 DEATHS = 3  # of workers at one shard; one that takes every worker with it must not be tried for ever
 
@@ -84,7 +84,7 @@ def translate_corpus(
         InterruptionError: a signal came; what is done stays.
     """
     shards = find_shards(source, folder)
-    with claimed(folder, doing="at work"):
+    with folder_lock(folder, doing="at work"):
         keep_to(folder, shards, model, settings or {})
         clear_parts(shards)
         missing = [shard for shard in shards if not shard.done]

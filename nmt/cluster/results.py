@@ -11,7 +11,7 @@ from nmt.cluster.trials import FAILED, Trial, Validated
 from nmt.config.file import dump_config, replace_values
 from nmt.config.reference import as_words
 from nmt.config.schema import Config
-from nmt.files import written_aside
+from nmt.files import atomic_write
 
 COLUMNS = ("update", "bleu", "perplexity", "updates")
 
@@ -90,7 +90,7 @@ def _updates(trial: Trial) -> int:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_bytes(content)
 
 

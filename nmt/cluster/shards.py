@@ -13,8 +13,8 @@ from typing import IO, Any, cast
 
 from nmt.config.file import rename_old_keys
 from nmt.data.corpus import open_lines, read_stream
-from nmt.errors import UserError, nearest
-from nmt.files import discard, written_aside
+from nmt.errors import UserError, suggest_name
+from nmt.files import atomic_write, discard
 from nmt.translators.opening import find_folder
 from nmt.translators.protocol import Translator
 
@@ -68,7 +68,7 @@ def translate_shard(translator: Translator, shard: Shard) -> int:
         UserError: the file is damaged, or a line is not UTF-8; there is then no translation.
     """
     count = 0
-    with open_lines(shard.source) as stream, written_aside(shard.target) as aside, _packed(aside, shard.target) as out:
+    with open_lines(shard.source) as stream, atomic_write(shard.target) as aside, _packed(aside, shard.target) as out:
         for translation in translator.stream(read_stream(stream, str(shard.source))):
             out.write(f"{translation.text}\n".encode())
             count += 1
@@ -115,7 +115,7 @@ def keep_to(folder: Path, shards: list[Shard], model: Path, settings: Mapping[st
                 f"{folder} holds translations made otherwise:\n  " + "\n  ".join(changed) + "\nChoose another folder."
             )
         return
-    with written_aside(record) as aside:
+    with atomic_write(record) as aside:
         aside.write_text(json.dumps(made_with), encoding="utf-8")
 
 
@@ -138,7 +138,8 @@ def _no_files(path: Path, source: str) -> str:
     if path.is_dir():
         return f"Expected files of text in {path}, found none."
     neighbours = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    return f"There is no file or folder {source}, and no file that it is a pattern of.{nearest(path.name, neighbours)}"
+    hint = suggest_name(path.name, neighbours)
+    return f"There is no file or folder {source}, and no file that it is a pattern of.{hint}"
 
 
 def _digest(model: Path) -> str:

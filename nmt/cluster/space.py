@@ -12,7 +12,7 @@ from nmt.config.file import check_value
 from nmt.config.reference import as_words, get_keys, suggest_key
 from nmt.config.yaml_lines import Place, read_yaml
 from nmt.data.corpus import read_lines
-from nmt.errors import UserError, nearest
+from nmt.errors import UserError, suggest_name
 
 FIXED = {
     "run_dir": "each trial has a folder of its own",
@@ -142,7 +142,7 @@ def _range(key: str, value: dict[str, Any], label: str) -> Range:
     for name in value:
         if name not in ("low", "high", "log"):
             raise UserError(
-                f"{label}: expected low, high and log, found '{name}'.{nearest(name, ('low', 'high', 'log'))}"
+                f"{label}: expected low, high and log, found '{name}'.{suggest_name(name, ('low', 'high', 'log'))}"
             )
     low, high, log = value.get("low"), value.get("high"), value.get("log", False)
     if low is None or high is None:

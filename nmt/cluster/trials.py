@@ -10,7 +10,7 @@ from nmt.cluster.space import Space, draw
 from nmt.config.file import replace_values
 from nmt.config.reference import as_words
 from nmt.config.schema import Config
-from nmt.files import written_aside
+from nmt.files import atomic_write
 
 FINISHED, STOPPED, FAILED, UNFINISHED = "finished", "stopped early", "failed", "unfinished"
 LOWEST = -1e9  # the score of weights whose loss is not finite; the scheduler's percentiles take no infinity
@@ -64,7 +64,7 @@ class Trial:
 
     def end(self, ended: str, why: str = "") -> None:
         """Writes down how it ended."""
-        with written_aside(self.folder / "trial.json") as aside:
+        with atomic_write(self.folder / "trial.json") as aside:
             aside.write_text(json.dumps({"ended": ended, "why": why, "values": self.values}), encoding="utf-8")
 
     def validations(self) -> list[Validated]:
@@ -97,7 +97,9 @@ def plan(config: Config, space: Space, folder: Path, *, name: str, trials: int) 
         run_dir = folder / f"trial-{number:03d}"
         chosen = ", ".join(f"{key}={as_words(value)}" for key, value in values.items())
         label = f"{name}: trial {number} ({chosen})"
-        planned.append(Trial(number, values, replace_values(config, {**common, **values, "run_dir": str(run_dir)}, label)))
+        planned.append(
+            Trial(number, values, replace_values(config, {**common, **values, "run_dir": str(run_dir)}, label))
+        )
     return planned
 
 

@@ -17,7 +17,7 @@ from nmt.cluster.trials import FAILED, STOPPED, UNFINISHED, Trial, plan
 from nmt.config.schema import Config
 from nmt.config.yaml_lines import read_yaml, write_yaml
 from nmt.errors import InterruptionError, UserError
-from nmt.files import claimed, discard, written_aside
+from nmt.files import atomic_write, discard, folder_lock
 
 RETRIES = 2  # of a trial whose worker died; it goes on from its last checkpoint
 REDUCTION = 3  # of the trials at each rung, one in so many goes on
@@ -62,7 +62,7 @@ def tune(
     if len(planned) < trials:
         announce(f"The space has no more than {len(planned)} different trials.")
     import_ray()  # a missing Ray is told before a folder is made
-    with claimed(folder, doing="at work"):
+    with folder_lock(folder, doing="at work"):
         _keep_to(folder, config, space)
         missing = [trial for trial in planned if trial.ended()[0] == UNFINISHED]
         before = f", {len(planned) - len(missing)} of them ended before" if len(missing) < len(planned) else ""
@@ -101,7 +101,7 @@ def _keep_to(folder: Path, config: Config, space: Space) -> None:
                 "that, or choose another folder with --into."
             )
         return
-    with written_aside(record) as aside:
+    with atomic_write(record) as aside:
         aside.write_text(write_yaml(searched), encoding="utf-8")
 
 

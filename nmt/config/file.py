@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from nmt.config.reference import as_words, get_keys, suggest_key
 from nmt.config.schema import Config
 from nmt.config.yaml_lines import Place, read_yaml, write_yaml
-from nmt.errors import UserError, nearest
+from nmt.errors import UserError, suggest_name
 from nmt.files import open_bytes
 
 # How messages name a place: "a.yaml:3: training.seed" or "command line: training.seed=x".
@@ -174,7 +174,7 @@ def _find_recipe(path: Path) -> Path:
     if not recipe.is_file():
         names = sorted(Path(str(one)).stem for one in recipes.iterdir())
         raise UserError(
-            f"There is no file {path} and no recipe of that name.{nearest(str(path), names)} "
+            f"There is no file {path} and no recipe of that name.{suggest_name(str(path), names)} "
             f"Recipes: {', '.join(names)}."
         )
     return recipe

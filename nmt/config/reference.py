@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nmt.config.schema import Config
-from nmt.errors import UserError, nearest
+from nmt.errors import UserError, suggest_name
 
 Schema = dict[str, Any]  # a part of the JSON schema that pydantic makes of Config
 
@@ -81,7 +81,7 @@ def suggest_key(unknown: str) -> str:
         return f" Did you mean '{elsewhere[name]}'?"
     siblings = [key.rpartition(".")[2] for key in get_keys() if key.rpartition(".")[0] == section]
     similar = difflib.get_close_matches(name, elsewhere, n=1)
-    return nearest(name, siblings) or "".join(f" Did you mean '{elsewhere[one]}'?" for one in similar)
+    return suggest_name(name, siblings) or "".join(f" Did you mean '{elsewhere[one]}'?" for one in similar)
 
 
 def as_words(value: object) -> str:

@@ -30,7 +30,7 @@ from urllib.request import Request, urlopen
 import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
 
-from nmt.errors import UserError, nearest
+from nmt.errors import UserError, suggest_name
 from nmt.files import open_bytes, sync
 
 ProgressCallback = Callable[[int, int | None], None]  # bytes so far, bytes in all where the server tells
@@ -127,7 +127,9 @@ def download(
     """
     known = load_catalog()
     if name not in known:
-        raise UserError(f"There is no corpus '{name}'.{nearest(name, known)} Known are {', '.join(sorted(known))}.")
+        raise UserError(
+            f"There is no corpus '{name}'.{suggest_name(name, known)} Known are {', '.join(sorted(known))}."
+        )
     if mirror is None and os.environ.get("NMT_MIRROR"):
         mirror = Path(os.environ["NMT_MIRROR"])
     return download_entry(known[name], into=into, mirror=mirror, log=log, progress=progress)

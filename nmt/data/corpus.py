@@ -23,7 +23,7 @@ from typing import BinaryIO
 import numpy as np
 
 from nmt.errors import UserError
-from nmt.files import COMPRESSED, open_bytes, written_aside
+from nmt.files import COMPRESSED, atomic_write, open_bytes
 
 CHUNK_BYTES = 1 << 22
 CHUNK_PAIRS = 1 << 16
@@ -158,7 +158,7 @@ def _unpack(path: Path, copy: Path) -> Path:
     if path.suffix not in COMPRESSED:
         return path
     if not copy.exists():
-        with open_lines(path) as packed, written_aside(copy) as aside, aside.open("wb") as plain:
+        with open_lines(path) as packed, atomic_write(copy) as aside, aside.open("wb") as plain:
             shutil.copyfileobj(packed, plain, CHUNK_BYTES)
     return copy
 
@@ -169,7 +169,7 @@ def _write_index(path: Path, text: Path, *, starts: Path, fingerprint: Path) -> 
     `starts` appears last, so that its existence means that both are complete.
     """
     try:
-        with open_growing_array(starts) as append, written_aside(fingerprint) as aside:
+        with open_growing_array(starts) as append, atomic_write(fingerprint) as aside:
             aside.write_text(_scan(text, append))
     except UnicodeDecodeError:
         # The scan does not know line numbers. The slow reader does, and fails with them.
@@ -313,7 +313,7 @@ def open_growing_array(
         columns: number of columns of a 2-D array, to which whole rows are appended; None makes a 1-D array.
     """
     row_bytes = np.dtype(dtype).itemsize * (columns or 1)
-    with written_aside(path) as aside, aside.open("wb") as file:
+    with atomic_write(path) as aside, aside.open("wb") as file:
         _write_header(file, dtype, 0, columns)
         header_bytes = file.tell()
         yield lambda numbers: file.write(np.ascontiguousarray(numbers, dtype).data)

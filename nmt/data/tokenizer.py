@@ -14,8 +14,8 @@ from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 
 from nmt.data.subword_sampling import SubwordSampler
-from nmt.errors import UserError, nearest
-from nmt.files import open_bytes, written_aside
+from nmt.errors import UserError, suggest_name
+from nmt.files import atomic_write, open_bytes
 
 PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
 NORMALIZATIONS = ("identity", "nfkc", "nfkc_cf", "nmt_nfkc", "nmt_nfkc_cf")
@@ -82,7 +82,7 @@ class Tokenizer:
 
     def save(self, path: Path) -> None:
         """Writes the model file, which every SentencePiece program reads."""
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_bytes(self._model)
 
     @property
@@ -261,7 +261,7 @@ def _cut_lines(texts: Iterable[str]) -> Iterator[str]:
 
 def _check_normalization(name: str) -> None:
     if name not in NORMALIZATIONS:
-        valid = ", ".join(NORMALIZATIONS) + "." + nearest(name, NORMALIZATIONS)
+        valid = ", ".join(NORMALIZATIONS) + "." + suggest_name(name, NORMALIZATIONS)
         raise UserError(f"tokenizer.normalization: there is no rule '{name}', expected one of {valid}")
 
 

@@ -68,7 +68,7 @@ from nmt.demo.lexicon import (
     add_s,
 )
 from nmt.errors import UserError
-from nmt.files import written_aside
+from nmt.files import atomic_write
 
 NUM_DEV = 500
 NUM_TEST = 1_000
@@ -121,7 +121,7 @@ def make_demo_corpus(folder: Path, *, seed: int = 1, num_pairs: int = 22_000) ->
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from nmt.config.schema import Config
 from nmt.doctor.findings import Finding
 from nmt.doctor.memory_probe import Needs, rehearse
-from nmt.process import processor_flags
+from nmt.process import read_processor_flags
 
 PACKAGES = ("nmt", "tensorflow", "jax", "keras", "sentencepiece", "sacrebleu", "numpy")
 MEGABYTE = 1 << 20
@@ -64,7 +64,7 @@ def _check_disk(config: Config, needs: Needs) -> Finding:
 def _list_devices() -> list[str]:
     from nmt.backend import keras
 
-    flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in processor_flags()]
+    flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in read_processor_flags()]
     able = f" ({', '.join(flags)})" if flags else ""
     others = [name for name in keras.distribution.list_devices() if "cpu" not in name]
     return [f"{os.cpu_count()} processor cores{able}", *others]

@@ -17,7 +17,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from nmt.files import written_aside
+from nmt.files import atomic_write
 
 NAMES = ("README.md", "compose.yaml", "models.config", "batching_parameters.txt", "monitoring.config")
 MARK = "written by nmt export, and anew by the next as long as this line stands"
@@ -62,7 +62,7 @@ class Bundle:
             if path.is_file() and MARK not in path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]:
                 announce(f"{path} is not ours and is left as it is.")
                 continue
-            with written_aside(path) as aside:
+            with atomic_write(path) as aside:
                 aside.write_text(self.text_of(name), encoding="utf-8")
 
     def text_of(self, name: str) -> str:

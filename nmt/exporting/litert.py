@@ -17,8 +17,8 @@ from nmt.errors import UserError
 from nmt.exporting.parity import check_parity
 from nmt.exporting.quantization import Quantization
 from nmt.exporting.savedmodel import read_sample, trace
-from nmt.files import written_aside
-from nmt.model_folder import SOURCE, TARGET, ModelFolder, find_model
+from nmt.files import atomic_write
+from nmt.model_folder import SOURCE, TARGET, ModelFolder, find_model_folder
 from nmt.translators.export_record import FORMAT
 from nmt.translators.litert import RECORD
 from nmt.translators.model import ModelTranslator
@@ -55,12 +55,12 @@ def export_litert(
             allowed by quantising.
     """
     _check(Path(into), quantize)
-    path = find_model(Path(model)).resolve()
+    path = find_model_folder(Path(model)).resolve()
     folder = ModelFolder.load(path)
     translator = ModelTranslator.load(path, precision="float32").with_settings(**decoding or {})
     sources, references = read_sample(folder.config.data.dev, sample, folder.config.export.sample)
     record = _record(path, folder, translator.settings.model_dump())
-    with written_aside(Path(into)) as aside:
+    with atomic_write(Path(into)) as aside:
         aside.mkdir()
         folder.source_tokenizer.save(aside / SOURCE)
         folder.target_tokenizer.save(aside / TARGET)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nmt.errors import UserError, nearest
+from nmt.errors import UserError, suggest_name
 
 KINDS = ("bfloat16", "int8")
 PRECISIONS = ("float32", "bfloat16")
@@ -27,9 +27,11 @@ class Quantization:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise UserError(f"quantize: expected {' or '.join(KINDS)}, found '{self.kind}'.{nearest(self.kind, KINDS)}")
+            raise UserError(
+                f"quantize: expected {' or '.join(KINDS)}, found '{self.kind}'.{suggest_name(self.kind, KINDS)}"
+            )
         if self.precision not in PRECISIONS:
-            hint = nearest(self.precision, PRECISIONS)
+            hint = suggest_name(self.precision, PRECISIONS)
             raise UserError(f"precision: expected {' or '.join(PRECISIONS)}, found '{self.precision}'.{hint}")
         if self.precision == "bfloat16" and self.kind != "bfloat16":
             raise UserError(f"precision: bfloat16 computes with bfloat16 weights, but quantize is {self.kind}.")

@@ -25,8 +25,8 @@ from nmt.exporting.parity import Parity, check_parity, run_python
 from nmt.exporting.quantization import Quantization
 from nmt.exporting.stock_server import check_operations, read_meta_graph, stock_version
 from nmt.exporting.warmup import WARMUP, warmup_requests, write_warmup
-from nmt.files import written_aside
-from nmt.model_folder import SOURCE, TARGET, ModelFolder, find_model
+from nmt.files import atomic_write
+from nmt.model_folder import SOURCE, TARGET, ModelFolder, find_model_folder
 from nmt.translators.export_record import FORMAT
 from nmt.translators.model import ModelTranslator
 from nmt.translators.savedmodel import RECORD, check_tensorflow_text
@@ -67,13 +67,13 @@ def export(
             allowed by quantising.
     """
     check_tensorflow_text()
-    path = find_model(Path(model)).resolve()
+    path = find_model_folder(Path(model)).resolve()
     folder = ModelFolder.load(path)
     translator = ModelTranslator.load(path, precision="float32").with_settings(**decoding or {})
     sources, references = read_sample(folder.config.data.dev, sample, folder.config.export.sample)
     tag = stock_version(_wanted_version(folder.config, server_version), announce)
     target = _next_version(Path(into))
-    with _removed_if_empty(target.parent), written_aside(target) as aside:
+    with _removed_if_empty(target.parent), atomic_write(target) as aside:
         announce(f"Tracing the graph of {path} without GPUs.")
         trace(path, aside, quantize, decoding)
         meta_graph = read_meta_graph(aside)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from nmt.config.schema import SearchSettings
 from nmt.decoding.alignment import Alignment, align
-from nmt.errors import RequestError, nearest
+from nmt.errors import RequestError, suggest_name
 from nmt.server.batcher import Batcher
 from nmt.server.limits import Limits, check_texts, limit_time
 from nmt.server.openapi import describe_body, describe_translate_request
@@ -147,7 +147,7 @@ def read_request(body: bytes) -> TextRequest:
     fields = TranslateRequest.model_fields
     for key in document:
         if key not in fields:
-            raise RequestError(400, f"{key[:80]}: unknown key.{nearest(key[:80], fields)}")
+            raise RequestError(400, f"{key[:80]}: unknown key.{suggest_name(key[:80], fields)}")
     if "text" not in document:
         raise RequestError(400, "text: missing; expected a text or a list of texts.")
     texts: Any = [document["text"]] if isinstance(document["text"], str) else document["text"]

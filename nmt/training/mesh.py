@@ -6,7 +6,7 @@ from typing import Literal
 import jax
 import numpy as np
 
-from nmt.errors import UserError, nearest
+from nmt.errors import UserError, suggest_name
 
 ROWS = "rows"
 
@@ -29,7 +29,8 @@ def make_mesh(
     for device in devices or []:
         if device.removeprefix("/device:") not in known:
             raise UserError(
-                f"training.devices: there is no device {device}; JAX has {', '.join(known)}.{nearest(device, known)}"
+                f"training.devices: there is no device {device}; JAX has {', '.join(known)}."
+                f"{suggest_name(device, known)}"
             )
     chosen = [known[device.removeprefix("/device:")] for device in devices or known]
     return jax.sharding.Mesh(np.array(chosen[:1] if kind == "single" else chosen), (ROWS,))

@@ -17,7 +17,7 @@ from pathlib import Path
 from nmt.config.file import config_from_text, dump_config, find_differences
 from nmt.config.schema import Config
 from nmt.errors import UserError
-from nmt.files import claimed, discard, written_aside
+from nmt.files import atomic_write, discard, folder_lock
 
 MAY_CHANGE = re.compile(
     r"run_dir|data\.cache"
@@ -58,7 +58,7 @@ class RunFolder:
                     + "\nGo on with the old values, choose another run_dir, or start a new run from its weights with "
                     "--fork."
                 )
-        with written_aside(self.config) as aside:
+        with atomic_write(self.config) as aside:
             aside.write_text(dump_config(config), encoding="utf-8")
         return resumed
 
@@ -73,7 +73,7 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps other processes from training in this folder; the lock goes with the process, however it ends."""
-        with claimed(self.path, doing="training", key="run_dir"):
+        with folder_lock(self.path, doing="training", key="run_dir"):
             for left in self.path.rglob(".*.part"):  # half written by a process that was killed
                 discard(left)
             yield

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nmt.errors import UserError
-from nmt.files import append_line, written_aside
+from nmt.files import append_line, atomic_write
 from nmt.training.run_folder import RunFolder
 from nmt.training.tensorboard import Curves
 from nmt.training.update import Outcome
@@ -57,7 +57,7 @@ class RunLog:
         if self.silent or not self.folder.history.is_file():
             return
         lines = self.folder.history.read_text(encoding="utf-8").splitlines()
-        with written_aside(self.folder.history) as aside:
+        with atomic_write(self.folder.history) as aside:
             aside.write_text("".join(f"{line}\n" for line in lines if _update_of(line) <= update), encoding="utf-8")
 
     def updated(self, update: int, epoch: int, learning_rate: float, outcome: Outcome) -> None:
@@ -67,13 +67,13 @@ class RunLog:
             self.bar.show(update, f"epoch {epoch + 1} · loss {outcome.loss:.3f}")
         if update % self.every:
             return
-        seconds, pieces = time.perf_counter() - self._since, sum(o.num_pieces for o in self._recent)
-        mean = {name: self._mean(name) for name in ("loss", "nll", "gradient_norm")}
-        speed = {"learning_rate": learning_rate, "pieces_per_second": pieces / seconds}
+        seconds, tokens = time.perf_counter() - self._since, sum(o.num_tokens for o in self._recent)
+        mean = {name: self._mean(name) for name in outcome.metrics}
+        speed = {"learning_rate": learning_rate, "tokens_per_second": tokens / seconds}
         self._record(update, "training", {"epoch": epoch, **mean, **speed})
         if not self.bar:
             self.announce(
-                f"update {update:,} · epoch {epoch + 1} · loss {mean['loss']:.3f} · {pieces / seconds:,.0f} pieces/s"
+                f"update {update:,} · epoch {epoch + 1} · loss {mean['loss']:.3f} · {tokens / seconds:,.0f} tokens/s"
             )
         self._recent, self._since = [], time.perf_counter()
 
@@ -96,10 +96,10 @@ class RunLog:
                 self.curves.close()
 
     def _mean(self, name: str) -> float:
-        """Over the pieces of the recent updates that were applied; not a number where none was."""
-        applied = [o for o in self._recent if o.applied]
-        pieces = sum(o.num_pieces for o in applied)
-        return sum(getattr(o, name) * o.num_pieces for o in applied) / pieces if pieces else math.nan
+        """The mean over the tokens of the recent updates that were applied; NaN where none was."""
+        applied = [o for o in self._recent if o.is_applied]
+        tokens = sum(o.num_tokens for o in applied)
+        return sum(o.metrics[name] * o.num_tokens for o in applied) / tokens if tokens else math.nan
 
     def _record(self, update: int, kind: str, values: dict[str, Any]) -> None:
         if self.silent:

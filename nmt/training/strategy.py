@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from nmt.errors import UserError, WorkerLostError, nearest
+from nmt.errors import UserError, WorkerLostError, suggest_name
 from nmt.process import silence_stderr
 from nmt.training.workers import Workers
 
@@ -116,7 +116,7 @@ def _check_devices(devices: Sequence[str]) -> None:
         if device.removeprefix("/device:") not in known:
             raise UserError(
                 f"training.devices: there is no device {device}; this machine has {', '.join(known)}."
-                f"{nearest(device, known)}"
+                f"{suggest_name(device, known)}"
             )
 
 

@@ -17,7 +17,7 @@ from nmt.config.schema import Config, TrainingConfig
 from nmt.data.batching import Batch, BatchLoader, BatchPlan, prefetch
 from nmt.data.preparation import prepare_training_data
 from nmt.errors import DivergenceError, InterruptionError, OutOfMemoryError, UserError
-from nmt.model_folder import ModelFolder, find_model, fingerprints
+from nmt.model_folder import ModelFolder, find_model_folder, get_fingerprints
 from nmt.training.backends import make_strategy, make_update, make_workers
 from nmt.training.checkpoint import Checkpoint, CheckpointFolder, Progress, averaged
 from nmt.training.interruption import Notice, noticed_signals
@@ -27,7 +27,7 @@ from nmt.training.schedules import learning_rate
 from nmt.training.update import Outcome
 from nmt.training.validation import Validation, Validator
 from nmt.version import __version__
-from nmt.weights import arrays_of, assign_arrays
+from nmt.weights import assign_arrays, get_arrays
 
 
 def train(
@@ -66,7 +66,7 @@ def train(
         announce = _unsaid
     initial = None
     if fork:
-        forked = find_model(config.run_dir)
+        forked = find_model_folder(config.run_dir)
         initial = ModelFolder.load(forked)
         config = config.model_copy(update={"run_dir": Path(workers.of_chief(str(next_free(config.run_dir))))})
         announce(f"A new run in {config.run_dir}, from the weights of {forked}.")
@@ -235,11 +235,11 @@ class Trainer:
             return
         (number, epoch, rate, wait), self.begun = self.begun, None
         outcome = wait()
-        self.skipped = 0 if outcome.applied else self.skipped + 1
+        self.skipped = 0 if outcome.is_applied else self.skipped + 1
         if self.skipped == 1 and self.settings.precision != "float16":
             self.announce(f"update {number:,}: the gradient is not finite; it was not applied.")
         self.log.updated(number, epoch, rate, outcome)
-        self.logs = {"loss": outcome.loss, "nll": outcome.nll, "gradient_norm": outcome.gradient_norm}
+        self.logs = dict(outcome.metrics)
         self.callbacks.on_train_batch_end(number, self.logs)
 
     def _started(self, batch: Batch, number: int, rate: float) -> Callable[[], Outcome]:
@@ -297,7 +297,7 @@ class Trainer:
 
     def _candidate(self) -> dict:
         """The weights in question: the moving averages where there are any, else the weights themselves."""
-        return self.update.averaged_arrays() or arrays_of(self.model.trainable_variables)
+        return self.update.averaged_arrays() or get_arrays(self.model.trainable_variables)
 
     def _save_best(self, weights: dict, validation: Validation) -> None:
         if not self.workers.is_chief:
@@ -308,7 +308,7 @@ class Trainer:
             "dev_loss": validation.loss,
             "seed": self.config.seed,
             "versions": versions(),
-            **fingerprints(self.prepared.source_tokenizer, self.prepared.target_tokenizer),
+            **get_fingerprints(self.prepared.source_tokenizer, self.prepared.target_tokenizer),
         }
         tokenizers = self.prepared.source_tokenizer, self.prepared.target_tokenizer
         model = ModelFolder(self.config, *tokenizers, weights, facts)
@@ -321,9 +321,9 @@ class Trainer:
 
     def _save_checkpoint(self) -> bool:
         arrays = {
-            "weights": arrays_of(self.model.trainable_variables),
+            "weights": get_arrays(self.model.trainable_variables),
             "averages": self.update.averaged_arrays(),
-            "optimizer": arrays_of(self.update.state_variables),
+            "optimizer": get_arrays(self.update.state_variables),
         }
         checkpoint = Checkpoint(self.progress, arrays, self.prepared.fingerprints)
         return self._write(lambda: self.checkpoints.save(checkpoint), "the checkpoint")

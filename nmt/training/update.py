@@ -1,47 +1,59 @@
-"""What one update of a model is, whichever backend computes it: what it is told, what it says, what it remembers."""
+"""One optimizer update of a model, as far as it is the same on both backends.
 
-from collections.abc import Callable, Iterable
+The functions on gradients use Keras operations, so that TensorFlow traces them and JAX compiles them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from nmt.backend import keras
+from nmt.backend import keras, ops
 from nmt.data.batching import Batch, derive_seed
 from nmt.errors import UserError
 from nmt.models.seq2seq import Seq2Seq
-from nmt.weights import arrays_of, by_path
+from nmt.training.objective import Objective, Sums
+from nmt.weights import get_arrays, index_by_path
+
+GOOD_UPDATES = 2000
+"""Finite updates in a row after which the loss scale doubles."""
 
 
-class Outcome(NamedTuple):
-    """What one update did."""
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one update."""
 
-    loss: float
-    """Smoothed loss, nats a target piece."""
-    nll: float
-    """Negative log-likelihood, nats a target piece."""
-    gradient_norm: float
-    """Global norm before clipping, of the gradient of the mean loss."""
-    num_pieces: int
-    """Target pieces, EOS counted, padding not."""
-    applied: bool
+    metrics: Mapping[str, float]
+    """Means over the target tokens, by the names under which they are logged: loss, what else the objective returns
+    (nll: the negative log-likelihood, in nats), and gradient_norm: the global norm of the gradient of the mean loss,
+    before clipping."""
+    num_tokens: int
+    """Target tokens, with EOS and without padding."""
+    is_applied: bool
     """False where loss or gradient was not finite, and the weights were left alone."""
+
+    @property
+    def loss(self) -> float:
+        """The loss that was minimised, in nats per target token."""
+        return self.metrics["loss"]
 
 
 class Update:
     """The compiled update of a model; each backend has its own.
 
-    However many devices and micro-batches share a batch, they give what one gives: sums, not means, are added up; the
-    sum is divided by the global number of pieces, and only then clipped, and applied once.
+    Any number of devices and micro-batches gives the result of one: sums rather than means are added up, the sum is
+    divided by the global number of tokens, and only then is it clipped and applied, once.
 
     Args:
-        model: what learns.
-        optimizer: whose learning rate each call sets.
-        seed: of dropout.
-        accumulation: micro-batches that a batch is cut into.
-        label_smoothing: mass spread evenly over the vocabulary.
+        model: the model to train.
+        optimizer: each call sets its learning rate.
+        objective: returns the sums to minimise and to log.
+        seed: seed of dropout.
+        accumulation: number of micro-batches that a batch is cut into.
         clip_norm: largest global norm of the gradient of the mean loss, or None.
-        ema_decay: of the moving averages of the weights, or None for no averages.
+        ema_decay: decay of the moving averages of the weights, or None for no averages.
     """
 
     num_devices = 1
@@ -55,17 +67,17 @@ class Update:
         model: Seq2Seq,
         optimizer: keras.optimizers.Optimizer,
         *,
+        objective: Objective,
         seed: int,
         accumulation: int = 1,
-        label_smoothing: float = 0.0,
         clip_norm: float | None = None,
         ema_decay: float | None = None,
     ):
         self.model = model
         self.optimizer = optimizer
+        self.objective = objective
         self.seed = seed
         self.accumulation = accumulation
-        self.label_smoothing = label_smoothing
         self.clip_norm = clip_norm
         self.ema_decay = ema_decay
         self.scales_loss = model.dtype_policy.compute_dtype == "float16"
@@ -123,7 +135,7 @@ class Update:
 
     def averaged_arrays(self) -> dict[str, np.ndarray]:
         """The moving averages by the paths of their weights; empty where there are none."""
-        paths = by_path(self.averaged)
+        paths = index_by_path(self.averaged)
         return {path: np.asarray(average.value) for path, average in zip(paths, self.averages, strict=True)}
 
     def assign_averages(self, arrays: dict[str, np.ndarray], origin: str) -> None:
@@ -135,7 +147,7 @@ class Update:
 
     def restart_averages(self) -> None:
         """Sets the moving averages to the weights as they are."""
-        copies = {path: array.copy() for path, array in arrays_of(self.averaged).items()}
+        copies = {path: array.copy() for path, array in get_arrays(self.averaged).items()}
         self.assign_averages(copies, "The model")
 
 
@@ -143,3 +155,39 @@ def dropout_seeds(seed: int, update: int, shape: tuple[int, ...]) -> np.ndarray:
     """Dropout as a pure function of the seed, the update and the place: seeds int32 [*shape, 2]."""
     seeds = [(derive_seed(seed, update, *place), update) for place in np.ndindex(shape)]
     return np.array(seeds, dtype=np.int32).reshape((*shape, 2))
+
+
+def mean_metrics(sums: Sums) -> dict[str, Any]:
+    """Returns loss and metrics per token, by name."""
+    totals = {"loss": sums.loss, **sums.metrics}
+    return {name: total / ops.cast(sums.num_tokens, total.dtype) for name, total in totals.items()}
+
+
+def average_weights(average: Any, weight: Any, decay: Any) -> Any:
+    """Returns the next value of the moving average of a weight."""
+    return average - ops.cast(1 - decay, average.dtype) * (average - weight)
+
+
+def limit_decay(decay: float | None, num_updates: Any) -> Any:
+    """Returns the decay of the moving averages after so many updates, at most (1 + n) / (10 + n).
+
+    The average of a young run would otherwise be mostly its initial weights.
+    """
+    done = ops.cast(num_updates, "float32")
+    return ops.minimum(decay or 0.0, (1 + done) / (10 + done))
+
+
+def adjust_loss_scale(scale: Any, good_updates: Any, is_finite: Any) -> tuple[Any, Any]:
+    """Halves the loss scale of float16 after an overflow, and doubles it after `GOOD_UPDATES` finite updates.
+
+    Args:
+        scale: the loss scale of the update.
+        good_updates: finite updates since the scale last changed.
+        is_finite: whether this one was finite.
+
+    Returns:
+        Scale and good updates of the next update.
+    """
+    good = ops.where(is_finite, good_updates + 1, 0)
+    grown = ops.where(good == GOOD_UPDATES, scale * 2, scale)
+    return ops.where(is_finite, grown, scale / 2), ops.where(good == GOOD_UPDATES, 0, good)

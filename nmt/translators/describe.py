@@ -18,13 +18,13 @@ def describe(path: Path) -> str:
 
 
 def _describe_model(path: Path) -> str:
-    from nmt.model_folder import ModelFolder, find_model
+    from nmt.model_folder import ModelFolder, find_model_folder
 
     folder = ModelFolder.load(path)
     model, facts = folder.config.model, folder.facts
     data, decoding = folder.config.data, folder.config.decoding
     num_weights = sum(math.prod(array.shape) for array in folder.weights.values())
-    kind = "model folder" if find_model(path) == path else "run folder"
+    kind = "model folder" if find_model_folder(path) == path else "run folder"
     lines = {
         "kind": kind,
         "languages": f"{data.source_language} to {data.target_language}",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from nmt.data.corpus import open_lines, read_stream
-from nmt.files import written_aside
+from nmt.files import atomic_write
 from nmt.translators.hypothesis import Translation
 from nmt.translators.protocol import WINDOW, Translator
 
@@ -59,7 +59,7 @@ def _writing(path: Path | None) -> Iterator[IO[str]]:
         sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
         yield sys.stdout
         return
-    with written_aside(path) as aside, aside.open("w", encoding="utf-8") as file:
+    with atomic_write(path) as aside, aside.open("w", encoding="utf-8") as file:
         yield file
 
 

@@ -17,7 +17,7 @@ from nmt.decoding.inference import search, search_options
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
-from nmt.process import fast_precision
+from nmt.process import choose_precision
 from nmt.translators.hypothesis import Hypothesis, Translation, join_hypotheses
 from nmt.translators.protocol import Translator, change_settings
 from nmt.translators.segments import split_lines
@@ -77,7 +77,7 @@ class ModelTranslator(Translator):
         folder = ModelFolder.load(Path(path))
         settings = change_settings(folder.config.decoding, {"precision": precision})
         if settings.precision == "auto":
-            precision = "float32" if has_gpu() else fast_precision()
+            precision = "float32" if has_gpu() else choose_precision()
             settings = change_settings(settings, {"precision": precision})
         model = make_seq2seq(
             folder.config.model,

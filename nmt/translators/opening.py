@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nmt.model_folder import find_model
+from nmt.model_folder import find_model_folder
 from nmt.translators.protocol import Translator
 
 
@@ -51,7 +51,7 @@ def find_folder(path: Path) -> Path:
     Raises:
         UserError: there is no model.
     """
-    return path if find_kind(path).fixed else find_model(path)
+    return path if find_kind(path).fixed else find_model_folder(path)
 
 
 def open_translator(path: Path | str, **changes: Any) -> Translator:

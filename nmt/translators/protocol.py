@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from nmt.config.reference import as_words, get_keys
 from nmt.config.schema import SearchSettings
-from nmt.errors import UserError, nearest
+from nmt.errors import UserError, suggest_name
 from nmt.translators.hypothesis import Translation
 
 WINDOW = 4096  # lines sorted by length together, and held in memory at once
@@ -113,7 +113,7 @@ def change_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     fields = type(settings).model_fields
     for name in changes:
         if name not in fields:
-            raise UserError(f"There is no decoding setting '{name}'.{nearest(name, fields)}")
+            raise UserError(f"There is no decoding setting '{name}'.{suggest_name(name, fields)}")
     changed = {name: value for name, value in changes.items() if value is not None}
     try:
         return type(settings).model_validate({**settings.model_dump(), **changed}, strict=True)

@@ -26,9 +26,9 @@ def model(task: Path) -> Path:
     from nmt.config.file import load_config
     from nmt.data.corpus import read_lines
     from nmt.data.tokenizer import train_tokenizer
-    from nmt.model_folder import ModelFolder, fingerprints
+    from nmt.model_folder import ModelFolder, get_fingerprints
     from nmt.models.seq2seq import make_seq2seq
-    from nmt.weights import arrays_of
+    from nmt.weights import get_arrays
 
     here = Path.cwd()
     os.chdir(task)
@@ -44,7 +44,7 @@ def model(task: Path) -> Path:
     random = np.random.default_rng(1)
     weights = {
         name: random.normal(0, 0.8, array.shape).astype("float32")
-        for name, array in arrays_of(model.trainable_variables).items()
+        for name, array in get_arrays(model.trainable_variables).items()
     }
-    ModelFolder(config, tokenizer, tokenizer, weights, fingerprints(tokenizer, tokenizer)).save(task / "model")
+    ModelFolder(config, tokenizer, tokenizer, weights, get_fingerprints(tokenizer, tokenizer)).save(task / "model")
     return task / "model"

@@ -10,7 +10,7 @@ from nmt.cluster import corpus as corpus_module
 from nmt.cluster.session import Share, divided
 from nmt.cluster.shards import Shard, clear_parts, find_shards, keep_to, translate_shard
 from nmt.errors import UserError
-from nmt.files import claimed
+from nmt.files import folder_lock
 
 
 class Upper:
@@ -143,12 +143,12 @@ def test_a_folder_has_one_process_at_a_time(tmp_path):
         assert other.stdout.readline() == "has it\n"
         with (
             pytest.raises(UserError, match=f"Process {other.pid} is working in .*new already."),
-            claimed(tmp_path / "new", doing="working"),
+            folder_lock(tmp_path / "new", doing="working"),
         ):
             pass
         other.kill()
         other.wait()
-        with claimed(tmp_path / "new", doing="working"):
+        with folder_lock(tmp_path / "new", doing="working"):
             pass
 
 

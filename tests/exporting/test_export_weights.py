@@ -10,7 +10,7 @@ from nmt.config.schema import ExportConfig
 from nmt.exporting.graph import PortableTranslator
 from nmt.exporting.weights import StoredWeights, quantized
 from nmt.translators.model import ModelTranslator
-from nmt.weights import arrays_of, assign_arrays
+from nmt.weights import assign_arrays, get_arrays
 from tests.exported_model import SENTENCES
 
 
@@ -32,7 +32,7 @@ def rounded(name: str, array: np.ndarray, kind: str) -> np.ndarray:
 def test_the_graph_computes_with_the_rounded_weights(exported, kind):
     original = exported.translator
     rounding = ModelTranslator.load(exported.model, precision="float32")
-    before = arrays_of(original.model.trainable_variables)
+    before = get_arrays(original.model.trainable_variables)
     after = {name: rounded(name, array, kind) for name, array in before.items()}
     assign_arrays(rounding.model.trainable_variables, after, "rounded")
     portable = PortableTranslator(original, ExportConfig(nbest=3), kind)

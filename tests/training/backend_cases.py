@@ -17,6 +17,7 @@ class Case:
     model: dict[str, Any]
     optimizer: dict[str, Any]
     update: dict[str, Any] = field(default_factory=dict)
+    label_smoothing: float = 0.0
     num_updates: int = 4
     learning_rate: float = 2**-5
 
@@ -24,7 +25,7 @@ class Case:
 DESCENT = Case(
     {"decoder_layers": 2, "attention_hops": 2, **NO_DROPOUT},
     {"optimizer": "sgd"},
-    {"label_smoothing": 0.1},
+    label_smoothing=0.1,
     num_updates=1,
     learning_rate=1.0,  # what is taken away from the weights is the gradient
 )
@@ -50,15 +51,22 @@ def make_model(case: Case, weights: dict[str, np.ndarray] | None = None) -> Any:
     from nmt.config.schema import ModelConfig, TrainingConfig
     from nmt.models.seq2seq import make_seq2seq
     from nmt.training.schedules import make_optimizer
-    from nmt.weights import arrays_of, assign_arrays
+    from nmt.weights import assign_arrays, get_arrays
 
     keras.utils.set_random_seed(1)
     model = make_seq2seq(ModelConfig(**SIZES, **case.model), source_vocabulary=V, target_vocabulary=V)
     model.optimizer = make_optimizer(TrainingConfig(max_updates=1, **case.optimizer))
     random = np.random.default_rng(1)
-    drawn = {path: a + random.normal(size=a.shape) / 4 for path, a in arrays_of(model.trainable_variables).items()}
+    drawn = {path: a + random.normal(size=a.shape) / 4 for path, a in get_arrays(model.trainable_variables).items()}
     assign_arrays(model.trainable_variables, weights or drawn, "The test")
     return model
+
+
+def settings_of(case: Case) -> dict[str, Any]:
+    """The settings of the update of a case."""
+    from nmt.training.objective import Objective
+
+    return {"seed": 1, "objective": Objective(label_smoothing=case.label_smoothing), **case.update}
 
 
 def batch_of(number: int) -> Any:
@@ -73,11 +81,13 @@ def batch_of(number: int) -> Any:
 
 def learned(update: Any, case: Case) -> dict[str, np.ndarray]:
     """What the updates of a case say, and what they make of weights and averages."""
-    from nmt.weights import arrays_of
+    from nmt.weights import get_arrays
 
     update.restart_averages()
     numbers = range(1, case.num_updates + 1)
     outcomes = [update(batch_of(number), update=number, learning_rate=case.learning_rate) for number in numbers]
-    weights = {f"weight {path}": array for path, array in arrays_of(update.model.trainable_variables).items()}
+    assert {tuple(outcome.metrics) for outcome in outcomes} == {("loss", "nll", "gradient_norm")}
+    figures = [(*outcome.metrics.values(), outcome.num_tokens, outcome.is_applied) for outcome in outcomes]
+    weights = {f"weight {path}": array for path, array in get_arrays(update.model.trainable_variables).items()}
     averages = {f"average {path}": array for path, array in update.averaged_arrays().items()}
-    return {"outcomes": np.array(outcomes, dtype=np.float64), **weights, **averages}
+    return {"outcomes": np.array(figures, dtype=np.float64), **weights, **averages}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays_of
+from hypothesis.extra import numpy as get_arrays
 
 from nmt.errors import UserError
 from nmt.training.checkpoint import PARTS, Checkpoint, CheckpointFolder, Progress, averaged, read_checkpoint
@@ -53,7 +53,7 @@ def test_nothing_is_lost(folder):
 NAMES = st.lists(st.sampled_from(["seq2seq", "encoder", "forward", "kernel", "bias_1", "ß"]), min_size=1, max_size=4)
 ARRAYS = st.sampled_from(["float32", "float16", "float64", "int32", "int64", "uint32", "bool"]).flatmap(
     # Bits, not values: what is not a number has many.
-    lambda dtype: arrays_of.arrays(dtype, arrays_of.array_shapes(min_dims=0, min_side=0, max_side=5))
+    lambda dtype: get_arrays.arrays(dtype, get_arrays.array_shapes(min_dims=0, min_side=0, max_side=5))
 )
 PART = st.dictionaries(NAMES.map("-".join), ARRAYS, max_size=4)
 COUNTS = st.integers(0, 10**8)

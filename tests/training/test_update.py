@@ -9,19 +9,18 @@ from nmt.config.schema import ModelConfig, TrainingConfig
 from nmt.data.batching import Batch, pad
 from nmt.errors import UserError
 from nmt.models.seq2seq import make_seq2seq
+from nmt.training import objective
 from nmt.training.backends import make_strategy
-from nmt.training.objective import cross_entropy
+from nmt.training.objective import Objective
 from nmt.training.schedules import make_optimizer
 from nmt.training.update import dropout_seeds
-from nmt.weights import arrays_of
+from nmt.weights import get_arrays
 
 # test_update_jax.py runs this file on JAX, where Keras has no float64.
 ON_JAX = keras.backend.backend() == "jax"
 if ON_JAX:
-    from nmt.training import update_jax as backend
     from nmt.training.update_jax import JaxUpdate as BackendUpdate
 else:
-    from nmt.training import update_tensorflow as backend
     from nmt.training.update_tensorflow import TensorFlowUpdate as BackendUpdate
 
 EXACT, RELATIVE, ABSOLUTE = ("float32", 1e-5, 1e-6) if ON_JAX else ("float64", 1e-12, 1e-13)
@@ -55,11 +54,13 @@ def made_update(*, optimizer="sgd", precision=EXACT, dropout=None, seed=1, **set
     adam = {"beta_1": 0.75, "beta_2": 0.9, "epsilon": 1e-6}
     optimizer = make_optimizer(TrainingConfig(optimizer=optimizer, max_updates=1, **decay, **adam))
     strategy = make_strategy("single")
-    return BackendUpdate(model, optimizer, strategy, seed=seed, label_smoothing=SMOOTHING, **settings)
+    return BackendUpdate(
+        model, optimizer, strategy, seed=seed, **{"objective": Objective(label_smoothing=SMOOTHING), **settings}
+    )
 
 
 def weights_of(update):
-    return arrays_of(update.model.trainable_variables)
+    return get_arrays(update.model.trainable_variables)
 
 
 def set_weights(update, arrays):
@@ -140,10 +141,10 @@ def test_nothing_is_learned_before_the_first_batch(optimizer, precision):
     fresh = make_seq2seq(
         ModelConfig(**SMALL, **NO_DROPOUT), source_vocabulary=V, target_vocabulary=V, precision=precision
     )
-    expected = arrays_of(fresh.trainable_variables)
+    expected = get_arrays(fresh.trainable_variables)
     assert_same(weights_of(update), expected)
     assert_same(update.averaged_arrays(), expected)
-    state = arrays_of(v for v in update.state_variables if "learning_rate" not in v.path)
+    state = get_arrays(v for v in update.state_variables if "learning_rate" not in v.path)
     assert not any(array.any() for path, array in state.items() if "loss_scale" not in path)
 
 
@@ -151,10 +152,10 @@ def test_the_loss_is_the_mean_over_all_pieces(dense, start, defined_loss):
     _, outcome = dense
     smoothed, plain = defined_loss(start)
     assert outcome.loss == pytest.approx(smoothed, rel=RELATIVE)
-    assert outcome.nll == pytest.approx(plain, rel=RELATIVE)
-    # 18 pieces and the EOS of each of 6 rows, counted by hand.
-    assert outcome.num_pieces == BATCH.num_target_tokens == 18 + 6
-    assert outcome.applied
+    assert outcome.metrics["nll"] == pytest.approx(plain, rel=RELATIVE)
+    # 18 tokens and the EOS of each of 6 rows, counted by hand.
+    assert outcome.num_tokens == BATCH.num_target_tokens == 18 + 6
+    assert outcome.is_applied
 
 
 @needs_float64
@@ -183,20 +184,43 @@ def test_a_piece_that_is_repeated_gets_the_sum_of_its_gradients(dense, start, de
 
 def test_the_norm_is_of_the_dense_gradient(dense):
     gradients, outcome = dense
-    assert outcome.gradient_norm == pytest.approx(norm_of(gradients), rel=100 * RELATIVE)
+    assert outcome.metrics["gradient_norm"] == pytest.approx(norm_of(gradients), rel=100 * RELATIVE)
 
 
 def test_rows_of_weight_zero_change_nothing(descent, start, dense):
     rows = [row[row != 0][:-1] for row in BATCH.source], [row[row != 0][:-1] for row in BATCH.target]
     filled = batch_of([*rows[0], [], [9, 9]], [*rows[1], [], [6, 5, 4]], weights=[1.0] * 6 + [0.0] * 2)
     gradients, outcome = gradients_at(descent, start, filled)
-    assert outcome == pytest.approx(dense[1], rel=RELATIVE)
+    assert outcome.metrics == pytest.approx(dense[1].metrics, rel=RELATIVE)
+    assert outcome.num_tokens == dense[1].num_tokens
     assert_same(gradients, dense[0], atol=ABSOLUTE)
+
+
+class WithIds(Objective):
+    """Adds to the loss, and reports under a name of its own, the sum of the target ids that count."""
+
+    def __call__(self, model, examples, *, training=False):
+        sums = super().__call__(model, examples, training=training)
+        ids = keras.ops.cast(examples.target, "float32") * examples.weights[:, None]
+        total = keras.ops.cast(keras.ops.sum(ids), sums.loss.dtype)
+        return sums._replace(loss=sums.loss + total, metrics={**sums.metrics, "ids": total})
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_a_loss_term_is_minimised_and_its_value_reported_by_name(start, dense, accumulation):
+    update = made_update(objective=WithIds(label_smoothing=SMOOTHING), accumulation=accumulation)
+    set_weights(update, start)
+    outcome = update(BATCH, update=1, learning_rate=0.0)
+    mean_id = BATCH.target.sum() / (18 + 6)
+    assert list(outcome.metrics) == ["loss", "nll", "ids", "gradient_norm"]
+    assert outcome.metrics["ids"] == pytest.approx(mean_id, rel=RELATIVE)
+    assert outcome.loss == pytest.approx(dense[1].loss + mean_id, rel=RELATIVE)
 
 
 def test_micro_batches_change_nothing(start, dense):
     gradients, outcome = gradients_at(made_update(accumulation=3), start)
-    assert outcome == pytest.approx(dense[1], rel=RELATIVE)
+    assert outcome.metrics == pytest.approx(dense[1].metrics, rel=RELATIVE)
+    assert outcome.num_tokens == dense[1].num_tokens
     assert_same(gradients, dense[0], atol=ABSOLUTE)
 
 
@@ -209,7 +233,7 @@ def test_only_gradients_longer_than_the_limit_are_clipped(descent, start, dense)
     for batch in (BATCH, STEEP_BATCH):
         expected, before = gradients_at(descent, start, batch)
         found, outcome = gradients_at(clipping, start, batch)
-        assert outcome.gradient_norm == pytest.approx(before.gradient_norm, rel=RELATIVE)
+        assert outcome.metrics["gradient_norm"] == pytest.approx(before.metrics["gradient_norm"], rel=RELATIVE)
         factor = min(1.0, limit / norm_of(expected))
         assert_same(found, {path: factor * g for path, g in expected.items()}, atol=ABSOLUTE)
 
@@ -302,13 +326,15 @@ def breakable(monkeypatch):
     They are the biases of pieces that are never written, whose part in the loss is negligible.
     """
 
+    sound = objective.cross_entropy
+
     def loss(projection, *args, **kwargs):
-        loss, nll = cross_entropy(projection, *args, **kwargs)
+        loss, nll = sound(projection, *args, **kwargs)
         bias = keras.ops.copy(projection.bias)
         root = keras.ops.sqrt(0 * loss + bias[UNDER_ROOT])  # at 0 the root is finite and its slope is not
         return loss * bias[FACTOR] + root, nll
 
-    monkeypatch.setattr(backend, "cross_entropy", loss)
+    monkeypatch.setattr(objective, "cross_entropy", loss)
     update = made_update(optimizer="adamw", ema_decay=0.5, clip_norm=1.0)
     bias = update.model.projection.bias
 
@@ -323,25 +349,25 @@ def breakable(monkeypatch):
 
 def state_of(update):
     averages = {f"average of {path}": array for path, array in update.averaged_arrays().items()}
-    return {**weights_of(update), **arrays_of(update.state_variables), **averages}
+    return {**weights_of(update), **get_arrays(update.state_variables), **averages}
 
 
 def test_what_is_not_finite_is_not_applied(breakable):
     update, set_bias = breakable
-    assert update(BATCH, update=1, learning_rate=RATE).applied
+    assert update(BATCH, update=1, learning_rate=RATE).is_applied
     for place, value in ((FACTOR, math.nan), (FACTOR, math.inf), (UNDER_ROOT, 0.0)):
         set_bias(place, value)
         before = state_of(update)
         outcome = update(BATCH, update=2, learning_rate=RATE)
-        assert not outcome.applied
-        assert not math.isfinite(outcome.gradient_norm)
+        assert not outcome.is_applied
+        assert not math.isfinite(outcome.metrics["gradient_norm"])
         assert math.isfinite(outcome.loss) == (place == UNDER_ROOT)
         after = state_of(update)
         assert after.keys() == before.keys()
         for name, array in before.items():
             np.testing.assert_array_equal(after[name], array, err_msg=name)
         set_bias(place, 1.0)
-    assert update(BATCH, update=3, learning_rate=RATE).applied
+    assert update(BATCH, update=3, learning_rate=RATE).is_applied
     after = state_of(update)
     assert [name for name, array in before.items() if np.array_equal(after[name], array)] == ["adamw/learning_rate"]
 
@@ -353,12 +379,12 @@ def test_other_precisions_are_near(start, dense, precision):
     single = {path: array.astype("float32") for path, array in start.items()}
     for _ in range(10):
         found, outcome = gradients_at(update, single)
-        if outcome.applied:  # float16 may first have to lower its loss scale
+        if outcome.is_applied:  # float16 may first have to lower its loss scale
             break
     tolerance = 1e-5 if precision == "float32" else 5e-2
     assert outcome.loss == pytest.approx(exact.loss, rel=tolerance)
-    assert outcome.gradient_norm == pytest.approx(exact.gradient_norm, rel=tolerance)
-    assert norm_of({path: found[path] - expected[path] for path in found}) < tolerance * exact.gradient_norm
+    assert outcome.metrics["gradient_norm"] == pytest.approx(exact.metrics["gradient_norm"], rel=tolerance)
+    assert norm_of({path: found[path] - expected[path] for path in found}) < tolerance * exact.metrics["gradient_norm"]
     assert {array.dtype.name for array in found.values()} == {"float32"}
     if precision == "float16":
         check_loss_scale(update)
@@ -368,13 +394,13 @@ def check_loss_scale(update):
     before = weights_of(update)
     update.loss_scale.assign(2.0**126)
     outcome = update(BATCH, update=2, learning_rate=1.0)
-    assert (outcome.applied, float(update.loss_scale.value)) == (False, 2.0**125)
+    assert (outcome.is_applied, float(update.loss_scale.value)) == (False, 2.0**125)
     assert math.isfinite(outcome.loss)
     assert_same(weights_of(update), before, rtol=0)
     update.loss_scale.assign(2.0**6)
     update.good_updates.assign(1998)
     for good, scale in ((1999, 2.0**6), (0, 2.0**7)):
-        assert update(BATCH, update=3, learning_rate=0.0).applied
+        assert update(BATCH, update=3, learning_rate=0.0).is_applied
         assert (int(update.good_updates.value), float(update.loss_scale.value)) == (good, scale)
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from backend_cases import DESCENT, DROPOUT, OTHER, learned, make_model
+from backend_cases import DESCENT, DROPOUT, OTHER, learned, make_model, settings_of
 
 from nmt.training.backends import make_strategy
 from nmt.training.update_tensorflow import TensorFlowUpdate
-from nmt.weights import arrays_of
+from nmt.weights import get_arrays
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 HERE = Path(__file__).parent
@@ -22,7 +22,7 @@ CASES = {"descent": DESCENT, "other": OTHER, "dropout": DROPOUT}
 @pytest.fixture(scope="module")
 def starts():
     """Weights that both backends start from, by case and path."""
-    return {name: arrays_of(make_model(case).trainable_variables) for name, case in CASES.items()}
+    return {name: get_arrays(make_model(case).trainable_variables) for name, case in CASES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def on_jax(starts, tmp_path_factory):
 def on_tensorflow(name, starts):
     case = CASES[name]
     model = make_model(case, starts[name])
-    return learned(TensorFlowUpdate(model, model.optimizer, make_strategy("single"), seed=1, **case.update), case)
+    return learned(TensorFlowUpdate(model, model.optimizer, make_strategy("single"), **settings_of(case)), case)
 
 
 def assert_same(found, expected, tolerance):
