@@ -156,6 +156,67 @@ class Tokenizer:
         return self._processor.id_to_piece(token_id)
 
 
+def normalize_special_ids(model: bytes) -> bytes:
+    """Rewrites a SentencePiece model from elsewhere to pad 0, unk 1, bos 2, eos 3; all else keeps its order and score.
+
+    A special piece that is missing is added, so that text is cut into the same pieces as before. A model that has our
+    ids already keeps them.
+
+    Raises:
+        UserError: the bytes are no SentencePiece model.
+    """
+    proto = _parse(model)
+    spec = proto.trainer_spec
+    pieces = {piece.piece: piece for piece in proto.pieces}
+    spec.unk_piece = next(piece.piece for piece in proto.pieces if piece.type == _Piece.UNKNOWN)
+    names = (spec.pad_piece, spec.unk_piece, spec.bos_piece, spec.eos_piece)
+    special = [pieces.pop(name, _Piece(piece=name, score=0.0)) for name in names]
+    for one in (PAD_ID, BOS_ID, EOS_ID):
+        special[one].type = _Piece.CONTROL
+    proto.ClearField("pieces")
+    proto.pieces.extend([*special, *pieces.values()])
+    spec.pad_id, spec.unk_id, spec.bos_id, spec.eos_id = PAD_ID, UNK_ID, BOS_ID, EOS_ID
+    return proto.SerializeToString()
+
+
+def _parse(model: bytes) -> Any:
+    try:
+        proto = _ModelProto.FromString(model)
+    except DecodeError as error:
+        raise UserError(NOT_A_MODEL) from error
+    if not any(piece.type == _Piece.UNKNOWN for piece in proto.pieces):
+        raise UserError(NOT_A_MODEL)
+    return proto
+
+
+def _load_processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=model)
+    except RuntimeError as error:
+        raise UserError(f"{NOT_A_MODEL} SentencePiece says: {error}") from error
+
+
+def _make_sampler(model: bytes, processor: Any) -> SubwordSampler | None:
+    proto = _ModelProto.FromString(model)
+    kind = proto.trainer_spec.model_type
+    if kind not in (_TrainerSpec.UNIGRAM, _TrainerSpec.BPE):
+        return None
+    user_symbols = [piece.piece for piece in proto.pieces if piece.type == _Piece.USER_DEFINED]
+    return SubwordSampler(processor, is_bpe=kind == _TrainerSpec.BPE, user_symbols=user_symbols)
+
+
+def _find_banned_ids(processor: sentencepiece.SentencePieceProcessor) -> list[int]:
+    ids = range(processor.get_piece_size())
+    unneeded = {UNK_ID} if any(map(processor.is_byte, ids)) else set()
+    control = {one for one in ids if processor.is_control(one)} - {EOS_ID}
+    breaking = {one for one in ids if _is_line_breaking(processor.id_to_piece(one))}
+    return sorted(unneeded | control | breaking)
+
+
+def _is_line_breaking(piece: str) -> bool:
+    return piece in LINE_BREAKING_BYTES or any(character in piece for character in LINE_BREAKERS)
+
+
 def train_tokenizer(
     texts: Iterable[str],
     *,
@@ -218,27 +279,20 @@ def train_tokenizer(
     return Tokenizer(model.getvalue())
 
 
-def normalize_special_ids(model: bytes) -> bytes:
-    """Rewrites a SentencePiece model from elsewhere to pad 0, unk 1, bos 2, eos 3; all else keeps its order and score.
+def _check_normalization(name: str) -> None:
+    if name not in NORMALIZATIONS:
+        valid = ", ".join(NORMALIZATIONS) + "." + suggest_name(name, NORMALIZATIONS)
+        raise UserError(f"tokenizer.normalization: there is no rule '{name}', expected one of {valid}")
 
-    A special piece that is missing is added, so that text is cut into the same pieces as before. A model that has our
-    ids already keeps them.
 
-    Raises:
-        UserError: the bytes are no SentencePiece model.
-    """
-    proto = _parse(model)
-    spec = proto.trainer_spec
-    pieces = {piece.piece: piece for piece in proto.pieces}
-    spec.unk_piece = next(piece.piece for piece in proto.pieces if piece.type == _Piece.UNKNOWN)
-    names = (spec.pad_piece, spec.unk_piece, spec.bos_piece, spec.eos_piece)
-    special = [pieces.pop(name, _Piece(piece=name, score=0.0)) for name in names]
-    for one in (PAD_ID, BOS_ID, EOS_ID):
-        special[one].type = _Piece.CONTROL
-    proto.ClearField("pieces")
-    proto.pieces.extend([*special, *pieces.values()])
-    spec.pad_id, spec.unk_id, spec.bos_id, spec.eos_id = PAD_ID, UNK_ID, BOS_ID, EOS_ID
-    return proto.SerializeToString()
+def _check_user_symbols(symbols: Sequence[str]) -> None:
+    for place, symbol in enumerate(symbols):
+        if symbol in symbols[:place]:
+            raise UserError(f"tokenizer.user_symbols: '{symbol}' stands there twice, expected different symbols.")
+        if RESERVED_TOKEN.fullmatch(symbol):
+            raise UserError(f"tokenizer.user_symbols: '{symbol}' has a meaning already, expected another name.")
+        if not symbol or re.search(r"[\s\0]", symbol):
+            raise UserError(f"tokenizer.user_symbols: expected symbols without blanks, found {symbol!r}.")
 
 
 def reservoir_sample(texts: Iterable[str], size: int, seed: int) -> list[str]:
@@ -259,22 +313,6 @@ def _cut_lines(texts: Iterable[str]) -> Iterator[str]:
             yield from (text[start : start + MAX_LINE_LENGTH] for start in range(0, len(text), MAX_LINE_LENGTH))
 
 
-def _check_normalization(name: str) -> None:
-    if name not in NORMALIZATIONS:
-        valid = ", ".join(NORMALIZATIONS) + "." + suggest_name(name, NORMALIZATIONS)
-        raise UserError(f"tokenizer.normalization: there is no rule '{name}', expected one of {valid}")
-
-
-def _check_user_symbols(symbols: Sequence[str]) -> None:
-    for place, symbol in enumerate(symbols):
-        if symbol in symbols[:place]:
-            raise UserError(f"tokenizer.user_symbols: '{symbol}' stands there twice, expected different symbols.")
-        if RESERVED_TOKEN.fullmatch(symbol):
-            raise UserError(f"tokenizer.user_symbols: '{symbol}' has a meaning already, expected another name.")
-        if not symbol or re.search(r"[\s\0]", symbol):
-            raise UserError(f"tokenizer.user_symbols: expected symbols without blanks, found {symbol!r}.")
-
-
 def _explain_size(complaint: str) -> UserError | None:
     """What SentencePiece complains about, in words, where it is the size of the vocabulary."""
     if found := re.search(r"size too high \((\d+)\).* value <= (\d+)", complaint):
@@ -291,41 +329,3 @@ def _explain_size(complaint: str) -> UserError | None:
             "tokenizer.character_coverage."
         )
     return None
-
-
-def _parse(model: bytes) -> Any:
-    try:
-        proto = _ModelProto.FromString(model)
-    except DecodeError as error:
-        raise UserError(NOT_A_MODEL) from error
-    if not any(piece.type == _Piece.UNKNOWN for piece in proto.pieces):
-        raise UserError(NOT_A_MODEL)
-    return proto
-
-
-def _load_processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
-    try:
-        return sentencepiece.SentencePieceProcessor(model_proto=model)
-    except RuntimeError as error:
-        raise UserError(f"{NOT_A_MODEL} SentencePiece says: {error}") from error
-
-
-def _find_banned_ids(processor: sentencepiece.SentencePieceProcessor) -> list[int]:
-    ids = range(processor.get_piece_size())
-    unneeded = {UNK_ID} if any(map(processor.is_byte, ids)) else set()
-    control = {one for one in ids if processor.is_control(one)} - {EOS_ID}
-    breaking = {one for one in ids if _is_line_breaking(processor.id_to_piece(one))}
-    return sorted(unneeded | control | breaking)
-
-
-def _is_line_breaking(piece: str) -> bool:
-    return piece in LINE_BREAKING_BYTES or any(character in piece for character in LINE_BREAKERS)
-
-
-def _make_sampler(model: bytes, processor: Any) -> SubwordSampler | None:
-    proto = _ModelProto.FromString(model)
-    kind = proto.trainer_spec.model_type
-    if kind not in (_TrainerSpec.UNIGRAM, _TrainerSpec.BPE):
-        return None
-    user_symbols = [piece.piece for piece in proto.pieces if piece.type == _Piece.USER_DEFINED]
-    return SubwordSampler(processor, is_bpe=kind == _TrainerSpec.BPE, user_symbols=user_symbols)
