@@ -119,7 +119,7 @@ def nmt_learner(work: Work, precision: str) -> Learn:
 
     keras.utils.set_random_seed(1)
     model = make_seq2seq(
-        work.model, source_vocabulary=work.vocabulary, target_vocabulary=work.vocabulary, precision=precision
+        work.model, source_vocabulary_size=work.vocabulary, target_vocabulary_size=work.vocabulary, precision=precision
     )
     model.optimizer = make_optimizer(TrainingConfig(max_updates=1))
     options = {"objective": Objective(label_smoothing=0.1), "seed": 1, "clip_norm": 1.0}
@@ -242,7 +242,9 @@ def shares(record: dict, config: ModelConfig, vocabulary: int) -> dict[str, dict
     """Computes which share of the peak rates nmt reaches. Padding counts as arithmetic, memory traffic is a minimum."""
     from nmt.models.seq2seq import make_seq2seq
 
-    weights = make_seq2seq(config, source_vocabulary=vocabulary, target_vocabulary=vocabulary).trainable_variables
+    weights = make_seq2seq(
+        config, source_vocabulary_size=vocabulary, target_vocabulary_size=vocabulary
+    ).trainable_variables
     sizes = {"encoder": 0, "decoder": vocabulary * config.embedding_units}
     for weight in weights:
         part = weight.path.split("/")[0]

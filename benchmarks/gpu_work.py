@@ -45,12 +45,12 @@ def of_recipe(path: Path) -> Work:
     if config.run_dir is None:
         raise UserError(f"{path}: run_dir is required here. Set it to a folder for the run.")
     prepared = prepare_training_data(config, config.run_dir, print)
-    source_vocabulary, target_vocabulary = prepared.vocabulary_sizes
-    if source_vocabulary != target_vocabulary:
+    source_vocabulary_size, target_vocabulary_size = prepared.vocabulary_sizes
+    if source_vocabulary_size != target_vocabulary_size:
         raise UserError(f"{path}: expected a joint tokenizer, found two. The PyTorch model has a single embedding.")
     training = config.training
     plan = BatchPlan(prepared.lengths, by=training.batch_by, size=training.batch_size, seed=config.seed)
-    return Work(config.model, source_vocabulary, full_batches(prepared.tokenized, prepared.kept, plan))
+    return Work(config.model, source_vocabulary_size, full_batches(prepared.tokenized, prepared.kept, plan))
 
 
 def of_options(arguments: Namespace) -> Work:

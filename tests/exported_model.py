@@ -10,7 +10,7 @@ import pytest
 from nmt.config.schema import Config, CorpusFiles, DataConfig, DecodingConfig, ExportConfig, ModelConfig, TrainingConfig
 from nmt.data.tokenizer import train_tokenizer
 
-MAX_PIECES, MAX_CHARACTERS, MAX_BATCH, NBEST = 60, 300, 8, 3
+MAX_TOKENS, MAX_CHARACTERS, MAX_BATCH, NBEST = 60, 300, 8, 3
 
 SUBJECTS = ["a man", "a woman", "the dog", "two children", "my neighbour", "ein Hund", "eine Frau", "der Mann"]
 VERBS = ["sees", "rides", "paints", "reads about", "walks past", "sieht", "malt", "liest"]
@@ -26,7 +26,7 @@ class Exported:
     version: Path
     translator: Any
     signatures: Any
-    announced: list[str]
+    logged: list[str]
 
     def call(self, name: str, texts: list) -> dict[str, np.ndarray]:
         """Asks a signature."""
@@ -51,14 +51,14 @@ def model_folder(tmp_path_factory) -> Any:
     files.target.write_text("\n".join([*SENTENCES[1::11][: len(SENTENCES[::11])], "nothing", long]) + "\n")
     tokenizer = train_tokenizer(SENTENCES, kind="unigram", vocabulary_size=316)
     config = Config(
-        data=DataConfig(source_language="en", target_language="de", train=[files], dev=files, max_length=MAX_PIECES),
+        data=DataConfig(source_language="en", target_language="de", train=[files], dev=files, max_length=MAX_TOKENS),
         model=ModelConfig(embedding_units=16, encoder_units=16, decoder_units=16, attention_heads=2),
         training=TrainingConfig(max_epochs=1),
         decoding=DecodingConfig(max_length=30),
         export=ExportConfig(max_characters=MAX_CHARACTERS, max_batch=MAX_BATCH, nbest=NBEST, sample=500),
     )
     size = tokenizer.vocabulary_size
-    model = make_seq2seq(config.model, source_vocabulary=size, target_vocabulary=size)
+    model = make_seq2seq(config.model, source_vocabulary_size=size, target_vocabulary_size=size)
     random = np.random.default_rng(1)
     weights = {
         name: random.normal(0, 0.8, array.shape).astype("float32")
@@ -76,11 +76,11 @@ def exported(model_folder, tmp_path_factory) -> Exported:
 
     home = tmp_path_factory.mktemp("exported")
     model_folder.save(home / "model")
-    announced: list[str] = []
-    version = export(home / "model", home / "served", announce=announced.append)
+    logged: list[str] = []
+    version = export(home / "model", home / "served", log=logged.append)
     loaded = SavedModelTranslator.load(version)
     translator = ModelTranslator.load(home / "model", precision="float32")
-    return Exported(home / "model", version, translator, loaded._model.signatures, announced)
+    return Exported(home / "model", version, translator, loaded._model.signatures, logged)
 
 
 @pytest.fixture

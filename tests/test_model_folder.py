@@ -40,7 +40,9 @@ def model():
         training={"max_updates": 1},
     )
     source, target = tokenizer(), tokenizer([line[::-1] for line in LINES])
-    weights = get_arrays(make_seq2seq(config.model, source_vocabulary=24, target_vocabulary=24).trainable_variables)
+    weights = get_arrays(
+        make_seq2seq(config.model, source_vocabulary_size=24, target_vocabulary_size=24).trainable_variables
+    )
     return ModelFolder(config, source, target, weights, {"update": 7, **get_fingerprints(source, target)})
 
 

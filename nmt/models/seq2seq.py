@@ -12,10 +12,10 @@ from nmt.models.encoder import Encoder
 def make_seq2seq(
     config: ModelConfig,
     *,
-    source_vocabulary: int,
-    target_vocabulary: int,
+    source_vocabulary_size: int,
+    target_vocabulary_size: int,
     precision: str = "float32",
-    learns: bool = True,
+    trainable: bool = True,
 ) -> "Seq2Seq":
     """Builds a model whose arithmetic is float64, float32, bfloat16 or float16.
 
@@ -23,10 +23,12 @@ def make_seq2seq(
     that only translates are of its arithmetic's type, so that no step of a search need round them again.
     """
     before = keras.config.dtype_policy()
-    mixed = learns and precision in ("bfloat16", "float16")
+    mixed = trainable and precision in ("bfloat16", "float16")
     keras.config.set_dtype_policy(f"mixed_{precision}" if mixed else precision)
     try:
-        return Seq2Seq(config, source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary)
+        return Seq2Seq(
+            config, source_vocabulary_size=source_vocabulary_size, target_vocabulary_size=target_vocabulary_size
+        )
     finally:
         keras.config.set_dtype_policy(before)
 
@@ -34,7 +36,9 @@ def make_seq2seq(
 class Seq2Seq(keras.Model):
     """A recurrent encoder-decoder with attention (Sutskever et al. 2014; Bahdanau et al. 2015)."""
 
-    def __init__(self, config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int, name: str = "seq2seq"):
+    def __init__(
+        self, config: ModelConfig, *, source_vocabulary_size: int, target_vocabulary_size: int, name: str = "seq2seq"
+    ):
         super().__init__(name=name)
         embedding: dict[str, Any] = {
             "units": config.embedding_units,
@@ -42,12 +46,12 @@ class Seq2Seq(keras.Model):
             "dropout": config.embedding_dropout,
             "word_dropout": config.word_dropout,
         }
-        self.source_embedding = Embedding(source_vocabulary, name="source_embedding", **embedding)
+        self.source_embedding = Embedding(source_vocabulary_size, name="source_embedding", **embedding)
         self.target_embedding = self.source_embedding
         if config.tied_embeddings != "all":
-            self.target_embedding = Embedding(target_vocabulary, name="target_embedding", **embedding)
+            self.target_embedding = Embedding(target_vocabulary_size, name="target_embedding", **embedding)
         self.projection = OutputProjection(
-            target_vocabulary,
+            target_vocabulary_size,
             config.embedding_units,
             tied=None if config.tied_embeddings == "none" else self.target_embedding,
             name="projection",

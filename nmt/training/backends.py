@@ -6,6 +6,7 @@ from typing import Any, Literal
 from nmt.backend import keras
 from nmt.config.schema import Config
 from nmt.models.seq2seq import make_seq2seq
+from nmt.training.objective import Objective
 from nmt.training.schedules import make_optimizer
 from nmt.training.update import Update
 from nmt.training.workers import Workers
@@ -42,9 +43,9 @@ def make_update(config: Config, vocabularies: tuple[int, int], strategy: Any) ->
     of a strategy."""
     settings = config.training
     options = {
+        "objective": Objective.from_config(settings),
         "seed": config.seed,
         "accumulation": settings.accumulation,
-        "label_smoothing": settings.label_smoothing,
         "clip_norm": settings.clip_norm,
         "ema_decay": settings.ema_decay,
     }
@@ -62,11 +63,11 @@ def make_update(config: Config, vocabularies: tuple[int, int], strategy: Any) ->
     return model, kind(model, model.optimizer, strategy, **options)
 
 
-def _make_model(config: Config, source_vocabulary: int, target_vocabulary: int) -> Any:
+def _make_model(config: Config, source_vocabulary_size: int, target_vocabulary_size: int) -> Any:
     model = make_seq2seq(
         config.model,
-        source_vocabulary=source_vocabulary,
-        target_vocabulary=target_vocabulary,
+        source_vocabulary_size=source_vocabulary_size,
+        target_vocabulary_size=target_vocabulary_size,
         precision=config.training.precision,
     )
     model.optimizer = make_optimizer(config.training)

@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from nmt.backend import ops
 from nmt.compilation import compile_function
 from nmt.config.schema import Config
 from nmt.data.preparation import TrainingData
-from nmt.data.tokenizer import BOS_ID, PAD_ID
+from nmt.data.tokenizer import PAD_ID
 from nmt.decoding.grouping import Group, make_grouping
 from nmt.evaluation.metrics import bleu
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
-from nmt.training.objective import cross_entropy, shift_right
+from nmt.training.objective import Examples, Objective
 from nmt.training.workers import Workers
 from nmt.translators.model import ModelTranslator
 from nmt.weights import assign_arrays
@@ -55,8 +54,12 @@ class Validator:
     @cached_property
     def model(self) -> Seq2Seq:
         """Holds the weights in question."""
-        source_vocabulary, target_vocabulary = self.prepared.vocabulary_sizes
-        return make_seq2seq(self.config.model, source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary)
+        source_vocabulary_size, target_vocabulary_size = self.prepared.vocabulary_sizes
+        return make_seq2seq(
+            self.config.model,
+            source_vocabulary_size=source_vocabulary_size,
+            target_vocabulary_size=target_vocabulary_size,
+        )
 
     @cached_property
     def translator(self) -> ModelTranslator:
@@ -92,10 +95,8 @@ class Validator:
         return Validation(loss, math.exp(min(loss, 700.0)), score)
 
     def _loss(self, source: Any, target: Any) -> tuple[Any, Any]:
-        counts = ops.cast(ops.not_equal(target, PAD_ID), "float32")
-        decoded = self.model(source, shift_right(target, BOS_ID))
-        _, nll = cross_entropy(self.model.projection, decoded.states, target, counts, label_smoothing=0.0)
-        return nll, ops.sum(counts)
+        sums = Objective()(self.model, Examples(source, target))
+        return sums.loss, sums.num_tokens
 
 
 def _batches(prepared: TrainingData, batch_tokens: int) -> list[tuple[np.ndarray, np.ndarray]]:

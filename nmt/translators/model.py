@@ -10,10 +10,10 @@ import numpy as np
 from nmt.compilation import compile_function, has_gpu, has_static_shapes
 from nmt.config.schema import MAX_BEAM_SIZE, DecodingConfig
 from nmt.data.tokenizer import Tokenizer
-from nmt.decoding.beam_search import IMPOSSIBLE, SearchOptions
+from nmt.decoding.beam_search import IMPOSSIBLE
 from nmt.decoding.forced import ForcedDecoding
-from nmt.decoding.grouping import Group, make_search_grouping, side_by_side
-from nmt.decoding.inference import search, search_options
+from nmt.decoding.grouping import Group, make_search_grouping
+from nmt.decoding.inference import choose_n_best, search
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
@@ -59,8 +59,8 @@ class ModelTranslator(Translator):
         self.max_source = max_source
         self.source_language = source_language
         self.target_language = target_language
-        self._grouping = make_search_grouping(settings.batch_tokens, settings.beam_size)
-        self._searches: dict[SearchOptions, Callable] = {}
+        self._grouping = make_search_grouping(settings)
+        self._searches: dict[int, Callable] = {}
         self._forced = ForcedDecoding(model, source_tokenizer, target_tokenizer)
 
     @classmethod
@@ -81,10 +81,10 @@ class ModelTranslator(Translator):
             settings = change_settings(settings, {"precision": precision})
         model = make_seq2seq(
             folder.config.model,
-            source_vocabulary=folder.source_tokenizer.vocabulary_size,
-            target_vocabulary=folder.target_tokenizer.vocabulary_size,
+            source_vocabulary_size=folder.source_tokenizer.vocabulary_size,
+            target_vocabulary_size=folder.target_tokenizer.vocabulary_size,
             precision=settings.precision,
-            learns=False,
+            trainable=False,
         )
         assign_arrays(model.trainable_variables, folder.weights, path)
         return cls(
@@ -160,7 +160,7 @@ class ModelTranslator(Translator):
         return found
 
     def _search(self, ids: list[list[int]], group: Group, n_best: int) -> list[list["_Found"]]:
-        found = self._compiled(search_options(self.settings, n_best=n_best))(group.padded(ids))
+        found = self._compile_search(choose_n_best(self.settings, n_best))(group.padded(ids))
         columns = [np.asarray(x)[: len(group.members)] for x in found]
         return [_distinct(self.target_tokenizer, n_best, *row) for row in zip(*columns, strict=True)]
 
@@ -174,21 +174,21 @@ class ModelTranslator(Translator):
         tokens = [self.target_tokenizer.get_token(one) for one in range(self.target_tokenizer.vocabulary_size)]
         return np.array(tokens, object)
 
-    def _compiled(self, options: SearchOptions) -> Callable:
-        if options not in self._searches:
+    def _compile_search(self, n_best: int) -> Callable:
+        if n_best not in self._searches:
 
             def run(source: Any) -> Any:
                 return search(
                     self.model,
                     source,
-                    options=options,
-                    max_length=self.settings.max_length,
+                    settings=self.settings,
+                    n_best=n_best,
                     banned_ids=self.target_tokenizer.banned_ids,
-                    at_once=None if has_static_shapes() else side_by_side(options.beam_size),
+                    refill=not has_static_shapes(),
                 )
 
-            self._searches[options] = compile_function(run, self.model.variables, num_inputs=1)
-        return self._searches[options]
+            self._searches[n_best] = compile_function(run, self.model.variables, num_inputs=1)
+        return self._searches[n_best]
 
 
 class _Found(NamedTuple):

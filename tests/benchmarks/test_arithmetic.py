@@ -16,7 +16,7 @@ def count_from_weights(decoder_layers: int, *, source_length: float, target_leng
         decoder_units=DECODER_UNITS,
         decoder_layers=decoder_layers,
     )
-    model = make_seq2seq(config, source_vocabulary=8000, target_vocabulary=8000)
+    model = make_seq2seq(config, source_vocabulary_size=8000, target_vocabulary_size=8000)
     products = 8000.0 * EMBEDDING_UNITS  # the output projection: the embedding once more
     for weight in model.trainable_variables:
         path = weight.path

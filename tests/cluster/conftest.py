@@ -40,7 +40,7 @@ def model(task: Path) -> Path:
     finally:
         os.chdir(here)
     size = tokenizer.vocabulary_size
-    model = make_seq2seq(config.model, source_vocabulary=size, target_vocabulary=size)
+    model = make_seq2seq(config.model, source_vocabulary_size=size, target_vocabulary_size=size)
     random = np.random.default_rng(1)
     weights = {
         name: random.normal(0, 0.8, array.shape).astype("float32")

@@ -23,7 +23,7 @@ WIDE = SearchOptions(beam_size=3, num_results=3)
 def made(**settings: Any) -> Seq2Seq:
     """A model with large random weights, so that probabilities are far apart."""
     config = ModelConfig(embedding_units=11, encoder_units=10, decoder_units=14, attention_heads=2, **settings)
-    model = make_seq2seq(config, source_vocabulary=V, target_vocabulary=V)
+    model = make_seq2seq(config, source_vocabulary_size=V, target_vocabulary_size=V)
     random = np.random.default_rng(7)
     for weight in model.trainable_variables:
         weight.assign(random.normal(scale=0.7, size=weight.shape))

@@ -22,7 +22,7 @@ def test_an_update_is_made_and_its_memory_told(config):
     memory, disk = examine_memory(config, vocabularies=(320, 320), lengths=(20, 30))
     assert memory.verdict == disk.verdict == "ok"
     assert "MB for 8 pairs of 20 and 30 pieces, the longest there are" in memory.found
-    model = make_seq2seq(config.model, source_vocabulary=320, target_vocabulary=320)
+    model = make_seq2seq(config.model, source_vocabulary_size=320, target_vocabulary_size=320)
     weights = 4 * sum(math.prod(v.shape) for v in model.trainable_variables)
     # Weights and two moments of Adam, three checkpoints and one more, two best models.
     assert disk.found.startswith(f"{weights * (3 * 4 + 2) / (1 << 20):,.0f} MB for checkpoints")

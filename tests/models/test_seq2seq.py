@@ -37,9 +37,11 @@ EVERY_MODEL = {
 every_model = pytest.mark.parametrize("settings", EVERY_MODEL.values(), ids=EVERY_MODEL)
 
 
-def made(target_vocabulary=V, **settings):
+def made(target_vocabulary_size=V, **settings):
     keras.utils.set_random_seed(1)
-    return Seq2Seq(ModelConfig(**SMALL | settings), source_vocabulary=V, target_vocabulary=target_vocabulary)
+    return Seq2Seq(
+        ModelConfig(**SMALL | settings), source_vocabulary_size=V, target_vocabulary_size=target_vocabulary_size
+    )
 
 
 def array(x):
@@ -66,16 +68,16 @@ def gradients(model):
 
 
 @pytest.mark.parametrize(
-    ("tied", "target_vocabulary", "matrices"),
+    ("tied", "target_vocabulary_size", "matrices"),
     [("all", V, [V]), ("target", OTHER_V, [V, OTHER_V]), ("none", OTHER_V, [V, OTHER_V, OTHER_V])],
 )
-def test_tying_shares_matrices(tied, target_vocabulary, matrices):
-    model = made(target_vocabulary, tied_embeddings=tied)
+def test_tying_shares_matrices(tied, target_vocabulary_size, matrices):
+    model = made(target_vocabulary_size, tied_embeddings=tied)
     shapes = [tuple(weight.shape) for weight in model.trainable_weights]
     assert sorted(shape for shape in shapes if shape in [(V, E), (OTHER_V, E)]) == [(size, E) for size in matrices]
     assert (model.source_embedding.matrix is model.target_embedding.matrix) == (tied == "all")
     assert (model.projection.matrix is model.target_embedding.matrix) == (tied != "none")
-    assert logits_of(model).shape == (B, T, target_vocabulary)
+    assert logits_of(model).shape == (B, T, target_vocabulary_size)
 
 
 @every_model

@@ -81,7 +81,7 @@ class CountingUpdate:
         self.rates.append(learning_rate)
         self.course.append(("begun", update))
         loss = 1 / update if applied else float("nan")
-        outcome = Outcome(loss, loss, 2.0, batch.num_target_tokens, applied)
+        outcome = Outcome({"loss": loss, "nll": loss, "gradient_norm": 2.0}, batch.num_target_tokens, applied)
 
         def wait() -> Outcome:
             self.course.append(("asked about", update))
@@ -131,7 +131,7 @@ class Rehearsal:
         self.outcomes: list[Validation] = []
 
     def make_update(self, config: Config, sizes: tuple[int, int], strategy: Any) -> tuple[keras.Model, CountingUpdate]:
-        model = make_seq2seq(config.model, source_vocabulary=sizes[0], target_vocabulary=sizes[1])
+        model = make_seq2seq(config.model, source_vocabulary_size=sizes[0], target_vocabulary_size=sizes[1])
         for weight in model.trainable_variables:
             weight.assign(keras.ops.zeros_like(weight))
         model.optimizer = keras.optimizers.SGD()

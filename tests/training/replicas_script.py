@@ -44,6 +44,7 @@ def make_update(num_replicas, accumulation, *, precision, settings, dropout):
 
     from nmt.config.schema import ModelConfig, TrainingConfig
     from nmt.models.seq2seq import make_seq2seq
+    from nmt.training.objective import Objective
     from nmt.training.schedules import make_optimizer
     from nmt.training.update_tensorflow import TensorFlowUpdate
 
@@ -51,15 +52,16 @@ def make_update(num_replicas, accumulation, *, precision, settings, dropout):
     strategy, config = strategy_of(num_replicas), TrainingConfig(max_updates=1, **settings)
     with strategy.scope():
         model_config = ModelConfig(**MODEL, **dropout)
-        model = make_seq2seq(model_config, source_vocabulary=V, target_vocabulary=V, precision=precision)
+        model = make_seq2seq(model_config, source_vocabulary_size=V, target_vocabulary_size=V, precision=precision)
         optimizer = make_optimizer(config)
+    objective = Objective(label_smoothing=0.1)
     return TensorFlowUpdate(
-        model, optimizer, strategy, seed=1, accumulation=accumulation, label_smoothing=0.1, clip_norm=config.clip_norm
+        model, optimizer, strategy, objective=objective, seed=1, accumulation=accumulation, clip_norm=config.clip_norm
     )
 
 
 def learned(update):
-    """Loss, gradient norm and number of pieces of every update."""
+    """Loss, gradient norm and number of tokens of every update."""
     from nmt.data.batching import Batch, pad
 
     outcomes = []
@@ -67,7 +69,7 @@ def learned(update):
         source, target, weights = rows_of(number)
         batch = Batch(0, number, pad(source), pad(target), weights)
         outcome = update(batch, update=number, learning_rate=2**-5)
-        outcomes.append((outcome.loss, outcome.gradient_norm, outcome.num_pieces))
+        outcomes.append((outcome.loss, outcome.metrics["gradient_norm"], outcome.num_tokens))
     return outcomes
 
 

@@ -49,7 +49,7 @@ STEEP_BATCH = batch_of([[4, 6], [5], [7, 7], [9], [5, 6], [8, 8, 8]], [[9, 9, 9]
 def made_update(*, optimizer="sgd", precision=EXACT, dropout=None, seed=1, **settings):
     keras.utils.set_random_seed(1)
     config = ModelConfig(**SMALL, **(dropout or NO_DROPOUT))
-    model = make_seq2seq(config, source_vocabulary=V, target_vocabulary=V, precision=precision)
+    model = make_seq2seq(config, source_vocabulary_size=V, target_vocabulary_size=V, precision=precision)
     decay = {"weight_decay": 0.5} if optimizer == "adamw" else {}
     adam = {"beta_1": 0.75, "beta_2": 0.9, "epsilon": 1e-6}
     optimizer = make_optimizer(TrainingConfig(optimizer=optimizer, max_updates=1, **decay, **adam))
@@ -139,7 +139,7 @@ def test_nothing_is_learned_before_the_first_batch(optimizer, precision):
     update = made_update(optimizer=optimizer, precision=precision, ema_decay=0.9)
     keras.utils.set_random_seed(1)
     fresh = make_seq2seq(
-        ModelConfig(**SMALL, **NO_DROPOUT), source_vocabulary=V, target_vocabulary=V, precision=precision
+        ModelConfig(**SMALL, **NO_DROPOUT), source_vocabulary_size=V, target_vocabulary_size=V, precision=precision
     )
     expected = get_arrays(fresh.trainable_variables)
     assert_same(weights_of(update), expected)
@@ -277,7 +277,7 @@ def test_adam_and_the_moving_average_are_those_of_the_papers(descent, start, opt
 
 
 def test_biases_and_normalisation_do_not_decay():
-    model = make_seq2seq(ModelConfig(**SMALL, layer_norm=True), source_vocabulary=V, target_vocabulary=V)
+    model = make_seq2seq(ModelConfig(**SMALL, layer_norm=True), source_vocabulary_size=V, target_vocabulary_size=V)
     for variable in model.trainable_variables:
         variable.assign(np.ones(variable.shape))
     optimizer = make_optimizer(TrainingConfig(optimizer="adamw", learning_rate=0.5, weight_decay=0.25, max_updates=1))

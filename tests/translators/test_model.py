@@ -262,7 +262,7 @@ def real(tokenizer: Tokenizer) -> ModelTranslator:
     """An untrained model with large weights, so that it says something different of each line."""
     config = ModelConfig(embedding_units=11, encoder_units=10, decoder_units=14, attention_heads=2)
     size = tokenizer.vocabulary_size
-    model = make_seq2seq(config, source_vocabulary=size, target_vocabulary=size)
+    model = make_seq2seq(config, source_vocabulary_size=size, target_vocabulary_size=size)
     random = np.random.default_rng(3)
     for weight in model.trainable_variables:
         weight.assign(random.normal(scale=0.7, size=weight.shape))
