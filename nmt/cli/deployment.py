@@ -90,7 +90,7 @@ def export(
         "sample": sample,
         "quantize": Quantization(kind, **given, precision=precision or "float32") if kind else None,
         "decoding": settings["decoding"],
-        "announce": print_line,
+        "log": print_line,
     }
     if format == "litert":
         from nmt.exporting.litert import export_litert

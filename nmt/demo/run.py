@@ -56,7 +56,7 @@ def _export(run: Path, folder: Path, log: Callable[[str], None]) -> None:
 
     sentences = read_lines(folder / "test.en")[:NUM_SHOWN]
     from_model = ModelTranslator.load(run, precision="float32").translate(sentences)
-    version = export(run, run / "export", announce=log)
+    version = export(run, run / "export", log=log)
     from_export = SavedModelTranslator.load(version).translate(sentences)
     log(f"\nFive sentences, translated by the model, and again by {version}:")
     for source, model, exported in zip(sentences, from_model, from_export, strict=True):

@@ -20,8 +20,8 @@ from typing import Any
 from nmt.files import atomic_write
 
 NAMES = ("README.md", "compose.yaml", "models.config", "batching_parameters.txt", "monitoring.config")
-MARK = "written by nmt export, and anew by the next as long as this line stands"
-LARGEST = 4
+MARKER = "written by nmt export, and anew by the next as long as this line stands"
+MAX_REQUEST_BATCHES = 4
 """A request may have so many times the texts that are translated at once."""
 
 
@@ -36,7 +36,7 @@ class Bundle:
     languages: tuple[str, str]
     """Codes of source and target."""
     limits: Mapping[str, int]
-    """max_characters, max_pieces, max_batch, nbest."""
+    """max_characters, max_tokens, max_batch, nbest."""
     signatures: Mapping[str, Any]
     """The SignatureDefs of the graph by name."""
     example: str
@@ -45,33 +45,33 @@ class Bundle:
     @property
     def max_request(self) -> int:
         """Most texts of a request."""
-        return LARGEST * self.limits["max_batch"]
+        return MAX_REQUEST_BATCHES * self.limits["max_batch"]
 
-    def write(self, into: Path, announce: Callable[[str], None] = print) -> None:
+    def write(self, into: Path, log: Callable[[str], None] = print) -> None:
         """Writes the files, each whole or not at all, but for those that somebody else wrote or changed.
 
         Args:
             into: the folder of the version folders.
-            announce: told of each file that is left as it is.
+            log: told of each file that is left as it is.
 
         Raises:
             UserError: a file cannot be written.
         """
         for name in NAMES:
             path = into / name
-            if path.is_file() and MARK not in path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]:
-                announce(f"{path} is not ours and is left as it is.")
+            if path.is_file() and MARKER not in path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]:
+                log(f"{path} is not ours and is left as it is.")
                 continue
             with atomic_write(path) as aside:
-                aside.write_text(self.text_of(name), encoding="utf-8")
+                aside.write_text(self.render(name), encoding="utf-8")
 
-    def text_of(self, name: str) -> str:
+    def render(self, name: str) -> str:
         """The text of one of the files."""
         template = files("nmt.exporting") / "templates" / name
         return Template(template.read_text(encoding="utf-8")).substitute(self._values())
 
     def _values(self) -> dict[str, Any]:
-        divided = may_be_divided(self.signatures)
+        divided = can_be_split(self.signatures)
         return {
             "name": self.name,
             "version": self.server_version,
@@ -79,31 +79,29 @@ class Bundle:
             "target_language": self.languages[1],
             **self.limits,
             "max_request": self.max_request,
-            "dividing": str(divided).lower(),
-            "who_divides": "the server divides what is larger"
-            if divided
-            else "the graph works off larger ones in parts",
+            "can_split": str(divided).lower(),
+            "split_by": "the server divides what is larger" if divided else "the graph works off larger ones in parts",
             "signatures": "\n".join(_row(*one) for one in sorted(self.signatures.items())),
             "instances": _body({"instances": [self.example]}),
             "nbest_inputs": _body({"signature_name": "nbest", "inputs": [self.example]}),
         }
 
 
-def model_name(folder: Path) -> str:
+def make_model_name(folder: Path) -> str:
     """What a model is called after its folder, in letters that paths, YAML and shells leave alone.
 
-    >>> model_name(Path("exports/Wörter 2"))
+    >>> make_model_name(Path("exports/Wörter 2"))
     'W-rter-2'
     """
     return re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-.") or "model"
 
 
-def text_signatures(signatures: Mapping[str, Any]) -> list[str]:
+def find_text_signatures(signatures: Mapping[str, Any]) -> list[str]:
     """Names of the signatures whose one input is `text`."""
     return sorted(name for name, signature in signatures.items() if set(signature.inputs) == {"text"})
 
 
-def may_be_divided(signatures: Mapping[str, Any]) -> bool:
+def can_be_split(signatures: Mapping[str, Any]) -> bool:
     """Whether the server may answer a request in parts: it joins them rightly only if all rows have one known shape."""
     outputs = [output for signature in signatures.values() for output in signature.outputs.values()]
     return all(size >= 0 for output in outputs for size in _sizes(output)[1:])

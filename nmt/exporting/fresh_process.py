@@ -13,10 +13,10 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
-TOGETHER = 64
+BATCH_SIZE = 64
 
 
-class Without(MetaPathFinder):
+class ImportBlocker(MetaPathFinder):
     """Refuses to import some packages."""
 
     def __init__(self, names: tuple[str, ...]):
@@ -31,7 +31,7 @@ class Without(MetaPathFinder):
 
 def block(*names: str) -> None:
     """Makes importing these packages fail, and sees it fail."""
-    sys.meta_path.insert(0, Without(names))
+    sys.meta_path.insert(0, ImportBlocker(names))
     for name in names:
         try:
             __import__(name)
@@ -40,14 +40,14 @@ def block(*names: str) -> None:
         raise SystemExit(f"{name} could be imported in the process that must do without it")
 
 
-def answers(folder: Path, sentences: list[str]) -> dict[str, Any]:
+def translate_savedmodel(folder: Path, sentences: list[str]) -> dict[str, Any]:
     """What the signatures that translate say of each sentence, and how fast the first of them was."""
     import tensorflow as tf
     import tensorflow_text  # noqa: F401, registers SentencePiece's operations
 
     model = tf.saved_model.load(str(folder))
     best, nbest = model.signatures["serving_default"], model.signatures["nbest"]
-    batches = [tf.constant(sentences[n : n + TOGETHER]) for n in range(0, len(sentences), TOGETHER)]
+    batches = [tf.constant(sentences[n : n + BATCH_SIZE]) for n in range(0, len(sentences), BATCH_SIZE)]
     best(text=batches[0])  # what only a first call does is no part of the speed
     started = time.perf_counter()
     found = [best(text=batch) for batch in batches]
@@ -57,16 +57,16 @@ def answers(folder: Path, sentences: list[str]) -> dict[str, Any]:
         "translations": [text.decode() for batch in found for text in batch["translation"].numpy()],
         "truncated": [bool(cut) for batch in found for cut in batch["truncated"].numpy()],
         "nbest_translations": [row[0].decode() for batch in with_pieces for row in batch["translations"].numpy()],
-        "target_pieces": [
+        "target_tokens": [
             [piece.decode() for piece in row[0] if piece]
             for batch in with_pieces
-            for row in batch["target_pieces"].numpy()
+            for row in batch["target_tokens"].numpy()
         ],
         "sentences_per_second": len(sentences) / seconds,
     }
 
 
-def litert_answers(folder: Path, sentences: list[str]) -> dict[str, Any]:
+def translate_litert(folder: Path, sentences: list[str]) -> dict[str, Any]:
     """What a .tflite file says of each sentence, one at a time, and how fast it was."""
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
@@ -80,7 +80,7 @@ def litert_answers(folder: Path, sentences: list[str]) -> dict[str, Any]:
     def translate(pieces: list[int]) -> list[int]:
         if not pieces:
             return []
-        found = search(ids=np.array([[*pieces[: limits["max_pieces"]], end]], "int32"))["ids"][0].tolist()
+        found = search(ids=np.array([[*pieces[: limits["max_tokens"]], end]], "int32"))["ids"][0].tolist()
         return found[: found.index(end) + 1] if end in found else found
 
     read = source.encode(sentences)
@@ -91,9 +91,9 @@ def litert_answers(folder: Path, sentences: list[str]) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     return {
         "translations": texts,
-        "truncated": [len(pieces) > limits["max_pieces"] for pieces in read],
+        "truncated": [len(pieces) > limits["max_tokens"] for pieces in read],
         "nbest_translations": texts,
-        "target_pieces": [[target.id_to_piece(one) for one in ids] for ids in found],
+        "target_tokens": [[target.id_to_piece(one) for one in ids] for ids in found],
         "sentences_per_second": len(sentences) / seconds,
     }
 
@@ -102,5 +102,5 @@ if __name__ == "__main__":
     artefact, given, wanted = map(Path, sys.argv[1:])
     is_litert = (artefact / "model.tflite").is_file()
     block("nmt", *(["tensorflow", "keras"] if is_litert else []))
-    ask = litert_answers if is_litert else answers
+    ask = translate_litert if is_litert else translate_savedmodel
     wanted.write_text(json.dumps(ask(artefact, json.loads(given.read_text()))))

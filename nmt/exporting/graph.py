@@ -19,8 +19,7 @@ from nmt.backend import ops, tree
 from nmt.config.schema import ExportConfig
 from nmt.data.tokenizer import BOS_ID, EOS_ID
 from nmt.decoding.beam_search import IMPOSSIBLE, Hypotheses
-from nmt.decoding.grouping import side_by_side
-from nmt.decoding.inference import search, search_options
+from nmt.decoding.inference import search
 from nmt.exporting.weights import StoredWeights
 from nmt.model_folder import ModelFolder
 from nmt.process import silence_stderr
@@ -35,7 +34,7 @@ with silence_stderr():
 BLANK = "[" + "".join(chr(code) for code in range(sys.maxunicode) if chr(code).isspace()) + "]*"
 
 
-class Pieces(NamedTuple):
+class Tokens(NamedTuple):
     """Texts in pieces."""
 
     ids: Any
@@ -46,53 +45,54 @@ class Pieces(NamedTuple):
     """bool [N], whether the end of the text was cut off."""
 
 
-def read(text: Any, tokenizer: Any, *, max_characters: int, max_pieces: int) -> Pieces:
+def tokenize(text: Any, tokenizer: Any, *, max_characters: int, max_tokens: int) -> Tokens:
     """Divides texts into pieces.
 
     Args:
         text: string [N]; bytes that are no UTF-8 come to be U+FFFD.
         tokenizer: tensorflow-text's.
         max_characters: read of each; the rest is cut off.
-        max_pieces: kept of each, EOS not counted; the rest is cut off.
+        max_tokens: kept of each, EOS not counted; the rest is cut off.
     """
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
     start = tf.strings.substr(text, 0, max_characters, unit="UTF8_CHAR")
     pieces = tokenizer.tokenize(start)
-    kept = pieces[:, :max_pieces]
+    kept = pieces[:, :max_tokens]
     cut = (tf.strings.length(text) > tf.strings.length(start)) | (pieces.row_lengths() > kept.row_lengths())
     lengths = tf.cast(kept.row_lengths(), tf.int32) + 1
     ends = tf.fill([tf.size(text), 1], EOS_ID)
     # Of a stated width, or a request without a text would fail.
-    ids = tf.concat([kept, ends], axis=1).to_tensor(shape=[None, max_pieces + 1])
-    return Pieces(ids[:, : longest(lengths)], lengths, cut)
+    ids = tf.concat([kept, ends], axis=1).to_tensor(shape=[None, max_tokens + 1])
+    return Tokens(ids[:, : longest_of(lengths)], lengths, cut)
 
 
-def without_blank(pieces: Pieces, text: Any) -> Pieces:
+def drop_blank(pieces: Tokens, text: Any) -> Tokens:
     """Takes out texts of white space alone, which come to be of length 0, and not truncated."""
     blank = tf.strings.regex_full_match(text, BLANK)
     lengths = tf.where(blank | tf.equal(pieces.lengths, 1), 0, pieces.lengths)
     ids = tf.where(tf.equal(lengths, 0)[:, None], 0, pieces.ids)
-    return Pieces(ids[:, : longest(lengths)], lengths, pieces.truncated & ~blank)
+    return Tokens(ids[:, : longest_of(lengths)], lengths, pieces.truncated & ~blank)
 
 
 # Texts up to so many pieces are taken together; longer ones with those up to twice as long as the shortest.
-SHORT = 32
+SHORT_TEXT = 32
 
 
-def in_parts(lengths: Any, work: Callable, answers: Any, *, max_batch: int, batch_tokens: int) -> Any:
+def map_in_batches(lengths: Any, work: Callable, answers: Any, *, max_batch: int, batch_tokens: int) -> Any:
     """Puts what `work(rows)` returns into those rows of `answers`, part by part, but for rows of length 0.
 
     Args:
         lengths: int32 [N], in pieces.
         work: takes int32 [B], the numbers of the rows, and returns a nest of tensors [B, ...].
         answers: such a nest [N, ...].
-        max_batch, batch_tokens: of `part_size`.
+        max_batch, batch_tokens: of `count_next_batch`.
     """
     order = tf.argsort(lengths, stable=True)
     sorted_lengths = tf.gather(lengths, order)
 
     def advance(start: Any, answers: Any) -> tuple:
-        rows = order[start : start + part_size(sorted_lengths[start:], max_batch=max_batch, batch_tokens=batch_tokens)]
+        size = count_next_batch(sorted_lengths[start:], max_batch=max_batch, batch_tokens=batch_tokens)
+        rows = order[start : start + size]
         parts = zip(tree.flatten(answers), tree.flatten(work(rows)), strict=True)
         after = [tf.tensor_scatter_nd_update(whole, rows[:, None], part) for whole, part in parts]
         return start + tf.size(rows), tree.pack_sequence_as(answers, after)
@@ -104,7 +104,7 @@ def in_parts(lengths: Any, work: Callable, answers: Any, *, max_batch: int, batc
     ]
 
 
-def part_size(lengths: Any, *, max_batch: int, batch_tokens: int) -> Any:
+def count_next_batch(lengths: Any, *, max_batch: int, batch_tokens: int) -> Any:
     """How many of the next texts are taken together.
 
     Args:
@@ -113,29 +113,29 @@ def part_size(lengths: Any, *, max_batch: int, batch_tokens: int) -> Any:
         batch_tokens: most pieces, padding counted, unless one text alone has more.
     """
     lengths = lengths[:max_batch]
-    alike = lengths <= tf.maximum(SHORT, 2 * lengths[0])
+    alike = lengths <= tf.maximum(SHORT_TEXT, 2 * lengths[0])
     fits = (tf.range(tf.size(lengths)) + 1) * lengths <= batch_tokens
     return tf.maximum(1, tf.reduce_sum(tf.cast(alike & fits, tf.int32)))
 
 
-def rows_of(ids: Any, lengths: Any, rows: Any) -> Any:
+def gather_trimmed(ids: Any, lengths: Any, rows: Any) -> Any:
     """Takes rows [B] of ids [N, L], without the columns that only other rows need."""
-    return tf.gather(ids, rows)[:, : longest(tf.gather(lengths, rows))]
+    return tf.gather(ids, rows)[:, : longest_of(tf.gather(lengths, rows))]
 
 
-def longest(lengths: Any) -> Any:
+def longest_of(lengths: Any) -> Any:
     """The largest of any lengths; 0 of none."""
     return tf.reduce_max(tf.concat([[0], tf.reshape(lengths, [-1])], axis=0))
 
 
-def padded(x: Any, sizes: list) -> Any:
+def pad_to(x: Any, sizes: list) -> Any:
     """Fills the last axes of x up with zeros to these sizes."""
     num_others = len(x.shape) - len(sizes)
     after = tf.concat([tf.zeros([num_others], tf.int32), tf.stack(sizes) - tf.shape(x)[num_others:]], axis=0)
     return tf.pad(x, tf.stack([tf.zeros_like(after), after], axis=1))
 
 
-class Found(NamedTuple):
+class NBest(NamedTuple):
     """The best hypotheses of each text, no two of them with the same text."""
 
     texts: Any
@@ -150,13 +150,13 @@ class Found(NamedTuple):
     """int32 [N, n, T], each ended by EOS, unless the length limit cut it off, and padded with 0."""
 
 
-def distinct(found: Hypotheses, detokenize: Callable, num_best: int) -> Found:
+def drop_duplicates(found: Hypotheses, detokenize: Callable, n_best: int) -> NBest:
     """The first hypotheses with different texts: several segmentations may spell one.
 
     Args:
         found: K slots a sentence, best first.
         detokenize: ragged ids to strings.
-        num_best: at most K.
+        n_best: at most K.
     """
     beam_size, num_steps = found.ids.shape[1], tf.shape(found.ids)[2]
     ids = tf.where(tf.sequence_mask(found.lengths, num_steps), found.ids, 0)
@@ -167,11 +167,11 @@ def distinct(found: Hypotheses, detokenize: Callable, num_best: int) -> Found:
     same = tf.equal(texts[:, :, None], texts[:, None, :]) & exists[:, None, :]
     better = np.tri(beam_size, k=-1, dtype=bool)
     is_new = exists & ~tf.reduce_any(same & better, axis=2)
-    places = tf.argsort(tf.cast(~is_new, tf.int32), axis=1, stable=True)[:, :num_best]
+    places = tf.argsort(tf.cast(~is_new, tf.int32), axis=1, stable=True)[:, :n_best]
     texts, scores, log_probs, ids, is_new = (
         tf.gather(x, places, batch_dims=1) for x in (texts, found.scores, found.log_probs, ids, is_new)
     )
-    return Found(
+    return NBest(
         tf.where(is_new, texts, ""),
         tf.where(is_new, scores, IMPOSSIBLE),
         tf.where(is_new, log_probs, IMPOSSIBLE),
@@ -216,9 +216,9 @@ class PortableTranslator(tf.Module):
             score: float32 [N], natural-log probability over the length penalty.
             truncated: bool [N].
         """
-        with self._weights.in_use():
+        with self._weights.use():
             source = self._read_source(text)
-            found = self._translate(source, num_best=1)
+            found = self._translate(source, n_best=1)
         return {"translation": found.texts[:, 0], "score": found.scores[:, 0], "truncated": source.truncated}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
@@ -229,23 +229,23 @@ class PortableTranslator(tf.Module):
             translations: string [N, n], best first.
             scores, log_probs: float32 [N, n].
             num_hypotheses: int32 [N]; the columns beyond hold "" and -1e9, for JSON knows no infinity.
-            source_pieces: string [N, S], "" beyond the EOS.
-            target_pieces: string [N, n, T].
+            source_tokens: string [N, S], "" beyond the EOS.
+            target_tokens: string [N, n, T].
             attention: float32 [N, n, T, S]; each target piece's row sums to 1, all else is 0. The largest part of the
                 answer by far: ask for a few texts at a time.
             truncated: bool [N].
         """
-        with self._weights.in_use():
+        with self._weights.use():
             source = self._read_source(text)
-            found = self._translate(source, num_best=self._limits.nbest)
+            found = self._translate(source, n_best=self._limits.nbest)
             attention = self._attention(source, found.ids)
         return {
             "translations": found.texts,
             "scores": found.scores,
             "log_probs": found.log_probs,
             "num_hypotheses": found.counts,
-            "source_pieces": _spelling(self._source, source.ids),
-            "target_pieces": _spelling(self._target, found.ids),
+            "source_tokens": _spell(self._source, source.ids),
+            "target_tokens": _spell(self._target, found.ids),
             "attention": attention,
             "truncated": source.truncated,
         }
@@ -260,90 +260,93 @@ class PortableTranslator(tf.Module):
             source, target: string [N]; a blank one is read as its EOS alone.
 
         Returns:
-            target_pieces: string [N, T], "" beyond the EOS.
-            piece_log_probs: float32 [N, T], the natural-log probability of each piece after those before it; 0 beyond
+            target_tokens: string [N, T], "" beyond the EOS.
+            token_log_probs: float32 [N, T], the natural-log probability of each piece after those before it; 0 beyond
                 the EOS.
             log_prob: float32 [N], their sum.
-            num_pieces: int32 [N], EOS counted.
+            num_tokens: int32 [N], EOS counted.
             truncated: bool [N], whether the end of either text was cut off.
         """
         same = tf.debugging.assert_equal(tf.size(source), tf.size(target), "source and target differ in number")
-        with tf.control_dependencies([same]), self._weights.in_use():
-            sources = self._read(source, self._source, max_pieces=self._translator.max_source)
-            targets = self._read(target, self._target, max_pieces=self._decoding.max_length - 1)
-            log_probs = self._piece_log_probs(sources, targets)
+        with tf.control_dependencies([same]), self._weights.use():
+            sources = self._read(source, self._source, max_tokens=self._translator.max_source)
+            targets = self._read(target, self._target, max_tokens=self._decoding.max_length - 1)
+            log_probs = self._token_log_probs(sources, targets)
         return {
-            "target_pieces": _spelling(self._target, targets.ids),
-            "piece_log_probs": log_probs,
+            "target_tokens": _spell(self._target, targets.ids),
+            "token_log_probs": log_probs,
             "log_prob": tf.reduce_sum(log_probs, axis=1),
-            "num_pieces": targets.lengths,
+            "num_tokens": targets.lengths,
             "truncated": sources.truncated | targets.truncated,
         }
 
-    def _read_source(self, text: Any) -> Pieces:
-        return without_blank(self._read(text, self._source, max_pieces=self._translator.max_source), text)
+    def _read_source(self, text: Any) -> Tokens:
+        return drop_blank(self._read(text, self._source, max_tokens=self._translator.max_source), text)
 
-    def _read(self, text: Any, tokenizer: Any, *, max_pieces: int) -> Pieces:
-        return read(text, tokenizer, max_characters=self._limits.max_characters, max_pieces=max_pieces)
+    def _read(self, text: Any, tokenizer: Any, *, max_tokens: int) -> Tokens:
+        return tokenize(text, tokenizer, max_characters=self._limits.max_characters, max_tokens=max_tokens)
 
-    def _translate(self, source: Pieces, *, num_best: int) -> Found:
-        options = search_options(self._decoding, n_best=num_best)
+    def _translate(self, source: Tokens, *, n_best: int) -> NBest:
         num_texts = tf.size(source.lengths)
         num_steps = tf.minimum(2 * tf.shape(source.ids)[1] + 10, self._decoding.max_length)
 
-        def work(rows: Any) -> Found:
+        def work(rows: Any) -> NBest:
             found = search(
                 self._translator.model,
-                rows_of(source.ids, source.lengths, rows),
-                options=options,
-                max_length=self._decoding.max_length,
+                gather_trimmed(source.ids, source.lengths, rows),
+                settings=self._decoding,
+                n_best=n_best,
                 banned_ids=self._translator.target_tokenizer.banned_ids,
-                at_once=side_by_side(options.beam_size),
+                refill=True,
             )
-            best = distinct(found, self._target.detokenize, num_best)
-            return best._replace(ids=padded(best.ids, [num_steps]))
+            best = drop_duplicates(found, self._target.detokenize, n_best)
+            return best._replace(ids=pad_to(best.ids, [num_steps]))
 
-        only_first = tf.where(tf.range(num_best) == 0, 0.0, IMPOSSIBLE)
+        only_first = tf.where(tf.range(n_best) == 0, 0.0, IMPOSSIBLE)
         scores = tf.tile(only_first[None], [num_texts, 1])
-        blank = Found(
-            texts=tf.fill([num_texts, num_best], ""),
+        blank = NBest(
+            texts=tf.fill([num_texts, n_best], ""),
             scores=scores,
             log_probs=scores,
             counts=tf.ones([num_texts], tf.int32),
-            ids=tf.zeros([num_texts, num_best, num_steps], tf.int32),
+            ids=tf.zeros([num_texts, n_best, num_steps], tf.int32),
         )
-        found = self._in_parts(source.lengths, work, blank)
-        return found._replace(ids=found.ids[:, :, : longest(_lengths(found.ids))])
+        found = self._map_in_batches(source.lengths, work, blank)
+        return found._replace(ids=found.ids[:, :, : longest_of(_count_tokens(found.ids))])
 
-    def _attention(self, source: Pieces, target: Any) -> Any:
+    def _attention(self, source: Tokens, target: Any) -> Any:
         """What each target piece attended to, target [N, n, T]: float32 [N, n, T, S]."""
-        num_best, num_pieces = self._limits.nbest, tf.shape(target)[2]
+        n_best, num_tokens = self._limits.nbest, tf.shape(target)[2]
 
         def work(rows: Any) -> tuple:
             ids = tf.gather(target, rows)
-            ids = ids[:, :, : longest(_lengths(ids))]
-            weights = self._forced(rows_of(source.ids, source.lengths, rows), ids, lambda ids, logits, weights: weights)
+            ids = ids[:, :, : longest_of(_count_tokens(ids))]
+            weights = self._read_forced(
+                gather_trimmed(source.ids, source.lengths, rows), ids, lambda ids, logits, weights: weights
+            )
             weights = tf.where((ids != 0)[..., None], weights, 0.0)
-            return (padded(weights, [num_pieces, tf.shape(source.ids)[1]]),)
+            return (pad_to(weights, [num_tokens, tf.shape(source.ids)[1]]),)
 
-        shape = [tf.size(source.lengths), num_best, num_pieces, tf.shape(source.ids)[1]]
-        return self._in_parts(source.lengths, work, (tf.zeros(shape),))[0]
+        shape = [tf.size(source.lengths), n_best, num_tokens, tf.shape(source.ids)[1]]
+        return self._map_in_batches(source.lengths, work, (tf.zeros(shape),))[0]
 
-    def _piece_log_probs(self, source: Pieces, target: Pieces) -> Any:
+    def _token_log_probs(self, source: Tokens, target: Tokens) -> Any:
         """The log-probability of each target piece: float32 [N, T], 0 where there is none."""
 
         def seen(ids: Any, logits: Any, weights: Any) -> Any:
             return tf.gather(ops.log_softmax(logits, axis=-1), ids[:, :, None], batch_dims=2)
 
         def work(rows: Any) -> tuple:
-            ids = rows_of(target.ids, target.lengths, rows)
-            log_probs = self._forced(rows_of(source.ids, source.lengths, rows), ids[:, None, :], seen)[:, 0, :, 0]
-            return (padded(tf.where(ids != 0, log_probs, 0.0), [tf.shape(target.ids)[1]]),)
+            ids = gather_trimmed(target.ids, target.lengths, rows)
+            log_probs = self._read_forced(gather_trimmed(source.ids, source.lengths, rows), ids[:, None, :], seen)[
+                :, 0, :, 0
+            ]
+            return (pad_to(tf.where(ids != 0, log_probs, 0.0), [tf.shape(target.ids)[1]]),)
 
         lengths = tf.maximum(source.lengths, target.lengths)
-        return self._in_parts(lengths, work, (tf.zeros(tf.shape(target.ids)),))[0]
+        return self._map_in_batches(lengths, work, (tf.zeros(tf.shape(target.ids)),))[0]
 
-    def _forced(self, source: Any, target: Any, seen: Callable) -> Any:
+    def _read_forced(self, source: Any, target: Any, seen: Callable) -> Any:
         """Reads translations [B, n, T] of a source [B, S] once more; they share its memory as the beam does.
 
         Args:
@@ -353,25 +356,25 @@ class PortableTranslator(tf.Module):
         Returns:
             float32 [B, n, T, X].
         """
-        model, num_best = self._translator.model, target.shape[1]
+        model, n_best = self._translator.model, target.shape[1]
         encoded = model.encoder(source)
         memory = model.decoder.project_memory(encoded)
-        state = tree.map_structure(lambda x: ops.repeat(x, num_best, axis=1), model.decoder.get_initial_state(encoded))
-        before = tf.concat([tf.fill([tf.shape(target)[0], num_best, 1], BOS_ID), target[:, :, :-1]], axis=2)
-        num_pieces = tf.shape(target)[2]
+        state = tree.map_structure(lambda x: ops.repeat(x, n_best, axis=1), model.decoder.get_initial_state(encoded))
+        before = tf.concat([tf.fill([tf.shape(target)[0], n_best, 1], BOS_ID), target[:, :, :-1]], axis=2)
+        num_tokens = tf.shape(target)[2]
 
         def advance(position: Any, state: Any, written: Any) -> tuple:
             logits, state, weights = model.decoder.step(before[:, :, position], state, memory)
             here = seen(target[:, :, position], logits, weights)
             return position + 1, state, written.write(position, tf.cast(here, tf.float32))
 
-        written = tf.TensorArray(tf.float32, num_pieces, element_shape=[None, num_best, None])
-        _, _, written = tf.while_loop(lambda position, *_: position < num_pieces, advance, (0, state, written))
+        written = tf.TensorArray(tf.float32, num_tokens, element_shape=[None, n_best, None])
+        _, _, written = tf.while_loop(lambda position, *_: position < num_tokens, advance, (0, state, written))
         return tf.transpose(written.stack(), [1, 2, 0, 3])  # [T, B, n, X] -> [B, n, T, X]
 
-    def _in_parts(self, lengths: Any, work: Callable, answers: Any) -> Any:
+    def _map_in_batches(self, lengths: Any, work: Callable, answers: Any) -> Any:
         bounds = {"max_batch": self._limits.max_batch, "batch_tokens": self._decoding.batch_tokens}
-        return in_parts(lengths, work, answers, **bounds)
+        return map_in_batches(lengths, work, answers, **bounds)
 
 
 def write_graph(
@@ -394,11 +397,11 @@ def write_graph(
         tf.saved_model.save(portable, str(folder), signatures=signatures)
 
 
-def _lengths(ids: Any) -> Any:
+def _count_tokens(ids: Any) -> Any:
     return tf.reduce_sum(tf.cast(ids != 0, tf.int32), axis=-1)
 
 
-def _spelling(tokenizer: Any, ids: Any) -> Any:
+def _spell(tokenizer: Any, ids: Any) -> Any:
     """How pieces are written, padding as ""."""
     return tf.where(ids != 0, tokenizer.id_to_string(ids), "")
 

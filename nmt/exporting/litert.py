@@ -34,7 +34,7 @@ def export_litert(
     sample: Path | str | None = None,
     quantize: Quantization | None = None,
     decoding: Mapping[str, Any] | None = None,
-    announce: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Path:
     """Writes a model as the folder `into`, and returns it.
 
@@ -47,7 +47,7 @@ def export_litert(
         sample: a file of sentences to compare on, instead of the dev text that the model was trained with.
         quantize: LiteRT knows int8; None keeps float32.
         decoding: settings of `DecodingConfig` other than the model's own, such as {"beam_size": 1}.
-        announce: receives lines about the progress.
+        log: receives lines about the progress.
 
     Raises:
         UserError: there is no such model, there is no sample, a package is missing, or `into` cannot be written to.
@@ -65,11 +65,11 @@ def export_litert(
         folder.source_tokenizer.save(aside / SOURCE)
         folder.target_tokenizer.save(aside / TARGET)
         _write(aside, record)  # its limits are for whoever runs it
-        announce(f"Converting {path} for LiteRT.")
+        log(f"Converting {path} for LiteRT.")
         trace(path, aside, quantize, decoding, program="nmt.exporting.litert_graph")
-        announce(f"Translating {len(sources)} sentences with LiteRT and with the model.")
+        log(f"Translating {len(sources)} sentences with LiteRT and with the model.")
         parity = check_parity(aside, translator, sources, references, quantize)
-        announce(str(parity))
+        log(str(parity))
         _write(aside, {**record, "parity": parity.as_record()})
     return Path(into)
 
@@ -92,7 +92,7 @@ def _record(path: Path, folder: ModelFolder, decoding: Mapping[str, Any]) -> dic
         "source_language": config.data.source_language,
         "target_language": config.data.target_language,
         "decoding": dict(decoding),
-        "limits": {"max_pieces": config.data.max_length, "eos_id": EOS_ID},
+        "limits": {"max_tokens": config.data.max_length, "eos_id": EOS_ID},
         "model": {"path": str(path), **folder.facts},
         "versions": {"nmt": __version__, **{name: version(name) for name in PACKAGES}},
     }

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nmt.decoding.inference import search, search_options
+from nmt.decoding.inference import search
 from nmt.process import silence_stderr
 from nmt.translators.litert import MODEL
 from nmt.translators.model import ModelTranslator
@@ -38,18 +38,16 @@ class PortableSearch(tf.Module):
             ids: int32 [1, T], target pieces and EOS, unless the length limit cut it off, padded with 0.
             score: float32 [1], natural-log probability over the length penalty.
         """
-        decoding = self._translator.settings
         found = search(
             self._translator.model,
             ids,
-            options=search_options(decoding),
-            max_length=decoding.max_length,
+            settings=self._translator.settings,
             banned_ids=self._translator.target_tokenizer.banned_ids,
         )
         return {"ids": found.ids[:, 0], "score": found.scores[:, 0]}
 
 
-def converted(translator: ModelTranslator, *, quantize: str | None = None) -> bytes:
+def convert(translator: ModelTranslator, *, quantize: str | None = None) -> bytes:
     """Returns what a .tflite file holds.
 
     Args:
@@ -73,5 +71,5 @@ if __name__ == "__main__":
     parser.add_argument("--decoding", type=json.loads, default={})
     arguments = parser.parse_args()
     translator = ModelTranslator.load(arguments.model, precision="float32").with_settings(**arguments.decoding)
-    content = converted(translator, quantize=arguments.quantize)
+    content = convert(translator, quantize=arguments.quantize)
     (arguments.folder / MODEL).write_bytes(content)

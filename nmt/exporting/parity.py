@@ -39,10 +39,10 @@ class Costs:
 
     def __str__(self) -> str:
         large = {name: size for name, size in self.bytes_artefact.items() if size >= 50_000}
-        sizes = ", ".join(f"{name} {_megabytes(size)}" for name, size in large.items())
+        sizes = ", ".join(f"{name} {_format_megabytes(size)}" for name, size in large.items())
         return (
             f"{self.sentences_per_second_model:.1f} sentences/s (model), {self.sentences_per_second_artefact:.1f} "
-            f"(artefact). Weights {_megabytes(self.bytes_model)} (model); {sizes}."
+            f"(artefact). Weights {_format_megabytes(self.bytes_model)} (model); {sizes}."
         )
 
 
@@ -103,13 +103,13 @@ def check_parity(
         ParityError: a text differs and is no tie, or quantising loses more than it may.
         UserError: the sample has no sentence short enough to compare.
     """
-    answers = answers_of(folder, sources)
-    expected, speed = _translated(translator, sources)
+    answers = translate_fresh(folder, sources)
+    expected, speed = _translate(translator, sources)
     costs = Costs(
         sentences_per_second_model=speed,
         sentences_per_second_artefact=answers["sentences_per_second"],
         bytes_model=sum(4 * math.prod(variable.shape) for variable in translator.model.trainable_variables),
-        bytes_artefact={part.name: _size(part) for part in sorted(folder.iterdir()) if _size(part)},
+        bytes_artefact={part.name: _count_bytes(part) for part in sorted(folder.iterdir()) if _count_bytes(part)},
     )
     parity = replace(compare(translator, sources, expected, answers, references, costs), quantized=quantize)
     check_difference(parity)
@@ -142,7 +142,7 @@ def check_difference(parity: Parity) -> None:
         )
 
 
-def answers_of(folder: Path, sources: Sequence[str]) -> dict[str, Any]:
+def translate_fresh(folder: Path, sources: Sequence[str]) -> dict[str, Any]:
     """What the artefact says in a fresh process without the toolkit; see `nmt.exporting.fresh_process`."""
     with tempfile.TemporaryDirectory() as scratch:
         given, wanted = Path(scratch, "sentences.json"), Path(scratch, "answers.json")
@@ -170,7 +170,7 @@ def compare(
     references: Sequence[str] | None,
     costs: Costs,
 ) -> Parity:
-    """Sets the model's translations against the answers of `answers_of`, sentence by sentence."""
+    """Sets the model's translations against the answers of `translate_fresh`, sentence by sentence."""
     whole = [n for n, truncated in enumerate(answers["truncated"]) if not truncated]
     if not whole:
         raise UserError(
@@ -197,7 +197,7 @@ def compare(
     )
 
 
-def forced_log_prob(translator: ModelTranslator, source: str, target_ids: Sequence[int]) -> float:
+def compute_log_prob(translator: ModelTranslator, source: str, target_ids: Sequence[int]) -> float:
     """The log-probability that the model gives to a translation, in nats, its EOS counted if it has one."""
     source_ids = [*translator.source_tokenizer.encode([source])[0], EOS_ID]
     before = [BOS_ID, *target_ids[:-1]]
@@ -207,28 +207,28 @@ def forced_log_prob(translator: ModelTranslator, source: str, target_ids: Sequen
     return float(log_probs[0, np.arange(len(target_ids)), target_ids].sum())
 
 
-def _translated(translator: ModelTranslator, sources: Sequence[str]) -> tuple[list[Hypothesis], float]:
+def _translate(translator: ModelTranslator, sources: Sequence[str]) -> tuple[list[Hypothesis], float]:
     """The best translation of each sentence, and sentences/s after a first call."""
-    translator.translate(sources[: fresh_process.TOGETHER])
+    translator.translate(sources[: fresh_process.BATCH_SIZE])
     started = time.perf_counter()
     found = [translation.best for translation in translator.stream(sources)]
     return found, len(sources) / (time.perf_counter() - started)
 
 
-def _size(path: Path) -> int:
+def _count_bytes(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
     return sum(part.stat().st_size for part in (path, *path.rglob("*")) if part.is_file())
 
 
-def _megabytes(size: int) -> str:
+def _format_megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
 
 
 def _is_tie(translator: ModelTranslator, source: str, expected: Hypothesis, answers: dict[str, Any], n: int) -> bool:
     if answers["nbest_translations"][n] != answers["translations"][n]:
         return False  # the two signatures disagree, and only one of them tells its pieces
-    ids = _ids(translator.target_tokenizer, answers["target_pieces"][n])
-    return bool(ids) and abs(forced_log_prob(translator, source, ids) - expected.log_prob) < TIE
+    ids = _ids(translator.target_tokenizer, answers["target_tokens"][n])
+    return bool(ids) and abs(compute_log_prob(translator, source, ids) - expected.log_prob) < TIE
 
 
 def _ids(tokenizer: Tokenizer, pieces: Sequence[str]) -> list[int]:

@@ -20,11 +20,11 @@ from nmt.config.file import replace_values
 from nmt.config.schema import Config, CorpusFiles
 from nmt.data.corpus import read_lines, read_parallel
 from nmt.errors import ExportError, UserError
-from nmt.exporting.bundle import Bundle, model_name, text_signatures
+from nmt.exporting.bundle import Bundle, find_text_signatures, make_model_name
 from nmt.exporting.parity import Parity, check_parity, run_python
 from nmt.exporting.quantization import Quantization
-from nmt.exporting.stock_server import check_operations, read_meta_graph, stock_version
-from nmt.exporting.warmup import WARMUP, warmup_requests, write_warmup
+from nmt.exporting.stock_server import check_operations, choose_server_version, read_meta_graph
+from nmt.exporting.warmup import WARMUP, make_warmup_requests, write_warmup
 from nmt.files import atomic_write
 from nmt.model_folder import SOURCE, TARGET, ModelFolder, find_model_folder
 from nmt.translators.export_record import FORMAT
@@ -43,7 +43,7 @@ def export(
     server_version: str | None = None,
     quantize: Quantization | None = None,
     decoding: Mapping[str, Any] | None = None,
-    announce: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Path:
     """Writes a model as `into`/1, or under the number after the highest there, and returns that folder.
 
@@ -58,7 +58,7 @@ def export(
         server_version: of the TensorFlow Serving that will run it, instead of export.server_version.
         quantize: how small the matrices of weights are stored, and the precision of arithmetic; None keeps float32.
         decoding: settings of `DecodingConfig` other than the model's own, such as {"beam_size": 1}.
-        announce: receives lines about the progress.
+        log: receives lines about the progress.
 
     Raises:
         UserError: there is no such model, there is no sample, the server is too old, or `into` cannot be written to.
@@ -71,20 +71,20 @@ def export(
     folder = ModelFolder.load(path)
     translator = ModelTranslator.load(path, precision="float32").with_settings(**decoding or {})
     sources, references = read_sample(folder.config.data.dev, sample, folder.config.export.sample)
-    tag = stock_version(_wanted_version(folder.config, server_version), announce)
-    target = _next_version(Path(into))
-    with _removed_if_empty(target.parent), atomic_write(target) as aside:
-        announce(f"Tracing the graph of {path} without GPUs.")
+    tag = choose_server_version(_choose_server_version(folder.config, server_version), log)
+    target = _choose_version(Path(into))
+    with _remove_if_empty(target.parent), atomic_write(target) as aside:
+        log(f"Tracing the graph of {path} without GPUs.")
         trace(path, aside, quantize, decoding)
         meta_graph = read_meta_graph(aside)
         operations = check_operations(meta_graph.graph_def)
-        announce(f"Translating {len(sources)} sentences with the graph and with the model.")
+        log(f"Translating {len(sources)} sentences with the graph and with the model.")
         parity = check_parity(aside, translator, sources, references, quantize)
-        announce(str(parity))
-        bundle = _bundle(target.parent, folder, tag, meta_graph.signature_def, sources)
+        log(str(parity))
+        bundle = _make_bundle(target.parent, folder, tag, meta_graph.signature_def, sources)
         _write_record(aside, path, folder, translator.settings.model_dump(), parity, bundle, operations)
         _write_extras(aside, folder, bundle, sources)
-    bundle.write(target.parent, announce)
+    bundle.write(target.parent, log)
     return target
 
 
@@ -125,22 +125,22 @@ def read_sample(dev: CorpusFiles, sample: Path | str | None, size: int) -> tuple
     return sources[:size], references[:size]
 
 
-def _wanted_version(config: Config, server_version: str | None) -> str | None:
+def _choose_server_version(config: Config, server_version: str | None) -> str | None:
     if server_version is None:
         return config.export.server_version
     return replace_values(config, {"export.server_version": server_version}, "--server-version").export.server_version
 
 
-def _bundle(into: Path, folder: ModelFolder, tag: str, signatures: Any, sources: Sequence[str]) -> Bundle:
+def _make_bundle(into: Path, folder: ModelFolder, tag: str, signatures: Any, sources: Sequence[str]) -> Bundle:
     """What stands beside the version, with the sample's median sentence for an example."""
     config = folder.config
     return Bundle(
-        name=model_name(into),
+        name=make_model_name(into),
         server_version=tag,
         languages=(config.data.source_language, config.data.target_language),
-        limits={**config.export.model_dump(exclude={"sample", "server_version"}), "max_pieces": config.data.max_length},
+        limits={**config.export.model_dump(exclude={"sample", "server_version"}), "max_tokens": config.data.max_length},
         signatures={name: one for name, one in signatures.items() if not name.startswith("__")},
-        example=warmup_requests(sources)[1][0],
+        example=make_warmup_requests(sources)[1][0],
     )
 
 
@@ -148,7 +148,7 @@ def _write_extras(aside: Path, folder: ModelFolder, bundle: Bundle, sources: Seq
     """Writes what a server or a client may want beside the graph."""
     folder.source_tokenizer.save((aside / RECORD).with_name(SOURCE))
     folder.target_tokenizer.save((aside / RECORD).with_name(TARGET))
-    write_warmup(aside / WARMUP, bundle.name, text_signatures(bundle.signatures), warmup_requests(sources))
+    write_warmup(aside / WARMUP, bundle.name, find_text_signatures(bundle.signatures), make_warmup_requests(sources))
 
 
 def _write_record(
@@ -177,14 +177,14 @@ def _write_record(
     (aside / RECORD).write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def _next_version(into: Path) -> Path:
+def _choose_version(into: Path) -> Path:
     """The number after the highest; one that was taken out of use, as 2.withdrawn, is not given again."""
     taken = [int(match[0]) for child in into.glob("[0-9]*") if (match := re.match(r"[0-9]+", child.name))]
     return into / str(max(taken, default=0) + 1)
 
 
 @contextlib.contextmanager
-def _removed_if_empty(into: Path) -> Iterator[None]:
+def _remove_if_empty(into: Path) -> Iterator[None]:
     """Takes a folder that was made for nothing away again."""
     new = not into.exists()
     try:

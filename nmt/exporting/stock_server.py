@@ -14,30 +14,30 @@ from nmt.process import silence_stderr
 from nmt.translators.savedmodel import import_tensorflow
 
 
-def stock_version(wanted: str | None, announce: Callable[[str], None] = print) -> str:
+def choose_server_version(wanted: str | None, log: Callable[[str], None] = print) -> str:
     """The version of the server that will run what this TensorFlow writes, such as 2.21.0; also the tag of its image.
 
     Args:
         wanted: None takes the first server of TensorFlow's own minor version.
-        announce: told where the server is newer than TensorFlow, whose operations the graph is checked against.
+        log: told where the server is newer than TensorFlow, whose operations the graph is checked against.
 
     Raises:
         UserError: the server is older than TensorFlow.
     """
     written = installed_version("tensorflow")
-    own, server = _minor(written), _minor(wanted or written)
+    own, server = _parse_minor(written), _parse_minor(wanted or written)
     if server < own:
         raise UserError(
             f"export.server_version is {wanted}, but TensorFlow {written} writes the graph, and a server reads graphs "
-            f"of its own version and of older ones. Name a server of {_dotted(own)} or newer, or export with "
-            f"TensorFlow {_dotted(server)}."
+            f"of its own version and of older ones. Name a server of {_format_minor(own)} or newer, or export with "
+            f"TensorFlow {_format_minor(server)}."
         )
     if server > own:
-        announce(
+        log(
             f"Warning: the server {wanted} is newer than TensorFlow {written}, which writes the graph and checks its "
             "operations. Try it before you rely on it."
         )
-    return wanted or f"{_dotted(own)}.0"
+    return wanted or f"{_format_minor(own)}.0"
 
 
 def read_meta_graph(folder: Path) -> Any:
@@ -58,7 +58,7 @@ def check_operations(graph: Any) -> list[str]:
     called = {function.signature.name for function in functions}
     nodes = [*graph.node, *(node for function in functions for node in function.node_def)]
     kinds = sorted({node.op for node in nodes} - called)
-    lacking = {kind: why for kind in kinds if (why := _why_lacking(kind))}
+    lacking = {kind: why for kind in kinds if (why := _explain_missing(kind))}
     compiled = [one.signature.name for one in functions if one.attr["_XlaMustCompile"].b]
     lacking |= dict.fromkeys(compiled, "must be compiled by XLA")
     if lacking:
@@ -67,7 +67,7 @@ def check_operations(graph: Any) -> list[str]:
     return kinds
 
 
-def _why_lacking(kind: str) -> str | None:
+def _explain_missing(kind: str) -> str | None:
     from tensorflow.python.framework import kernels, op_def_registry
 
     if "PyFunc" in kind:
@@ -80,10 +80,10 @@ def _why_lacking(kind: str) -> str | None:
     return None if devices & {"CPU", "DEFAULT"} else "does not run on a CPU"
 
 
-def _minor(version: str) -> tuple[int, int]:
+def _parse_minor(version: str) -> tuple[int, int]:
     major, minor = version.split(".")[:2]
     return int(major), int(minor)
 
 
-def _dotted(minor: tuple[int, int]) -> str:
+def _format_minor(minor: tuple[int, int]) -> str:
     return ".".join(map(str, minor))

@@ -10,14 +10,14 @@ from pathlib import Path
 from nmt.translators.savedmodel import import_tensorflow
 
 WARMUP = Path("assets.extra", "tf_serving_warmup_requests")
-TOGETHER = 16
+MAX_TEXTS = 16
 """Texts of the largest request."""
 
 
-def warmup_requests(sentences: Sequence[str]) -> list[list[str]]:
+def make_warmup_requests(sentences: Sequence[str]) -> list[list[str]]:
     """The shortest, the median and the longest sentence, each by itself, and a request of all lengths between."""
     ordered = sorted({text for text in sentences if text.strip()} or {""}, key=lambda text: (len(text), text))
-    return [*([text] for text in _spread(ordered, 3)), _spread(ordered, TOGETHER)]
+    return [*([text] for text in _pick_evenly(ordered, 3)), _pick_evenly(ordered, MAX_TEXTS)]
 
 
 def write_warmup(path: Path, model: str, signatures: Sequence[str], requests: Sequence[Sequence[str]]) -> None:
@@ -31,10 +31,10 @@ def write_warmup(path: Path, model: str, signatures: Sequence[str], requests: Se
     with tensorflow.io.TFRecordWriter(str(path)) as writer:
         for signature in signatures:
             for texts in requests:
-                writer.write(prediction_log(model, signature, {"text": texts}))
+                writer.write(make_prediction_log(model, signature, {"text": texts}))
 
 
-def prediction_log(model: str, signature: str, inputs: Mapping[str, Sequence[str]]) -> bytes:
+def make_prediction_log(model: str, signature: str, inputs: Mapping[str, Sequence[str]]) -> bytes:
     """A PredictionLog of one PredictRequest, whose inputs are string [N]."""
     tensorflow = import_tensorflow()
     spec = _field(1, model.encode()) + _field(3, signature.encode())  # ModelSpec: name, signature_name
@@ -56,7 +56,7 @@ def _varint(value: int) -> bytes:
     return bytes([value & 0x7F | 0x80]) + _varint(rest) if rest else bytes([value])
 
 
-def _spread(ordered: Sequence[str], count: int) -> list[str]:
+def _pick_evenly(ordered: Sequence[str], count: int) -> list[str]:
     """At most `count` of them, first and last among them, evenly spread."""
     last = len(ordered) - 1
     return [ordered[n] for n in sorted({round(last * k / (count - 1)) for k in range(count)})]

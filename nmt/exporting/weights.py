@@ -14,7 +14,7 @@ from nmt.process import silence_stderr
 with silence_stderr():
     import tensorflow as tf
 
-LARGEST = 127
+MAX_INT8 = 127
 
 
 class StoredWeights:
@@ -26,44 +26,44 @@ class StoredWeights:
     """
 
     def __init__(self, variables: Sequence[Any], quantize: str | None):
-        self._read = [(variable, *_stored(variable, quantize)) for variable in variables]
+        self._read = [(variable, *_store(variable, quantize)) for variable in variables]
 
     @property
     def variables(self) -> list[Any]:
         """What a `tf.Module` must keep."""
         return [stored for _, *parts in self._read for stored in parts if stored is not None]
 
-    def in_use(self) -> keras.StatelessScope:
+    def use(self) -> keras.StatelessScope:
         """While it lasts, the model computes with these weights, made of its own types before any loop begins."""
         return keras.StatelessScope(
             state_mapping=[
-                (variable, _restored(values, scale, variable.dtype)) for variable, values, scale in self._read
+                (variable, _dequantize(values, scale, variable.dtype)) for variable, values, scale in self._read
             ]
         )
 
 
-def quantized(matrix: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+def quantize_matrix(matrix: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """Rounds a matrix to int8 with a scale for each of its columns (axis 0) or of its rows (axis 1).
 
     Returns:
         int8 values between -127 and 127, and float32 scales that multiply them, of size 1 along the axis.
     """
     largest = np.abs(matrix).max(axis=axis, keepdims=True)
-    scale = (np.where(largest == 0, 1, largest) / LARGEST).astype("float32")
+    scale = (np.where(largest == 0, 1, largest) / MAX_INT8).astype("float32")
     return np.round(matrix / scale).astype("int8"), scale
 
 
-def _stored(variable: Any, quantize: str | None) -> tuple[Any, Any]:
+def _store(variable: Any, quantize: str | None) -> tuple[Any, Any]:
     """Values and, if they need one, a scale."""
     if quantize is None or len(variable.shape) < 2:
         return variable.value, None
     if quantize == "bfloat16":
         return tf.Variable(tf.cast(variable.value, tf.bfloat16), trainable=False), None
     # A row of an embedding or of the output projection is a piece; a column of any other matrix is an output.
-    values, scale = quantized(np.asarray(variable.value), axis=1 if variable.name == "matrix" else 0)
+    values, scale = quantize_matrix(np.asarray(variable.value), axis=1 if variable.name == "matrix" else 0)
     return tf.Variable(values, trainable=False), tf.Variable(scale, trainable=False)
 
 
-def _restored(values: Any, scale: Any, dtype: str) -> Any:
+def _dequantize(values: Any, scale: Any, dtype: str) -> Any:
     restored = tf.cast(values, dtype)
     return restored if scale is None else restored * scale

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nmt.config.file import rename_old_keys
 from nmt.config.schema import DecodingConfig
 from nmt.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 
 
 def read_record(folder: Path, name: Path | str) -> dict[str, Any]:
@@ -28,14 +27,15 @@ def read_record(folder: Path, name: Path | str) -> dict[str, Any]:
         raise UserError(f"{folder} is not an export of this toolkit: it has no {name}.") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / name} is damaged: {error}") from error
-    if record.get("format") != FORMAT:
+    if (found := record.get("format")) != FORMAT:
+        is_newer = isinstance(found, int) and found > FORMAT
         raise UserError(
-            f"{folder / name} has format {record.get('format')}; this version reads format {FORMAT}. "
-            "Update the toolkit."
+            f"{folder / name} has format {found}; this version reads format {FORMAT}. "
+            f"{'Update the toolkit.' if is_newer else 'Export the model again.'}"
         )
     return record
 
 
 def recorded_settings(record: Mapping[str, Any]) -> DecodingConfig:
     """Returns the settings that an export was made with."""
-    return DecodingConfig.model_validate(rename_old_keys("decoding", record["decoding"]))
+    return DecodingConfig.model_validate(record["decoding"])

@@ -100,7 +100,7 @@ class LiteRTTranslator(Translator):
         self.check_n_best(n_best)
         if attention:
             raise UserError("An export for LiteRT returns no attention weights: translate with the model itself.")
-        lines = split_lines(texts, self._source, self.record["limits"]["max_pieces"])
+        lines = split_lines(texts, self._source, self.record["limits"]["max_tokens"])
         found = self._threads.map(self._translate_part, [part for line in lines for part in line])
         return [
             Translation(text, join_hypotheses([[next(found)] for _ in parts]))

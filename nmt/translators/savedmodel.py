@@ -130,14 +130,14 @@ class SavedModelTranslator(Translator):
         limits = self.record["limits"]
         return (
             f"The line '{line[:40]}…' of {len(line):,} characters is longer than this export reads at once, "
-            f"{limits['max_characters']:,} characters or {limits['max_pieces']:,} tokens. Divide it, or translate "
+            f"{limits['max_characters']:,} characters or {limits['max_tokens']:,} tokens. Divide it, or translate "
             "with the model itself, which divides long lines."
         )
 
 
 def _hypothesis(outputs: dict[str, np.ndarray], row: int, rank: int, attention: bool) -> Hypothesis:
-    *source, eos = _as_tokens(outputs["source_pieces"][row]) or [""]
-    target = _as_tokens(outputs["target_pieces"][row, rank])
+    *source, eos = _as_tokens(outputs["source_tokens"][row]) or [""]
+    target = _as_tokens(outputs["target_tokens"][row, rank])
     is_finished = not source or target[-1:] == [eos]
     tokens = target[:-1] if source and is_finished else target
     weights = ()

@@ -19,7 +19,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from nmt.exporting.bundle import NAMES, Bundle, may_be_divided, model_name, text_signatures
+from nmt.exporting.bundle import NAMES, Bundle, can_be_split, find_text_signatures, make_model_name
 from nmt.exporting.stock_server import read_meta_graph
 from nmt.server.app import make_server
 from nmt.server.limits import Limits
@@ -51,7 +51,7 @@ message_type { name: "MonitoringConfig"
 """
 # The flags of tensorflow_serving/model_servers/main.cc that are of use here.
 FLAGS = {
-    "port", "rest_api_port", "model_name", "model_base_path", "model_config_file",
+    "port", "rest_api_port", "make_model_name", "model_base_path", "model_config_file",
     "model_config_file_poll_wait_seconds", "enable_batching", "batching_parameters_file", "monitoring_config_file",
 }  # fmt: skip
 
@@ -64,7 +64,7 @@ def signatures(exported) -> dict[str, SignatureDef]:
 
 @pytest.fixture
 def bundle(signatures) -> Bundle:
-    limits = {"max_characters": 100, "max_pieces": 20, "max_batch": 256, "nbest": 5}
+    limits = {"max_characters": 100, "max_tokens": 20, "max_batch": 256, "nbest": 5}
     return Bundle("demo", "2.21.0", ("en", "de"), limits, signatures, 'It\'s a "man".')
 
 
@@ -95,13 +95,13 @@ def commands_in(readme: str) -> list[list[str]]:
 
 
 def test_the_server_reads_which_versions_to_serve(bundle):
-    config = text_format.Parse(bundle.text_of("models.config"), ModelServerConfig()).model_config_list.config
+    config = text_format.Parse(bundle.render("models.config"), ModelServerConfig()).model_config_list.config
     assert [(one.name, one.base_path, one.model_platform) for one in config] == [("demo", "/models/demo", "tensorflow")]
     assert config[0].model_version_policy.latest.num_versions == 1
 
 
 def test_the_server_reads_how_requests_are_put_together(bundle):
-    found = parsed("BatchingParameters", bundle.text_of("batching_parameters.txt"))
+    found = parsed("BatchingParameters", bundle.render("batching_parameters.txt"))
     assert found.max_batch_size.value == bundle.max_request == 1024
     assert found.max_execution_batch_size.value == 256
     assert found.HasField("batch_timeout_micros") and found.max_enqueued_batches.value > 0
@@ -111,21 +111,21 @@ def test_the_server_reads_how_requests_are_put_together(bundle):
 
 def test_the_server_divides_requests_only_where_it_can_join_the_answers(bundle, signatures):
     """It concatenates what differs in width as if it did not (Concat in tensorflow/core/framework/tensor_util.cc)."""
-    assert may_be_divided({"one": signature(-1), "two": signature(-1, 5)})
-    assert not may_be_divided({"one": signature(-1), "two": signature(-1, 5, -1)})
+    assert can_be_split({"one": signature(-1), "two": signature(-1, 5)})
+    assert not can_be_split({"one": signature(-1), "two": signature(-1, 5, -1)})
     wide = {**signatures, "wide": signature(-1, -1)}
     for some, divides in ((wide, False), ({"serving_default": signatures["serving_default"]}, True)):
-        text = replace(bundle, signatures=some).text_of("batching_parameters.txt")
+        text = replace(bundle, signatures=some).render("batching_parameters.txt")
         assert parsed("BatchingParameters", text).enable_large_batch_splitting.value == divides
 
 
 def test_the_server_tells_prometheus(bundle):
-    found = parsed("MonitoringConfig", bundle.text_of("monitoring.config")).prometheus_config
+    found = parsed("MonitoringConfig", bundle.render("monitoring.config")).prometheus_config
     assert (found.enable, found.path) == (True, "/monitoring/prometheus/metrics")
 
 
 def test_compose_starts_the_server_on_this_folder(bundle):
-    services = yaml.safe_load(bundle.text_of("compose.yaml"))["services"]
+    services = yaml.safe_load(bundle.render("compose.yaml"))["services"]
     assert list(services) == ["demo"]
     service = services["demo"]
     assert service["image"] == "tensorflow/serving:2.21.0"
@@ -161,7 +161,7 @@ def answering(body: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def test_the_health_check_waits_for_an_available_version(bundle):
-    command = yaml.safe_load(bundle.text_of("compose.yaml"))["services"]["demo"]["healthcheck"]["test"]
+    command = yaml.safe_load(bundle.render("compose.yaml"))["services"]["demo"]["healthcheck"]["test"]
     assert command[0] == "CMD"
 
     def healthy(port: int) -> bool:
@@ -180,8 +180,8 @@ def test_the_health_check_waits_for_an_available_version(bundle):
 
 
 def test_the_readmes_commands_are_those_of_compose(bundle):
-    commands = commands_in(bundle.text_of("README.md"))
-    compose = yaml.safe_load(bundle.text_of("compose.yaml"))["services"]["demo"]
+    commands = commands_in(bundle.render("README.md"))
+    compose = yaml.safe_load(bundle.render("compose.yaml"))["services"]["demo"]
     docker = next(command for command in commands if command[:2] == ["docker", "run"])
     assert flags_in(docker) == flags_in(compose["command"])
     assert [word for word in docker if word.startswith("tensorflow/")] == [compose["image"]]
@@ -231,7 +231,7 @@ def test_what_others_wrote_or_changed_stays_and_the_rest_is_written_anew(bundle,
     said = []
     bundle.write(tmp_path, said.append)
     assert said == [f"{tmp_path / 'README.md'} is not ours and is left as it is."]
-    pinned = bundle.text_of("models.config").partition("\n")[2].replace("latest { num_versions: 1 }", "all {}")
+    pinned = bundle.render("models.config").partition("\n")[2].replace("latest { num_versions: 1 }", "all {}")
     (tmp_path / "models.config").write_text(pinned)
     replace(bundle, server_version="2.22.1").write(tmp_path, said.append)
     assert (tmp_path / "README.md").read_text() == "My own.\n"
@@ -246,13 +246,13 @@ def test_what_others_wrote_or_changed_stays_and_the_rest_is_written_anew(bundle,
     [("demo", "demo"), ("en-de_2.0", "en-de_2.0"), ('my model: "x" $HOME\'', "my-model-x-HOME"), ("日本", "model")],
 )
 def test_a_model_is_named_after_its_folder_in_letters_that_nobody_quotes(folder, name, tmp_path):
-    assert model_name(tmp_path / folder) == name
+    assert make_model_name(tmp_path / folder) == name
 
 
 def test_only_signatures_of_texts_are_warmed_up(signatures):
     pair = SignatureDef()
     pair.inputs["source"].name = pair.inputs["target"].name = "x"
-    assert text_signatures({**signatures, "token_log_probs": pair}) == ["nbest", "serving_default"]
+    assert find_text_signatures({**signatures, "token_log_probs": pair}) == ["nbest", "serving_default"]
 
 
 def test_json_carries_every_answer(exported, signatures):

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from nmt.config.schema import ExportConfig
 from nmt.exporting.graph import PortableTranslator
-from nmt.exporting.weights import StoredWeights, quantized
+from nmt.exporting.weights import StoredWeights, quantize_matrix
 from nmt.translators.model import ModelTranslator
 from nmt.weights import assign_arrays, get_arrays
 from tests.exported_model import SENTENCES
@@ -37,20 +37,20 @@ def test_the_graph_computes_with_the_rounded_weights(exported, kind):
     assign_arrays(rounding.model.trainable_variables, after, "rounded")
     portable = PortableTranslator(original, ExportConfig(nbest=3), kind)
     found = portable.serving_default(tf.constant(SENTENCES[::7]))
-    expected = [hypotheses[0] for hypotheses in rounding.stream(SENTENCES[::7])]
+    expected = [translation.best for translation in rounding.stream(SENTENCES[::7])]
     assert [text.decode() for text in found["translation"].numpy()] == [h.text for h in expected]
     np.testing.assert_allclose(found["score"], [h.score for h in expected], atol=1e-4)
-    whole = [hypotheses[0].score for hypotheses in original.stream(SENTENCES[::7])]
+    whole = [translation.score for translation in original.stream(SENTENCES[::7])]
     assert not np.allclose(found["score"], whole, atol=1e-4)  # or this test would say nothing
 
 
 def test_int8_errs_by_half_a_step_at_most_in_each_line():
     matrix = np.random.default_rng(3).normal(0, [[0.1], [1], [10], [0], [1000]], (5, 7)).astype("float32")
-    values, scale = quantized(matrix, axis=1)
+    values, scale = quantize_matrix(matrix, axis=1)
     assert values.dtype == np.int8 and scale.shape == (5, 1)
     assert (np.abs(values).max(axis=1) == [127, 127, 127, 0, 127]).all()
     assert (np.abs(values * scale - matrix) <= scale / 2 * 1.0001).all()
-    by_column, _ = quantized(matrix.T.copy(), axis=0)
+    by_column, _ = quantize_matrix(matrix.T.copy(), axis=0)
     assert (by_column == values.T).all()
 
 
@@ -71,7 +71,7 @@ def test_weights_of_16_bits_stay_so(exported):
 
     @tf.function(autograph=False)
     def sums():
-        with stored.in_use():
+        with stored.use():
             return [tf.reduce_sum(variable.value) for variable in variables]
 
     graph = sums.get_concrete_function().graph
@@ -82,6 +82,6 @@ def test_weights_of_16_bits_stay_so(exported):
 def test_the_model_is_itself_again_afterwards(exported):
     variable = exported.translator.model.trainable_variables[0]
     before = variable.numpy()
-    with StoredWeights([variable], "int8").in_use():
+    with StoredWeights([variable], "int8").use():
         assert not np.array_equal(keras.ops.convert_to_tensor(variable).numpy(), before)
     assert np.array_equal(variable.numpy(), before)

@@ -9,8 +9,8 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from nmt.data.tokenizer import BOS_ID, EOS_ID, LINE_BREAKERS
 from nmt.decoding.beam_search import Hypotheses
-from nmt.exporting.graph import distinct, part_size
-from tests.exported_model import MAX_BATCH, MAX_CHARACTERS, MAX_PIECES, NBEST, SENTENCES
+from nmt.exporting.graph import count_next_batch, drop_duplicates
+from tests.exported_model import MAX_BATCH, MAX_CHARACTERS, MAX_TOKENS, NBEST, SENTENCES
 
 TEXTS = [
     "a man sees a red bike.",
@@ -41,8 +41,8 @@ def test_signatures_have_the_names_and_types_that_clients_rely_on(exported):
         "scores": ("float32", [None, NBEST]),
         "log_probs": ("float32", [None, NBEST]),
         "num_hypotheses": ("int32", [None]),
-        "source_pieces": ("string", [None, None]),
-        "target_pieces": ("string", [None, NBEST, None]),
+        "source_tokens": ("string", [None, None]),
+        "target_tokens": ("string", [None, NBEST, None]),
         "attention": ("float32", [None, NBEST, None, None]),
         "truncated": ("bool", [None]),
     }
@@ -61,7 +61,7 @@ def test_no_operation_needs_a_gpu_a_compiler_or_python(exported):
 
 @pytest.mark.parametrize("size", [1, 2, MAX_BATCH, len(TEXTS)])
 def test_texts_and_scores_are_the_models_whatever_the_batch(exported, size):
-    expected = [hypotheses[0] for hypotheses in exported.translator.stream(TEXTS)]
+    expected = [translation.best for translation in exported.translator.stream(TEXTS)]
     answers = [exported.call("serving_default", TEXTS[n : n + size]) for n in range(0, len(TEXTS), size)]
     texts = [text.decode() for answer in answers for text in answer["translation"]]
     assert texts == [hypothesis.text for hypothesis in expected]
@@ -94,15 +94,15 @@ def test_blank_text_is_translated_by_the_empty_text_with_score_0(exported):
     assert not best["truncated"].any()
     assert nbest["num_hypotheses"].tolist() == [1] * 4
     assert nbest["log_probs"].tolist() == [[0.0, *[np.float32(-1e9)] * (NBEST - 1)]] * 4
-    assert nbest["target_pieces"].size == 0
+    assert nbest["target_tokens"].size == 0
 
 
 def test_a_text_of_10000_characters_is_cut_and_marked_and_leaves_its_neighbours_alone(exported):
     long = ("der Mann sieht das große Haus! " * 400)[:10_000]
     tokenizer = exported.translator.source_tokenizer
-    kept = tokenizer.encode([long[:MAX_CHARACTERS]])[0][:MAX_PIECES]
+    kept = tokenizer.encode([long[:MAX_CHARACTERS]])[0][:MAX_TOKENS]
     beginning = tokenizer.decode([kept])[0]
-    assert tokenizer.encode([beginning])[0] == kept and len(kept) == MAX_PIECES
+    assert tokenizer.encode([beginning])[0] == kept and len(kept) == MAX_TOKENS
     answer = exported.call("serving_default", [SENTENCES[0], long, SENTENCES[1]])
     assert answer["truncated"].tolist() == [False, True, False]
     expected = exported.translator.translate([SENTENCES[0], beginning, SENTENCES[1]])
@@ -132,7 +132,8 @@ def test_every_answer_is_one_line_of_utf_8(exported):
 
 def test_nbest_is_the_models(exported):
     answer = exported.call("nbest", TEXTS)
-    for n, expected in enumerate(exported.translator.stream(TEXTS, num_best=NBEST)):
+    for n, translation in enumerate(exported.translator.stream(TEXTS, n_best=NBEST)):
+        expected = translation.hypotheses
         count = answer["num_hypotheses"][n]
         assert [text.decode() for text in answer["translations"][n, :count]] == [h.text for h in expected]
         np.testing.assert_allclose(answer["scores"][n, :count], [h.score for h in expected], atol=1e-4)
@@ -144,10 +145,10 @@ def test_pieces_spell_source_and_translations(exported):
     tokenizer = exported.translator.target_tokenizer
     ids = {tokenizer.get_token(one): one for one in range(tokenizer.vocabulary_size)}
     for n, text in enumerate(TEXTS):
-        source = [piece.decode() for piece in answer["source_pieces"][n] if piece]
+        source = [piece.decode() for piece in answer["source_tokens"][n] if piece]
         read = [*tokenizer.encode([text])[0], EOS_ID] if text.strip() else []
         assert source == [tokenizer.get_token(one) for one in read]
-        for pieces, translation in zip(answer["target_pieces"][n], answer["translations"][n], strict=True):
+        for pieces, translation in zip(answer["target_tokens"][n], answer["translations"][n], strict=True):
             target = [ids[piece.decode()] for piece in pieces if piece]
             assert tokenizer.decode([target]) == [translation.decode()]
 
@@ -159,7 +160,7 @@ def test_attention_is_that_of_teacher_forcing(exported):
     for n in (0, 3, 9):
         source = np.array([[*tokenizer.encode([TEXTS[n]])[0], EOS_ID]], "int32")
         for rank in range(answer["num_hypotheses"][n]):
-            target = [ids[piece.decode()] for piece in answer["target_pieces"][n, rank] if piece]
+            target = [ids[piece.decode()] for piece in answer["target_tokens"][n, rank] if piece]
             decoded = model(source, np.array([[BOS_ID, *target[:-1]]], "int32"))
             expected = ops.convert_to_numpy(decoded.attention_weights)[0]
             found = answer["attention"][n, rank]
@@ -169,7 +170,7 @@ def test_attention_is_that_of_teacher_forcing(exported):
 
 def test_attention_of_a_target_piece_sums_to_1_and_of_padding_to_0(exported):
     answer = exported.call("nbest", TEXTS)
-    np.testing.assert_allclose(answer["attention"].sum(-1), answer["target_pieces"] != b"", atol=1e-5)
+    np.testing.assert_allclose(answer["attention"].sum(-1), answer["target_tokens"] != b"", atol=1e-5)
 
 
 def test_hypotheses_that_spell_the_same_text_count_once(exported):
@@ -191,13 +192,13 @@ def test_hypotheses_that_spell_the_same_text_count_once(exported):
         finished=tf.constant([[True] * 4]),
     )
     detokenize = tensorflow_text.SentencepieceTokenizer(model=tokenizer.model).detokenize
-    best = distinct(found, detokenize, 3)
+    best = drop_duplicates(found, detokenize, 3)
     assert best.texts.numpy().tolist() == [[text, b".", b""]]
     assert best.log_probs.numpy().tolist() == [[-1.0, -3.0, np.float32(-1e9)]]
     assert best.scores.numpy().tolist() == [[-0.5, -1.5, np.float32(-1e9)]]
     assert best.counts.numpy().tolist() == [2]
     assert best.ids.numpy().tolist() == [[one, other, [0] * 4]]
-    assert distinct(found, detokenize, 1).texts.numpy().tolist() == [[text]]
+    assert drop_duplicates(found, detokenize, 1).texts.numpy().tolist() == [[text]]
 
 
 @pytest.mark.parametrize(
@@ -214,4 +215,4 @@ def test_hypotheses_that_spell_the_same_text_count_once(exported):
     ],
 )
 def test_texts_of_like_length_are_translated_together(lengths, size):
-    assert part_size(tf.constant(lengths), max_batch=10, batch_tokens=240).numpy() == size
+    assert count_next_batch(tf.constant(lengths), max_batch=10, batch_tokens=240).numpy() == size

@@ -12,10 +12,10 @@ from nmt.data.tokenizer import EOS_ID
 from nmt.decoding.inference import search, search_options
 from nmt.errors import UserError
 from nmt.exporting.litert import export_litert
-from nmt.exporting.litert_graph import converted
+from nmt.exporting.litert_graph import convert
 from nmt.exporting.quantization import Quantization
 from nmt.translators.opening import open_translator
-from tests.exported_model import MAX_PIECES, SENTENCES
+from tests.exported_model import MAX_TOKENS, SENTENCES
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def said() -> list[str]:
 @pytest.fixture(scope="module")
 def folder(exported, said, tmp_path_factory) -> Path:
     """The model, exported once as a user does: through a process without TensorFlow."""
-    return export_litert(exported.model, tmp_path_factory.mktemp("litert") / "phone", announce=said.append)
+    return export_litert(exported.model, tmp_path_factory.mktemp("litert") / "phone", log=said.append)
 
 
 def test_ids_and_scores_are_the_keras_models(exported, folder):
@@ -51,8 +51,8 @@ def test_a_folder_has_what_a_program_without_us_needs(exported, folder, model_fo
     assert {file.name for file in folder.iterdir()} == {"model.tflite", "source.model", "target.model", "export.json"}
     assert (folder / "source.model").read_bytes() == model_folder.source_tokenizer.model
     record = json.loads((folder / "export.json").read_text())
-    assert (record["format"], record["kind"]) == (1, "litert")
-    assert record["limits"] == {"max_pieces": MAX_PIECES, "eos_id": EOS_ID}
+    assert (record["format"], record["kind"]) == (2, "litert")
+    assert record["limits"] == {"max_tokens": MAX_TOKENS, "eos_id": EOS_ID}
     assert record["decoding"]["beam_size"] == exported.translator.settings.beam_size
 
 
@@ -76,7 +76,7 @@ def test_the_code_in_the_docs_translates(exported, folder, capsys):
 
 def test_int8_stores_large_matrices_in_a_quarter(exported, folder):
     """Those of 1,024 numbers or more; in a model as tiny as this one that is the embedding."""
-    small = converted(exported.translator, quantize="int8")
+    small = convert(exported.translator, quantize="int8")
     embedding = exported.translator.model.source_embedding.matrix.numpy()
     assert (folder / "model.tflite").stat().st_size - len(small) >= 0.75 * embedding.nbytes
     runner = Interpreter(model_content=small).get_signature_runner()

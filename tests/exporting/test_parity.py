@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from nmt.errors import ParityError, UserError
-from nmt.exporting.parity import Costs, check_difference, check_parity, compare, forced_log_prob, run_python
+from nmt.exporting.parity import Costs, check_difference, check_parity, compare, compute_log_prob, run_python
 from nmt.exporting.quantization import Quantization
 from nmt.translators.hypothesis import Hypothesis
 from tests.exported_model import SENTENCES
@@ -16,7 +16,7 @@ COSTS = Costs(100.0, 50.0, 4_000_000, {"fingerprint.pb": 78, "saved_model.pb": 6
 
 @pytest.fixture(scope="module")
 def expected(exported) -> list[Hypothesis]:
-    return [hypotheses[0] for hypotheses in exported.translator.stream(SOURCES)]
+    return [translation.best for translation in exported.translator.stream(SOURCES)]
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def answers(exported, expected) -> dict:
         "translations": list(texts),
         "nbest_translations": list(texts),
         "truncated": [False, False, False],
-        "target_pieces": [[piece.decode() for piece in row[0] if piece] for row in found["target_pieces"]],
+        "target_tokens": [[piece.decode() for piece in row[0] if piece] for row in found["target_tokens"]],
         "sentences_per_second": 50.0,
     }
 
@@ -45,8 +45,8 @@ def test_equal_texts_do_not_differ(exported, expected, answers):
 def test_forced_decoding_gives_a_translation_back_its_log_probability(exported, expected, answers):
     tokenizer = exported.translator.target_tokenizer
     ids = {tokenizer.get_token(one): one for one in range(tokenizer.vocabulary_size)}
-    for source, hypothesis, pieces in zip(SOURCES, expected, answers["target_pieces"], strict=True):
-        forced = forced_log_prob(exported.translator, source, [ids[piece] for piece in pieces])
+    for source, hypothesis, pieces in zip(SOURCES, expected, answers["target_tokens"], strict=True):
+        forced = compute_log_prob(exported.translator, source, [ids[piece] for piece in pieces])
         assert forced == pytest.approx(hypothesis.log_prob, abs=1e-3)
 
 
@@ -97,7 +97,7 @@ def test_both_are_scored_against_the_references(exported, answers):
 
 def test_a_difference_is_an_error_that_shows_it(exported, answers, monkeypatch):
     answers["translations"][2] = "nothing of the kind"
-    monkeypatch.setattr("nmt.exporting.parity.answers_of", lambda folder, sources: answers)
+    monkeypatch.setattr("nmt.exporting.parity.translate_fresh", lambda folder, sources: answers)
     with pytest.raises(ParityError, match=r"translates 1 of 3 sentences otherwise .* is 'nothing of the kind'"):
         check_parity(exported.version, exported.translator, SOURCES, None)
 

@@ -17,7 +17,7 @@ from nmt.exporting import bundle, parity
 from nmt.exporting.quantization import Quantization
 from nmt.exporting.savedmodel import export
 from nmt.translators.savedmodel import SavedModelTranslator
-from tests.exported_model import MAX_BATCH, MAX_CHARACTERS, MAX_PIECES, NBEST, SENTENCES
+from tests.exported_model import MAX_BATCH, MAX_CHARACTERS, MAX_TOKENS, NBEST, SENTENCES
 
 
 def names_in(folder: Path) -> set[str]:
@@ -36,11 +36,11 @@ def known_answers(exported, monkeypatch) -> list:
             "translations": [text.decode() for text in best["translation"]],
             "nbest_translations": [row[0].decode() for row in nbest["translations"]],
             "truncated": best["truncated"].tolist(),
-            "target_pieces": [[piece.decode() for piece in row[0] if piece] for row in nbest["target_pieces"]],
+            "target_tokens": [[piece.decode() for piece in row[0] if piece] for row in nbest["target_tokens"]],
             "sentences_per_second": 10.0,
         }
 
-    monkeypatch.setattr(parity, "answers_of", answer)
+    monkeypatch.setattr(parity, "translate_fresh", answer)
     return asked
 
 
@@ -49,12 +49,12 @@ def test_the_first_version_is_a_saved_model_with_a_record(exported, model_folder
     assert names_in(exported.version.parent) == {"1", *bundle.NAMES}
     assert {"saved_model.pb", "variables", "assets.extra"} <= names_in(exported.version)
     record = json.loads((exported.version / "assets.extra" / "export.json").read_text())
-    assert record["format"] == 1
+    assert record["format"] == 2
     assert (record["source_language"], record["target_language"]) == ("en", "de")
     assert record["decoding"] == {**model_folder.config.decoding.model_dump(), "precision": "float32"}
     assert record["limits"] == {
         "max_characters": MAX_CHARACTERS,
-        "max_pieces": MAX_PIECES,
+        "max_tokens": MAX_TOKENS,
         "max_batch": MAX_BATCH,
         "nbest": NBEST,
         "max_request": 4 * MAX_BATCH,
@@ -77,7 +77,7 @@ def test_the_record_tells_how_a_fresh_process_compared(exported, model_folder):
     variables = sum(file.stat().st_size for file in (exported.version / "variables").iterdir())
     assert costs["bytes_artefact"]["variables"] == variables
     assert costs["bytes_model"] == sum(array.nbytes for array in model_folder.weights.values())
-    assert any("0 differ" in line and "sentences/s" in line for line in exported.announced)
+    assert any("0 differ" in line and "sentences/s" in line for line in exported.logged)
 
 
 def test_clients_get_the_models_pieces(exported, model_folder):
@@ -97,14 +97,14 @@ def test_the_servers_version_is_this_tensorflows_unless_another_is_named(
     config = config.model_copy(update={"export": config.export.model_copy(update={"server_version": older})})
     moved, said = moved_model(config=config), []
     with pytest.raises(UserError, match=rf"export\.server_version is {older}, but TensorFlow .* writes the graph"):
-        export(moved, tmp_path / "served", announce=said.append)
+        export(moved, tmp_path / "served", log=said.append)
     assert not (tmp_path / "served").exists()
-    folder = export(moved, tmp_path / "served", server_version=newer, announce=said.append)
+    folder = export(moved, tmp_path / "served", server_version=newer, log=said.append)
     assert f"the server {newer} is newer than TensorFlow" in said[0]
     assert json.loads((folder / "assets.extra" / "export.json").read_text())["server_version"] == newer
     assert f"tensorflow/serving:{newer}\n" in (tmp_path / "served" / "compose.yaml").read_text().replace('"', "")
     with pytest.raises(UserError, match=r"--server-version: .*three numbers, such as 2\.21\.0; found 'latest'"):
-        export(moved, tmp_path / "served", server_version="latest", announce=said.append)
+        export(moved, tmp_path / "served", server_version="latest", log=said.append)
 
 
 def test_weights_are_saved_once(exported):
@@ -117,7 +117,7 @@ def test_a_graph_of_other_weights_fails_and_leaves_nothing_behind(moved_model, m
     """The graph is copied from the model whose weights these were; a fresh process translates with it."""
     other = {name: array[..., ::-1].copy() for name, array in model_folder.weights.items()}
     with pytest.raises(ParityError, match="sentences otherwise than the model, so that nothing was written"):
-        export(moved_model(weights=other), tmp_path / "served", announce=lambda line: None)
+        export(moved_model(weights=other), tmp_path / "served", log=lambda line: None)
     assert not (tmp_path / "served").exists()
 
 
@@ -127,7 +127,7 @@ def test_a_graph_of_other_weights_fails_and_leaves_nothing_behind(moved_model, m
 def test_quantised_weights_are_smaller_and_the_record_says_how_good(exported, tmp_path, options, share):
     """Through both processes; weights as random as these bear little rounding."""
     allowed = {**options, "max_bleu_loss": 100}
-    version = export(exported.model, tmp_path, quantize=Quantization(**allowed), announce=lambda line: None)
+    version = export(exported.model, tmp_path, quantize=Quantization(**allowed), log=lambda line: None)
     record = json.loads((version / "assets.extra" / "export.json").read_text())
     parity = record["parity"]
     assert parity["quantized"] == {"precision": "float32", "max_differing": 0.1, **allowed}
@@ -139,14 +139,14 @@ def test_quantised_weights_are_smaller_and_the_record_says_how_good(exported, tm
 def test_quantised_weights_that_lose_too_much_leave_nothing_behind(
     exported, copied_graph, known_answers, monkeypatch, tmp_path
 ):
-    before = parity.answers_of
+    before = parity.translate_fresh
 
     def wrong(folder: Path, sources: list[str]) -> dict:
         return {**before(folder, sources), "translations": ["?" for _ in sources]}
 
-    monkeypatch.setattr(parity, "answers_of", wrong)
+    monkeypatch.setattr(parity, "translate_fresh", wrong)
     (tmp_path / "mine.txt").write_text("\n".join(SENTENCES[:10]))
-    given = {"sample": tmp_path / "mine.txt", "announce": lambda line: None}
+    given = {"sample": tmp_path / "mine.txt", "log": lambda line: None}
     with pytest.raises(ParityError, match=r"10 of 10 sentences are translated otherwise, where 90% are allowed"):
         export(exported.model, tmp_path / "served", quantize=Quantization("int8", 0, 0.9), **given)
     assert not (tmp_path / "served").exists()
@@ -164,14 +164,14 @@ def test_only_two_kinds_of_smaller_weights_are_known():
 
 def test_a_failure_leaves_older_versions_as_they_were(exported, copied_graph, known_answers, monkeypatch, tmp_path):
     (tmp_path / "4").mkdir()
-    before = parity.answers_of
+    before = parity.translate_fresh
 
     def wrong(folder: Path, sources: list[str]) -> dict:
         return {**before(folder, sources), "translations": ["?" for _ in sources]}
 
-    monkeypatch.setattr(parity, "answers_of", wrong)
+    monkeypatch.setattr(parity, "translate_fresh", wrong)
     with pytest.raises(ParityError):
-        export(exported.model, tmp_path, announce=lambda line: None)
+        export(exported.model, tmp_path, log=lambda line: None)
     assert names_in(tmp_path) == {"4"}
 
 
@@ -180,7 +180,7 @@ def test_the_next_number_is_taken(exported, copied_graph, known_answers, tmp_pat
     before = {"9", "10", "11.withdrawn", "notes"}
     for name in before:
         (tmp_path / name).mkdir()
-    assert export(exported.model, tmp_path, announce=lambda line: None) == tmp_path / "12"
+    assert export(exported.model, tmp_path, log=lambda line: None) == tmp_path / "12"
     assert (tmp_path / "12" / "saved_model.pb").is_file()
     assert names_in(tmp_path) == before | {"12", *bundle.NAMES}
 
@@ -198,10 +198,10 @@ def test_a_sample_of_the_users_is_compared_without_references(
     )
     moved = moved_model(config=config)
     with pytest.raises(UserError, match=r"there is no file .*gone\.en any more.*--sample FILE"):
-        export(moved, tmp_path / "served", announce=lambda line: None)
+        export(moved, tmp_path / "served", log=lambda line: None)
     assert not (tmp_path / "served").exists()
     (tmp_path / "mine.txt").write_text("\n".join(SENTENCES))
-    version = export(moved, tmp_path / "served", sample=tmp_path / "mine.txt", announce=lambda line: None)
+    version = export(moved, tmp_path / "served", sample=tmp_path / "mine.txt", log=lambda line: None)
     assert [sources for _, sources in known_answers] == [SENTENCES[:5]]
     record = json.loads((version / "assets.extra" / "export.json").read_text())["parity"]
     assert record["compared"] == 5 and record["bleu_model"] is None
@@ -223,7 +223,7 @@ def test_only_a_model_can_be_exported(exported, tmp_path):
 def test_a_place_that_cannot_be_written_to_is_refused(exported, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"Cannot write .*file"):
-        export(exported.model, tmp_path / "file" / "served", announce=lambda line: None)
+        export(exported.model, tmp_path / "file" / "served", log=lambda line: None)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from nmt.errors import OperationError, UserError
 from nmt.exporting import stock_server
-from nmt.exporting.stock_server import check_operations, stock_version
+from nmt.exporting.stock_server import check_operations, choose_server_version
 
 
 def graph_of(function, *arguments) -> GraphDef:
@@ -66,7 +66,7 @@ def test_python_and_xla_are_found_where_keras_and_tensorflow_hide_them():
 def test_a_server_of_tensorflows_minor_version_or_newer_is_taken(monkeypatch, wanted, found):
     monkeypatch.setattr(stock_server, "installed_version", lambda package: "2.21.1")
     said = []
-    assert stock_version(wanted, said.append) == found
+    assert choose_server_version(wanted, said.append) == found
     assert [line for line in said if "newer than TensorFlow 2.21.1" in line] == said
     assert bool(said) == (wanted == "3.0.0")
 
@@ -75,7 +75,7 @@ def test_a_server_of_tensorflows_minor_version_or_newer_is_taken(monkeypatch, wa
 def test_an_older_server_is_refused(monkeypatch, wanted):
     monkeypatch.setattr(stock_server, "installed_version", lambda package: "2.21.0")
     with pytest.raises(UserError) as caught:
-        stock_version(wanted)
+        choose_server_version(wanted)
     older = ".".join(wanted.split(".")[:2])
     assert str(caught.value) == (
         f"export.server_version is {wanted}, but TensorFlow 2.21.0 writes the graph, and a server reads graphs of its "

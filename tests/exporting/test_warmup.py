@@ -5,7 +5,7 @@ import tensorflow as tf
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from nmt.data.corpus import read_lines
-from nmt.exporting.warmup import TOGETHER, prediction_log, warmup_requests
+from nmt.exporting.warmup import MAX_TEXTS, make_prediction_log, make_warmup_requests
 
 MOST_RECORDS = 1000  # kMaxNumRecords in tensorflow_serving/servables/tensorflow/saved_model_warmup_util.h
 
@@ -39,14 +39,14 @@ def test_they_have_the_lengths_of_the_dev_text(logs, model_folder):
     alone = [len(texts[0]) for texts in asked if len(texts) == 1]
     assert alone == [lengths[0], lengths[round((len(lengths) - 1) / 2)], lengths[-1]]
     together = [text for texts in asked if len(texts) > 1 for text in texts]
-    assert 1 < len(together) <= TOGETHER
+    assert 1 < len(together) <= MAX_TEXTS
     assert (len(together[0]), len(together[-1])) == (lengths[0], lengths[-1])
 
 
 def test_nothing_is_unknown_to_the_real_messages():
     """Bytes that the real classes write again are the same: no field was lost or misnumbered."""
     texts = ["ü" * 200, "", "a\0b"]
-    written = prediction_log("demo", "nbest", {"text": texts})
+    written = make_prediction_log("demo", "nbest", {"text": texts})
     log = PredictionLog.FromString(written)
     assert log.SerializeToString(deterministic=True) == written
     assert texts_of(log) == texts
@@ -64,4 +64,4 @@ def test_nothing_is_unknown_to_the_real_messages():
     ],
 )
 def test_few_sentences_do(sentences, expected):
-    assert warmup_requests(sentences) == expected
+    assert make_warmup_requests(sentences) == expected

@@ -10,7 +10,7 @@ import tensorflow_text
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from nmt.data.tokenizer import EOS_ID
-from nmt.exporting.parity import forced_log_prob
+from nmt.exporting.parity import compute_log_prob
 from tests.exported_model import NBEST, SENTENCES
 
 TENSORFLOW = Path(tf.__file__).parent
@@ -18,7 +18,7 @@ OPERATIONS = Path(tensorflow_text.__file__).parent / "python" / "ops" / "_senten
 CALLS = {
     "serving_default": (["text"], ["translation", "score"]),
     "nbest": (["text"], ["translations", "log_probs"]),
-    "token_log_probs": (["source", "target"], ["target_pieces", "log_prob"]),
+    "token_log_probs": (["source", "target"], ["target_tokens", "log_prob"]),
 }
 SOURCES = [SENTENCES[0], "", SENTENCES[77], "€ 𝄞 日本", "der Mann liest Bücher über Schnee."]
 TARGETS = [SENTENCES[3], "x", "ein Hund", "das 𝄞 Haus", "two children"]
@@ -61,7 +61,7 @@ def printed(exported, program) -> dict[tuple[str, str], list[str]]:
 
 
 def test_the_best_translations_are_the_python_models(exported, printed):
-    expected = [hypotheses[0] for hypotheses in exported.translator.stream(SOURCES)]
+    expected = [translation.best for translation in exported.translator.stream(SOURCES)]
     assert printed["serving_default", "translation"] == [hypothesis.text for hypothesis in expected]
     scores = [float(score) for score in printed["serving_default", "score"]]
     assert scores == pytest.approx([hypothesis.score for hypothesis in expected], abs=1e-4)
@@ -69,7 +69,8 @@ def test_the_best_translations_are_the_python_models(exported, printed):
 
 def test_the_n_best_translations_are_the_python_models(exported, printed):
     texts, log_probs = printed["nbest", "translations"], printed["nbest", "log_probs"]
-    for n, expected in enumerate(exported.translator.stream(SOURCES, num_best=NBEST)):
+    for n, translation in enumerate(exported.translator.stream(SOURCES, n_best=NBEST)):
+        expected = translation.hypotheses
         here = slice(n * NBEST, n * NBEST + len(expected))
         assert texts[here] == [hypothesis.text for hypothesis in expected]
         assert [float(x) for x in log_probs[here]] == pytest.approx([h.log_prob for h in expected], abs=1e-3)
@@ -80,10 +81,10 @@ def test_given_translations_are_as_probable_as_to_the_python_model(exported, pri
     tokenizer = exported.translator.target_tokenizer
     end = tokenizer.get_token(EOS_ID)
     ids = [[*tokenizer.encode([target])[0], EOS_ID] for target in TARGETS]
-    expected = [forced_log_prob(exported.translator, *pair) for pair in zip(SOURCES, ids, strict=True)]
+    expected = [compute_log_prob(exported.translator, *pair) for pair in zip(SOURCES, ids, strict=True)]
     found = [float(x) for x in printed["token_log_probs", "log_prob"]]
     assert found == pytest.approx(expected, abs=1e-2)
-    assert printed["token_log_probs", "target_pieces"].count(end) == len(TARGETS)
+    assert printed["token_log_probs", "target_tokens"].count(end) == len(TARGETS)
 
 
 def test_the_program_says_what_is_wrong(program, exported, tmp_path):

@@ -57,9 +57,10 @@ def test_what_it_cannot_do_is_refused(folder, translator):
 def test_a_folder_that_is_not_whole_is_named(folder, tmp_path):
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     record = json.loads((copy / "export.json").read_text())
-    (copy / "export.json").write_text(json.dumps({**record, "format": 2}))
-    with pytest.raises(UserError, match=r"has format 2; this version reads format 1\. Update the toolkit"):
-        LiteRTTranslator.load(copy)
+    for number, advice in ((1, "Export the model again"), (3, "Update the toolkit")):
+        (copy / "export.json").write_text(json.dumps({**record, "format": number}))
+        with pytest.raises(UserError, match=rf"has format {number}; this version reads format 2\. {advice}\."):
+            LiteRTTranslator.load(copy)
     (copy / "export.json").write_text("{")
     with pytest.raises(UserError, match=r"export\.json is damaged"):
         LiteRTTranslator.load(copy)

@@ -114,9 +114,10 @@ def test_a_saved_model_of_others_is_refused(copy):
 
 def test_a_record_of_another_format_is_refused(copy):
     record = copy / "assets.extra" / "export.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "format": 2}))
-    with pytest.raises(UserError, match=r"has format 2; this version reads format 1\. Update the toolkit"):
-        SavedModelTranslator.load(copy)
+    for number, advice in ((1, "Export the model again"), (3, "Update the toolkit")):
+        record.write_text(json.dumps({**json.loads(record.read_text()), "format": number}))
+        with pytest.raises(UserError, match=rf"has format {number}; this version reads format 2\. {advice}\."):
+            SavedModelTranslator.load(copy)
     record.write_text("{")
     with pytest.raises(UserError, match=r"export\.json is damaged"):
         SavedModelTranslator.load(copy)
