@@ -6,7 +6,7 @@ that builds them. `nmt.config.file` reads YAML into this schema and explains wha
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -263,6 +263,10 @@ class SearchSettings(Section):
     max_length: PositiveInt = 256
     """Maximum length of a translation in tokens, with EOS; the limit of a sentence is min(2 x its source tokens + 10,
     this)."""
+
+    def get_length_penalty(self, lengths: Any) -> Any:
+        """Returns ((5 + length) / 6) ** length_penalty (Wu et al. 2016, equation 14) of lengths that count EOS."""
+        return ((5.0 + lengths) / 6.0) ** self.length_penalty
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> "SearchSettings":

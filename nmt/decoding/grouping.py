@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nmt.compilation import has_static_shapes
+from nmt.config.schema import DecodingConfig, SearchSettings
 from nmt.data.batching import pad
 from nmt.models.queries import SIZE_MULTIPLE
 
@@ -97,14 +98,14 @@ def make_grouping(batch_tokens: int, max_rows: int) -> Grouping | ShapedGrouping
     return (ShapedGrouping if has_static_shapes() else Grouping)(batch_tokens, max_rows)
 
 
-def make_search_grouping(batch_tokens: int, beam_size: int) -> Grouping | ShapedGrouping:
-    """The grouping for the backend and a search with so many hypotheses a sentence."""
-    return make_grouping(batch_tokens, side_by_side(beam_size) * (1 if has_static_shapes() else REFILLS))
+def make_search_grouping(settings: DecodingConfig) -> Grouping | ShapedGrouping:
+    """Returns the grouping for the backend and a search with these settings."""
+    return make_grouping(settings.batch_tokens, choose_max_active(settings) * (1 if has_static_shapes() else REFILLS))
 
 
-def side_by_side(beam_size: int) -> int:
-    """How many sentences a search works on at any time."""
-    return max(1, MAX_QUERIES // beam_size)
+def choose_max_active(settings: SearchSettings) -> int:
+    """Returns how many sentences to search at a time."""
+    return max(1, MAX_QUERIES // settings.beam_size)
 
 
 def _most_rows(batch_tokens: int, width: int, max_rows: int) -> int:

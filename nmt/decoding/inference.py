@@ -1,4 +1,4 @@
-"""A model as translation sees it: source ids in, hypotheses out, or what those attended to."""
+"""A model as translation sees it: source ids to hypotheses, or to the attention of given translations."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,51 +6,54 @@ from typing import Any
 from nmt.backend import ops, tree
 from nmt.config.schema import SearchSettings
 from nmt.data.tokenizer import BOS_ID, EOS_ID
-from nmt.decoding.beam_search import Hypotheses, SearchOptions, beam_search
+from nmt.decoding.beam_search import Hypotheses, beam_search
+from nmt.decoding.grouping import choose_max_active
 from nmt.models.decoder import DecoderState
 from nmt.models.queries import ActiveQueries
 from nmt.models.seq2seq import Seq2Seq
 
 
-def search_options(settings: SearchSettings, *, n_best: int = 1) -> SearchOptions:
-    """Returns the search that finds the `n_best` best translations of a sentence with these settings."""
-    beam_size = max(settings.beam_size, n_best)
-    return SearchOptions(
-        beam_size=beam_size,
-        length_penalty=settings.length_penalty,
-        min_length=settings.min_length,
-        # Two hypotheses may spell one text; what then moves up must have ended as well.
-        num_results=1 if n_best == 1 else beam_size,
-        pruning=settings.pruning_threshold or None,
-    )
+def choose_n_best(settings: SearchSettings, n_best: int) -> int:
+    """Returns how many hypotheses to search for if n are wanted: one, or a finished one in every slot of the beam.
+
+    Since several segmentations may spell the same text, more than n may be needed for n different texts.
+    """
+    return 1 if n_best == 1 else max(settings.beam_size, n_best)
 
 
 def search(
     model: Seq2Seq,
     source: Any,
     *,
-    options: SearchOptions,
-    max_length: int,
+    settings: SearchSettings,
+    n_best: int = 1,
     banned_ids: Sequence[int],
-    at_once: int | None = None,
+    refill: bool = False,
 ) -> Hypotheses:
     """Translates rows of ids.
 
     Args:
         model: its weights are used as they are, without dropout.
         source: int32 [B, S], each row ended by EOS and padded with 0.
-        options: beam and ranking.
-        max_length: most pieces of a translation, EOS counted; a row's own limit is min(2 x its pieces + 10, this),
-            whatever its neighbours are.
-        banned_ids: ids never produced.
-        at_once: of `beam_search`.
+        settings: of the search. The length limit of a row is min(2 x its source tokens + 10, max_length), so that it
+            does not depend on its neighbours.
+        n_best: hypotheses wanted per row; with more than one, the beam is at least as wide.
+        banned_ids: ids that are never produced.
+        refill: whether new rows take the place of finished ones, for which shapes must be dynamic; see `max_active` of
+            `beam_search`.
+
+    Returns:
+        The hypotheses of all slots.
     """
+    n_best = choose_n_best(settings, n_best)
+    settings = settings.model_copy(update={"beam_size": max(settings.beam_size, n_best)})
     encoded = model.encoder(source)
     memory = model.decoder.project_memory(encoded)
     state = tree.map_structure(lambda x: ops.squeeze(x, axis=1), model.decoder.get_initial_state(encoded))
-    num_pieces = ops.sum(ops.cast(encoded.memory_mask, "int32"), axis=1)
-    longest = 2 * ops.shape(source)[1] + 10
-
+    num_tokens = ops.sum(ops.cast(encoded.memory_mask, "int32"), axis=1)
+    max_steps = 2 * ops.shape(source)[1] + 10
+    # Static shapes (JAX) are numbers, dynamic ones tensors.
+    min_of = min if isinstance(max_steps, int) else ops.minimum
     score = model.projection.make_scorer()
 
     def step(ids: Any, state: DecoderState, memory: Any, queries: ActiveQueries) -> tuple[Any, DecoderState]:
@@ -61,14 +64,14 @@ def search(
         step,
         state,
         memory,
-        limits=ops.minimum(2 * num_pieces + 10, max_length),
-        # On JAX a number, as the shapes of arrays must be; in a graph of TensorFlow's a tensor.
-        max_steps=min(longest, max_length) if isinstance(longest, int) else ops.minimum(longest, max_length),
+        limits=ops.minimum(2 * num_tokens + 10, settings.max_length),
+        max_steps=min_of(max_steps, settings.max_length),
         bos_id=BOS_ID,
         eos_id=EOS_ID,
         banned_ids=banned_ids,
-        options=options,
-        at_once=at_once,
+        settings=settings,
+        n_best=n_best,
+        max_active=choose_max_active(settings) if refill else None,
     )
 
 

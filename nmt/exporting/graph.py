@@ -213,13 +213,19 @@ class PortableTranslator(tf.Module):
 
         Returns:
             translation: string [N].
-            score: float32 [N], natural-log probability over the length penalty.
+            score: float32 [N], by which hypotheses are ranked.
+            log_prob: float32 [N], sum of the tokens' log-probabilities, EOS included.
             truncated: bool [N].
         """
         with self._weights.use():
             source = self._read_source(text)
             found = self._translate(source, n_best=1)
-        return {"translation": found.texts[:, 0], "score": found.scores[:, 0], "truncated": source.truncated}
+        return {
+            "translation": found.texts[:, 0],
+            "score": found.scores[:, 0],
+            "log_prob": found.log_probs[:, 0],
+            "truncated": source.truncated,
+        }
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
     def nbest(self, text: Any) -> dict[str, Any]:

@@ -36,7 +36,8 @@ class PortableSearch(tf.Module):
 
         Returns:
             ids: int32 [1, T], target pieces and EOS, unless the length limit cut it off, padded with 0.
-            score: float32 [1], natural-log probability over the length penalty.
+            score: float32 [1], by which hypotheses are ranked.
+            log_prob: float32 [1], sum of the tokens' log-probabilities, EOS included.
         """
         found = search(
             self._translator.model,
@@ -44,7 +45,7 @@ class PortableSearch(tf.Module):
             settings=self._translator.settings,
             banned_ids=self._translator.target_tokenizer.banned_ids,
         )
-        return {"ids": found.ids[:, 0], "score": found.scores[:, 0]}
+        return {"ids": found.ids[:, 0], "score": found.scores[:, 0], "log_prob": found.log_probs[:, 0]}
 
 
 def convert(translator: ModelTranslator, *, quantize: str | None = None) -> bytes:

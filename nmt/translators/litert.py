@@ -4,7 +4,6 @@ LiteRT searches one sentence at a time on one thread, so as many interpreters ru
 """
 
 import importlib.util
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
 from nmt.model_folder import SOURCE, TARGET
-from nmt.process import silence_stderr
+from nmt.process import count_threads, silence_stderr
 from nmt.translators.export_record import read_record, recorded_settings
 from nmt.translators.hypothesis import Hypothesis, Translation, join_hypotheses
 from nmt.translators.protocol import Translator, check_fixed
@@ -74,7 +73,7 @@ class LiteRTTranslator(Translator):
         from ai_edge_litert.interpreter import Interpreter
 
         with silence_stderr():
-            interpreters = [Interpreter(model_path=str(folder / MODEL), num_threads=1) for _ in range(_num_threads())]
+            interpreters = [Interpreter(model_path=str(folder / MODEL), num_threads=1) for _ in range(count_threads())]
             searches = [interpreter.get_signature_runner() for interpreter in interpreters]
             for search in searches:
                 # The first call logs to standard error and is slow.
@@ -132,8 +131,3 @@ class LiteRTTranslator(Translator):
             log_prob = score * ((5 + len(tokens) + is_finished) / 6) ** self.settings.length_penalty
         spelling = [self._target.get_token(one) for one in tokens]
         return Hypothesis(self._target.decode([tokens])[0], score, log_prob, spelling, is_finished)
-
-
-def _num_threads() -> int:
-    """Returns as many as `nmt.process.choose_threads` allowed, or one per core."""
-    return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or len(os.sched_getaffinity(0)))

@@ -11,7 +11,8 @@ import pytest
 from keras import ops
 
 from nmt.compilation import compile_function
-from nmt.decoding.beam_search import LOOKAHEAD, Hypotheses, SearchOptions, beam_search, top_k
+from nmt.config.schema import SearchSettings
+from nmt.decoding.beam_search import LOOKAHEAD, Hypotheses, beam_search, top_k
 from nmt.models.queries import ActiveQueries
 
 PAD, BOS, EOS, A, B = range(5)
@@ -81,11 +82,11 @@ def searched(
     max_steps: int | None = None,
     step: Any = None,
     banned_ids: Sequence[int] = BANNED,
-    at_once: int | None = None,
-    **options: Any,
+    n_best: int = 1,
+    max_active: int | None = None,
+    **settings: Any,
 ) -> Hypotheses:
-    """Searches each table, or the ones whose numbers are in `rows`, in one batch."""
-    settings = SearchOptions(**options)
+    """Searches each table, or the ones whose numbers are in `rows`, in one batch; without pruning by default."""
     rows = range(len(tables)) if rows is None else rows
     limits = [LONGEST] * len(rows) if limits is None else limits
     found = beam_search(
@@ -96,8 +97,9 @@ def searched(
         bos_id=BOS,
         eos_id=EOS,
         banned_ids=banned_ids,
-        options=settings,
-        at_once=at_once,
+        settings=SearchSettings(**{"pruning_threshold": 0.0, **settings}),
+        n_best=n_best,
+        max_active=max_active,
     )
     return Hypotheses(*(ops.convert_to_numpy(x) for x in found))
 
@@ -195,7 +197,7 @@ def test_beam_of_one_is_greedy() -> None:
 def test_a_beam_as_wide_as_the_space_equals_brute_force(length_penalty: float, min_length: int) -> None:
     tables = random_tables(5)
     settings: dict[str, Any] = {"length_penalty": length_penalty, "min_length": min_length}
-    found = searched(tables, beam_size=WHOLE_SPACE, num_results=WHOLE_SPACE, **settings)
+    found = searched(tables, beam_size=WHOLE_SPACE, n_best=WHOLE_SPACE, **settings)
     for row, table in enumerate(tables):
         assert_same(found_in(found, row), everything(table, **settings))
 
@@ -207,30 +209,30 @@ def test_a_beam_as_wide_as_the_space_equals_brute_force(length_penalty: float, m
 def test_equals_a_search_in_plain_lists(beam_size: int, length_penalty: float, min_length: int) -> None:
     tables = random_tables(11, seed=beam_size)
     settings: dict[str, Any] = {"beam_size": beam_size, "length_penalty": length_penalty, "min_length": min_length}
-    found = searched(tables, num_results=beam_size, **settings)
+    found = searched(tables, n_best=beam_size, **settings)
     for row, table in enumerate(tables):
         assert_same(found_in(found, row), plain_search(table, **settings))
 
 
 @PENALTIES
-@pytest.mark.parametrize("num_results", [1, 2])
-def test_an_early_stop_loses_nothing(num_results: int, length_penalty: float) -> None:
+@pytest.mark.parametrize("n_best", [1, 2])
+def test_an_early_stop_loses_nothing(n_best: int, length_penalty: float) -> None:
     tables = random_tables(23)
     settings: dict[str, Any] = {"beam_size": 5, "length_penalty": length_penalty}
-    found = searched(tables, num_results=num_results, **settings)
+    found = searched(tables, n_best=n_best, **settings)
     for row, table in enumerate(tables):
         expected = plain_search(table, **settings)
-        assert_same(found_in(found, row)[:num_results], expected[:num_results])
+        assert_same(found_in(found, row)[:n_best], expected[:n_best])
 
 
-@pytest.mark.parametrize("at_once", [None, 3, 50])
+@pytest.mark.parametrize("max_active", [None, 3, 50])
 @pytest.mark.parametrize(("pruning", "length_penalty"), [(0.2, 1.0), (1.0, 1.0), (1.0, 1.7)])
 def test_pruning_equals_a_pruned_search_in_plain_lists(
-    pruning: float, length_penalty: float, at_once: int | None
+    pruning: float, length_penalty: float, max_active: int | None
 ) -> None:
     tables = random_tables(40, seed=3)
     settings: dict[str, Any] = {"beam_size": 4, "length_penalty": length_penalty}
-    found = searched(tables, at_once=at_once, pruning=pruning, **settings)
+    found = searched(tables, max_active=max_active, pruning_threshold=pruning, **settings)
     changed = 0
     for row, table in enumerate(tables):
         expected = plain_search(table, pruning=pruning, **settings)
@@ -241,8 +243,8 @@ def test_pruning_equals_a_pruned_search_in_plain_lists(
 
 def test_many_results_are_not_pruned() -> None:
     tables = random_tables(5)
-    pruned = searched(tables, beam_size=4, num_results=2, pruning=0.1)
-    for one, other in zip(pruned, searched(tables, beam_size=4, num_results=2), strict=True):
+    pruned = searched(tables, beam_size=4, n_best=2, pruning_threshold=0.1)
+    for one, other in zip(pruned, searched(tables, beam_size=4, n_best=2), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -255,9 +257,9 @@ def test_hypotheses_that_are_given_up_take_no_more_steps() -> None:
         sizes.append(int(ops.shape(ids)[0]))
         return plain(ids, state, memory, queries)
 
-    for pruning, expected in [(None, [1, 2, 2, 2]), (2.5, [1, 2, 2, 2]), (2.0, [1, 1, 1, 1])]:
+    for pruning, expected in [(0.0, [1, 2, 2, 2]), (2.5, [1, 2, 2, 2]), (2.0, [1, 1, 1, 1])]:
         sizes.clear()
-        searched(table, step=step, at_once=1, beam_size=2, pruning=pruning)
+        searched(table, step=step, max_active=1, beam_size=2, pruning_threshold=pruning)
         assert sizes == expected
 
 
@@ -282,8 +284,8 @@ def test_stops_once_no_open_slot_can_win() -> None:
     # "A" and EOS: 0.81. At the second step "B" has 0.1, of which no more than 0.1 can be left; all the same it is open.
     table = table_of({BOS: {A: 0.9, B: 0.1}, A: {EOS: 0.9, A: 0.1}, B: {B: 1}}, longest=7)
     settings: dict[str, Any] = {"limit": 7, "beam_size": 2, "length_penalty": 0.0}
-    assert steps_taken(table, num_results=1, **settings) == 2
-    assert steps_taken(table, num_results=2, **settings) == 7
+    assert steps_taken(table, n_best=1, **settings) == 2
+    assert steps_taken(table, n_best=2, **settings) == 7
 
 
 def test_a_long_hypothesis_may_still_win_after_a_short_one_has_ended() -> None:
@@ -313,7 +315,7 @@ def test_the_score_is_the_log_probability_over_the_penalty_of_wu(exponent: float
 
 @PENALTIES
 def test_the_best_of_many_fall_in_score_and_differ(length_penalty: float) -> None:
-    found = searched(random_tables(13), beam_size=7, length_penalty=length_penalty, num_results=7)
+    found = searched(random_tables(13), beam_size=7, length_penalty=length_penalty, n_best=7)
     for row in range(13):
         finished = found.finished[row]
         assert (np.diff(finished.astype(int)) <= 0).all()
@@ -325,22 +327,20 @@ def test_the_best_of_many_fall_in_score_and_differ(length_penalty: float) -> Non
 
 def test_forced_decoding_of_a_result_gives_back_its_log_prob() -> None:
     tables = random_tables(13)
-    found = searched(tables, beam_size=3, num_results=3)
+    found = searched(tables, beam_size=3, n_best=3)
     for row, table in enumerate(tables):
         for one in found_in(found, row):
             ids = [*one.ids, EOS] if one.finished else one.ids
             assert one.log_prob == pytest.approx(log_prob_of(table, ids), abs=1e-5)
 
 
-@pytest.mark.parametrize("at_once", [None, 3, 20, 50])  # more and fewer than what is rounded up
-@pytest.mark.parametrize("num_results", [1, 3])
-def test_a_batch_equals_its_sentences_one_by_one(num_results: int, at_once: int | None) -> None:
+@pytest.mark.parametrize("max_active", [None, 3, 20, 50])  # more and fewer than what is rounded up
+@pytest.mark.parametrize("n_best", [1, 3])
+def test_a_batch_equals_its_sentences_one_by_one(n_best: int, max_active: int | None) -> None:
     tables = random_tables(7)
     rows, limits = [*range(7)] * 6, [4, 1, 3, 2, 4, 4, 3] * 6
-    together = searched(tables, rows=rows, limits=limits, beam_size=3, num_results=num_results, at_once=at_once)
-    alone = [
-        searched(tables, rows=[row], limits=[limits[row]], beam_size=3, num_results=num_results) for row in range(7)
-    ]
+    together = searched(tables, rows=rows, limits=limits, beam_size=3, n_best=n_best, max_active=max_active)
+    alone = [searched(tables, rows=[row], limits=[limits[row]], beam_size=3, n_best=n_best) for row in range(7)]
     for place, (row, limit) in enumerate(zip(rows, limits, strict=True)):
         assert (together.ids[place, :, limit:] == 0).all()
         np.testing.assert_array_equal(together.ids[place, :, :limit], alone[row].ids[0])
@@ -358,7 +358,7 @@ def test_rows_that_have_stopped_take_no_more_steps() -> None:
         return plain(ids, state, memory, queries)
 
     endless = (*BANNED, EOS)
-    searched(tables, limits=limits, step=step, at_once=8, banned_ids=endless, beam_size=3, num_results=3)
+    searched(tables, limits=limits, step=step, max_active=8, banned_ids=endless, beam_size=3, n_best=3)
     # The first step continues one hypothesis a row, the second two.
     assert sizes == [(8, 8), (6, 12), (3, 9), (2, 6)]
 
@@ -372,7 +372,7 @@ def test_others_take_the_places_of_sentences_that_have_stopped() -> None:
         return plain(ids, state, memory, queries)
 
     endless = (*BANNED, EOS)
-    found = searched(tables, limits=limits, step=step, at_once=4, banned_ids=endless, beam_size=3, num_results=3)
+    found = searched(tables, limits=limits, step=step, max_active=4, banned_ids=endless, beam_size=3, n_best=3)
     assert sizes == [
         ([0, 1, 2, 3], 4),
         ([1, 2, 3, 4], 7),  # two hypotheses of each that has taken a step, and one of the new sentence
@@ -380,15 +380,15 @@ def test_others_take_the_places_of_sentences_that_have_stopped() -> None:
         ([1, 2, 3, 5], 10),
         ([5, 6, 7], 4),
     ]
-    at_once = searched(tables, limits=limits, banned_ids=endless, beam_size=3, num_results=3)
-    for one, other in zip(found, at_once, strict=True):
+    together = searched(tables, limits=limits, banned_ids=endless, beam_size=3, n_best=3)
+    for one, other in zip(found, together, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_room_for_more_steps_changes_nothing() -> None:
     tables, limits = random_tables(5), [2, 4, 3, 4, 1]
-    tight = searched(tables, limits=limits, beam_size=3, num_results=3)
-    roomy = searched(tables, limits=limits, beam_size=3, num_results=3, max_steps=11)
+    tight = searched(tables, limits=limits, beam_size=3, n_best=3)
+    roomy = searched(tables, limits=limits, beam_size=3, n_best=3, max_steps=11)
     np.testing.assert_array_equal(roomy.ids, np.pad(tight.ids, ((0, 0), (0, 0), (0, 7))))
     for one, other in zip(roomy[1:], tight[1:], strict=True):
         np.testing.assert_array_equal(one, other)
@@ -414,7 +414,7 @@ def test_an_unfinished_hypothesis_comes_after_finished_ones() -> None:
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_the_limit_counts_eos(limit: int) -> None:
     table = table_of({BOS: {A: 0.8, EOS: 0.2}, A: {A: 0.8, EOS: 0.2}})
-    found = found_in(searched(table, limits=[limit], beam_size=WHOLE_SPACE, num_results=WHOLE_SPACE))
+    found = found_in(searched(table, limits=[limit], beam_size=WHOLE_SPACE, n_best=WHOLE_SPACE))
     assert max(one.length for one in found) == limit
     assert (A,) * (limit - 1) in [one.ids for one in found if one.finished]
 
@@ -431,7 +431,7 @@ def test_the_minimum_does_not_count_eos(min_length: int) -> None:
 def test_banned_ids_never_appear_and_keep_their_probability(beam_size: int) -> None:
     greater = random_tables(5)
     greater[:, :, [PAD, BOS, A]] += 9
-    found = searched(greater, beam_size=beam_size, banned_ids=[PAD, BOS, A], num_results=beam_size)
+    found = searched(greater, beam_size=beam_size, banned_ids=[PAD, BOS, A], n_best=beam_size)
     for row, table in enumerate(greater):
         hypotheses = found_in(found, row)
         assert hypotheses
@@ -445,7 +445,7 @@ def test_slots_without_a_hypothesis_come_last() -> None:
     # All that two pieces allow is "", "A" and the unfinished "A A", to which the table gives 0.4 times 0.1.
     table = table_of({BOS: {EOS: 0.6, A: 0.4}, A: {EOS: 0.9, A: 0.1}})
     settings: dict[str, Any] = {"banned_ids": [PAD, BOS, B], "limits": [2], "length_penalty": 0.0}
-    found = searched(table, beam_size=7, num_results=7, **settings)
+    found = searched(table, beam_size=7, n_best=7, **settings)
     assert [one.ids for one in found_in(found)] == [(), (A,), (A, A)]
     assert (found.log_probs[0, 3:] < -1e8).all()
     assert not found.finished[0, 3:].any()
@@ -460,10 +460,10 @@ def test_selection_by_chunks_equals_a_stable_sort(size: int, k: int) -> None:
     np.testing.assert_array_equal(largest, np.take_along_axis(values, expected, axis=-1))
 
 
-@pytest.mark.parametrize("at_once", [None, 3, 50])
-def test_compiled_search_equals_eager_search(at_once: int | None) -> None:
+@pytest.mark.parametrize("max_active", [None, 3, 50])
+def test_compiled_search_equals_eager_search(max_active: int | None) -> None:
     tables, limits = random_tables(5), [4, 2, 4, 3, 4]
-    options = SearchOptions(beam_size=3, num_results=2)
+    settings = SearchSettings(beam_size=3)
 
     def search(rows: Any) -> Any:
         """Row, limit, and padding up to the number of steps."""
@@ -475,8 +475,9 @@ def test_compiled_search_equals_eager_search(at_once: int | None) -> None:
             bos_id=BOS,
             eos_id=EOS,
             banned_ids=BANNED,
-            options=options,
-            at_once=at_once,
+            settings=settings,
+            n_best=2,
+            max_active=max_active,
         )
 
     run = compile_function(search, [], num_inputs=1)
@@ -484,7 +485,7 @@ def test_compiled_search_equals_eager_search(at_once: int | None) -> None:
         rows = np.zeros((count, width), "int32")
         rows[:, 0], rows[:, 1] = np.arange(count), limits[:count]
         found = [ops.convert_to_numpy(x) for x in run(ops.convert_to_tensor(rows))]
-        eager = searched(tables, rows=range(count), limits=limits[:count], max_steps=width, beam_size=3, num_results=2)
+        eager = searched(tables, rows=range(count), limits=limits[:count], max_steps=width, beam_size=3, n_best=2)
         for exact in (0, 1, 4):
             np.testing.assert_array_equal(found[exact], eager[exact])
         for close in (2, 3):
@@ -504,9 +505,11 @@ def test_the_state_may_be_any_nest_of_any_type() -> None:
 
     prefix, memory = start(np.arange(3))
     state = {"prefix": prefix, "digits": ops.zeros((3, 7), "float16")}
-    settings: dict[str, Any] = {"max_steps": LONGEST, "bos_id": BOS, "eos_id": EOS, "banned_ids": BANNED}
+    ids: dict[str, Any] = {"max_steps": LONGEST, "bos_id": BOS, "eos_id": EOS, "banned_ids": BANNED}
     limits = ops.full((3,), LONGEST, "int32")
-    found = beam_search(step, state, memory, limits=limits, options=SearchOptions(beam_size=3), **settings)
+    found = beam_search(
+        step, state, memory, limits=limits, settings=SearchSettings(beam_size=3, pruning_threshold=0.0), **ids
+    )
     expected = searched(tables, beam_size=3)
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(found.ids), expected.ids)
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(found.log_probs), expected.log_probs)

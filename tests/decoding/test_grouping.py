@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nmt.config.schema import DecodingConfig
 from nmt.data.tokenizer import EOS_ID
 from nmt.decoding.grouping import (
     MAX_QUERIES,
@@ -11,8 +12,8 @@ from nmt.decoding.grouping import (
     Group,
     Grouping,
     ShapedGrouping,
+    choose_max_active,
     make_search_grouping,
-    side_by_side,
 )
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=400)
@@ -42,10 +43,11 @@ def test_neighbours_in_a_group_are_of_like_length():
     assert groups == [[7, 7, 8], [90, 91, 92]]
 
 
-@pytest.mark.parametrize(("beam_size", "rows"), [(1, MAX_QUERIES), (5, MAX_QUERIES // 5), (10**6, 1)])
+@pytest.mark.parametrize(("beam_size", "rows"), [(1, MAX_QUERIES), (5, MAX_QUERIES // 5), (64, MAX_QUERIES // 64)])
 def test_wider_beams_have_fewer_rows(beam_size, rows):
-    groups = list(make_search_grouping(10**9, beam_size).groups([10] * 9000))
-    assert side_by_side(beam_size) == rows
+    settings = DecodingConfig(beam_size=beam_size, batch_tokens=10**9)
+    groups = list(make_search_grouping(settings).groups([10] * 9000))
+    assert choose_max_active(settings) == rows
     assert max(len(group.members) for group in groups) == REFILLS * rows
 
 

@@ -6,10 +6,11 @@ import pytest
 from keras import ops
 
 from nmt.compilation import compile_function
-from nmt.config.schema import ModelConfig
+from nmt.config.schema import ModelConfig, SearchSettings
 from nmt.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from nmt.decoding.beam_search import Hypotheses, SearchOptions
-from nmt.decoding.inference import attended, search
+from nmt.decoding import inference
+from nmt.decoding.beam_search import Hypotheses
+from nmt.decoding.inference import read_attention, search
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 
 V = 19
@@ -17,7 +18,7 @@ BANNED = [PAD_ID, UNK_ID, BOS_ID]
 SOURCE = np.array([[4, 5, 6, 7, 3], [8, 9, 3, 0, 0], [3, 0, 0, 0, 0]], "int32")
 NUM_PIECES = np.array([5, 3, 1])  # EOS counted
 MAX_LENGTH = 13
-WIDE = SearchOptions(beam_size=3, num_results=3)
+WIDE = SearchSettings(beam_size=3, max_length=MAX_LENGTH)
 
 
 def made(**settings: Any) -> Seq2Seq:
@@ -41,9 +42,9 @@ def plain() -> Seq2Seq:
 
 
 def searched(
-    model: Seq2Seq, source: np.ndarray = SOURCE, options: SearchOptions = WIDE, max_length: int = MAX_LENGTH
+    model: Seq2Seq, source: np.ndarray = SOURCE, settings: SearchSettings = WIDE, n_best: int = 3
 ) -> Hypotheses:
-    found = search(model, ops.convert_to_tensor(source), options=options, max_length=max_length, banned_ids=BANNED)
+    found = search(model, ops.convert_to_tensor(source), settings=settings, n_best=n_best, banned_ids=BANNED)
     return Hypotheses(*(ops.convert_to_numpy(x) for x in found))
 
 
@@ -87,7 +88,7 @@ def test_a_row_depends_neither_on_its_neighbours_nor_on_padding(model: Seq2Seq) 
 def test_each_row_has_a_limit_of_its_own(plain: Seq2Seq, max_length: int, limits: list[int]) -> None:
     """Twice its pieces, EOS counted, and ten; the maximum where that is less."""
     raise_logit(plain, EOS_ID, -1000)
-    found = searched(plain, options=SearchOptions(beam_size=1), max_length=max_length)
+    found = searched(plain, settings=SearchSettings(beam_size=1, max_length=max_length), n_best=1)
     assert found.lengths[:, 0].tolist() == limits
     assert not found.finished.any()
     assert [np.count_nonzero(row) for row in found.ids[:, 0]] == limits
@@ -105,10 +106,15 @@ def test_dropout_stays_out_of_search(plain: Seq2Seq) -> None:
     np.testing.assert_array_equal(searched(dropping).log_probs, searched(plain).log_probs)
 
 
-@pytest.mark.parametrize("at_once", [None, 2, 7])
-def test_compiled_search_equals_eager_search_and_sees_new_weights(plain: Seq2Seq, at_once: int | None) -> None:
+@pytest.mark.parametrize("max_active", [None, 2, 7])
+def test_compiled_search_equals_eager_search_and_sees_new_weights(
+    plain: Seq2Seq, monkeypatch: pytest.MonkeyPatch, max_active: int | None
+) -> None:
+    monkeypatch.setattr(inference, "choose_max_active", lambda _: max_active)
+
     def run(source: Any) -> Any:
-        return search(plain, source, options=WIDE, max_length=MAX_LENGTH, banned_ids=BANNED, at_once=at_once)
+        refill = max_active is not None
+        return search(plain, source, settings=WIDE, n_best=3, banned_ids=BANNED, refill=refill)
 
     fast = compile_function(run, plain.variables, num_inputs=1)
     for source in (SOURCE, SOURCE[1:, :3]):
@@ -121,7 +127,7 @@ def test_compiled_search_equals_eager_search_and_sees_new_weights(plain: Seq2Seq
 def test_forced_decoding_tells_what_each_piece_attended_to(model: Seq2Seq) -> None:
     """As the search sees it: a decoder's step at a time, each row by itself."""
     target = np.array([[9, 10, 3, 0], [11, 3, 0, 0], [12, 13, 14, 3]], "int32")
-    found = ops.convert_to_numpy(attended(model, ops.convert_to_tensor(SOURCE), ops.convert_to_tensor(target)))
+    found = ops.convert_to_numpy(read_attention(model, ops.convert_to_tensor(SOURCE), ops.convert_to_tensor(target)))
     assert found.shape == (3, 4, 5)
     for row, num_pieces in enumerate(NUM_PIECES):
         encoded = model.encoder(SOURCE[row : row + 1, : max(num_pieces, 2)])

@@ -9,7 +9,7 @@ from ai_edge_litert.interpreter import Interpreter
 from keras import ops
 
 from nmt.data.tokenizer import EOS_ID
-from nmt.decoding.inference import search, search_options
+from nmt.decoding.inference import search
 from nmt.errors import UserError
 from nmt.exporting.litert import export_litert
 from nmt.exporting.litert_graph import convert
@@ -32,19 +32,17 @@ def folder(exported, said, tmp_path_factory) -> Path:
 def test_ids_and_scores_are_the_keras_models(exported, folder):
     translator = exported.translator
     found_by = Interpreter(model_path=str(folder / "model.tflite")).get_signature_runner()
-    options = search_options(translator.settings)
     banned = translator.target_tokenizer.banned_ids
     for text in ("x", SENTENCES[5], "walks " * 12, SENTENCES[77], "€ 𝄞 日本", SENTENCES[140]):
         ids = np.array([[*translator.source_tokenizer.encode([text])[0], EOS_ID]], "int32")
         found = found_by(ids=ids)
-        expected = search(
-            translator.model, ids, options=options, max_length=translator.settings.max_length, banned_ids=banned
-        )
+        expected = search(translator.model, ids, settings=translator.settings, banned_ids=banned)
         size = int(expected.lengths[0, 0])
         assert found["ids"].dtype == np.int32 and found["ids"].shape[0] == 1
         assert found["ids"][0, :size].tolist() == ops.convert_to_numpy(expected.ids)[0, 0, :size].tolist()
         assert not found["ids"][0, size:].any()
         np.testing.assert_allclose(found["score"], expected.scores[:, 0], atol=1e-4)
+        np.testing.assert_allclose(found["log_prob"], expected.log_probs[:, 0], atol=1e-3)
 
 
 def test_a_folder_has_what_a_program_without_us_needs(exported, folder, model_folder):

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nmt.config.schema import DecodingConfig, ModelConfig
+from nmt.config.schema import DecodingConfig, ModelConfig, SearchSettings
 from nmt.data.tokenizer import EOS_ID, Tokenizer, train_tokenizer
 from nmt.decoding import grouping
-from nmt.decoding.beam_search import Hypotheses, SearchOptions
+from nmt.decoding.beam_search import Hypotheses
 from nmt.errors import UserError
 from nmt.models.seq2seq import make_seq2seq
 from nmt.translators import model as translator_module
@@ -38,9 +38,9 @@ class FakeSearch:
 
     def __init__(self) -> None:
         self.sources: list[np.ndarray] = []
-        self.options: list[SearchOptions] = []
+        self.settings: list[SearchSettings] = []
+        self.n_best: list[int] = []
         self.banned_ids: list[Sequence[int]] = []
-        self.max_lengths: list[int] = []
         self.answers: Callable[[list[int]], list[Answer]] = lambda ids: [(ids, -1.0 - len(ids), True)]
 
     def __call__(
@@ -48,26 +48,26 @@ class FakeSearch:
         _: Any,
         source: np.ndarray,
         *,
-        options: SearchOptions,
-        max_length: int,
+        settings: SearchSettings,
+        n_best: int,
         banned_ids: Sequence[int],
-        at_once: int | None,
+        refill: bool,
     ) -> Hypotheses:
         self.sources.append(source)
-        self.options.append(options)
+        self.settings.append(settings)
+        self.n_best.append(n_best)
         self.banned_ids.append(banned_ids)
-        self.max_lengths.append(max_length)
         rows = [self.answers([int(piece) for piece in row if piece not in (0, EOS_ID)]) for row in source]
-        size = (len(rows), options.beam_size)
+        size = (len(rows), max(settings.beam_size, n_best))
         ids = np.zeros((*size, 1 + max(len(one[0]) for row in rows for one in row)), "int32")
         lengths, finished = np.zeros(size, "int32"), np.zeros(size, "bool")
         log_probs = np.full(size, -1e9, "float32")
-        for (b, row), k in itertools.product(enumerate(rows), range(options.beam_size)):
+        for (b, row), k in itertools.product(enumerate(rows), range(size[1])):
             if k < len(row):
                 pieces, log_probs[b, k], finished[b, k] = row[k]
                 lengths[b, k] = len(pieces) + finished[b, k]
                 ids[b, k, : lengths[b, k]] = [*pieces, EOS_ID][: lengths[b, k]]
-        scores = log_probs / ((5 + lengths) / 6) ** options.length_penalty
+        scores = log_probs / ((5 + lengths) / 6) ** settings.length_penalty
         return Hypotheses(ids, lengths, log_probs, scores, finished)
 
 
@@ -211,7 +211,7 @@ def test_an_open_slot_never_takes_the_place_of_a_duplicate(fake: FakeSearch, tok
     whole, half = tokenizer.encode(["eleven", "el"])
 
     def answers(_: list[int]) -> list[Answer]:
-        stopped = fake.options[-1].num_results < 3
+        stopped = fake.n_best[-1] < 3
         return [(usual, -1.0, True), (letters, -2.0, True), (half, -2.5, False) if stopped else (whole, -3.0, True)]
 
     fake.answers = answers
@@ -233,14 +233,13 @@ def test_slots_without_a_hypothesis_are_left_out(fake: FakeSearch, tokenizer: To
 
 
 @pytest.mark.parametrize(("beam_size", "n_best", "expected"), [(1, 1, 1), (5, 2, 5), (2, 7, 7)])
-def test_the_beam_is_as_wide_as_the_results_wanted(
+def test_many_results_fill_every_slot_of_the_beam(
     fake: FakeSearch, tokenizer: Tokenizer, beam_size: int, n_best: int, expected: int
 ) -> None:
     translator = faked(tokenizer, beam_size=beam_size, length_penalty=0.5, min_length=3, max_length=17)
     next(translator.stream(["one"], n_best=n_best))
-    options = fake.options[0]
-    assert (options.beam_size, options.length_penalty, options.min_length) == (expected, 0.5, 3)
-    assert fake.max_lengths == [17]
+    assert fake.settings == [translator.settings]
+    assert fake.n_best == [expected]
 
 
 def test_what_a_decoder_must_never_emit_is_banned(fake: FakeSearch, tokenizer: Tokenizer) -> None:
