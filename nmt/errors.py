@@ -79,6 +79,13 @@ class RequestError(NmtError):
 
 
 def suggest_name(name: str, valid: Iterable[str]) -> str:
-    """Returns " Did you mean 'x'?" for the valid name closest to `name`, or "" where none is close."""
-    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
+    """Returns " Did you mean 'x'?" for the valid name closest to `name`, or "" where none is close.
+
+    >>> suggest_name("pruning", ["pruning_threshold", "running"])
+    " Did you mean 'pruning_threshold'?"
+    """
+    valid = list(valid)
+    # A name with its end missing is not close by the measure of difflib.
+    cut_short = [one for one in valid if one.startswith(f"{name}_")]
+    matches = cut_short or difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
     return f" Did you mean '{matches[0]}'?" if matches else ""

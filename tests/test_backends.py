@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason=
 SCRIPT = Path(__file__).with_name("without_tensorflow.py")
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 TRAINING = {"batch_size": 16, "learning_rate": 2**-5, "max_updates": 60, "log_every": 1, "validate_every": 30}
-EVERYTHING = {"optimizer": "adamw", "weight_decay": 0.1, "ema_decay": 0.5, "accumulation": 2, "checkpoint_every": 20}
+EVERYTHING = {"optimizer": "adamw", "weight_decay": 0.1, "ema_decay": 0.5, "accumulation_steps": 2, "checkpoint_every": 20}
 
 
 def write_pairs(folder, name, num_lines, most_words):
@@ -90,7 +90,7 @@ def runs(folder, short, nmt_on):
 def history(run_dir):
     records = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
     for record in records:
-        record.pop("pieces_per_second", None)
+        record.pop("tokens_per_second", None)
     return records
 
 

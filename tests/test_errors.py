@@ -12,6 +12,10 @@ def test_nothing_is_offered_where_nothing_is_close(valid):
     assert suggest_name("bacth_size", valid) == ""
 
 
+def test_a_name_without_its_end_is_recognized():
+    assert suggest_name("pruning", ["running", "pruning_threshold"]) == " Did you mean 'pruning_threshold'?"
+
+
 def test_names_may_come_from_any_iterable():
     assert suggest_name("modl", (name for name in ("data", "model"))) == " Did you mean 'model'?"
     assert suggest_name("modl", {"model": 1}) == " Did you mean 'model'?"

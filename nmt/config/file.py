@@ -22,7 +22,7 @@ Labels = dict[Place, str]
 # Stored configurations hold every key that their version had. Versions without these keys behaved as with these values.
 KEYS_SINCE = {"model": {"embedding_scale": 1.0}}
 # Keys of stored configurations that have another name today: new names by old ones.
-RENAMED_KEYS = {"decoding": {"pruning": "pruning_threshold"}}
+RENAMED_KEYS = {"decoding": {"pruning": "pruning_threshold"}, "training": {"accumulation": "accumulation_steps"}}
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
@@ -87,9 +87,10 @@ def config_from_text(text: str, name: str) -> Config:
     for section, keys_since in KEYS_SINCE.items():
         if isinstance(values.get(section), dict):
             values[section] = keys_since | values[section]
-    for section in RENAMED_KEYS:
+    for section, names in RENAMED_KEYS.items():
         if isinstance(values.get(section), dict):
             values[section] = rename_old_keys(section, values[section])
+            labels |= {(section, new): labels[section, old] for old, new in names.items() if (section, old) in labels}
     return _checked(values, labels)
 
 

@@ -157,7 +157,7 @@ class TrainingConfig(Section):
     """What batch_size counts: target pieces (padding counted) or sentence pairs."""
     batch_size: PositiveInt = 64
     """Size of one update's batch over all devices, in units of batch_by."""
-    accumulation: PositiveInt = 1
+    accumulation_steps: PositiveInt = 1
     """Micro-batches that a batch is cut into, so that less memory is needed; changes no result."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adam"
     """AdamW (Loshchilov and Hutter 2019), Adam (Kingma and Ba 2015) or plain gradient descent."""

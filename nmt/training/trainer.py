@@ -256,7 +256,7 @@ class Trainer:
                 self.update.split()
                 self.announce(
                     f"update {number:,}: there was not enough memory; batches are now cut into "
-                    f"{self.update.accumulation} micro-batches, which changes no result. training.accumulation="
+                    f"{self.update.accumulation} micro-batches, which changes no result. training.accumulation_steps="
                     f"{self.update.accumulation} spares the next run this."
                 )
 

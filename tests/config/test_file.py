@@ -91,6 +91,22 @@ def test_a_stored_text_without_a_key_of_today_means_what_its_version_did(file):
     assert config_from_text(older, "best/config.yaml").model.embedding_scale == 1
 
 
+def test_stored_keys_are_read_under_their_old_names(file):
+    stored = dump_config(load_config(file(MINIMAL)))
+    for old, new in (("accumulation: 4", "accumulation_steps: 1"), ("pruning: 2.5", "pruning_threshold: 3.0")):
+        assert new in stored
+        stored = stored.replace(new, old)
+    config = config_from_text(stored, "best/config.yaml")
+    assert (config.training.accumulation_steps, config.decoding.pruning_threshold) == (4, 2.5)
+    with pytest.raises(UserError, match=r"^best/config.yaml:\d+: decoding.pruning: expected a number of 0 or more"):
+        config_from_text(stored.replace("pruning: 2.5", "pruning: -1"), "best/config.yaml")
+
+
+def test_an_old_name_in_a_users_file_is_unknown_and_the_new_one_is_suggested(file):
+    path = file(MINIMAL + "decoding:\n  pruning: 2.5\n")
+    assert mistakes(path) == ["x.yaml:11: decoding.pruning: unknown key. Did you mean 'pruning_threshold'?"]
+
+
 def test_overrides_replace_add_and_reach_into_lists(file):
     overrides = ("training.max_updates=8", "model.encoder_units=6", "data.train.0.source=new.en", "run_dir=")
     config = load_config(file(MINIMAL), overrides)

@@ -32,7 +32,7 @@ training:
   optimizer: adamw
   weight_decay: 0.1
   ema_decay: 0.9
-  accumulation: 2
+  accumulation_steps: 2
   max_updates: 1000000
   validate_every: 40
   checkpoint_every: 7
@@ -124,7 +124,7 @@ def killed(process: subprocess.Popen, life: int, writing_in: Path | None) -> tup
     done, resumed, lived = 0, False, 0
     for line in process.stdout or ():
         resumed |= line.startswith("Going on with the run")
-        if line.startswith("update ") and "pieces/s" in line:
+        if line.startswith("update ") and "tokens/s" in line:
             done, lived = int(line.split()[1].replace(",", "")), lived + 1
         if lived >= life:
             break
@@ -135,7 +135,7 @@ def killed(process: subprocess.Popen, life: int, writing_in: Path | None) -> tup
     process.send_signal(signal.SIGKILL)
     rest, errors = process.communicate()
     assert process.returncode == -signal.SIGKILL, errors
-    later = [line for line in rest.splitlines() if line.startswith("update ") and "pieces/s" in line]
+    later = [line for line in rest.splitlines() if line.startswith("update ") and "tokens/s" in line]
     return (int(later[-1].split()[1].replace(",", "")) if later else done), resumed
 
 
@@ -147,7 +147,7 @@ def half_written(run_dir: Path) -> bool:
 def history(run_dir: Path) -> list[dict]:
     """What was recorded of every update, but for its speed."""
     records = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in record.items() if name != "pieces_per_second"} for record in records]
+    return [{name: value for name, value in record.items() if name != "tokens_per_second"} for record in records]
 
 
 def same_arrays(*run_dirs: Path) -> bool:

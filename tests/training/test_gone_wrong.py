@@ -92,7 +92,7 @@ def test_a_batch_too_large_for_the_memory_is_cut_and_nothing_changes(finished, t
     [told] = [line for line in done.stdout.splitlines() if "memory" in line]
     assert told == (
         "update 1: there was not enough memory; batches are now cut into 2 micro-batches, which changes no result. "
-        "training.accumulation=2 spares the next run this."
+        "training.accumulation_steps=2 spares the next run this."
     )
     losses, expected = ([r["loss"] for r in records(run)] for run in (config.run_dir, finished.run_dir))
     np.testing.assert_allclose(losses, expected, rtol=1e-5)

@@ -29,7 +29,7 @@ EVERYTHING = {
     "warmup_updates": 4,
     "learning_rate": 2**-5,
     "ema_decay": 0.9,
-    "accumulation": 2,
+    "accumulation_steps": 2,
     "max_updates": 20,
     "validate_every": 6,
     "checkpoint_every": 4,
@@ -40,7 +40,7 @@ EVERYTHING = {
 def history(run_dir):
     records = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
     for record in records:
-        record.pop("pieces_per_second", None)
+        record.pop("tokens_per_second", None)
     return records
 
 

@@ -35,7 +35,7 @@ EXACT = {
     "schedule": "linear",
     "schedule_updates": 50,
     "clip_norm": 1.0,
-    "accumulation": 2,
+    "accumulation_steps": 2,
     "max_updates": 200,
     "patience": 1,
     "best_by": "loss",
