@@ -66,7 +66,7 @@ decoding: {max_length: 12}
 def test_training_says_what_it_does_and_nothing_else(place):
     out, err = (place / "trained.txt").read_text(encoding="utf-8").split("\n---\n")
     assert err == ""
-    assert "Training text: 300 pairs." in out
+    assert "Training text: 300 sentence pairs." in out
     assert "update 2 · epoch 1 · loss" in out
     assert "update 6 · validation: BLEU" in out
     assert "The best model is in runs/tiny/best. Try: nmt translate runs/tiny" in out
@@ -194,7 +194,7 @@ def test_wild_text_is_trained_on(place):
     settings = ("data.dev.target=wild.de", "tokenizer.vocabulary_size=300", "run_dir=runs/wild")
     done = nmt("train", "tiny.yaml", *files, *settings, cwd=place)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Training text: 313 pairs, 3 with a blank side left out.\n" in done.stdout
+    assert "Training text: 313 sentence pairs; 3 more have a blank side and are left out.\n" in done.stdout
     assert "311 of 313 sentence pairs kept\n  max_length: 2 dropped\n" in done.stdout
     assert "update 6 · validation: BLEU" in done.stdout
 

@@ -1,7 +1,9 @@
-"""Which sentences form batch k of epoch e, and the padded arrays made of them.
+"""Batches: which sentence pairs form batch k of epoch e, and the padded arrays made of them.
 
-The order is a pure function of (seed, epoch): its whole state is two numbers, so that resuming is exact and costs
-nothing. N pairs, B rows, S and T the longest source and target of a batch, in pieces with EOS.
+The order of the data is a pure function of (seed, epoch). A run therefore resumes exactly from two numbers, its epoch
+and its batch.
+
+Shapes: N sentence pairs; B rows in a batch; S and T tokens in its longest source and target, EOS included.
 """
 
 import hashlib
@@ -16,21 +18,24 @@ import numpy as np
 from nmt.data.tokenizer import EOS_ID, PAD_ID
 
 NUM_BUCKETS = 12
-# Batches whose sentences are sorted together before they are cut: enough that a batch's lengths are nearly equal, few
-# enough that its neighbours in length change from epoch to epoch.
+# Pairs are shuffled, and then sorted by length within pools of this many batches. Larger pools need less padding;
+# smaller ones give a sentence other neighbours in every epoch.
 BATCHES_PER_POOL = 16
 
 Item = TypeVar("Item")
 
 
 class BatchPlan:
-    """The batches of every epoch, as pair indices.
+    """Assigns sentence pairs to batches, epoch by epoch.
+
+    Pairs are grouped into buckets of similar length and cut into batches within their bucket, so that little of a
+    batch is padding.
 
     Args:
-        lengths: int [N, 2], source and target pieces of each pair, EOS counted; N is at least 1.
-        by: what `size` counts: sentences, or target pieces with their padding.
-        size: of a batch.
-        seed: of the order.
+        lengths: int [N, 2], source and target tokens of each pair, EOS included; N is at least 1.
+        by: what `size` counts: sentence pairs, or target tokens with their padding.
+        size: largest size of a batch.
+        seed: seed of the order.
     """
 
     def __init__(self, lengths: np.ndarray, *, by: Literal["tokens", "sentences"], size: int, seed: int):
@@ -45,16 +50,16 @@ class BatchPlan:
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:
-        """Rows, source and target length of full batches, padded to the buckets."""
+        """Rows, source length and target length of a full batch of each bucket."""
         return list(zip(self.rows, self.buckets.source.tolist(), self.buckets.target.tolist(), strict=True))
 
     @property
     def num_batches(self) -> int:
-        """The number of batches of an epoch."""
+        """Number of batches in an epoch."""
         return len(self._cuts)
 
     def draw_epoch(self, epoch: int) -> "EpochBatches":
-        """The batches of an epoch; every pair stands in exactly one."""
+        """Returns the batches of an epoch, counted from 0. Every pair is in exactly one batch."""
         if self._batches is None or epoch != self._epoch:
             self._batches, self._epoch = self._draw(np.random.default_rng([self.seed, epoch])), epoch
         return self._batches
@@ -62,19 +67,21 @@ class BatchPlan:
     def _draw(self, random: np.random.Generator) -> "EpochBatches":
         order = random.permutation(np.arange(len(self.lengths), dtype=np.int32))
         bucket_ids = self.bucket_ids[order]
-        # A stable sort in a small part of the memory that argsort takes.
+        # The same as a stable argsort by bucket, in a fraction of its memory.
         order = np.concatenate([order[bucket_ids == bucket] for bucket in range(len(self.rows))])
         return EpochBatches(self.lengths, order, self._cuts, random.permutation(self.num_batches))
 
 
 class EpochBatches(Sequence[np.ndarray]):
-    """The pair indices of each batch of an epoch, sorted when they are asked for: an epoch of millions begins at once.
+    """The batches of one epoch, each an array of pair indices.
+
+    A pool is sorted when the first of its batches is requested, so that an epoch of millions of pairs starts at once.
 
     Args:
         lengths: int [N, 2], of each pair.
         order: int [N], the pairs in the order in which they are cut.
-        cuts: of `_cut_batches`.
-        cut_order: int [number of batches], which cut each batch is.
+        cuts: int [number of batches, 4], from `_cut_batches`.
+        cut_order: int [number of batches], the cut that each batch takes.
     """
 
     def __init__(self, lengths: np.ndarray, order: np.ndarray, cuts: np.ndarray, cut_order: np.ndarray):
@@ -95,20 +102,19 @@ class EpochBatches(Sequence[np.ndarray]):
 
 
 def _cut_batches(counts: np.ndarray, rows: Sequence[int]) -> np.ndarray:
-    """How pairs that stand sorted by their shapes are cut into batches.
+    """Cuts pairs that are ordered by bucket into batches.
 
     Args:
-        counts: int [number of shapes], pairs of each shape.
-        rows: of a batch of each shape.
+        counts: int [number of buckets], pairs in each bucket.
+        rows: rows of a full batch of each bucket.
 
     Returns:
-        int64 [number of batches, 4]: where a batch begins and ends, and where the pool begins and ends that is sorted
-        before it is cut.
+        int64 [number of batches, 4]: start and end of the batch, then start and end of its pool.
     """
     found: list[np.ndarray] = []
     start = 0
     for end, size in zip(np.cumsum(counts).tolist(), rows, strict=True):
-        # What fills no batch of its own shape moves on to the next larger one.
+        # Pairs that do not fill a batch of their own bucket move on to the next larger bucket.
         full = start + (end - start) // size * size
         first = np.arange(start, full, size)
         pool = start + (first - start) // (BATCHES_PER_POOL * size) * (BATCHES_PER_POOL * size)
@@ -121,30 +127,36 @@ def _cut_batches(counts: np.ndarray, rows: Sequence[int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Buckets:
-    """A chain of shapes (source length, target length), each at least as long on both sides as the one before.
+    """A chain of shapes (source length, target length), each at least as large on both sides as the one before.
 
-    A pair goes into the first shape that holds it, so that a function compiled a shape is compiled a bounded number of
-    times.
+    A pair belongs to the first bucket that holds both of its sides. Where a function is compiled per shape, the number
+    of buckets bounds the number of compilations.
     """
 
     source: np.ndarray
-    """int64 [number of shapes], rising."""
+    """int64 [number of buckets], largest source length, ascending."""
     target: np.ndarray
-    """int64 [number of shapes], rising."""
+    """int64 [number of buckets], largest target length, ascending."""
 
     def assign(self, lengths: np.ndarray) -> np.ndarray:
-        """The place in the chain, int8 [N], of pairs with lengths [N, 2]."""
+        """Returns the bucket of each pair: int8 [N] for lengths [N, 2]; the number of buckets where none is large
+        enough."""
         sides = zip((self.source, self.target), lengths.T, strict=True)
-        # Looked up by length: of millions of pairs in a tenth of the time that searching takes.
-        of_length = [(np.searchsorted(chain, np.arange(side.max() + 1)).astype(np.int8), side) for chain, side in sides]
-        return np.maximum(*(first[side] for first, side in of_length))
+        # A table over all lengths, then one lookup per pair: for millions of pairs ten times as fast as searching.
+        tables = [(np.searchsorted(chain, np.arange(side.max() + 1)).astype(np.int8), side) for chain, side in sides]
+        return np.maximum(*(table[side] for table, side in tables))
 
 
 def fit_buckets(lengths: np.ndarray, num_buckets: int = NUM_BUCKETS) -> Buckets:
-    """Finds a chain of shapes that pads pairs of these lengths [N, 2] little, by coordinate descent from quantiles."""
+    """Finds buckets that pad pairs of these lengths [N, 2] little, by coordinate descent from quantiles.
+
+    Returns:
+        At most `num_buckets` buckets; the last one holds every pair.
+    """
     within = _count_within(lengths)
     shares = np.linspace(0, 1, num_buckets + 1)[1:]
-    # Of sources of any target, and of targets of any source, the smallest lengths that such shares do not exceed.
+    # The start: on each side alone, the shortest length that holds such a share of the pairs. The margin keeps a share
+    # that is exact in theory from being missed by a rounding error.
     chain = np.stack([np.searchsorted(side / len(lengths), shares - 1e-12) for side in (within[:, -1], within[-1])], 1)
     cost = _count_padded(chain, within)
     improved = True
@@ -159,17 +171,17 @@ def fit_buckets(lengths: np.ndarray, num_buckets: int = NUM_BUCKETS) -> Buckets:
 
 
 def _count_within(lengths: np.ndarray) -> np.ndarray:
-    """How many pairs have at most so many source and at most so many target pieces: int64 [S + 1, T + 1]."""
+    """Counts the pairs with at most s source and t target tokens: int64 [longest source + 1, longest target + 1]."""
     shape = tuple(int(side.max()) + 1 for side in lengths.T)
     cells = np.zeros(shape[0] * shape[1], dtype=np.int64)
-    for start in range(0, len(lengths), 1 << 20):  # bounds what is held in memory beside the lengths themselves
+    for start in range(0, len(lengths), 1 << 20):  # bounds the memory needed besides the lengths themselves
         chunk = lengths[start : start + (1 << 20)].astype(np.int64)
         cells += np.bincount(chunk[:, 0] * shape[1] + chunk[:, 1], minlength=len(cells))
     return cells.reshape(shape).cumsum(axis=0).cumsum(axis=1)
 
 
 def _vary(chain: np.ndarray) -> Iterator[np.ndarray]:
-    """Chains with one shape, but never the largest, a little longer or shorter; each starts from the best so far."""
+    """Yields chains with one bucket a little larger or smaller; the last bucket must hold every pair and stays."""
     for n in range(len(chain) - 1):
         for change in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (2, 0), (0, 2), (-2, 0), (0, -2)):
             candidate = chain.copy()
@@ -179,18 +191,19 @@ def _vary(chain: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _count_padded(chain: np.ndarray, within: np.ndarray) -> int:
-    # What a shape holds and the one before it does not.
+    """Counts source and target tokens, padding included, if each pair is padded to its bucket."""
+    # The pairs that a bucket holds and the bucket before it does not.
     members = np.diff(within[chain[:, 0], chain[:, 1]], prepend=0)
     return int((chain.sum(axis=1) * members).sum())
 
 
 class TokenizedCorpus(Protocol):
-    """Says the pieces of pairs (nmt/data/pieces.py)."""
+    """A parallel corpus as token ids (`nmt.data.token_cache`)."""
 
     def read_ids(
         self, pairs: np.ndarray, *, epoch: int, batch: int
     ) -> tuple[Sequence[Sequence[int] | np.ndarray], Sequence[Sequence[int] | np.ndarray]]:
-        """The ids of the sources and of the targets of some pairs of the corpus, without EOS, for a batch."""
+        """Returns the ids of the sources and of the targets of these pairs, without EOS, for a batch."""
 
 
 @dataclass(frozen=True)
@@ -200,21 +213,21 @@ class Batch:
     epoch: int
     """Counted from 0."""
     index: int
-    """Place within the epoch, from 0."""
+    """Number of the batch within its epoch, counted from 0."""
     source: np.ndarray
     """int32 [B, S], each row ended by EOS and padded with 0."""
     target: np.ndarray
     """int32 [B, T], each row ended by EOS and padded with 0."""
     weights: np.ndarray
-    """float32 [B], 0 for rows that only fill the batch up."""
+    """float32 [B], 1 for sentence pairs and 0 for rows that only fill the batch."""
 
     @property
     def num_target_tokens(self) -> int:
-        """Real target pieces, EOS counted, padding and filling rows not."""
+        """Target tokens with EOS, without padding and filling rows."""
         return int(np.count_nonzero(self.target[self.weights > 0]))
 
     def pad_rows(self, multiple: int) -> "Batch":
-        """The same batch with rows of weight zero, which hold nothing but EOS, up to a multiple of rows."""
+        """Returns the batch with rows of weight 0, which hold nothing but EOS, up to a multiple of rows."""
         filling = -len(self.weights) % multiple
         if not filling:
             return self
@@ -228,12 +241,12 @@ class BatchLoader:
     """Makes the padded batches of a plan, from any (epoch, batch) on, without end.
 
     Args:
-        tokenized: the corpus in pieces.
-        kept: indices into the corpus of the pairs that the plan numbers from 0.
+        tokenized: the corpus as token ids.
+        kept: int [N], the corpus index of each pair of the plan.
         plan: which pairs form which batch.
         multiple: rows are filled up to a multiple of this, the number of replicas times micro-batches.
-        pad_to_buckets: pad to the plan's shapes instead of to the longest row, and fill rows up to a full batch, where
-            a function is compiled a shape.
+        pad_to_buckets: pads to the bucket instead of to the longest row, and fills up to a full batch. For backends
+            that compile a function for each shape.
     """
 
     def __init__(
@@ -251,15 +264,6 @@ class BatchLoader:
         self.multiple = multiple
         self.pad_to_buckets = pad_to_buckets
 
-    def load_batch(self, epoch: int, index: int) -> Batch:
-        """Makes one batch: the same one whenever seed, epoch and index are the same."""
-        members = self.plan.draw_epoch(epoch)[index]
-        ids = self.tokenized.read_ids(self.kept[members], epoch=epoch, batch=index)
-        rows, *widths = self._choose_shape(members, ids) if self.pad_to_buckets else (len(members), 0, 0)
-        source, target = (pad(side, width) for side, width in zip(ids, widths, strict=True))
-        batch = Batch(epoch, index, source, target, np.ones(len(members), np.float32))
-        return batch.pad_rows(rows).pad_rows(self.multiple)
-
     def stream_batches(self, epoch: int, index: int) -> Iterator[Batch]:
         """Yields batches from (epoch, index) on, epoch after epoch."""
         while True:
@@ -267,25 +271,36 @@ class BatchLoader:
                 yield self.load_batch(epoch, k)
             epoch, index = epoch + 1, 0
 
+    def load_batch(self, epoch: int, index: int) -> Batch:
+        """Makes one batch, the same one whenever seed, epoch and index are the same."""
+        members = self.plan.draw_epoch(epoch)[index]
+        ids = self.tokenized.read_ids(self.kept[members], epoch=epoch, batch=index)
+        rows, *widths = self._choose_shape(members, ids) if self.pad_to_buckets else (len(members), 0, 0)
+        source, target = (pad(side, width) for side, width in zip(ids, widths, strict=True))
+        batch = Batch(epoch, index, source, target, np.ones(len(members), np.float32))
+        return batch.pad_rows(rows).pad_rows(self.multiple)
+
     def _choose_shape(
         self, members: np.ndarray, ids: Iterable[Iterable[Sequence[int] | np.ndarray]]
     ) -> tuple[int, int, int]:
-        """Rows, source length and target length of the smallest shape of the plan that holds a batch.
+        """Returns rows, source length and target length of the smallest bucket that holds a batch.
 
-        Sampled pieces are more than the plan counted, and may need a larger shape: beyond the largest, its double.
+        Subword sampling yields more tokens than the plan counted and may need a larger bucket. Beyond the largest one,
+        lengths double, so that few shapes are added.
         """
         planned = int(self.plan.bucket_ids[members].max())
         longest = np.array([[max(map(len, side)) + 1 for side in ids]])
         buckets = self.plan.buckets
-        place, scale = max(planned, int(buckets.assign(longest)[0])), 1
-        if place == len(buckets.source):
-            place, excess = place - 1, longest / [[buckets.source[-1], buckets.target[-1]]]
+        bucket, scale = max(planned, int(buckets.assign(longest)[0])), 1
+        if bucket == len(buckets.source):
+            bucket, excess = bucket - 1, longest / [[buckets.source[-1], buckets.target[-1]]]
             scale = 2 ** int(np.ceil(np.log2(excess.max())))
-        return self.plan.rows[planned], scale * int(buckets.source[place]), scale * int(buckets.target[place])
+        # The rows stay those of the plan, so that a batch holds as many pairs as without sampling.
+        return self.plan.rows[planned], scale * int(buckets.source[bucket]), scale * int(buckets.target[bucket])
 
 
 def pad(ids: Sequence[Sequence[int] | np.ndarray], width: int = 0) -> np.ndarray:
-    """Ends each row of ids by EOS and pads it on the right: int32 [B, longest row], or [B, width] if that is more."""
+    """Appends EOS to each row and pads on the right: int32 [B, longest row], or [B, width] if that is more."""
     width = max([width, *(len(row) + 1 for row in ids)])
     padded = np.full((len(ids), width), PAD_ID, dtype=np.int32)
     for n, row in enumerate(ids):
@@ -295,11 +310,12 @@ def pad(ids: Sequence[Sequence[int] | np.ndarray], width: int = 0) -> np.ndarray
 
 
 def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
-    """Yields items that a background thread makes up to `depth` ahead; what it raises is raised here."""
+    """Yields items that a background thread makes, up to `depth` ahead; its exceptions are raised here."""
     ready: queue.Queue = queue.Queue(depth)
     stopped = threading.Event()
 
     def put(entry: object) -> bool:
+        # A plain put would block for ever if the consumer stops reading while the queue is full.
         while not stopped.is_set():
             try:
                 ready.put(entry, timeout=0.1)
@@ -308,7 +324,7 @@ def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
                 continue
         return False
 
-    def work() -> None:
+    def produce() -> None:
         try:
             for item in items:
                 if not put((item, None)):
@@ -317,7 +333,7 @@ def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
         except BaseException as error:
             put((None, error))
 
-    threading.Thread(target=work, daemon=True, name="prefetch").start()
+    threading.Thread(target=produce, daemon=True, name="prefetch").start()
     try:
         while True:
             item, error = ready.get()
@@ -331,7 +347,10 @@ def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
 
 
 def derive_seed(*numbers: int) -> int:
-    """One seed below 2**31 - 2 of several numbers, none of whose changes cancels another's (a hash, not a sum)."""
+    """Hashes numbers into one seed from 0 to 2**31 - 3.
+
+    A sum would give (update 1, replica 2) and (update 2, replica 1) the same seed.
+    """
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
     # Keras takes seeds modulo 2**31 - 2.
     return int.from_bytes(digest, "little") % (2**31 - 2)

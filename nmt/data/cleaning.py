@@ -1,4 +1,4 @@
-"""Optional filters for noisy parallel text, each counted, so that nobody trains on less than they think."""
+"""Optional filters for noisy parallel text. Every pair that a filter drops is counted and reported."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,15 +9,18 @@ import numpy as np
 from nmt.data.corpus import ParallelCorpus, split_indices
 from nmt.errors import UserError
 
+# Duplicates are looked for in one group of hashes after the other, which bounds the memory that sorting takes.
 NUM_HASH_GROUPS = 16
 
 
 @dataclass(frozen=True)
 class CleaningReport:
-    """How many pairs there were, how many are left, and how many each filter dropped.
+    """What cleaning kept and dropped.
 
     Attributes:
-        dropped: only the filters in use, by the name of their argument and in their order.
+        num_pairs: sentence pairs before cleaning.
+        kept: sentence pairs after it.
+        dropped: pairs that each filter in use dropped, by the name of its argument, in the order of the filters.
     """
 
     num_pairs: int
@@ -38,26 +41,26 @@ def clean(
     drop_identical: bool,
     drop_duplicates: bool,
 ) -> tuple[np.ndarray, CleaningReport]:
-    """Chooses the pairs to train on. A pair counts under the first filter that drops it, in the order of the arguments.
+    """Selects the pairs to train on. A pair counts for the first filter that drops it, in the order of the arguments.
 
     Args:
-        corpus: the pairs, whose text is read only for the last two filters.
-        lengths: int32 [num_pairs, 2], pieces of the source and of the target.
-        max_length: the most pieces either side may have.
-        max_ratio: how many times longer one side may be than the other, in pieces. Beside a side of no pieces every
-            other is infinitely longer.
-        drop_identical: whether pairs go whose two sides are the same text.
-        drop_duplicates: whether pairs go that repeat an earlier pair, both sides of it.
+        corpus: the pairs; their text is read for the last two filters only.
+        lengths: int32 [num_pairs, 2], tokens of source and target.
+        max_length: largest number of tokens on either side.
+        max_ratio: largest ratio between the longer and the shorter side, in tokens. A pair with a side of no tokens is
+            always dropped.
+        drop_identical: drops pairs whose two sides are the same text.
+        drop_duplicates: drops pairs that repeat both sides of an earlier pair.
 
     Returns:
-        The indices of the pairs kept, int64 in rising order, and the report.
+        The indices of the pairs kept, int64 in ascending order, and the report.
 
     Raises:
         UserError: no pair is left.
     """
     assert lengths.shape == (len(corpus), 2)
     kept = np.ones(len(corpus), dtype=bool)
-    # Generators: each begins its work only when those before it have cleared their pairs from `kept`.
+    # Generators, so that each filter starts after those before it have removed their pairs from `kept`.
     filters: dict[str, Iterator[np.ndarray]] = {}
     if max_length is not None:
         filters["max_length"] = _find_failing(kept, partial(_is_longer, lengths, max_length))
@@ -70,11 +73,12 @@ def clean(
     dropped = {name: _drop(kept, pairs) for name, pairs in filters.items()}
     report = CleaningReport(num_pairs=len(corpus), kept=int(np.count_nonzero(kept)), dropped=dropped)
     if not report.kept:
-        raise UserError(f"Cleaning left no sentence pair to train on; loosen its limits.\n{report}")
+        raise UserError(f"Cleaning left no sentence pair to train on. Relax its limits.\n{report}")
     return np.flatnonzero(kept), report
 
 
 def _drop(kept: np.ndarray, dropping: Iterator[np.ndarray]) -> int:
+    """Removes pairs from `kept` and returns their number."""
     count = 0
     for pairs in dropping:
         kept[pairs] = False
@@ -100,6 +104,7 @@ def _is_longer(lengths: np.ndarray, max_length: int, pairs: np.ndarray) -> np.nd
 def _is_lopsided(lengths: np.ndarray, max_ratio: float, pairs: np.ndarray) -> np.ndarray:
     sides = lengths[pairs].T
     longer, shorter = np.maximum(*sides), np.minimum(*sides)
+    # A quotient, because max_ratio * shorter can round to less than the limit that the user wrote.
     return (shorter == 0) | (longer / np.maximum(shorter, 1) > max_ratio)
 
 
@@ -108,17 +113,17 @@ def _is_identical(corpus: ParallelCorpus, pairs: np.ndarray) -> np.ndarray:
 
 
 def _find_duplicates(kept: np.ndarray, corpus: ParallelCorpus) -> Iterator[np.ndarray]:
-    """Yields the pairs still kept whose text an earlier one has, bucket of hashes by bucket, to spare memory."""
+    """Yields the pairs still kept that repeat an earlier one."""
     hashes = np.zeros(len(kept), dtype=np.int64)
     for pairs in _split_kept(kept):
         hashes[pairs] = [hash(pair) for pair in _read_texts(corpus, pairs)]
-    for bucket in range(NUM_HASH_GROUPS):
-        pairs = np.concatenate([pairs[hashes[pairs] % NUM_HASH_GROUPS == bucket] for pairs in _split_kept(kept)])
+    for group in range(NUM_HASH_GROUPS):
+        pairs = np.concatenate([pairs[hashes[pairs] % NUM_HASH_GROUPS == group] for pairs in _split_kept(kept)])
         yield from _find_repeated(corpus, pairs, hashes[pairs])
 
 
 def _find_repeated(corpus: ParallelCorpus, pairs: np.ndarray, hashes: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields those of `pairs`, in rising order, that have the text of an earlier one."""
+    """Yields those of `pairs`, in ascending order, that have the text of an earlier one."""
     while len(pairs):
         _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
         earlier = pairs[first[inverse]]
@@ -126,7 +131,7 @@ def _find_repeated(corpus: ParallelCorpus, pairs: np.ndarray, hashes: np.ndarray
         pairs, earlier, hashes = pairs[later], earlier[later], hashes[later]
         same = _is_same_text(corpus, pairs, earlier)
         yield pairs[same]
-        # Other text with the same hash may still repeat among itself.
+        # Pairs with the same hash but another text than the first may still repeat each other.
         pairs, hashes = pairs[~same], hashes[~same]
 
 

@@ -1,12 +1,12 @@
-"""Lines of text from files larger than memory: one file, parallel files, or a stream read under the same rules.
+"""Reads lines of text: a stream, a file, parallel files, and a parallel corpus larger than memory.
 
-Only "\\n" ends a line: U+2028, U+0085, a form feed and a NUL are characters like others. A "\\r" just before it and a
-byte order mark at the start of a file are dropped, so that files from Windows read like ours. All text is UTF-8.
+All readers follow the same rules. Text is UTF-8. Only "\\n" ends a line; U+2028, U+0085, a form feed and NUL are
+ordinary characters. A "\\r" just before "\\n" and a byte order mark at the start of a file are dropped, so that files
+from Windows read like any other.
 """
 
 import codecs
 import gzip
-import hashlib
 import lzma
 import mmap
 import re
@@ -23,14 +23,14 @@ from typing import BinaryIO
 import numpy as np
 
 from nmt.errors import UserError
-from nmt.files import COMPRESSED, atomic_write, open_bytes
+from nmt.files import COMPRESSED, atomic_write, compute_digest, open_bytes, start_digest
 
 CHUNK_BYTES = 1 << 22
 CHUNK_PAIRS = 1 << 16
 
 
 def read_lines(path: Path) -> list[str]:
-    """Reads a plain, .gz or .xz file, small enough for memory, such as a development set.
+    """Reads a plain, .gz or .xz file that fits into memory, such as a development set.
 
     Raises:
         UserError: the file is missing, damaged or not UTF-8.
@@ -53,7 +53,7 @@ def read_parallel(source: Path, target: Path) -> tuple[list[str], list[str]]:
 
 
 def read_stream(stream: BinaryIO, name: str) -> Iterator[str]:
-    """Yields the lines of a stream, such as standard input, each as soon as it is there.
+    """Yields the lines of a stream, such as standard input, each as soon as it is complete.
 
     Raises:
         UserError: a line is not UTF-8; the message begins with `name` and the number of the line.
@@ -73,12 +73,16 @@ def read_stream(stream: BinaryIO, name: str) -> Iterator[str]:
 
 @contextmanager
 def open_lines(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file as `open_bytes` does, and turns what goes wrong in unpacking it into a UserError."""
+    """Opens a plain, .gz or .xz file for reading its unpacked bytes, as input of `read_stream`.
+
+    Raises:
+        UserError: the file is missing, or it turns out to be damaged while it is read.
+    """
     try:
         with open_bytes(path) as stream:
             yield stream
     except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-        raise UserError(f"Cannot unpack {path}: it is damaged or cut short ({error}). Fetch it again.") from error
+        raise UserError(f"Cannot unpack {path}: it is damaged or cut short ({error}). Download it again.") from error
 
 
 def _decode_line(line: bytes) -> str:
@@ -88,30 +92,30 @@ def _decode_line(line: bytes) -> str:
 def _check_aligned(source: Path, num_sources: int, target: Path, num_targets: int) -> None:
     if num_sources != num_targets:
         raise UserError(
-            f"Source and target need the same number of lines, got {num_sources} in {source} and {num_targets} in "
-            f"{target}. Line {min(num_sources, num_targets) + 1} is the first without a partner."
+            f"Source and target must have the same number of lines: {source} has {num_sources}, {target} has "
+            f"{num_targets}. The first line without a partner is line {min(num_sources, num_targets) + 1}."
         )
 
 
 @dataclass(frozen=True, eq=False)
 class TextFile:
-    """One text file as a sequence of lines, read from a mapping of its bytes: no line stays in memory.
+    """A text file as a sequence of lines, read from a memory map, so that no line stays in memory.
 
-    Threads may read from one file at the same time.
+    Several threads may read from one file at the same time.
 
     Attributes:
-        path: the file as its user named it, which may be compressed.
-        fingerprint: digest of the unpacked bytes, by which training knows changed text.
+        path: the file as the user named it; it may be compressed.
+        fingerprint: digest of the unpacked bytes, by which training notices that text has changed.
     """
 
     path: Path
     fingerprint: str
     _content: mmap.mmap
-    _starts: np.ndarray  # int64 [num_lines + 1]: where each line starts, and where the last one ends
+    _starts: np.ndarray  # int64 [num_lines + 1], where each line starts, and where the last one ends
 
     @classmethod
     def open(cls, path: Path, cache: Path) -> "TextFile":
-        """Maps a file, which is unpacked and indexed into the folder `cache` where that has not been done.
+        """Maps a file. The first time, it is unpacked and indexed into the folder `cache`.
 
         Raises:
             UserError: the file is missing, damaged, empty or not UTF-8.
@@ -135,26 +139,26 @@ class TextFile:
         return self.read_lines([range(len(self))[index]])[0]
 
     def read_lines(self, indices: Sequence[int] | np.ndarray) -> list[str]:
-        """Returns the lines with these numbers, counted from 0, in the order asked for."""
+        """Returns the lines with these numbers, counted from 0, in the order of `indices`."""
         first = np.asarray(indices, dtype=np.int64)
         bounds = zip(self._starts[first].tolist(), self._starts[first + 1].tolist(), strict=True)
         return [_decode_line(self._content[start:end]) for start, end in bounds]
 
     def find_lines(self, pattern: re.Pattern[bytes]) -> np.ndarray:
-        """The numbers, counted from 0, of the lines whose bytes, line ends counted, match a pattern: int64, rising."""
+        """Finds the lines whose bytes, line end included, match a pattern: int64, counted from 0, ascending."""
         places = np.fromiter((match.start() for match in pattern.finditer(self._content)), dtype=np.int64)
         return np.unique(np.searchsorted(self._starts, places, side="right") - 1)
 
 
 def _digest_state(path: Path) -> str:
-    """Names the state of a file: another one after each change, without a look at what is in it."""
+    """Digests path, size and time of a file. It changes whenever the file does, and its content is not read."""
     with open_bytes(path):
         state = path.stat()
     return _digest_text(f"{path.resolve()}\n{state.st_size}\n{state.st_mtime_ns}")
 
 
 def _unpack(path: Path, copy: Path) -> Path:
-    """Returns the path itself, or that of its plain copy where it is compressed."""
+    """Returns the path itself, or for a compressed file the path of its unpacked copy."""
     if path.suffix not in COMPRESSED:
         return path
     if not copy.exists():
@@ -179,12 +183,12 @@ def _write_index(path: Path, text: Path, *, starts: Path, fingerprint: Path) -> 
 
 
 def _scan(text: Path, append: Callable[[np.ndarray], object]) -> str:
-    """Appends the start of each line and the end of the last, and returns the digest of the bytes, in one pass.
+    """Appends the start of each line and the end of the last one, and returns the digest of the bytes, in one pass.
 
     Raises:
         UnicodeDecodeError: the file is not UTF-8.
     """
-    check, digest = codecs.getincrementaldecoder("utf-8")().decode, hashlib.blake2b(digest_size=16)
+    check, digest = codecs.getincrementaldecoder("utf-8")().decode, start_digest()
     with text.open("rb") as stream:
         start, end = len(codecs.BOM_UTF8) if stream.peek().startswith(codecs.BOM_UTF8) else 0, 0
         append(np.array([start]))
@@ -195,7 +199,7 @@ def _scan(text: Path, append: Callable[[np.ndarray], object]) -> str:
             append(starts)
             start, end = starts[-1] if len(starts) else start, end + len(chunk)
     check(b"", final=True)
-    if start < end:
+    if start < end:  # the last line has no "\n"
         append(np.array([end]))
     return digest.hexdigest()
 
@@ -204,25 +208,25 @@ def _scan(text: Path, append: Callable[[np.ndarray], object]) -> str:
 class ParallelCorpus:
     """The sentence pairs of several source and target files, one file after the other.
 
-    Pairs of which a side is blank are left out. Pairs are numbered from 0, and nothing but what is asked for is read.
+    Pairs with a blank side are left out. Pairs are numbered from 0. Text is read from disk when it is requested.
 
     Attributes:
-        fingerprint: digest of all text in its order; the names of the files do not matter.
+        fingerprint: digest of all text in its order; file names do not matter.
     """
 
     fingerprint: str
     _sources: Sequence[TextFile]
     _targets: Sequence[TextFile]
-    _first_rows: np.ndarray  # int64 [num_files + 1]: the row, blank pairs counted, at which each file begins; num_rows
-    _kept_rows: np.ndarray  # int64 [num_pairs]
+    _first_rows: np.ndarray  # int64 [num_files + 1], first row of each file, blank pairs included, and the row count
+    _kept_rows: np.ndarray  # int64 [num_pairs], the row of each pair
 
     @classmethod
     def open(cls, pairs: Sequence[tuple[Path, Path]], cache: Path) -> "ParallelCorpus":
-        """Maps pairs of source and target file; what is indexed once stays in the folder `cache`.
+        """Maps pairs of source and target file. The first time, they are indexed into the folder `cache`.
 
         Raises:
-            UserError: a file is missing, damaged, empty or not UTF-8, two files have unequal numbers of lines, or
-                every pair of two files is blank.
+            UserError: a file is missing, damaged, empty or not UTF-8, the numbers of lines of a pair of files differ,
+                or all its sentence pairs have a blank side.
         """
         if not pairs:
             raise UserError("Expected at least one source file and its target file, found none.")
@@ -242,29 +246,29 @@ class ParallelCorpus:
 
     @property
     def num_blank(self) -> int:
-        """The number of pairs left out because a side has no text."""
+        """Number of pairs that are left out because a side is blank."""
         return int(self._first_rows[-1]) - len(self)
 
     def read_sources(self, indices: np.ndarray) -> list[str]:
-        """Returns the source sides of these pairs, in the order asked for."""
+        """Returns the source sides of these pairs, in the order of `indices`."""
         return self._read(self._sources, indices)
 
     def read_targets(self, indices: np.ndarray) -> list[str]:
-        """Returns the target sides of these pairs, in the order asked for."""
+        """Returns the target sides of these pairs, in the order of `indices`."""
         return self._read(self._targets, indices)
 
     def locate(self, index: int) -> str:
         """Returns "file:line" of a pair's source side, for messages."""
         row = int(self._kept_rows[index])
-        file = int(self._files_of(row))
+        file = int(self._find_files(row))
         return f"{self._sources[file].path}:{row - self._first_rows[file] + 1}"
 
-    def _files_of(self, rows: np.ndarray | int) -> np.ndarray:
+    def _find_files(self, rows: np.ndarray | int) -> np.ndarray:
         return np.searchsorted(self._first_rows, rows, side="right") - 1
 
     def _read(self, texts: Sequence[TextFile], indices: np.ndarray) -> list[str]:
         rows = self._kept_rows[indices]
-        files = self._files_of(rows)
+        files = self._find_files(rows)
         lines = np.empty(len(rows), dtype=object)
         for file in np.unique(files):
             here = files == file
@@ -283,8 +287,8 @@ def _index_pairs(sources: list[TextFile], targets: list[TextFile], first_rows: n
                 num_kept += len(kept)
             if num_kept == 0:
                 raise UserError(
-                    f"Expected sentence pairs in {source.path} and {target.path}, found that all {len(source)} of "
-                    f"their lines are blank on one side or both."
+                    f"Expected sentence pairs in {source.path} and {target.path}, but in all {len(source)} of them "
+                    "one side or both are blank."
                 )
 
 
@@ -329,9 +333,9 @@ def _write_header(file: BinaryIO, dtype: str, num_rows: int, columns: int | None
 
 
 def _map_array(path: Path) -> np.ndarray:
-    # A plain view: slicing numpy.memmap itself is several times slower.
+    # A plain view, because slicing numpy.memmap itself is several times slower.
     return np.asarray(np.load(path, mmap_mode="r"))
 
 
 def _digest_text(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return compute_digest(text.encode())

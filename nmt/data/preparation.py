@@ -1,4 +1,4 @@
-"""From the configuration's files to what training reads: text, tokenizers, lengths, and the pairs that are kept."""
+"""Prepares what training reads: opens text, trains or loads tokenizers, counts tokens and cleans."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ TOKENIZER_FILES = ("source.model", "target.model")
 
 @dataclass(frozen=True)
 class TrainingData:
-    """All that training reads."""
+    """Everything that training reads."""
 
     corpus: ParallelCorpus
     kept: np.ndarray
-    """int64 [N], the corpus' pairs to train on."""
+    """int64 [N], the pairs of the corpus to train on."""
     lengths: np.ndarray
-    """int16 or int32 [N, 2], pieces of both sides of the kept pairs, EOS counted."""
+    """int16 or int32 [N, 2], tokens on both sides of the pairs to train on, EOS included."""
     tokenized: TokenizedCorpus
-    """The corpus in pieces, as training reads it."""
+    """The corpus as token ids, sampled or not."""
     source_tokenizer: Tokenizer
     target_tokenizer: Tokenizer
     dev_sources: list[str]
@@ -38,12 +38,12 @@ class TrainingData:
 
     @property
     def vocabulary_sizes(self) -> tuple[int, int]:
-        """How many pieces source and target have."""
+        """Number of source tokens and of target tokens."""
         return self.source_tokenizer.vocabulary_size, self.target_tokenizer.vocabulary_size
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """What must not change between the parts of one run."""
+        """Digests of what must stay the same when a run is resumed, by their names in messages."""
         return {
             "training text": self.corpus.fingerprint,
             "source tokenizer": self.source_tokenizer.fingerprint,
@@ -52,25 +52,30 @@ class TrainingData:
 
 
 def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingData:
-    """Opens the text, trains or loads the tokenizers, counts lengths and cleans.
+    """Opens the text, trains or loads the tokenizers, counts tokens and cleans.
 
-    Tokenizers are written to the run folder and found there when the run is resumed.
+    Tokenizers are written to the run folder. A resumed run finds them there.
+
+    Args:
+        config: the whole configuration.
+        run_dir: the run folder.
+        log: receives one message per line.
 
     Raises:
-        UserError: a file is missing, empty, not UTF-8 or of another length than its partner, or the vocabulary does not
-            fit.
+        UserError: a file is missing, empty or not UTF-8, two parallel files differ in their number of lines, no pair is
+            left after cleaning, or the vocabulary size does not suit the text.
     """
     cache = config.data.cache or run_dir / "cache"
     dev_sources, dev_targets = read_dev(config.data)
     pairs = [(files.source, files.target) for files in config.data.train]
     corpus = ParallelCorpus.open(pairs, cache)
-    blank = f", {corpus.num_blank:,} with a blank side left out" if corpus.num_blank else ""
-    log(f"Training text: {len(corpus):,} pairs{blank}.")
+    blank = f"; {corpus.num_blank:,} more have a blank side and are left out" if corpus.num_blank else ""
+    log(f"Training text: {len(corpus):,} sentence pairs{blank}.")
     source, target = make_tokenizers(config.tokenizer, corpus, run_dir, seed=config.seed, log=log)
-    pieces = CachedTokens.open(corpus, source, target, cache)
+    tokens = CachedTokens.open(corpus, source, target, cache)
     kept, report = clean(
         corpus,
-        pieces.lengths,
+        tokens.lengths,
         max_length=config.data.max_length,
         max_ratio=config.data.max_ratio,
         drop_identical=config.data.drop_identical,
@@ -83,8 +88,8 @@ def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingDa
     return TrainingData(
         corpus,
         kept,
-        _count_eos(pieces.lengths, kept),
-        sampled or pieces,
+        _count_eos(tokens.lengths, kept),
+        sampled or tokens,
         source,
         target,
         dev_sources,
@@ -94,27 +99,35 @@ def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingDa
 
 
 def read_dev(data: DataConfig) -> tuple[list[str], list[str]]:
-    """The lines of the dev corpus; raises UserError where its sides differ in length or are empty."""
+    """Reads both sides of the development set.
+
+    Raises:
+        UserError: a file is missing, empty or not UTF-8, or their numbers of lines differ.
+    """
     return read_parallel(data.dev.source, data.dev.target)
 
 
 def make_tokenizers(
     config: TokenizerConfig, corpus: ParallelCorpus, run_dir: Path, *, seed: int, log: Log
 ) -> tuple[Tokenizer, Tokenizer]:
-    """Loads the run's tokenizers or the configured ones, or trains them; writes them to the run folder."""
-    found = load_tokenizers(config, run_dir)
-    if found is None:
-        number = "a joint" if config.joint else "one for each side, each an"
-        log(f"Training {number} {config.kind} tokenizer of {config.vocabulary_size:,} pieces …")
-        found = train_tokenizers(config, _read_side(corpus, 0), _read_side(corpus, 1), seed=seed)
-    for tokenizer, name in zip(found, TOKENIZER_FILES, strict=True):
+    """Loads the tokenizers of the run or of the configuration, or trains them, and writes them to the run folder.
+
+    Returns:
+        The tokenizers of source and target; the same object twice if they are joint.
+    """
+    tokenizers = load_tokenizers(config, run_dir)
+    if tokenizers is None:
+        sides = "for both sides" if config.joint else "for each side"
+        log(f"Training a {config.kind} tokenizer {sides}, vocabulary size {config.vocabulary_size:,} …")
+        tokenizers = train_tokenizers(config, _read_side(corpus, 0), _read_side(corpus, 1), seed=seed)
+    for tokenizer, name in zip(tokenizers, TOKENIZER_FILES, strict=True):
         if not (run_dir / name).is_file():
             tokenizer.save(run_dir / name)
-    return found
+    return tokenizers
 
 
 def load_tokenizers(config: TokenizerConfig, run_dir: Path) -> tuple[Tokenizer, Tokenizer] | None:
-    """The tokenizers that the run has already, or else those that the configuration names; None where it names none."""
+    """Loads the tokenizers in the run folder, or else those that the configuration names; None if it names none."""
     paths = [run_dir / name for name in TOKENIZER_FILES]
     if all(path.is_file() for path in paths):
         return Tokenizer.load_pair(*paths)
@@ -126,7 +139,7 @@ def load_tokenizers(config: TokenizerConfig, run_dir: Path) -> tuple[Tokenizer, 
 def train_tokenizers(
     config: TokenizerConfig, sources: Iterable[str], targets: Iterable[str], *, seed: int
 ) -> tuple[Tokenizer, Tokenizer]:
-    """Trains one tokenizer on both sides, twice the same, or one on each."""
+    """Trains one tokenizer on both sides and returns it twice, or trains one on each side."""
     if config.joint:
         joint = _train_tokenizer(config, chain(sources, targets), seed)
         return joint, joint
@@ -153,9 +166,9 @@ def _read_side(corpus: ParallelCorpus, side: int) -> Iterator[str]:
 
 
 def _count_eos(lengths: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """The lengths [N, 2] of the kept pairs, EOS counted, in as little memory as they need."""
-    small = lengths.max() < np.iinfo(np.int16).max
-    found = np.empty((len(kept), 2), dtype=np.int16 if small else np.int32)
+    """Returns the lengths [N, 2] of the pairs kept, EOS included, in the smallest type that holds them."""
+    is_small = lengths.max() < np.iinfo(np.int16).max
+    counted = np.empty((len(kept), 2), dtype=np.int16 if is_small else np.int32)
     for rows in split_indices(len(kept)):
-        found[rows] = lengths[kept[rows]] + 1
-    return found
+        counted[rows] = lengths[kept[rows]] + 1
+    return counted

@@ -1,4 +1,4 @@
-"""The training text in pieces: the best segmentation, made once and kept on disk, or one drawn anew every time."""
+"""The training corpus as token ids: the best segmentation, cached on disk, or one sampled for every batch."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -75,13 +75,14 @@ def _write_tokens(files: Sequence[Path], corpus: ParallelCorpus, source: Tokeniz
 
 
 class SampledTokens:
-    """Pieces drawn at random (subword regularisation, Kudo 2018): a pure function of seed, epoch and batch.
+    """Tokens sampled for every batch (subword regularisation, Kudo 2018): a pure function of seed, epoch and batch.
 
     Args:
         corpus: the parallel text.
-        source, target: its tokenizers.
-        alpha: smoothing, as in `Tokenizer.sample`.
-        seed: of all draws.
+        source: tokenizer of the source side.
+        target: tokenizer of the target side.
+        alpha: smoothing or dropout, as in `Tokenizer.sample`.
+        seed: seed of all draws.
     """
 
     def __init__(self, corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer, *, alpha: float, seed: int):
@@ -91,7 +92,7 @@ class SampledTokens:
         self.seed = seed
 
     def read_ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[list[list[int]], list[list[int]]]:
-        """Pieces of both sides of some pairs, as drawn for a batch of an epoch."""
+        """Returns the ids of both sides of these pairs, as sampled for this batch of this epoch."""
         texts = self.corpus.read_sources(pairs), self.corpus.read_targets(pairs)
         source, target = (
             tokenizer.sample(lines, seed=derive_seed(self.seed, epoch, batch, side), alpha=self.alpha)

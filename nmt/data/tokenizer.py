@@ -1,4 +1,4 @@
-"""Text to subword ids and back: SentencePiece (Kudo and Richardson 2018) with the same special ids in every model."""
+"""Text to token ids and back: SentencePiece (Kudo and Richardson 2018) with the same special ids in every model."""
 
 import hashlib
 import io
@@ -24,32 +24,32 @@ LINE_BREAKERS = "\0\n\r"
 LINE_BREAKING_BYTES = tuple(f"<0x{ord(character):02X}>" for character in LINE_BREAKERS)
 RESERVED_TOKEN = re.compile(r"<pad>|<unk>|<s>|</s>|<0x[0-9A-F]{2}>")
 
-# SentencePiece drops lines of more than 4,192 bytes in silence; 1,000 characters are 4,000 bytes at most.
+# SentencePiece silently drops lines of more than 4,192 bytes. 1,000 characters are 4,000 bytes at most.
 MAX_LINE_LENGTH = 1000
-# To start threads for so few takes SentencePiece longer than the work itself.
+# Up to so many texts, starting SentencePiece's threads takes longer than the work itself.
 MAX_TEXTS_WITHOUT_THREADS = 64
-# Sums of floating-point numbers depend on the number of threads, so that it must not follow the machine.
+# Sums of floating-point numbers depend on the number of threads, so the number must not depend on the machine.
 TRAINING_THREADS = 8
 LOG_FATAL_ONLY = 3
 NOT_A_MODEL = "Expected a SentencePiece model, which training writes to a file named *.model, found something else."
 
-# The module makes its classes while it is imported, out of mypy's sight.
+# sentencepiece creates these classes when it is imported, where mypy does not see them.
 _ModelProto: Any = sentencepiece_model_pb2.ModelProto  # type: ignore[attr-defined]
 _Piece = _ModelProto.SentencePiece
 _TrainerSpec: Any = sentencepiece_model_pb2.TrainerSpec  # type: ignore[attr-defined]
 
 
 class Tokenizer:
-    """One SentencePiece model: encodes lines of text as subword ids, and decodes ids as lines of text.
+    """A SentencePiece model that encodes lines of text as token ids and decodes ids as lines of text.
 
-    Pad is 0, unk 1, bos 2 and eos 3, whatever the ids were where the model comes from. The text goes to SentencePiece
-    as it is, so that a graph with the same model (tensorflow-text) gives the same ids.
+    Pad is 0, unk 1, bos 2 and eos 3, whichever ids the model came with. Text is passed to SentencePiece unchanged, so
+    that a graph with the same model (tensorflow-text) gives the same ids.
 
     Args:
-        model: the bytes of a SentencePiece model file, ours or another's.
+        model: content of a SentencePiece model file, trained here or elsewhere.
 
     Raises:
-        UserError: the bytes are no SentencePiece model.
+        UserError: the content is not a SentencePiece model.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -61,10 +61,10 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
-        """Reads a model file, ours or one from elsewhere.
+        """Reads a model file, trained here or elsewhere.
 
         Raises:
-            UserError: there is no such file, or it is no SentencePiece model.
+            UserError: the file is missing, or it is not a SentencePiece model.
         """
         with open_bytes(path) as file:
             model = file.read()
@@ -75,106 +75,106 @@ class Tokenizer:
 
     @classmethod
     def load_pair(cls, source: Path, target: Path) -> tuple["Tokenizer", "Tokenizer"]:
-        """Reads the models of both sides; of a joint one, which both files hold, the one tokenizer twice."""
+        """Reads the models of both sides; if the files are equal, as for a joint model, returns one tokenizer twice."""
         first = cls.load(source)
         with open_bytes(target) as file:
             return first, first if file.read() == first.model else cls.load(target)
 
     def save(self, path: Path) -> None:
-        """Writes the model file, which every SentencePiece program reads."""
+        """Writes the model file, which any SentencePiece program can read."""
         with atomic_write(path) as aside:
             aside.write_bytes(self._model)
 
     @property
     def model(self) -> bytes:
-        """The serialized SentencePiece model, as `save` writes it and as a graph takes it."""
+        """The serialized SentencePiece model, as `save` writes it and as a graph contains it."""
         return self._model
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 of the model, in hexadecimal: equal fingerprints mean equal ids."""
+        """SHA-256 of the model in hexadecimal; equal fingerprints mean equal ids."""
         return hashlib.sha256(self._model).hexdigest()
 
     @property
     def vocabulary_size(self) -> int:
-        """The number of pieces, special ones and bytes included; ids are smaller."""
+        """Number of tokens, including special and byte tokens. All ids are smaller."""
         return self._processor.get_piece_size()
 
     @property
     def banned_ids(self) -> list[int]:
-        """Ids that a decoder must never emit, for they have no place in a line of text.
+        """Ids that a decoder must never produce, because they have no place in a line of text.
 
-        They are pad, bos and other control pieces but eos; what holds a newline, CR or NUL; and, in a model with byte
-        fallback, unk, which no text ever needs there.
+        These are pad, bos and all other control tokens except eos; tokens that contain a newline, CR or NUL; and, in a
+        model with byte fallback, unk, which no text needs there.
         """
         return list(self._banned_ids)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The most probable subwords of each text, without bos and eos; many are shared among threads."""
+        """Returns the most probable token ids of each text, without bos and eos. Uses threads for many texts."""
         if len(texts) <= MAX_TEXTS_WITHOUT_THREADS:
             return [self._processor.encode(text) for text in texts]
         return self._processor.encode(list(texts))
 
     def sample(self, texts: Sequence[str], *, seed: int, alpha: float) -> list[list[int]]:
-        """Subwords drawn at random, the same ones whenever model, texts, seed and alpha are the same.
+        """Returns token ids drawn at random, the same ones whenever model, texts, seed and alpha are the same.
 
         A unigram model draws from its 64 best segmentations, with their probabilities to the power of `alpha` (Kudo
-        2018, section 3.2): 0 is uniform, large values leave the best one. A BPE model drops each candidate merge with
-        probability `alpha` (BPE-dropout, Provilkov et al. 2020): 0 leaves the usual subwords, 1 gives characters.
+        2018, section 3.2): 0 is uniform, and large values leave the best one. A BPE model drops each candidate merge
+        with probability `alpha` (BPE-dropout, Provilkov et al. 2020): 0 gives the usual tokens, 1 gives characters.
 
         Args:
-            texts: the lines; a line's subwords depend on the lines before it.
+            texts: the lines; the tokens of a line depend on the lines before it.
             seed: 0 or more.
-            alpha: see above; at least 0, and for BPE at most 1.
+            alpha: at least 0; for BPE at most 1.
 
         Raises:
             UserError: the model is neither unigram nor BPE.
         """
         if self._sampler is None:
-            raise UserError("Subword sampling needs a unigram or BPE model, and this one is of words or characters.")
+            raise UserError("Subword sampling requires a unigram or BPE model; this model is of words or characters.")
         random = np.random.default_rng(seed)
         return [self._sampler.draw(text, alpha=alpha, random=random) for text in texts]
 
     def count_tokens(self, texts: Sequence[str]) -> np.ndarray:
-        """The length of each text in subwords, without bos and eos: int32 [number of texts]."""
+        """Returns the number of tokens of each text, without bos and eos: int32 [number of texts]."""
         return np.array([len(ids) for ids in self.encode(texts)], dtype=np.int32)
 
     def decode(self, ids: Sequence[Sequence[int]] | np.ndarray) -> list[str]:
-        """The text of each row of ids, one line each: special ids and those never produced leave no trace.
+        """Returns the text of each row of ids as one line. Special and banned ids are skipped.
 
-        Bytes that are no UTF-8 come out as U+FFFD, an unknown character as " ⁇ ".
+        Bytes that are not UTF-8 become U+FFFD, unknown tokens become " ⁇ ".
         """
-        # Row by row: SentencePiece takes a list of no rows for a row of no ids.
+        # Row by row, because SentencePiece takes a list of no rows for a row of no ids.
         return [self._processor.decode([int(one) for one in row if one not in self._skipped_ids]) for row in ids]
 
     def tokenize(self, text: str) -> list[str]:
-        """The subwords of `encode` as they are written, with ▁ for a space; an unknown one as in the text."""
+        """Returns the tokens of `encode` as strings, with ▁ for a space; an unknown token is written as in the text."""
         return self._processor.encode(text, out_type=str)
 
     def get_token(self, token_id: int) -> str:
-        """How the model writes one subword, such as ▁the, </s> or <0x0A>."""
+        """Returns a token as the model writes it, such as ▁the, </s> or <0x0A>."""
         return self._processor.id_to_piece(token_id)
 
 
 def normalize_special_ids(model: bytes) -> bytes:
-    """Rewrites a SentencePiece model from elsewhere to pad 0, unk 1, bos 2, eos 3; all else keeps its order and score.
+    """Rewrites a SentencePiece model to pad 0, unk 1, bos 2 and eos 3; other tokens keep their order and score.
 
-    A special piece that is missing is added, so that text is cut into the same pieces as before. A model that has our
-    ids already keeps them.
+    Missing special tokens are added, so that text has the same tokens as before. A model with these ids stays the same.
 
     Raises:
-        UserError: the bytes are no SentencePiece model.
+        UserError: the content is not a SentencePiece model.
     """
     proto = _parse(model)
     spec = proto.trainer_spec
-    pieces = {piece.piece: piece for piece in proto.pieces}
-    spec.unk_piece = next(piece.piece for piece in proto.pieces if piece.type == _Piece.UNKNOWN)
+    tokens = {token.piece: token for token in proto.pieces}
+    # The type decides, because models written elsewhere may give another name in trainer_spec.
+    spec.unk_piece = next(token.piece for token in proto.pieces if token.type == _Piece.UNKNOWN)
     names = (spec.pad_piece, spec.unk_piece, spec.bos_piece, spec.eos_piece)
-    special = [pieces.pop(name, _Piece(piece=name, score=0.0)) for name in names]
+    special = [tokens.pop(name, _Piece(piece=name, score=0.0)) for name in names]
     for one in (PAD_ID, BOS_ID, EOS_ID):
         special[one].type = _Piece.CONTROL
     proto.ClearField("pieces")
-    proto.pieces.extend([*special, *pieces.values()])
+    proto.pieces.extend([*special, *tokens.values()])
     spec.pad_id, spec.unk_id, spec.bos_id, spec.eos_id = PAD_ID, UNK_ID, BOS_ID, EOS_ID
     return proto.SerializeToString()
 
@@ -184,7 +184,8 @@ def _parse(model: bytes) -> Any:
         proto = _ModelProto.FromString(model)
     except DecodeError as error:
         raise UserError(NOT_A_MODEL) from error
-    if not any(piece.type == _Piece.UNKNOWN for piece in proto.pieces):
+    # Many files parse as an empty message, an empty file among them.
+    if not any(token.type == _Piece.UNKNOWN for token in proto.pieces):
         raise UserError(NOT_A_MODEL)
     return proto
 
@@ -193,7 +194,7 @@ def _load_processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
     try:
         return sentencepiece.SentencePieceProcessor(model_proto=model)
     except RuntimeError as error:
-        raise UserError(f"{NOT_A_MODEL} SentencePiece says: {error}") from error
+        raise UserError(f"{NOT_A_MODEL} SentencePiece reports: {error}") from error
 
 
 def _make_sampler(model: bytes, processor: Any) -> SubwordSampler | None:
@@ -201,7 +202,7 @@ def _make_sampler(model: bytes, processor: Any) -> SubwordSampler | None:
     kind = proto.trainer_spec.model_type
     if kind not in (_TrainerSpec.UNIGRAM, _TrainerSpec.BPE):
         return None
-    user_symbols = [piece.piece for piece in proto.pieces if piece.type == _Piece.USER_DEFINED]
+    user_symbols = [token.piece for token in proto.pieces if token.type == _Piece.USER_DEFINED]
     return SubwordSampler(processor, is_bpe=kind == _TrainerSpec.BPE, user_symbols=user_symbols)
 
 
@@ -213,8 +214,8 @@ def _find_banned_ids(processor: sentencepiece.SentencePieceProcessor) -> list[in
     return sorted(unneeded | control | breaking)
 
 
-def _is_line_breaking(piece: str) -> bool:
-    return piece in LINE_BREAKING_BYTES or any(character in piece for character in LINE_BREAKERS)
+def _is_line_breaking(token: str) -> bool:
+    return token in LINE_BREAKING_BYTES or any(character in token for character in LINE_BREAKERS)
 
 
 def train_tokenizer(
@@ -229,31 +230,29 @@ def train_tokenizer(
     seed: int = 0,
     max_sentences: int = 2_000_000,
 ) -> Tokenizer:
-    """Learns subwords from lines of text, silently; the same lines and settings give the same model, byte for byte.
+    """Trains a tokenizer on lines of text. The same lines and settings give the same model, byte for byte.
 
     Args:
-        texts: the lines of one language, or of both for a joint model.
+        texts: lines of one language, or of both for a joint model.
         kind: "unigram" (Kudo 2018) or "bpe" (Sennrich et al. 2016).
-        vocabulary_size: the number of pieces, the four special ones, bytes and user symbols included.
-        character_coverage: the share of the characters of the text that get pieces of their own. The rest, here the
-            rarest one in 2,000, are spelt in bytes, or are unknown without byte fallback.
-        byte_fallback: whether to have 256 pieces for bytes, so that no text is ever unknown.
-        user_symbols: pieces that are always kept whole.
-        normalization: a rule of SentencePiece, one of `NORMALIZATIONS`, which the model applies to all text it meets.
-        seed: chooses the lines where there are too many.
-        max_sentences: learn from at most so many lines, drawn evenly. A line of more than 1,000 characters is cut and
-            counts as several.
+        vocabulary_size: number of tokens, including the four special tokens, byte tokens and user symbols.
+        character_coverage: share of the characters in the text that become tokens. The others, by default the rarest
+            one in 2,000, are spelled in bytes, or are unknown without byte fallback.
+        byte_fallback: adds 256 tokens for bytes, so that no text is ever unknown.
+        user_symbols: strings that are always one token.
+        normalization: a SentencePiece rule, one of `NORMALIZATIONS`; the model applies it to all text.
+        seed: chooses the lines if there are too many.
+        max_sentences: trains on at most so many lines, drawn uniformly. A line of more than 1,000 characters is cut
+            and counts as several.
 
     Raises:
-        UserError: there is no text, the vocabulary is larger or smaller than it allows, or a setting is not valid.
+        UserError: there is no text, the vocabulary is larger or smaller than the text allows, or a setting is invalid.
     """
     _check_normalization(normalization)
     _check_user_symbols(user_symbols)
     sentences = reservoir_sample(_cut_lines(texts), max_sentences, seed)
     if not sentences:
-        raise UserError(
-            "There is no text to train a tokenizer on: expected lines of text, found none or blank ones only."
-        )
+        raise UserError("There is no text to train a tokenizer on: expected lines of text, found none or blank lines.")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -288,15 +287,15 @@ def _check_normalization(name: str) -> None:
 def _check_user_symbols(symbols: Sequence[str]) -> None:
     for place, symbol in enumerate(symbols):
         if symbol in symbols[:place]:
-            raise UserError(f"tokenizer.user_symbols: '{symbol}' stands there twice, expected different symbols.")
+            raise UserError(f"tokenizer.user_symbols: '{symbol}' is listed twice, expected different symbols.")
         if RESERVED_TOKEN.fullmatch(symbol):
-            raise UserError(f"tokenizer.user_symbols: '{symbol}' has a meaning already, expected another name.")
+            raise UserError(f"tokenizer.user_symbols: '{symbol}' is a special token, expected another name.")
         if not symbol or re.search(r"[\s\0]", symbol):
-            raise UserError(f"tokenizer.user_symbols: expected symbols without blanks, found {symbol!r}.")
+            raise UserError(f"tokenizer.user_symbols: expected symbols without spaces, found {symbol!r}.")
 
 
 def reservoir_sample(texts: Iterable[str], size: int, seed: int) -> list[str]:
-    """At most `size` of the texts, each as likely as any other, in one pass (Vitter 1985, algorithm R)."""
+    """Draws at most `size` texts, each with the same probability, in one pass (Vitter 1985, algorithm R)."""
     random = Random(seed)
     sample: list[str] = []
     for seen, text in enumerate(texts):
@@ -313,19 +312,19 @@ def _cut_lines(texts: Iterable[str]) -> Iterator[str]:
             yield from (text[start : start + MAX_LINE_LENGTH] for start in range(0, len(text), MAX_LINE_LENGTH))
 
 
-def _explain_size(complaint: str) -> UserError | None:
-    """What SentencePiece complains about, in words, where it is the size of the vocabulary."""
-    if found := re.search(r"size too high \((\d+)\).* value <= (\d+)", complaint):
-        asked, largest = found.groups()
+def _explain_size(message: str) -> UserError | None:
+    """Returns SentencePiece's complaint about the vocabulary size in our words; None for any other complaint."""
+    if found := re.search(r"size too high \((\d+)\).* value <= (\d+)", message):
+        requested, largest = found.groups()
         return UserError(
-            f"tokenizer.vocabulary_size: {asked} pieces were asked for, but this text yields {largest} at most. "
-            f"Ask for {largest} or fewer, or train on more text."
+            f"tokenizer.vocabulary_size: expected at most {largest} tokens for this text, found {requested}. Lower it "
+            f"to {largest}, or train on more text."
         )
-    if found := re.search(r"smaller than required_chars\. (\d+) vs (\d+)", complaint):
-        asked, smallest = found.groups()
+    if found := re.search(r"smaller than required_chars\. (\d+) vs (\d+)", message):
+        requested, smallest = found.groups()
         return UserError(
-            f"tokenizer.vocabulary_size: {asked} pieces were asked for, but special pieces, bytes, user symbols and "
-            f"the characters of this text are {smallest} already. Ask for {smallest} or more, or lower "
+            f"tokenizer.vocabulary_size: expected at least {smallest} tokens for special tokens, bytes, user symbols "
+            f"and the characters of this text, found {requested}. Raise it to {smallest}, or lower "
             "tokenizer.character_coverage."
         )
     return None

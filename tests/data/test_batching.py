@@ -18,12 +18,12 @@ MULTI30K = Path(__file__).parents[3] / "shared" / "data" / "multi30k"
 WORDS = ["ba", "dofu", "kilo", "mu", "nasa", "rebo", "ti", "sume"]
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=60).map(np.array)
-# Fitting takes its time on a busy machine.
+# Fitting buckets is slow on a busy machine.
 UNHURRIED = settings(deadline=None, max_examples=25)
 
 
 def random_lengths(num_pairs, seed=1):
-    """Lengths [N, 2] of which the second follows the first, as those of sentences do."""
+    """Returns lengths [N, 2] whose sides are correlated, as those of sentences are."""
     random = np.random.default_rng(seed)
     source = random.integers(3, 30, num_pairs)
     return np.stack([source, np.maximum(1, source + random.integers(-3, 4, num_pairs))], axis=1)
@@ -36,7 +36,7 @@ def same(plan, other, epoch=0):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> ParallelCorpus:
-    """101 pairs of 1 to 9 words; the target says the same backwards."""
+    """101 pairs of 1 to 9 words; the target is the source in reverse."""
     folder = tmp_path_factory.mktemp("corpus")
     random = np.random.default_rng(1)
     lines = [random.choice(WORDS, random.integers(1, 10)) for _ in range(101)]
@@ -56,19 +56,19 @@ def multi30k_lengths() -> np.ndarray:
     if not MULTI30K.exists():
         pytest.skip(f"Multi30k is not in {MULTI30K}")
     sides = [read_lines(MULTI30K / f"train.{language}.gz") for language in ("en", "de")]
-    # Learnt from a part, for time: its pieces are a little shorter than those of all the text.
+    # Trained on a part to save time. Its tokens are a little shorter than those of a tokenizer for the whole text.
     tokenizer = train_tokenizer([*sides[0][:2000], *sides[1][:2000]], kind="bpe", vocabulary_size=4000)
     return np.stack([tokenizer.count_tokens(side) + 1 for side in sides], axis=1)
 
 
 def loader_of(corpus, tokenizer, *, by="sentences", size=7, seed=1, sampling_alpha=None, **options):
-    """Batches of the pairs with an even number, so that places in the plan and in the corpus differ."""
+    """Loads the pairs with an even number, so that indices of the plan and of the corpus differ."""
     kept = np.arange(0, len(corpus), 2)
     sides = (corpus.read_sources(kept), corpus.read_targets(kept))
     lengths = np.stack([tokenizer.count_tokens(side) + 1 for side in sides], axis=1)
     plan = BatchPlan(lengths, by=by, size=size, seed=seed)
     if sampling_alpha is None:
-        with TemporaryDirectory() as folder:  # what is mapped stays
+        with TemporaryDirectory() as folder:  # mapped files stay readable after the folder is deleted
             tokenized = CachedTokens.open(corpus, tokenizer, tokenizer, Path(folder))
     else:
         tokenized = SampledTokens(corpus, tokenizer, tokenizer, alpha=sampling_alpha, seed=seed)
@@ -113,13 +113,13 @@ def test_a_pair_goes_into_the_first_bucket_that_holds_both_sides():
 
 @UNHURRIED
 @given(lengths=LENGTHS, by=st.sampled_from(["tokens", "sentences"]), size=st.integers(1, 97), epoch=st.integers(0, 5))
-def test_every_pair_stands_in_exactly_one_batch(lengths, by, size, epoch):
+def test_every_pair_is_in_exactly_one_batch(lengths, by, size, epoch):
     batches = BatchPlan(lengths, by=by, size=size, seed=1).draw_epoch(epoch)
     assert all(len(batch) for batch in batches)
     np.testing.assert_array_equal(np.sort(np.concatenate(batches)), np.arange(len(lengths)))
 
 
-def test_batches_of_sentences_are_full_but_one():
+def test_all_batches_of_sentences_but_one_are_full():
     plan = BatchPlan(random_lengths(1009), by="sentences", size=31, seed=1)
     sizes = sorted(len(batch) for batch in plan.draw_epoch(0))
     assert sizes == [1009 % 31] + [31] * (1009 // 31)
@@ -133,7 +133,7 @@ def test_batches_of_tokens_stay_within_their_size():
     assert np.mean(padded) > 0.8 * 211
 
 
-def test_a_pair_longer_than_a_batch_of_tokens_stands_alone():
+def test_a_pair_longer_than_a_batch_of_tokens_is_alone():
     plan = BatchPlan(np.array([[5, 41], [5, 43], [5, 3]]), by="tokens", size=7, seed=1)
     assert sorted(len(batch) for batch in plan.draw_epoch(0)) == [1, 1, 1]
 
@@ -142,7 +142,7 @@ def test_a_pair_longer_than_a_batch_of_tokens_stands_alone():
 def test_the_order_is_a_function_of_seed_and_epoch(by):
     lengths = random_lengths(499)
     plan, again = (BatchPlan(lengths, by=by, size=101, seed=5) for _ in range(2))
-    for epoch in (3, 0, 3):  # whatever was asked for before
+    for epoch in (3, 0, 3):  # whichever epoch was drawn before
         assert same(plan, again, epoch)
         assert same(plan, BatchPlan(lengths, by=by, size=101, seed=5), epoch)
     assert not same(plan, BatchPlan(lengths, by=by, size=101, seed=6))
@@ -170,7 +170,7 @@ def test_multi30k_is_padded_by_less_than_a_tenth(multi30k_lengths, by, size):
     assert 29_000 / len(batches) >= 64
 
 
-def test_rows_end_by_eos_and_are_padded_on_the_right():
+def test_rows_end_with_eos_and_are_padded_on_the_right():
     padded = pad([[5, 6, 7], [], [8]])
     np.testing.assert_array_equal(padded, [[5, 6, 7, EOS_ID], [EOS_ID, 0, 0, 0], [8, EOS_ID, 0, 0]])
     assert padded.dtype == np.int32
@@ -205,7 +205,7 @@ def test_rows_are_filled_up_with_weight_zero(corpus, tokenizer, multiple):
         np.testing.assert_array_equal(batch.source[:num_real], expected.source)
         np.testing.assert_array_equal(batch.target[:num_real], expected.target)
         np.testing.assert_array_equal(batch.weights, [1] * num_real + [0] * (len(batch.weights) - num_real))
-        # An empty row would make the encoder look before the first piece.
+        # An empty row would make the encoder read before its first token.
         assert (batch.source[:, 0] != PAD_ID).all()
         assert batch.num_target_tokens == expected.num_target_tokens
 
@@ -219,7 +219,7 @@ def test_rows_are_filled_up_with_weight_zero(corpus, tokenizer, multiple):
     epoch=st.integers(0, 3),
     pad_to_buckets=st.booleans(),
 )
-def test_every_pair_is_learned_once_an_epoch_by_any_number_of_workers(
+def test_every_pair_is_used_once_per_epoch_by_any_number_of_workers(
     corpus, tokenizer, workers, micro_batches, size, by, epoch, pad_to_buckets
 ):
     shares = workers * micro_batches
@@ -256,7 +256,7 @@ def test_padding_to_buckets_gives_shapes_of_the_plan_alone(corpus, tokenizer, by
         assert batch.weights.tolist() == [1.0] * rows + [0.0] * (len(batch.weights) - rows)
 
 
-def test_sampled_pieces_that_are_too_many_take_a_larger_shape(corpus, tokenizer):
+def test_more_sampled_tokens_than_planned_take_a_larger_bucket(corpus, tokenizer):
     loaders = [
         loader_of(corpus, tokenizer, sampling_alpha=0.1, pad_to_buckets=pad_to_buckets)
         for pad_to_buckets in (False, True)
@@ -272,7 +272,7 @@ def test_sampled_pieces_that_are_too_many_take_a_larger_shape(corpus, tokenizer)
         assert found[-1] in lengths
         rows, width = sampled.target.shape
         np.testing.assert_array_equal(batch.target[:rows, :width], sampled.target)
-    assert found != planned  # or else the test shows nothing
+    assert found != planned  # otherwise this test would prove nothing
     assert lengths[-1] in found
 
 
@@ -288,7 +288,7 @@ def test_epoch_and_batch_resume(corpus, tokenizer, sampling_alpha):
             assert_equal(batch, expected)
 
 
-def test_subword_sampling_draws_anew_for_seed_epoch_and_batch(corpus, tokenizer):
+def test_subword_sampling_depends_on_seed_epoch_and_batch(corpus, tokenizer):
     sampled = loader_of(corpus, tokenizer, sampling_alpha=0.1)
     assert_equal(sampled.load_batch(2, 3), loader_of(corpus, tokenizer, sampling_alpha=0.1).load_batch(2, 3))
     kept = sampled.kept[sampled.plan.draw_epoch(2)[3]]
@@ -304,7 +304,7 @@ def test_subword_sampling_draws_anew_for_seed_epoch_and_batch(corpus, tokenizer)
     assert len(draws) == 5
 
 
-def test_no_change_of_a_number_cancels_another():
+def test_different_numbers_give_different_seeds():
     seeds = {derive_seed(a, b, c) for a in range(11) for b in range(13) for c in range(17)}
     assert len(seeds) == 11 * 13 * 17
     assert all(0 <= seed < 2**31 - 2 for seed in seeds)
@@ -326,7 +326,7 @@ def test_prefetching_keeps_the_items_and_their_order():
     wait_until(lambda: not prefetch_threads())
 
 
-def test_prefetching_works_ahead_in_the_background_and_no_further_than_told():
+def test_prefetching_works_at_most_depth_items_ahead():
     made = []
 
     def items():
@@ -336,7 +336,7 @@ def test_prefetching_works_ahead_in_the_background_and_no_further_than_told():
 
     ahead = prefetch(items(), depth=3)
     assert next(ahead) == 0
-    # One is taken, three wait, and a fifth is ready to be put.
+    # One was taken, three are in the queue, and a fifth waits to be put there.
     wait_until(lambda: len(made) == 5)
     time.sleep(0.3)
     assert made == [(n, "prefetch") for n in range(5)]
@@ -344,7 +344,7 @@ def test_prefetching_works_ahead_in_the_background_and_no_further_than_told():
 
 
 @pytest.mark.parametrize("error", [ValueError("torn file"), KeyboardInterrupt()])
-def test_what_the_thread_raises_reaches_the_reader(error):
+def test_an_exception_in_the_thread_is_raised_at_the_reader(error):
     def items():
         yield from (1, 2)
         raise error
@@ -357,7 +357,7 @@ def test_what_the_thread_raises_reaches_the_reader(error):
     wait_until(lambda: not prefetch_threads())
 
 
-def test_abandoning_ends_the_thread():
+def test_closing_the_iterator_ends_the_thread():
     ahead = prefetch(iter(int, 1), depth=2)
     next(ahead)
     assert len(prefetch_threads()) == 1
@@ -365,7 +365,7 @@ def test_abandoning_ends_the_thread():
     wait_until(lambda: not prefetch_threads())
 
 
-def test_prefetched_batches_equal_those_made_in_turn(corpus, tokenizer):
+def test_prefetched_batches_equal_batches_made_in_turn(corpus, tokenizer):
     loader = loader_of(corpus, tokenizer, sampling_alpha=0.2)
     ahead = prefetch(loader.stream_batches(0, 2))
     for batch, expected in zip(

@@ -34,7 +34,7 @@ def of_length_one(corpus):
 
 
 def naive_clean(rows, *, max_length, max_ratio, drop_identical, drop_duplicates):
-    """Judges one pair after the other, as someone would on paper."""
+    """Applies the filters to one pair after the other."""
     kept, seen, dropped = [], set(), {}
     for index, (source, target, *lengths) in enumerate(rows):
         ratio = max(lengths) / min(lengths) if min(lengths) else np.inf
@@ -62,7 +62,7 @@ def naive_clean(rows, *, max_length, max_ratio, drop_identical, drop_duplicates)
     drop_identical=st.booleans(),
     drop_duplicates=st.booleans(),
 )
-def test_pairs_go_by_the_first_filter_that_a_naive_reading_names(rows, **filters):
+def test_pairs_are_dropped_by_the_first_filter_that_applies(rows, **filters):
     rows = [("unique", "pair", 1, 1), *rows]
     expected, counts = naive_clean(rows, **filters)
     with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +82,7 @@ def test_no_filter_keeps_all(tmp_path):
 
 def test_the_limits_themselves_are_allowed(tmp_path):
     corpus = open_corpus(tmp_path, [("a", "A"), ("b", "B"), ("c", "C"), ("d", "D")])
-    # 115 / 100 is 1.15 exactly as 1.15 is written, though 1.15 * 100 rounds to less than 115.
+    # 115 / 100 equals the literal 1.15, although 1.15 * 100 rounds to less than 115.
     lengths = np.array([[115, 100], [116, 100], [100, 115], [116, 110]], dtype=np.int32)
     kept, report = clean(corpus, lengths, **OFF | {"max_length": 115, "max_ratio": 1.15})
     assert (kept.tolist(), report.dropped) == ([0, 2], {"max_length": 2, "max_ratio": 0})
@@ -90,7 +90,7 @@ def test_the_limits_themselves_are_allowed(tmp_path):
     assert (kept.tolist(), report.dropped) == ([0, 2, 3], {"max_ratio": 1})
 
 
-def test_a_side_without_pieces_has_no_ratio_that_would_do(tmp_path):
+def test_a_pair_with_a_side_of_no_tokens_exceeds_any_ratio(tmp_path):
     corpus = open_corpus(tmp_path, [("\u200b", "a"), ("b", "b"), ("\u200b", "\u200b")])
     kept, _ = clean(corpus, np.array([[0, 1], [1, 1], [0, 0]], dtype=np.int32), **OFF | {"max_ratio": 1e9})
     assert kept.tolist() == [1]
@@ -103,7 +103,7 @@ def test_only_a_copy_of_both_sides_is_a_duplicate(tmp_path):
 
 
 @pytest.mark.parametrize("num_hashes", [1, 2, 5])
-def test_pairs_that_share_a_hash_are_told_apart_by_their_text(tmp_path, monkeypatch, num_hashes):
+def test_pairs_with_equal_hashes_are_compared_by_their_text(tmp_path, monkeypatch, num_hashes):
     monkeypatch.setattr(cleaning, "hash", lambda pair: ord(pair[0]) % num_hashes, raising=False)
     words = [chr(ord("a") + number) for number in np.random.default_rng(0).integers(12, size=60)]
     corpus = open_corpus(tmp_path, [(word, word) for word in words])
@@ -113,12 +113,12 @@ def test_pairs_that_share_a_hash_are_told_apart_by_their_text(tmp_path, monkeypa
 
 def test_a_pair_that_another_filter_drops_does_not_make_a_later_one_a_copy(tmp_path):
     corpus = open_corpus(tmp_path, [("a", "A"), ("a", "A")])
-    lengths = np.array([[9, 9], [1, 1]], dtype=np.int32)  # subword sampling may split one text in two ways
+    lengths = np.array([[9, 9], [1, 1]], dtype=np.int32)  # subword sampling can split one text in two ways
     kept, _ = clean(corpus, lengths, **OFF | {"max_length": 5, "drop_duplicates": True})
     assert kept.tolist() == [1]
 
 
-def test_a_report_says_one_line_a_filter():
+def test_a_report_has_one_line_per_filter():
     report = CleaningReport(num_pairs=1_500_000, kept=1_498_766, dropped={"max_length": 0, "drop_identical": 1234})
     assert str(report).splitlines() == [
         "1,498,766 of 1,500,000 sentence pairs kept",
@@ -131,7 +131,7 @@ def test_nothing_left_is_an_error_that_shows_the_report(tmp_path):
     corpus = open_corpus(tmp_path, [("a", "a"), ("b", "B")])
     lengths = np.array([[1, 1], [1, 3]], dtype=np.int32)
     message = (
-        "Cleaning left no sentence pair to train on; loosen its limits.\n0 of 2 sentence pairs kept\n"
+        "Cleaning left no sentence pair to train on. Relax its limits.\n0 of 2 sentence pairs kept\n"
         "  max_length: 1 dropped\n  drop_identical: 1 dropped"
     )
     with pytest.raises(UserError, match=f"^{message}$"):

@@ -22,13 +22,13 @@ NO_LINE_ENDS = ["\r", "\u2028", "\u2029", "\x85", "\f", "\v", "\x1c", "\0", BOM,
 ODD_TEXT = st.lists(st.sampled_from([*LINE_ENDS, *NO_LINE_ENDS])).map("".join)
 
 
-# The examples write files, and a busy disk may take its time.
+# The examples write files, which is slow on a busy disk.
 UNHURRIED = settings(deadline=None, max_examples=40)
 
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    """Chunks so small that characters and lines lie across their edges."""
+    """Makes chunks so small that characters and lines cross their boundaries."""
     monkeypatch.setattr(corpus_module, "CHUNK_BYTES", 5)
     monkeypatch.setattr(corpus_module, "CHUNK_PAIRS", 3)
 
@@ -100,7 +100,7 @@ def error_of(call):
     return ""
 
 
-def test_a_stream_is_read_as_it_comes():
+def test_a_stream_yields_each_line_as_it_arrives():
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as sender:
         lines = read_stream(stream, "standard input")
@@ -146,7 +146,7 @@ def test_bad_bytes_in_an_archive_are_named_by_the_archive(tmp_path):
         TextFile.open(path, tmp_path / "cache")
 
 
-def test_an_index_is_made_once_and_anew_when_the_file_changes(tmp_path, monkeypatch):
+def test_an_index_is_rebuilt_only_when_the_file_changes(tmp_path, monkeypatch):
     path = write(tmp_path / "text", "a\nb\n")
     first = TextFile.open(path, tmp_path / "cache")
     mtime = path.stat().st_mtime_ns
@@ -159,7 +159,7 @@ def test_an_index_is_made_once_and_anew_when_the_file_changes(tmp_path, monkeypa
     assert (list(again), again.fingerprint) == (["a", "", "b"], touched.fingerprint)
 
 
-def test_a_torn_index_is_not_taken_for_a_whole_one(tmp_path, monkeypatch):
+def test_an_interrupted_index_is_not_used(tmp_path, monkeypatch):
     path = write(tmp_path / "text", "a\nb\n")
 
     def scan(text, append):
@@ -172,7 +172,7 @@ def test_a_torn_index_is_not_taken_for_a_whole_one(tmp_path, monkeypatch):
     assert lines_of(path, tmp_path / "cache") == ["a", "b"]
 
 
-def test_equal_names_in_two_folders_do_not_meet_in_the_cache(tmp_path):
+def test_equal_names_in_two_folders_do_not_collide_in_the_cache(tmp_path):
     for folder, lines in (("one", ["a", "bc"]), ("two", ["ab", "c"])):
         (tmp_path / folder).mkdir()
         path = write(tmp_path / folder / "text", "\n".join(lines))
@@ -189,7 +189,7 @@ def test_an_empty_file_is_an_error_every_time(tmp_path, content):
 
 
 @pytest.mark.parametrize("read", [read_lines, lambda path: TextFile.open(path, path.parent / "cache")])
-def test_a_missing_file_is_named_with_its_neighbour(tmp_path, read):
+def test_a_missing_file_is_named_with_a_similar_one(tmp_path, read):
     write(tmp_path / "train.de", "a\n")
     with pytest.raises(UserError, match=r"There is no file .*train\.ed\. Did you mean 'train\.de'\?"):
         read(tmp_path / "train.ed")
@@ -217,7 +217,7 @@ def test_a_corpus_is_its_files_without_blank_pairs(pairs):
         assert [Path(corpus.locate(index)).name for index in range(len(corpus))] == where
 
 
-def test_pairs_come_in_the_order_asked_for_across_files(tmp_path):
+def test_pairs_are_returned_in_the_requested_order_across_files(tmp_path):
     corpus = open_corpus(tmp_path, ("a\nb\n", "A\nB\n"), ("c\n\nd\n", "C\n-\nD\n"))
     indices = np.array([3, 0, 2, 3, 1])
     assert corpus.read_sources(indices) == ["d", "a", "c", "d", "b"]
@@ -225,7 +225,7 @@ def test_pairs_come_in_the_order_asked_for_across_files(tmp_path):
     assert corpus.read_sources(indices[:0]) == []
 
 
-def test_threads_read_what_one_reads(tmp_path):
+def test_threads_read_the_same_as_one(tmp_path):
     corpus = open_corpus(tmp_path, *[("".join(f"{i}.{j}\n" for j in range(i, 200)),) * 2 for i in range(5)])
     batches = np.random.default_rng(0).integers(len(corpus), size=(200, 17))
     with ThreadPoolExecutor(4) as pool:
@@ -241,7 +241,7 @@ def test_the_pair_index_is_made_once(tmp_path, monkeypatch):
     assert again.num_blank == 1
 
 
-def test_a_fingerprint_tells_text_sides_and_order_apart(tmp_path):
+def test_a_fingerprint_depends_on_text_sides_and_order(tmp_path):
     one, two = ("a\nb\n", "A\nB\n"), ("c\n", "C\n")
     variants = [[one], [two], [one, two], [two, one], [one[::-1]], [("a\nb ", one[1])]]
     fingerprints = []
@@ -254,10 +254,10 @@ def test_a_fingerprint_tells_text_sides_and_order_apart(tmp_path):
     assert open_corpus(tmp_path / "elsewhere", one).fingerprint == fingerprints[0]
 
 
-def test_unequal_files_are_an_error_that_shows_the_gap(tmp_path):
+def test_unequal_files_are_an_error_that_names_the_first_gap(tmp_path):
     with pytest.raises(
         UserError,
-        match=r"got 3 in .*0\.src and 2 in .*0\.tgt\. Line 3 is the first without a partner\.",
+        match=r"0\.src has 3, .*0\.tgt has 2\. The first line without a partner is line 3\.",
     ):
         open_corpus(tmp_path, ("a\nb\nc\n", "A\nB\n"))
 
@@ -265,7 +265,7 @@ def test_unequal_files_are_an_error_that_shows_the_gap(tmp_path):
 def test_parallel_files_are_read_together(tmp_path):
     source, target = write(tmp_path / "a.en", "a\nb\n"), write(tmp_path / "a.de", "A\nB\n")
     assert read_parallel(source, target) == (["a", "b"], ["A", "B"])
-    with pytest.raises(UserError, match=r"2 .*a\.en and 3 .*b\.de\. Line 3 is the first without a partner"):
+    with pytest.raises(UserError, match=r"a\.en has 2, .*b\.de has 3\. The first line without a partner is line 3\."):
         read_parallel(source, write(tmp_path / "b.de", "A\nB\nC\n"))
     with pytest.raises(UserError, match=r"c\.en is empty"):
         read_parallel(write(tmp_path / "c.en", ""), write(tmp_path / "c.de", ""))
@@ -274,7 +274,7 @@ def test_parallel_files_are_read_together(tmp_path):
 def test_two_blank_files_are_an_error_although_others_have_text(tmp_path):
     for _ in range(2):
         with pytest.raises(
-            UserError, match=r"in .*1\.src and .*1\.tgt, found that all 2 of their lines are blank on one"
+            UserError, match=r"in .*1\.src and .*1\.tgt, but in all 2 of them one side or both are blank"
         ):
             open_corpus(tmp_path, ("a\n", "A\n"), ("\nb\n", "A\n \n"))
 
@@ -284,7 +284,7 @@ def test_no_files_are_an_error(tmp_path):
         ParallelCorpus.open([], tmp_path)
 
 
-def test_real_archives_hold_the_promised_numbers_of_pairs(tmp_path, monkeypatch):
+def test_real_archives_contain_the_documented_number_of_pairs(tmp_path, monkeypatch):
     monkeypatch.undo()
     if not DATA.is_dir():
         pytest.skip(f"There is no real text at {DATA}.")

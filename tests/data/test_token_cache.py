@@ -15,7 +15,7 @@ WORDS = ["ba", "dofu", "kilo", "mu", "nasa", "rebo", "ti", "sume"]
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> ParallelCorpus:
-    """25 pairs of 1 to 9 words, of different text."""
+    """25 pairs of 1 to 9 words with different text on both sides."""
     folder = tmp_path_factory.mktemp("corpus")
     random = np.random.default_rng(1)
     for side in ("source", "target"):
@@ -45,12 +45,12 @@ def assert_holds(found: CachedTokens, corpus, tokenizers):
 
 
 @pytest.mark.parametrize("size", [1, 7, 25, 1000])
-def test_any_pairs_are_found_as_they_are_segmented(monkeypatch, corpus, tokenizers, tmp_path, size):
+def test_cached_tokens_equal_encoded_text(monkeypatch, corpus, tokenizers, tmp_path, size):
     monkeypatch.setattr(corpus_module, "CHUNK_PAIRS", size)
     assert_holds(CachedTokens.open(corpus, *tokenizers, tmp_path), corpus, tokenizers)
 
 
-def test_a_text_is_segmented_once(monkeypatch, corpus, tokenizers, tmp_path):
+def test_text_is_segmented_once(monkeypatch, corpus, tokenizers, tmp_path):
     CachedTokens.open(corpus, *tokenizers, tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(Tokenizer, "encode", None)
@@ -58,13 +58,13 @@ def test_a_text_is_segmented_once(monkeypatch, corpus, tokenizers, tmp_path):
     assert_holds(found, corpus, tokenizers)
 
 
-def test_other_tokenizers_have_pieces_of_their_own(corpus, tokenizers, tmp_path):
+def test_each_pair_of_tokenizers_has_its_own_cache(corpus, tokenizers, tmp_path):
     CachedTokens.open(corpus, *tokenizers, tmp_path)
     swapped = tokenizers[::-1]
     assert_holds(CachedTokens.open(corpus, *swapped, tmp_path), corpus, swapped)
 
 
-def test_ids_of_a_large_vocabulary_are_whole(corpus, tmp_path):
+def test_ids_above_16_bits_are_kept(corpus, tmp_path):
     largest = 69_999
     tokenizer = SimpleNamespace(
         fingerprint="0" * 64, vocabulary_size=70_000, encode=lambda texts: [[4, largest]] * len(texts)
@@ -73,7 +73,7 @@ def test_ids_of_a_large_vocabulary_are_whole(corpus, tmp_path):
     assert [row.tolist() for row in found.read_ids(np.array([24]), epoch=0, batch=0)[1]] == [[4, largest]]
 
 
-def test_what_was_cut_short_is_made_again(monkeypatch, corpus, tokenizers, tmp_path):
+def test_an_interrupted_cache_is_rebuilt(monkeypatch, corpus, tokenizers, tmp_path):
     monkeypatch.setattr(corpus_module, "CHUNK_PAIRS", 10)
     segmented = []
 
@@ -91,7 +91,7 @@ def test_what_was_cut_short_is_made_again(monkeypatch, corpus, tokenizers, tmp_p
 
 
 @pytest.mark.parametrize("name", ["tokens.*", "lengths.*", "starts.*"])
-def test_what_was_damaged_is_made_again(corpus, tokenizers, tmp_path, name):
+def test_a_damaged_cache_is_rebuilt(corpus, tokenizers, tmp_path, name):
     CachedTokens.open(corpus, *tokenizers, tmp_path)
     [file] = tmp_path.rglob(name)
     os.truncate(file, file.stat().st_size - 1)
@@ -105,18 +105,18 @@ def test_a_cache_with_other_file_names_is_ignored(corpus, tokenizers, tmp_path):
     assert_holds(CachedTokens.open(corpus, *tokenizers, tmp_path), corpus, tokenizers)
 
 
-def test_two_runs_may_segment_a_text_at_the_same_time(monkeypatch, corpus, tokenizers, tmp_path):
+def test_two_runs_may_segment_the_same_text_at_once(monkeypatch, corpus, tokenizers, tmp_path):
     segmenting, first = Tokenizer.encode, []
 
     def encode(self: Tokenizer, texts: list[str]) -> list[list[int]]:
-        if not first:  # while the one segments, the other comes and ends
+        if not first:  # while the first one segments, a second one starts and finishes
             first.append(None)
             first.append(CachedTokens.open(corpus, *tokenizers, tmp_path))
         return segmenting(self, texts)
 
     with monkeypatch.context() as patch:
         patch.setattr(Tokenizer, "encode", encode)
-        patch.setattr("os.getpid", iter(range(1, 100)).__next__)  # the other is another process
+        patch.setattr("os.getpid", iter(range(1, 100)).__next__)  # stands for two processes
         last = CachedTokens.open(corpus, *tokenizers, tmp_path)
     for found in (first[1], last):
         assert_holds(found, corpus, tokenizers)

@@ -34,7 +34,7 @@ SPECIAL = ["<pad>", "<unk>", "<s>", "</s>"]
 
 
 def sentences(count: int, seed: int = 1) -> list[str]:
-    """Lines of made-up words, in which a word is the more frequent the shorter it is."""
+    """Returns lines of invented words; shorter words are more frequent."""
     random = Random(seed)
     syllables = [consonant + vowel for consonant in "bdfklmnrst" for vowel in "aeiou"]
     words = ["".join(random.choices(syllables, k=1 + place // 40)) for place in range(160)]
@@ -64,7 +64,7 @@ def native(tokenizer: Tokenizer) -> sentencepiece.SentencePieceProcessor:
 
 
 def foreign(**settings: Any) -> bytes:
-    """A model as SentencePiece writes it for others, by default unk 0, bos 1, eos 2 and no pad."""
+    """Trains a model with SentencePiece itself, by default with unk 0, bos 1, eos 2 and no pad."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXT), model_writer=model, minloglevel=3, **{"vocab_size": 150, **settings}
@@ -75,30 +75,30 @@ def foreign(**settings: Any) -> bytes:
 def test_the_special_ids_are_the_same_in_every_model(tokenizer: Tokenizer, without_bytes: Tokenizer) -> None:
     assert (PAD_ID, UNK_ID, BOS_ID, EOS_ID) == (0, 1, 2, 3)
     for one in (tokenizer, without_bytes):
-        assert [one.get_token(piece_id) for piece_id in range(4)] == SPECIAL
+        assert [one.get_token(token_id) for token_id in range(4)] == SPECIAL
         assert (native(one).pad_id(), native(one).unk_id(), native(one).bos_id(), native(one).eos_id()) == (0, 1, 2, 3)
 
 
-def test_the_vocabulary_is_as_large_as_asked_for(tokenizer: Tokenizer, without_bytes: Tokenizer) -> None:
+def test_the_vocabulary_has_the_requested_size(tokenizer: Tokenizer, without_bytes: Tokenizer) -> None:
     assert tokenizer.vocabulary_size == 400
     assert without_bytes.vocabulary_size == 150
 
 
-def test_ids_are_those_of_sentencepiece_alone_without_bos_and_eos(tokenizer: Tokenizer) -> None:
+def test_ids_equal_those_of_sentencepiece_without_bos_and_eos(tokenizer: Tokenizer) -> None:
     texts = [*TEXT[:50], "", " two  blanks ", "Ünseen ½ 日本", "a\tb\u3000c"]
     assert tokenizer.encode(texts) == native(tokenizer).encode(texts)
     assert not {PAD_ID, UNK_ID, BOS_ID, EOS_ID} & {one for row in tokenizer.encode(texts) for one in row}
 
 
-def test_pieces_join_to_the_text_and_have_the_ids_of_encode(tokenizer: Tokenizer) -> None:
+def test_tokens_join_to_the_text_and_have_the_ids_of_encode(tokenizer: Tokenizer) -> None:
     for text in TEXT[:50]:
-        pieces = tokenizer.tokenize(text)
-        assert "".join(pieces) == "▁" + text.replace(" ", "▁")
-        assert [tokenizer.get_token(one) for one in tokenizer.encode([text])[0]] == pieces
+        tokens = tokenizer.tokenize(text)
+        assert "".join(tokens) == "▁" + text.replace(" ", "▁")
+        assert [tokenizer.get_token(one) for one in tokenizer.encode([text])[0]] == tokens
 
 
-def test_few_texts_and_many_are_cut_alike(tokenizer: Tokenizer) -> None:
-    """Few are cut one by one, many by threads, and none may change its place."""
+def test_few_and_many_texts_have_the_same_ids(tokenizer: Tokenizer) -> None:
+    """Few texts are encoded one by one, many by threads, which must not change their order."""
     many = [f"{line} {n}" for n, line in enumerate(TEXT * (1 + 2 * MAX_TEXTS_WITHOUT_THREADS // len(TEXT)))]
     assert len(many) > MAX_TEXTS_WITHOUT_THREADS
     assert tokenizer.encode(many) == [ids for text in many for ids in tokenizer.encode([text])]
@@ -114,7 +114,7 @@ def test_empty_batches_and_empty_lines(tokenizer: Tokenizer) -> None:
 
 
 @given(text=st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0")))
-def test_any_text_but_nul_comes_back_as_its_normalisation(tokenizer: Tokenizer, text: str) -> None:
+def test_any_text_but_nul_decodes_to_its_normalized_form(tokenizer: Tokenizer, text: str) -> None:
     normalised = native(tokenizer).normalize(text).replace("▁", " ").strip(" ")
     ids = tokenizer.encode([text])
     assert tokenizer.decode(ids) == [normalised]
@@ -127,22 +127,22 @@ def identity() -> Tokenizer:
 
 
 @given(text=st.text(alphabet=st.characters(codec="utf-8", exclude_characters="▁\0\n\r")))
-def test_without_a_normalisation_rule_only_blanks_are_trimmed(identity: Tokenizer, text: str) -> None:
+def test_without_a_normalization_rule_only_spaces_are_trimmed(identity: Tokenizer, text: str) -> None:
     assert identity.decode(identity.encode([text])) == [re.sub(" +", " ", text).strip(" ")]
 
 
-def test_the_normalisation_rule_is_part_of_the_model() -> None:
+def test_the_normalization_rule_is_part_of_the_model() -> None:
     folded = train_tokenizer(TEXT, kind="unigram", vocabulary_size=400, normalization="nmt_nfkc_cf")
     assert folded.decode(folded.encode(["BaBe Ⅻ ﬁ"])) == ["babe xii fi"]
 
 
-def test_japanese_comes_back() -> None:
+def test_japanese_survives_a_round_trip() -> None:
     text = ["京都は日本の都市である。", "清水寺は京都にある寺院。", "日本の都市の寺院である。"] * 5
     tokenizer = train_tokenizer(text, kind="unigram", vocabulary_size=278)
     assert tokenizer.decode(tokenizer.encode([*text, "雪舟の水墨画"])) == [*text, "雪舟の水墨画"]
 
 
-def test_japanese_of_a_real_corpus_comes_back() -> None:
+def test_japanese_of_a_real_corpus_survives_a_round_trip() -> None:
     if not KFTT.exists():
         pytest.skip(f"There is no {KFTT}.")
     text = lzma.decompress(KFTT.read_bytes()).decode().splitlines()
@@ -155,12 +155,12 @@ def test_without_bytes_an_unseen_character_is_unknown(without_bytes: Tokenizer) 
     assert without_bytes.banned_ids == [PAD_ID, BOS_ID]
 
 
-def test_never_produced_are_pad_bos_unk_and_the_bytes_that_break_lines(tokenizer: Tokenizer) -> None:
-    pieces = [tokenizer.get_token(piece_id) for piece_id in tokenizer.banned_ids]
-    assert pieces == ["<pad>", "<unk>", "<s>", "<0x00>", "<0x0A>", "<0x0D>"]
+def test_banned_are_pad_bos_unk_and_the_bytes_that_break_lines(tokenizer: Tokenizer) -> None:
+    tokens = [tokenizer.get_token(token_id) for token_id in tokenizer.banned_ids]
+    assert tokens == ["<pad>", "<unk>", "<s>", "<0x00>", "<0x0A>", "<0x0D>"]
 
 
-def test_pieces_of_another_model_that_hold_a_newline_are_never_produced() -> None:
+def test_tokens_of_another_model_that_contain_a_newline_are_banned() -> None:
     tokenizer = Tokenizer(foreign(user_defined_symbols=["\n\n"], control_symbols=["<2de>"]))
     assert {tokenizer.get_token(one) for one in tokenizer.banned_ids} == {"<pad>", "<s>", "<2de>", "\n\n"}
 
@@ -175,26 +175,26 @@ def test_every_decoded_row_is_one_line_without_specials(tokenizer: Tokenizer) ->
         assert not any(special in text for special in [*SPECIAL, "⁇"])
 
 
-def test_specials_between_subwords_change_nothing(tokenizer: Tokenizer) -> None:
+def test_special_ids_between_tokens_change_nothing(tokenizer: Tokenizer) -> None:
     row = tokenizer.encode(TEXT[:1])[0]
-    among = [BOS_ID, *(one for piece_id in row for one in (piece_id, PAD_ID)), EOS_ID, PAD_ID]
+    among = [BOS_ID, *(one for token_id in row for one in (token_id, PAD_ID)), EOS_ID, PAD_ID]
     assert tokenizer.decode([among]) == TEXT[:1]
 
 
-def test_count_pieces_counts_what_encode_gives(tokenizer: Tokenizer) -> None:
+def test_count_tokens_counts_the_ids_of_encode(tokenizer: Tokenizer) -> None:
     lengths = tokenizer.count_tokens(TEXT)
     assert lengths.dtype == np.int32
     assert lengths.tolist() == [len(tokenizer.tokenize(text)) for text in TEXT]
 
 
-def test_sampled_subwords_differ_but_spell_the_same_text(tokenizer: Tokenizer) -> None:
+def test_sampled_tokens_differ_but_spell_the_same_text(tokenizer: Tokenizer) -> None:
     sampled = tokenizer.sample(TEXT, seed=7, alpha=0.2)
     assert tokenizer.decode(sampled) == TEXT
     assert sampled != tokenizer.encode(TEXT)
     assert sum(map(len, sampled)) > tokenizer.count_tokens(TEXT).sum()
 
 
-def test_sampling_follows_its_seed_alone(tokenizer: Tokenizer) -> None:
+def test_sampling_depends_on_its_seed_only(tokenizer: Tokenizer) -> None:
     expected = {seed: tokenizer.sample(TEXT[:50], seed=seed, alpha=0.2) for seed in range(4)}
     assert all(expected[0] != expected[seed] for seed in (1, 2, 3))
     seeds = [0, 1, 2, 3] * 10
@@ -203,19 +203,19 @@ def test_sampling_follows_its_seed_alone(tokenizer: Tokenizer) -> None:
     assert again == [expected[seed] for seed in seeds]
 
 
-def test_bpe_dropout_runs_from_the_usual_subwords_to_characters() -> None:
+def test_bpe_dropout_ranges_from_the_usual_tokens_to_characters() -> None:
     tokenizer = train_tokenizer(TEXT, kind="bpe", vocabulary_size=400)
     assert tokenizer.sample(TEXT, seed=1, alpha=0.0) == tokenizer.encode(TEXT)
     characters = [[tokenizer.get_token(one) for one in ids] for ids in tokenizer.sample(TEXT, seed=1, alpha=1.0)]
     assert characters == [list("▁" + text.replace(" ", "▁")) for text in TEXT]
 
 
-def test_a_large_alpha_leaves_the_best_subwords_of_a_unigram_model() -> None:
+def test_a_large_alpha_leaves_the_best_tokens_of_a_unigram_model() -> None:
     tokenizer = train_tokenizer(TEXT, kind="unigram", vocabulary_size=400)
     assert tokenizer.sample(TEXT[:20], seed=1, alpha=1000.0) == tokenizer.encode(TEXT[:20])
 
 
-def test_bpe_dropout_keeps_user_symbols_and_spells_the_rest_as_ever() -> None:
+def test_bpe_dropout_keeps_user_symbols_and_spells_unknown_characters() -> None:
     lines = [f"{text} <tag> naïve" for text in TEXT]
     tokenizer = train_tokenizer(lines, kind="bpe", vocabulary_size=400, user_symbols=["<tag>"], character_coverage=0.98)
     odd = [*lines[:20], "Żółw <tag><tag> 🐢🐢 end"]
@@ -244,10 +244,10 @@ def test_a_unigram_model_draws_from_many_segmentations() -> None:
     assert len(drawn) > 50
 
 
-def test_sampling_needs_a_model_of_subwords() -> None:
+def test_sampling_requires_a_unigram_or_bpe_model() -> None:
     tokenizer = Tokenizer(foreign(model_type="char", vocab_size=20))
     with pytest.raises(
-        UserError, match="Subword sampling needs a unigram or BPE model, and this one is of words or char"
+        UserError, match="Subword sampling requires a unigram or BPE model; this model is of words or char"
     ):
         tokenizer.sample(["ba"], seed=1, alpha=0.1)
 
@@ -276,15 +276,15 @@ def test_a_missing_model_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"the\t-3.1\nand\t-3.4\n", foreign()[:100]])
-def test_a_file_that_is_no_model_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "source.vocab").write_bytes(content)
     with pytest.raises(UserError, match=r"source\.vocab: Expected a SentencePiece model, .* found something else"):
         Tokenizer.load(tmp_path / "source.vocab")
 
 
-def test_a_model_that_sentencepiece_refuses_is_none() -> None:
+def test_a_model_that_sentencepiece_refuses_is_an_error() -> None:
     broken = foreign(byte_fallback=True, vocab_size=400).replace(b"<0x41>", b"<0xZZ>")
-    with pytest.raises(UserError, match=r"Expected a SentencePiece model, .* SentencePiece says: .*0xZZ"):
+    with pytest.raises(UserError, match=r"Expected a SentencePiece model, .* SentencePiece reports: .*0xZZ"):
         Tokenizer(broken)
 
 
@@ -299,7 +299,7 @@ def test_a_model_that_sentencepiece_refuses_is_none() -> None:
         {"bos_id": -1, "eos_id": -1, "user_defined_symbols": ["<pad>", "<2de>"]},
     ],
 )
-def test_an_adopted_model_gives_the_same_pieces_under_our_ids(settings: dict[str, Any]) -> None:
+def test_a_model_from_elsewhere_gives_the_same_tokens_with_our_ids(settings: dict[str, Any]) -> None:
     model = foreign(**settings)
     before, after = sentencepiece.SentencePieceProcessor(model_proto=model), native(Tokenizer(model))
     lines = [*TEXT, "Ünseen ½ 日本 <2de>"]
@@ -308,17 +308,17 @@ def test_an_adopted_model_gives_the_same_pieces_under_our_ids(settings: dict[str
     old = [before.id_to_piece(one) for one in range(before.get_piece_size())]
     new = [after.id_to_piece(one) for one in range(after.get_piece_size())]
     assert set(old) <= set(new) and len(new) == len(set(new))
-    assert new[4:] == [piece for piece in old if piece not in new[:4]]
-    assert [after.get_score(new.index(piece)) for piece in old] == [before.get_score(one) for one in range(len(old))]
+    assert new[4:] == [token for token in old if token not in new[:4]]
+    assert [after.get_score(new.index(token)) for token in old] == [before.get_score(one) for one in range(len(old))]
 
 
-def test_the_unknown_piece_is_found_by_its_kind() -> None:
+def test_the_unknown_token_is_found_by_its_type() -> None:
     tokenizer = Tokenizer(foreign().replace(b"<unk>", b"<oov>", 1))
     assert tokenizer.get_token(UNK_ID) == "<oov>"
     assert UNK_ID in tokenizer.encode(["ba 雪"])[0]
 
 
-def test_adopting_twice_is_adopting_once(tokenizer: Tokenizer) -> None:
+def test_normalizing_special_ids_twice_changes_nothing(tokenizer: Tokenizer) -> None:
     assert normalize_special_ids(tokenizer.model) == tokenizer.model
     assert normalize_special_ids(normalize_special_ids(foreign())) == normalize_special_ids(foreign())
 
@@ -331,43 +331,45 @@ def test_user_symbols_stay_whole() -> None:
 @pytest.mark.parametrize(
     ("symbols", "words"),
     [
-        (["<a>", "<a>"], "'<a>' stands there twice"),
-        (["</s>"], "'</s>' has a meaning already, expected another name"),
-        (["<0x0A>"], "'<0x0A>' has a meaning already"),
-        (["a b"], "expected symbols without blanks, found 'a b'"),
-        ([""], "expected symbols without blanks, found ''"),
+        (["<a>", "<a>"], "'<a>' is listed twice"),
+        (["</s>"], "'</s>' is a special token, expected another name"),
+        (["<0x0A>"], "'<0x0A>' is a special token"),
+        (["a b"], "expected symbols without spaces, found 'a b'"),
+        ([""], "expected symbols without spaces, found ''"),
     ],
 )
-def test_a_user_symbol_that_cannot_be_is_refused(symbols: list[str], words: str) -> None:
+def test_an_invalid_user_symbol_is_refused(symbols: list[str], words: str) -> None:
     with pytest.raises(UserError, match="tokenizer.user_symbols: " + words):
         train_tokenizer(TEXT, kind="unigram", vocabulary_size=400, user_symbols=symbols)
 
 
-def test_an_unknown_normalisation_names_the_nearest() -> None:
+def test_an_unknown_normalization_suggests_the_nearest() -> None:
     with pytest.raises(UserError, match=r"tokenizer\.normalization: there is no rule 'nmt_nkfc', .*mean 'nmt_nfkc'\?"):
         train_tokenizer(TEXT, kind="unigram", vocabulary_size=400, normalization="nmt_nkfc")
 
 
 @pytest.mark.parametrize("texts", [[], ["", "  ", "\t"]])
-def test_no_text_is_told(texts: list[str]) -> None:
-    with pytest.raises(UserError, match=r"no text to train a tokenizer on: .* found none or blank ones only"):
+def test_no_text_is_an_error(texts: list[str]) -> None:
+    with pytest.raises(UserError, match=r"no text to train a tokenizer on: .* found none or blank lines"):
         train_tokenizer(texts, kind="unigram", vocabulary_size=400)
 
 
 def test_a_vocabulary_larger_than_the_text_allows_names_the_largest(kind: Kind) -> None:
-    with pytest.raises(UserError, match=r"tokenizer\.vocabulary_size: 90000 pieces were asked for") as caught:
+    with pytest.raises(
+        UserError, match=r"tokenizer\.vocabulary_size: expected at most \d+ tokens .*found 90000"
+    ) as caught:
         train_tokenizer(TEXT, kind=kind, vocabulary_size=90000)
-    largest = int(str(caught.value).partition(" yields ")[2].split()[0])
+    largest = int(str(caught.value).partition(" at most ")[2].split()[0])
     assert train_tokenizer(TEXT, kind=kind, vocabulary_size=largest).vocabulary_size == largest
-    with pytest.raises(UserError, match=f"Ask for {largest} or fewer, or train on more text"):
+    with pytest.raises(UserError, match=f"Lower it to {largest}, or train on more text"):
         train_tokenizer(TEXT, kind=kind, vocabulary_size=largest + 1)
 
 
 def test_a_vocabulary_smaller_than_the_characters_names_the_smallest() -> None:
-    characters = len(set("".join(TEXT)))  # the space among them, as ▁
+    characters = len(set("".join(TEXT)))  # including the space, as ▁
     smallest = 4 + 256 + characters
     with pytest.raises(
-        UserError, match=rf"vocabulary_size: 100 pieces .* {smallest} already.* lower tokenizer\.character_coverage"
+        UserError, match=rf"expected at least {smallest} tokens .* found 100\..* lower tokenizer\.character_coverage"
     ):
         train_tokenizer(TEXT, kind="unigram", vocabulary_size=100, character_coverage=1.0)
     tokenizer = train_tokenizer(TEXT, kind="bpe", vocabulary_size=smallest, character_coverage=1.0)
@@ -377,22 +379,22 @@ def test_a_vocabulary_smaller_than_the_characters_names_the_smallest() -> None:
 def test_character_coverage_leaves_rare_characters_to_bytes() -> None:
     text = [*TEXT, "雪"]
     covered = train_tokenizer(text, kind="unigram", vocabulary_size=400, character_coverage=1.0)
-    spelt = train_tokenizer(text, kind="unigram", vocabulary_size=400)
+    spelled = train_tokenizer(text, kind="unigram", vocabulary_size=400)
     assert covered.tokenize("雪")[-1] == "雪"
-    assert spelt.tokenize("雪")[-3:] == ["<0xE9>", "<0x9B>", "<0xAA>"]
+    assert spelled.tokenize("雪")[-3:] == ["<0xE9>", "<0x9B>", "<0xAA>"]
 
 
-def test_long_lines_are_learnt_from(kind: Kind) -> None:
+def test_long_lines_are_used(kind: Kind) -> None:
     tokenizer = train_tokenizer(["ba"] * 100 + ["zo " * 3000], kind=kind, vocabulary_size=4 + 256 + len("▁bazo"))
     assert "".join(tokenizer.tokenize("ba zo")) == "▁ba▁zo"
 
 
-def test_a_very_long_line_without_blanks_is_learnt_from() -> None:
+def test_a_very_long_line_without_spaces_is_used() -> None:
     tokenizer = train_tokenizer(["あいうえお" * 14000], kind="bpe", vocabulary_size=270)
     assert tokenizer.vocabulary_size == 270
 
 
-def test_training_draws_from_the_whole_text_by_its_seed() -> None:
+def test_training_samples_the_whole_text_by_its_seed() -> None:
     text = ["ba"] * 1000 + ["zo"] * 1000
     tokenizer = train_tokenizer(text, kind="bpe", vocabulary_size=4 + 256 + len("▁bazo"), max_sentences=20)
     assert "".join(tokenizer.tokenize("ba zo")) == "▁ba▁zo"
@@ -413,7 +415,7 @@ def test_every_line_is_as_likely_to_be_drawn() -> None:
     assert np.abs(drawn - 900).max() < 4 * deviation
 
 
-def test_a_short_text_is_taken_whole_and_in_order() -> None:
+def test_a_short_text_is_used_whole_and_in_order() -> None:
     assert reservoir_sample(iter("abc"), 3, seed=1) == ["a", "b", "c"]
 
 
@@ -439,7 +441,7 @@ print(train_tokenizer(text, kind=sys.argv[1], vocabulary_size=400).fingerprint)
 """
 
 
-def test_another_process_learns_the_same_model_and_says_nothing(kind: Kind, tokenizer: Tokenizer) -> None:
+def test_another_process_trains_the_same_model_and_prints_nothing(kind: Kind, tokenizer: Tokenizer) -> None:
     command = [sys.executable, "-c", SCRIPT, kind]
     result = subprocess.run(command, input="\n".join(TEXT), capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == (tokenizer.fingerprint + "\n", "")

@@ -41,7 +41,7 @@ def test_a_vocabulary_that_the_text_does_not_allow(opened, tmp_path, monkeypatch
     tokenizers, finding = try_tokenizers(config, corpus, tmp_path / "run")
     assert tokenizers is None
     assert finding.verdict == verdict
-    assert "5000 pieces" in finding.found
+    assert "found 5000" in finding.found
 
 
 def test_long_and_unequal_pairs_are_located(opened, tmp_path):
