@@ -1,4 +1,4 @@
-"""What /openapi.json says beyond what FastAPI sees for itself: bodies that are read by hand, limits, and the key."""
+"""Completes /openapi.json with what FastAPI does not know: bodies that we parse ourselves, limits and the key."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 
 class ErrorBody(BaseModel):
-    """What every request is answered that is refused."""
+    """Response to a request that is refused."""
 
     error: str
 
@@ -30,12 +30,12 @@ ERRORS: dict[int | str, Schema] = {
 
 
 def describe_body(schema: Schema) -> Schema:
-    """A request's body, for a path that reads it by itself."""
+    """Returns the description of a request body that a path parses itself."""
     return {"requestBody": {"content": {"application/json": {"schema": schema}}, "required": True}}
 
 
 def describe_response(schema: Schema) -> dict[int | str, Schema]:
-    """The answer of a path that writes it by itself."""
+    """Returns the description of a response that a path makes itself."""
     return {200: {"description": "Successful Response", "content": {"application/json": {"schema": schema}}}}
 
 
@@ -50,7 +50,7 @@ def describe_translate_request(model: type[BaseModel], limits: Limits, *, max_n_
 
 
 def describe_predict_request(limits: Limits) -> Schema:
-    """The body of :predict."""
+    """Returns the schema of a request to :predict."""
     text = {"anyOf": [_text(limits), _object(b64={**STRING, "pattern": BASE64, "contentEncoding": "base64"})]}
     texts = _list(text, limits)
     rows = [{**_list(row, limits), "minItems": 1} for row in (text, _object(text=text))]
@@ -67,8 +67,8 @@ def describe_predict_request(limits: Limits) -> Schema:
 
 
 def describe_predict_response() -> Schema:
-    """The answer of :predict: rows where `instances` were sent, columns where `inputs` were."""
-    best = {"translation": STRING, "score": NUMBER, "truncated": BOOLEAN}
+    """Returns the schema of a response of :predict: rows for `instances`, columns for `inputs`."""
+    best = {"translation": STRING, "score": NUMBER, "log_prob": NUMBER, "truncated": BOOLEAN}
     nbest = {
         "translations": _array(STRING),
         "scores": _array(NUMBER),
@@ -82,13 +82,13 @@ def describe_predict_response() -> Schema:
 
 
 def describe_status() -> Schema:
-    """The answer of GET /v1/models/NAME."""
+    """Returns the schema of the response of GET /v1/models/NAME."""
     status = _object(error_code=STRING, error_message=STRING)
     return _object(model_version_status=_array(_object(version=STRING, state=STRING, status=status)))
 
 
 def describe_metadata() -> Schema:
-    """The answer of GET /v1/models/NAME/metadata."""
+    """Returns the schema of the response of GET /v1/models/NAME/metadata."""
     sizes = _object(dim=_array(_object(size=STRING, name=STRING)), unknown_rank=BOOLEAN)
     tensors = {"type": "object", "additionalProperties": _object(dtype=STRING, tensor_shape=sizes, name=STRING)}
     signature = _object(inputs=tensors, outputs=tensors, method_name=STRING)
@@ -100,22 +100,23 @@ def describe_metadata() -> Schema:
 
 
 def finish_document(app: FastAPI, *, name: str, version: int, key: bool) -> None:
-    """Takes out of an application's description what it never answers, and says which model it has.
+    """Restricts the description of an application to its one model, and removes responses that it never gives.
 
     Args:
-        name: the only one of a model in paths.
-        version: the only one of it.
-        key: whether one is asked for.
+        app: with all its paths.
+        name: of the model.
+        version: of the model.
+        key: whether requests need a key.
     """
-    document = app.openapi()  # the one that the application keeps
+    document = app.openapi()  # the application keeps and serves this very object
     operations = [(path, operation) for path, methods in document["paths"].items() for operation in methods.values()]
     known = {"model": name, "version": str(version)}
     for _, operation in operations:
-        operation["responses"].pop("422", None)  # FastAPI's own form of mistakes
+        operation["responses"].pop("422", None)  # FastAPI's own form of errors
         for parameter in operation.get("parameters", []):
             parameter["schema"] = {**STRING, "enum": [known[parameter["name"]]]}
-    for name in ("HTTPValidationError", "ValidationError"):
-        document["components"]["schemas"].pop(name, None)
+    for unused in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(unused, None)
     if key:
         document["components"]["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer"},
@@ -139,7 +140,7 @@ def _array(items: Schema) -> Schema:
 
 
 def _object(**properties: Schema) -> Schema:
-    """An object with these properties, all of them, and no others."""
+    """Returns the schema of an object with exactly these properties."""
     return {
         "type": "object",
         "properties": properties,

@@ -1,7 +1,7 @@
-"""The bodies of TensorFlow Serving's REST interface, so that its clients work here as well.
+"""Request and response bodies of TensorFlow Serving's REST API, so that its clients work here as well.
 
-https://www.tensorflow.org/tfx/serving/api_rest says what they are; the words of its mistakes are those of
-tensorflow_serving/util/json_tensor.cc and tensorflow_serving/model_servers.
+https://www.tensorflow.org/tfx/serving/api_rest describes the bodies. Error messages are copied word for word from
+tensorflow_serving/util/json_tensor.cc and tensorflow_serving/model_servers, mistakes in their English included.
 """
 
 import base64
@@ -22,26 +22,26 @@ from nmt.translators.protocol import Translator
 
 DEFAULT = "serving_default"
 INPUT = "text"
-MAX_SHOWN = 200  # characters of a value that a message shows
+MAX_SHOWN = 200  # characters of a value in an error message
 MAX_VERSION = 2**63 - 1
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """What a client asks for."""
+    """A request to `:predict`."""
 
     texts: list[str]
     signature: str
     by_row: bool
-    """Whether it sent `instances` and wants `predictions`, or `inputs` and `outputs`."""
+    """Whether it contains `instances` and expects `predictions`, rather than `inputs` and `outputs`."""
 
 
 def read_json(body: bytes) -> dict[str, Any]:
-    """Reads a body that must be a JSON object.
+    """Reads a body, which must be a JSON object.
 
     Raises:
-        RequestError: 400, it is not.
+        RequestError: 400, it is not a JSON object.
     """
     if not body.strip():
         raise RequestError(400, "JSON Parse error: The document is empty")
@@ -59,10 +59,10 @@ def read_json(body: bytes) -> dict[str, Any]:
 
 
 def read_predict_request(document: dict[str, Any]) -> PredictRequest:
-    """Reads the request of `:predict`, by rows (`instances`) or by columns (`inputs`).
+    """Reads a request to `:predict`, in rows (`instances`) or columns (`inputs`).
 
     Raises:
-        RequestError: 400, it is none.
+        RequestError: 400, with the message of TensorFlow Serving.
     """
     signature = document.get("signature_name", "")
     if not isinstance(signature, str):
@@ -102,13 +102,13 @@ def make_predict_body(request: PredictRequest, translations: Sequence[Translatio
 
 
 def make_status_body(version: int) -> dict[str, Any]:
-    """The response of GET /v1/models/NAME."""
+    """Returns the response of GET /v1/models/NAME."""
     status = {"error_code": "OK", "error_message": ""}
     return {"model_version_status": [{"version": str(version), "state": "AVAILABLE", "status": status}]}
 
 
 def make_metadata_body(name: str, version: int, *, nbest: int) -> dict[str, Any]:
-    """The response of GET /v1/models/NAME/metadata."""
+    """Returns the response of GET /v1/models/NAME/metadata."""
     return {
         "model_spec": {"name": name, "signature_name": "", "version": str(version)},
         "metadata": {"signature_def": {"signature_def": make_signatures(nbest=nbest)}},
@@ -116,9 +116,9 @@ def make_metadata_body(name: str, version: int, *, nbest: int) -> dict[str, Any]
 
 
 def make_signatures(*, nbest: int) -> dict[str, Any]:
-    """The signatures as JSON: those of an export, but for pieces and attention of `nbest`."""
+    """Returns the signatures as JSON: those of an export, without the tokens and attention of `nbest`."""
     outputs = {
-        DEFAULT: {"translation": "DT_STRING", "score": "DT_FLOAT", "truncated": "DT_BOOL"},
+        DEFAULT: {"translation": "DT_STRING", "score": "DT_FLOAT", "log_prob": "DT_FLOAT", "truncated": "DT_BOOL"},
         "nbest": {
             "translations": "DT_STRING",
             "scores": "DT_FLOAT",
@@ -142,14 +142,14 @@ def make_signatures(*, nbest: int) -> dict[str, Any]:
 
 
 def read_version(text: str) -> int | None:
-    """Reads the version in a path; None where it is no number.
+    """Returns the version in a path, or None if it is not a number.
 
     Raises:
-        RequestError: 400, it is a number that none can have.
+        RequestError: 400, the number is too large for a version.
     """
     if not (text.isascii() and text.isdecimal()):
         return None
-    # Python converts only so many digits.
+    # int() refuses more than 4,300 digits with a ValueError.
     if len(text) > 30 or int(text) > MAX_VERSION:
         raise RequestError(400, f"Failed to convert version: {text[:MAX_SHOWN]} to numeric.")
     return int(text)
@@ -200,12 +200,12 @@ def _inputs(inputs: Any) -> list[str]:
 
 
 def _is_named(value: Any) -> bool:
-    """Whether a value is an object of named inputs, and not a text in base64."""
+    """Returns whether a value is an object of named inputs, rather than a text in base64."""
     return isinstance(value, dict) and not (value.keys() == {"b64"} and isinstance(value["b64"], str))
 
 
 def _text(value: Any) -> str:
-    """A text, or one given as {"b64": …}, whose bytes that are no UTF-8 come to be U+FFFD."""
+    """Reads a text, or one in base64 as {"b64": …}, in which U+FFFD replaces invalid UTF-8."""
     if isinstance(value, dict) and not _is_named(value):
         try:
             return base64.b64decode(value["b64"], validate=True).decode("utf-8", errors="replace")
@@ -220,7 +220,10 @@ def _text(value: Any) -> str:
 
 
 def check_surrogates(text: str) -> None:
-    """Raises a RequestError, 400, where a text has half a character that no UTF-8 can hold, as from "\\ud800"."""
+    """Raises a RequestError with status 400 if a text contains half of a surrogate pair, as from "\\ud800".
+
+    JSON can express it, while UTF-8 cannot, so the response could not be encoded.
+    """
     if not text.isascii() and SURROGATE.search(text):
         raise RequestError(400, "JSON Parse error: The surrogate pair in string is invalid.")
 
@@ -233,10 +236,10 @@ def _kind(value: Any) -> str:
 
 
 def abbreviate(value: Any) -> str:
-    """The beginning of a value, for a message."""
+    """Returns a value as JSON, abbreviated for an error message."""
     try:
         text = json.dumps(value, ensure_ascii=True)
-    except RecursionError:  # it was read with a little less on the stack
+    except RecursionError:  # reading it took a little less of the stack than writing does
         return "…"
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
@@ -245,6 +248,7 @@ def _best(translations: Sequence[Translation]) -> dict[str, list]:
     return {
         "translation": [one.text for one in translations],
         "score": [as_float32(one.score) for one in translations],
+        "log_prob": [as_float32(one.log_prob) for one in translations],
         "truncated": [one.is_truncated for one in translations],
     }
 

@@ -51,7 +51,7 @@ message_type { name: "MonitoringConfig"
 """
 # The flags of tensorflow_serving/model_servers/main.cc that are of use here.
 FLAGS = {
-    "port", "rest_api_port", "make_model_name", "model_base_path", "model_config_file",
+    "port", "rest_api_port", "model_name", "model_base_path", "model_config_file",
     "model_config_file_poll_wait_seconds", "enable_batching", "batching_parameters_file", "monitoring_config_file",
 }  # fmt: skip
 
@@ -210,7 +210,8 @@ def test_the_readmes_requests_are_answered_by_nmt_serve(exported):
 def test_the_readme_states_signatures_and_limits(exported):
     readme = (exported.version.parent / "README.md").read_text(encoding="utf-8")
     for line in (
-        "| `serving_default` | `text` string [N] | `score` float32 [N], `translation` string [N], `truncated` bool [N]",
+        "| `serving_default` | `text` string [N] | `log_prob` float32 [N], `score` float32 [N], `translation` string [N], "
+        "`truncated` bool [N]",
         f"| texts of a request | {4 * MAX_BATCH} | refused |",
         f"| characters of a text | {MAX_CHARACTERS} | the rest is cut off, and `truncated` is true |",
     ):

@@ -34,6 +34,7 @@ def test_signatures_have_the_names_and_types_that_clients_rely_on(exported):
     assert {name: (x.dtype.name, x.shape.as_list()) for name, x in best.structured_outputs.items()} == {
         "translation": ("string", [None]),
         "score": ("float32", [None]),
+        "log_prob": ("float32", [None]),
         "truncated": ("bool", [None]),
     }
     assert {name: (x.dtype.name, x.shape.as_list()) for name, x in nbest.structured_outputs.items()} == {
@@ -67,6 +68,8 @@ def test_texts_and_scores_are_the_models_whatever_the_batch(exported, size):
     assert texts == [hypothesis.text for hypothesis in expected]
     scores = np.concatenate([answer["score"] for answer in answers])
     np.testing.assert_allclose(scores, [hypothesis.score for hypothesis in expected], atol=1e-4)
+    log_probs = np.concatenate([answer["log_prob"] for answer in answers])
+    np.testing.assert_allclose(log_probs, [hypothesis.log_prob for hypothesis in expected], atol=1e-3)
     assert not any(np.concatenate([answer["truncated"] for answer in answers]))
     assert len(set(texts)) > len(TEXTS) / 2  # the model tells its inputs apart, or this test would say nothing
 
@@ -81,6 +84,7 @@ def test_no_text_gives_no_translation(exported):
     assert {name: x.shape for name, x in exported.call("serving_default", []).items()} == {
         "translation": (0,),
         "score": (0,),
+        "log_prob": (0,),
         "truncated": (0,),
     }
     nbest = exported.call("nbest", [])

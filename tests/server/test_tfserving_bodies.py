@@ -9,8 +9,8 @@ from nmt.server.tfserving_bodies import as_float32
 from tests.server.server_fakes import ask, make_fake, refusal
 
 PREDICT = "/v1/models/demo:predict"
-A = {"translation": "A", "score": -0.1, "truncated": False}
-B = {"translation": "B", "score": -0.1, "truncated": False}
+A = {"translation": "A", "score": -0.1, "log_prob": -2.5, "truncated": False}
+B = {"translation": "B", "score": -0.1, "log_prob": -2.5, "truncated": False}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_columns(server, inputs):
 
 def test_no_columns(server):
     assert ask(server, "POST", PREDICT, json={"inputs": []}).json() == {
-        "outputs": {"translation": [], "score": [], "truncated": []}
+        "outputs": {"translation": [], "score": [], "log_prob": [], "truncated": []}
     }
 
 
@@ -88,6 +88,7 @@ def test_metadata(server, path):
     assert {name: one["dtype"] for name, one in found["serving_default"]["outputs"].items()} == {
         "translation": "DT_STRING",
         "score": "DT_FLOAT",
+        "log_prob": "DT_FLOAT",
         "truncated": "DT_BOOL",
     }
     sizes = [dim["size"] for dim in found["nbest"]["outputs"]["scores"]["tensor_shape"]["dim"]]
