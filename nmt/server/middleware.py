@@ -1,4 +1,4 @@
-"""What every request passes first: is the server stopping, does it know the key, is the body small enough?"""
+"""Checks every request first: whether the server is stopping, the key is right and the body is small enough."""
 
 import asyncio
 import hashlib
@@ -17,10 +17,12 @@ from nmt.server.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 KEY_VARIABLE = "NMT_API_KEY"
-# Asked by whoever keeps the server running, who has no key, and still while it stops.
+INTERNAL_ERROR = "Internal error. See the log of the server."
+# Called by whatever keeps the server running. It has no key, and calls while the server stops, too.
 PROBES = ("/health", "/ready")
 
-# Bytes of a body that are thrown away for being too many: a client that still sends does not see that it is refused.
+# Bytes of a body that is too large that are still read, and dropped. A client that is sending does not read the error
+# before it has sent everything, and sees a broken connection if the server stops reading.
 MAX_DISCARDED = 1 << 26
 
 Message = MutableMapping[str, Any]
@@ -30,14 +32,14 @@ App = Callable[[Message, Receive, Send], Coroutine[Any, Any, None]]
 
 
 class Middleware:
-    """An ASGI application around another.
+    """An ASGI application that wraps another.
 
     Args:
-        app: sees only requests that are let in, with their whole body at hand.
+        app: receives the requests that pass the checks, with their whole body.
         limits: max_body and timeout.
-        metrics: told of each request.
-        key: asked for as `Authorization: Bearer KEY` or `X-API-Key: KEY`; None asks for none.
-        public_paths: paths that need none, besides the probes.
+        metrics: counts each request.
+        key: required as `Authorization: Bearer KEY` or `X-API-Key: KEY`; None requires no key.
+        public_paths: paths that need no key, besides the probes.
     """
 
     def __init__(
@@ -52,13 +54,13 @@ class Middleware:
         self._public_paths = frozenset(public_paths)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answers a request, or lets the application answer it."""
+        """Responds to a request, or lets the application respond."""
         if scope["type"] != "http":
             return
         started = time.perf_counter()
         status = 0
 
-        async def sending(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -69,7 +71,7 @@ class Middleware:
             self._check(scope)
             body = await self._read(scope, receive)
             leaving = asyncio.create_task(_wait_for_disconnect(receive))
-            answering = asyncio.create_task(self._app(scope, _replay(body, leaving), sending))
+            answering = asyncio.create_task(self._app(scope, _replay(body, leaving), send_and_note))
             try:
                 await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
                 if not answering.done() and not status:
@@ -77,14 +79,14 @@ class Middleware:
                 await answering
             finally:
                 await _cancel(answering, leaving)
-        except RequestError as refusal:
-            await send_error(refusal, sending)
+        except RequestError as error:
+            await send_error(error, send_and_note)
         except ConnectionError:
-            logger.debug("A client went away.")
+            logger.debug("A client disconnected.")
         except Exception:
             logger.exception("A request failed.")
             if not status:
-                await send_error(RequestError(500, "Internal error; the server's log says more."), sending)
+                await send_error(RequestError(500, INTERNAL_ERROR), send_and_note)
         finally:
             self.num_in_progress -= 1
             route = scope.get("route")
@@ -100,16 +102,16 @@ class Middleware:
         if not any(hmac.compare_digest(self._key, given) for given in _hash_keys(scope)):
             raise RequestError(
                 401,
-                "This server asks for a key: send the header 'Authorization: Bearer KEY'.",
+                "This server requires a key. Send the header 'Authorization: Bearer KEY'.",
                 {"WWW-Authenticate": "Bearer"},
             )
 
     async def _read(self, scope: Message, receive: Receive) -> bytes:
         headers = dict(scope["headers"])
-        announced = headers.get(b"content-length", b"")
-        too_large = announced.isdigit() and int(announced[:20]) > self._limits.max_body
+        declared = headers.get(b"content-length", b"")
+        too_large = declared.isdigit() and int(declared[:20]) > self._limits.max_body
         if too_large and b"expect" in headers:
-            raise self._too_large()  # the client asks before it sends
+            raise self._too_large()  # the client waits for permission to send its body
         body, size, more = bytearray(), 0, True
         try:
             async with asyncio.timeout(self._limits.timeout):
@@ -126,28 +128,28 @@ class Middleware:
                         body += chunk
                     more = message.get("more_body", False)
         except TimeoutError as error:
-            words = f"The body did not arrive within {self._limits.timeout:g} s."
-            raise RequestError(408, words, {"Connection": "close"}) from error
+            message = f"The request body did not arrive within {self._limits.timeout:g} s."
+            raise RequestError(408, message, {"Connection": "close"}) from error
         if too_large:
             raise self._too_large()
         return bytes(body)
 
     def _too_large(self) -> RequestError:
-        message = f"A request may have at most {self._limits.max_body:,} bytes: send several."
+        message = f"A request can have at most {self._limits.max_body:,} bytes. Send several requests."
         return RequestError(413, message, {"Connection": "close"})
 
 
-async def send_error(refusal: RequestError, send: Send) -> None:
-    """Answers a request by a refusal."""
-    body = json.dumps({"error": refusal.message}).encode()
-    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **refusal.headers}
+async def send_error(error: RequestError, send: Send) -> None:
+    """Sends an error as the response to a request."""
+    body = json.dumps({"error": error.message}).encode()
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **error.headers}
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": raw})
+    await send({"type": "http.response.start", "status": error.status, "headers": raw})
     await send({"type": "http.response.body", "body": body})
 
 
 def read_key(environment: MutableMapping[str, str], file: Path | None) -> str | None:
-    """The key that a server asks for: the first line of a file, or what NMT_API_KEY says; None if neither is there.
+    """Returns the key that a server requires: the content of a file, or of NMT_API_KEY; None if there is neither.
 
     Raises:
         UserError: the file cannot be read, or the key is empty.
@@ -157,20 +159,20 @@ def read_key(environment: MutableMapping[str, str], file: Path | None) -> str | 
             key, place = file.read_text(encoding="utf-8").strip(), f"--api-key-file {file}"
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
-                f"--api-key-file {file} cannot be read: {getattr(error, 'strerror', 'no UTF-8')}."
+                f"--api-key-file {file} cannot be read: {getattr(error, 'strerror', 'not UTF-8')}."
             ) from error
     elif KEY_VARIABLE in environment:
         key, place = environment[KEY_VARIABLE].strip(), KEY_VARIABLE
     else:
         return None
     if not key or not key.isascii() or not key.isprintable() or " " in key:
-        # A server that its owner believes closed must not start open.
-        raise UserError(f"{place}: expected a key of printable ASCII characters without spaces, found none.")
+        # A server must not start without protection if its owner tried to set a key.
+        raise UserError(f"{place}: expected a key of printable ASCII characters without spaces.")
     return key
 
 
 def _hash_keys(scope: Message) -> list[bytes]:
-    """Digests of the keys that a request gives; equal in length, so that comparing tells nothing of the key's."""
+    """Returns digests of the keys in a request. All have one length, so comparing them reveals no length of a key."""
     given = []
     for name, value in scope["headers"]:
         if name == b"x-api-key":
@@ -185,28 +187,28 @@ def _digest(key: bytes) -> bytes:
 
 
 def _replay(body: bytes, leaving: asyncio.Task[Message]) -> Receive:
-    """Hands out a body that has been read, then that the client leaves."""
-    handed = False
+    """Returns a `receive` that returns a body that was read before, then the disconnection of the client."""
+    is_read = False
 
     async def read() -> Message:
-        nonlocal handed
-        if handed:
+        nonlocal is_read
+        if is_read:
             return await asyncio.shield(leaving)
-        handed = True
+        is_read = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return read
 
 
 async def _wait_for_disconnect(receive: Receive) -> Message:
-    """Waits until the client leaves."""
+    """Waits until the client disconnects."""
     while (message := await receive())["type"] != "http.disconnect":
         pass
     return message
 
 
 async def _cancel(*tasks: asyncio.Task) -> None:
-    """Cancels what still runs, and waits until it has ended."""
+    """Cancels the tasks that still run, and waits until they have ended."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""`nmt serve`: from a model's folder to a port, until a signal comes."""
+"""`nmt serve`: opens a model and serves it on a port until a signal stops it."""
 
 import os
 import socket
@@ -19,40 +19,42 @@ from nmt.translators.opening import find_kind, open_translator
 from nmt.translators.protocol import Translator
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-GRACE = 5.0  # seconds beyond the time-out that the last answers may take to be sent
-# Longer than the minute for which the usual proxies keep a connection: one that they still use must not be closed.
+GRACE = 5.0  # seconds beyond the time-out for sending the last responses
+# Seconds that an idle connection stays open: longer than the minute of most reverse proxies, because a proxy must not
+# send a request on a connection that the server is closing.
 KEEP_ALIVE = 75
 
 
 class StoppingServer(uvicorn.Server):
-    """Stops on a signal in two steps: first it answers what it took and refuses what comes, then it closes its port.
+    """Stops on a signal in two steps: it finishes the requests in progress and refuses new ones, then closes its port.
 
-    uvicorn closes the port at once, so that whoever comes meanwhile is not told why.
+    uvicorn alone closes the port at once, so that new clients get no answer that explains why.
 
     Args:
-        server: whose middleware is shut.
-        patience: seconds after which it ends in any case.
-        log: receives a line.
+        config: of uvicorn.
+        server: the server that stops.
+        max_seconds: maximum time for the requests in progress.
+        log: receives a line when the server begins to stop.
     """
 
-    def __init__(self, config: uvicorn.Config, server: Server, patience: float, log: Callable[[str], None]):
+    def __init__(self, config: uvicorn.Config, server: Server, max_seconds: float, log: Callable[[str], None]):
         super().__init__(config)
         self._middleware = server.middleware
-        self._patience = patience
+        self._max_seconds = max_seconds
         self._log = log
         self._ends_at = float("inf")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stops; a second signal ends at once."""
+        """Begins to stop; a second signal ends the server at once."""
         if self._middleware.is_draining:
             self.should_exit = self.force_exit = True
             return
         self._middleware.is_draining = True
-        self._ends_at = time.monotonic() + self._patience
-        self._log(f"Stopping; requests to finish: {self._middleware.num_in_progress}.")
+        self._ends_at = time.monotonic() + self._max_seconds
+        self._log(f"Stopping. Requests in progress: {self._middleware.num_in_progress}.")
 
     async def on_tick(self, counter: int) -> bool:
-        """Looks whether all is answered, ten times a second."""
+        """Ends the server when no request is in progress; uvicorn calls this ten times per second."""
         if self._middleware.is_draining and (self._middleware.num_in_progress == 0 or time.monotonic() > self._ends_at):
             self.should_exit = True
         return await super().on_tick(counter)
@@ -72,15 +74,17 @@ def serve(
     """Serves a run folder, a model folder or an export until SIGTERM or Ctrl-C.
 
     Args:
-        host: the address to listen on.
-        port: 0 takes any that is free.
-        name: of the model in the paths of TensorFlow Serving's interface; the folder's if None.
-        key_file: holds the key that requests must give; NMT_API_KEY may hold it instead.
+        model: the folder.
+        host: address to listen on.
+        port: 0 takes any free port.
+        name: of the model in the paths of TensorFlow Serving's API; None takes the folder's.
+        limits: of requests and of the queue.
+        key_file: contains the key that requests must send; NMT_API_KEY can contain it instead.
         decoding: settings of the section `decoding` other than the model's own, such as {"beam_size": 1}.
-        log: receives a line when it listens, and one when it stops.
+        log: receives a line when the server is ready, and one when it stops.
 
     Raises:
-        UserError: there is no such model, the address cannot be listened on, or the key is empty.
+        UserError: there is no such model, a setting is invalid, the address is not available, or the key is invalid.
     """
     name = check_name(name or derive_name(model))
     key = read_key(os.environ, key_file)
@@ -100,14 +104,14 @@ def serve(
         )
         log(f"Serving {model} as {name}, version {translator.version}: {_url(host, listener)}")
         if is_open(host, key):
-            log(f"Whoever reaches {host} may translate: set {KEY_VARIABLE} or --api-key-file to ask for a key.")
+            log(f"Anyone who can reach {host} can translate. Set {KEY_VARIABLE} or --api-key-file to require a key.")
         StoppingServer(config, server, limits.timeout + GRACE, log).run(sockets=[listener])
         server.batcher.close(GRACE)
         log("Stopped.")
 
 
 def open_model(model: Path, decoding: Mapping[str, Any]) -> Translator:
-    """Opens a model or a SavedModel and translates a word with it, so that the first request does not wait for that.
+    """Opens a model or a SavedModel and translates a word, so that the first request is not slowed by compilation.
 
     Raises:
         UserError: see `open_translator`.
@@ -120,10 +124,10 @@ def open_model(model: Path, decoding: Mapping[str, Any]) -> Translator:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; made before the model is read, which takes long.
+    """Returns a socket that listens. It is opened before the model is loaded, so that requests wait meanwhile.
 
     Raises:
-        UserError: the address is taken, or is none of this machine's.
+        UserError: the address is in use, or does not belong to this machine.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -133,21 +137,21 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def is_open(host: str, key: str | None) -> bool:
-    """Whether others than this machine's users may translate."""
+    """Returns whether users of other machines can translate without a key."""
     return key is None and host not in LOOPBACK
 
 
 def derive_name(model: Path) -> str:
-    """The name of a folder, or of the one above a version or a run's best model."""
+    """Returns the name of a model's folder, or of the one that contains it for a version or a run's best model."""
     path = model.resolve()
     return path.parent.name if path.name.isdecimal() or path.name == "best" else path.name
 
 
 def check_name(name: str) -> str:
-    """Returns a name that can stand in a path.
+    """Returns the name.
 
     Raises:
-        UserError: it cannot.
+        UserError: the name cannot be part of a URL's path.
     """
     if not name or "/" in name or ":" in name:
         raise UserError(f"--name: expected a name without '/' and ':', found '{name}'.")

@@ -1,12 +1,13 @@
-"""GET /: the page on which people translate, files as they lie in the folder page/."""
+"""GET /: the web page for translating, served from the files in the folder page/."""
 
 from collections.abc import Callable
 from importlib.resources import files
 
 from fastapi import APIRouter, Request, Response
 
-KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-# Nothing but our own files and requests to ourselves; text that holds a script could not run it even if it were put in.
+MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+# The page loads its own files and calls its own server, nothing else. A script in a text could not run even if a bug
+# inserted the text as markup.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -22,25 +23,25 @@ HEADERS = {
 
 
 def read_page() -> dict[str, Response]:
-    """The answer for each path of the page; the same for everybody, hence made once."""
-    found = {}
+    """Returns the response of each path of the page. They are the same for every request, so they are made once."""
+    responses = {}
     for file in files("nmt.server").joinpath("page").iterdir():
-        kind = KINDS[file.name[file.name.rindex(".") :]]
+        media_type = MEDIA_TYPES[file.name[file.name.rindex(".") :]]
         path = "/" if file.name == "index.html" else f"/page/{file.name}"
-        found[path] = Response(file.read_bytes(), media_type=kind, headers=HEADERS)
-    return found
+        responses[path] = Response(file.read_bytes(), media_type=media_type, headers=HEADERS)
+    return responses
 
 
 def make_page_routes(page: dict[str, Response]) -> APIRouter:
-    """A path for each file."""
+    """Returns the paths of the page's files."""
     router = APIRouter()
-    for path in page:
-        router.add_route(path, _answer(page[path]), methods=["GET", "HEAD"], include_in_schema=False)
+    for path, response in page.items():
+        router.add_route(path, _make_handler(response), methods=["GET", "HEAD"], include_in_schema=False)
     return router
 
 
-def _answer(response: Response) -> Callable:
-    async def answer(request: Request) -> Response:
+def _make_handler(response: Response) -> Callable:
+    async def handle(request: Request) -> Response:
         return response
 
-    return answer
+    return handle

@@ -129,10 +129,10 @@ def test_a_new_setting_reaches_the_translator_without_a_line_of_the_server(monke
         (b'{"text": "a", "min_length": 9, "max_length": 9}', "min_length must be below max_length; found 9 and 9"),
         (b'{"text": "a", "beam": 2}', "beam: unknown key. Did you mean 'beam_size'?"),
         (b'{"text": "a", "batch_tokens": 2}', "batch_tokens: unknown key."),
-        (b'{"text": ["a", "b", "c", "d"]}', "at most 3 texts, found 4: send several requests"),
+        (b'{"text": ["a", "b", "c", "d"]}', "at most 3 texts, found 4. Send several requests"),
         (
             json.dumps({"text": ["a", "b" * 1001]}).encode(),
-            "at most 1,000 characters, found 1,001 in text 1 (counted from 0): divide it",
+            "at most 1,000 characters, found 1,001 in text 1 (counted from 0). Split it.",
         ),
     ],
 )
@@ -161,7 +161,7 @@ def test_a_large_body_is_refused_whether_it_is_announced_or_not(server):
 
     for content, headers in ((b" " * 3001, {}), (b" " * 3001, {"Expect": "100-continue"}), (pieces(), {})):
         answer = ask(server, "POST", "/translate", content=content, headers=headers)
-        assert refusal(answer) == (413, "A request may have at most 3,000 bytes: send several.")
+        assert refusal(answer) == (413, "A request can have at most 3,000 bytes. Send several requests.")
         assert answer.headers["connection"] == "close"
 
 
@@ -173,7 +173,7 @@ def test_a_body_that_does_not_arrive_is_not_waited_for():
         await asyncio.sleep(5)
 
     answer = ask(server, "POST", "/translate", content=slow())
-    assert refusal(answer) == (408, "The body did not arrive within 0.05 s.")
+    assert refusal(answer) == (408, "The request body did not arrive within 0.05 s.")
     server.batcher.close(5)
 
 
@@ -213,7 +213,7 @@ def test_whoever_waits_too_long_is_told_and_leaves_the_queue():
             return await asyncio.gather(*(client.post("/translate", json={"text": text}) for text in "ab"))
 
     for answer in asyncio.run(wait()):
-        assert refusal(answer) == (504, "No translation within 0.05 s: send less, or come again later.")
+        assert refusal(answer) == (504, "The translation took longer than 0.05 s. Send less text, or try again later.")
     translator.may_go.set()
     server.batcher.close(5)
     assert translator.batches == [["a"]]  # b had left
@@ -229,7 +229,7 @@ def test_a_defect_is_answered_by_500_and_takes_no_neighbour_down(caplog):
 
     first, bad, last = asyncio.run(three())
     assert translations(first) == ["A"] and translations(last) == ["B"]
-    assert refusal(bad) == (500, "Internal error; the server's log says more.")
+    assert refusal(bad) == (500, "Internal error. See the log of the server.")
     assert ["a", "bomb", "b"] in translator.batches  # they were translated together at first
     assert "a defect of the model" in caplog.text
     server.batcher.close(5)
@@ -326,7 +326,7 @@ def test_a_key_is_asked_for(caplog):
     ):
         answer = ask(server, "POST", "/translate", json={"text": "a"}, headers=headers)
         assert refusal(answer)[0] == 401
-        assert "send the header 'Authorization: Bearer KEY'" in refusal(answer)[1]
+        assert "Send the header 'Authorization: Bearer KEY'" in refusal(answer)[1]
         assert answer.headers["www-authenticate"] == "Bearer"
     for headers in ({"Authorization": "bearer s3cret"}, {"X-API-Key": "s3cret"}):
         assert translations(ask(server, "POST", "/translate", json={"text": "a"}, headers=headers)) == ["A"]
@@ -359,7 +359,7 @@ def test_a_key_comes_from_a_file_or_a_variable(tmp_path):
 def test_a_thread_that_has_ended_is_no_health():
     server = make_fake()
     server.batcher.close(5)
-    assert refusal(ask(server, "GET", "/health")) == (500, "The thread that translates has ended.")
+    assert refusal(ask(server, "GET", "/health")) == (500, "The translating thread has ended.")
 
 
 @pytest.mark.parametrize("path", ["/translate", "/v1/models/demo:predict"])

@@ -80,14 +80,14 @@ def test_it_finishes_what_it_took_and_refuses_what_is_new_on_sigterm(model):
     assert [len(one["alternatives"]) for one in answers[0][1]["translations"]] == [2, 2]
     assert (process.returncode, err) == (0, "")
     # The one that read the metrics may not have left yet.
-    assert re.fullmatch(r"Stopping; requests to finish: [12]\.\nStopped\.\n", out)
+    assert re.fullmatch(r"Stopping\. Requests in progress: [12]\.\nStopped\.\n", out)
 
 
 def test_a_client_that_sends_too_much_reads_why_it_is_refused():
     """Its connection must not be reset while it sends; only a real socket shows that."""
     with on_a_port(make_fake()) as port:
         status, answer = post(f"http://127.0.0.1:{port}/translate", {"text": "a" * 8_000_000})
-    assert (status, answer) == (413, {"error": "A request may have at most 1,048,576 bytes: send several."})
+    assert (status, answer) == (413, {"error": "A request can have at most 1,048,576 bytes. Send several requests."})
 
 
 def test_packages_that_are_missing_are_named(model):

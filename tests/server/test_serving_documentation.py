@@ -48,13 +48,13 @@ def test_the_rest_client_translates_lines_and_waits_for_a_server_that_is_full_or
     lines = [f"Satz {number} äöü" for number in range(70)] + [""]
     server.middleware.is_draining = True
     with on_a_port(server) as port:
-        threading.Timer(0.8, lambda: setattr(server.middleware, "draining", False)).start()
+        threading.Timer(0.8, lambda: setattr(server.middleware, "is_draining", False)).start()
         done = run(client, f"http://127.0.0.1:{port}", "demo", lines=lines, NMT_API_KEY="s3cret")
         assert (done.stderr, done.stdout.split("\n")) == ("", [line.upper() for line in lines] + [""])
         wrong = run(client, f"http://127.0.0.1:{port}", "other", lines=["a"], NMT_API_KEY="s3cret")
         assert (wrong.returncode, wrong.stderr) == (1, "404: Servable not found for request: Latest(other)\n")
         shut_out = run(client, f"http://127.0.0.1:{port}", "demo", lines=["a"])
-        assert shut_out.stderr.startswith("401: This server asks for a key")
+        assert shut_out.stderr.startswith("401: This server requires a key")
 
 
 @pytest.fixture(scope="module")
