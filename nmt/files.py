@@ -1,40 +1,52 @@
-"""Whole-or-absent files: written under a temporary name, synced, renamed. Folders that one process at a time fills."""
+"""Atomic files, folders that one process at a time may use, compressed files, and digests.
+
+A file appears under its name only once it is whole and on the disk: it is written under a temporary name, synced and
+then renamed, which POSIX guarantees to be atomic within a folder.
+"""
 
 import errno
-import fcntl
 import gzip
+import hashlib
 import lzma
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
 from nmt.errors import UserError, suggest_name
+from nmt.process import check_platform
 
 COMPRESSED = (".gz", ".xz")
 FULL = (errno.ENOSPC, errno.EDQUOT)
+LOCK = ".lock"
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yields a temporary sibling of `path` to write a file or folder to, and renames it to `path` at the end.
+    """Yields a temporary path beside `path` to write a file or folder to, and renames it to `path` at the end.
 
-    When the block raises, the sibling is removed and whatever stood at `path` is left as it was. A folder at `path`
-    must not exist yet.
+    If the block raises, the temporary file is removed and `path` stays as it was. If the process is killed, a hidden
+    file `.NAME.PID.part` is left behind, which no reader looks at.
+
+    Args:
+        path: a file, which may exist and is replaced, or a folder, which must not exist (see `atomic_replace`).
 
     Raises:
         UserError: the folder cannot be written to, or the disk is full.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with _refusals_of(path):
+    with _explain_refusal(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         discard(aside)
     try:
-        with _full_disk_at(path):
+        with _explain_full_disk(path):
             yield aside
-        with _refusals_of(path):
+        with _explain_refusal(path):
+            # Without the first sync, a power cut after the renaming could leave an empty file under the final name.
+            # The second one makes the renaming itself last: it is an entry in the folder.
             sync(aside)
             aside.replace(path)
             _sync_one(path.parent)
@@ -43,7 +55,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _refusals_of(path: Path) -> Iterator[None]:
+def _explain_refusal(path: Path) -> Iterator[None]:
     try:
         yield
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
@@ -53,10 +65,11 @@ def _refusals_of(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _full_disk_at(path: Path) -> Iterator[None]:
+def _explain_full_disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        # Any other OSError may have nothing to do with `path`: the caller's block can do anything.
         if error.errno not in FULL:
             raise
         raise UserError(f"Cannot write {path}: {os.strerror(error.errno)}.") from error
@@ -64,38 +77,64 @@ def _full_disk_at(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_replace(path: Path) -> Iterator[Path]:
-    """Like `atomic_write`, for a folder that may take another's place: at any moment one of the two is whole.
+    """Like `atomic_write`, for a folder that may replace an older one. At any moment one of the two is whole.
 
-    Where the process ends between the two renamings, the older folder is found at `.NAME.old`: readers take it from
-    there (`current_version`), and the next call of `recover` puts it back.
+    POSIX cannot exchange two folders in one step, so the older one is moved to `.NAME.old` first. If the process is
+    killed between the two renamings, readers find the older folder there (`current_version`), and the next call moves
+    it back (`recover`).
 
     Raises:
         UserError: the folder cannot be written to.
     """
-    older = _older(path)
-    with _refusals_of(path):
+    older, newer = _older(path), _newer(path)
+    with _explain_refusal(path):
         recover(path)
-    with atomic_write(path.with_name(f".{path.name}.new")) as aside:
+    with atomic_write(newer) as aside:
         yield aside
     if path.exists():
         path.rename(older)
-    path.with_name(f".{path.name}.new").rename(path)
+    newer.rename(path)
     _sync_one(path.parent)
     discard(older)
 
 
+def recover(path: Path) -> Path:
+    """Repairs what a process that was killed inside `atomic_replace` left behind, and returns `path`."""
+    if not path.exists() and _older(path).exists():
+        _older(path).rename(path)
+    discard(_older(path))
+    discard(_newer(path))
+    return path
+
+
+def current_version(path: Path) -> Path:
+    """Returns `path`, or its older folder if that is the only one there is at the moment.
+
+    Nothing is moved, since another process may be about to finish its `atomic_replace`.
+    """
+    return path if path.exists() or not _older(path).exists() else _older(path)
+
+
+def _older(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def _newer(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
 def append_line(path: Path, line: str) -> None:
-    """Adds a line to a file, on the disk when this returns; where that fails, the file is as it was.
+    """Appends a line to a file and syncs it to the disk. If that fails, the file is as it was.
 
     Raises:
         UserError: the file cannot be written to.
     """
-    with _refusals_of(path):
+    with _explain_refusal(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             size, content = os.fstat(descriptor).st_size, f"{line}\n".encode()
             try:
-                while content:  # a disk that is filling up takes a part
+                while content:  # a disk that is nearly full accepts a part and reports no error
                     content = content[os.write(descriptor, content) :]
                 os.fsync(descriptor)
             except OSError:
@@ -105,27 +144,8 @@ def append_line(path: Path, line: str) -> None:
             os.close(descriptor)
 
 
-def recover(path: Path) -> Path:
-    """Returns `path`, after putting back its older folder where a replacement was cut off half-way."""
-    if not path.exists() and _older(path).exists():
-        _older(path).rename(path)
-    discard(_older(path))
-    discard(path.with_name(f".{path.name}.new"))
-    return path
-
-
-def current_version(path: Path) -> Path:
-    """Returns `path`, or its older folder while that is the only one: between two renamings, or ever since they were
-    cut off. Nothing is moved, since another process may be about to do so."""
-    return path if path.exists() or not _older(path).exists() else _older(path)
-
-
-def _older(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old")
-
-
 def discard(path: Path) -> None:
-    """Removes a file or a folder with all that is in it; nothing happens where there is none."""
+    """Removes a file, a link, or a folder with everything in it, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -133,7 +153,7 @@ def discard(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Asks the system to put a file, or a folder with all that is in it, on the disk."""
+    """Writes a file, or a folder with everything in it, from the system's caches to the disk."""
     if path.is_dir():
         for child in path.rglob("*"):
             _sync_one(child)
@@ -149,10 +169,10 @@ def _sync_one(path: Path) -> None:
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """Opens a plain, .gz or .xz file for reading its bytes, unpacked.
+    """Opens a plain, .gz or .xz file for reading its uncompressed bytes.
 
     Raises:
-        UserError: there is no such file, or it is not readable.
+        UserError: the file does not exist or cannot be read.
     """
     if path.is_dir():
         raise UserError(f"Expected a file at {path}, found a folder.")
@@ -163,41 +183,71 @@ def open_bytes(path: Path) -> BinaryIO:
             return cast(BinaryIO, lzma.open(path, "rb"))
         return path.open("rb")
     except FileNotFoundError as error:
-        raise UserError(f"There is no file {path}.{_neighbour(path)}") from error
+        raise UserError(f"There is no file {path}.{_suggest_file(path)}") from error
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
 
 
-def _neighbour(path: Path) -> str:
+def _suggest_file(path: Path) -> str:
     if not path.parent.is_dir():
-        return f" Nor is there a folder {path.parent}."
+        return f" There is no folder {path.parent} either."
     return suggest_name(path.name, [other.name for other in path.parent.iterdir()])
+
+
+def compute_digest(content: bytes) -> str:
+    """Returns the digest of some bytes in hexadecimal, to detect damage and to tell contents apart."""
+    return start_digest(content).hexdigest()
+
+
+def start_digest(content: bytes = b"") -> "hashlib.blake2b":
+    """Returns a digest whose `update` takes more bytes. Stored files contain such digests, so it must not change."""
+    return hashlib.blake2b(content, digest_size=16)
 
 
 @contextmanager
 def folder_lock(folder: Path, *, doing: str, key: str = "") -> Iterator[None]:
-    """Makes a folder and keeps other processes out of it; the claim goes with the process, however it ends.
+    """Creates a folder and keeps other processes out of it until the block ends.
+
+    The system releases the lock when the process ends, however it ends, so that no stale lock can remain.
 
     Args:
-        folder: to be claimed.
-        doing: what its holder is doing, for the message to the next.
-        key: of the configuration, where it names the folder.
+        folder: to be locked.
+        doing: what the holder is doing, for the message to the next process, such as "training".
+        key: the configuration key that names the folder, if any.
 
     Raises:
-        UserError: another process has it, or it cannot be written to.
+        UserError: another process holds the lock, or the folder cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+")
+        file = (folder / LOCK).open("a+")
     except OSError as error:
         raise UserError(f"Cannot write to {f'{key} ' if key else ''}{folder}: {error.strerror}.") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _try_lock(file):
             file.seek(0)
-            raise UserError(f"Process {file.read().strip()} is {doing} in {folder} already.") from error
+            raise UserError(f"Process {file.read().strip()} is already {doing} in {folder}.")
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def wait_for_unlock(folder: Path, *, seconds: float) -> None:
+    """Waits until no other process holds the lock of a folder, but no longer than some seconds."""
+    end = time.monotonic() + seconds
+    with (folder / LOCK).open("a") as file:
+        # Closing the file releases the lock again.
+        while not _try_lock(file) and time.monotonic() < end:
+            time.sleep(0.2)
+
+
+def _try_lock(file: IO[str]) -> bool:
+    check_platform()
+    import fcntl  # which Windows lacks: imported here, so that everything else can be imported there
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -4,7 +4,6 @@ Keras' own .weights.h5 numbers some layers by the order in which they were made 
 silence. Here every array carries its full name, shape, type and checksum, and whatever does not fit is an error.
 """
 
-import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,7 @@ import h5py
 import numpy as np
 
 from nmt.errors import UserError, suggest_name
-from nmt.files import atomic_write
+from nmt.files import atomic_write, compute_digest
 
 FORMAT = 1
 
@@ -27,7 +26,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str
     with h5py.File(memory, "w") as file:
         file.attrs["format"] = FORMAT
         file.attrs["facts"] = text = json.dumps(dict(facts or {}))
-        file.attrs["facts_checksum"] = _digest(text.encode())
+        file.attrs["facts_checksum"] = compute_digest(text.encode())
         file.attrs["names_checksum"] = _names_digest(arrays)
         for name, array in arrays.items():
             file.create_dataset(name, data=array).attrs["checksum"] = _checksum(array)
@@ -107,7 +106,7 @@ def _read(path: Path, name: str, item: Any, arrays: dict[str, np.ndarray]) -> No
 def _read_facts(path: Path, attributes: Any) -> dict[str, Any]:
     text = attributes["facts"]
     # Files of the first months have no checksum of their facts.
-    if attributes.get("facts_checksum", _digest(text.encode())) != _digest(text.encode()):
+    if attributes.get("facts_checksum", compute_digest(text.encode())) != compute_digest(text.encode()):
         raise UserError(f"{path} is damaged: the checksum of its facts does not fit.")
     return json.loads(text)
 
@@ -122,12 +121,8 @@ def _check_format(path: Path, found: Any) -> None:
 def _checksum(array: np.ndarray) -> str:
     array = np.ascontiguousarray(array)
     header = f"{array.dtype.str}{array.shape}".encode()
-    return _digest(header + array.tobytes())
+    return compute_digest(header + array.tobytes())
 
 
 def _names_digest(names: Iterable[str]) -> str:
-    return _digest("\n".join(sorted(names)).encode())
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+    return compute_digest("\n".join(sorted(names)).encode())

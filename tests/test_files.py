@@ -1,15 +1,27 @@
 import errno
 import gzip
 import lzma
+import math
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from nmt import files
 from nmt.errors import UserError
-from nmt.files import atomic_replace, atomic_write, discard, open_bytes, recover
+from nmt.files import (
+    atomic_replace,
+    atomic_write,
+    compute_digest,
+    discard,
+    folder_lock,
+    open_bytes,
+    recover,
+    start_digest,
+    wait_for_unlock,
+)
 
 PLAIN = b"line\r\n\x00\xff"
 
@@ -197,7 +209,7 @@ def test_a_missing_file_is_told_with_its_neighbour(tmp_path, ending):
 
 
 def test_a_missing_folder_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"There is no file .*x. Nor is there a folder .*absent\.$"):
+    with pytest.raises(UserError, match=r"There is no file .*x. There is no folder .*absent either\.$"):
         open_bytes(tmp_path / "absent" / "x")
 
 
@@ -210,3 +222,34 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"Cannot read .*x: Not a directory\.$"):
         open_bytes(tmp_path / "file" / "x")
+
+
+def test_a_locked_folder_is_refused_until_it_is_free(tmp_path):
+    with folder_lock(tmp_path / "run", doing="training", key="run_dir"):
+        # A second open file stands for a second process: flock belongs to the open file.
+        with (
+            pytest.raises(UserError, match=rf"^Process {os.getpid()} is already training in .*run\.$"),
+            folder_lock(tmp_path / "run", doing="training"),
+        ):
+            pytest.fail("the folder is locked")
+        started = time.monotonic()
+        wait_for_unlock(tmp_path / "run", seconds=0.3)
+        assert time.monotonic() - started >= 0.3
+    wait_for_unlock(tmp_path / "run", seconds=math.inf)
+    with folder_lock(tmp_path / "run", doing="training"):
+        pass
+
+
+def test_a_folder_that_cannot_be_locked_is_named_with_its_key(tmp_path):
+    (tmp_path / "file").touch()
+    words = r"^Cannot write to run_dir .*file/run: Not a directory\.$"
+    with pytest.raises(UserError, match=words), folder_lock(tmp_path / "file" / "run", doing="training", key="run_dir"):
+        pytest.fail("there is no folder to lock")
+
+
+def test_a_digest_stays_what_it_was():
+    """Stored files contain digests. RFC 7693 defines BLAKE2b; this value is from `b2sum --length=128`."""
+    assert compute_digest(b"abc") == "cf4ab791c62b8d2b2109c90275287816"
+    digest = start_digest(b"a")
+    digest.update(b"bc")
+    assert digest.hexdigest() == compute_digest(b"abc")

@@ -15,6 +15,7 @@ import typer
 
 from nmt.cli import deployment, information, training, translating
 from nmt.errors import NmtError, UserError
+from nmt.process import check_platform
 from nmt.version import __version__
 
 PACKAGES = ("tensorflow", "jax", "keras", "sentencepiece", "sacrebleu")
@@ -73,6 +74,7 @@ def main(commands: typer.Typer = app) -> None:
     """
     signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
+        check_platform()
         commands(standalone_mode=True)
     except NmtError as error:
         if os.environ.get("NMT_TRACEBACK") and not isinstance(error, UserError):

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from nmt.errors import UserError
-from nmt.process import choose_device, choose_threads, silence_stderr
+from nmt.process import choose_device, choose_threads, count_cpus, silence_stderr
 
 INSTALL = 'This command needs ray. Install with: pip install "nmt[ray]"'
 OBJECT_STORE_BYTES = 128 * 2**20  # of a Ray of our own: only names and figures travel; files are read where they are
@@ -169,7 +169,7 @@ def _signals_kept() -> Iterator[None]:
 def _start(ray: Any, address: str | None, workers: int | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
-        cores = max(len(os.sched_getaffinity(0)), workers or 1)
+        cores = max(count_cpus(), workers or 1)
         # "local": never the cluster that happens to run on this machine.
         ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
         return

@@ -2,7 +2,6 @@
 
 import glob
 import gzip
-import hashlib
 import json
 import lzma
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from typing import IO, Any, cast
 from nmt.config.file import rename_old_keys
 from nmt.data.corpus import open_lines, read_stream
 from nmt.errors import UserError, suggest_name
-from nmt.files import atomic_write, discard
+from nmt.files import atomic_write, discard, start_digest
 from nmt.translators.opening import find_folder
 from nmt.translators.protocol import Translator
 
@@ -145,7 +144,7 @@ def _no_files(path: Path, source: str) -> str:
 def _digest(model: Path) -> str:
     """Of all that a model folder or an export holds."""
     folder = find_folder(model)
-    digest = hashlib.blake2b(digest_size=16)
+    digest = start_digest()
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         digest.update(f"{file.relative_to(folder)}\n{file.stat().st_size}\n".encode())
         with file.open("rb") as content:

@@ -1,17 +1,14 @@
 """One trial in a worker's process: an ordinary training that tells Ray Tune of each validation."""
 
 import contextlib
-import fcntl
-import time
 import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from nmt.backend import keras
 from nmt.cluster.trials import FAILED, FINISHED, Trial
 from nmt.errors import DivergenceError, UserError
-from nmt.files import append_line
+from nmt.files import append_line, wait_for_unlock
 from nmt.training.trainer import train
 
 PATIENCE = 60.0  # seconds until a process that a search before left behind must have ended
@@ -25,7 +22,8 @@ def run_trial(trial: Trial, report: Callable[[Mapping[str, Any]], object]) -> No
         report: takes the figures of a validation; may end the thread.
     """
     trial.folder.mkdir(parents=True, exist_ok=True)
-    _wait_until_free(trial.folder / ".lock")
+    # A training in this folder whose search was killed is about to notice that, and ends.
+    wait_for_unlock(trial.folder, seconds=PATIENCE)
     try:
         train(trial.config, callbacks=[Reporter(trial, report)], announce=lambda line: _log(trial, line))
     except (UserError, DivergenceError) as error:
@@ -82,15 +80,3 @@ class Reporter(keras.callbacks.Callback):
                 }
             )
             self.stopped = False
-
-
-def _wait_until_free(lock: Path) -> None:
-    """Waits for a training in this folder whose search was killed, and which is about to notice."""
-    end = time.monotonic() + PATIENCE
-    with lock.open("a") as file:
-        while time.monotonic() < end:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return  # closing it lets go of it
-            except BlockingIOError:
-                time.sleep(0.2)

@@ -10,9 +10,9 @@ from nmt.config.schema import Config
 from nmt.doctor.findings import Finding
 from nmt.doctor.memory_probe import Needs, rehearse
 from nmt.process import read_processor_flags
+from nmt.progress import format_bytes
 
 PACKAGES = ("nmt", "tensorflow", "jax", "keras", "sentencepiece", "sacrebleu", "numpy")
-MEGABYTE = 1 << 20
 
 
 def examine_memory(config: Config, *, vocabularies: tuple[int, int], lengths: tuple[int, int]) -> Iterator[Finding]:
@@ -24,11 +24,13 @@ def examine_memory(config: Config, *, vocabularies: tuple[int, int], lengths: tu
     needs = rehearse(config, vocabularies=vocabularies, lengths=lengths, rows=(small, rows))
     longest = f"{rows:,} pairs of {lengths[0]:,} and {lengths[1]:,} pieces, the longest there are"
     if needs is None:
-        yield Finding("memory", "error", f"an update on {longest} fails; {_megabytes(available)} are free")
+        yield Finding("memory", "error", f"an update on {longest} fails; {format_bytes(available)} are free")
         return
     a_row = max(1.0, (needs.peaks[1] - needs.peaks[0]) / max(1, rows - small))
     fitting = int(rows + (available - needs.peaks[1]) / a_row)
-    found = f"{_megabytes(needs.peaks[1])} for {longest}; {_megabytes(available)} are free: about {fitting:,} pairs fit"
+    found = (
+        f"{format_bytes(needs.peaks[1])} for {longest}; {format_bytes(available)} are free: about {fitting:,} pairs fit"
+    )
     yield Finding("memory", "ok" if fitting >= rows else "error", found)
     yield _check_disk(config, needs)
 
@@ -57,7 +59,7 @@ def _check_disk(config: Config, needs: Needs) -> Finding:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    found = f"{_megabytes(needed)} for checkpoints and models, {_megabytes(free)} free in {folder}"
+    found = f"{format_bytes(needed)} for checkpoints and models, {format_bytes(free)} free in {folder}"
     return Finding("disk", "ok" if free > needed else "error", found)
 
 
@@ -76,7 +78,3 @@ def _list_versions() -> Iterator[str]:
             yield f"{package} {version(package)}"
         except PackageNotFoundError:
             continue
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / MEGABYTE:,.0f} MB"

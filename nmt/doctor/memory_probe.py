@@ -4,7 +4,6 @@ Run as a program in a process of its own, since a process only ever tells its hi
 """
 
 import json
-import resource
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ import numpy as np
 
 from nmt.config.file import config_from_text, dump_config
 from nmt.config.schema import Config
-from nmt.process import read_memory
+from nmt.process import read_peak_memory
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,7 @@ def main() -> None:
             for size, length in zip(given["vocabularies"], given["lengths"], strict=True)
         )
         update(Batch(0, 0, source, target, np.ones(rows, np.float32)), update=1, learning_rate=1e-3)
-        memory = read_memory()
-        peaks.append(memory.peak if memory else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        peaks.append(read_peak_memory())
     weights = sum(4 * int(np.prod(variable.shape)) for variable in model.trainable_variables)
     print(json.dumps({"weights": weights, "peaks": peaks}), flush=True)
 

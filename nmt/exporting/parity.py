@@ -19,6 +19,7 @@ from nmt.errors import ParityError, UserError
 from nmt.evaluation.metrics import bleu
 from nmt.exporting import fresh_process
 from nmt.exporting.quantization import Quantization
+from nmt.progress import format_bytes
 from nmt.translators.hypothesis import Hypothesis
 from nmt.translators.model import ModelTranslator
 
@@ -39,10 +40,10 @@ class Costs:
 
     def __str__(self) -> str:
         large = {name: size for name, size in self.bytes_artefact.items() if size >= 50_000}
-        sizes = ", ".join(f"{name} {_format_megabytes(size)}" for name, size in large.items())
+        sizes = ", ".join(f"{name} {format_bytes(size)}" for name, size in large.items())
         return (
             f"{self.sentences_per_second_model:.1f} sentences/s (model), {self.sentences_per_second_artefact:.1f} "
-            f"(artefact). Weights {_format_megabytes(self.bytes_model)} (model); {sizes}."
+            f"(artefact). Weights {format_bytes(self.bytes_model)} (model); {sizes}."
         )
 
 
@@ -218,10 +219,6 @@ def _translate(translator: ModelTranslator, sources: Sequence[str]) -> tuple[lis
 def _count_bytes(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
     return sum(part.stat().st_size for part in (path, *path.rglob("*")) if part.is_file())
-
-
-def _format_megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
 
 
 def _is_tie(translator: ModelTranslator, source: str, expected: Hypothesis, answers: dict[str, Any], n: int) -> bool:

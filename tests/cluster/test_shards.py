@@ -135,14 +135,14 @@ def test_files_of_others_are_not_taken_for_translations(model, tmp_path):
 def test_a_folder_has_one_process_at_a_time(tmp_path):
     code = (
         "import sys, nmt.files as c, pathlib\n"
-        "with c.claimed(pathlib.Path(sys.argv[1]), doing='working'): print('has it', flush=True); sys.stdin.read()"
+        "with c.folder_lock(pathlib.Path(sys.argv[1]), doing='working'): print('has it', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "new")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "has it\n"
         with (
-            pytest.raises(UserError, match=f"Process {other.pid} is working in .*new already."),
+            pytest.raises(UserError, match=f"Process {other.pid} is already working in .*new"),
             folder_lock(tmp_path / "new", doing="working"),
         ):
             pass

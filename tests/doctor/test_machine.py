@@ -25,7 +25,7 @@ def test_an_update_is_made_and_its_memory_told(config):
     model = make_seq2seq(config.model, source_vocabulary_size=320, target_vocabulary_size=320)
     weights = 4 * sum(math.prod(v.shape) for v in model.trainable_variables)
     # Weights and two moments of Adam, three checkpoints and one more, two best models.
-    assert disk.found.startswith(f"{weights * (3 * 4 + 2) / (1 << 20):,.0f} MB for checkpoints")
+    assert disk.found.startswith(f"{weights * (3 * 4 + 2) / 1e6:.1f} MB for checkpoints")
 
 
 def test_what_the_doctor_holds_itself_is_no_part_of_an_update(config):

@@ -122,7 +122,7 @@ def test_an_interrupted_training_saves_and_the_same_command_goes_on(start, confi
     process = start()
     wait_for_updates(process)
     another = start()
-    assert another.communicate() == ("", f"Process {process.pid} is training in {config.run_dir} already.\n")
+    assert another.communicate() == ("", f"Process {process.pid} is already training in {config.run_dir}.\n")
     assert another.returncode == 2
     first = updates_after(process, signal.SIGINT, config)
     assert first >= 2

@@ -98,7 +98,7 @@ def test_other_sections_are_refused_too(folder, recipe, section):
 
 def test_only_one_may_train_in_a_folder(folder):
     # The lock belongs to the opened file, so that this process stands for another one.
-    words = f"^Process {os.getpid()} is training in .*run already"
+    words = f"^Process {os.getpid()} is already training in .*run"
     with folder.locked(), pytest.raises(UserError, match=words), RunFolder(folder.path).locked():
         pytest.fail("locked twice")
     with folder.locked():
