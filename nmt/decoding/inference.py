@@ -8,7 +8,7 @@ from nmt.config.schema import SearchSettings
 from nmt.data.tokenizer import BOS_ID, EOS_ID
 from nmt.decoding.beam_search import Hypotheses, beam_search
 from nmt.decoding.grouping import choose_max_active
-from nmt.models.decoder import DecoderState
+from nmt.models.decoder import DecoderState, shift_right
 from nmt.models.queries import ActiveQueries
 from nmt.models.seq2seq import Seq2Seq
 
@@ -86,5 +86,4 @@ def read_attention(model: Seq2Seq, source: Any, target: Any) -> Any:
     Returns:
         At least float32 [B, T, S]: rows that sum to 1, 0 on the source's padding.
     """
-    before = ops.concatenate([ops.full_like(target[:, :1], BOS_ID), target[:, :-1]], axis=1)
-    return model(source, before).attention_weights
+    return model(source, shift_right(target, BOS_ID)).attention_weights

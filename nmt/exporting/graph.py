@@ -1,9 +1,10 @@
-"""The graph that is served: text in, text out, with SentencePiece and beam search inside.
+"""The graph of an export: text in, text out, with SentencePiece and beam search inside.
 
-Run as a program in a process of its own (`nmt.exporting.savedmodel` does), where GPUs are hidden: Keras picks cuDNN's
-LSTM when it traces, and a graph that holds it loads on no machine without a GPU.
+It is traced in a process of its own (see `nmt.exporting.job`) in which GPUs are hidden. With a GPU, Keras would choose
+cuDNN's LSTM while it traces, and a graph that contains cuDNN loads on machines with a GPU only.
 
-N texts of a request, B of them translated at once, S source pieces, T target pieces, EOS counted; n hypotheses a text.
+Shapes: N texts of a request, of which B are translated at once; S source tokens and T target tokens, EOS included; n
+hypotheses per text.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from nmt.data.tokenizer import BOS_ID, EOS_ID
 from nmt.decoding.beam_search import IMPOSSIBLE, Hypotheses
 from nmt.decoding.inference import search
 from nmt.exporting.weights import StoredWeights
-from nmt.model_folder import ModelFolder
+from nmt.models.decoder import shift_right
 from nmt.process import silence_stderr
 from nmt.translators.model import ModelTranslator
 
@@ -30,146 +31,354 @@ with silence_stderr():
     import tensorflow_text
 
 
-# Python's idea of blank, which is wider than RE2's \s.
+# What Python considers blank, which is more than RE2's \s.
 BLANK = "[" + "".join(chr(code) for code in range(sys.maxunicode) if chr(code).isspace()) + "]*"
+# Texts of up to so many tokens are translated together. Longer ones are translated with texts of up to twice the length
+# of the shortest, so that padding at most doubles the work.
+SHORT_TEXT = 32
 
 
 class Tokens(NamedTuple):
-    """Texts in pieces."""
+    """Tokens of texts."""
 
     ids: Any
     """int32 [N, L], each row ended by EOS and padded with 0."""
     lengths: Any
-    """int32 [N], EOS counted."""
+    """int32 [N], EOS included."""
     truncated: Any
     """bool [N], whether the end of the text was cut off."""
 
 
-def tokenize(text: Any, tokenizer: Any, *, max_characters: int, max_tokens: int) -> Tokens:
-    """Divides texts into pieces.
+class NBest(NamedTuple):
+    """The best hypotheses of each text; no two of a text have the same text."""
+
+    texts: Any
+    """string [N, n]; "" in columns without a hypothesis."""
+    scores: Any
+    """float32 [N, n]; -1e9 in columns without a hypothesis."""
+    log_probs: Any
+    """float32 [N, n]; -1e9 in columns without a hypothesis."""
+    counts: Any
+    """int32 [N], the number of hypotheses, at least 1."""
+    ids: Any
+    """int32 [N, n, T], each ended by EOS unless the length limit cut it off, and padded with 0."""
+
+
+class PortableTranslator(tf.Module):
+    """A model and its tokenizers, with the signatures of a SavedModel as methods.
+
+    The result for a text does not depend on the other texts of a request.
 
     Args:
-        text: string [N]; bytes that are no UTF-8 come to be U+FFFD.
-        tokenizer: tensorflow-text's.
-        max_characters: read of each; the rest is cut off.
-        max_tokens: kept of each, EOS not counted; the rest is cut off.
+        translator: the model, in the precision in which the graph computes.
+        limits: of a request.
+        quantize: see `StoredWeights`.
+    """
+
+    def __init__(self, translator: ModelTranslator, limits: ExportConfig, quantize: str | None = None):
+        super().__init__()
+        # tf.Module saves all variables in its attributes, but does not look into plain objects such as these two. So
+        # only `_saved` is saved of the model: the weights, and nothing else that belongs to a Keras model.
+        self._translator = translator
+        self._weights = StoredWeights(translator.model.trainable_variables, quantize)
+        self._saved = self._weights.variables
+        self._source = tensorflow_text.SentencepieceTokenizer(model=translator.source_tokenizer.model)
+        self._target = self._source  # the graph stores each tokenizer twice, so share it if possible
+        if translator.target_tokenizer.model != translator.source_tokenizer.model:
+            self._target = tensorflow_text.SentencepieceTokenizer(model=translator.target_tokenizer.model)
+        self._settings = translator.settings
+        self._limits = limits
+
+    def get_signatures(self) -> dict[str, Any]:
+        """Returns the signatures by name."""
+        return {
+            "serving_default": self.translate,
+            "nbest": self.translate_n_best,
+            "token_log_probs": self.score_translations,
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
+    def translate(self, text: Any) -> dict[str, Any]:
+        """Returns the best translation of each text.
+
+        Args:
+            text: string [N], UTF-8, in which U+FFFD replaces invalid bytes. The translation of a blank text is "", with
+                score 0.
+
+        Returns:
+            translation: string [N].
+            score: float32 [N], by which hypotheses are ranked.
+            log_prob: float32 [N], sum of the tokens' log-probabilities (nats), EOS included.
+            truncated: bool [N], whether the end of the text was cut off.
+        """
+        with self._weights.use():
+            source = self._read_source(text)
+            best = self._search(source, n_best=1)
+        return {
+            "translation": best.texts[:, 0],
+            "score": best.scores[:, 0],
+            "log_prob": best.log_probs[:, 0],
+            "truncated": source.truncated,
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
+    def translate_n_best(self, text: Any) -> dict[str, Any]:
+        """Returns the n best translations of each text, with their tokens and attention.
+
+        Args:
+            text: as for `translate`.
+
+        Returns:
+            translations: string [N, n], best first.
+            scores, log_probs: float32 [N, n].
+            num_hypotheses: int32 [N]; further columns contain "" and -1e9, because JSON has no infinity.
+            source_tokens: string [N, S], "" after the EOS.
+            target_tokens: string [N, n, T], "" after the EOS.
+            attention: float32 [N, n, T, S]; the row of each target token sums to 1, everything else is 0. It is by far
+                the largest output, so ask for a few texts at a time.
+            truncated: bool [N].
+        """
+        with self._weights.use():
+            source = self._read_source(text)
+            best = self._search(source, n_best=self._limits.nbest)
+            attention = self._read_attention(source, best.ids)
+        return {
+            "translations": best.texts,
+            "scores": best.scores,
+            "log_probs": best.log_probs,
+            "num_hypotheses": best.counts,
+            "source_tokens": _spell(self._source, source.ids),
+            "target_tokens": _spell(self._target, best.ids),
+            "attention": attention,
+            "truncated": source.truncated,
+        }
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.string, name=name) for name in ("source", "target")], autograph=False
+    )
+    def score_translations(self, source: Any, target: Any) -> dict[str, Any]:
+        """Returns the log-probabilities of given translations, token by token: to rank, filter or check text.
+
+        Args:
+            source, target: string [N]; a blank text is read as EOS alone.
+
+        Returns:
+            target_tokens: string [N, T], "" after the EOS.
+            token_log_probs: float32 [N, T], the log-probability (nats) of each token given those before it; 0 after the
+                EOS.
+            log_prob: float32 [N], their sum.
+            num_tokens: int32 [N], EOS included.
+            truncated: bool [N], whether the end of either text was cut off.
+        """
+        same = tf.debugging.assert_equal(tf.size(source), tf.size(target), "source and target differ in number")
+        with tf.control_dependencies([same]), self._weights.use():
+            sources = self._tokenize(source, self._source, max_tokens=self._translator.max_source)
+            targets = self._tokenize(target, self._target, max_tokens=self._settings.max_length - 1)
+            log_probs = self._score_tokens(sources, targets)
+        return {
+            "target_tokens": _spell(self._target, targets.ids),
+            "token_log_probs": log_probs,
+            "log_prob": tf.reduce_sum(log_probs, axis=1),
+            "num_tokens": targets.lengths,
+            "truncated": sources.truncated | targets.truncated,
+        }
+
+    def _read_source(self, text: Any) -> Tokens:
+        return drop_blank(self._tokenize(text, self._source, max_tokens=self._translator.max_source), text)
+
+    def _tokenize(self, text: Any, tokenizer: Any, *, max_tokens: int) -> Tokens:
+        return tokenize(text, tokenizer, max_characters=self._limits.max_characters, max_tokens=max_tokens)
+
+    def _search(self, source: Tokens, *, n_best: int) -> NBest:
+        num_texts = tf.size(source.lengths)
+        num_steps = tf.minimum(2 * tf.shape(source.ids)[1] + 10, self._settings.max_length)
+
+        def translate(rows: Any) -> NBest:
+            found = search(
+                self._translator.model,
+                gather_trimmed(source.ids, source.lengths, rows),
+                settings=self._settings,
+                n_best=n_best,
+                banned_ids=self._translator.target_tokenizer.banned_ids,
+                refill=True,
+            )
+            best = drop_duplicates(found, self._target.detokenize, n_best)
+            return best._replace(ids=pad_to(best.ids, [num_steps]))
+
+        # A blank text has one hypothesis, "", with score 0.
+        scores = tf.tile(tf.where(tf.range(n_best) == 0, 0.0, IMPOSSIBLE)[None], [num_texts, 1])
+        blank = NBest(
+            texts=tf.fill([num_texts, n_best], ""),
+            scores=scores,
+            log_probs=scores,
+            counts=tf.ones([num_texts], tf.int32),
+            ids=tf.zeros([num_texts, n_best, num_steps], tf.int32),
+        )
+        best = self._map(translate, blank, source.lengths)
+        return best._replace(ids=best.ids[:, :, : get_longest(_count_tokens(best.ids))])
+
+    def _read_attention(self, source: Tokens, target: Any) -> Any:
+        """Returns the attention of each token of target [N, n, T]: float32 [N, n, T, S]."""
+        n_best, num_tokens = self._limits.nbest, tf.shape(target)[2]
+
+        def read(rows: Any) -> tuple:
+            ids = tf.gather(target, rows)
+            ids = ids[:, :, : get_longest(_count_tokens(ids))]
+            source_ids = gather_trimmed(source.ids, source.lengths, rows)
+            weights = self._read_forced(source_ids, ids, lambda ids, logits, weights: weights)
+            weights = tf.where((ids != 0)[..., None], weights, 0.0)
+            return (pad_to(weights, [num_tokens, tf.shape(source.ids)[1]]),)
+
+        shape = [tf.size(source.lengths), n_best, num_tokens, tf.shape(source.ids)[1]]
+        return self._map(read, (tf.zeros(shape),), source.lengths)[0]
+
+    def _score_tokens(self, source: Tokens, target: Tokens) -> Any:
+        """Returns the log-probability of each target token: float32 [N, T], 0 on padding."""
+
+        def pick(ids: Any, logits: Any, weights: Any) -> Any:
+            return tf.gather(ops.log_softmax(logits, axis=-1), ids[:, :, None], batch_dims=2)
+
+        def score(rows: Any) -> tuple:
+            ids = gather_trimmed(target.ids, target.lengths, rows)
+            source_ids = gather_trimmed(source.ids, source.lengths, rows)
+            log_probs = self._read_forced(source_ids, ids[:, None, :], pick)[:, 0, :, 0]
+            return (pad_to(tf.where(ids != 0, log_probs, 0.0), [tf.shape(target.ids)[1]]),)
+
+        lengths = tf.maximum(source.lengths, target.lengths)
+        return self._map(score, (tf.zeros(tf.shape(target.ids)),), lengths)[0]
+
+    def _read_forced(self, source: Any, target: Any, pick: Callable) -> Any:
+        """Reads given translations, step by step as the search does, so that all n of a source share its memory.
+
+        Teacher forcing of whole sequences would need the logits [B, n, T, V] at once.
+
+        Args:
+            source: int32 [B, S].
+            target: int32 [B, n, T].
+            pick: returns what is wanted of a position, [B, n, X], given the ids [B, n] at the position, the logits
+                [B, n, V] that predict them and the attention [B, n, S].
+
+        Returns:
+            float32 [B, n, T, X].
+        """
+        model, n_best = self._translator.model, target.shape[1]
+        encoded = model.encoder(source)
+        memory = model.decoder.project_memory(encoded)
+        state = tree.map_structure(lambda x: ops.repeat(x, n_best, axis=1), model.decoder.get_initial_state(encoded))
+        before = shift_right(target, BOS_ID)
+        num_tokens = tf.shape(target)[2]
+
+        def advance(position: Any, state: Any, written: Any) -> tuple:
+            logits, state, weights = model.decoder.step(before[:, :, position], state, memory)
+            here = pick(target[:, :, position], logits, weights)
+            return position + 1, state, written.write(position, tf.cast(here, tf.float32))
+
+        written = tf.TensorArray(tf.float32, num_tokens, element_shape=[None, n_best, None])
+        _, _, written = tf.while_loop(lambda position, *_: position < num_tokens, advance, (0, state, written))
+        return tf.transpose(written.stack(), [1, 2, 0, 3])  # [T, B, n, X] -> [B, n, T, X]
+
+    def _map(self, function: Callable, results: Any, lengths: Any) -> Any:
+        return map_in_batches(
+            function,
+            results,
+            lengths,
+            max_batch=self._limits.max_batch,
+            batch_tokens=self._settings.batch_tokens,
+        )
+
+
+def tokenize(text: Any, tokenizer: Any, *, max_characters: int, max_tokens: int) -> Tokens:
+    """Tokenizes texts, and truncates those that are too long.
+
+    Args:
+        text: string [N]; U+FFFD replaces invalid UTF-8.
+        tokenizer: of tensorflow-text.
+        max_characters: read of each text.
+        max_tokens: kept of each text, without EOS.
     """
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
-    start = tf.strings.substr(text, 0, max_characters, unit="UTF8_CHAR")
-    pieces = tokenizer.tokenize(start)
-    kept = pieces[:, :max_tokens]
-    cut = (tf.strings.length(text) > tf.strings.length(start)) | (pieces.row_lengths() > kept.row_lengths())
+    beginning = tf.strings.substr(text, 0, max_characters, unit="UTF8_CHAR")
+    tokens = tokenizer.tokenize(beginning)
+    kept = tokens[:, :max_tokens]
+    truncated = (tf.strings.length(text) > tf.strings.length(beginning)) | (tokens.row_lengths() > kept.row_lengths())
     lengths = tf.cast(kept.row_lengths(), tf.int32) + 1
     ends = tf.fill([tf.size(text), 1], EOS_ID)
-    # Of a stated width, or a request without a text would fail.
+    # The width must be given, because without it a request of no texts fails.
     ids = tf.concat([kept, ends], axis=1).to_tensor(shape=[None, max_tokens + 1])
-    return Tokens(ids[:, : longest_of(lengths)], lengths, cut)
+    return Tokens(ids[:, : get_longest(lengths)], lengths, truncated)
 
 
-def drop_blank(pieces: Tokens, text: Any) -> Tokens:
-    """Takes out texts of white space alone, which come to be of length 0, and not truncated."""
+def drop_blank(tokens: Tokens, text: Any) -> Tokens:
+    """Gives blank texts the length 0, and marks none of them as truncated."""
     blank = tf.strings.regex_full_match(text, BLANK)
-    lengths = tf.where(blank | tf.equal(pieces.lengths, 1), 0, pieces.lengths)
-    ids = tf.where(tf.equal(lengths, 0)[:, None], 0, pieces.ids)
-    return Tokens(ids[:, : longest_of(lengths)], lengths, pieces.truncated & ~blank)
+    # Texts whose characters the tokenizer all removes, such as control characters, have EOS alone.
+    lengths = tf.where(blank | tf.equal(tokens.lengths, 1), 0, tokens.lengths)
+    ids = tf.where(tf.equal(lengths, 0)[:, None], 0, tokens.ids)
+    return Tokens(ids[:, : get_longest(lengths)], lengths, tokens.truncated & ~blank)
 
 
-# Texts up to so many pieces are taken together; longer ones with those up to twice as long as the shortest.
-SHORT_TEXT = 32
-
-
-def map_in_batches(lengths: Any, work: Callable, answers: Any, *, max_batch: int, batch_tokens: int) -> Any:
-    """Puts what `work(rows)` returns into those rows of `answers`, part by part, but for rows of length 0.
+def map_in_batches(function: Callable, results: Any, lengths: Any, *, max_batch: int, batch_tokens: int) -> Any:
+    """Computes the results of rows in batches of similar lengths; rows of length 0 keep their initial results.
 
     Args:
-        lengths: int32 [N], in pieces.
-        work: takes int32 [B], the numbers of the rows, and returns a nest of tensors [B, ...].
-        answers: such a nest [N, ...].
-        max_batch, batch_tokens: of `count_next_batch`.
+        function: returns a nest of tensors [B, ...], given int32 [B], the indices of the rows.
+        results: such a nest [N, ...], the initial results.
+        lengths: int32 [N], in tokens.
+        max_batch, batch_tokens: see `count_next_batch`.
     """
     order = tf.argsort(lengths, stable=True)
     sorted_lengths = tf.gather(lengths, order)
 
-    def advance(start: Any, answers: Any) -> tuple:
+    def advance(start: Any, results: Any) -> tuple:
         size = count_next_batch(sorted_lengths[start:], max_batch=max_batch, batch_tokens=batch_tokens)
         rows = order[start : start + size]
-        parts = zip(tree.flatten(answers), tree.flatten(work(rows)), strict=True)
-        after = [tf.tensor_scatter_nd_update(whole, rows[:, None], part) for whole, part in parts]
-        return start + tf.size(rows), tree.pack_sequence_as(answers, after)
+        pairs = zip(tree.flatten(results), tree.flatten(function(rows)), strict=True)
+        updated = [tf.tensor_scatter_nd_update(whole, rows[:, None], part) for whole, part in pairs]
+        return start + size, tree.pack_sequence_as(results, updated)
 
     num_empty = tf.reduce_sum(tf.cast(tf.equal(lengths, 0), tf.int32))
-    # One part at a time, or memory is not bounded.
-    return tf.while_loop(lambda start, _: start < tf.size(order), advance, (num_empty, answers), parallel_iterations=1)[
-        1
-    ]
+    # One batch at a time: parallel iterations would need the memory of several.
+    _, results = tf.while_loop(
+        lambda start, _: start < tf.size(order), advance, (num_empty, results), parallel_iterations=1
+    )
+    return results
 
 
 def count_next_batch(lengths: Any, *, max_batch: int, batch_tokens: int) -> Any:
-    """How many of the next texts are taken together.
+    """Returns how many of the next texts to translate together, at least one.
 
     Args:
-        lengths: int32 [at least 1], ascending, in pieces.
-        max_batch: most texts.
-        batch_tokens: most pieces, padding counted, unless one text alone has more.
+        lengths: int32 [at least 1], ascending, in tokens.
+        max_batch: maximum number of texts.
+        batch_tokens: maximum number of tokens, padding included, unless one text alone has more.
     """
     lengths = lengths[:max_batch]
-    alike = lengths <= tf.maximum(SHORT_TEXT, 2 * lengths[0])
+    is_similar = lengths <= tf.maximum(SHORT_TEXT, 2 * lengths[0])
     fits = (tf.range(tf.size(lengths)) + 1) * lengths <= batch_tokens
-    return tf.maximum(1, tf.reduce_sum(tf.cast(alike & fits, tf.int32)))
-
-
-def gather_trimmed(ids: Any, lengths: Any, rows: Any) -> Any:
-    """Takes rows [B] of ids [N, L], without the columns that only other rows need."""
-    return tf.gather(ids, rows)[:, : longest_of(tf.gather(lengths, rows))]
-
-
-def longest_of(lengths: Any) -> Any:
-    """The largest of any lengths; 0 of none."""
-    return tf.reduce_max(tf.concat([[0], tf.reshape(lengths, [-1])], axis=0))
-
-
-def pad_to(x: Any, sizes: list) -> Any:
-    """Fills the last axes of x up with zeros to these sizes."""
-    num_others = len(x.shape) - len(sizes)
-    after = tf.concat([tf.zeros([num_others], tf.int32), tf.stack(sizes) - tf.shape(x)[num_others:]], axis=0)
-    return tf.pad(x, tf.stack([tf.zeros_like(after), after], axis=1))
-
-
-class NBest(NamedTuple):
-    """The best hypotheses of each text, no two of them with the same text."""
-
-    texts: Any
-    """string [N, n]; "" beyond the hypotheses there are."""
-    scores: Any
-    """float32 [N, n], log_probs over the length penalty; -1e9 beyond the hypotheses there are."""
-    log_probs: Any
-    """float32 [N, n]."""
-    counts: Any
-    """int32 [N], how many hypotheses there are, at least one."""
-    ids: Any
-    """int32 [N, n, T], each ended by EOS, unless the length limit cut it off, and padded with 0."""
+    return tf.maximum(1, tf.reduce_sum(tf.cast(is_similar & fits, tf.int32)))
 
 
 def drop_duplicates(found: Hypotheses, detokenize: Callable, n_best: int) -> NBest:
-    """The first hypotheses with different texts: several segmentations may spell one.
+    """Returns the first hypotheses with different texts, since several segmentations may spell the same text.
 
     Args:
-        found: K slots a sentence, best first.
-        detokenize: ragged ids to strings.
+        found: K slots per sentence, best first.
+        detokenize: from ragged ids to strings.
         n_best: at most K.
     """
     beam_size, num_steps = found.ids.shape[1], tf.shape(found.ids)[2]
     ids = tf.where(tf.sequence_mask(found.lengths, num_steps), found.ids, 0)
     rows = tf.RaggedTensor.from_tensor(tf.reshape(ids, [-1, num_steps]), tf.reshape(found.lengths, [-1]))
     texts = tf.reshape(detokenize(rows), [-1, beam_size])
-    # Fewer hypotheses exist than slots where the vocabulary or the length limit is tiny.
+    # There are fewer hypotheses than slots if the vocabulary or the length limit is tiny.
     exists = found.log_probs > IMPOSSIBLE / 2
     same = tf.equal(texts[:, :, None], texts[:, None, :]) & exists[:, None, :]
     better = np.tri(beam_size, k=-1, dtype=bool)
     is_new = exists & ~tf.reduce_any(same & better, axis=2)
-    places = tf.argsort(tf.cast(~is_new, tf.int32), axis=1, stable=True)[:, :n_best]
+    # A stable sort moves the new ones to the front and keeps their order.
+    slots = tf.argsort(tf.cast(~is_new, tf.int32), axis=1, stable=True)[:, :n_best]
     texts, scores, log_probs, ids, is_new = (
-        tf.gather(x, places, batch_dims=1) for x in (texts, found.scores, found.log_probs, ids, is_new)
+        tf.gather(x, slots, batch_dims=1) for x in (texts, found.scores, found.log_probs, ids, is_new)
     )
     return NBest(
         tf.where(is_new, texts, ""),
@@ -180,227 +389,43 @@ def drop_duplicates(found: Hypotheses, detokenize: Callable, n_best: int) -> NBe
     )
 
 
-class PortableTranslator(tf.Module):
-    """A model with its tokenizers as signatures of a SavedModel.
+def gather_trimmed(ids: Any, lengths: Any, rows: Any) -> Any:
+    """Returns rows [B] of ids [N, L], without the columns in which all of them are padding."""
+    return tf.gather(ids, rows)[:, : get_longest(tf.gather(lengths, rows))]
 
-    Every text is answered as if it were alone.
 
-    Args:
-        translator: the model, in the precision that the graph is to compute in.
-        limits: of a request.
-        quantize: of `StoredWeights`.
-    """
+def get_longest(lengths: Any) -> Any:
+    """Returns the maximum of lengths of any shape, or 0 if there are none."""
+    return tf.reduce_max(tf.concat([[0], tf.reshape(lengths, [-1])], axis=0))
 
-    def __init__(self, translator: ModelTranslator, limits: ExportConfig, quantize: str | None = None):
-        super().__init__()
-        # Inside plain objects: tf.Module would save all that hangs on a Keras model, where weights are enough.
-        self._translator = translator
-        self._weights = StoredWeights(translator.model.trainable_variables, quantize)
-        self._saved = self._weights.variables
-        self._source = tensorflow_text.SentencepieceTokenizer(model=translator.source_tokenizer.model)
-        self._target = self._source  # a graph holds each of them twice
-        if translator.target_tokenizer.model != translator.source_tokenizer.model:
-            self._target = tensorflow_text.SentencepieceTokenizer(model=translator.target_tokenizer.model)
-        self._decoding = translator.settings
-        self._limits = limits
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
-    def serving_default(self, text: Any) -> dict[str, Any]:
-        """The best translation of each text.
-
-        Args:
-            text: string [N], UTF-8; what is not comes to be U+FFFD. A blank text is translated by "", with score 0.
-
-        Returns:
-            translation: string [N].
-            score: float32 [N], by which hypotheses are ranked.
-            log_prob: float32 [N], sum of the tokens' log-probabilities, EOS included.
-            truncated: bool [N].
-        """
-        with self._weights.use():
-            source = self._read_source(text)
-            found = self._translate(source, n_best=1)
-        return {
-            "translation": found.texts[:, 0],
-            "score": found.scores[:, 0],
-            "log_prob": found.log_probs[:, 0],
-            "truncated": source.truncated,
-        }
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
-    def nbest(self, text: Any) -> dict[str, Any]:
-        """The best n translations of each text, with their pieces and what these attended to.
-
-        Returns:
-            translations: string [N, n], best first.
-            scores, log_probs: float32 [N, n].
-            num_hypotheses: int32 [N]; the columns beyond hold "" and -1e9, for JSON knows no infinity.
-            source_tokens: string [N, S], "" beyond the EOS.
-            target_tokens: string [N, n, T].
-            attention: float32 [N, n, T, S]; each target piece's row sums to 1, all else is 0. The largest part of the
-                answer by far: ask for a few texts at a time.
-            truncated: bool [N].
-        """
-        with self._weights.use():
-            source = self._read_source(text)
-            found = self._translate(source, n_best=self._limits.nbest)
-            attention = self._attention(source, found.ids)
-        return {
-            "translations": found.texts,
-            "scores": found.scores,
-            "log_probs": found.log_probs,
-            "num_hypotheses": found.counts,
-            "source_tokens": _spell(self._source, source.ids),
-            "target_tokens": _spell(self._target, found.ids),
-            "attention": attention,
-            "truncated": source.truncated,
-        }
-
-    @tf.function(
-        input_signature=[tf.TensorSpec([None], tf.string, name=name) for name in ("source", "target")], autograph=False
-    )
-    def token_log_probs(self, source: Any, target: Any) -> dict[str, Any]:
-        """How probable given translations are, piece by piece: to rank, filter or check text that is there.
-
-        Args:
-            source, target: string [N]; a blank one is read as its EOS alone.
-
-        Returns:
-            target_tokens: string [N, T], "" beyond the EOS.
-            token_log_probs: float32 [N, T], the natural-log probability of each piece after those before it; 0 beyond
-                the EOS.
-            log_prob: float32 [N], their sum.
-            num_tokens: int32 [N], EOS counted.
-            truncated: bool [N], whether the end of either text was cut off.
-        """
-        same = tf.debugging.assert_equal(tf.size(source), tf.size(target), "source and target differ in number")
-        with tf.control_dependencies([same]), self._weights.use():
-            sources = self._read(source, self._source, max_tokens=self._translator.max_source)
-            targets = self._read(target, self._target, max_tokens=self._decoding.max_length - 1)
-            log_probs = self._token_log_probs(sources, targets)
-        return {
-            "target_tokens": _spell(self._target, targets.ids),
-            "token_log_probs": log_probs,
-            "log_prob": tf.reduce_sum(log_probs, axis=1),
-            "num_tokens": targets.lengths,
-            "truncated": sources.truncated | targets.truncated,
-        }
-
-    def _read_source(self, text: Any) -> Tokens:
-        return drop_blank(self._read(text, self._source, max_tokens=self._translator.max_source), text)
-
-    def _read(self, text: Any, tokenizer: Any, *, max_tokens: int) -> Tokens:
-        return tokenize(text, tokenizer, max_characters=self._limits.max_characters, max_tokens=max_tokens)
-
-    def _translate(self, source: Tokens, *, n_best: int) -> NBest:
-        num_texts = tf.size(source.lengths)
-        num_steps = tf.minimum(2 * tf.shape(source.ids)[1] + 10, self._decoding.max_length)
-
-        def work(rows: Any) -> NBest:
-            found = search(
-                self._translator.model,
-                gather_trimmed(source.ids, source.lengths, rows),
-                settings=self._decoding,
-                n_best=n_best,
-                banned_ids=self._translator.target_tokenizer.banned_ids,
-                refill=True,
-            )
-            best = drop_duplicates(found, self._target.detokenize, n_best)
-            return best._replace(ids=pad_to(best.ids, [num_steps]))
-
-        only_first = tf.where(tf.range(n_best) == 0, 0.0, IMPOSSIBLE)
-        scores = tf.tile(only_first[None], [num_texts, 1])
-        blank = NBest(
-            texts=tf.fill([num_texts, n_best], ""),
-            scores=scores,
-            log_probs=scores,
-            counts=tf.ones([num_texts], tf.int32),
-            ids=tf.zeros([num_texts, n_best, num_steps], tf.int32),
-        )
-        found = self._map_in_batches(source.lengths, work, blank)
-        return found._replace(ids=found.ids[:, :, : longest_of(_count_tokens(found.ids))])
-
-    def _attention(self, source: Tokens, target: Any) -> Any:
-        """What each target piece attended to, target [N, n, T]: float32 [N, n, T, S]."""
-        n_best, num_tokens = self._limits.nbest, tf.shape(target)[2]
-
-        def work(rows: Any) -> tuple:
-            ids = tf.gather(target, rows)
-            ids = ids[:, :, : longest_of(_count_tokens(ids))]
-            weights = self._read_forced(
-                gather_trimmed(source.ids, source.lengths, rows), ids, lambda ids, logits, weights: weights
-            )
-            weights = tf.where((ids != 0)[..., None], weights, 0.0)
-            return (pad_to(weights, [num_tokens, tf.shape(source.ids)[1]]),)
-
-        shape = [tf.size(source.lengths), n_best, num_tokens, tf.shape(source.ids)[1]]
-        return self._map_in_batches(source.lengths, work, (tf.zeros(shape),))[0]
-
-    def _token_log_probs(self, source: Tokens, target: Tokens) -> Any:
-        """The log-probability of each target piece: float32 [N, T], 0 where there is none."""
-
-        def seen(ids: Any, logits: Any, weights: Any) -> Any:
-            return tf.gather(ops.log_softmax(logits, axis=-1), ids[:, :, None], batch_dims=2)
-
-        def work(rows: Any) -> tuple:
-            ids = gather_trimmed(target.ids, target.lengths, rows)
-            log_probs = self._read_forced(gather_trimmed(source.ids, source.lengths, rows), ids[:, None, :], seen)[
-                :, 0, :, 0
-            ]
-            return (pad_to(tf.where(ids != 0, log_probs, 0.0), [tf.shape(target.ids)[1]]),)
-
-        lengths = tf.maximum(source.lengths, target.lengths)
-        return self._map_in_batches(lengths, work, (tf.zeros(tf.shape(target.ids)),))[0]
-
-    def _read_forced(self, source: Any, target: Any, seen: Callable) -> Any:
-        """Reads translations [B, n, T] of a source [B, S] once more; they share its memory as the beam does.
-
-        Args:
-            seen: what is wanted of a position: takes the ids [B, n] that stand there, the logits [B, n, V] they are
-                predicted by and the attention [B, n, S], and returns [B, n, X].
-
-        Returns:
-            float32 [B, n, T, X].
-        """
-        model, n_best = self._translator.model, target.shape[1]
-        encoded = model.encoder(source)
-        memory = model.decoder.project_memory(encoded)
-        state = tree.map_structure(lambda x: ops.repeat(x, n_best, axis=1), model.decoder.get_initial_state(encoded))
-        before = tf.concat([tf.fill([tf.shape(target)[0], n_best, 1], BOS_ID), target[:, :, :-1]], axis=2)
-        num_tokens = tf.shape(target)[2]
-
-        def advance(position: Any, state: Any, written: Any) -> tuple:
-            logits, state, weights = model.decoder.step(before[:, :, position], state, memory)
-            here = seen(target[:, :, position], logits, weights)
-            return position + 1, state, written.write(position, tf.cast(here, tf.float32))
-
-        written = tf.TensorArray(tf.float32, num_tokens, element_shape=[None, n_best, None])
-        _, _, written = tf.while_loop(lambda position, *_: position < num_tokens, advance, (0, state, written))
-        return tf.transpose(written.stack(), [1, 2, 0, 3])  # [T, B, n, X] -> [B, n, T, X]
-
-    def _map_in_batches(self, lengths: Any, work: Callable, answers: Any) -> Any:
-        bounds = {"max_batch": self._limits.max_batch, "batch_tokens": self._decoding.batch_tokens}
-        return map_in_batches(lengths, work, answers, **bounds)
+def pad_to(x: Any, sizes: list) -> Any:
+    """Pads the last axes of x with zeros to these sizes."""
+    num_others = len(x.shape) - len(sizes)
+    after = tf.concat([tf.zeros([num_others], tf.int32), tf.stack(sizes) - tf.shape(x)[num_others:]], axis=0)
+    return tf.pad(x, tf.stack([tf.zeros_like(after), after], axis=1))
 
 
 def write_graph(
     model: Path,
     folder: Path,
+    settings: Mapping[str, Mapping[str, Any]],
     quantize: str | None = None,
     precision: str = "float32",
-    decoding: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes the SavedModel of a model folder, its weights as `StoredWeights` says.
+    """Writes a model as a SavedModel.
 
-    With bfloat16 for its arithmetic, weights are bfloat16 without being made so. Settings of `DecodingConfig` may be
-    others than the model's own.
+    Args:
+        model: a model folder.
+        folder: where to write.
+        settings: values of the sections `decoding` and `export`.
+        quantize: see `StoredWeights`.
+        precision: of the arithmetic; with bfloat16, the weights are stored in bfloat16, too.
     """
-    translator = ModelTranslator.load(model, precision=precision).with_settings(**decoding or {})
-    limits = ModelFolder.load(model).config.export
-    portable = PortableTranslator(translator, limits, quantize)
-    signatures = {name: getattr(portable, name) for name in ("serving_default", "nbest", "token_log_probs")}
+    translator = ModelTranslator.load(model, precision=precision).with_settings(**settings["decoding"])
+    portable = PortableTranslator(translator, ExportConfig.model_validate(settings["export"]), quantize)
     with silence_stderr():
-        tf.saved_model.save(portable, str(folder), signatures=signatures)
+        tf.saved_model.save(portable, str(folder), signatures=portable.get_signatures())
 
 
 def _count_tokens(ids: Any) -> Any:
@@ -408,7 +433,7 @@ def _count_tokens(ids: Any) -> Any:
 
 
 def _spell(tokenizer: Any, ids: Any) -> Any:
-    """How pieces are written, padding as ""."""
+    """Returns the tokens of ids, with "" for padding."""
     return tf.where(ids != 0, tokenizer.id_to_string(ids), "")
 
 
@@ -416,7 +441,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=Path)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--settings", type=json.loads)
     parser.add_argument("--quantize")
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--decoding", type=json.loads)
     write_graph(**vars(parser.parse_args()))

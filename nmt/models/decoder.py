@@ -1,7 +1,13 @@
-"""The decoder: whole target sequences in training, one word at a time in search, with the same weights.
+"""The decoder: whole target sequences in training, one token at a time in search, with the same weights.
 
-B sentences, T target positions, Q queries (positions, or the beam), S source pieces, E embedding units, U decoder
-units, V pieces in the vocabulary.
+    papers                                                          here
+    attentional hidden state, h~_t (Luong et al. 2015, eq. 5)       attentional
+    input feeding (Luong et al. 2015, section 3.3)                  input_feeding
+    attention vector fed to all layers (Wu et al. 2016)             context
+    s_0 = tanh(W h_1) (Bahdanau et al. 2015, appendix A.2.2)        get_initial_state
+
+B sentences, T target positions, Q queries per sentence (the slots of a beam), N active queries of all sentences,
+S source tokens, E embedding units, U decoder units, C context units, V tokens in the vocabulary.
 """
 
 from typing import Any, NamedTuple
@@ -17,30 +23,48 @@ from nmt.models.recurrent import LSTM, LSTMState
 
 
 class DecoderState(NamedTuple):
-    """What one decoder step hands to the next."""
+    """What one decoder step hands to the next, for Q queries per sentence; packed, [N, ...] instead of [B, Q, ...]."""
 
     layers: tuple[LSTMState, ...]
-    """One state a layer, each [B, Q, U]."""
+    """One state per layer, each part [B, Q, U]."""
     attentional: Any
-    """[B, Q, E], the vector that the output projection scored (Luong et al. 2015, equation 5)."""
+    """[B, Q, E], the vector that the output projection scored."""
 
 
 class DecoderOutput(NamedTuple):
-    """What a whole target sequence became."""
+    """What the decoder computes for whole target sequences."""
 
     states: Any
-    """Attentional states [B, T, E], for the output projection."""
+    """Attentional states [B, T, E], the input of the output projection."""
     attention_weights: Any
     """[B, T, S], at least float32, the mean over heads and hops."""
 
 
 class Decoder(keras.layers.Layer):
-    """A stack of LSTMs of which the lowest `num_hops` attend to the source.
+    """A stack of LSTMs, of which the lowest `num_hops` attend to the source.
 
-    The bottom layer reads target embeddings alone; its output is the first query; the context feeds each upper layer
-    and the attentional state (GNMT, Wu et al. 2016; RNMT+, Chen et al. 2018). A layer that attends asks anew, with what
-    the layers below know of earlier contexts. So no recurrence waits for attention, and a whole target runs layer by
-    layer. With `input_feeding` the bottom layer also reads the last attentional state, and a target runs word by word.
+    The bottom layer reads target embeddings alone, and its output is the first query. The context feeds each upper
+    layer and the attentional state (GNMT, Wu et al. 2016; RNMT+, Chen et al. 2018). A later hop attends again, with a
+    query that depends on the earlier contexts. Attention thus stays outside of the recurrence, and whole targets are
+    computed layer by layer.
+
+    With input feeding, the bottom layer also reads the attentional state of the previous position. Then targets are
+    computed token by token, which is several times slower.
+
+    Args:
+        embedding: of the target, E units.
+        projection: of attentional states onto the vocabulary, E units.
+        num_layers: LSTM layers.
+        units: U.
+        memory_units: size of the encoder's memory.
+        final_units: size of the encoder's final state.
+        attention: kind of attention, see `make_attention`.
+        num_heads: of multi-head attention.
+        num_hops: layers that attend, from 1 to `num_layers`.
+        input_feeding: see above.
+        dropout: share of values to drop between layers.
+        output_dropout: share of values to drop before the output projection.
+        layer_norm: normalise the LSTMs.
     """
 
     def __init__(
@@ -90,118 +114,140 @@ class Decoder(keras.layers.Layer):
         self.built = True
 
     def get_initial_state(self, encoded: EncoderOutput) -> DecoderState:
-        """The state before the first word, with one query a sentence: each [B, 1, U]."""
+        """Returns the state before the first token, for one query per sentence: [B, 1, ...]."""
+        # One projection for the hidden state and cell of all layers: [B, M] -> [B, 1, 2 * layers * U].
         parts = ops.split(self.start_state(encoded.final_state)[:, None, :], 2 * len(self.layers), axis=-1)
         layers = [LSTMState(h, at_least_float32(c)) for h, c in zip(parts[::2], parts[1::2], strict=True)]
         attentional = ops.zeros((ops.shape(encoded.final_state)[0], 1, self.output_units), self.compute_dtype)
         return DecoderState(tuple(layers), attentional)
 
     def project_memory(self, encoded: EncoderOutput) -> tuple[AttentionMemory, ...]:
-        """The memory as each attending layer sees it, made once a sentence."""
+        """Projects the memory for each layer that attends, once per sentence."""
         return tuple(attention.project_memory(encoded.memory, encoded.memory_mask) for attention in self.attentions)
 
     def call(self, ids: Any, encoded: EncoderOutput, training: bool = False) -> DecoderOutput:
-        """Reads targets that begin with BOS, ids [B, T], and returns what predicts the word after each."""
+        """Reads whole targets (teacher forcing).
+
+        Args:
+            ids: int [B, T], each row starts with BOS.
+            encoded: the source.
+            training: whether to drop values.
+
+        Returns:
+            For each position, what predicts the token after it.
+        """
         memory = self.project_memory(encoded)
         state = self.get_initial_state(encoded)
         vectors = self.embedding(ids, training=training)
-        run = self._word_by_word if self.input_feeding else self._layer_by_layer
+        run = self._run_by_token if self.input_feeding else self._run_by_layer
         states, weights = run(vectors, state, memory, training)
         return DecoderOutput(self.output_dropout(states, training=training), weights)
 
     def step(self, ids: Any, state: DecoderState, memory: tuple[AttentionMemory, ...]) -> tuple[Any, DecoderState, Any]:
-        """Reads one word for each query.
+        """Reads one token per query.
 
         Args:
-            ids: int [B, Q], the words just chosen, BOS at first.
-            state: each [B, Q, ...].
+            ids: int [B, Q], the tokens chosen last; BOS at first.
+            state: each part [B, Q, ...].
             memory: from `project_memory`.
 
         Returns:
             logits: [B, Q, V], at least float32.
-            state: the next one.
-            attention_weights: [B, Q, S].
+            state: the next one, each part [B, Q, ...].
+            attention_weights: [B, Q, S], at least float32.
         """
-        state, weights = self._advance(self.embedding(ids), state, memory, masks=None)
+        state, weights = self._step_vectors(self.embedding(ids), state, memory, masks=None)
         return self.projection(state.attentional), state, weights
 
     def step_active(
-        self, ids: Any, state: DecoderState, memory: tuple[AttentionMemory, ...], queries: ActiveQueries
+        self, ids: Any, state: DecoderState, memory: tuple[AttentionMemory, ...], active: ActiveQueries
     ) -> DecoderState:
-        """As `step`, for some of the queries, and without logits.
+        """Reads one token for each active query of a search, as `step` does.
 
         Args:
             ids: int [N].
-            state: each [N, ...].
+            state: each part [N, ...].
             memory: from `project_memory`.
-            queries: which N of the B x Q.
+            active: which N of the B * Q queries these are.
 
         Returns:
-            The next state, whose attentional part [N, E] is what the output projection scores.
+            The next state, each part [N, ...]. Its attentional part [N, E] is the input of the output projection.
         """
-        return self._advance(self.embedding(ids), state, memory, masks=None, queries=queries)[0]
+        return self._step_vectors(self.embedding(ids), state, memory, masks=None, active=active)[0]
 
-    def _layer_by_layer(
+    def _run_by_layer(
         self, vectors: Any, state: DecoderState, memory: tuple[AttentionMemory, ...], training: bool
-    ) -> Any:
+    ) -> tuple[Any, Any]:
         hidden, context, all_weights = vectors, None, []
         for n, layer in enumerate(self.layers):
             inputs = hidden if n == 0 else ops.concatenate([self.dropout(hidden, training=training), context], axis=-1)
-            above = layer(inputs, _one_query(state.layers[n]))
-            hidden = above if n == 0 else hidden + above
+            above = layer(inputs, _squeeze_query(state.layers[n]))  # [B, T, E or U + C] -> [B, T, U]
+            hidden = above if n == 0 else hidden + above  # residual, except over the bottom layer, whose input is E
             if n < len(self.attentions):
-                context, weights = self.attentions[n](hidden, memory[n])
+                context, weights = self.attentions[n](hidden, memory[n])  # [B, T, U] -> [B, T, C], [B, T, S]
                 all_weights.append(weights)
         hidden = self.dropout(hidden, training=training)
         return self.attentional(ops.concatenate([hidden, context], axis=-1)), _mean(all_weights)
 
-    def _word_by_word(
+    def _run_by_token(
         self, vectors: Any, state: DecoderState, memory: tuple[AttentionMemory, ...], training: bool
-    ) -> Any:
+    ) -> tuple[Any, Any]:
         def body(carry: Any, at: Any) -> Any:
-            return self._advance(at[0][:, None, :], carry[0], memory, masks=at[1:])
+            return self._step_vectors(at[0][:, None, :], carry[0], memory, masks=at[1:])
 
         shape = ops.shape(vectors)
+        # The masks of all positions are drawn before the loop: random numbers inside it would depend on the number of
+        # its iterations, and so on padding.
         ones = ops.ones((shape[1], shape[0], 1, self.units), self.compute_dtype)
-        masks = [self.dropout(ones, training=training) for _ in self.layers]
+        masks = [self.dropout(ones, training=training) for _ in self.layers]  # one per layer, [T, B, 1, U]
         no_weights = ops.zeros((shape[0], 1, ops.shape(memory[0].mask)[1]), state.layers[0].cell.dtype)
         states, weights = scan(body, (state, no_weights), (ops.transpose(vectors, (1, 0, 2)), *masks))
         return _batch_first(states.attentional), _batch_first(weights)
 
-    def _advance(
+    def _step_vectors(
         self,
         vectors: Any,
         state: DecoderState,
         memory: tuple[AttentionMemory, ...],
         *,
         masks: Any,
-        queries: ActiveQueries | None = None,
+        active: ActiveQueries | None = None,
     ) -> tuple[DecoderState, Any]:
-        """One word for each query, vectors [B, Q, E], or [N, E] where `queries` says which are asked; `masks` are the
-        dropout masks of its layers, or None."""
+        """Reads the vector of one token per query.
+
+        Args:
+            vectors: [B, Q, E], or [N, E] with `active`.
+            state: each part [B, Q, ...], or [N, ...].
+            memory: from `project_memory`.
+            masks: dropout masks, one per layer, or None.
+            active: which queries these are; None means all.
+
+        Returns:
+            The next state and the attention weights [B, Q, S], or None with `active`.
+        """
         hidden, context, all_weights, layers = vectors, None, [], []
         if self.input_feeding:
             hidden = ops.concatenate([vectors, state.attentional], axis=-1)
         for n, layer in enumerate(self.layers):
-            inputs = hidden if n == 0 else ops.concatenate([_masked(hidden, masks, n - 1), context], axis=-1)
+            inputs = hidden if n == 0 else ops.concatenate([_drop(hidden, masks, n - 1), context], axis=-1)
             layers.append(layer.step(inputs, state.layers[n]))
             hidden = layers[n].hidden if n == 0 else hidden + layers[n].hidden
             if n < len(self.attentions):
-                if queries is None:
+                if active is None:
                     context, weights = self.attentions[n](hidden, memory[n])
                     all_weights.append(weights)
                 else:
-                    context = self.attentions[n].attend_active(hidden, memory[n], queries)
-        top = _masked(hidden, masks, len(self.layers) - 1)
+                    context = self.attentions[n].attend_active(hidden, memory[n], active)
+        top = _drop(hidden, masks, len(self.layers) - 1)
         attentional = self.attentional(ops.concatenate([top, context], axis=-1))
         return DecoderState(tuple(layers), attentional), _mean(all_weights) if all_weights else None
 
 
-def _masked(hidden: Any, masks: Any, n: int) -> Any:
+def _drop(hidden: Any, masks: Any, n: int) -> Any:
     return hidden if masks is None else hidden * masks[n]
 
 
-def _one_query(state: LSTMState) -> LSTMState:
+def _squeeze_query(state: LSTMState) -> LSTMState:
     return LSTMState(*(ops.squeeze(part, axis=1) for part in state))  # [B, 1, U] -> [B, U]
 
 
@@ -211,3 +257,8 @@ def _batch_first(sequence: Any) -> Any:
 
 def _mean(all_weights: list) -> Any:
     return sum(all_weights) / len(all_weights)
+
+
+def shift_right(targets: Any, bos_id: int) -> Any:
+    """Returns what the decoder reads to predict targets int [..., T]: BOS, then all tokens but the last, int [..., T]."""
+    return ops.concatenate([ops.full_like(targets[..., :1], bos_id), targets[..., :-1]], axis=-1)

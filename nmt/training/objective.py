@@ -15,6 +15,7 @@ from nmt.compilation import batch_gather, gather_rows
 from nmt.config.schema import TrainingConfig
 from nmt.data.batching import Batch
 from nmt.data.tokenizer import BOS_ID, PAD_ID
+from nmt.models.decoder import shift_right
 from nmt.models.embedding import OutputProjection
 from nmt.models.layers import at_least_float32
 from nmt.models.seq2seq import Seq2Seq
@@ -118,11 +119,6 @@ def cross_entropy(
         return nll, nll
     towards_even = (projection.gather_logits(states, targets) - projection.compute_mean_logit(states)) * weights
     return nll + label_smoothing * ops.sum(towards_even), nll
-
-
-def shift_right(targets: Any, bos_id: int) -> Any:
-    """Returns the decoder's input for targets [B, T]: BOS, then all tokens but the last."""
-    return ops.concatenate([ops.full_like(targets[:, :1], bos_id), targets[:, :-1]], axis=1)
 
 
 @ops.custom_gradient

@@ -1,12 +1,14 @@
 import math
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from nmt.models.decoder import shift_right
 from nmt.models.embedding import OutputProjection
-from nmt.training.objective import _softmax_nll, cross_entropy, shift_right
+from nmt.training.objective import Examples, Objective, _softmax_nll, cross_entropy
 
 B, T, E, V = 2, 3, 5, 7  # sentences, positions, units of a state, pieces
 TARGETS = np.array([[4, 6, 3], [4, 3, 0]])
@@ -166,6 +168,40 @@ def test_hopeless_targets_stay_finite():
     assert all(np.isfinite(gradient).all() for gradient in found)
     # Each of the two sentences wants piece 4 first, and all of the probability is elsewhere.
     assert found[2][4] == pytest.approx(-2)
+
+
+class RandomModel:
+    """Stands in for a model: attentional states that depend on nothing; keeps what it was given to read."""
+
+    def __init__(self):
+        self.projection = projection()
+
+    def __call__(self, source, target, training=False):
+        self.read = source, target, training
+        return SimpleNamespace(states=tf.constant(random(B, T, E), "float32"))
+
+
+def test_the_objective_is_the_smoothed_loss_of_the_rows_that_count():
+    model, row_weights = RandomModel(), np.array([1, 0], "float32")
+    source = np.array([[5, 3], [6, 3]])
+    sums = Objective(label_smoothing=0.1)(model, Examples(source, TARGETS, row_weights), training=True)
+    smoothed, plain = numpy_losses(model.projection, random(B, T, E), TARGETS, WEIGHTS * row_weights[:, None], 0.1)
+    assert float(sums.loss) == pytest.approx(smoothed, rel=1e-5)
+    assert float(sums.metrics["nll"]) == pytest.approx(plain, rel=1e-5)
+    assert sums.num_tokens == 3  # 4, 6 and EOS
+    read_source, read_target, training = model.read
+    np.testing.assert_array_equal(read_source, source)
+    np.testing.assert_array_equal(read_target, shift_right(TARGETS, 2))
+    assert training
+
+
+def test_with_its_defaults_the_objective_is_the_negative_log_likelihood_without_dropout():
+    model = RandomModel()
+    sums = Objective()(model, Examples(TARGETS, TARGETS))
+    _, plain = numpy_losses(model.projection, random(B, T, E), TARGETS, WEIGHTS, 0.0)
+    assert float(sums.loss) == float(sums.metrics["nll"]) == pytest.approx(plain, rel=1e-5)
+    assert sums.num_tokens == 5
+    assert model.read[2] is False
 
 
 def test_the_decoder_reads_bos_and_all_but_the_last():
