@@ -158,7 +158,7 @@ def _choose_endings(phrase: NounPhrase) -> dict[str, str]:
     return {"definite": _WEAK, "der": _WEAK, "ein": _MIXED, "viel": _STRONG, "none": _STRONG}[pattern]
 
 
-def form_genitive(noun: Noun) -> str:
+def make_genitive(noun: Noun) -> str:
     """Returns the genitive singular: des Mannes, des Lehrers, des Jungen, der Frau."""
     if noun.gender == "f":
         return noun.german
@@ -174,7 +174,7 @@ def _render_noun(phrase: NounPhrase, case: Case) -> Word:
         dative_n = case == Case.DATIVE and not noun.german_plural.endswith(("n", "s"))
         return Word(noun.german_plural + ("n" if dative_n else ""), ("plural",))
     if case == Case.GENITIVE:
-        return Word(form_genitive(noun))
+        return Word(make_genitive(noun))
     return Word(noun.german_plural if noun.weak and case != Case.NOMINATIVE else noun.german)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nmt.config.schema import Config
 from nmt.doctor.findings import Finding
-from nmt.doctor.memory_probe import Needs, rehearse
+from nmt.doctor.memory_probe import MemoryUse, probe_memory
 from nmt.process import read_processor_flags
 from nmt.progress import format_bytes
 
@@ -20,19 +20,19 @@ def examine_memory(config: Config, *, vocabularies: tuple[int, int], lengths: tu
     settings = config.training
     rows = settings.batch_size if settings.batch_by == "sentences" else max(1, settings.batch_size // lengths[1])
     small = max(1, rows // 4)
-    available = available_memory()
-    needs = rehearse(config, vocabularies=vocabularies, lengths=lengths, rows=(small, rows))
+    available = read_available_memory()
+    use = probe_memory(config, vocabularies=vocabularies, lengths=lengths, rows=(small, rows))
     longest = f"{rows:,} pairs of {lengths[0]:,} and {lengths[1]:,} pieces, the longest there are"
-    if needs is None:
+    if use is None:
         yield Finding("memory", "error", f"an update on {longest} fails; {format_bytes(available)} are free")
         return
-    a_row = max(1.0, (needs.peaks[1] - needs.peaks[0]) / max(1, rows - small))
-    fitting = int(rows + (available - needs.peaks[1]) / a_row)
+    a_row = max(1.0, (use.peaks[1] - use.peaks[0]) / max(1, rows - small))
+    fitting = int(rows + (available - use.peaks[1]) / a_row)
     found = (
-        f"{format_bytes(needs.peaks[1])} for {longest}; {format_bytes(available)} are free: about {fitting:,} pairs fit"
+        f"{format_bytes(use.peaks[1])} for {longest}; {format_bytes(available)} are free: about {fitting:,} pairs fit"
     )
     yield Finding("memory", "ok" if fitting >= rows else "error", found)
-    yield _check_disk(config, needs)
+    yield _check_disk(config, use)
 
 
 def examine_machine() -> Iterator[Finding]:
@@ -41,7 +41,7 @@ def examine_machine() -> Iterator[Finding]:
     yield Finding("versions", "note", ", ".join(_list_versions()))
 
 
-def available_memory() -> int:
+def read_available_memory() -> int:
     """Bytes that a new process may take without swapping; where the system does not say, all there are."""
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text("ascii").splitlines())
@@ -50,11 +50,11 @@ def available_memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _check_disk(config: Config, needs: Needs) -> Finding:
+def _check_disk(config: Config, use: MemoryUse) -> Finding:
     settings = config.training
     copies = {"adam": 3, "adamw": 3, "sgd": 1}[settings.optimizer] + (settings.ema_decay is not None)
     # One checkpoint more while the newest is being written, and two best models while one takes the other's place.
-    needed = needs.weights * (copies * (settings.keep_checkpoints + 1) + 2)
+    needed = use.weights * (copies * (settings.keep_checkpoints + 1) + 2)
     folder = Path(config.run_dir or ".").resolve()
     while not folder.exists():
         folder = folder.parent

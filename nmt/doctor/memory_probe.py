@@ -16,7 +16,7 @@ from nmt.process import read_peak_memory
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class ProbeRequest:
     """What to try: updates on the longest batch that occurs, first with few rows, then with all."""
 
     config: str
@@ -29,7 +29,7 @@ class Rehearsal:
 
 
 @dataclass(frozen=True)
-class Needs:
+class MemoryUse:
     """What the updates took, in bytes."""
 
     weights: int
@@ -38,17 +38,17 @@ class Needs:
     """Highest memory of the process after the small and after the whole batch, the framework in it."""
 
 
-def rehearse(
+def probe_memory(
     config: Config, *, vocabularies: tuple[int, int], lengths: tuple[int, int], rows: tuple[int, int]
-) -> Needs | None:
+) -> MemoryUse | None:
     """Measures in a process of its own; None where that process died, as one does that is out of memory."""
-    rehearsal = Rehearsal(dump_config(config), vocabularies, lengths, rows)
+    request = ProbeRequest(dump_config(config), vocabularies, lengths, rows)
     command = [sys.executable, "-m", "nmt.doctor.memory_probe"]
-    done = subprocess.run(command, input=json.dumps(asdict(rehearsal)), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input=json.dumps(asdict(request)), capture_output=True, text=True, check=False)
     if done.returncode:
         return None
     found = json.loads(done.stdout.splitlines()[-1])
-    return Needs(found["weights"], tuple(found["peaks"]))
+    return MemoryUse(found["weights"], tuple(found["peaks"]))
 
 
 def main() -> None:

@@ -77,7 +77,7 @@ def examine_languages(corpus: ParallelCorpus, data: DataConfig) -> Iterator[Find
         return
     import py3langid
 
-    indices = spread_indices(len(corpus), LANGUAGE_SAMPLE)
+    indices = select_evenly(len(corpus), LANGUAGE_SAMPLE)
     found = [
         _detect_language(lines, py3langid.classify)
         for lines in (corpus.read_sources(indices), corpus.read_targets(indices))
@@ -96,7 +96,7 @@ def examine_languages(corpus: ParallelCorpus, data: DataConfig) -> Iterator[Find
         )
 
 
-def spread_indices(number: int, size: int) -> np.ndarray:
+def select_evenly(number: int, size: int) -> np.ndarray:
     """At most `size` of the first `number` indices, evenly spaced."""
     return np.unique(np.linspace(0, number - 1, min(number, size)).astype(np.int64))
 

@@ -10,7 +10,7 @@ from nmt.data.corpus import ParallelCorpus
 from nmt.data.preparation import load_tokenizers, train_tokenizers
 from nmt.data.tokenizer import UNK_ID, Tokenizer
 from nmt.doctor.findings import Finding, report_count
-from nmt.doctor.text import spread_indices
+from nmt.doctor.text import select_evenly
 from nmt.errors import UserError
 
 # Enough to tell how a tokenizer will cut, few enough for seconds.
@@ -30,7 +30,7 @@ def try_tokenizers(config: Config, corpus: ParallelCorpus, run_dir: Path) -> tup
         found = load_tokenizers(config.tokenizer, run_dir)
         if found is not None:
             return found, Finding("tokenizer", "ok", f"{found[0].vocabulary_size:,} pieces, read")
-        indices = spread_indices(len(corpus), TOKENIZER_SAMPLE)
+        indices = select_evenly(len(corpus), TOKENIZER_SAMPLE)
         learned = train_tokenizers(
             config.tokenizer, corpus.read_sources(indices), corpus.read_targets(indices), seed=config.seed
         )
@@ -44,7 +44,7 @@ def try_tokenizers(config: Config, corpus: ParallelCorpus, run_dir: Path) -> tup
 
 def examine_lengths(config: Config, corpus: ParallelCorpus, tokenizers: Tokenizers) -> Iterator[Finding]:
     """Looks for training pairs that are too long or too unequal, in pieces."""
-    indices = spread_indices(len(corpus), LENGTH_SAMPLE)
+    indices = select_evenly(len(corpus), LENGTH_SAMPLE)
     texts = corpus.read_sources(indices), corpus.read_targets(indices)
     lengths = np.stack([tokenizer.count_tokens(side) for tokenizer, side in zip(tokenizers, texts, strict=True)], 1)
     of = f"of {len(indices):,} pairs" + (" sampled" if len(indices) < len(corpus) else "")
@@ -63,7 +63,7 @@ def examine_lengths(config: Config, corpus: ParallelCorpus, tokenizers: Tokenize
 
 def find_longest_pair(config: Config, corpus: ParallelCorpus, tokenizers: Tokenizers) -> tuple[int, int]:
     """Pieces, EOS counted, of the longest source and target that a batch may hold, as far as a sample shows."""
-    indices = spread_indices(len(corpus), LENGTH_SAMPLE)
+    indices = select_evenly(len(corpus), LENGTH_SAMPLE)
     texts = corpus.read_sources(indices), corpus.read_targets(indices)
     source, target = (int(t.count_tokens(side).max()) for t, side in zip(tokenizers, texts, strict=True))
     return min(source, config.data.max_length) + 1, min(target, config.data.max_length) + 1

@@ -9,7 +9,7 @@ from nmt.demo.grammar import (
     Sentence,
     Subordinate,
     find_combinations,
-    form_genitive,
+    make_genitive,
     render_english,
     render_german,
 )
@@ -129,7 +129,7 @@ def test_an_owner_follows_in_the_genitive():
     [("man", "Mannes"), ("friend", "Freundes"), ("teacher", "Lehrers"), ("student", "Studenten"), ("queen", "Königin")],
 )
 def test_the_genitive_of_nouns(person, expected):
-    assert form_genitive(noun(person)) == expected
+    assert make_genitive(noun(person)) == expected
 
 
 @pytest.mark.parametrize(

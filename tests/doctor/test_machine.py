@@ -5,8 +5,8 @@ import pytest
 from doctor_corpus import PAIRS
 
 from nmt.doctor import machine
-from nmt.doctor.machine import available_memory, examine_machine, examine_memory
-from nmt.doctor.memory_probe import Needs, rehearse
+from nmt.doctor.machine import read_available_memory, examine_machine, examine_memory
+from nmt.doctor.memory_probe import MemoryUse, probe_memory
 from nmt.models.seq2seq import make_seq2seq
 
 GIGABYTE = 1 << 30
@@ -30,23 +30,23 @@ def test_an_update_is_made_and_its_memory_told(config):
 
 def test_what_the_doctor_holds_itself_is_no_part_of_an_update(config):
     ours = np.ones(3 * GIGABYTE // 2, "uint8")
-    needs = rehearse(config, vocabularies=(320, 320), lengths=(20, 30), rows=(2, 8))
-    assert needs is not None and max(needs.peaks) < ours.nbytes
+    use = probe_memory(config, vocabularies=(320, 320), lengths=(20, 30), rows=(2, 8))
+    assert use is not None and max(use.peaks) < ours.nbytes
 
 
 @pytest.mark.parametrize(("free", "verdict", "fitting"), [(8 * GIGABYTE, "ok", 56), (2 * GIGABYTE - 1, "error", 7)])
 def test_the_largest_batch_follows_from_two(config, monkeypatch, free, verdict, fitting):
     """2 rows take 1.25 GB and 8 rows 2 GB: an eighth of a GB a row."""
-    needs = Needs(weights=1000, peaks=(2 * GIGABYTE - 6 * GIGABYTE // 8, 2 * GIGABYTE))
-    monkeypatch.setattr(machine, "rehearse", lambda *args, **kwargs: needs)
-    monkeypatch.setattr(machine, "available_memory", lambda: free)
+    use = MemoryUse(weights=1000, peaks=(2 * GIGABYTE - 6 * GIGABYTE // 8, 2 * GIGABYTE))
+    monkeypatch.setattr(machine, "probe_memory", lambda *args, **kwargs: use)
+    monkeypatch.setattr(machine, "read_available_memory", lambda: free)
     memory, _ = examine_memory(config, vocabularies=(320, 320), lengths=(20, 30))
     assert memory.verdict == verdict
     assert memory.found.endswith(f"about {fitting:,} pairs fit")
 
 
 def test_an_update_that_dies_is_an_error(config, monkeypatch):
-    monkeypatch.setattr(machine, "rehearse", lambda *args, **kwargs: None)
+    monkeypatch.setattr(machine, "probe_memory", lambda *args, **kwargs: None)
     [memory] = examine_memory(config, vocabularies=(320, 320), lengths=(20, 30))
     assert memory.verdict == "error"
 
@@ -55,4 +55,4 @@ def test_the_machine_is_described():
     devices, versions = examine_machine()
     assert "processor cores" in devices.found
     assert "keras" in versions.found
-    assert available_memory() > 1 << 20
+    assert read_available_memory() > 1 << 20

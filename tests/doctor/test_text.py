@@ -2,7 +2,7 @@ import pytest
 from doctor_corpus import PAIRS
 
 from nmt.data.corpus import ParallelCorpus
-from nmt.doctor.text import examine_files, examine_languages, examine_overlap, examine_pairs, open_texts, spread_indices
+from nmt.doctor.text import examine_files, examine_languages, examine_overlap, examine_pairs, open_texts, select_evenly
 
 
 @pytest.fixture
@@ -97,4 +97,4 @@ def test_languages_are_told_and_swapped_sides_found(opened):
 
 @pytest.mark.parametrize(("number", "size", "expected"), [(3, 10, [0, 1, 2]), (10, 2, [0, 9]), (1, 5, [0])])
 def test_a_sample_is_spread_evenly(number, size, expected):
-    assert spread_indices(number, size).tolist() == expected
+    assert select_evenly(number, size).tolist() == expected

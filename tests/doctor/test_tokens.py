@@ -2,7 +2,7 @@ import pytest
 from doctor_corpus import PAIRS
 
 from nmt.data.corpus import ParallelCorpus
-from nmt.doctor import tokens as pieces
+from nmt.doctor import tokens as tokens_module
 from nmt.doctor.tokens import examine_dev, examine_lengths, find_longest_pair, try_tokenizers
 
 
@@ -36,7 +36,7 @@ def test_the_tokenizers_of_the_run_are_used(opened, tmp_path):
 
 @pytest.mark.parametrize(("sample", "verdict"), [(1000, "error"), (20, "note")])
 def test_a_vocabulary_that_the_text_does_not_allow(opened, tmp_path, monkeypatch, sample, verdict):
-    monkeypatch.setattr(pieces, "TOKENIZER_SAMPLE", sample)
+    monkeypatch.setattr(tokens_module, "TOKENIZER_SAMPLE", sample)
     config, corpus = opened(vocabulary_size=5000)
     tokenizers, finding = try_tokenizers(config, corpus, tmp_path / "run")
     assert tokenizers is None
