@@ -86,12 +86,12 @@ def exported(model_folder, tmp_path_factory) -> Exported:
 @pytest.fixture
 def copied_graph(exported, monkeypatch) -> None:
     """Lets `export` take the graph that is there instead of tracing one, which takes long."""
-    from nmt.exporting import savedmodel
+    from nmt.exporting.job import ExportJob
 
-    def copy(model: Path, folder: Path, *options: Any) -> None:
+    def copy(job: Any, folder: Path) -> None:
         shutil.copytree(exported.version, folder, ignore=shutil.ignore_patterns("assets.extra"))
 
-    monkeypatch.setattr(savedmodel, "trace", copy)
+    monkeypatch.setattr(ExportJob, "trace", copy)
 
 
 @pytest.fixture

@@ -76,6 +76,10 @@ def export(
         length_penalty=length_penalty,
         pruning_threshold=pruning_threshold,
     )
+    if server_version is not None:
+        if "server_version" in settings["export"]:
+            raise UserError("--server-version sets the same key as export.server_version; give one of the two.")
+        settings["export"]["server_version"] = server_version
     limits = {"max_bleu_loss": max_bleu_loss, "max_differing": max_differing}
     given = {name: value for name, value in limits.items() if value is not None}
     kind = quantize or ("bfloat16" if precision not in (None, "float32") else None)
@@ -89,7 +93,7 @@ def export(
     common: dict[str, Any] = {
         "sample": sample,
         "quantize": Quantization(kind, **given, precision=precision or "float32") if kind else None,
-        "decoding": settings["decoding"],
+        **settings,
         "log": print_line,
     }
     if format == "litert":
@@ -99,7 +103,7 @@ def export(
         return
     from nmt.exporting.savedmodel import export as export_model
 
-    version = export_model(model, directory, server_version=server_version, **common)
+    version = export_model(model, directory, **common)
     print_line(f"Exported to {version}. How to serve it: {version.parent / 'README.md'}")
 
 

@@ -1,28 +1,22 @@
-"""A trained model for LiteRT: for phones, and for programs without TensorFlow. SentencePiece runs outside of it.
+"""Exports a trained model for LiteRT: for phones, and for programs without TensorFlow. SentencePiece runs outside it.
 
-DIR/model.tflite                  encoder, decoder and beam search: ids of one sentence in, ids of its translation out
-DIR/source.model, target.model    SentencePiece, text to ids and back
-DIR/export.json                   what it was made of, with which settings, and how it compared with the model
+DIR/model.tflite                  encoder, decoder and beam search: ids of a sentence in, ids of its translation out
+DIR/source.model, target.model    SentencePiece models, from text to ids and back
+DIR/export.json                   how it was made, with which settings, and how it compares with the model
 """
 
 import importlib.util
-import json
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from nmt.data.tokenizer import EOS_ID
 from nmt.errors import UserError
-from nmt.exporting.parity import check_parity
+from nmt.exporting.job import ExportJob, write_record
 from nmt.exporting.quantization import Quantization
-from nmt.exporting.savedmodel import read_sample, trace
 from nmt.files import atomic_write
-from nmt.model_folder import SOURCE, TARGET, ModelFolder, find_model_folder
-from nmt.translators.export_record import FORMAT
+from nmt.model_folder import SOURCE, TARGET
 from nmt.translators.litert import RECORD
-from nmt.translators.model import ModelTranslator
-from nmt.version import __version__
 
 PACKAGES = ("tensorflow", "ai-edge-litert", "keras", "sentencepiece")
 
@@ -34,69 +28,57 @@ def export_litert(
     sample: Path | str | None = None,
     quantize: Quantization | None = None,
     decoding: Mapping[str, Any] | None = None,
+    export: Mapping[str, Any] | None = None,
     log: Callable[[str], None] = print,
 ) -> Path:
-    """Writes a model as the folder `into`, and returns it.
+    """Writes a model as the folder `into`, and returns the folder.
 
-    It translates a sample in a process that can import neither the toolkit nor TensorFlow, and gets its name only when
-    its texts are the model's, or with quantised weights nearly as good.
+    A process that can import neither this toolkit nor TensorFlow translates a sample with it. The folder gets its name
+    only if the translations are the model's, or with quantized weights nearly as good.
 
     Args:
         model: a run folder (its best weights) or a model folder.
-        into: a folder that is not there yet.
+        into: a folder that does not exist yet.
         sample: a file of sentences to compare on, instead of the dev text that the model was trained with.
-        quantize: LiteRT knows int8; None keeps float32.
-        decoding: settings of `DecodingConfig` other than the model's own, such as {"beam_size": 1}.
+        quantize: int8 weights; None keeps float32.
+        decoding: settings of the section `decoding` that differ from the model's, such as {"beam_size": 1}.
+        export: {"sample": N} compares N sentences; the other keys of the section are for SavedModels.
         log: receives lines about the progress.
 
     Raises:
-        UserError: there is no such model, there is no sample, a package is missing, or `into` cannot be written to.
-        ParityError: the artefact translates a sentence of the sample otherwise than the model, or loses more than is
-            allowed by quantising.
+        UserError: there is no such model or sample, a setting is invalid or has no effect, a package is missing, or
+            `into` is not writable.
+        ParityError: the export translates a sentence of the sample differently from the model, or quantization costs
+            more quality than is allowed.
     """
-    _check(Path(into), quantize)
-    path = find_model_folder(Path(model)).resolve()
-    folder = ModelFolder.load(path)
-    translator = ModelTranslator.load(path, precision="float32").with_settings(**decoding or {})
-    sources, references = read_sample(folder.config.data.dev, sample, folder.config.export.sample)
-    record = _record(path, folder, translator.settings.model_dump())
+    _check(Path(into), quantize, export or {})
+    # A LiteRT model returns one translation, so the model's own export.nbest must not limit its beam.
+    export = {**(export or {}), "nbest": 1}
+    job = ExportJob.load(model, sample=sample, quantize=quantize, decoding=decoding, export=export)
+    limits = {"max_tokens": job.config.data.max_length, "eos_id": EOS_ID}
+    record = job.make_record(PACKAGES, kind="litert", limits=limits)
     with atomic_write(Path(into)) as aside:
         aside.mkdir()
-        folder.source_tokenizer.save(aside / SOURCE)
-        folder.target_tokenizer.save(aside / TARGET)
-        _write(aside, record)  # its limits are for whoever runs it
-        log(f"Converting {path} for LiteRT.")
-        trace(path, aside, quantize, decoding, program="nmt.exporting.litert_graph")
-        log(f"Translating {len(sources)} sentences with LiteRT and with the model.")
-        parity = check_parity(aside, translator, sources, references, quantize)
+        job.folder.source_tokenizer.save(aside / SOURCE)
+        job.folder.target_tokenizer.save(aside / TARGET)
+        write_record(aside / RECORD, record)  # the process that translates the sample reads the limits
+        log(f"Converting {job.path} for LiteRT.")
+        job.trace(aside, program="nmt.exporting.litert_graph")
+        log(f"Translating {len(job.sources)} sentences with LiteRT and with the model.")
+        parity = job.check(aside)
         log(str(parity))
-        _write(aside, {**record, "parity": parity.as_record()})
+        write_record(aside / RECORD, {**record, "parity": parity.as_record()})
     return Path(into)
 
 
-def _check(into: Path, quantize: Quantization | None) -> None:
+def _check(into: Path, quantize: Quantization | None, export: Mapping[str, Any]) -> None:
     missing = [name for name in ("tensorflow", "ai_edge_litert") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f'An export for LiteRT needs {" and ".join(missing)}. Install with: pip install "nmt[litert]"')
     if quantize and quantize.kind != "int8":
         raise UserError(f"--quantize {quantize.kind}: LiteRT computes with int8 or float32 weights; expected int8.")
+    unused = [f"export.{name}" for name, value in export.items() if value is not None and name != "sample"]
+    if unused:
+        raise UserError(f"{unused[0]} has no effect on an export for LiteRT. Remove it, or export a SavedModel.")
     if into.exists():
-        raise UserError(f"{into} is there already: expected the name of a new folder for the LiteRT model.")
-
-
-def _record(path: Path, folder: ModelFolder, decoding: Mapping[str, Any]) -> dict[str, Any]:
-    config = folder.config
-    return {
-        "format": FORMAT,
-        "kind": "litert",
-        "source_language": config.data.source_language,
-        "target_language": config.data.target_language,
-        "decoding": dict(decoding),
-        "limits": {"max_tokens": config.data.max_length, "eos_id": EOS_ID},
-        "model": {"path": str(path), **folder.facts},
-        "versions": {"nmt": __version__, **{name: version(name) for name in PACKAGES}},
-    }
-
-
-def _write(folder: Path, record: dict[str, Any]) -> None:
-    (folder / RECORD).write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        raise UserError(f"{into} exists already. Expected the name of a new folder for the LiteRT model.")

@@ -1,7 +1,7 @@
-"""A search that LiteRT runs, without TensorFlow: ids in, ids out, in one .tflite file.
+"""The search of an export for LiteRT: ids in, ids out, in one .tflite file that runs without TensorFlow.
 
-Run as a program in a process of its own, as `nmt.exporting.graph` is. One sentence at a time: then all shapes of the
-search but its lengths are known, and it consists of LiteRT's own operations, TensorFlow's not among them.
+It is traced in a process of its own, as `nmt.exporting.graph` is. It translates one sentence at a time. Then all shapes
+of the search except its lengths are static, and the converter needs LiteRT's built-in operations only.
 """
 
 import argparse
@@ -23,21 +23,22 @@ class PortableSearch(tf.Module):
 
     def __init__(self, translator: ModelTranslator):
         super().__init__()
-        # Inside a plain object: tf.Module would save all that hangs on a Keras model, where weights are enough.
+        # tf.Module saves all variables in its attributes, but does not look into plain objects such as a translator. So
+        # only `_saved` is saved of the model: the weights, and nothing else that belongs to a Keras model.
         self._translator = translator
         self._saved = [variable.value for variable in translator.model.trainable_variables]
 
     @tf.function(input_signature=[tf.TensorSpec([1, None], tf.int32, name="ids")], autograph=False)
     def translate(self, ids: Any) -> dict[str, Any]:
-        """Finds the best translation of a sentence.
+        """Returns the best translation of a sentence.
 
         Args:
-            ids: int32 [1, S], source pieces, at least one, and EOS.
+            ids: int32 [1, S], at least one source token, and EOS.
 
         Returns:
-            ids: int32 [1, T], target pieces and EOS, unless the length limit cut it off, padded with 0.
+            ids: int32 [1, T], target tokens and EOS, unless the length limit cut it off; padded with 0.
             score: float32 [1], by which hypotheses are ranked.
-            log_prob: float32 [1], sum of the tokens' log-probabilities, EOS included.
+            log_prob: float32 [1], sum of the tokens' log-probabilities (nats), EOS included.
         """
         found = search(
             self._translator.model,
@@ -49,12 +50,12 @@ class PortableSearch(tf.Module):
 
 
 def convert(translator: ModelTranslator, *, quantize: str | None = None) -> bytes:
-    """Returns what a .tflite file holds.
+    """Returns the content of a .tflite file.
 
     Args:
         translator: the model, in float32.
-        quantize: int8 stores matrices so, with a scale for each output, and multiplies inputs that are rounded to int8
-            as they come; None keeps float32.
+        quantize: int8 stores matrices in int8 with a scale per output, and rounds each input of a product to int8 when
+            it is computed; None keeps float32.
     """
     portable = PortableSearch(translator)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([portable.translate.get_concrete_function()], portable)
@@ -68,9 +69,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=Path)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--settings", type=json.loads)
     parser.add_argument("--quantize")
-    parser.add_argument("--decoding", type=json.loads, default={})
     arguments = parser.parse_args()
-    translator = ModelTranslator.load(arguments.model, precision="float32").with_settings(**arguments.decoding)
+    translator = ModelTranslator.load(arguments.model, precision="float32")
+    translator = translator.with_settings(**arguments.settings["decoding"])
     content = convert(translator, quantize=arguments.quantize)
     (arguments.folder / MODEL).write_bytes(content)

@@ -1,0 +1,163 @@
+"""The steps that all kinds of exports share: load the model and a sample, trace the graph, compare, record."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from nmt.config.file import check_value, replace_values
+from nmt.config.reference import get_keys, suggest_key
+from nmt.config.schema import Config, CorpusFiles
+from nmt.data.corpus import read_lines
+from nmt.data.preparation import read_parallel
+from nmt.errors import ExportError, UserError
+from nmt.exporting.parity import Parity, check_parity, run_python
+from nmt.exporting.quantization import Quantization
+from nmt.model_folder import ModelFolder, find_model_folder
+from nmt.translators.export_record import FORMAT
+from nmt.translators.model import ModelTranslator
+from nmt.version import __version__
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """A model to export, with the settings of the export and a sample to compare on."""
+
+    path: Path
+    """Folder of the model."""
+    folder: ModelFolder
+    """Its content; the configuration has the settings of the export."""
+    translator: ModelTranslator
+    """The model in float32, with which the export is compared."""
+    sources: Sequence[str]
+    references: Sequence[str] | None
+    """Human translations of the sample, if known."""
+    quantize: Quantization | None
+
+    @classmethod
+    def load(
+        cls,
+        model: Path | str,
+        *,
+        sample: Path | str | None,
+        quantize: Quantization | None,
+        decoding: Mapping[str, Any] | None,
+        export: Mapping[str, Any] | None,
+    ) -> "ExportJob":
+        """Loads a model and the sample.
+
+        Args:
+            model: a run folder (its best weights) or a model folder.
+            sample: a file of sentences to compare on, instead of the dev text that the model was trained with.
+            quantize: how the weights are stored; None keeps float32.
+            decoding, export: settings of these sections of the configuration that differ from the model's.
+
+        Raises:
+            UserError: there is no such model or sample, or a setting is unknown or invalid.
+        """
+        path = find_model_folder(Path(model)).resolve()
+        folder = ModelFolder.load(path)
+        config = change_config(folder.config, decoding=decoding or {}, export=export or {})
+        translator = ModelTranslator.load(path, precision="float32").with_settings(**decoding or {})
+        sources, references = read_sample(config.data.dev, sample, config.export.sample)
+        return cls(path, replace(folder, config=config), translator, sources, references, quantize)
+
+    @property
+    def config(self) -> Config:
+        """The model's configuration, with the settings of the export."""
+        return self.folder.config
+
+    def trace(self, folder: Path, *, program: str = "nmt.exporting.graph") -> None:
+        """Writes the graph to a folder, in a process in which Keras finds no GPU and therefore uses no cuDNN.
+
+        Raises:
+            ExportError: the process fails.
+        """
+        settings = {"decoding": self.translator.settings.model_dump(mode="json", exclude={"precision"})}
+        settings["export"] = self.config.export.model_dump(mode="json")
+        options = ["--settings", json.dumps(settings)]
+        if self.quantize is not None and self.quantize.precision != "float32":
+            options += ["--precision", self.quantize.precision]
+        elif self.quantize is not None:
+            options += ["--quantize", self.quantize.kind]
+        # The process must find this toolkit wherever it is started from.
+        toolkit = str(Path(__file__).parents[2])
+        search_path = os.pathsep.join(filter(None, [toolkit, os.environ.get("PYTHONPATH")]))
+        hidden = {"CUDA_VISIBLE_DEVICES": "", "KERAS_BACKEND": "tensorflow", "PYTHONPATH": search_path}
+        run_python(["-m", program, str(self.path), str(folder), *options], ExportError, {**os.environ, **hidden})
+
+    def check(self, folder: Path) -> Parity:
+        """Compares an artefact with the model; see `check_parity`."""
+        return check_parity(folder, self.translator, self.sources, self.references, self.quantize)
+
+    def make_record(self, packages: Sequence[str], **facts: Any) -> dict[str, Any]:
+        """Returns the content of export.json.
+
+        Args:
+            packages: names of the packages whose versions matter.
+            facts: entries that only this kind of export has.
+        """
+        precision = self.quantize.precision if self.quantize else "float32"
+        return {
+            "format": FORMAT,
+            "source_language": self.config.data.source_language,
+            "target_language": self.config.data.target_language,
+            "decoding": {**self.translator.settings.model_dump(), "precision": precision},
+            **facts,
+            "model": {"path": str(self.path), **self.folder.facts},
+            "versions": {"nmt": __version__, **{name: version(name) for name in packages}},
+        }
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Writes export.json."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def change_config(config: Config, **sections: Mapping[str, Any]) -> Config:
+    """Returns a configuration with other values, given by section and key; None leaves one unchanged.
+
+    Raises:
+        UserError: a key is unknown, a value is invalid, or values do not go together.
+    """
+    if sections["decoding"].get("precision") is not None:
+        raise UserError(
+            "decoding.precision is not a setting of an export, which computes in float32. Use --precision bfloat16 "
+            "(Quantization in Python) to export a model that computes in bfloat16."
+        )
+    values = {
+        f"{section}.{key}": value
+        for section, changes in sections.items()
+        for key, value in changes.items()
+        if value is not None
+    }
+    for key, value in values.items():
+        if key not in get_keys():
+            raise UserError(f"{key}: unknown key.{suggest_key(key)}")
+        check_value(key, value, key)
+    return replace_values(config, values, "Settings of the export")
+
+
+def read_sample(dev: CorpusFiles, sample: Path | str | None, size: int) -> tuple[list[str], Sequence[str] | None]:
+    """Returns the first `size` sentences to compare on, and their references if they are known.
+
+    Raises:
+        UserError: a file is missing or empty.
+    """
+    if sample is not None:
+        sources = read_lines(Path(sample))
+        if not sources:
+            raise UserError(f"{sample} is empty. Expected sentences on which to compare the export with the model.")
+        return sources[:size], None
+    if not dev.source.is_file() or not dev.target.is_file():
+        missing = dev.target if dev.source.is_file() else dev.source
+        raise UserError(
+            f"The export is compared with the model on the dev text, but {missing} no longer exists. Name a file of "
+            "sentences, one per line, with --sample FILE."
+        )
+    sources, references = read_parallel(dev.source, dev.target)
+    return sources[:size], references[:size]
