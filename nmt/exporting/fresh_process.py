@@ -1,9 +1,9 @@
-"""Translates with an artefact as a stranger would: a SavedModel with TensorFlow and tensorflow-text alone, a .tflite
-file with LiteRT and SentencePiece alone.
+"""Translates with an artefact as a user without this toolkit does.
 
     python -P fresh_process.py FOLDER SENTENCES.json ANSWERS.json
 
-This file is run, never imported, and can import nothing of the toolkit: it makes sure of that first.
+A SavedModel needs TensorFlow and tensorflow-text, a .tflite file LiteRT and SentencePiece. The program first makes sure
+that it cannot import anything else of ours, so it must not import `nmt` itself.
 """
 
 import json
@@ -17,49 +17,49 @@ BATCH_SIZE = 64
 
 
 class ImportBlocker(MetaPathFinder):
-    """Refuses to import some packages."""
+    """Makes importing some packages fail."""
 
     def __init__(self, names: tuple[str, ...]):
         self._names = names
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
-        """Raises ImportError for these packages and what is in them; leaves all else to others."""
+        """Raises ImportError for these packages and their modules; other finders handle the rest."""
         name = fullname.partition(".")[0]
         if name in self._names:
             raise ImportError(f"{name} is blocked in this process")
 
 
 def block(*names: str) -> None:
-    """Makes importing these packages fail, and sees it fail."""
+    """Makes importing these packages fail, and checks that it does."""
     sys.meta_path.insert(0, ImportBlocker(names))
     for name in names:
         try:
             __import__(name)
         except ImportError:
             continue
-        raise SystemExit(f"{name} could be imported in the process that must do without it")
+        raise SystemExit(f"{name} could be imported in a process that must work without it")
 
 
 def translate_savedmodel(folder: Path, sentences: list[str]) -> dict[str, Any]:
-    """What the signatures that translate say of each sentence, and how fast the first of them was."""
+    """Translates sentences with `serving_default`, which is timed, and with `nbest`."""
     import tensorflow as tf
     import tensorflow_text  # noqa: F401, registers SentencePiece's operations
 
     model = tf.saved_model.load(str(folder))
     best, nbest = model.signatures["serving_default"], model.signatures["nbest"]
     batches = [tf.constant(sentences[n : n + BATCH_SIZE]) for n in range(0, len(sentences), BATCH_SIZE)]
-    best(text=batches[0])  # what only a first call does is no part of the speed
+    best(text=batches[0])  # not timed, because the first call is slow
     started = time.perf_counter()
     found = [best(text=batch) for batch in batches]
     seconds = time.perf_counter() - started
-    with_pieces = [nbest(text=batch) for batch in batches]
+    with_tokens = [nbest(text=batch) for batch in batches]
     return {
         "translations": [text.decode() for batch in found for text in batch["translation"].numpy()],
         "truncated": [bool(cut) for batch in found for cut in batch["truncated"].numpy()],
-        "nbest_translations": [row[0].decode() for batch in with_pieces for row in batch["translations"].numpy()],
+        "nbest_translations": [row[0].decode() for batch in with_tokens for row in batch["translations"].numpy()],
         "target_tokens": [
-            [piece.decode() for piece in row[0] if piece]
-            for batch in with_pieces
+            [token.decode() for token in row[0] if token]
+            for batch in with_tokens
             for row in batch["target_tokens"].numpy()
         ],
         "sentences_per_second": len(sentences) / seconds,
@@ -67,7 +67,7 @@ def translate_savedmodel(folder: Path, sentences: list[str]) -> dict[str, Any]:
 
 
 def translate_litert(folder: Path, sentences: list[str]) -> dict[str, Any]:
-    """What a .tflite file says of each sentence, one at a time, and how fast it was."""
+    """Translates sentences with a .tflite file, one at a time, and times it."""
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
     from sentencepiece import SentencePieceProcessor
@@ -77,21 +77,21 @@ def translate_litert(folder: Path, sentences: list[str]) -> dict[str, Any]:
     end = limits["eos_id"]
     search = Interpreter(model_path=str(folder / "model.tflite")).get_signature_runner()
 
-    def translate(pieces: list[int]) -> list[int]:
-        if not pieces:
+    def translate(tokens: list[int]) -> list[int]:
+        if not tokens:
             return []
-        found = search(ids=np.array([[*pieces[: limits["max_tokens"]], end]], "int32"))["ids"][0].tolist()
+        found = search(ids=np.array([[*tokens[: limits["max_tokens"]], end]], "int32"))["ids"][0].tolist()
         return found[: found.index(end) + 1] if end in found else found
 
-    read = source.encode(sentences)
-    translate(max(read, key=len))  # what only a first call does is no part of the speed
+    source_tokens = source.encode(sentences)
+    translate(max(source_tokens, key=len))  # not timed, because the first call is slow
     started = time.perf_counter()
-    found = [translate(pieces) for pieces in source.encode(sentences)]
+    found = [translate(tokens) for tokens in source.encode(sentences)]
     texts = [target.decode([one for one in ids if one != end]) for ids in found]
     seconds = time.perf_counter() - started
     return {
         "translations": texts,
-        "truncated": [len(pieces) > limits["max_tokens"] for pieces in read],
+        "truncated": [len(tokens) > limits["max_tokens"] for tokens in source_tokens],
         "nbest_translations": texts,
         "target_tokens": [[target.id_to_piece(one) for one in ids] for ids in found],
         "sentences_per_second": len(sentences) / seconds,
@@ -99,8 +99,8 @@ def translate_litert(folder: Path, sentences: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    artefact, given, wanted = map(Path, sys.argv[1:])
+    artefact, given, answers = map(Path, sys.argv[1:])
     is_litert = (artefact / "model.tflite").is_file()
     block("nmt", *(["tensorflow", "keras"] if is_litert else []))
-    ask = translate_litert if is_litert else translate_savedmodel
-    wanted.write_text(json.dumps(ask(artefact, json.loads(given.read_text()))))
+    run = translate_litert if is_litert else translate_savedmodel
+    answers.write_text(json.dumps(run(artefact, json.loads(given.read_text()))))

@@ -1,4 +1,4 @@
-"""Whether a written artefact translates as the model does that it was made of: the check before it gets its name."""
+"""Compares an artefact with its model before it gets its final name: translations, BLEU, speed and size."""
 
 import json
 import math
@@ -19,22 +19,24 @@ from nmt.errors import ParityError, UserError
 from nmt.evaluation.metrics import bleu
 from nmt.exporting import fresh_process
 from nmt.exporting.quantization import Quantization
+from nmt.models.decoder import shift_right
 from nmt.progress import format_bytes
 from nmt.translators.hypothesis import Hypothesis
 from nmt.translators.model import ModelTranslator
 
+# Difference of log-probability, in nats, up to which rounding decides which of two translations is the best.
 TIE = 1e-3
-"""Nats between two translations that rounding may exchange."""
+ADVICE = "Allow more with {}, or quantize less: --quantize bfloat16, or not at all."
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a model and its artefact cost, speeds on this machine and after a first call."""
+    """Speed and size of a model and its artefact. Speeds are those of this machine, without the first call."""
 
     sentences_per_second_model: float
     sentences_per_second_artefact: float
     bytes_model: int
-    """Of its weights, in float32."""
+    """Size of the weights in float32."""
     bytes_artefact: dict[str, int]
     """By file or folder."""
 
@@ -49,29 +51,24 @@ class Costs:
 
 @dataclass(frozen=True)
 class Parity:
-    """How an artefact in a fresh process compares with its model on a sample."""
+    """Comparison of an artefact, in a fresh process, with its model on a sample."""
 
     compared: int
     truncated: int
-    """Sentences left out, since the artefact cuts what the model translates in parts."""
+    """Sentences left out because the artefact truncates them, while the model translates them in parts."""
     ties: int
-    """Other texts to which the model gives the same log-probability, to within 1e-3."""
+    """Translations that differ, but have the same log-probability by the model, to within 0.001."""
     differing: list[dict[str, str]]
-    """Other texts that are no ties: source, model's and artefact's."""
+    """Translations that differ and are not ties, with the keys source, model and artefact."""
     bleu_model: float | None
-    """Detokenised and cased, on the sentences compared; None without references."""
+    """On the sentences compared; None without references."""
     bleu_artefact: float | None
     costs: Costs
     quantized: Quantization | None = None
-    """What was allowed."""
-
-    @property
-    def precision(self) -> str:
-        """Of the artefact's arithmetic."""
-        return self.quantized.precision if self.quantized else "float32"
+    """The quantization and the loss that it allows."""
 
     def as_record(self) -> dict[str, Any]:
-        """Returns it as JSON takes it."""
+        """Returns the comparison as JSON values."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -94,17 +91,17 @@ def check_parity(
     """Translates a sample with the artefact, in a process that cannot import the toolkit, and with the model.
 
     Args:
-        folder: holds saved_model.pb, or model.tflite.
-        translator: the model that the artefact was made of.
+        folder: contains saved_model.pb or model.tflite.
+        translator: the model that the artefact was made from.
         sources: the sample.
-        references: their human translations, if there are any.
-        quantize: what smaller weights may change; None allows no text to differ, unless it is a tie.
+        references: human translations of the sample, if there are any.
+        quantize: what quantized weights may change; None allows no difference except ties.
 
     Raises:
-        ParityError: a text differs and is no tie, or quantising loses more than it may.
-        UserError: the sample has no sentence short enough to compare.
+        ParityError: a translation differs and is not a tie, or quantization costs more than is allowed.
+        UserError: the artefact truncates every sentence of the sample.
     """
-    answers = translate_fresh(folder, sources)
+    answers = run_artefact(folder, sources)
     expected, speed = _translate(translator, sources)
     costs = Costs(
         sentences_per_second_model=speed,
@@ -118,49 +115,55 @@ def check_parity(
 
 
 def check_difference(parity: Parity) -> None:
-    """Raises ParityError where an artefact differs from its model by more than is allowed."""
+    """Raises ParityError if an artefact differs from its model by more than is allowed."""
     differing, allowed = parity.differing, parity.quantized
     if allowed is None:
         if differing:
             raise ParityError(
-                f"The exported graph translates {len(differing)} of {parity.compared} sentences otherwise than the "
-                f"model, so that nothing was written. The first: '{differing[0]['source']}' is "
-                f"'{differing[0]['artefact']}', and '{differing[0]['model']}' by the model."
+                f"The export translates {len(differing)} of {parity.compared} sentences differently from the model, so "
+                f"nothing was written. For '{differing[0]['source']}', the export returns "
+                f"'{differing[0]['artefact']}' and the model '{differing[0]['model']}'."
             )
     elif parity.bleu_model is not None and parity.bleu_artefact is not None:
         loss = parity.bleu_model - parity.bleu_artefact
         if loss > allowed.max_bleu_loss:
             raise ParityError(
-                f"Quantised weights lose {loss:.2f} BLEU, {parity.bleu_model:.2f} to {parity.bleu_artefact:.2f} on "
-                f"{parity.compared} sentences, where {allowed.max_bleu_loss:g} are allowed, so that nothing was "
-                "written. Allow more by --max-bleu-loss, or keep more of the weights: --quantize bfloat16, or none."
+                f"Quantization costs {loss:.2f} BLEU on {parity.compared} sentences, {parity.bleu_artefact:.2f} down "
+                f"from {parity.bleu_model:.2f}, but may cost at most {allowed.max_bleu_loss:g}, so nothing was "
+                f"written. {ADVICE.format('--max-bleu-loss')}"
             )
     elif len(differing) > allowed.max_differing * parity.compared:
         raise ParityError(
-            f"With quantised weights {len(differing)} of {parity.compared} sentences are translated otherwise, where "
-            f"{allowed.max_differing:.0%} are allowed and no reference says how good they are, so that nothing was "
-            "written. Allow more by --max-differing, or keep more of the weights: --quantize bfloat16, or none."
+            f"With quantized weights, {len(differing)} of {parity.compared} translations differ from the model's. "
+            f"Without references at most {allowed.max_differing:.0%} may, so nothing was written. "
+            f"{ADVICE.format('--max-differing')}"
         )
 
 
-def translate_fresh(folder: Path, sources: Sequence[str]) -> dict[str, Any]:
-    """What the artefact says in a fresh process without the toolkit; see `nmt.exporting.fresh_process`."""
+def run_artefact(folder: Path, sources: Sequence[str]) -> dict[str, Any]:
+    """Translates with an artefact in a fresh process without this toolkit; see `nmt.exporting.fresh_process`."""
     with tempfile.TemporaryDirectory() as scratch:
-        given, wanted = Path(scratch, "sentences.json"), Path(scratch, "answers.json")
+        given, answers = Path(scratch, "sentences.json"), Path(scratch, "answers.json")
         given.write_text(json.dumps(list(sources)))
-        run_python([fresh_process.__file__, str(folder), str(given), str(wanted)], ParityError)
-        return json.loads(wanted.read_text())
+        run_python([fresh_process.__file__, str(folder), str(given), str(answers)], ParityError)
+        return json.loads(answers.read_text())
 
 
 def run_python(arguments: list[str], failure: type[Exception], environment: dict[str, str] | None = None) -> None:
-    """Runs Python to its end, its chatter kept back; what it said last is in the `failure` raised if it fails."""
-    command = [sys.executable, "-P", "-W", "ignore", *arguments]  # -P: the files beside a script are no modules
+    """Runs Python without showing its output. If it fails, raises `failure` with the last lines of the output."""
+    command = [
+        sys.executable,
+        "-P",
+        "-W",
+        "ignore",
+        *arguments,
+    ]  # -P: do not import files from the folder of the script
     result = subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if result.returncode:
         last = "\n".join(result.stdout.splitlines()[-20:])
-        raise failure(f"A process for the export ended with code {result.returncode}:\n{last}")
+        raise failure(f"A process of the export exited with code {result.returncode}:\n{last}")
 
 
 def compare(
@@ -171,11 +174,11 @@ def compare(
     references: Sequence[str] | None,
     costs: Costs,
 ) -> Parity:
-    """Sets the model's translations against the answers of `translate_fresh`, sentence by sentence."""
+    """Compares the model's translations with the answers of `run_artefact`, sentence by sentence."""
     whole = [n for n, truncated in enumerate(answers["truncated"]) if not truncated]
     if not whole:
         raise UserError(
-            "The sample has no sentence short enough to compare: expected one that the export does not cut."
+            "The export truncates every sentence of the sample. Expected at least one that is short enough to compare."
         )
     found = answers["translations"]
     others = [n for n in whole if found[n] != expected[n].text]
@@ -199,17 +202,17 @@ def compare(
 
 
 def compute_log_prob(translator: ModelTranslator, source: str, target_ids: Sequence[int]) -> float:
-    """The log-probability that the model gives to a translation, in nats, its EOS counted if it has one."""
+    """Returns the log-probability of a translation by the model, in nats, including its EOS if it has one."""
     source_ids = [*translator.source_tokenizer.encode([source])[0], EOS_ID]
-    before = [BOS_ID, *target_ids[:-1]]
+    before = shift_right(np.array([target_ids], "int32"), BOS_ID)
     model = translator.model
-    decoded = model(np.array([source_ids], "int32"), np.array([before], "int32"))
+    decoded = model(np.array([source_ids], "int32"), before)
     log_probs = ops.convert_to_numpy(ops.log_softmax(model.projection(decoded.states), axis=-1))
     return float(log_probs[0, np.arange(len(target_ids)), target_ids].sum())
 
 
 def _translate(translator: ModelTranslator, sources: Sequence[str]) -> tuple[list[Hypothesis], float]:
-    """The best translation of each sentence, and sentences/s after a first call."""
+    """Returns the best translation of each sentence, and sentences per second without the first call."""
     translator.translate(sources[: fresh_process.BATCH_SIZE])
     started = time.perf_counter()
     found = [translation.best for translation in translator.stream(sources)]
@@ -217,17 +220,17 @@ def _translate(translator: ModelTranslator, sources: Sequence[str]) -> tuple[lis
 
 
 def _count_bytes(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
+    """Returns the size of a file, or of all files in a folder."""
     return sum(part.stat().st_size for part in (path, *path.rglob("*")) if part.is_file())
 
 
 def _is_tie(translator: ModelTranslator, source: str, expected: Hypothesis, answers: dict[str, Any], n: int) -> bool:
     if answers["nbest_translations"][n] != answers["translations"][n]:
-        return False  # the two signatures disagree, and only one of them tells its pieces
+        return False  # the signatures disagree, and only nbest returns its tokens
     ids = _ids(translator.target_tokenizer, answers["target_tokens"][n])
     return bool(ids) and abs(compute_log_prob(translator, source, ids) - expected.log_prob) < TIE
 
 
-def _ids(tokenizer: Tokenizer, pieces: Sequence[str]) -> list[int]:
-    by_piece = {tokenizer.get_token(one): one for one in range(tokenizer.vocabulary_size)}
-    return [by_piece[piece] for piece in pieces]
+def _ids(tokenizer: Tokenizer, tokens: Sequence[str]) -> list[int]:
+    ids = {tokenizer.get_token(one): one for one in range(tokenizer.vocabulary_size)}
+    return [ids[token] for token in tokens]

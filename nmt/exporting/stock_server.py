@@ -1,7 +1,7 @@
-"""The stock TensorFlow Serving: which version of it will run an export, and whether it has the operations of its graph.
+"""The stock TensorFlow Serving: which version will run an export, and whether it has the operations of the graph.
 
-The server of a version registers what TensorFlow's wheel of that version registers, and tensorflow-text's operations
-(SUPPORTED_TENSORFLOW_OPS in tensorflow_serving/model_servers/BUILD). It has no Python, and compiles nothing with XLA.
+A version of the server has the operations of the TensorFlow wheel of the same version and those of tensorflow-text
+(SUPPORTED_TENSORFLOW_OPS in tensorflow_serving/model_servers/BUILD). It has no Python and does not compile with XLA.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from nmt.translators.savedmodel import import_tensorflow
 
 
 def choose_server_version(wanted: str | None, log: Callable[[str], None] = print) -> str:
-    """The version of the server that will run what this TensorFlow writes, such as 2.21.0; also the tag of its image.
+    """Returns the version of the server that will run the export, such as 2.21.0. It is also the tag of its image.
 
     Args:
-        wanted: None takes the first server of TensorFlow's own minor version.
-        log: told where the server is newer than TensorFlow, whose operations the graph is checked against.
+        wanted: None takes the first release of TensorFlow's own minor version.
+        log: receives a warning if the server is newer than TensorFlow.
 
     Raises:
         UserError: the server is older than TensorFlow.
@@ -28,20 +28,20 @@ def choose_server_version(wanted: str | None, log: Callable[[str], None] = print
     own, server = _parse_minor(written), _parse_minor(wanted or written)
     if server < own:
         raise UserError(
-            f"export.server_version is {wanted}, but TensorFlow {written} writes the graph, and a server reads graphs "
-            f"of its own version and of older ones. Name a server of {_format_minor(own)} or newer, or export with "
+            f"export.server_version is {wanted}, but TensorFlow {written} writes the graph, and a server reads only "
+            f"graphs of its own version and of older ones. Set {_format_minor(own)}.0 or newer, or export with "
             f"TensorFlow {_format_minor(server)}."
         )
     if server > own:
         log(
-            f"Warning: the server {wanted} is newer than TensorFlow {written}, which writes the graph and checks its "
-            "operations. Try it before you rely on it."
+            f"Warning: The server {wanted} is newer than TensorFlow {written}, whose operations the graph was checked "
+            "against. Test the export on that server."
         )
     return wanted or f"{_format_minor(own)}.0"
 
 
 def read_meta_graph(folder: Path) -> Any:
-    """The one MetaGraphDef of a SavedModel."""
+    """Returns the MetaGraphDef of a SavedModel."""
     with silence_stderr():
         import_tensorflow()
         from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -49,10 +49,10 @@ def read_meta_graph(folder: Path) -> Any:
 
 
 def check_operations(graph: Any) -> list[str]:
-    """Returns the kinds of operations in a GraphDef and its functions, in order of name.
+    """Returns the kinds of operations in a GraphDef and its functions, sorted by name.
 
     Raises:
-        OperationError: the stock server lacks some of them.
+        OperationError: the stock server does not have all of them.
     """
     functions = graph.library.function
     called = {function.signature.name for function in functions}
@@ -63,7 +63,7 @@ def check_operations(graph: Any) -> list[str]:
     lacking |= dict.fromkeys(compiled, "must be compiled by XLA")
     if lacking:
         listed = ", ".join(f"{kind} ({why})" for kind, why in lacking.items())
-        raise OperationError(f"The graph needs what the stock server does not have, so nothing was written: {listed}.")
+        raise OperationError(f"The stock server cannot run the graph, so nothing was written: {listed}.")
     return kinds
 
 
@@ -73,9 +73,9 @@ def _explain_missing(kind: str) -> str | None:
     if "PyFunc" in kind:
         return "calls Python"
     if kind.startswith(("Xla", "_Xla")):
-        return "is XLA's"
+        return "needs XLA"
     if op_def_registry.get(kind) is None:
-        return "is known neither to TensorFlow nor to tensorflow-text"
+        return "is neither in TensorFlow nor in tensorflow-text"
     devices = {kernel.device_type for kernel in kernels.get_registered_kernels_for_op(kind).kernel}
     return None if devices & {"CPU", "DEFAULT"} else "does not run on a CPU"
 

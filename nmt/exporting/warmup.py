@@ -1,7 +1,7 @@
-"""Requests that TensorFlow Serving puts to a version before it is used, so that no user waits for first calls.
+"""Warm-up requests, which TensorFlow Serving runs before it uses a version, so that no user waits for slow first calls.
 
-They are a TFRecord of tensorflow.serving.PredictionLog. These few messages are written field by field, as they lie in a
-file: the package that has them, tensorflow-serving-api, appears months after the TensorFlow that it belongs to.
+They are a TFRecord file of tensorflow.serving.PredictionLog. Its few messages are encoded here field by field, because
+the package with their classes, tensorflow-serving-api, is released months after the TensorFlow that it belongs to.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,22 +10,23 @@ from pathlib import Path
 from nmt.translators.savedmodel import import_tensorflow
 
 WARMUP = Path("assets.extra", "tf_serving_warmup_requests")
-MAX_TEXTS = 16
-"""Texts of the largest request."""
+MAX_TEXTS = 16  # in the largest request
 
 
 def make_warmup_requests(sentences: Sequence[str]) -> list[list[str]]:
-    """The shortest, the median and the longest sentence, each by itself, and a request of all lengths between."""
+    """Returns requests: the shortest, the median and the longest sentence alone, then sentences of all lengths."""
     ordered = sorted({text for text in sentences if text.strip()} or {""}, key=lambda text: (len(text), text))
     return [*([text] for text in _pick_evenly(ordered, 3)), _pick_evenly(ordered, MAX_TEXTS)]
 
 
 def write_warmup(path: Path, model: str, signatures: Sequence[str], requests: Sequence[Sequence[str]]) -> None:
-    """Writes each request for each of the signatures, which have the one input `text`.
+    """Writes each request for each signature.
 
     Args:
         path: a file that does not exist yet.
-        model: the name it is served under; the server does not look at it here.
+        model: name of the model, which the server ignores in warm-up requests.
+        signatures: names of signatures whose only input is `text`.
+        requests: texts of each request.
     """
     tensorflow = import_tensorflow()
     with tensorflow.io.TFRecordWriter(str(path)) as writer:
@@ -35,7 +36,7 @@ def write_warmup(path: Path, model: str, signatures: Sequence[str], requests: Se
 
 
 def make_prediction_log(model: str, signature: str, inputs: Mapping[str, Sequence[str]]) -> bytes:
-    """A PredictionLog of one PredictRequest, whose inputs are string [N]."""
+    """Returns the bytes of a PredictionLog with one PredictRequest, whose inputs are string [N]."""
     tensorflow = import_tensorflow()
     spec = _field(1, model.encode()) + _field(3, signature.encode())  # ModelSpec: name, signature_name
     request = _field(1, spec)  # PredictRequest: model_spec, and a map of inputs
@@ -46,17 +47,17 @@ def make_prediction_log(model: str, signature: str, inputs: Mapping[str, Sequenc
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """A field of a protocol buffer that holds text or another message: tag, length, content."""
+    """Encodes a field of a protocol buffer that contains text or a message: tag, length, content."""
     return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 
 def _varint(value: int) -> bytes:
-    """Seven bits a byte, lowest first; the highest bit says that another byte follows."""
+    """Encodes a number with seven bits per byte, lowest first; the highest bit means that another byte follows."""
     rest = value >> 7
     return bytes([value & 0x7F | 0x80]) + _varint(rest) if rest else bytes([value])
 
 
 def _pick_evenly(ordered: Sequence[str], count: int) -> list[str]:
-    """At most `count` of them, first and last among them, evenly spread."""
+    """Returns at most `count` texts at even distances, the first and the last included."""
     last = len(ordered) - 1
     return [ordered[n] for n in sorted({round(last * k / (count - 1)) for k in range(count)})]

@@ -1,6 +1,6 @@
-"""How weights lie in a SavedModel: in float32, or smaller and made float32 again once a request.
+"""Weights as a SavedModel stores them: in float32, or quantized and converted back to float32 once per request.
 
-Matrices are made smaller. Vectors (biases, the scales of norms) are few, and stay as they are.
+Only matrices are quantized. Vectors (biases, scales of layer norms) are small.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ MAX_INT8 = 127
 
 
 class StoredWeights:
-    """Copies of Keras variables that a SavedModel holds and a graph reads in their place.
+    """Copies of Keras variables that a SavedModel stores and its graph uses instead.
 
     Args:
-        variables: of a model; in float32, where they are quantised.
-        quantize: None, bfloat16, or int8: whole numbers times a float32 scale for each output of a matrix.
+        variables: of a model; float32 if they are to be quantized.
+        quantize: None, bfloat16, or int8 with a float32 scale per output of a matrix.
     """
 
     def __init__(self, variables: Sequence[Any], quantize: str | None):
@@ -30,11 +30,14 @@ class StoredWeights:
 
     @property
     def variables(self) -> list[Any]:
-        """What a `tf.Module` must keep."""
+        """The variables to save, which a `tf.Module` must have as an attribute."""
         return [stored for _, *parts in self._read for stored in parts if stored is not None]
 
     def use(self) -> keras.StatelessScope:
-        """While it lasts, the model computes with these weights, made of its own types before any loop begins."""
+        """Returns a context in which the model computes with these weights.
+
+        They are converted where it is entered: once per request, not once per step of a loop.
+        """
         return keras.StatelessScope(
             state_mapping=[
                 (variable, _dequantize(values, scale, variable.dtype)) for variable, values, scale in self._read
@@ -43,10 +46,10 @@ class StoredWeights:
 
 
 def quantize_matrix(matrix: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rounds a matrix to int8 with a scale for each of its columns (axis 0) or of its rows (axis 1).
+    """Rounds a matrix to int8, with a scale per column (axis 0) or per row (axis 1).
 
     Returns:
-        int8 values between -127 and 127, and float32 scales that multiply them, of size 1 along the axis.
+        int8 values between -127 and 127, and the float32 scales to multiply them with, of size 1 along the axis.
     """
     largest = np.abs(matrix).max(axis=axis, keepdims=True)
     scale = (np.where(largest == 0, 1, largest) / MAX_INT8).astype("float32")
@@ -54,12 +57,13 @@ def quantize_matrix(matrix: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _store(variable: Any, quantize: str | None) -> tuple[Any, Any]:
-    """Values and, if they need one, a scale."""
+    """Returns the stored values and, for int8, their scales."""
     if quantize is None or len(variable.shape) < 2:
         return variable.value, None
     if quantize == "bfloat16":
         return tf.Variable(tf.cast(variable.value, tf.bfloat16), trainable=False), None
-    # A row of an embedding or of the output projection is a piece; a column of any other matrix is an output.
+    # The outputs of an embedding matrix, which may also be the output projection, are its rows: one per token. Those of
+    # any other matrix are its columns.
     values, scale = quantize_matrix(np.asarray(variable.value), axis=1 if variable.name == "matrix" else 0)
     return tf.Variable(values, trainable=False), tf.Variable(scale, trainable=False)
 

@@ -36,7 +36,7 @@ def test_the_graph_computes_with_the_rounded_weights(exported, kind):
     after = {name: rounded(name, array, kind) for name, array in before.items()}
     assign_arrays(rounding.model.trainable_variables, after, "rounded")
     portable = PortableTranslator(original, ExportConfig(nbest=3), kind)
-    found = portable.serving_default(tf.constant(SENTENCES[::7]))
+    found = portable.translate(tf.constant(SENTENCES[::7]))
     expected = [translation.best for translation in rounding.stream(SENTENCES[::7])]
     assert [text.decode() for text in found["translation"].numpy()] == [h.text for h in expected]
     np.testing.assert_allclose(found["score"], [h.score for h in expected], atol=1e-4)

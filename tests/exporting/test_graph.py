@@ -113,10 +113,10 @@ def test_a_text_of_10000_characters_is_cut_and_marked_and_leaves_its_neighbours_
     assert [text.decode() for text in answer["translation"]] == expected
 
 
-def test_characters_are_limited_where_pieces_are_few(exported):
+def test_characters_are_limited_where_tokens_are_few(exported):
     words = ["x" + " " * (MAX_CHARACTERS - 2) + rest for rest in ("y", "yz")]
     answer = exported.call("serving_default", [*words, " " * MAX_CHARACTERS + "y", "ü" * MAX_CHARACTERS])
-    # The last has the characters, but each needs pieces of its own.
+    # The last has the characters, but each needs tokens of its own.
     assert answer["truncated"].tolist() == [False, True, True, True]
     assert answer["translation"][1].decode() == exported.translator.translate(["x y"])[0]
     assert (answer["translation"][2], answer["score"][2]) == (b"", 0.0)
@@ -144,16 +144,16 @@ def test_nbest_is_the_models(exported):
         np.testing.assert_allclose(answer["log_probs"][n, :count], [h.log_prob for h in expected], atol=1e-3)
 
 
-def test_pieces_spell_source_and_translations(exported):
+def test_tokens_spell_source_and_translations(exported):
     answer = exported.call("nbest", TEXTS)
     tokenizer = exported.translator.target_tokenizer
     ids = {tokenizer.get_token(one): one for one in range(tokenizer.vocabulary_size)}
     for n, text in enumerate(TEXTS):
-        source = [piece.decode() for piece in answer["source_tokens"][n] if piece]
+        source = [token.decode() for token in answer["source_tokens"][n] if token]
         read = [*tokenizer.encode([text])[0], EOS_ID] if text.strip() else []
         assert source == [tokenizer.get_token(one) for one in read]
-        for pieces, translation in zip(answer["target_tokens"][n], answer["translations"][n], strict=True):
-            target = [ids[piece.decode()] for piece in pieces if piece]
+        for tokens, translation in zip(answer["target_tokens"][n], answer["translations"][n], strict=True):
+            target = [ids[token.decode()] for token in tokens if token]
             assert tokenizer.decode([target]) == [translation.decode()]
 
 
@@ -164,7 +164,7 @@ def test_attention_is_that_of_teacher_forcing(exported):
     for n in (0, 3, 9):
         source = np.array([[*tokenizer.encode([TEXTS[n]])[0], EOS_ID]], "int32")
         for rank in range(answer["num_hypotheses"][n]):
-            target = [ids[piece.decode()] for piece in answer["target_tokens"][n, rank] if piece]
+            target = [ids[token.decode()] for token in answer["target_tokens"][n, rank] if token]
             decoded = model(source, np.array([[BOS_ID, *target[:-1]]], "int32"))
             expected = ops.convert_to_numpy(decoded.attention_weights)[0]
             found = answer["attention"][n, rank]
@@ -172,7 +172,7 @@ def test_attention_is_that_of_teacher_forcing(exported):
             assert not found[len(target) :].any() and not found[:, source.shape[1] :].any()
 
 
-def test_attention_of_a_target_piece_sums_to_1_and_of_padding_to_0(exported):
+def test_attention_of_a_target_token_sums_to_1_and_of_padding_to_0(exported):
     answer = exported.call("nbest", TEXTS)
     np.testing.assert_allclose(answer["attention"].sum(-1), answer["target_tokens"] != b"", atol=1e-5)
 
@@ -180,7 +180,7 @@ def test_attention_of_a_target_piece_sums_to_1_and_of_padding_to_0(exported):
 def test_hypotheses_that_spell_the_same_text_count_once(exported):
     tokenizer = exported.translator.target_tokenizer
     ids = {tokenizer.get_token(one): one for one in range(tokenizer.vocabulary_size)}
-    word = next(piece for piece in ids if len(piece) == 3 and all(character in ids for character in piece))
+    word = next(token for token in ids if len(token) == 3 and all(character in ids for character in token))
     one, two, other = (
         [ids[word], EOS_ID, 0, 0],
         [*(ids[character] for character in word), EOS_ID],
@@ -213,7 +213,7 @@ def test_hypotheses_that_spell_the_same_text_count_once(exported):
         ([20, 40, 41], 2),  # else up to twice the shortest
         ([40, 41, 80, 81], 3),
         ([3] * 20, 10),  # as many texts as are allowed
-        ([30] * 9, 8),  # as many pieces as are allowed
+        ([30] * 9, 8),  # as many tokens as are allowed
         ([250, 251], 1),  # one by itself may have more
         ([10, 251], 1),  # a long text waits for its own turn
     ],

@@ -83,17 +83,21 @@ def test_int8_stores_large_matrices_in_a_quarter(exported, folder):
 
 
 def test_what_cannot_be_is_refused_before_anything_is_written(exported, folder, monkeypatch, tmp_path):
-    with pytest.raises(UserError, match=r"phone is there already: expected the name of a new folder"):
+    with pytest.raises(UserError, match=r"phone exists already\. Expected the name of a new folder"):
         export_litert(exported.model, folder)
     with pytest.raises(UserError, match=r"--quantize bfloat16: LiteRT computes .*expected int8"):
         export_litert(exported.model, tmp_path / "phone", quantize=Quantization("bfloat16"))
+    with pytest.raises(UserError, match=r"export\.nbest has no effect on an export for LiteRT"):
+        export_litert(exported.model, tmp_path / "phone", export={"nbest": 1})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "ai_edge_litert" else object())
     with pytest.raises(UserError, match=r'needs ai_edge_litert\. Install with: pip install "nmt\[litert\]"'):
         export_litert(exported.model, tmp_path / "phone")
     assert not (tmp_path / "phone").exists()
 
 
-def test_it_can_search_otherwise_than_its_model(exported, tmp_path):
-    greedy = open_translator(export_litert(exported.model, tmp_path / "greedy", decoding={"beam_size": 1}))
-    assert greedy.settings.beam_size == 1
+def test_it_can_search_differently_from_its_model(exported, tmp_path):
+    """The limit on export.nbest, a key for SavedModels, does not matter here."""
+    made = export_litert(exported.model, tmp_path / "greedy", decoding={"beam_size": 1}, export={"sample": 5})
+    greedy = open_translator(made)
+    assert (greedy.settings.beam_size, greedy.record["parity"]["compared"]) == (1, 5)
     assert greedy.translate(SENTENCES) == exported.translator.with_settings(beam_size=1).translate(SENTENCES)

@@ -36,11 +36,11 @@ def known_answers(exported, monkeypatch) -> list:
             "translations": [text.decode() for text in best["translation"]],
             "nbest_translations": [row[0].decode() for row in nbest["translations"]],
             "truncated": best["truncated"].tolist(),
-            "target_tokens": [[piece.decode() for piece in row[0] if piece] for row in nbest["target_tokens"]],
+            "target_tokens": [[token.decode() for token in row[0] if token] for row in nbest["target_tokens"]],
             "sentences_per_second": 10.0,
         }
 
-    monkeypatch.setattr(parity, "translate_fresh", answer)
+    monkeypatch.setattr(parity, "run_artefact", answer)
     return asked
 
 
@@ -80,7 +80,7 @@ def test_the_record_tells_how_a_fresh_process_compared(exported, model_folder):
     assert any("0 differ" in line and "sentences/s" in line for line in exported.logged)
 
 
-def test_clients_get_the_models_pieces(exported, model_folder):
+def test_clients_get_the_models_tokens(exported, model_folder):
     extra = exported.version / "assets.extra"
     assert (extra / "source.model").read_bytes() == model_folder.source_tokenizer.model
     assert (extra / "target.model").read_bytes() == model_folder.target_tokenizer.model
@@ -99,12 +99,12 @@ def test_the_servers_version_is_this_tensorflows_unless_another_is_named(
     with pytest.raises(UserError, match=rf"export\.server_version is {older}, but TensorFlow .* writes the graph"):
         export(moved, tmp_path / "served", log=said.append)
     assert not (tmp_path / "served").exists()
-    folder = export(moved, tmp_path / "served", server_version=newer, log=said.append)
-    assert f"the server {newer} is newer than TensorFlow" in said[0]
+    folder = export(moved, tmp_path / "served", export={"server_version": newer}, log=said.append)
+    assert f"The server {newer} is newer than TensorFlow" in said[0]
     assert json.loads((folder / "assets.extra" / "export.json").read_text())["server_version"] == newer
     assert f"tensorflow/serving:{newer}\n" in (tmp_path / "served" / "compose.yaml").read_text().replace('"', "")
-    with pytest.raises(UserError, match=r"--server-version: .*three numbers, such as 2\.21\.0; found 'latest'"):
-        export(moved, tmp_path / "served", server_version="latest", log=said.append)
+    with pytest.raises(UserError, match=r"server_version must be three numbers, such as 2\.21\.0; found 'latest'"):
+        export(moved, tmp_path / "served", export={"server_version": "latest"}, log=said.append)
 
 
 def test_weights_are_saved_once(exported):
@@ -116,7 +116,7 @@ def test_weights_are_saved_once(exported):
 def test_a_graph_of_other_weights_fails_and_leaves_nothing_behind(moved_model, model_folder, copied_graph, tmp_path):
     """The graph is copied from the model whose weights these were; a fresh process translates with it."""
     other = {name: array[..., ::-1].copy() for name, array in model_folder.weights.items()}
-    with pytest.raises(ParityError, match="sentences otherwise than the model, so that nothing was written"):
+    with pytest.raises(ParityError, match="sentences differently from the model, so nothing was written"):
         export(moved_model(weights=other), tmp_path / "served", log=lambda line: None)
     assert not (tmp_path / "served").exists()
 
@@ -139,15 +139,15 @@ def test_quantised_weights_are_smaller_and_the_record_says_how_good(exported, tm
 def test_quantised_weights_that_lose_too_much_leave_nothing_behind(
     exported, copied_graph, known_answers, monkeypatch, tmp_path
 ):
-    before = parity.translate_fresh
+    before = parity.run_artefact
 
     def wrong(folder: Path, sources: list[str]) -> dict:
         return {**before(folder, sources), "translations": ["?" for _ in sources]}
 
-    monkeypatch.setattr(parity, "translate_fresh", wrong)
+    monkeypatch.setattr(parity, "run_artefact", wrong)
     (tmp_path / "mine.txt").write_text("\n".join(SENTENCES[:10]))
     given = {"sample": tmp_path / "mine.txt", "log": lambda line: None}
-    with pytest.raises(ParityError, match=r"10 of 10 sentences are translated otherwise, where 90% are allowed"):
+    with pytest.raises(ParityError, match=r"10 of 10 translations differ .* at most 90% may"):
         export(exported.model, tmp_path / "served", quantize=Quantization("int8", 0, 0.9), **given)
     assert not (tmp_path / "served").exists()
     export(exported.model, tmp_path / "served", quantize=Quantization("int8", 0, 1), **given)
@@ -158,18 +158,18 @@ def test_only_two_kinds_of_smaller_weights_are_known():
         Quantization("int4")
     with pytest.raises(UserError, match=r"precision: expected float32 or bfloat16, found 'float61'. Did you mean"):
         Quantization("bfloat16", precision="float61")
-    with pytest.raises(UserError, match="precision: bfloat16 computes with bfloat16 weights, but quantize is int8"):
+    with pytest.raises(UserError, match="precision: bfloat16 needs bfloat16 weights, but quantize is int8"):
         Quantization("int8", precision="bfloat16")
 
 
 def test_a_failure_leaves_older_versions_as_they_were(exported, copied_graph, known_answers, monkeypatch, tmp_path):
     (tmp_path / "4").mkdir()
-    before = parity.translate_fresh
+    before = parity.run_artefact
 
     def wrong(folder: Path, sources: list[str]) -> dict:
         return {**before(folder, sources), "translations": ["?" for _ in sources]}
 
-    monkeypatch.setattr(parity, "translate_fresh", wrong)
+    monkeypatch.setattr(parity, "run_artefact", wrong)
     with pytest.raises(ParityError):
         export(exported.model, tmp_path, log=lambda line: None)
     assert names_in(tmp_path) == {"4"}
@@ -197,7 +197,7 @@ def test_a_sample_of_the_users_is_compared_without_references(
         }
     )
     moved = moved_model(config=config)
-    with pytest.raises(UserError, match=r"there is no file .*gone\.en any more.*--sample FILE"):
+    with pytest.raises(UserError, match=r"gone\.en no longer exists\. .*--sample FILE"):
         export(moved, tmp_path / "served", log=lambda line: None)
     assert not (tmp_path / "served").exists()
     (tmp_path / "mine.txt").write_text("\n".join(SENTENCES))
@@ -209,7 +209,7 @@ def test_a_sample_of_the_users_is_compared_without_references(
 
 def test_a_sample_needs_sentences(exported, tmp_path):
     (tmp_path / "empty").write_text("")
-    with pytest.raises(UserError, match="empty is empty: expected sentences to compare"):
+    with pytest.raises(UserError, match=r"empty is empty\. Expected sentences"):
         export(exported.model, tmp_path / "served", sample=tmp_path / "empty")
     with pytest.raises(UserError, match=r"There is no file .*nothing"):
         export(exported.model, tmp_path / "served", sample=tmp_path / "nothing")
@@ -246,7 +246,7 @@ def test_packages_that_are_missing_are_asked_for(exported, monkeypatch, tmp_path
     ("options", "words"),
     [
         (["--format", "litrt"], r"--format: expected savedmodel or litert, found 'litrt'\. Did you mean 'litert'\?"),
-        (["--max-bleu-loss", "1"], "say what --quantize may cost, which is not given"),
+        (["--max-bleu-loss", "1"], "need --quantize: they limit what it may cost"),
     ],
 )
 def test_options_that_say_nothing_are_refused(exported, tmp_path, options, words):
@@ -255,15 +255,36 @@ def test_options_that_say_nothing_are_refused(exported, tmp_path, options, words
     assert not (tmp_path / "served").exists()
 
 
-def test_an_export_can_search_otherwise_than_its_model(exported, tmp_path):
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"decoding": {"beam_size": 2}}, "export.nbest must not exceed decoding.beam_size; found 3 and 2"),
+        ({"export": {"nbest": 6}}, "export.nbest must not exceed decoding.beam_size; found 6 and 5"),
+        ({"export": {"n_best": 2}}, "export.n_best: unknown key. Did you mean 'export.nbest'?"),
+        ({"export": {"max_batch": "8"}}, "export.max_batch: expected"),
+        ({"decoding": {"beam_size": 0}}, "decoding.beam_size: expected"),
+        ({"decoding": {"precision": "bfloat16"}}, "decoding.precision is not a setting of an export"),
+    ],
+)
+def test_settings_are_checked_together_with_the_models_own(exported, tmp_path, sections, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        export(exported.model, tmp_path / "served", **sections)
+    assert not (tmp_path / "served").exists()
+
+
+def test_an_export_can_search_differently_from_its_model(exported, tmp_path):
     sample = tmp_path / "sample.en"
     sample.write_text("".join(f"{line}\n" for line in SENTENCES[:40]))
-    options = ["--sample", str(sample), "--beam-size", "2", "--length-penalty", "0.3", "--pruning", "0"]
-    done = CliRunner().invoke(app, ["export", str(exported.model), str(tmp_path / "narrow"), *options])
+    options = ["--sample", str(sample), "--beam-size", "2", "--length-penalty", "0.3", "--pruning-threshold", "0"]
+    overrides = ["export.nbest=2", "export.max_characters=250", "decoding.min_length=3"]
+    done = CliRunner().invoke(app, ["export", str(exported.model), str(tmp_path / "narrow"), *overrides, *options])
     assert done.exit_code == 0, done.output
     narrow = SavedModelTranslator.load(tmp_path / "narrow")
-    changes = {"beam_size": 2, "length_penalty": 0.3, "pruning_threshold": 0.0}
-    assert narrow.settings == {**exported.translator.settings, **changes}
+    changes = {"beam_size": 2, "length_penalty": 0.3, "pruning_threshold": 0.0, "min_length": 3}
+    assert narrow.settings == exported.translator.settings.model_copy(update=changes)
+    assert narrow.max_n_best == narrow.record["limits"]["nbest"] == 2
+    [cut, whole] = narrow.translate_batch(["x" * 251, "x" * 20])
+    assert cut.is_truncated and not whole.is_truncated
     found = narrow.translate(SENTENCES)
     assert found == exported.translator.with_settings(**changes).translate(SENTENCES)
     assert found != exported.translator.translate(SENTENCES)

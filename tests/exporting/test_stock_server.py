@@ -38,18 +38,16 @@ def test_operations_in_functions_count():
     ("kind", "why"),
     [
         ("CudnnRNNV3", "does not run on a CPU"),
-        ("XlaLaunch", "is XLA's"),
+        ("XlaLaunch", "needs XLA"),
         ("PyFunc", "calls Python"),
         ("EagerPyFunc", "calls Python"),
-        ("OurFastBeam", "is known neither to TensorFlow nor to tensorflow-text"),
+        ("OurFastBeam", "is neither in TensorFlow nor in tensorflow-text"),
     ],
 )
 def test_what_the_stock_server_lacks_is_named(kind, why):
     with pytest.raises(OperationError) as caught:
         check_operations(node(kind))
-    assert str(caught.value) == (
-        f"The graph needs what the stock server does not have, so nothing was written: {kind} ({why})."
-    )
+    assert str(caught.value) == (f"The stock server cannot run the graph, so nothing was written: {kind} ({why}).")
 
 
 def test_python_and_xla_are_found_where_keras_and_tensorflow_hide_them():
@@ -78,6 +76,6 @@ def test_an_older_server_is_refused(monkeypatch, wanted):
         choose_server_version(wanted)
     older = ".".join(wanted.split(".")[:2])
     assert str(caught.value) == (
-        f"export.server_version is {wanted}, but TensorFlow 2.21.0 writes the graph, and a server reads graphs of its "
-        f"own version and of older ones. Name a server of 2.21 or newer, or export with TensorFlow {older}."
+        f"export.server_version is {wanted}, but TensorFlow 2.21.0 writes the graph, and a server reads only graphs of "
+        f"its own version and of older ones. Set 2.21.0 or newer, or export with TensorFlow {older}."
     )

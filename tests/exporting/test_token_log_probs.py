@@ -41,7 +41,7 @@ def test_signature_has_the_names_and_types_that_clients_rely_on(exported):
     }
 
 
-def test_each_piece_and_eos_has_the_keras_models_log_probability(exported, answer):
+def test_each_token_and_eos_has_the_keras_models_log_probability(exported, answer):
     tokenizer, model = exported.translator.target_tokenizer, exported.translator.model
     for n, (source, target) in enumerate(zip(SOURCES, TARGETS, strict=True)):
         ids = [*tokenizer.encode([target])[0], EOS_ID]
@@ -50,7 +50,7 @@ def test_each_piece_and_eos_has_the_keras_models_log_probability(exported, answe
         logits = ops.convert_to_numpy(model.projection(decoded.states))[0].astype("float64")
         expected = logits[np.arange(len(ids)), ids] - np.log(np.exp(logits).sum(axis=-1))
         assert answer["num_tokens"][n] == len(ids)
-        assert [piece.decode() for piece in answer["target_tokens"][n]] == [
+        assert [token.decode() for token in answer["target_tokens"][n]] == [
             *(tokenizer.get_token(one) for one in ids),
             *[""] * (answer["target_tokens"].shape[1] - len(ids)),
         ]
@@ -61,15 +61,15 @@ def test_each_piece_and_eos_has_the_keras_models_log_probability(exported, answe
 
 
 def test_what_nbest_found_gets_its_log_probability_back(exported):
-    """By its pieces, since a random model spells its texts in others than SentencePiece would."""
+    """By its tokens, since a random model spells its texts in others than SentencePiece would."""
     sources, tokenizer = SENTENCES[::31], exported.translator.target_tokenizer
     ids_of = {tokenizer.get_token(one): one for one in range(tokenizer.vocabulary_size)}
     found = exported.call("nbest", sources)
     portable = PortableTranslator(exported.translator, ExportConfig(nbest=NBEST))
     for rank in range(NBEST):
-        ids = np.vectorize(lambda piece: ids_of[piece.decode()] if piece else 0)(found["target_tokens"][:, rank])
+        ids = np.vectorize(lambda token: ids_of[token.decode()] if token else 0)(found["target_tokens"][:, rank])
         target = Tokens(tf.constant(ids, tf.int32), tf.constant((ids != 0).sum(axis=1), tf.int32), None)
-        log_probs = portable._token_log_probs(portable._read_source(tf.constant(sources)), target)
+        log_probs = portable._score_tokens(portable._read_source(tf.constant(sources)), target)
         np.testing.assert_allclose(log_probs.numpy().sum(axis=1), found["log_probs"][:, rank], atol=1e-3)
 
 
@@ -81,7 +81,7 @@ def test_a_batch_equals_its_rows(exported, answer):
         np.testing.assert_allclose(alone["token_log_probs"][0], answer["token_log_probs"][n, :size], atol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:.*softmax over axis -1")  # there is one source piece to attend to
+@pytest.mark.filterwarnings("ignore:.*softmax over axis -1")  # there is one source token to attend to
 def test_a_blank_text_is_its_eos(exported):
     answer = ask(exported, ["", "a man", " \n"], ["", " ", "x"])
     assert answer["num_tokens"].tolist() == [1, 1, len(exported.translator.target_tokenizer.encode(["x"])[0]) + 1]

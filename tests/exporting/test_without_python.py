@@ -76,7 +76,7 @@ def test_the_n_best_translations_are_the_python_models(exported, printed):
         assert [float(x) for x in log_probs[here]] == pytest.approx([h.log_prob for h in expected], abs=1e-3)
 
 
-@pytest.mark.filterwarnings("ignore:.*softmax over axis -1")  # a blank source has one piece to attend to
+@pytest.mark.filterwarnings("ignore:.*softmax over axis -1")  # a blank source has one token to attend to
 def test_given_translations_are_as_probable_as_to_the_python_model(exported, printed):
     tokenizer = exported.translator.target_tokenizer
     end = tokenizer.get_token(EOS_ID)
