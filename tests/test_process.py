@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,15 @@ import pytest
 from nmt import process
 from nmt.cli.main import main
 from nmt.errors import UserError
-from nmt.process import check_platform, choose_threads, count_cpus, count_threads, read_memory, read_peak_memory
+from nmt.process import (
+    check_platform,
+    choose_threads,
+    count_cpus,
+    count_threads,
+    read_available_memory,
+    read_memory,
+    read_peak_memory,
+)
 
 PEAK = "from nmt.process import read_memory; block = b'x' * 200_000_000; del block; print(*read_memory())"
 
@@ -38,6 +47,13 @@ def test_the_peak_is_in_bytes_on_every_system(monkeypatch):
     assert read_peak_memory() == pytest.approx(expected, rel=0.05)
     monkeypatch.setattr(sys, "platform", "darwin")
     assert read_peak_memory() == resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_available_memory_is_all_memory_where_the_system_does_not_say(monkeypatch):
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 1 << 20 < read_available_memory() < total
+    monkeypatch.setattr(process, "Path", lambda path: Path("/nowhere"))
+    assert read_available_memory() == total
 
 
 def test_cores_are_those_that_the_process_may_use(monkeypatch):

@@ -154,7 +154,7 @@ def _digest_state(path: Path) -> str:
     """Digests path, size and time of a file. It changes whenever the file does, and its content is not read."""
     with open_bytes(path):
         state = path.stat()
-    return _digest_text(f"{path.resolve()}\n{state.st_size}\n{state.st_mtime_ns}")
+    return compute_digest(f"{path.resolve()}\n{state.st_size}\n{state.st_mtime_ns}".encode())
 
 
 def _unpack(path: Path, copy: Path) -> Path:
@@ -234,7 +234,7 @@ class ParallelCorpus:
         targets = [TextFile.open(target, cache) for _, target in pairs]
         for source, target in zip(sources, targets, strict=True):
             _check_aligned(source.path, len(source), target.path, len(target))
-        fingerprint = _digest_text("".join(text.fingerprint for text in (*sources, *targets)))
+        fingerprint = compute_digest("".join(text.fingerprint for text in (*sources, *targets)).encode())
         first_rows = np.cumsum([0, *map(len, sources)])
         kept_rows = cache / f"pairs.{fingerprint}.npy"
         if not kept_rows.exists():
@@ -335,7 +335,3 @@ def _write_header(file: BinaryIO, dtype: str, num_rows: int, columns: int | None
 def _map_array(path: Path) -> np.ndarray:
     # A plain view, because slicing numpy.memmap itself is several times slower.
     return np.asarray(np.load(path, mmap_mode="r"))
-
-
-def _digest_text(text: str) -> str:
-    return compute_digest(text.encode())

@@ -1,6 +1,5 @@
 """The machine: memory for an update, disk for a run, devices, versions."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -9,7 +8,7 @@ from pathlib import Path
 from nmt.config.schema import Config
 from nmt.doctor.findings import Finding
 from nmt.doctor.memory_probe import MemoryUse, probe_memory
-from nmt.process import read_processor_flags
+from nmt.process import count_cpus, read_available_memory, read_processor_flags
 from nmt.progress import format_bytes
 
 PACKAGES = ("nmt", "tensorflow", "jax", "keras", "sentencepiece", "sacrebleu", "numpy")
@@ -41,15 +40,6 @@ def examine_machine() -> Iterator[Finding]:
     yield Finding("versions", "note", ", ".join(_list_versions()))
 
 
-def read_available_memory() -> int:
-    """Bytes that a new process may take without swapping; where the system does not say, all there are."""
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text("ascii").splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def _check_disk(config: Config, use: MemoryUse) -> Finding:
     settings = config.training
     copies = {"adam": 3, "adamw": 3, "sgd": 1}[settings.optimizer] + (settings.ema_decay is not None)
@@ -69,7 +59,7 @@ def _list_devices() -> list[str]:
     flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in read_processor_flags()]
     able = f" ({', '.join(flags)})" if flags else ""
     others = [name for name in keras.distribution.list_devices() if "cpu" not in name]
-    return [f"{os.cpu_count()} processor cores{able}", *others]
+    return [f"{count_cpus()} processor cores{able}", *others]
 
 
 def _list_versions() -> Iterator[str]:

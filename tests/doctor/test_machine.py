@@ -55,4 +55,3 @@ def test_the_machine_is_described():
     devices, versions = examine_machine()
     assert "processor cores" in devices.found
     assert "keras" in versions.found
-    assert read_available_memory() > 1 << 20
