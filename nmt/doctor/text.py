@@ -52,16 +52,16 @@ def examine_pairs(corpus: ParallelCorpus) -> Iterator[Finding]:
 
 def examine_overlap(corpus: ParallelCorpus, held_out: dict[str, tuple[list[str], list[str]]]) -> Iterator[Finding]:
     """Looks for sentences of dev and test sets, by name, among the training pairs: a score on them means little."""
-    sources: dict[str, Counter[str]] = {name: Counter() for name in held_out}
-    pairs: dict[str, Counter[tuple[str, str]]] = {name: Counter() for name in held_out}
     wanted = {name: (set(sides[0]), set(zip(*sides, strict=True))) for name, sides in held_out.items()}
+    sources: dict[str, set[str]] = {name: set() for name in held_out}
+    pairs: dict[str, set[tuple[str, str]]] = {name: set() for name in held_out}
     for indices in split_indices(len(corpus)):
         for pair in zip(corpus.read_sources(indices), corpus.read_targets(indices), strict=True):
             for name, (source_set, pair_set) in wanted.items():
                 if pair[0] in source_set:
-                    sources[name][pair[0]] += 1
+                    sources[name].add(pair[0])
                     if pair in pair_set:
-                        pairs[name][pair] += 1
+                        pairs[name].add(pair)
     for name, sides in held_out.items():
         seen = sum(source in sources[name] for source in sides[0])
         whole = sum(pair in pairs[name] for pair in zip(*sides, strict=True))
