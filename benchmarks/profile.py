@@ -71,7 +71,7 @@ def updates_of(config_file: Path, overrides: Sequence[str]) -> Iterator[int]:
         started=time.monotonic(),
     )
     for number, batch in enumerate(prefetch(trainer.loader().stream_batches(0, 0)), start=1):
-        yield trainer.update(batch, update=number, learning_rate=config.training.learning_rate).num_pieces
+        yield trainer.update(batch, update=number, learning_rate=config.training.learning_rate).num_tokens
 
 
 def _operations(steps: Iterator[int], count: int, folder: Path) -> list[Operation]:

@@ -119,7 +119,8 @@ class Trainer:
             self.prepared.lengths, by=self.settings.batch_by, size=self.settings.batch_size, seed=config.seed
         )
         with ThreadPoolExecutor(1) as beside:
-            beside.submit(self.plan.epoch, 0)  # to put millions of pairs in order takes as long as the first update
+            # Ordering millions of pairs takes as long as the first update.
+            beside.submit(self.plan.draw_epoch, 0)
             self.model, self.update = make_update(config, self.prepared.vocabulary_sizes, strategy)
         self.validator = Validator(config, self.prepared, workers)
         self.checkpoints = CheckpointFolder(folder.checkpoints, self.settings.keep_checkpoints)

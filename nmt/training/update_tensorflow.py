@@ -14,12 +14,19 @@ import tensorflow as tf
 from nmt.backend import keras
 from nmt.compilation import XlaKernels, silence_xla_banner
 from nmt.data.batching import Batch
-from nmt.data.tokenizer import BOS_ID, PAD_ID
 from nmt.errors import OutOfMemoryError
 from nmt.models.seq2seq import Seq2Seq
-from nmt.training.objective import cross_entropy, shift_right
+from nmt.training.objective import EXAMPLE_TYPES, Examples, Sums
 from nmt.training.strategy import LOST, make_workers
-from nmt.training.update import Outcome, Update, dropout_seeds
+from nmt.training.update import (
+    Outcome,
+    Update,
+    adjust_loss_scale,
+    average_weights,
+    dropout_seeds,
+    limit_decay,
+    mean_metrics,
+)
 
 
 class TensorFlowUpdate(Update):
@@ -56,8 +63,8 @@ class TensorFlowUpdate(Update):
         return self._of_batches(self._found)
 
     def _of_batches(self, function: Callable) -> Callable:
-        rows = tf.TensorSpec([None, None], tf.int32)
-        signature = [rows, rows, tf.TensorSpec([None], tf.float32), tf.TensorSpec(self._seed_shape(), tf.int32)]
+        examples = [tf.TensorSpec([None] * rank, dtype) for dtype, rank in EXAMPLE_TYPES]
+        signature = [*examples, tf.TensorSpec(self._seed_shape(), tf.int32)]
         return tf.function(function, input_signature=signature, autograph=False)
 
     def _prepare(self) -> None:
@@ -86,16 +93,16 @@ class TensorFlowUpdate(Update):
         self.optimizer.learning_rate = learning_rate
         seeds = self._seeds(update)
         try:
-            loss, nll, norm, pieces, finite, share, sums = self._find(batch.source, batch.target, batch.weights, seeds)
+            metrics, num_tokens, finite, share, gradients = self._find(*Examples.from_batch(batch), seeds)
             if finite:
-                self._apply(sums, share)
+                self._apply(gradients, share)
         except tf.errors.ResourceExhaustedError as error:
             raise OutOfMemoryError(str(error)) from error
         except LOST as error:
             if self.workers.count == 1:
                 raise
             raise self.workers.lost(error) from error
-        outcome = Outcome(float(loss), float(nll), float(norm), int(pieces), bool(finite))
+        outcome = Outcome({name: float(x) for name, x in metrics.items()}, int(num_tokens), bool(finite))
         return lambda: outcome
 
     def split(self) -> None:
@@ -111,69 +118,58 @@ class TensorFlowUpdate(Update):
         return dropout_seeds(self.seed, update, self._seed_shape()[:3])
 
     def _found(self, *batch: Any) -> tuple:
-        """What there is to know of a batch: loss, nll, norm, number of pieces, whether all is finite, and the sums of
-        gradients with the factor that makes a clipped mean of them."""
+        """Metrics, number of tokens, whether all is finite, and the sums of gradients with the factor that makes a
+        clipped mean of them."""
         with self._kernels.activate() if self.alone else nullcontext():
             return self._summed(self.strategy.run(self._gradient_sums, args=batch))
 
-    def _summed(self, sums: list) -> tuple:
+    def _summed(self, sums: tuple[Sums, list]) -> tuple:
         """What `_found` returns, of what each replica found."""
-        loss, nll, pieces, *sums = [self.strategy.reduce(tf.distribute.ReduceOp.SUM, s, axis=None) for s in sums]
-        norm = tf.linalg.global_norm(sums)
-        share = 1 / tf.cast(pieces * self.loss_scale.value, norm.dtype)
+        reduced = tf.nest.map_structure(lambda s: self.strategy.reduce(tf.distribute.ReduceOp.SUM, s, axis=None), sums)
+        totals, gradients = reduced
+        norm = tf.linalg.global_norm(gradients)
+        share = 1 / tf.cast(totals.num_tokens * self.loss_scale.value, norm.dtype)
         norm = norm * share
         if self.clip_norm is not None:
             share = share * self.clip_norm / tf.maximum(norm, self.clip_norm)
-        finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
-        self._rescale(finite)
-        return loss / tf.cast(pieces, loss.dtype), nll / tf.cast(pieces, nll.dtype), norm, pieces, finite, share, sums
+        finite = tf.math.is_finite(norm) & tf.math.is_finite(totals.loss)
+        if self.scales_loss:
+            scale, good = adjust_loss_scale(self.loss_scale.value, self.good_updates.value, finite)
+            self.loss_scale.assign(scale)
+            self.good_updates.assign(good)
+        return {**mean_metrics(totals), "gradient_norm": norm}, totals.num_tokens, finite, share, gradients
 
-    def _gradient_sums(self, source: Any, target: Any, weights: Any, seeds: Any) -> list:
-        """Of all micro-batches of one replica: loss, nll, number of pieces, and the dense gradient of the loss."""
+    def _gradient_sums(self, *batch: Any) -> tuple[Sums, list]:
+        """Adds up the objective's sums, and the dense gradient of its loss, over the micro-batches of one replica."""
+        *examples, seeds = batch
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        sums = self._micro_batch(source, target, weights, seeds, replica, 0)
+        sums = self._micro_batch(Examples(*examples), seeds, replica, 0)
         for micro in range(1, self.accumulation):
             # One after the other: side by side they would need the memory that accumulation is to save.
-            with tf.control_dependencies(sums):
-                more = self._micro_batch(source, target, weights, seeds, replica, micro)
-            sums = [a + b for a, b in zip(sums, more, strict=True)]
+            with tf.control_dependencies(tf.nest.flatten(sums)):
+                more = self._micro_batch(Examples(*examples), seeds, replica, micro)
+            sums = tf.nest.map_structure(tf.add, sums, more)
         return sums
 
-    def _micro_batch(self, source: Any, target: Any, weights: Any, seeds: Any, replica: Any, micro: int) -> list:
+    def _micro_batch(self, examples: Examples, seeds: Any, replica: Any, micro: int) -> tuple[Sums, list]:
         for state, seed in zip(self.seed_states, tf.unstack(seeds[micro, replica]), strict=True):
             state.assign(tf.cast(seed, state.dtype))
         # Every (R A)-th row: sorted by length, neighbours would load the replicas unevenly.
         first, stride = micro * self.num_devices + replica, self.rows_multiple
-        source, target, weights = source[first::stride], target[first::stride], weights[first::stride]
-        counts = tf.cast(target != PAD_ID, tf.float32) * weights[:, None]
+        mine = Examples(*(rows[first::stride] for rows in examples))
         variables = [v.value for v in self.model.trainable_variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            decoded = self.model(source, shift_right(target, BOS_ID), training=True)
-            loss, nll = cross_entropy(
-                self.model.projection, decoded.states, target, counts, label_smoothing=self.label_smoothing
-            )
-            scaled = loss * tf.cast(self.loss_scale.value, loss.dtype)
-        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)]
-        return [loss, nll, tf.reduce_sum(counts), *gradients]
+            sums = self.objective(self.model, mine, training=True)
+            scaled = sums.loss * tf.cast(self.loss_scale.value, sums.loss.dtype)
+        return sums, [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)]
 
     def _applied(self, sums: list, share: Any) -> None:
         gradients = [s * tf.cast(share, s.dtype) for s in sums]
         self.optimizer.apply(gradients, self.model.trainable_variables)
-        done = tf.cast(self.optimizer.iterations, tf.float32)
-        # The average of a young run would otherwise be mostly its initial weights.
-        decay = tf.minimum(self.ema_decay or 0.0, (1 + done) / (10 + done))
+        decay = limit_decay(self.ema_decay, self.optimizer.iterations.value)
         for average, variable in zip(self.averages, self.averaged, strict=True):
-            average.assign_sub(tf.cast(1 - decay, average.dtype) * (average - variable.value))
-
-    def _rescale(self, finite: Any) -> None:
-        """Halves float16's loss scale after an overflow and doubles it after 2,000 good updates."""
-        if not self.scales_loss:
-            return
-        good = tf.where(finite, self.good_updates.value + 1, 0)
-        scale = self.loss_scale.value
-        self.loss_scale.assign(tf.where(finite, tf.where(good == 2000, scale * 2, scale), scale / 2))
-        self.good_updates.assign(tf.where(good == 2000, 0, good))
+            average.assign(average_weights(average.value, variable.value, decay))
 
 
 class WorkersUpdate(TensorFlowUpdate):
@@ -200,5 +196,5 @@ class WorkersUpdate(TensorFlowUpdate):
 
         return found
 
-    def _own_sums(self, *batch: Any) -> list:
+    def _own_sums(self, *batch: Any) -> tuple[Sums, list]:
         return self.strategy.run(self._gradient_sums, args=batch)

@@ -56,9 +56,9 @@ def killed_after(number: int) -> None:
 def not_finite(place: tuple[int, float]) -> None:
     import tensorflow as tf
 
-    from nmt.training import update_tensorflow
+    from nmt.training import objective, update_tensorflow
 
-    poison, sound = tf.Variable(1.0), update_tensorflow.cross_entropy
+    poison, sound = tf.Variable(1.0), objective.cross_entropy
 
     def poisoned(*args: Any, **kwargs: Any) -> tuple:
         loss, nll = sound(*args, **kwargs)
@@ -67,7 +67,7 @@ def not_finite(place: tuple[int, float]) -> None:
     def before(_: Any, batch: Any, *, update: int, learning_rate: float) -> None:
         poison.assign(float("nan") if update >= place[0] and learning_rate > place[1] else 1.0)
 
-    update_tensorflow.cross_entropy = poisoned
+    objective.cross_entropy = poisoned
     preceding(update_tensorflow.TensorFlowUpdate, "start", before)
 
 

@@ -9,7 +9,7 @@ import os
 import sys
 
 import numpy as np
-from backend_cases import DESCENT, DROPOUT, OTHER, learned, make_model
+from backend_cases import DESCENT, DROPOUT, OTHER, learned, make_model, settings_of
 
 
 def run(name, case, starts, kind, **changes):
@@ -19,7 +19,7 @@ def run(name, case, starts, kind, **changes):
     prefix = f"{name}/"
     weights = {path.removeprefix(prefix): array for path, array in starts.items() if path.startswith(prefix)}
     model = make_model(case, weights)
-    update = JaxUpdate(model, model.optimizer, make_mesh(kind), seed=1, **{**case.update, **changes})
+    update = JaxUpdate(model, model.optimizer, make_mesh(kind), **{**settings_of(case), **changes})
     update.foresee([(12, 10, 10)])
     return {**learned(update, case), "rows_multiple": update.rows_multiple}
 

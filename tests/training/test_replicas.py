@@ -35,11 +35,11 @@ def test_replicas_and_micro_batches_learn_what_one_learns(found, case, place, to
 
 def test_the_courses_are_worth_comparing(found):
     for name, course in found["courses"].items():
-        losses, norms, num_pieces = np.array(course).T
+        losses, norms, num_tokens = np.array(course).T
         assert losses[-5:].mean() < losses[:5].mean(), name
-        assert len(set(num_pieces)) == 1
-        # Five rows of 9 pieces and five of 2, each with its EOS: a replica's own mean would weigh them otherwise.
-        assert num_pieces[0] == 5 * 10 + 5 * 3
+        assert len(set(num_tokens)) == 1
+        # Five rows of 9 tokens and five of 2, each with its EOS: a replica's own mean would weigh them otherwise.
+        assert num_tokens[0] == 5 * 10 + 5 * 3
         if name.startswith("adamw"):
             assert norms.min() > 0.05, f"{name} is not always clipped"
 

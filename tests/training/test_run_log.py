@@ -36,28 +36,47 @@ def make_log(folder, said):
         log.close()
 
 
-def outcome(loss, num_pieces):
-    return Outcome(loss, loss / 2, 2 * loss, num_pieces, True)
+def outcome(loss, num_tokens, is_applied=True):
+    return Outcome({"loss": loss, "nll": loss / 2, "gradient_norm": 2 * loss}, num_tokens, is_applied)
 
 
 def records(folder):
     return [json.loads(line) for line in folder.history.read_text().splitlines()]
 
 
-def test_a_record_is_the_mean_over_pieces_since_the_last(folder, make_log):
+def curves_of(folder):
+    """What TensorBoard reads: values by tag and step."""
+    events = EventAccumulator(str(folder.tensorboard)).Reload()
+    return {
+        (tag, event.step): float(make_ndarray(event.tensor_proto))
+        for tag in events.Tags()["tensors"]
+        for event in events.Tensors(tag)
+    }
+
+
+def test_a_record_is_the_mean_over_tokens_since_the_last(folder, make_log):
     log = make_log()
-    for update, (loss, num_pieces) in enumerate([(9.0, 1), (1.0, 3), (4.0, 5), (2.0, 5)], 1):
-        log.updated(update, 6, 0.25, outcome(loss, num_pieces))
+    for update, (loss, num_tokens) in enumerate([(9.0, 1), (1.0, 3), (4.0, 5), (2.0, 5)], 1):
+        log.updated(update, 6, 0.25, outcome(loss, num_tokens))
     first, second = records(folder)
-    assert first.pop("pieces_per_second") > 0
+    assert first.pop("tokens_per_second") > 0
     means = {"loss": 3.0, "nll": 1.5, "gradient_norm": 6.0}
     assert first == {"update": 2, "kind": "training", "epoch": 6, "learning_rate": 0.25, **means}
     assert (second["update"], second["loss"]) == (4, 3.0)
 
 
+def test_whatever_an_update_reports_is_recorded_by_its_name(folder, make_log):
+    log = make_log(tensorboard=True)
+    for update, (value, num_tokens) in enumerate([(1.0, 3), (5.0, 1)], 1):
+        log.updated(update, 0, 0.25, Outcome({"loss": 3.0, "gradient_norm": 1.0, "kl": value}, num_tokens, True))
+    log.close()
+    assert records(folder)[0]["kl"] == 2.0
+    assert curves_of(folder)["training/kl", 2] == 2.0
+
+
 def test_updates_that_were_not_applied_are_left_out_of_the_mean(folder, make_log):
     log = make_log()
-    not_applied = Outcome(float("nan"), float("nan"), float("inf"), 5, False)
+    not_applied = outcome(float("nan"), 5, is_applied=False)
     for update, one in enumerate([outcome(3.0, 2), not_applied, not_applied, not_applied], 1):
         log.updated(update, 0, 0.25, one)
     first, second = records(folder)
@@ -70,7 +89,7 @@ def test_training_is_announced_in_words(make_log, said):
     log.updated(1234, 1, 0.25, outcome(3.0, 100))
     assert len(said) == 1
     assert said[0].startswith("update 1,234 · epoch 2 · loss 3.000 · ")
-    assert said[0].endswith(" pieces/s")
+    assert said[0].endswith(" tokens/s")
 
 
 def test_a_validation_is_recorded_and_announced(folder, make_log, said):
@@ -119,12 +138,7 @@ def test_curves_can_be_read_back(folder, make_log):
     log.updated(3, 0, 0.25, outcome(1.5, 2))
     log.validated(4, VALIDATION, is_best=True)
     log.close()
-    events = EventAccumulator(str(folder.tensorboard)).Reload()
-    curves = {
-        (tag, event.step): float(make_ndarray(event.tensor_proto))
-        for tag in events.Tags()["tensors"]
-        for event in events.Tensors(tag)
-    }
+    curves = curves_of(folder)
     assert curves["training/loss", 3] == 1.5
     assert curves["training/learning_rate", 3] == 0.25
     assert curves["validation/bleu", 4] == pytest.approx(12.345)
