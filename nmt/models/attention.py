@@ -1,7 +1,16 @@
-"""Attention of queries over the memory: multi-head scaled dot, bilinear, additive.
+"""Attention of decoder queries over the encoder's memory: multi-head scaled dot product, bilinear, additive.
 
-B sentences, Q queries (target positions, or the beam), S source pieces, U query units, M memory units, H heads, D units
-a head. The memory is projected once a sentence and never copied for a query.
+    papers                                                     here
+    decoder state h_t (Luong), s_{i-1} (Bahdanau), Q           query
+    encoder states h_s (Luong), annotations h_j (Bahdanau)     memory
+    alignment a_t (Luong), alpha_ij (Bahdanau)                 attention_weights
+    context vector c_t, c_i                                    context
+
+All kinds project the memory once per sentence. Neither the memory nor its projections are ever copied per query, so
+that a larger beam costs no memory.
+
+B sentences, Q queries per sentence (target positions, or slots of the beam), N active queries of all sentences,
+S source tokens, U query units, M memory units, C context units, H heads, D = U / H units per head.
 """
 
 from typing import Any, NamedTuple
@@ -10,32 +19,63 @@ from nmt.backend import keras, ops
 from nmt.models.layers import Dense, at_least_float32
 from nmt.models.queries import ActiveQueries
 
-# Beyond every energy, yet within bfloat16; energies are at least float32 when it is put in.
+# Below every real energy by so much that its exponential is 0. Not -inf, which makes NaN of a row of padding only.
 MASKED = -1e9
 
 
 class AttentionMemory(NamedTuple):
-    """The memory as one attention sees it, made once a sentence by `project_memory`."""
+    """The memory as one attention reads it, computed once per sentence by `project_memory`."""
 
     keys: Any
+    """[B, S, U]; of multi-head attention [B, H, D, S]."""
     values: Any
+    """[B, S, M]; of multi-head attention [B, H, S, D]."""
     mask: Any
-    """bool [B, S], True on real pieces."""
+    """bool [B, S], True on real tokens."""
 
 
 class Attention(keras.layers.Layer):
-    """What all kinds have in common."""
+    """The base class. A kind defines `project_memory` and `call`, and sets `context_units`, its C."""
 
-    def attend_active(self, hidden: Any, keyed: AttentionMemory, queries: ActiveQueries) -> Any:
-        """Attends for some of the queries of a search, hidden [N, U] -> contexts [N, C]."""
-        context, _ = self(queries.scatter(hidden), keyed)
-        return queries.gather(context)
+    context_units: int
+
+    def project_memory(self, memory: Any, mask: Any) -> AttentionMemory:
+        """Projects the memory [B, S, M], whose real tokens the mask bool [B, S] marks."""
+        raise NotImplementedError
+
+    def call(self, query: Any, memory: AttentionMemory) -> tuple[Any, Any]:
+        """Attends to the memory.
+
+        Args:
+            query: [B, Q, U].
+            memory: from `project_memory`.
+
+        Returns:
+            context: [B, Q, C], in the type of the query.
+            attention_weights: [B, Q, S], at least float32. Zero on padding, and each row sums to 1. A row whose memory
+                is all padding is uniform.
+        """
+        raise NotImplementedError
+
+    def attend_active(self, query: Any, memory: AttentionMemory, active: ActiveQueries) -> Any:
+        """Attends to the memory with some of the queries of a search.
+
+        Args:
+            query: [N, U].
+            memory: from `project_memory`.
+            active: which N of the B * Q queries these are.
+
+        Returns:
+            context: [N, C].
+        """
+        context, _ = self(active.scatter(query), memory)  # [N, U] -> [B, Q, U] -> [B, Q, C]
+        return active.gather(context)
 
 
 class BilinearAttention(Attention):
-    """Bilinear attention (Luong et al. 2015, "general"; our query is their h_t).
+    """Bilinear attention (Luong et al. 2015, equation 8, "general").
 
-    energies = query W memory; the values are the memory itself.
+    energy = query' W memory; the values are the memory itself, so C = M.
     """
 
     def __init__(self, units: int, memory_units: int, **kwargs: Any):
@@ -47,29 +87,20 @@ class BilinearAttention(Attention):
         self.built = True
 
     def project_memory(self, memory: Any, mask: Any) -> AttentionMemory:
-        """Projects the memory [B, S, M], whose real pieces `mask` [B, S] marks."""
+        """Projects the memory to keys, [B, S, M] -> [B, S, U]."""
         return AttentionMemory(self.key(memory), memory, mask)
 
-    def call(self, query: Any, keyed: AttentionMemory) -> tuple[Any, Any]:
-        """Attends.
-
-        Args:
-            query: [B, Q, U].
-            keyed: the memory, from `project_memory`.
-
-        Returns:
-            context: [B, Q, M].
-            attention_weights: at least float32 [B, Q, S], zero where masked; uniform in a row of padding only.
-        """
-        energies = ops.matmul(query, ops.transpose(keyed.keys, (0, 2, 1)))
-        weights = _distribution(energies, keyed.mask[:, None, :])
-        return ops.matmul(ops.cast(weights, query.dtype), keyed.values), weights
+    def call(self, query: Any, memory: AttentionMemory) -> tuple[Any, Any]:
+        """Attends as described in `Attention.call`."""
+        energies = ops.matmul(query, ops.transpose(memory.keys, (0, 2, 1)))  # [B, Q, U] x [B, U, S] -> [B, Q, S]
+        weights = _normalize(energies, memory.mask[:, None, :])
+        return ops.matmul(ops.cast(weights, query.dtype), memory.values), weights
 
 
 class AdditiveAttention(Attention):
-    """Additive attention (Bahdanau et al. 2015, appendix A.1.2; our memory is their annotations h).
+    """Additive attention (Bahdanau et al. 2015, appendix A.1.2).
 
-    energies = v tanh(W query + V memory); the values are the memory itself.
+    energy = v' tanh(W query + V memory + b); the values are the memory itself, so C = M.
     """
 
     def __init__(self, units: int, memory_units: int, **kwargs: Any):
@@ -85,22 +116,22 @@ class AdditiveAttention(Attention):
         self.built = True
 
     def project_memory(self, memory: Any, mask: Any) -> AttentionMemory:
-        """Projects the memory [B, S, M], whose real pieces `mask` [B, S] marks."""
+        """Projects the memory to keys, [B, S, M] -> [B, S, U]."""
         return AttentionMemory(self.key(memory), memory, mask)
 
-    def call(self, query: Any, keyed: AttentionMemory) -> tuple[Any, Any]:
-        """Attends; arguments and results as in `BilinearAttention`."""
-        matched = ops.tanh(self.query(query)[:, :, None, :] + keyed.keys[:, None, :, :])  # [B, Q, S, U]
-        # Not a product by one column, of which TensorFlow 2.20 makes NaN in bfloat16 on processors with AMX.
+    def call(self, query: Any, memory: AttentionMemory) -> tuple[Any, Any]:
+        """Attends as described in `Attention.call`."""
+        matched = ops.tanh(self.query(query)[:, :, None, :] + memory.keys[:, None, :, :])  # [B, Q, S, U]
+        # A sum instead of a product by one column: that gives NaN in bfloat16 on processors with AMX (TensorFlow 2.20).
         energies = ops.sum(at_least_float32(matched) * at_least_float32(self.energy.kernel[:, 0]), axis=-1)
-        weights = _distribution(energies, keyed.mask[:, None, :])
-        return ops.matmul(ops.cast(weights, query.dtype), keyed.values), weights
+        weights = _normalize(energies, memory.mask[:, None, :])
+        return ops.matmul(ops.cast(weights, query.dtype), memory.values), weights
 
 
 class MultiHeadAttention(Attention):
-    """Multi-head scaled dot attention (Vaswani et al. 2017, section 3.2.2).
+    """Multi-head scaled dot-product attention (Vaswani et al. 2017, section 3.2.2).
 
-    Unlike there, the heads' contexts are not projected once more: every use of the context begins with a projection.
+    Unlike there, no output projection W^O follows: every use of the context begins with a projection. C = U.
     """
 
     def __init__(self, units: int, memory_units: int, *, num_heads: int, **kwargs: Any):
@@ -118,54 +149,61 @@ class MultiHeadAttention(Attention):
         self.built = True
 
     def project_memory(self, memory: Any, mask: Any) -> AttentionMemory:
-        """Projects the memory [B, S, M], whose real pieces `mask` [B, S] marks, to keys [B, H, D, S], values [B, H, S,
-        D]."""
-        keys = ops.transpose(self._split(self.key(memory)), (0, 2, 3, 1))
-        values = ops.transpose(self._split(self.value(memory)), (0, 2, 1, 3))
+        """Projects the memory [B, S, M] to keys [B, H, D, S] and values [B, H, S, D]."""
+        # Laid out as the products of every step want them, so that only this one transposition is paid per sentence.
+        keys = ops.transpose(self._split(self.key(memory)), (0, 2, 3, 1))  # [B, S, H, D] -> [B, H, D, S]
+        values = ops.transpose(self._split(self.value(memory)), (0, 2, 1, 3))  # [B, S, H, D] -> [B, H, S, D]
         return AttentionMemory(keys, values, mask)
 
-    def call(self, query: Any, keyed: AttentionMemory) -> tuple[Any, Any]:
-        """Attends; arguments and results as in `BilinearAttention`, but the context is [B, Q, U].
-
-        The weights returned are the mean over the heads.
-        """
-        queries = ops.transpose(self._split(self.query(query)), (0, 2, 1, 3))  # [B, H, Q, D]
-        energies = ops.matmul(queries, keyed.keys)  # [B, H, Q, S]
-        weights = _distribution(energies * self.head_units**-0.5, keyed.mask[:, None, None, :])
-        contexts = ops.matmul(ops.cast(weights, query.dtype), keyed.values)
+    def call(self, query: Any, memory: AttentionMemory) -> tuple[Any, Any]:
+        """Attends as described in `Attention.call`; the attention weights are the mean over the heads."""
+        queries = ops.transpose(self._split(self.query(query)), (0, 2, 1, 3))  # [B, Q, H, D] -> [B, H, Q, D]
+        energies = ops.matmul(queries, memory.keys)  # [B, H, Q, S]
+        weights = _normalize(energies * self.head_units**-0.5, memory.mask[:, None, None, :])
+        contexts = ops.matmul(ops.cast(weights, query.dtype), memory.values)
         contexts = ops.transpose(contexts, (0, 2, 1, 3))  # [B, H, Q, D] -> [B, Q, H, D]
         return ops.reshape(contexts, (*_sizes(contexts), self.context_units)), ops.mean(weights, axis=1)
 
-    def attend_active(self, hidden: Any, keyed: AttentionMemory, queries: ActiveQueries) -> Any:
-        """As in `Attention`, without a transposition."""
-        asking = ops.reshape(self.query(hidden), (-1, self.num_heads, self.head_units))
-        energies = ops.matmul(queries.scatter_heads(asking), keyed.keys)  # [B, H, Q, S]
-        energies = _masked(energies * self.head_units**-0.5, keyed.mask[:, None, None, :])
-        # Of few numbers oneDNN's softmax takes several times as long.
+    def attend_active(self, query: Any, memory: AttentionMemory, active: ActiveQueries) -> Any:
+        """Attends as in `Attention`, without a transposition and without the mean of the attention weights."""
+        # Projected before they are scattered: inactive queries cost no product.
+        heads = ops.reshape(self.query(query), (-1, self.num_heads, self.head_units))  # [N, U] -> [N, H, D]
+        energies = ops.matmul(active.scatter_heads(heads), memory.keys)  # [B, H, Q, S]
+        energies = _mask(energies * self.head_units**-0.5, memory.mask[:, None, None, :])
+        # The softmax written out: for the few numbers of one step, oneDNN's takes several times as long.
         weights = ops.exp(energies - ops.max(energies, axis=-1, keepdims=True))
         weights = weights / ops.sum(weights, axis=-1, keepdims=True)
-        contexts = ops.matmul(ops.cast(weights, hidden.dtype), keyed.values)  # [B, H, Q, D]
-        return ops.reshape(queries.gather_heads(contexts), (-1, self.context_units))
+        contexts = ops.matmul(ops.cast(weights, query.dtype), memory.values)  # [B, H, Q, D]
+        return ops.reshape(active.gather_heads(contexts), (-1, self.context_units))  # [N, H, D] -> [N, U]
 
     def _split(self, x: Any) -> Any:
-        return ops.reshape(x, (*_sizes(x), self.num_heads, self.head_units))  # [B, N, H * D] -> [B, N, H, D]
+        return ops.reshape(x, (*_sizes(x), self.num_heads, self.head_units))  # [B, T, H * D] -> [B, T, H, D]
 
 
-def make_attention(kind: str, units: int, memory_units: int, *, num_heads: int, name: str) -> keras.layers.Layer:
-    """Returns the attention named by the configuration: multi_head, bilinear or additive."""
+def make_attention(kind: str, units: int, memory_units: int, *, num_heads: int, name: str) -> Attention:
+    """Creates the attention that the configuration names.
+
+    Args:
+        kind: multi_head, bilinear or additive.
+        units: U, of the queries.
+        memory_units: M.
+        num_heads: H, of multi_head alone; divides U.
+        name: of the layer, part of its weights' paths.
+    """
     if kind == "multi_head":
         return MultiHeadAttention(units, memory_units, num_heads=num_heads, name=name)
     return {"bilinear": BilinearAttention, "additive": AdditiveAttention}[kind](units, memory_units, name=name)
 
 
 def _sizes(x: Any) -> tuple:
-    """The first two sizes of x [B, N, ...], of which a reshape may find the first by itself."""
+    """Returns the first two sizes of x [B, T, ...], for a reshape, which infers B by itself if T is known."""
     return (-1, x.shape[1]) if x.shape[1] is not None else tuple(ops.shape(x)[:2])
 
 
-def _distribution(energies: Any, mask: Any) -> Any:
-    return ops.softmax(_masked(energies, mask), axis=-1)
+def _normalize(energies: Any, mask: Any) -> Any:
+    return ops.softmax(_mask(energies, mask), axis=-1)
 
 
-def _masked(energies: Any, mask: Any) -> Any:
+def _mask(energies: Any, mask: Any) -> Any:
+    # Energies become at least float32 first: -1e9 is beyond float16.
     return ops.where(mask, at_least_float32(energies), MASKED)

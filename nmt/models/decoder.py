@@ -49,7 +49,7 @@ class Decoder(keras.layers.Layer):
     computed layer by layer.
 
     With input feeding, the bottom layer also reads the attentional state of the previous position. Then targets are
-    computed token by token, which is several times slower.
+    computed token by token, which is slower.
 
     Args:
         embedding: of the target, E units.
@@ -196,8 +196,7 @@ class Decoder(keras.layers.Layer):
             return self._step_vectors(at[0][:, None, :], carry[0], memory, masks=at[1:])
 
         shape = ops.shape(vectors)
-        # The masks of all positions are drawn before the loop: random numbers inside it would depend on the number of
-        # its iterations, and so on padding.
+        # The masks of all positions are drawn before the loop: on JAX a loop cannot advance a seed, which is a variable.
         ones = ops.ones((shape[1], shape[0], 1, self.units), self.compute_dtype)
         masks = [self.dropout(ones, training=training) for _ in self.layers]  # one per layer, [T, B, 1, U]
         no_weights = ops.zeros((shape[0], 1, ops.shape(memory[0].mask)[1]), state.layers[0].cell.dtype)
@@ -260,5 +259,5 @@ def _mean(all_weights: list) -> Any:
 
 
 def shift_right(targets: Any, bos_id: int) -> Any:
-    """Returns what the decoder reads to predict targets int [..., T]: BOS, then all tokens but the last, int [..., T]."""
+    """Returns what the decoder reads to predict targets int [..., T]: BOS, then all but the last token, [..., T]."""
     return ops.concatenate([ops.full_like(targets[..., :1], bos_id), targets[..., :-1]], axis=-1)

@@ -1,6 +1,6 @@
-"""Word vectors in, word scores out: the embedding of pieces and the projection onto the vocabulary.
+"""Token vectors in, token scores out: the embedding and the projection onto the vocabulary.
 
-B sentences, T positions, E embedding units, V pieces in the vocabulary.
+B sentences, T positions, E embedding units, V tokens in the vocabulary. An ellipsis stands for any number of axes.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,18 @@ from nmt.models.layers import Dropout, at_least_float32, matmul
 
 
 class Embedding(keras.layers.Layer):
-    """The vectors of pieces, with dropout of values and of whole words (Gal and Ghahramani 2016).
+    """Token vectors with dropout of single values and of whole tokens (Gal and Ghahramani 2016).
 
-    The matrix begins with rows of length 1, as suits an output projection that shares it. The vectors are `scale` times
-    as long (Vaswani et al. 2017, section 3.4), without which the gates hardly see the words at first.
+    The rows of the matrix start with an expected length of 1, which suits an output projection that shares them. The
+    vectors are `scale` times as long (Vaswani et al. 2017, section 3.4): with shorter ones the gates of an LSTM hardly
+    react to the input at first.
+
+    Args:
+        vocabulary_size: V.
+        units: E.
+        scale: factor from rows of the matrix to vectors.
+        dropout: share of values to drop in training.
+        word_dropout: share of tokens whose whole vector is dropped in training.
     """
 
     def __init__(
@@ -30,17 +38,24 @@ class Embedding(keras.layers.Layer):
             autocast=False,
         )
         self.dropout = Dropout(dropout)
-        self.word_dropout = Dropout(word_dropout, whole=True)
+        self.word_dropout = Dropout(word_dropout, whole_vectors=True)
         self.built = True
 
     def call(self, ids: Any, training: bool = False) -> Any:
-        """Looks up ids [B, T]: vectors [B, T, E] in the compute type."""
+        """Looks up ids int [...]; returns vectors [..., E] in the compute type."""
+        # Scaled before the cast: a product in 16 bits would round twice.
         vectors = ops.cast(gather_rows(self.matrix, ids) * self.scale, self.compute_dtype)
         return self.dropout(self.word_dropout(vectors, training=training), training=training)
 
 
 class OutputProjection(keras.layers.Layer):
-    """Scores every piece of the vocabulary; its matrix may be an embedding's (Press and Wolf 2017)."""
+    """Scores every token of the vocabulary. Its matrix may be that of an embedding (Press and Wolf 2017).
+
+    Args:
+        vocabulary_size: V.
+        units: E.
+        tied: the embedding whose matrix it shares, or None for a matrix of its own.
+    """
 
     def __init__(self, vocabulary_size: int, units: int, *, tied: Embedding | None, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
@@ -54,27 +69,42 @@ class OutputProjection(keras.layers.Layer):
 
     @property
     def matrix(self) -> Any:
-        """[V, E], one row a piece."""
+        """[V, E], one row per token."""
         return self.own if self.tied is None else self.tied.matrix
 
     def call(self, states: Any) -> Any:
-        """Attentional states [B, T, E] to logits [B, T, V], at least float32."""
+        """Projects attentional states [..., E] to logits [..., V], at least float32."""
         return self.make_scorer()(states)
 
     def make_scorer(self) -> Callable[[Any], Any]:
-        """What `call` does, for many calls: a product that turns the matrix each time may take three times as long, but
-        not one in 16 bits, for which it is rearranged in any case."""
+        """Returns a function that does what `call` does, with the work that is the same for every call done once.
+
+        A search makes one before its first step.
+        """
         matrix = ops.cast(self.matrix, self.compute_dtype)
         if keras.backend.standardize_dtype(matrix.dtype) in ("float32", "float64"):
-            columns = ops.transpose(matrix)
+            # A product that transposes its matrix on the way takes up to three times as long on a CPU.
+            columns = ops.transpose(matrix)  # [V, E] -> [E, V]
             return lambda states: at_least_float32(matmul(states, columns)) + self.bias
+        # In 16 bits oneDNN rearranges the matrix in any case, so that the transposition is free.
         return lambda states: at_least_float32(matmul(states, ops.transpose(matrix))) + self.bias
 
     def gather_logits(self, states: Any, ids: Any) -> Any:
-        """The logits [B, T] of one piece a position, ids [B, T], without those of the others."""
+        """Computes the logit of one token per position, without those of the others.
+
+        Args:
+            states: [..., E].
+            ids: int [...].
+
+        Returns:
+            [...], at least float32.
+        """
         return ops.sum(at_least_float32(states) * gather_rows(self.matrix, ids), axis=-1) + gather_rows(self.bias, ids)
 
     def compute_mean_logit(self, states: Any) -> Any:
-        """The mean [B, T] of the logits over the vocabulary, without making them."""
-        mean = ops.mean(self.matrix, axis=0)
+        """Computes the mean of the logits over the vocabulary, without the logits: [..., E] -> [...], at least float32.
+
+        The mean of the products is the product with the mean row. Label smoothing needs it.
+        """
+        mean = ops.mean(self.matrix, axis=0)  # [V, E] -> [E]
         return ops.sum(at_least_float32(states) * mean, axis=-1) + ops.mean(self.bias)

@@ -1,12 +1,13 @@
-"""The encoder: a bidirectional LSTM, then residual forward ones.
+"""The encoder: a bidirectional LSTM, then residual forward LSTMs.
 
-B sentences, S source pieces, E embedding units, M memory units.
+B sentences, S source tokens, E embedding units, U units of the encoder, M memory units.
 """
 
 from typing import Any, NamedTuple
 
 from nmt.backend import keras, ops
 from nmt.compilation import batch_gather, gather_rows
+from nmt.models.embedding import Embedding
 from nmt.models.layers import Dropout
 from nmt.models.recurrent import LSTM, run_bidirectional
 
@@ -14,27 +15,36 @@ PAD = 0
 
 
 class EncoderOutput(NamedTuple):
-    """What was read of the source."""
+    """What the decoder gets to know about the source."""
 
     memory: Any
-    """[B, S, M], one vector a piece, in the compute type."""
+    """[B, S, M], one vector per token, in the compute type. On padding it holds arbitrary values."""
     memory_mask: Any
-    """bool [B, S], True on real pieces."""
+    """bool [B, S], True on real tokens."""
     final_state: Any
-    """[B, M], what each direction of the last layer knew at its end."""
+    """[B, U], the output of the last layer at the last token; of a single layer, of each direction at its end."""
 
 
 class Encoder(keras.layers.Layer):
-    """Reads right-padded source ids.
+    """Reads right-padded rows of source ids.
 
-    The backward direction runs over each row reversed within its own length, so that both directions meet padding last
-    and no recurrence needs a mask: more padding never changes an output. With `bridge` the memory of a piece ends with
-    its embedding (source-side bridging, Kuang et al. 2018).
+    The backward direction reads each row reversed within its own length. So both directions meet padding last, no
+    recurrence needs a mask (cuDNN requires that), and more padding never changes an output.
+
+    Args:
+        embedding: of the source, E units.
+        num_layers: LSTM layers, the bidirectional one included.
+        units: U; each of the two directions of the first layer has half of them.
+        bridge: append its token's embedding to each memory vector (source-side bridging, Kuang et al. 2018).
+        dropout: share of values to drop between layers and from the memory.
+        layer_norm: normalise the LSTMs.
+
+    The memory has M = U units, or U + E with a bridge.
     """
 
     def __init__(
         self,
-        embedding: keras.layers.Layer,
+        embedding: Embedding,
         *,
         num_layers: int,
         units: int,
@@ -59,38 +69,39 @@ class Encoder(keras.layers.Layer):
         self.built = True
 
     def call(self, ids: Any, training: bool = False) -> EncoderOutput:
-        """Encodes ids [B, S], padded on the right with 0; every row holds one piece or more."""
+        """Encodes ids int [B, S], padded on the right with 0; every row holds at least one token."""
         mask = ops.not_equal(ids, PAD)
         lengths = ops.sum(ops.cast(mask, "int32"), axis=1)
-        reversal = _reversal(lengths, ops.shape(ids)[1])
-        # Reversing ids is far cheaper than reversing vectors; on the way back one flat lookup serves.
+        reversal = _reverse_positions(lengths, ops.shape(ids)[1])
         vectors = self.embedding(ids, training=training)
+        # On the way in, ids are reversed instead of vectors, which are E times as large.
         reversed_vectors = self.embedding(batch_gather(ids, reversal), training=training)
         forward, backward = run_bidirectional(self.forward, self.backward, vectors, reversed_vectors)
-        final = ops.concatenate([_at(forward, lengths - 1), _at(backward, lengths - 1)], axis=-1)
-        memory = ops.concatenate([forward, _gather(backward, reversal)], axis=-1)
+        final = ops.concatenate([_gather_one(forward, lengths - 1), _gather_one(backward, lengths - 1)], axis=-1)
+        memory = ops.concatenate([forward, _gather_positions(backward, reversal)], axis=-1)  # [B, S, U]
         for layer in self.upper:
             memory = memory + layer(self.dropout(memory, training=training))
-            final = _at(memory, lengths - 1)
+            final = _gather_one(memory, lengths - 1)
         memory = self.dropout(memory, training=training)
         return EncoderOutput(ops.concatenate([memory, vectors], axis=-1) if self.bridge else memory, mask, final)
 
 
-def _reversal(lengths: Any, num_positions: Any) -> Any:
-    """Positions [B, S] that turn each row around within its length [B] and leave its padding where it is."""
+def _reverse_positions(lengths: Any, num_positions: Any) -> Any:
+    """Returns positions int32 [B, S] that reverse each row within its length [B] and keep its padding in place."""
     positions = ops.arange(num_positions, dtype="int32")[None, :]
     last = ops.cast(lengths, "int32")[:, None] - 1
     return ops.where(positions <= last, last - positions, positions)
 
 
-def _gather(vectors: Any, positions: Any) -> Any:
-    """Takes vectors [B, S, M] at positions [B, S] of their own row."""
+def _gather_positions(vectors: Any, positions: Any) -> Any:
+    """Gathers from vectors [B, S, M] those at positions int32 [B, T] of the same row: [B, T, M]."""
+    # One flat gather: unlike `batch_gather`, it has a gradient of few operations on TensorFlow.
     shape = ops.shape(vectors)
-    flat = ops.reshape(vectors, (-1, vectors.shape[-1]))
-    rows = ops.arange(shape[0], dtype="int32")[:, None] * shape[1]
-    return gather_rows(flat, rows + positions)
+    flat = ops.reshape(vectors, (-1, vectors.shape[-1]))  # [B, S, M] -> [B * S, M]
+    first_rows = ops.arange(shape[0], dtype="int32")[:, None] * shape[1]
+    return gather_rows(flat, first_rows + positions)
 
 
-def _at(vectors: Any, position: Any) -> Any:
-    """Takes from vectors [B, S, M] the one at a position [B] of each row: [B, M]."""
-    return ops.squeeze(_gather(vectors, position[:, None]), axis=1)
+def _gather_one(vectors: Any, position: Any) -> Any:
+    """Gathers from vectors [B, S, M] the one at a position int32 [B] of each row: [B, M]."""
+    return ops.squeeze(_gather_positions(vectors, position[:, None]), axis=1)

@@ -1,4 +1,8 @@
-"""Small layers and initialisers, and what is too delicate for 16 bits."""
+"""Small layers, initialisers and functions that the rest of the model is built from.
+
+B sentences, T positions, I input units, O output units, N units, U units of an LSTM. An ellipsis stands for any number
+of axes.
+"""
 
 from typing import Any
 
@@ -7,10 +11,10 @@ from nmt.compilation import draw_bytes
 
 
 class Dense(keras.layers.Dense):
-    """Keras' dense layer with `matmul` in it."""
+    """`keras.layers.Dense` with fewer operations per call (see `matmul`)."""
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Projects inputs [..., I] to [..., O]."""
+        """Projects inputs [B, ..., I] to [B, ..., O]."""
         outputs = matmul(inputs, self.kernel)
         if self.bias is not None:
             outputs = outputs + self.bias
@@ -18,56 +22,66 @@ class Dense(keras.layers.Dense):
 
 
 def matmul(vectors: Any, matrix: Any) -> Any:
-    """Multiplies vectors [B, ..., I] by a matrix [I, O]: [B, ..., O].
+    """Multiplies each vector by a matrix.
 
-    `ops.matmul` works out the shapes of such a product in two dozen operations, which take their time to trace and, in
-    a step of a search, to run.
+    Args:
+        vectors: [B, ..., I]; only the last size must be known when the graph is traced.
+        matrix: [I, O].
+
+    Returns:
+        [B, ..., O].
     """
+    # For such a product, ops.matmul computes the shapes in two dozen operations. They cost time when a graph is traced
+    # and, in a step of beam search, when it runs: a reshape on either side does the same.
     sizes = ops.shape(vectors)[1:-1]
     if not sizes:
         return ops.matmul(vectors, matrix)
-    rows = ops.matmul(ops.reshape(vectors, (-1, vectors.shape[-1])), matrix)
+    rows = ops.matmul(ops.reshape(vectors, (-1, vectors.shape[-1])), matrix)  # [B, ..., I] -> [B * ..., O]
     return ops.reshape(rows, (-1, *sizes, matrix.shape[-1]))
 
 
 def at_least_float32(x: Any) -> Any:
-    """The same numbers in at least float32, for sums, exponents and comparisons."""
+    """Casts 16-bit numbers to float32, for sums, exponentials and comparisons. Float64 stays float64."""
     return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
 
 
 class Dropout(keras.layers.Dropout):
-    """Keras' dropout at a fraction of its cost: one byte decides on a value, so that rates are multiples of 1/256.
-
-    On a CPU the random numbers of Keras' own, and its passes over the values, take a tenth of an update.
+    """Dropout that draws one random byte per value, so that rates are multiples of 1/256.
 
     Args:
-        rate: share of values to drop.
-        whole: drop vectors as a whole.
+        rate: share of values to drop, from 0 to 1. A rate above 0 is rounded to at least 1/256 and at most 255/256.
+        whole_vectors: drop each vector [N] as a whole or not at all.
     """
 
-    def __init__(self, rate: float, *, whole: bool = False, **kwargs: Any):
+    # Keras draws four bytes per value and passes over the values more often: on a CPU a tenth of an update's time.
+
+    def __init__(self, rate: float, *, whole_vectors: bool = False, **kwargs: Any):
         super().__init__(rate, **kwargs)
-        self.whole = whole
+        self.whole_vectors = whole_vectors
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Drops values of inputs [..., N], or whole vectors of them, while training, and makes up for them."""
+        """Drops values of inputs [..., N] in training and scales the others, so that the expected value is the same."""
         if not training or not self.rate:
             return inputs
-        dropped = min(max(1, round(256 * self.rate)), 255)
-        keeps = draw_bytes(inputs, 1 if self.whole else None, self.seed_generator.next()) >= dropped
-        return inputs * (ops.cast(keeps, inputs.dtype) * (256 / (256 - dropped)))
+        num_dropped = min(max(1, round(256 * self.rate)), 255)  # byte values, out of 256
+        width = 1 if self.whole_vectors else None
+        keeps = draw_bytes(inputs, width, self.seed_generator.next()) >= num_dropped  # [..., N], or [..., 1]
+        return inputs * (ops.cast(keeps, inputs.dtype) * (256 / (256 - num_dropped)))
 
 
 class OrthogonalRows(keras.initializers.Orthogonal):
-    """The same matrices [U, N] as Keras', N several times U, in a third of the time.
+    """Draws the same matrices [U, N] with orthonormal rows as `keras.initializers.Orthogonal`, three times as fast.
 
-    They are the Q of a random matrix A = Q R. As R'R = A'A, a Cholesky factorisation finds the R with a positive
-    diagonal, the one that makes Q unique. That squares A's condition number, which is only 3 where N is 4 U.
+    N must be several times U.
     """
 
+    # The matrix is the Q of a random matrix A = Q R, which Keras finds by a QR factorisation. Since R'R = A'A, a
+    # Cholesky factorisation of A'A finds the R with a positive diagonal, the one that makes Q unique. Forming A'A
+    # squares the condition number of A, which is safe here: it is only 3 where N is 4 U.
+
     def __call__(self, shape: tuple[int, int], dtype: str | None = None) -> Any:
-        """Draws a matrix."""
+        """Draws a matrix of shape [U, N]."""
         rows, columns = shape
-        drawn = ops.transpose(keras.random.normal((columns, rows), seed=self.seed, dtype=dtype))
-        transposed_r = ops.cholesky(ops.matmul(drawn, ops.transpose(drawn)))
-        return self.gain * ops.solve_triangular(transposed_r, drawn, lower=True)
+        drawn = ops.transpose(keras.random.normal((columns, rows), seed=self.seed, dtype=dtype))  # A' [U, N]
+        transposed_r = ops.cholesky(ops.matmul(drawn, ops.transpose(drawn)))  # R' [U, U], lower triangular
+        return self.gain * ops.solve_triangular(transposed_r, drawn, lower=True)  # Q' = R'^-1 A'

@@ -1,4 +1,13 @@
-"""Queries of a search, of which most rows need fewer and fewer."""
+"""The active queries of a beam search: the only thing that models know of search.
+
+A query is one slot of one sentence's beam. Most slots of a batch end before the last one does, so a step of the decoder
+computes only those that are still active. This module stays with the models because attention needs both layouts: its
+queries are packed like everything else in a step, but they attend to the memory of their own sentence. The search
+decides which queries are active (nmt/decoding/beam_search.py); the layers only pass these objects on.
+
+B sentences, Q queries per sentence, N active queries of all sentences, H heads, D units per head. An ellipsis stands
+for any number of axes.
+"""
 
 from typing import Any, NamedTuple
 
@@ -9,60 +18,68 @@ SIZE_MULTIPLE = 16
 
 
 def round_up(size: Any) -> Any:
-    """A size, if it is more than a few, as a multiple of `SIZE_MULTIPLE`.
-
-    On a CPU, TensorFlow prepares products anew for every size, which takes time, and keeps what it has prepared, which
-    takes memory: so let there be few sizes.
-    """
+    """Rounds sizes above `SIZE_MULTIPLE` up to a multiple of it; int32 [...] -> int32 [...]."""
+    # For every new size of a product, oneDNN prepares a primitive on the CPU, which takes time, and TensorFlow caches
+    # it, which takes memory. So there should be few sizes.
     return ops.where(size > SIZE_MULTIPLE, size + -size % SIZE_MULTIPLE, size)
 
 
 class ActiveQueries(NamedTuple):
-    """Which of the B x Q queries of a batch are asked: N of them, packed into the first axis.
+    """Which N of the B * Q queries of a batch are computed, and where each of them is.
 
-    What costs most of a step, products by matrices, is the same for every query and takes them packed; attention wants
-    them where their memory is, which is spread.
+    The products by matrices, which cost most of a step, take the active queries packed into the first axis, [N, ...].
+    Attention takes them in rows beside the memory of their sentence, [B, Q, ...].
     """
 
     indices: Any
-    """int32 [N], which they are, counted row by row; then perhaps a few zeros, for nothing."""
+    """int32 [N], the place of each active query in the flattened [B * Q], in ascending order. If the number was rounded
+    up, zeros follow: query 0 is computed again, and nothing reads the result."""
     slots: Any
-    """int32 [B, Q], where each stands among those that are asked; any place where it is none of them."""
+    """int32 [B, Q], the inverse: where each query is among the N; arbitrary, but valid, for inactive queries."""
 
     def scatter(self, packed: Any) -> Any:
-        """Puts [N, ...] into rows, [B, Q, ...]; where nothing is asked, there stands anything."""
-        return gather_rows(packed, self.slots)
+        """Moves packed queries to their rows, [N, ...] -> [B, Q, ...]. Inactive queries get arbitrary values."""
+        return gather_rows(packed, self.slots)  # by a gather, which needs no tensor of zeros to write into
 
     def gather(self, rows: Any) -> Any:
-        """Takes from rows [B, Q, ...] those that are asked, [N, ...]."""
-        return gather_rows(ops.reshape(rows, (-1, *rows.shape[2:])), self.indices)
+        """Packs the active queries of rows, [B, Q, ...] -> [N, ...]."""
+        return gather_rows(ops.reshape(rows, (-1, *rows.shape[2:])), self.indices)  # [B * Q, ...] -> [N, ...]
 
     def scatter_heads(self, packed: Any) -> Any:
-        """Puts [N, H, D] into rows by heads, [B, H, Q, D]: what transposing `scatter` gives, without transposing, which
-        takes TensorFlow longer than all else that few queries need."""
+        """Moves packed queries to their rows with the heads first, [N, H, D] -> [B, H, Q, D]."""
+        # What transposing the result of `scatter` gives. oneDNN takes 50 µs to start a transposition, longer than
+        # everything else that few queries need.
         _, num_heads, units = packed.shape
-        places = self.slots[:, None, :] * num_heads + ops.arange(num_heads, dtype="int32")[:, None]
-        return gather_rows(ops.reshape(packed, (-1, units)), places)
+        slots = self.slots[:, None, :] * num_heads + ops.arange(num_heads, dtype="int32")[:, None]  # [B, H, Q]
+        return gather_rows(ops.reshape(packed, (-1, units)), slots)  # [N * H, D] -> [B, H, Q, D]
 
     def gather_heads(self, rows: Any) -> Any:
-        """Takes from rows by heads [B, H, Q, D] those that are asked, [N, H, D]."""
+        """Packs the active queries of rows with the heads first, [B, H, Q, D] -> [N, H, D]."""
         _, num_heads, num_queries, units = rows.shape
+        # The place of head 0 of each query in the flattened [B * H * Q]; the other heads follow Q places apart.
         first = self.indices // num_queries * (num_heads * num_queries) + self.indices % num_queries
-        places = first[:, None] + num_queries * ops.arange(num_heads, dtype="int32")
-        return gather_rows(ops.reshape(rows, (-1, units)), places)
+        places = first[:, None] + num_queries * ops.arange(num_heads, dtype="int32")  # [N, H]
+        return gather_rows(ops.reshape(rows, (-1, units)), places)  # [B * H * Q, D] -> [N, H, D]
 
 
 def select_all(num_rows: Any, num_queries: int) -> ActiveQueries:
-    """All of them, where shapes may not change from step to step."""
-    asked = ops.arange(num_rows * num_queries, dtype="int32")
-    return ActiveQueries(asked, ops.reshape(asked, (-1, num_queries)))
+    """Returns all queries as active, N = B * Q, for backends where shapes must not change from step to step.
+
+    Args:
+        num_rows: B, a number or an int32 scalar.
+        num_queries: Q.
+    """
+    indices = ops.arange(num_rows * num_queries, dtype="int32")
+    return ActiveQueries(indices, ops.reshape(indices, (-1, num_queries)))
 
 
-def select_active(asked: Any) -> ActiveQueries:
-    """Those that a mask [B, Q] marks, and as many more as make their number round."""
-    flat = ops.reshape(asked, (-1,))
-    places = ops.maximum(ops.cumsum(ops.cast(flat, "int32")) - 1, 0)
-    found = ops.cast(ops.nonzero(flat)[0], "int32")
-    size = ops.shape(found)[0]
-    found = ops.concatenate([found, ops.zeros((round_up(size) - size,), "int32")])
-    return ActiveQueries(found, ops.reshape(places, (-1, asked.shape[1])))
+def select_active(is_active: Any) -> ActiveQueries:
+    """Returns the queries that a mask bool [B, Q] marks, their number rounded up (see `round_up`)."""
+    flat = ops.reshape(is_active, (-1,))
+    # Each active query comes after as many others as the running count says; the maximum keeps slots valid before the
+    # first one.
+    slots = ops.maximum(ops.cumsum(ops.cast(flat, "int32")) - 1, 0)
+    indices = ops.cast(ops.nonzero(flat)[0], "int32")
+    size = ops.shape(indices)[0]
+    indices = ops.concatenate([indices, ops.zeros((round_up(size) - size,), "int32")])
+    return ActiveQueries(indices, ops.reshape(slots, (-1, is_active.shape[1])))

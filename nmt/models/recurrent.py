@@ -1,6 +1,9 @@
-"""The LSTM (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000): one layer, two executions.
+"""The LSTM (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000).
 
-B sentences, T positions, I input units, U units; an ellipsis stands for any leading axes, such as [B, beam].
+One layer with two ways to read a sequence, which compute the same: `keras.layers.LSTM`, hence cuDNN, for TensorFlow on
+a GPU, and our own scan with a hand-written gradient everywhere else.
+
+B sentences, T positions, I input units, U units. An ellipsis stands for any number of leading axes, such as [B, beam].
 """
 
 from typing import Any, NamedTuple
@@ -16,11 +19,11 @@ class LSTMState(NamedTuple):
     hidden: Any
     """[..., U], in the layer's compute type."""
     cell: Any
-    """[..., U], at least float32: what was written long ago must survive many small forgettings."""
+    """[..., U], at least float32: in 16 bits, what was written long ago would be lost to rounding."""
 
 
 class Gates(NamedTuple):
-    """The gates at one position or at all of them, each [..., U] and at least float32, after their sigmoid or tanh."""
+    """The gates after their sigmoid or tanh, at one position or at all, each [..., U] and at least float32."""
 
     input: Any
     forget: Any
@@ -31,21 +34,26 @@ class Gates(NamedTuple):
 class LSTM(keras.layers.Layer):
     """An LSTM over right-padded rows, without a mask.
 
-    z = x W + h R + b, cut into i, f, g, o in Keras' order; c' = sigmoid(f) c + sigmoid(i) tanh(g); h' = sigmoid(o)
-    tanh(c'). The forget gate's bias starts at 1 (Jozefowicz et al. 2015). With `layer_norm`, x W and h R are normalised
-    each with a scale of its own (Ba et al. 2016, equation 20, without normalising the cell).
+    z = x W + h R + b is split into i, f, g, o, in the order of Keras. Then
 
-    On a GPU TensorFlow runs whole sequences through `keras.layers.LSTM`, hence cuDNN, which needs there to be no mask;
-    elsewhere they run through our own scan, whose input projection and weight gradient are one matrix product each for
-    the whole sequence.
+        c' = sigmoid(f) c + sigmoid(i) tanh(g)
+        h' = sigmoid(o) tanh(c')
+
+    The bias of the forget gate starts at 1 (Jozefowicz et al. 2015).
+
+    Args:
+        units: U.
+        layer_norm: normalise x W and h R, each with a scale of its own (Ba et al. 2016, equation 20, but without
+            normalising the cell).
     """
 
     def __init__(self, units: int, *, layer_norm: bool = False, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)  # Keras would round the cell state to the compute type
         self.units = units
         self.layer_norm = layer_norm
-        # Weights of 16 bits are only ever loaded, and no backend factorises matrices of them.
+        # Weights of 16 bits are never drawn, only loaded, and no backend factorises 16-bit matrices.
         initializer = OrthogonalRows() if self.variable_dtype in ("float32", "float64") else "zeros"
+        # It holds the weights of both ways to read. Its name is part of their paths in stored models.
         self.keras_lstm = keras.layers.LSTM(
             units, return_sequences=True, recurrent_initializer=initializer, name="fused"
         )
@@ -54,7 +62,7 @@ class LSTM(keras.layers.Layer):
             self.hidden_norm = keras.layers.LayerNormalization(center=False, name="hidden_norm")
 
     def build(self, input_shape: tuple) -> None:
-        """Makes the weights for inputs [..., I]."""
+        """Creates the weights for inputs [..., I]."""
         self.keras_lstm.build((None, None, input_shape[-1]))
         if self.layer_norm:
             self.input_norm.build((None, 4 * self.units))
@@ -62,91 +70,96 @@ class LSTM(keras.layers.Layer):
         self.built = True
 
     def get_initial_state(self, batch_shape: tuple) -> LSTMState:
-        """Returns the state of nothing read yet: zeros, [*batch_shape, U]."""
+        """Returns a state of zeros, [*batch_shape, U]."""
         shape = (*batch_shape, self.units)
-        return LSTMState(ops.zeros(shape, self.compute_dtype), ops.zeros(shape, _cell_dtype(self)))
+        return LSTMState(ops.zeros(shape, self.compute_dtype), ops.zeros(shape, _get_cell_dtype(self)))
 
     def call(self, inputs: Any, initial_state: LSTMState | None = None) -> Any:
         """Reads whole sequences.
 
         Args:
             inputs: [B, T, I].
-            initial_state: each [B, U]; zeros where it is None.
+            initial_state: each part [B, U]; None means zeros.
 
         Returns:
             Hidden states [B, T, U].
         """
         state = initial_state or self.get_initial_state((ops.shape(inputs)[0],))
-        if self.layer_norm:
-            return self._scan(inputs, state)
+        if self.layer_norm:  # cuDNN has no layer normalisation, and neither has the hand-written gradient
+            return self._scan_with_norm(inputs, state)
         if is_cudnn_fastest():
             return self.keras_lstm(inputs, initial_state=[ops.cast(x, self.compute_dtype) for x in state])
         return _batch_first(_recur(*self.project_inputs(inputs, state)))
 
     def project_inputs(self, inputs: Any, state: LSTMState) -> tuple[Any, ...]:
-        """What the recurrence over inputs [B, T, I] begins with: the arguments of `_recur`."""
-        projected = matmul(ops.transpose(inputs, (1, 0, 2)), self._weight("kernel"))
-        return projected, self._weight("recurrent_kernel"), self._weight("bias"), *state
+        """Returns the arguments of `_recur` for inputs [B, T, I] and a state of [B, U].
+
+        The projections of all positions are one matrix product, [T, B, I] -> [T, B, 4U].
+        """
+        projected = matmul(ops.transpose(inputs, (1, 0, 2)), self._get_weight("kernel"))
+        return projected, self._get_weight("recurrent_kernel"), self._get_weight("bias"), *state
 
     def step(self, inputs: Any, state: LSTMState) -> LSTMState:
-        """Reads one position: inputs [..., I] and state [..., U] give the next state [..., U]."""
+        """Reads one position: inputs [..., I] and a state of [..., U] give the next state, [..., U]."""
         return self.step_with_gates(inputs, state)[0]
 
     def step_with_gates(self, inputs: Any, state: LSTMState) -> tuple[LSTMState, Gates]:
-        """Reads one position and shows its gates."""
-        return self._cell_forward(self._project(inputs), state)
+        """Reads one position as `step` does and also returns its gates, each [..., U]."""
+        return self._step_projected(self._project(inputs), state)
 
-    def _cell_forward(self, projected: Any, state: LSTMState) -> tuple[LSTMState, Gates]:
-        recurrent = matmul(state.hidden, self._weight("recurrent_kernel"))
+    def _step_projected(self, projected: Any, state: LSTMState) -> tuple[LSTMState, Gates]:
+        recurrent = matmul(state.hidden, self._get_weight("recurrent_kernel"))  # [..., U] -> [..., 4U]
         if self.layer_norm:
             recurrent = self.hidden_norm(recurrent)
-        gates = _gates(projected + at_least_float32(recurrent))
+        gates = _activate(projected + at_least_float32(recurrent))
         return _next_state(gates, state.cell, self.compute_dtype), gates
 
-    def _scan(self, inputs: Any, state: LSTMState) -> Any:
-        """Whole sequences by plain differentiation, for what has no gradient of its own here (layer normalisation)."""
+    def _scan_with_norm(self, inputs: Any, state: LSTMState) -> Any:
+        """Reads whole sequences as `call` does, differentiated by the backend."""
 
         def body(state: LSTMState, projected: Any) -> LSTMState:
-            return self._cell_forward(projected, state)[0]
+            return self._step_projected(projected, state)[0]
 
-        projected = self._project(ops.transpose(inputs, (1, 0, 2)))
+        projected = self._project(ops.transpose(inputs, (1, 0, 2)))  # [B, T, I] -> [T, B, 4U]
         return _batch_first(scan(body, state, projected).hidden)
 
     def _project(self, inputs: Any) -> Any:
-        projected = matmul(inputs, self._weight("kernel"))
+        projected = matmul(inputs, self._get_weight("kernel"))
         if self.layer_norm:
             projected = self.input_norm(projected)
-        # A product in 16 bits that adds its bias itself takes longer, and so does a sum of them.
-        return at_least_float32(projected) + at_least_float32(self._weight("bias"))
+        # The bias is added in float32: on a CPU both a 16-bit product that adds it and a 16-bit sum are slower.
+        return at_least_float32(projected) + at_least_float32(self._get_weight("bias"))
 
-    def _weight(self, name: str) -> Any:
+    def _get_weight(self, name: str) -> Any:
         return ops.cast(getattr(self.keras_lstm.cell, name), self.compute_dtype)
 
 
-def run_bidirectional(forward: LSTM, backward: LSTM, ahead: Any, back: Any) -> tuple[Any, Any]:
-    """Reads two sequences with two layers of equal size, both at once where that is faster.
+def run_bidirectional(forward: LSTM, backward: LSTM, inputs: Any, reversed_inputs: Any) -> tuple[Any, Any]:
+    """Reads two sequences with two layers of equal size, in parallel where that is faster (see `map_pair`).
 
     Args:
-        forward, backward: the layers.
-        ahead, back: what each of them reads, [B, T, I].
+        forward: reads `inputs`.
+        backward: reads `reversed_inputs`.
+        inputs: [B, T, I].
+        reversed_inputs: [B, T, I].
 
     Returns:
-        Hidden states [B, T, U] of the one and of the other.
+        The hidden states of both layers, each [B, T, U], each in the order in which its layer read.
     """
     if forward.layer_norm or is_cudnn_fastest():
-        return forward(ahead), backward(back)
-    state = forward.get_initial_state((ops.shape(ahead)[0],))
-    pairs = zip(forward.project_inputs(ahead, state), backward.project_inputs(back, state), strict=True)
+        return forward(inputs), backward(reversed_inputs)
+    state = forward.get_initial_state((ops.shape(inputs)[0],))
+    pairs = zip(forward.project_inputs(inputs, state), backward.project_inputs(reversed_inputs, state), strict=True)
     first, second = map_pair(_recur, *pairs)
     return _batch_first(first), _batch_first(second)
 
 
-def _cell_dtype(layer: keras.layers.Layer) -> str:
+def _get_cell_dtype(layer: keras.layers.Layer) -> str:
     return "float64" if layer.compute_dtype == "float64" else "float32"
 
 
-def _gates(preactivations: Any) -> Gates:
-    i, f, g, o = ops.split(at_least_float32(preactivations), 4, axis=-1)
+def _activate(preactivations: Any) -> Gates:
+    i, f, g, o = ops.split(at_least_float32(preactivations), 4, axis=-1)  # [..., 4U] -> 4 x [..., U]
     return Gates(ops.sigmoid(i), ops.sigmoid(f), ops.tanh(g), ops.sigmoid(o))
 
 
@@ -157,15 +170,11 @@ def _next_state(gates: Gates, cell: Any, dtype: str) -> LSTMState:
 
 @ops.custom_gradient
 def _recur(projected: Any, kernel: Any, bias: Any, hidden: Any, cell: Any) -> Any:
-    """Runs the recurrence over projected inputs, time first.
-
-    Left to plain differentiation, a loop adds up the recurrent kernel's gradient [U, 4U] once a position, which costs
-    as much memory traffic as the arithmetic itself; here it is one matrix product after the loop, as in cuDNN. Of what
-    a position computes only preactivations and cell are kept, since reading gates costs more than making them again.
+    """Runs the LSTM over projected inputs, time first.
 
     Args:
-        projected: [T, B, 4U], inputs after their projection.
-        kernel: [U, 4U], recurrent.
+        projected: [T, B, 4U], x W.
+        kernel: [U, 4U], R.
         bias: [4U].
         hidden: [B, U], before the first position.
         cell: [B, U], before the first position, at least float32.
@@ -173,31 +182,35 @@ def _recur(projected: Any, kernel: Any, bias: Any, hidden: Any, cell: Any) -> An
     Returns:
         Hidden states [T, B, U].
     """
-    advance, retreat = fuse(_cell_forward), fuse(_cell_backward)
-    # Made before the loops: a product that transposes on the way takes more than twice as long in float32 on a CPU.
+    # Differentiated by the backend, the loop would add to the gradient of R, [U, 4U], at every position. That moves as
+    # much memory as the arithmetic itself. Here the gradient of R is one matrix product after the loop, as in cuDNN.
+    # Of each position only preactivations and cell are kept: computing the gates again is cheaper than reading them.
+    cell_forward, cell_backward = fuse(_cell_forward), fuse(_cell_backward)
+    # Transposed once, before the loops: a product that transposes on the way takes more than twice as long in float32
+    # on a CPU.
     transposed = ops.transpose(kernel)
 
     def forward(carry: Any, projected_t: Any) -> Any:
         hidden, cell, *_ = carry
-        return *advance(projected_t, ops.matmul(hidden, kernel), bias, cell), cell
+        # The cell before the position is part of the carry too, so that the scan collects it for the gradient.
+        return *cell_forward(projected_t, ops.matmul(hidden, kernel), bias, cell), cell
 
-    nothing = ops.zeros_like(ops.concatenate([hidden] * 4, axis=-1))
-    start = (hidden, cell, nothing, cell)
-    hiddens, _, preactivations, cells = scan(forward, start, projected, differentiable=False)
+    zeros = ops.zeros_like(ops.concatenate([hidden] * 4, axis=-1))  # [B, 4U]
+    hiddens, _, preactivations, cells = scan(forward, (hidden, cell, zeros, cell), projected, differentiable=False)
 
-    def gradient(*args: Any, upstream: Any = None) -> Any:
+    def gradient(upstream: Any) -> Any:
         def backward(carry: Any, at: Any) -> Any:
             later, d_cell = carry
-            *d_gates, d_cell = retreat(ops.matmul(later, transposed), d_cell, *at)
+            # The hidden state's gradient from the position after it, [B, 4U] -> [B, U].
+            *d_gates, d_cell = cell_backward(ops.matmul(later, transposed), d_cell, *at)
             return ops.concatenate(d_gates, axis=-1), d_cell
 
-        inputs = (args[0] if upstream is None else upstream, preactivations, cells)
-        start = (nothing, ops.zeros_like(cell))
+        start, inputs = (zeros, ops.zeros_like(cell)), (upstream, preactivations, cells)
         d_projected, d_cells = scan(backward, start, inputs, reverse=True, differentiable=False)
         hiddens_before = ops.concatenate([hidden[None], hiddens[:-1]], axis=0)
-        before, d_rows = ops.transpose(_rows(hiddens_before)), _rows(d_projected)
+        before, d_rows = ops.transpose(_flatten(hiddens_before)), _flatten(d_projected)  # [U, T * B], [T * B, 4U]
         d_kernel = ops.matmul(before, d_rows)
-        # A product with ones: on a CPU a fifth of the time that adding up rows of bfloat16 takes.
+        # A product with ones: on a CPU it takes a fifth of the time of a sum over rows of bfloat16.
         d_bias = ops.matmul(ops.ones_like(before[:1]), d_rows)[0]
         return d_projected, d_kernel, d_bias, ops.matmul(d_projected[0], transposed), d_cells[0]
 
@@ -205,29 +218,40 @@ def _recur(projected: Any, kernel: Any, bias: Any, hidden: Any, cell: Any) -> An
 
 
 def _cell_forward(projected: Any, recurrent: Any, bias: Any, cell: Any) -> tuple:
-    """One position after its products: the next hidden state and cell, and the preactivations [B, 4U]."""
+    """Computes one position after its matrix products.
+
+    Args:
+        projected: [B, 4U], x W.
+        recurrent: [B, 4U], h R.
+        bias: [4U].
+        cell: [B, U], before the position.
+
+    Returns:
+        The next hidden state [B, U], the next cell [B, U], and the preactivations [B, 4U].
+    """
     preactivations = ops.cast(projected, cell.dtype) + ops.cast(recurrent, cell.dtype) + ops.cast(bias, cell.dtype)
-    state = _next_state(_gates(preactivations), cell, projected.dtype)
+    state = _next_state(_activate(preactivations), cell, projected.dtype)
     return state.hidden, state.cell, ops.cast(preactivations, projected.dtype)
 
 
 def _cell_backward(d_hidden: Any, d_cell: Any, upstream: Any, preactivations: Any, cell: Any) -> tuple:
-    """The gradient at one position, whose gates and next cell are made again.
+    """Computes the gradient of `_cell_forward`. Gates and next cell are computed again from the preactivations.
 
     Args:
-        d_hidden: [B, U], of its hidden state, from the position after it.
-        d_cell: [B, U], of its cell, from there too.
-        upstream: [B, U], of its hidden state, from outside of the recurrence.
+        d_hidden: [B, U], gradient of the next hidden state from the position after it.
+        d_cell: [B, U], gradient of the next cell from the position after it.
+        upstream: [B, U], gradient of the next hidden state from the layer's output.
         preactivations: [B, 4U].
-        cell: [B, U], before it.
+        cell: [B, U], before the position.
 
     Returns:
-        The gradients of the four gates' preactivations, each [B, U], and of the cell before it.
+        The gradients of the preactivations of i, f, g and o, each [B, U], and of the cell before the position, [B, U].
     """
-    i, f, g, o = _gates(preactivations)
-    squashed = ops.tanh(f * cell + i * g)
+    i, f, g, o = _activate(preactivations)
+    squashed = ops.tanh(f * cell + i * g)  # tanh(c')
     d_hidden = ops.cast(upstream, squashed.dtype) + ops.cast(d_hidden, squashed.dtype)
     d_cell = d_cell + d_hidden * o * (1 - squashed * squashed)
+    # With s = sigmoid(x), ds/dx = s (1 - s); with t = tanh(x), dt/dx = 1 - t t.
     d_gates = (
         d_cell * g * i * (1 - i),
         d_cell * cell * f * (1 - f),
@@ -241,5 +265,5 @@ def _batch_first(hiddens: Any) -> Any:
     return ops.transpose(hiddens, (1, 0, 2))  # [T, B, U] -> [B, T, U]
 
 
-def _rows(sequences: Any) -> Any:
+def _flatten(sequences: Any) -> Any:
     return ops.reshape(sequences, (-1, sequences.shape[-1]))  # [T, B, U] -> [T * B, U]

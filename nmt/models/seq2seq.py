@@ -1,4 +1,7 @@
-"""The whole model: embeddings, encoder, decoder and output projection, built from the configuration's model section."""
+"""The whole model: embeddings, encoder, decoder and output projection, built from the `model` section of a config.
+
+B sentences, S source tokens, T target positions, E embedding units, V tokens in the target vocabulary.
+"""
 
 from typing import Any
 
@@ -17,10 +20,15 @@ def make_seq2seq(
     precision: str = "float32",
     trainable: bool = True,
 ) -> "Seq2Seq":
-    """Builds a model whose arithmetic is float64, float32, bfloat16 or float16.
+    """Builds a model.
 
-    The weights of one that learns are never less than float32, since small steps would be lost on them; those of one
-    that only translates are of its arithmetic's type, so that no step of a search need round them again.
+    Args:
+        config: the `model` section of a configuration.
+        source_vocabulary_size: tokens of the source tokenizer.
+        target_vocabulary_size: tokens of the target tokenizer.
+        precision: type of the arithmetic: float64, float32, bfloat16 or float16.
+        trainable: keep weights in at least float32, since 16 bits would lose small updates. A model that only
+            translates has weights in the type of its arithmetic, so that no step of a search casts them again.
     """
     before = keras.config.dtype_policy()
     mixed = trainable and precision in ("bfloat16", "float16")
@@ -84,13 +92,15 @@ class Seq2Seq(keras.Model):
         self.built = True
 
     def call(self, source: Any, target: Any, training: bool = False) -> DecoderOutput:
-        """Teacher forcing.
+        """Reads whole sources and targets (teacher forcing).
 
         Args:
-            source: int [B, S], each row ended by EOS and padded with 0.
-            target: int [B, T], each row begun by BOS.
+            source: int [B, S], each row ends with EOS and is padded with 0.
+            target: int [B, T], each row starts with BOS.
+            training: whether to drop values.
 
         Returns:
-            For each target position, what predicts the word after it; `projection` turns it into logits.
+            Attentional states [B, T, E], which `projection` turns into logits [B, T, V] of the token after each
+            position, and attention weights [B, T, S].
         """
         return self.decoder(target, self.encoder(source, training=training), training=training)

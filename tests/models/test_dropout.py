@@ -9,7 +9,7 @@ SHAPE = (31, 37, 53)
 
 def dropped(rate, *, whole=False, dtype="float32", seed=(1, 2)):
     """Ones after dropout whose generator stands at a seed."""
-    layer = Dropout(rate, whole=whole, dtype=dtype)
+    layer = Dropout(rate, whole_vectors=whole, dtype=dtype)
     if rate:
         layer.seed_generator.state.assign(seed)
     return keras.ops.convert_to_numpy(keras.ops.cast(layer(np.ones(SHAPE), training=True), "float64"))
