@@ -9,41 +9,47 @@ import gzip
 import hashlib
 import lzma
 import os
-import re
 import shutil
-import ssl
-import tarfile
 import tempfile
 import unicodedata
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from http.client import HTTPException, HTTPResponse
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import Annotated, BinaryIO, Literal, cast
-from urllib.error import HTTPError
+from typing import Annotated, BinaryIO, Literal, Self, cast
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 import yaml
-from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, TypeAdapter, model_validator
 
+from nmt.data.fetching import (
+    CHUNK_BYTES,
+    DAMAGE_ERRORS,
+    ProgressCallback,
+    bound_stream,
+    fetch_file,
+    is_allowed_address,
+    read_lines,
+    read_members,
+)
 from nmt.errors import UserError, suggest_name
 from nmt.files import open_bytes, sync
 
-ProgressCallback = Callable[[int, int | None], None]  # bytes so far, bytes in all where the server tells
 Pair = tuple[str, str]
 
-TIMEOUT = 30  # seconds without a byte
-CHUNK_BYTES = 1 << 16  # bytes
-USER_AGENT = "nmt-download"  # some servers refuse Python-urllib by name
-DAMAGE_ERRORS = (EOFError, gzip.BadGzipFile, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
 MIRROR_HINT = "A folder with a copy serves as well: --mirror DIR (or NMT_MIRROR), holding {name}/FILE."
 
 FileName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$")]  # one step, so that none leaves its folder
-Address = Annotated[str, StringConstraints(pattern=r"^https?://.+[^/]$")]
+
+
+def _check_address(address: str) -> str:
+    if not is_allowed_address(address):
+        raise ValueError(f"expected https://, found {address}")
+    return address
+
+
+Address = Annotated[str, StringConstraints(pattern=r"^https?://.+[^/]$"), AfterValidator(_check_address)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Frozen(BaseModel):
@@ -62,14 +68,18 @@ class CatalogFile(_Frozen):
 
     Attributes:
         lines: the line counts of all known editions.
+        max_bytes: the most that its text, or the member it is made from, may have when unpacked.
         sha256: of the file as it lies, packed; given where the published bytes are known.
+        text_sha256: of the unpacked text of each edition of `lines`, None where it is not known; () if none is.
         optional: a mirror may lack it.
         member: the archive member it is made from; without one, the address is the file itself.
         side: which part and column of that member; without one, the whole member.
     """
 
     lines: tuple[int, ...]
-    sha256: str | None = None
+    max_bytes: int
+    sha256: Sha256 | None = None
+    text_sha256: tuple[Sha256 | None, ...] = ()
     optional: bool = False
     member: str | None = None
     side: PairSide | None = None
@@ -79,14 +89,25 @@ class Resource(_Frozen):
     """One public address and the files made from it, by name; they are of one edition, so they come and go together.
 
     Attributes:
-        grows: the archive is added to, so that line counts hold for a mirror's edition alone.
+        max_bytes: the most that the address may send.
+        sha256: of the bytes at the address, where files are made from an archive that never changes.
+        grows: the archive is added to, so that line counts and checksums hold for a mirror's edition alone.
         held_out: how many pairs become dev where files have sides (see `hold_out`).
     """
 
     address: Address
+    max_bytes: int
     files: dict[FileName, CatalogFile]
+    sha256: Sha256 | None = None
     grows: bool = False
     held_out: int = 0
+
+    @model_validator(mode="after")
+    def _check_editions(self) -> Self:
+        files = [file for file in self.files.values() if file.sha256 is None]
+        assert len({len(file.lines) for file in files}) <= 1, "all files have the same editions"
+        assert all(len(file.text_sha256) in (0, len(file.lines)) for file in files), "a checksum for each edition"
+        return self
 
 
 class CatalogEntry(_Frozen):
@@ -153,7 +174,7 @@ def download_entry(
     try:
         into.mkdir(parents=True, exist_ok=True)
         for resource, names in plan:
-            if all(_is_right(into / name, resource.files[name], resource.grows) for name in names):
+            if _are_right(into, names, resource):
                 log(f"In {into} already: {', '.join(names)}")
             elif mirror is not None:
                 log(f"Copying {', '.join(names)} from {mirror / entry.name}")
@@ -161,9 +182,16 @@ def download_entry(
             else:
                 log(f"Fetching {resource.address}")
                 _fetch_and_unpack(entry, resource, into, progress)
+    except UserError as error:
+        raise UserError(_escape_unprintable(str(error))) from error
     except OSError as error:
-        raise UserError(f"Cannot lay {entry.name} out in {into}: {error}.") from error
+        raise UserError(_escape_unprintable(f"Cannot lay {entry.name} out in {into}: {error}.")) from error
     return [into / name for _, names in plan for name in names]
+
+
+def _escape_unprintable(message: str) -> str:
+    """Returns a message that may hold words of a server or an archive, without bytes that control a terminal."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
 
 
 def _choose_files(entry: CatalogEntry, resource: Resource, mirror: Path | None) -> list[str]:
@@ -180,23 +208,28 @@ def _choose_files(entry: CatalogEntry, resource: Resource, mirror: Path | None) 
     return held
 
 
-def _copy(resource: Resource, names: Iterable[str], folder: Path, into: Path) -> None:
+def _copy(resource: Resource, names: Sequence[str], folder: Path, into: Path) -> None:
     with _stage_files(into) as stage:
         for name in names:
             shutil.copyfile(folder / name, stage / name)
-            _check(stage / name, resource.files[name], count_matters=True, origin=str(folder))
+        _check(stage, names, resource, edition_matters=True, origin=str(folder))
 
 
 def _fetch_and_unpack(entry: CatalogEntry, resource: Resource, into: Path, progress: ProgressCallback | None) -> None:
     part = into / f"{PurePosixPath(urlsplit(resource.address).path).name}.part"
-    _fetch(
-        resource.address, part, progress or (lambda done, total: None), otherwise=MIRROR_HINT.format(name=entry.name)
+    fetch_file(
+        resource.address,
+        part,
+        max_bytes=resource.max_bytes,
+        progress=progress or (lambda done, total: None),
+        hint=MIRROR_HINT.format(name=entry.name),
     )
     try:
+        if resource.sha256 is not None:
+            _check_sha256(part, resource.sha256, resource.address)
         with _stage_files(into) as stage:
             _unpack(resource, part, stage)
-            for name, file in resource.files.items():
-                _check(stage / name, file, count_matters=not resource.grows, origin=resource.address)
+            _check(stage, list(resource.files), resource, edition_matters=not resource.grows, origin=resource.address)
     except UserError:
         part.unlink()
         raise
@@ -213,86 +246,90 @@ def _stage_files(into: Path) -> Iterator[Path]:
             path.replace(into / path.name)
 
 
-def _check(path: Path, file: CatalogFile, *, count_matters: bool, origin: str) -> None:
-    if file.sha256 is not None:
-        found, expected = f"SHA-256 {_sha256(path)}", f"SHA-256 {file.sha256}"
-    else:
-        found, expected = f"{_count_lines(path)} lines", " or ".join(f"{count} lines" for count in file.lines)
-        if not count_matters:
-            return
-    if found not in expected.split(" or "):
-        raise UserError(f"{path.name} from {origin} has {found}, expected {expected}. It was not kept.")
+def _check(folder: Path, names: Sequence[str], resource: Resource, *, edition_matters: bool, origin: str) -> None:
+    """Raises UserError unless the files of a resource are what they should be, and all of one known edition.
+
+    Args:
+        folder: where the files are.
+        names: which of them to look at.
+        resource: what is known about them.
+        edition_matters: whether the line counts and the checksums of the text are expected to be those of an edition.
+        origin: where they come from, for messages.
+    """
+    measured: dict[str, tuple[int, str]] = {}
+    for name in names:
+        file = resource.files[name]
+        if file.sha256 is not None:
+            _check_sha256(folder / name, file.sha256, f"{name} from {origin}")
+            continue
+        count, _ = measured[name] = _measure(folder / name, file.max_bytes)
+        if edition_matters and count not in file.lines:
+            known = " or ".join(f"{lines} lines" for lines in dict.fromkeys(file.lines))
+            raise UserError(f"{name} from {origin} has {count} lines, expected {known}. It was not kept.")
+    if edition_matters and measured:
+        _check_edition(resource, measured, origin)
 
 
-def _is_right(path: Path, file: CatalogFile, grows: bool) -> bool:
+def _check_edition(resource: Resource, measured: Mapping[str, tuple[int, str]], origin: str) -> None:
+    """Raises UserError unless files are of one known edition; `measured` has line count and SHA-256 of the text."""
+    files = {name: resource.files[name] for name in measured}
+    num_editions = len(next(iter(files.values())).lines)
+    possible = [
+        edition
+        for edition in range(num_editions)
+        if all(file.lines[edition] == measured[name][0] for name, file in files.items())
+    ]
+    if not possible:
+        counts = ", ".join(f"{name} has {count} lines" for name, (count, _) in measured.items())
+        raise UserError(f"The files from {origin} are of different editions: {counts}. They were not kept.")
+    others = [
+        [
+            (name, file.text_sha256[edition])
+            for name, file in files.items()
+            if file.text_sha256 and file.text_sha256[edition] not in (None, measured[name][1])
+        ]
+        for edition in possible
+    ]
+    if all(others):
+        name, expected = min(others, key=len)[0]
+        raise UserError(
+            f"{name} from {origin} has the right number of lines, but its text has SHA-256 {measured[name][1]}, "
+            f"expected SHA-256 {expected}. It was not kept."
+        )
+
+
+def _are_right(folder: Path, names: Sequence[str], resource: Resource) -> bool:
     try:
-        _check(path, file, count_matters=not grows, origin=str(path.parent))
+        _check(folder, names, resource, edition_matters=not resource.grows, origin=str(folder))
     except (UserError, FileNotFoundError):
         return False
     return True
 
 
-def _sha256(path: Path) -> str:
+def _check_sha256(path: Path, expected: str, what: str) -> None:
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != expected:
+        raise UserError(f"{what} has SHA-256 {found}, expected SHA-256 {expected}. It was not kept.")
 
 
-def _count_lines(path: Path) -> int:
-    """Counts the lines of a plain or packed file; a last line without its newline counts too."""
-    count, last = 0, b"\n"
+def _measure(path: Path, max_bytes: int) -> tuple[int, str]:
+    """Returns the number of lines of a plain or packed file, and the SHA-256 of its text.
+
+    A last line without its newline counts, too.
+    """
+    count, last, digest = 0, b"\n", hashlib.sha256()
     try:
-        with open_bytes(path) as stream:
+        with open_bytes(path) as packed:
+            stream = bound_stream(packed, max_bytes, path.name)
             while chunk := stream.read(CHUNK_BYTES):
                 count, last = count + chunk.count(b"\n"), chunk[-1:]
-    except DAMAGE_ERRORS as error:
+                digest.update(chunk)
+    except UserError:
+        raise
+    except (*DAMAGE_ERRORS, lzma.LZMAError) as error:
         raise UserError(f"{path.name} is damaged: {error}. It was not kept.") from error
-    return count + (last != b"\n")
-
-
-def _fetch(address: str, part: Path, progress: ProgressCallback, *, otherwise: str) -> None:
-    """Brings the bytes at an address to the file `part`, going on from what an earlier call left there."""
-    # The last byte is asked for once more, because a range that begins at the end is refused.
-    start = max(part.stat().st_size - 1, 0) if part.exists() else 0
-    with _open_address(address, start, otherwise) as answer, part.open("r+b" if start else "wb") as file:
-        done = _find_first_byte(answer)
-        total = None if answer.length is None else done + answer.length
-        file.truncate(done)
-        file.seek(done)
-        try:
-            while chunk := answer.read(CHUNK_BYTES):
-                file.write(chunk)
-                done += len(chunk)
-                progress(done, total)
-        except (HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
-            raise _describe_cut(address, part, done, total) from error
-        if total is not None and done < total:
-            raise _describe_cut(address, part, done, total)
-
-
-def _open_address(address: str, start: int, otherwise: str) -> HTTPResponse:
-    headers = {"User-Agent": USER_AGENT} | ({"Range": f"bytes={start}-"} if start else {})
-    try:
-        return cast(HTTPResponse, urlopen(Request(address, headers=headers), timeout=TIMEOUT))
-    except HTTPError as error:
-        error.close()
-        if error.code == 416 and start:  # what is there is longer than what is published: not a beginning of it
-            return _open_address(address, 0, otherwise)
-        raise UserError(f"{address} answers {error.code} {error.reason}. {otherwise}") from error
-    except (OSError, HTTPException) as error:
-        raise UserError(f"Cannot reach {address}: {getattr(error, 'reason', error)}. {otherwise}") from error
-
-
-def _find_first_byte(answer: HTTPResponse) -> int:
-    """Returns the place in the whole of an answer's first byte; a server that knows no ranges sends all, from 0."""
-    match = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", "")) if answer.status == 206 else None
-    return int(match[1]) if match else 0
-
-
-def _describe_cut(address: str, part: Path, done: int, total: int | None) -> UserError:
-    return UserError(
-        f"{address} was cut off after {done} of {total or 'unknown'} bytes. They are kept in {part}; "
-        "the same command goes on from there."
-    )
+    return count + (last != b"\n"), digest.hexdigest()
 
 
 def _unpack(resource: Resource, packed: Path, stage: Path) -> None:
@@ -300,32 +337,19 @@ def _unpack(resource: Resource, packed: Path, stage: Path) -> None:
     for name, file in resource.files.items():
         if file.member is None:
             shutil.copyfile(packed, stage / name)
-    missing = {file.member for file in resource.files.values() if file.member is not None}
+    missing = {file.member: file.max_bytes for file in resource.files.values() if file.member is not None}
     if not missing:
         return
     try:
-        for member, stream in _members(resource.address, packed, frozenset(missing)):
+        for member, stream in read_members(resource.address, packed, missing):
             _make_files(resource, member, stream, stage)
-            missing.remove(member)
+            del missing[member]
+    except UserError:
+        raise
     except DAMAGE_ERRORS as error:
         raise UserError(f"The archive {resource.address} is damaged: {error}. It was not kept.") from error
     if missing:
         raise UserError(f"The archive {resource.address} has no file '{min(missing)}'. It was not kept.")
-
-
-def _members(address: str, packed: Path, wanted: frozenset[str]) -> Iterator[tuple[str, BinaryIO]]:
-    """Yields the wanted members of a zip or tar archive, each to be read before the next; links are no members."""
-    if address.endswith(".zip"):
-        with zipfile.ZipFile(packed) as archive:
-            for name in sorted(wanted.intersection(archive.namelist())):
-                with archive.open(name) as stream:
-                    yield name, cast(BinaryIO, stream)
-        return
-    with tarfile.open(packed) as archive:
-        for info in archive:  # in the order of the file, for going back in it means unpacking it anew
-            if info.name in wanted and info.isfile():
-                wanted -= {info.name}
-                yield info.name, cast(BinaryIO, archive.extractfile(info))
 
 
 def _make_files(resource: Resource, member: str, stream: BinaryIO, stage: Path) -> None:
@@ -358,7 +382,7 @@ def _open_packed(path: Path) -> Iterator[BinaryIO]:
 
 
 def _read_pairs(member: str, stream: BinaryIO) -> Iterator[Pair]:
-    for number, line in enumerate(stream, start=1):
+    for number, line in enumerate(read_lines(stream, member), start=1):
         try:
             english, other, *_ = line.decode().rstrip("\r\n").split("\t")
         except ValueError as error:

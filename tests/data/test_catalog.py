@@ -1,8 +1,11 @@
+import contextlib
 import errno
 import gzip
 import hashlib
 import io
 import lzma
+import os
+import random
 import tarfile
 import threading
 import zipfile
@@ -16,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from nmt.data import fetching
 from nmt.data.catalog import CatalogEntry, download, download_entry, hold_out, load_catalog
 from nmt.errors import UserError
 
@@ -31,10 +35,14 @@ SIDES = {
 
 
 class Server:
-    """A web server on loopback whose pages are `pages[path]`; it notes each Range asked for ("" for the whole)."""
+    """A web server on loopback whose pages are `pages[path]`; it notes each Range asked for ("" for the whole).
+
+    A page of `tricks` is not sent but called, with the request handler.
+    """
 
     def __init__(self) -> None:
         self.pages: dict[str, bytes] = {}
+        self.tricks: dict[str, Callable[[Any], None]] = {}
         self.ranges: list[str] = []
         self.knows_ranges = True
         self.tells_length = True
@@ -47,7 +55,8 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                server.answer(self)
+                with contextlib.suppress(ConnectionError):  # the client has seen enough
+                    server.answer(self)
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -57,6 +66,8 @@ class Server:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         asked = request.headers.get("Range", "")
         self.ranges.append(asked)
+        if trick := self.tricks.get(request.path):
+            return trick(request)
         page = self.pages.get(request.path)
         if page is None:
             return request.send_error(404)
@@ -288,6 +299,342 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         download_entry(toy, into=tmp_path / "file", log=quiet)
 
 
+def answer(request: Any, status: int, headers: dict[str, object], body: bytes = b"") -> None:
+    request.send_response(status)
+    for name, value in headers.items():
+        request.send_header(name, str(value))
+    request.end_headers()
+    request.wfile.write(body)
+
+
+@pytest.mark.parametrize(
+    "content_range",
+    [
+        "bytes 0-524287/524288",
+        "bytes 300000-524287/524288",
+        "bytes 199998-524287/524288",
+        "items 199999-524287/524288",
+        "bytes 199999-",
+        f"bytes 199999-{'9' * 5000}/{'9' * 5000}",
+        "",
+    ],
+)
+def test_another_range_than_requested_is_not_joined(server: Server, tmp_path: Path, content_range: str) -> None:
+    def trick(request: Any) -> None:
+        if request.headers.get("Range"):
+            answer(request, 206, {"Content-Range": content_range}, b"wrong")
+        else:
+            answer(request, 200, {"Content-Length": len(NOISE)}, NOISE)
+
+    server.tricks["/train.en"] = trick
+    (tmp_path / "train.en.part").write_bytes(NOISE[:200_000])
+    toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [], "sha256": sha256(NOISE)}})
+    download_entry(toy, into=tmp_path, log=quiet)
+    assert server.ranges == ["bytes=199999-", ""]
+    assert (tmp_path / "train.en").read_bytes() == NOISE
+
+
+@pytest.mark.parametrize("status", [206, 204])
+def test_an_answer_that_is_not_the_whole_is_refused(server: Server, tmp_path: Path, status: int) -> None:
+    server.tricks["/dev.en"] = lambda request: answer(request, status, {"Content-Range": "bytes 4-7/8"})
+    toy = entry(f"{server.address}/dev.en", {"dev.en": {"lines": [1]}})
+    with pytest.raises(
+        UserError, match=rf"dev\.en answers {status} with Content-Range 'bytes 4-7/8' to a plain request"
+    ):
+        download_entry(toy, into=tmp_path, log=quiet)
+    assert names(tmp_path) == []
+
+
+def test_a_range_that_ends_before_the_file_counts_as_cut_off(server: Server, tmp_path: Path) -> None:
+    headers = {"Content-Range": "bytes 9-19/524288", "Content-Length": 11}
+    server.tricks["/train.en"] = lambda request: answer(request, 206, headers, NOISE[9:20])
+    (tmp_path / "train.en.part").write_bytes(NOISE[:10])
+    toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [], "sha256": sha256(NOISE)}})
+    with pytest.raises(UserError, match="cut off after 20 of 524288 bytes"):
+        download_entry(toy, into=tmp_path, log=quiet)
+    assert (tmp_path / "train.en.part").read_bytes() == NOISE[:20]
+
+
+def test_an_announced_size_beyond_the_limit_is_refused_before_the_first_byte(server: Server, tmp_path: Path) -> None:
+    server.tricks["/dev.en"] = lambda request: answer(request, 200, {"Content-Length": 5_000_000_000})
+    told: list[int] = []
+    toy = entry(f"{server.address}/dev.en", {"dev.en": {"lines": [1]}})
+    with pytest.raises(UserError, match=r"dev\.en sends more than the 1,000,000 bytes that are expected at most"):
+        download_entry(toy, into=tmp_path, log=quiet, progress=lambda done, total: told.append(done))
+    assert names(tmp_path) == [] and told == []
+
+
+@pytest.mark.parametrize("start", [0, 100])
+def test_an_endless_file_is_refused_at_the_limit(server: Server, tmp_path: Path, start: int) -> None:
+    def trick(request: Any) -> None:
+        asked = bool(request.headers.get("Range"))
+        answer(request, 206 if asked else 200, {"Content-Range": "bytes 99-199/*"} if asked else {})
+        while True:
+            request.wfile.write(NOISE)
+
+    server.tricks["/dev.en"] = trick
+    if start:
+        (tmp_path / "dev.en.part").write_bytes(NOISE[:start])
+    told: list[int] = []
+    toy = entry(f"{server.address}/dev.en", {"dev.en": {"lines": [1]}})
+    with pytest.raises(UserError, match="sends more than the 1,000,000 bytes"):
+        download_entry(toy, into=tmp_path, log=quiet, progress=lambda done, total: told.append(done))
+    assert names(tmp_path) == [] and 900_000 < max(told) <= 1_000_000
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://example.org/dev.en", "ftp://example.org/dev.en", "file:///etc/hostname", "//example.org", "http://[::1"],
+)
+def test_only_https_is_followed_in_a_redirect(server: Server, tmp_path: Path, address: str) -> None:
+    server.tricks["/dev.en"] = lambda request: answer(request, 302, {"Location": address})
+    toy = entry(f"{server.address}/dev.en", {"dev.en": {"lines": [1]}})
+    with pytest.raises(UserError, match=r"redirects to .*; only https:// is followed|Cannot reach"):
+        download_entry(toy, into=tmp_path, log=quiet)
+    assert names(tmp_path) == [] and server.ranges == [""]
+
+
+def test_a_redirect_is_followed_and_keeps_the_range(server: Server, tmp_path: Path) -> None:
+    server.pages["/moved"] = NOISE
+    server.tricks["/train.en"] = lambda request: answer(request, 302, {"Location": f"{server.address}/moved"})
+    (tmp_path / "train.en.part").write_bytes(NOISE[:100])
+    toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [], "sha256": sha256(NOISE)}})
+    download_entry(toy, into=tmp_path, log=quiet)
+    assert server.ranges == ["bytes=99-"] * 2
+    assert (tmp_path / "train.en").read_bytes() == NOISE
+
+
+def test_what_comes_with_a_redirect_is_not_read(server: Server, tmp_path: Path) -> None:
+    sent: list[int] = []
+
+    def trick(request: Any) -> None:
+        answer(request, 302, {"Location": f"{server.address}/moved"})
+        while len(sent) < 1000:
+            request.wfile.write(NOISE)
+            sent.append(len(NOISE))
+
+    server.tricks["/dev.en"] = trick
+    server.pages["/moved"] = b"one\n"
+    download_entry(entry(f"{server.address}/dev.en", {"dev.en": {"lines": [1]}}), into=tmp_path, log=quiet)
+    assert sum(sent) < 50_000_000
+
+
+def test_a_circle_of_redirects_ends(server: Server, tmp_path: Path) -> None:
+    server.tricks["/dev.en"] = lambda request: answer(request, 302, {"Location": f"{server.address}/dev.en"})
+    toy = entry(f"{server.address}/dev.en", {"dev.en": {"lines": [1]}})
+    with pytest.raises(UserError, match=r"dev\.en redirects more than 10 times"):
+        download_entry(toy, into=tmp_path, log=quiet)
+    assert len(server.ranges) < 20
+
+
+@pytest.mark.parametrize(
+    ("address", "origin", "allowed"),
+    [
+        ("https://example.org/a", None, True),
+        ("https://example.org/a", "https://example.com/", True),
+        ("http://127.0.0.1:8000/a", None, True),
+        ("http://127.0.0.1:8000/a", "http://127.0.0.1:9000/", True),
+        ("http://127.0.0.1:8000/a", "https://example.org/", False),
+        ("http://127.0.0.1@example.org/a", None, False),
+        ("http://localhost/a", None, False),
+        ("http://example.org/a", None, False),
+        ("ftp://example.org/a", None, False),
+        ("/etc/hostname", None, False),
+    ],
+)
+def test_allowed_addresses(address: str, origin: str | None, allowed: bool) -> None:
+    assert fetching.is_allowed_address(address, origin=origin) == allowed
+
+
+def test_the_catalog_itself_cannot_name_plain_http() -> None:
+    with pytest.raises(ValidationError, match="expected https://, found http://example"):
+        entry("http://example.org/dev.en", {"dev.en": {"lines": [1]}})
+
+
+def test_control_bytes_of_a_server_are_not_printed(server: Server, tmp_path: Path) -> None:
+    def trick(request: Any) -> None:
+        request.wfile.write(b"HTTP/1.1 500 \x1b[2J\x9b31mRed\r\n\r\n")
+
+    server.tricks["/a.en"] = trick
+    server.tricks["/b.en"] = lambda request: answer(request, 302, {"Location": "ftp://a/\x1b[2J\x07\x7f"})
+    for name in ("a.en", "b.en"):
+        with pytest.raises(UserError) as raised:
+            download_entry(entry(f"{server.address}/{name}", {name: {"lines": [1]}}), into=tmp_path, log=quiet)
+        assert str(raised.value).isprintable() and "[2J" in str(raised.value)
+
+
+def put_link(part: Path, victim: Path) -> None:
+    part.symlink_to(victim)
+
+
+def put_dangling_link(part: Path, victim: Path) -> None:
+    part.symlink_to(victim.with_name("nothing"))
+
+
+def put_hard_link(part: Path, victim: Path) -> None:
+    part.hardlink_to(victim)
+
+
+def put_fifo(part: Path, victim: Path) -> None:
+    os.mkfifo(part)
+
+
+@pytest.mark.parametrize("put", [put_link, put_dangling_link, put_hard_link, put_fifo])
+def test_a_part_that_is_a_link_is_not_written_through(
+    server: Server, tmp_path: Path, put: Callable[[Path, Path], None]
+) -> None:
+    server.pages["/train.en"] = NOISE
+    (tmp_path / "into").mkdir()
+    (tmp_path / "victim").write_bytes(b"precious")
+    put(tmp_path / "into" / "train.en.part", tmp_path / "victim")
+    toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [], "sha256": sha256(NOISE)}})
+    with pytest.raises(UserError, match=r"train\.en\.part is a link or not an ordinary file.*Remove it"):
+        download_entry(toy, into=tmp_path / "into", log=quiet)
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+    assert names(tmp_path) == ["into", "victim"] and server.ranges == []
+
+
+def test_a_link_that_appears_while_the_server_answers_is_not_followed(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "into").mkdir()
+    (tmp_path / "victim").write_bytes(b"precious")
+
+    def trick(request: Any) -> None:
+        put_link(tmp_path / "into" / "train.en.part", tmp_path / "victim")
+        answer(request, 200, {"Content-Length": len(NOISE)}, NOISE)
+
+    server.tricks["/train.en"] = trick
+    toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [], "sha256": sha256(NOISE)}})
+    with pytest.raises(UserError, match="Cannot lay toy out"):
+        download_entry(toy, into=tmp_path / "into", log=quiet)
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+def refuse_archive(server: Server, tmp_path: Path, suffix: str, content: bytes, match: str) -> None:
+    """Expects that an archive without a good a.en is refused, by this message, and that nothing of it is left."""
+    server.pages[f"/toy.{suffix}"] = content
+    toy = entry(f"{server.address}/toy.{suffix}", {"dev.en": {"lines": [1], "member": "a.en"}})
+    with pytest.raises(UserError, match=match):
+        download_entry(toy, into=tmp_path, log=quiet)
+    assert names(tmp_path) == []
+
+
+def test_an_encrypted_member_is_refused(server: Server, tmp_path: Path) -> None:
+    content = bytearray(zipped({"a.en": b"one\n"}))
+    content[6] |= 1  # the flags of the local header
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # and of the directory
+    refuse_archive(server, tmp_path, "zip", bytes(content), "'a.en' in the archive is encrypted")
+
+
+@pytest.mark.parametrize("method", [9, 12, 14, 93, 99])
+def test_a_member_compressed_in_another_way_is_refused(server: Server, tmp_path: Path, method: int) -> None:
+    content = bytearray(zipped({"a.en": b"one\n"}))
+    content[8] = method
+    content[content.index(b"PK\x01\x02") + 10] = method
+    refuse_archive(
+        server, tmp_path, "zip", bytes(content), f"'a.en' in the archive is compressed by method {method}, expe"
+    )
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_a_member_that_unpacks_beyond_its_limit_is_refused(
+    server: Server, tmp_path: Path, pack: Callable[[dict[str, bytes]], bytes]
+) -> None:
+    content = pack({"a.en": bytes(3_000_000)})
+    assert len(content) < 10_000
+    suffix = "zip" if pack is zipped else "tar.gz"
+    refuse_archive(server, tmp_path, suffix, content, "'a.en' in the archive has more than the 1,000,000 bytes")
+
+
+def test_a_packed_file_that_unpacks_beyond_its_limit_is_refused(server: Server, tmp_path: Path) -> None:
+    server.pages["/dev.en.gz"] = gzip.compress(b"\n" * 3_000_000)
+    toy = entry(f"{server.address}/dev.en.gz", {"dev.en.gz": {"lines": [1]}})
+    with pytest.raises(UserError, match=r"dev\.en\.gz has more than the 1,000,000 bytes"):
+        download_entry(toy, into=tmp_path, log=quiet)
+    assert names(tmp_path) == []
+
+
+def test_a_row_of_pairs_without_end_is_refused(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "MAX_LINE_BYTES", 1000)
+    server.pages["/deu-eng.zip"] = zipped({"deu.txt": b"a\tA\n" + b"b\tB" * 400})
+    with pytest.raises(UserError, match=r"deu\.txt, line 2: expected no more than 1,000 bytes"):
+        download_entry(tabbed(f"{server.address}/deu-eng.zip", held_out=1), into=tmp_path, log=quiet)
+    assert names(tmp_path) == []
+
+
+def test_a_zip_of_very_many_files_is_refused(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "MAX_ZIP_ENTRIES", 5)
+    content = zipped({"a.en": b"one\n"} | {str(n): b"" for n in range(5)})
+    refuse_archive(server, tmp_path, "zip", content, r"archive http.*toy\.zip is damaged: more than 5 files")
+
+
+def test_an_extended_header_without_end_is_refused(server: Server, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("before"))
+        info = tarfile.TarInfo("a.en")
+        info.pax_headers = {"comment": "x" * 3_000_000}
+        archive.addfile(info)
+    refuse_archive(server, tmp_path, "tar.gz", packed.getvalue(), "The archive has an endless header")
+
+
+def test_a_tar_that_unpacks_without_end_is_refused(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "MAX_TAR_BYTES", 1_000_000)
+    content = tarred({"before": bytes(3_000_000), "a.en": b"one\n"})
+    refuse_archive(server, tmp_path, "tar.gz", content, "The archive has more than the 1,000,000 bytes")
+
+
+def test_a_sparse_member_is_not_unpacked(server: Server, tmp_path: Path) -> None:
+    info = tarfile.TarInfo("a.en")
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"37777777777\0"  # the real size: 4 GiB of zeros
+    header[148:156] = b"        "
+    header[148:156] = f"{sum(header[:512]):06o}\0 ".encode()
+    content = gzip.compress(bytes(header) + bytes(1024))
+    refuse_archive(server, tmp_path, "tar.gz", content, "has no file 'a.en'")
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_a_damaged_archive_is_told_and_leaves_nothing(
+    server: Server, tmp_path: Path, pack: Callable[[dict[str, bytes]], bytes]
+) -> None:
+    content, suffix = pack({"b": b"b" * 99, "a.en": b"one\n"}), "zip" if pack is zipped else "tar.gz"
+    if pack is tarred:
+        content = gzip.decompress(content)
+    chance = random.Random(5)
+    toy = entry(f"{server.address}/toy.{suffix}", {"dev.en": {"lines": [1], "member": "a.en"}})
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(content[: chance.choice([len(content), chance.randrange(len(content))])])
+        for _ in range(chance.randrange(1, 4)):
+            if damaged:
+                damaged[chance.randrange(min(len(damaged), 1600))] = chance.choice([0, 1, 127, 128, 255])
+        server.pages[f"/toy.{suffix}"] = bytes(damaged) if pack is zipped else gzip.compress(damaged, 1)
+        into = tmp_path / str(refused)
+        try:
+            download_entry(toy, into=into, log=quiet)
+        except UserError as error:
+            assert str(error).isprintable() and names(into) == []
+            refused += 1
+        else:
+            assert names(into) == ["dev.en"]
+            (into / "dev.en").unlink()
+    assert refused > 100
+
+
+def test_an_archive_with_another_checksum_is_not_opened(server: Server, tmp_path: Path) -> None:
+    content = zipped({"a.en": b"one\n"})
+    server.pages["/toy.zip"] = content
+    files = {"dev.en": {"lines": [1], "member": "a.en"}}
+    download_entry(entry(f"{server.address}/toy.zip", files, sha256=sha256(content)), into=tmp_path, log=quiet)
+    (tmp_path / "dev.en").unlink()
+    with pytest.raises(UserError, match=rf"toy\.zip has SHA-256 {sha256(content)}, expected SHA-256 {'0' * 64}"):
+        download_entry(entry(f"{server.address}/toy.zip", files, sha256="0" * 64), into=tmp_path, log=quiet)
+    assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize("pack", [zipped, tarred])
 def test_members_are_packed_under_the_names_of_the_catalog(
     server: Server, tmp_path: Path, pack: Callable[[dict[str, bytes]], bytes]
@@ -434,6 +781,58 @@ def test_a_mirror_is_checked_even_where_the_public_archive_grows(tmp_path: Path)
     with pytest.raises(UserError, match=r"dev\.en from .*mirror/toy has 1 lines, expected 2 lines"):
         download_entry(toy, into=tmp_path / "toy", mirror=mirror, log=quiet)
     assert names(tmp_path / "toy") == []
+
+
+TRAIN_SUM, DEV_SUM = sha256(b"a\nb\n"), sha256(b"c\n")
+# Two editions: the text of the first is not known, only its number of lines.
+EDITIONS = entry(
+    "http://127.0.0.1:9/toy.zip",
+    {
+        "train.en.gz": {"lines": [3, 2], "text_sha256": [None, TRAIN_SUM], "member": "train"},
+        "dev.en.gz": {"lines": [1, 1], "text_sha256": [None, DEV_SUM], "member": "dev"},
+    },
+)
+
+
+@pytest.mark.parametrize(("train", "dev"), [(b"a\nb\n", b"c\n"), (b"x\ny\nz\n", b"w\n")])
+def test_a_mirror_may_hold_each_known_edition(tmp_path: Path, train: bytes, dev: bytes) -> None:
+    mirror = mirrored(tmp_path, {"train.en.gz": gzip.compress(train), "dev.en.gz": gzip.compress(dev)})
+    laid = download_entry(EDITIONS, into=tmp_path / "toy", mirror=mirror, log=quiet)
+    before = [path.stat().st_ino for path in laid]
+    download_entry(EDITIONS, into=tmp_path / "toy", mirror=mirror, log=quiet)
+    assert [path.stat().st_ino for path in laid] == before
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "message"),
+    [
+        (
+            b"a\nB\n",
+            b"c\n",
+            rf"train\.en\.gz .*right number of lines, but its text has SHA-256 \w+, expected SHA-256 {TRAIN_SUM}",
+        ),
+        (
+            b"a\nb\n",
+            b"C\n",
+            rf"dev\.en\.gz .*right number of lines, but its text has SHA-256 \w+, expected SHA-256 {DEV_SUM}",
+        ),
+        (b"a\n", b"c\n", r"train\.en\.gz from .* has 1 lines, expected 3 lines or 2 lines"),
+    ],
+)
+def test_a_mirror_with_another_text_is_refused(tmp_path: Path, train: bytes, dev: bytes, message: str) -> None:
+    mirror = mirrored(tmp_path, {"train.en.gz": gzip.compress(train), "dev.en.gz": gzip.compress(dev)})
+    with pytest.raises(UserError, match=message):
+        download_entry(EDITIONS, into=tmp_path / "toy", mirror=mirror, log=quiet)
+    assert names(tmp_path / "toy") == []
+
+
+def test_every_download_is_limited_and_every_text_has_a_checksum() -> None:
+    for corpus in load_catalog().values():
+        for resource in corpus.resources:
+            assert resource.address.startswith("https://") and resource.max_bytes <= 128_000_000
+            for name, file in resource.files.items():
+                assert file.max_bytes <= 128_000_000
+                assert file.sha256 or any(file.text_sha256) or resource.sha256, name
 
 
 def test_the_corpora_have_these_names_and_a_wrong_one_gets_the_nearest(tmp_path: Path) -> None:
