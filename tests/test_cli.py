@@ -80,9 +80,9 @@ def test_the_doctor_finds_nothing_that_would_fail(place):
     assert record["would_fail"] is False
     assert list(found) == [
         "text",
-        *("carriage returns", "odd line breaks", "control characters", "broken characters"),
+        *("carriage returns", "unusual line breaks", "control characters", "replacement characters"),
         *("blank sides", "identical sides", "duplicate pairs", "dev in training", "dev.en in training", "languages"),
-        *("tokenizer", "long pairs", "unequal lengths", "pieces a sentence"),
+        *("tokenizer", "long pairs", "unequal lengths", "tokens per sentence"),
         *("dev source", "dev target", "dev references", "memory", "disk", "devices", "versions"),
     ]
     # The dev text of this tiny task is a part of the training text.

@@ -1,1 +1,1 @@
-"""What may go wrong with a training, found before it begins."""
+"""Checks before training: text, tokenizer, memory, disk and devices."""

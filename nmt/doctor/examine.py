@@ -1,4 +1,4 @@
-"""All that the doctor looks at, in an order in which what fails first is said first."""
+"""All checks of `nmt doctor`, ordered so that what would fail first is reported first."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +14,11 @@ from nmt.errors import UserError
 
 
 def examine(config: Config, *, tests: dict[str, tuple[list[str], list[str]]]) -> Iterator[Finding]:
-    """Yields what is found as soon as it is.
+    """Yields each finding as soon as it is known.
 
     Args:
-        config: as for a training, which is not begun.
-        tests: further held-out sets, sources and references by name.
+        config: the configuration of a training run. The run is not started, but its cache folder is filled.
+        tests: additional held-out sets, sources and references by name.
     """
     run_dir = Path(config.run_dir or "runs")
     cache = config.data.cache or run_dir / "cache"

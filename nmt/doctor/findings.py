@@ -1,4 +1,4 @@
-"""What the doctor found, and how it is told."""
+"""Findings of `nmt doctor`, as a table and as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from rich.table import Table
 
 Verdict = Literal["ok", "note", "warning", "error"]
 STYLES: dict[Verdict, str] = {"ok": "green", "note": "dim", "warning": "yellow", "error": "bold red"}
-# Of the column of checks: a long name of a test set must leave room for what was found.
+# The names of test sets can be long paths. Wider, the column would leave too little room for what was found.
 CHECK_WIDTH = 28
 
 
@@ -20,26 +20,34 @@ class Finding:
     """One row of the report."""
 
     check: str
-    """What was looked at."""
+    """Name of the check."""
     verdict: Verdict
-    """error: the run would fail; warning: it would run, and probably disappoint."""
+    """error: training would fail. warning: training would run, but its result may disappoint."""
     found: str
 
 
 def report_count(check: str, number: int, of: str, example: str = "", *, verdict: Verdict = "warning") -> Finding:
-    """A finding that is ok where the number is 0; `example` says where the first one is."""
+    """Returns a finding about a number of cases, which is ok if the number is 0.
+
+    Args:
+        check: name of the check.
+        number: how many cases were found.
+        of: what follows the number, such as "lines".
+        example: where the first case is.
+        verdict: the verdict if there is any case.
+    """
     if not number:
         return Finding(check, "ok", "none")
     return Finding(check, verdict, f"{number:,} {of}{f', first {example}' if example else ''}")
 
 
 def has_errors(findings: Sequence[Finding]) -> bool:
-    """Whether a training would fail."""
+    """Returns whether training would fail."""
     return any(finding.verdict == "error" for finding in findings)
 
 
 def as_table(findings: Sequence[Finding], *, width: int | None = None) -> str:
-    """One table for people."""
+    """Returns a table for a terminal, `width` characters wide; None for the width of the terminal."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("Check", overflow="fold", max_width=CHECK_WIDTH)
     table.add_column("Verdict", no_wrap=True)
@@ -54,10 +62,11 @@ def as_table(findings: Sequence[Finding], *, width: int | None = None) -> str:
 
 
 def as_json(findings: Sequence[Finding]) -> str:
-    """One JSON object for programs."""
+    """Returns a JSON object with all findings and whether training would fail."""
     record = {"would_fail": has_errors(findings), "findings": [asdict(finding) for finding in findings]}
     return json.dumps(record, ensure_ascii=False)
 
 
 def _escape_markup(text: str) -> str:
+    # rich would take [1 MB] for the name of a style and print nothing.
     return text.replace("[", r"\[")

@@ -1,4 +1,4 @@
-"""The machine: memory for an update, disk for a run, devices, versions."""
+"""Checks of the machine: memory for an update, disk space for a run, devices and versions."""
 
 import shutil
 from collections.abc import Iterator
@@ -15,18 +15,25 @@ PACKAGES = ("nmt", "tensorflow", "jax", "keras", "sentencepiece", "sacrebleu", "
 
 
 def examine_memory(config: Config, *, vocabularies: tuple[int, int], lengths: tuple[int, int]) -> Iterator[Finding]:
-    """Makes updates on the longest batch and says what they take, and what a run takes on disk."""
+    """Runs updates on the longest batch, and reports the memory they need and the disk space of a run.
+
+    Args:
+        config: the whole configuration.
+        vocabularies: number of source tokens and of target tokens.
+        lengths: tokens of the longest source and target, EOS included.
+    """
     settings = config.training
     rows = settings.batch_size if settings.batch_by == "sentences" else max(1, settings.batch_size // lengths[1])
     small = max(1, rows // 4)
     available = read_available_memory()
     use = probe_memory(config, vocabularies=vocabularies, lengths=lengths, rows=(small, rows))
-    longest = f"{rows:,} pairs of {lengths[0]:,} and {lengths[1]:,} pieces, the longest there are"
+    longest = f"{rows:,} pairs of {lengths[0]:,} and {lengths[1]:,} tokens, the longest batch"
     if use is None:
-        yield Finding("memory", "error", f"an update on {longest} fails; {format_bytes(available)} are free")
+        yield Finding("memory", "error", f"an update fails on {longest}; {format_bytes(available)} are free")
         return
-    a_row = max(1.0, (use.peaks[1] - use.peaks[0]) / max(1, rows - small))
-    fitting = int(rows + (available - use.peaks[1]) / a_row)
+    # Weights and the framework are in both measurements, so the difference is what the additional rows need.
+    per_row = max(1.0, (use.peaks[1] - use.peaks[0]) / max(1, rows - small))
+    fitting = int(rows + (available - use.peaks[1]) / per_row)
     found = (
         f"{format_bytes(use.peaks[1])} for {longest}; {format_bytes(available)} are free: about {fitting:,} pairs fit"
     )
@@ -34,16 +41,10 @@ def examine_memory(config: Config, *, vocabularies: tuple[int, int], lengths: tu
     yield _check_disk(config, use)
 
 
-def examine_machine() -> Iterator[Finding]:
-    """Devices and versions."""
-    yield Finding("devices", "note", ", ".join(_list_devices()))
-    yield Finding("versions", "note", ", ".join(_list_versions()))
-
-
 def _check_disk(config: Config, use: MemoryUse) -> Finding:
     settings = config.training
     copies = {"adam": 3, "adamw": 3, "sgd": 1}[settings.optimizer] + (settings.ema_decay is not None)
-    # One checkpoint more while the newest is being written, and two best models while one takes the other's place.
+    # There is one more checkpoint while the newest is written, and a second best model while it replaces the first.
     needed = use.weights * (copies * (settings.keep_checkpoints + 1) + 2)
     folder = Path(config.run_dir or ".").resolve()
     while not folder.exists():
@@ -53,13 +54,19 @@ def _check_disk(config: Config, use: MemoryUse) -> Finding:
     return Finding("disk", "ok" if free > needed else "error", found)
 
 
+def examine_machine() -> Iterator[Finding]:
+    """Reports devices and versions."""
+    yield Finding("devices", "note", ", ".join(_list_devices()))
+    yield Finding("versions", "note", ", ".join(_list_versions()))
+
+
 def _list_devices() -> list[str]:
     from nmt.backend import keras
 
     flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in read_processor_flags()]
-    able = f" ({', '.join(flags)})" if flags else ""
+    features = f" ({', '.join(flags)})" if flags else ""
     others = [name for name in keras.distribution.list_devices() if "cpu" not in name]
-    return [f"{count_cpus()} processor cores{able}", *others]
+    return [f"{count_cpus()} processor cores{features}", *others]
 
 
 def _list_versions() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The parallel text: what is in its bytes, which pairs repeat, and whether the test sets are in it."""
+"""Checks of the parallel text: unusual bytes, useless pairs, overlap with test sets, and languages."""
 
 import importlib.util
 import re
@@ -15,19 +15,24 @@ from nmt.data.corpus import ParallelCorpus, TextFile, split_indices
 from nmt.doctor.findings import Finding, report_count
 from nmt.errors import UserError
 
-# What is looked for in the bytes of UTF-8 text, and how it is called.
+# Patterns in the bytes of UTF-8 text, and what they mean.
 ODDITIES = {
-    "carriage returns": (rb"\r(?!\n)", "a line that Windows or an old Mac would end elsewhere"),
-    "odd line breaks": (rb"\xe2\x80[\xa8\xa9]|\xc2\x85|[\x0b\x0c\x1c-\x1e]", "here they are characters like others"),
-    "control characters": (rb"[\x00-\x08\x0e-\x1b\x7f]", "NUL among them, no text needs them"),
-    "broken characters": (rb"\xef\xbf\xbd", "U+FFFD: an earlier conversion lost what stood there"),
+    "carriage returns": (rb"\r(?!\n)", "Windows or an old Mac may end the line there"),
+    "unusual line breaks": (rb"\xe2\x80[\xa8\xa9]|\xc2\x85|[\x0b\x0c\x1c-\x1e]", "nmt treats them as characters"),
+    "control characters": (rb"[\x00-\x08\x0e-\x1b\x7f]", "no text needs them"),
+    "replacement characters": (rb"\xef\xbf\xbd", "U+FFFD: an earlier conversion lost a character"),
 }
 LANGUAGE_SAMPLE = 400
-LINES_TOGETHER = 8  # a single caption is too short to tell its language
+LINES_TOGETHER = 8  # one short line is not enough to identify its language
+
+
+def open_texts(data: DataConfig, cache: Path) -> list[TextFile]:
+    """Opens every training file of both sides."""
+    return [TextFile.open(path, cache) for files in data.train for path in (files.source, files.target)]
 
 
 def examine_files(texts: Sequence[TextFile]) -> Iterator[Finding]:
-    """Looks at the bytes of every training file."""
+    """Searches the bytes of every training file for `ODDITIES`."""
     for check, (pattern, meaning) in ODDITIES.items():
         lines = [(text, text.find_lines(re.compile(pattern))) for text in texts]
         first = next((f"{text.path}:{found[0] + 1} ({meaning})" for text, found in lines if len(found)), "")
@@ -35,9 +40,9 @@ def examine_files(texts: Sequence[TextFile]) -> Iterator[Finding]:
 
 
 def examine_pairs(corpus: ParallelCorpus) -> Iterator[Finding]:
-    """Looks for pairs that teach nothing."""
+    """Counts pairs that teach nothing: with a blank side, with equal sides, and repeated ones."""
     of = f"of {len(corpus) + corpus.num_blank:,} pairs"
-    yield report_count("blank sides", corpus.num_blank, f"{of}, left out", verdict="note")
+    yield report_count("blank sides", corpus.num_blank, f"{of}; they are always dropped", verdict="note")
     no_lengths = np.zeros((len(corpus), 2), dtype=np.int32)
     filters = {"drop_identical": True, "drop_duplicates": True}
     try:
@@ -46,12 +51,23 @@ def examine_pairs(corpus: ParallelCorpus) -> Iterator[Finding]:
         yield Finding("identical sides", "warning", "all pairs have the same text on both sides")
         return
     identical, repeated = report.dropped["drop_identical"], report.dropped["drop_duplicates"]
-    yield _report_share("identical sides", identical, len(corpus), "data.drop_identical leaves them out")
-    yield _report_share("duplicate pairs", repeated, len(corpus), "data.drop_duplicates leaves them out")
+    yield _report_share("identical sides", identical, len(corpus), "data.drop_identical drops them")
+    yield _report_share("duplicate pairs", repeated, len(corpus), "data.drop_duplicates drops them")
+
+
+def _report_share(check: str, number: int, of: int, remedy: str) -> Finding:
+    """Reports a number of pairs: a warning above one in a hundred, otherwise a note."""
+    verdict: Literal["note", "warning"] = "warning" if number * 100 > of else "note"
+    return report_count(check, number, f"of {of:,} pairs; {remedy}", verdict=verdict)
 
 
 def examine_overlap(corpus: ParallelCorpus, held_out: dict[str, tuple[list[str], list[str]]]) -> Iterator[Finding]:
-    """Looks for sentences of dev and test sets, by name, among the training pairs: a score on them means little."""
+    """Counts the sentences of dev and test sets that are also training text, which makes a score meaningless.
+
+    Args:
+        corpus: the training text.
+        held_out: sources and references by the name of the set.
+    """
     wanted = {name: (set(sides[0]), set(zip(*sides, strict=True))) for name, sides in held_out.items()}
     sources: dict[str, set[str]] = {name: set() for name in held_out}
     pairs: dict[str, set[tuple[str, str]]] = {name: set() for name in held_out}
@@ -71,9 +87,9 @@ def examine_overlap(corpus: ParallelCorpus, held_out: dict[str, tuple[list[str],
 
 
 def examine_languages(corpus: ParallelCorpus, data: DataConfig) -> Iterator[Finding]:
-    """Asks py3langid (Lui and Baldwin 2012) whether each side is in the language that the configuration names."""
+    """Compares the language of each side with the configuration, using py3langid (Lui and Baldwin 2012)."""
     if importlib.util.find_spec("py3langid") is None:
-        yield Finding("languages", "note", "not looked at: pip install py3langid")
+        yield Finding("languages", "note", "not checked; requires: pip install py3langid")
         return
     import py3langid
 
@@ -82,31 +98,24 @@ def examine_languages(corpus: ParallelCorpus, data: DataConfig) -> Iterator[Find
         _detect_language(lines, py3langid.classify)
         for lines in (corpus.read_sources(indices), corpus.read_targets(indices))
     ]
-    named = [_strip_region(data.source_language), _strip_region(data.target_language)]
+    expected = [_strip_region(data.source_language), _strip_region(data.target_language)]
     known = {code for code, _ in py3langid.rank("")}
-    unknown = [code for code in named if code not in known]
+    unknown = [code for code in expected if code not in known]
     if unknown:
-        yield Finding("languages", "note", f"not looked at: py3langid does not know {' and '.join(unknown)}")
-    elif found == named:
-        yield Finding("languages", "ok", f"{found[0]} and {found[1]}, as named")
+        yield Finding("languages", "note", f"not checked; py3langid does not know {' and '.join(unknown)}")
+    elif found == expected:
+        yield Finding("languages", "ok", f"{found[0]} and {found[1]}, as configured")
     else:
-        swapped = "; the sides look swapped" if found == named[::-1] else ""
+        swapped = "; source and target may be swapped" if found == expected[::-1] else ""
         yield Finding(
-            "languages", "warning", f"{found[0]} and {found[1]}, where {named[0]} and {named[1]} are named{swapped}"
+            "languages",
+            "warning",
+            f"{found[0]} and {found[1]}, but {expected[0]} and {expected[1]} are configured{swapped}",
         )
 
 
-def select_evenly(number: int, size: int) -> np.ndarray:
-    """At most `size` of the first `number` indices, evenly spaced."""
-    return np.unique(np.linspace(0, number - 1, min(number, size)).astype(np.int64))
-
-
-def open_texts(data: DataConfig, cache: Path) -> list[TextFile]:
-    """Every training file of both sides."""
-    return [TextFile.open(path, cache) for files in data.train for path in (files.source, files.target)]
-
-
 def _detect_language(lines: Sequence[str], classify: Callable[[str], tuple[str, float]]) -> str:
+    """Returns the language of most groups of lines."""
     together = [" ".join(lines[start : start + LINES_TOGETHER]) for start in range(0, len(lines), LINES_TOGETHER)]
     votes = Counter(classify(text)[0] for text in together)
     return votes.most_common(1)[0][0]
@@ -116,7 +125,6 @@ def _strip_region(code: str) -> str:
     return re.split("[-_]", code.lower())[0]
 
 
-def _report_share(check: str, number: int, of: int, remedy: str) -> Finding:
-    """A note below one pair in a hundred, a warning above."""
-    verdict: Literal["note", "warning"] = "warning" if number * 100 > of else "note"
-    return report_count(check, number, f"of {of:,} pairs; {remedy}", verdict=verdict)
+def select_evenly(number: int, size: int) -> np.ndarray:
+    """Returns at most `size` of the indices 0 to `number` - 1, evenly spaced: int64."""
+    return np.unique(np.linspace(0, number - 1, min(number, size)).astype(np.int64))

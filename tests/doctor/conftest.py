@@ -1,4 +1,4 @@
-"""Corpus files, and configurations for them."""
+"""Fixtures that write corpus files and make configurations for them."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def make_config(tmp_path: Path):
-    """Makes a configuration of a tiny model for corpus files."""
+    """Makes the configuration of a tiny model for corpus files."""
 
     def made(train, dev, **tokenizer):
         return Config(

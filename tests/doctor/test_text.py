@@ -7,7 +7,7 @@ from nmt.doctor.text import examine_files, examine_languages, examine_overlap, e
 
 @pytest.fixture
 def opened(tmp_path, write, make_config):
-    """Writes a training text and opens it: its configuration, files and pairs."""
+    """Writes and opens a training text; returns its configuration, files and pairs."""
 
     def made(pairs):
         files = write("train", pairs)
@@ -33,15 +33,15 @@ def test_clean_text_is_all_ok(opened):
     ("check", "bad"),
     [
         ("carriage returns", "two\rlines"),
-        ("odd line breaks", "one\u2028two"),
-        ("odd line breaks", "one\u0085two"),
-        ("odd line breaks", "one\ftwo"),
+        ("unusual line breaks", "one\u2028two"),
+        ("unusual line breaks", "one\u0085two"),
+        ("unusual line breaks", "one\ftwo"),
         ("control characters", "a NUL \0 here"),
         ("control characters", "an escape \x1b[0m"),
-        ("broken characters", "K\ufffdche"),
+        ("replacement characters", "K\ufffdche"),
     ],
 )
-def test_odd_bytes_are_counted_and_the_first_is_named(opened, check, bad):
+def test_unusual_bytes_are_counted_and_the_first_is_named(opened, check, bad):
     pairs = list(PAIRS)
     for row in (6, 40):
         pairs[row] = (pairs[row][0], bad)
@@ -51,27 +51,27 @@ def test_odd_bytes_are_counted_and_the_first_is_named(opened, check, bad):
     assert {finding.verdict for finding in found.values()} == {"ok"}
 
 
-def test_line_ends_of_windows_are_fine(opened):
+def test_windows_line_endings_are_ok(opened):
     _, texts, _ = opened([(f"{source}\r", f"{target}\r") for source, target in PAIRS])
     assert by_check(examine_files(texts))["carriage returns"].verdict == "ok"
 
 
 def test_pairs_that_teach_nothing_are_counted(opened):
     same = ("The same.", "The same.")
-    _, _, corpus = opened([*PAIRS, *PAIRS[:5], same, ("Nothing beside.", "  ")])
+    _, _, corpus = opened([*PAIRS, *PAIRS[:5], same, ("No translation.", "  ")])
     found = by_check(examine_pairs(corpus))
-    assert found["blank sides"].found == "1 of 67 pairs, left out"
+    assert found["blank sides"].found == "1 of 67 pairs; they are always dropped"
     assert found["identical sides"].found.startswith("1 of 66 pairs")
     assert found["duplicate pairs"].found.startswith("5 of 66 pairs")
     assert found["duplicate pairs"].verdict == "warning"
 
 
-def test_a_corpus_of_identical_sides_is_told(opened):
+def test_a_corpus_of_identical_sides_is_a_warning(opened):
     _, _, corpus = opened([(source, source) for source, _ in PAIRS])
     assert by_check(examine_pairs(corpus))["identical sides"].verdict == "warning"
 
 
-def test_test_sentences_in_the_training_text_are_found(opened):
+def test_held_out_sentences_in_the_training_text_are_found(opened):
     _, _, corpus = opened(PAIRS)
     tests = {
         "dev": (["Unseen.", PAIRS[3][0], PAIRS[4][0]], ["Ungesehen.", PAIRS[3][1], "Anders."]),
@@ -83,18 +83,18 @@ def test_test_sentences_in_the_training_text_are_found(opened):
     assert found["other in training"].verdict == "ok"
 
 
-def test_languages_are_told_and_swapped_sides_found(opened):
+def test_languages_are_compared_and_swapped_sides_found(opened):
     pytest.importorskip("py3langid")
     data, _, corpus = opened(PAIRS)
     [right] = examine_languages(corpus, data)
-    assert (right.verdict, right.found) == ("ok", "en and de, as named")
+    assert (right.verdict, right.found) == ("ok", "en and de, as configured")
     data, _, corpus = opened([(target, source) for source, target in PAIRS])
     [swapped] = examine_languages(corpus, data)
-    assert swapped.found == "de and en, where en and de are named; the sides look swapped"
+    assert swapped.found == "de and en, but en and de are configured; source and target may be swapped"
     [unknown] = examine_languages(corpus, data.model_copy(update={"target_language": "xx"}))
-    assert (unknown.verdict, unknown.found) == ("note", "not looked at: py3langid does not know xx")
+    assert (unknown.verdict, unknown.found) == ("note", "not checked; py3langid does not know xx")
 
 
 @pytest.mark.parametrize(("number", "size", "expected"), [(3, 10, [0, 1, 2]), (10, 2, [0, 9]), (1, 5, [0])])
-def test_a_sample_is_spread_evenly(number, size, expected):
+def test_a_sample_is_evenly_spaced(number, size, expected):
     assert select_evenly(number, size).tolist() == expected

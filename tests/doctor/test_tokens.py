@@ -16,11 +16,11 @@ def opened(tmp_path, write, make_config):
     return made
 
 
-def test_a_tokenizer_is_tried_and_nothing_is_left_behind(opened, tmp_path):
+def test_a_tokenizer_is_trained_and_nothing_is_written(opened, tmp_path):
     config, corpus = opened()
     (source, target), finding = try_tokenizers(config, corpus, tmp_path / "run")
     assert source is target
-    assert (finding.verdict, finding.found) == ("ok", "310 pieces, tried on the whole text")
+    assert (finding.verdict, finding.found) == ("ok", "310 tokens, trained on the whole text")
     assert not (tmp_path / "run").exists()
 
 
@@ -31,7 +31,7 @@ def test_the_tokenizers_of_the_run_are_used(opened, tmp_path):
         source.save(tmp_path / "run" / name)
     (found, _), finding = try_tokenizers(config, corpus, tmp_path / "run")
     assert found.fingerprint == source.fingerprint
-    assert finding.found == "310 pieces, read"
+    assert finding.found == "310 tokens, loaded"
 
 
 @pytest.mark.parametrize(("sample", "verdict"), [(1000, "error"), (20, "note")])
@@ -52,13 +52,13 @@ def test_long_and_unequal_pairs_are_located(opened, tmp_path):
     tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
     long, unequal, quantiles = examine_lengths(config, corpus, tokenizers)
     source = config.data.train[0].source
-    assert long.found == f"1 of 60 pairs beyond data.max_length 250, left out, first {source}:9"
-    assert unequal.found == f"1 of 60 pairs with 4 times the usual ratio, first {source}:31"
+    assert long.found == f"1 of 60 pairs exceed data.max_length 250 and are dropped, first {source}:9"
+    assert unequal.found == f"1 of 60 pairs differ from the usual ratio by more than a factor of 4, first {source}:31"
     assert quantiles.found.startswith("median / 95 % / longest: source ")
     assert find_longest_pair(config, corpus, tokenizers) == (251, 251)
 
 
-def test_what_no_piece_spells_is_unknown(opened, tmp_path):
+def test_characters_without_a_token_are_unknown(opened, tmp_path):
     config, corpus = opened(vocabulary_size=60, byte_fallback=False)
     tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
     source, target, references = examine_dev(config, (["Ωμέγα"], ["Der Hund."]), tokenizers)
@@ -68,7 +68,7 @@ def test_what_no_piece_spells_is_unknown(opened, tmp_path):
     assert references.verdict == "ok"
 
 
-def test_references_that_no_model_can_write_are_counted(opened, tmp_path):
+def test_references_that_no_model_can_reproduce_are_counted(opened, tmp_path):
     config, corpus = opened()
     tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
     dev = (["One.", "Two.", "Three."], ["Der Hund.", "Der  Hund.", "½ Hund."])
