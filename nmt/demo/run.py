@@ -1,4 +1,4 @@
-"""The demonstration: a corpus of our own making, a model of it, its scores, and the same model from an export."""
+"""The demo: generates a corpus, trains a model on it, scores it, exports it, and translates with the export."""
 
 import json
 from collections.abc import Callable
@@ -8,23 +8,26 @@ from nmt.config.schema import Config
 from nmt.data.corpus import read_lines
 from nmt.demo.corpus import make_demo_corpus, score_phenomena, translate_word_by_word
 from nmt.evaluation.metrics import bleu
+from nmt.translators.opening import open_translator
 
-NUM_SHOWN = 5
+NUM_EXAMPLES = 5
+
+Log = Callable[[str], None]
 
 
-def run_demo(settings: Config, *, seed: int, log: Callable[[str], None] = print) -> None:
-    """Makes the corpus, trains, scores, translates, exports, and translates again through the SavedModel.
+def run_demo(settings: Config, *, seed: int, log: Log = print) -> None:
+    """Runs the demo from the corpus to the export.
+
+    A corpus with the same seed is reused, and an interrupted training resumes.
 
     Args:
-        settings: the recipe; its corpus is written to the folder of its training text.
-        seed: of the corpus.
-        log: prints a line.
+        settings: configuration of the training; the corpus is written to the folder of its training text.
+        seed: seed of the corpus.
+        log: receives one message at a time.
     """
+    # Importing TensorFlow takes seconds, so the corpus is generated first.
     folder = settings.data.train[0].source.parent
-    if not (folder / "train.en").is_file() or _read_seed(folder) != seed:
-        report = make_demo_corpus(folder, seed=seed)
-        (folder / "seed.txt").write_text(f"{seed}\n", encoding="utf-8")
-        log(f"Made {folder}: {report}")
+    _make_corpus(folder, seed, log)
     from nmt.training.trainer import train
 
     train(settings, announce=log)
@@ -33,37 +36,45 @@ def run_demo(settings: Config, *, seed: int, log: Callable[[str], None] = print)
     _export(run, folder, log)
 
 
-def _score(run: Path, folder: Path, log: Callable[[str], None]) -> None:
-    """Prints BLEU beside a word-by-word baseline, and the accuracy of each phenomenon, on the held-out sentences."""
-    from nmt.evaluation.evaluate import evaluate, report
-    from nmt.translators.model import ModelTranslator
+def _make_corpus(folder: Path, seed: int, log: Log) -> None:
+    stored_seed = folder / "seed.txt"
+    if (folder / "train.en").is_file() and stored_seed.is_file() and int(stored_seed.read_text("utf-8")) == seed:
+        log(f"Using the corpus in {folder}.")
+        return
+    report = make_demo_corpus(folder, seed=seed)
+    stored_seed.write_text(f"{seed}\n", encoding="utf-8")
+    log(
+        f"Generated a corpus in {folder}: {report.num_train:,} sentence pairs for training, {report.num_dev:,} for "
+        f"development and {report.num_test:,} for testing."
+    )
 
-    result = evaluate(ModelTranslator.load(run), folder / "test.en", folder / "test.de")
-    log(f"\nHeld-out sentences, whose combinations never occur in training:\n{report(result, as_json=False)}")
+
+def _score(run: Path, folder: Path, log: Log) -> None:
+    """Reports the scores of the model, BLEU of a word-by-word baseline, and the accuracy of each phenomenon."""
+    from nmt.evaluation.evaluate import evaluate, report
+
+    result = evaluate(open_translator(run), folder / "test.en", folder / "test.de")
     sources, references = read_lines(folder / "test.en"), read_lines(folder / "test.de")
     baseline = bleu([translate_word_by_word(line) for line in sources], references, target_language="de")
-    log(f"word by word  {baseline:.2f}")
+    log(
+        f"\nScores on test sentences, whose word combinations never occur in training:\n{report(result, as_json=False)}"
+    )
+    log(f"BLEU of translating word by word: {baseline:.2f}")
+    log("\nWords translated correctly, by grammatical phenomenon:")
     tags = [json.loads(line) for line in read_lines(folder / "test.tags.jsonl")]
     for name, share in score_phenomena(result.hypotheses, references, tags).items():
-        log(f"{name:<20} {100 * share:.1f} %")
+        log(f"  {name.replace('_', ' '):<17} {100 * share:5.1f} %")
 
 
-def _export(run: Path, folder: Path, log: Callable[[str], None]) -> None:
-    """Exports once, and shows that the artefact translates as the model does."""
+def _export(run: Path, folder: Path, log: Log) -> None:
+    """Exports the model as a SavedModel, and reports whether both translate some sentences alike."""
     from nmt.exporting.savedmodel import export
-    from nmt.translators.model import ModelTranslator
-    from nmt.translators.savedmodel import SavedModelTranslator
 
-    sentences = read_lines(folder / "test.en")[:NUM_SHOWN]
-    from_model = ModelTranslator.load(run, precision="float32").translate(sentences)
+    sentences = read_lines(folder / "test.en")[:NUM_EXAMPLES]
+    # Exports compute in float32. In bfloat16, the model could differ from them by rounding.
+    from_model = open_translator(run, precision="float32").translate(sentences)
     version = export(run, run / "export", log=log)
-    from_export = SavedModelTranslator.load(version).translate(sentences)
-    log(f"\nFive sentences, translated by the model, and again by {version}:")
+    from_export = open_translator(version).translate(sentences)
+    log(f"\nExamples, translated by the model and by the export {version}:")
     for source, model, exported in zip(sentences, from_model, from_export, strict=True):
-        same = "the same" if model == exported else exported
-        log(f"  {source}\n    {model}\n    {same}")
-
-
-def _read_seed(folder: Path) -> int | None:
-    path = folder / "seed.txt"
-    return int(path.read_text(encoding="utf-8")) if path.is_file() else None
+        log(f"  {source}\n    model:  {model}\n    export: {'the same' if exported == model else exported}")
