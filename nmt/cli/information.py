@@ -48,10 +48,11 @@ def explain(
     key: Annotated[
         str | None, typer.Argument(metavar="[KEY]", help="Key or section, such as training.batch_size; default: all.")
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the whole reference as a page.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown: a table, or the whole page of all keys.")
+    ] = False,
 ) -> None:
     """Print the meaning, unit, range and default of configuration keys."""
     from nmt.config.reference import explain as explain_key
-    from nmt.config.reference import make_reference_page
 
-    print_line(make_reference_page().rstrip("\n") if markdown else explain_key(key))
+    print_line(explain_key(key, markdown=markdown).rstrip("\n") if markdown else explain_key(key))

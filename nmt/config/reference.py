@@ -40,17 +40,23 @@ class Key:
     meaning: str
 
 
-def explain(key: str | None = None) -> str:
-    """Returns a plain-text reference of one key, of a section with all its keys, or of all keys.
+def explain(key: str | None = None, *, markdown: bool = False) -> str:
+    """Returns the reference of one key, of a section with all its keys, or of all keys.
+
+    Args:
+        key: dotted; None means all keys.
+        markdown: return a table, or docs/configuration.md if there is no key, instead of plain text.
 
     Raises:
         UserError: the key does not exist.
     """
-    name = "" if key is None else ".".join("N" if part.isdecimal() else part for part in key.split("."))
-    if key is not None and name not in get_keys():
+    if key is None:
+        return make_reference_page() if markdown else "\n".join(map(_paragraph, get_keys().values()))
+    name = ".".join("N" if part.isdecimal() else part for part in key.split("."))
+    if name not in get_keys():
         raise UserError(f"There is no configuration key '{key}'.{suggest_key(name)}")
-    chosen = (one for one in get_keys().values() if f"{one.name}.".startswith(f"{name}." if name else ""))
-    return "\n".join(map(_paragraph, chosen))
+    chosen = [one for one in get_keys().values() if f"{one.name}.".startswith(f"{name}.")]
+    return _table(chosen) if markdown else "\n".join(map(_paragraph, chosen))
 
 
 def make_reference_page() -> str:

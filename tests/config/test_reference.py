@@ -94,3 +94,12 @@ def test_an_unknown_key_is_told_with_the_nearest(unknown, hint):
     with pytest.raises(UserError) as caught:
         explain(unknown)
     assert str(caught.value) == f"There is no configuration key '{unknown}'.{hint}"
+
+
+def test_one_key_or_section_is_explained_as_a_table():
+    header, rule, row = explain("decoding.beam_size", markdown=True).splitlines()
+    assert row in make_reference_page()
+    section = explain("decoding", markdown=True).splitlines()
+    assert [header, rule, row] == [*section[:2], next(line for line in section if "decoding.beam_size" in line)]
+    assert len(section) == 3 + len([key for key in get_keys() if key.startswith("decoding.")])
+    assert explain(markdown=True) == make_reference_page()
