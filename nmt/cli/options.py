@@ -1,6 +1,7 @@
 """Arguments and options that several commands share, and how they become settings."""
 
 import importlib.util
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,6 +85,11 @@ def stream_path(path: Path | None) -> Path | None:
 def print_line(line: str) -> None:
     """Prints a line at once, also where standard output is a file or a pipe."""
     print(line, flush=True)
+
+
+def print_warning(message: str) -> None:
+    """Prints a warning to standard error, where it spoils no output for programs."""
+    print(f"Warning: {message}", file=sys.stderr, flush=True)
 
 
 def require_packages(command: str, extra: str, *modules: str) -> None:

@@ -17,6 +17,7 @@ from nmt.cli.options import (
     Threads,
     Workers,
     print_line,
+    print_warning,
     read_settings,
     set_up_process,
     stream_path,
@@ -123,7 +124,7 @@ def evaluate(
     from nmt.translators.opening import open_translator
 
     translator = open_translator(model, **settings["decoding"])
-    result = evaluate_model(translator, source, reference, tokenized=tokenized)
+    result = evaluate_model(translator, source, reference, tokenized=tokenized, warn=print_warning)
     if output:
         with atomic_write(output) as aside:
             aside.write_text("".join(f"{line}\n" for line in result.hypotheses), encoding="utf-8")

@@ -17,6 +17,7 @@ from nmt.cluster.trials import FAILED, STOPPED, UNFINISHED, Trial, plan
 from nmt.config.schema import Config
 from nmt.config.yaml_lines import read_yaml, write_yaml
 from nmt.errors import InterruptionError, UserError
+from nmt.evaluation.metrics import check_languages
 from nmt.files import atomic_write, discard, folder_lock
 
 RETRIES = 2  # of a trial whose worker died; it goes on from its last checkpoint
@@ -56,6 +57,8 @@ def tune(
     """
     if config.run_dir is None:
         raise UserError("run_dir: nothing given, expected the folder of the run.")
+    for warning in check_languages(config.data.source_language, config.data.target_language):
+        announce(f"Warning: {warning}")
     folder = folder or config.run_dir.with_name(f"{config.run_dir.name}-tune")
     space = read_space(space_file)
     planned = plan(config, space, folder, name=str(space_file), trials=trials)

@@ -2,12 +2,13 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nmt.data.corpus import read_parallel
-from nmt.evaluation.metrics import Score, score, score_tokenized
+from nmt.evaluation.metrics import Score, check_languages, score, score_tokenized
 from nmt.translators.protocol import Translator
 
 
@@ -35,22 +36,28 @@ def evaluate(
     reference: Path | str,
     *,
     tokenized: bool = False,
+    warn: Callable[[str], None] = lambda message: None,
 ) -> Evaluation:
     """Translates a file and compares with its reference, detokenised and cased.
+
+    Lines are not split into sentences; see `decoding.split_sentences`.
 
     Args:
         translator: such as `nmt.open_translator(folder)`.
         source, reference: files of as many lines.
         tokenized: also score in the Multi30k convention, lower-cased and Moses-tokenised ("tok-lc").
+        warn: called with what may spoil the scores, before the work begins.
 
     Raises:
-        UserError: a file is missing, or they are of unequal length.
+        UserError: a file is missing, they are of unequal length, or the target language's tokeniser is not installed.
     """
+    language = translator.target_language
+    for warning in check_languages(translator.source_language, language):
+        warn(warning)
     sources, references = read_parallel(Path(source), Path(reference))
     started = time.perf_counter()
-    hypotheses = translator.translate(sources)
+    hypotheses = translator.translate(sources, split=False)
     seconds = time.perf_counter() - started
-    language = translator.target_language
     scores = score(hypotheses, references, target_language=language)
     if tokenized:
         scores["bleu_tok_lc"] = score_tokenized(hypotheses, references, target_language=language or "en")

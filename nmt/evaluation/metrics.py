@@ -5,7 +5,6 @@ Two kinds of score, never to be put in one column: `score` reads the text as peo
 Every figure is the one that sacreBLEU's own command line prints, and its environment variable SACREBLEU_SEED is obeyed.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.base import Metric
 
+from nmt.data.languages import find_warnings, parse_language
 from nmt.errors import UserError
 
 NUM_RESAMPLES = 1000  # as `sacrebleu --confidence`
@@ -46,8 +46,9 @@ def score(
 ) -> dict[str, Score]:
     """Returns the scores "bleu", "chrf" and "ter" of detokenised, cased hypotheses.
 
-    `target_language` ("de", "zh-TW") chooses how BLEU divides text into words; chrF reads characters. TER, as sacreBLEU
-    has it, lower-cases and divides at spaces only: it means little in Chinese and Japanese.
+    `target_language` ("de", "zho_Hant"; see nmt/data/languages.py) chooses how BLEU divides text into words; chrF reads
+    characters. TER, as sacreBLEU has it, lower-cases and divides at spaces only: it means little in Chinese and
+    Japanese.
 
     Raises:
         UserError: hypotheses and references differ in number, there are none, or the language's tokeniser is missing.
@@ -91,7 +92,7 @@ def tokenized_lowercase(lines: Sequence[str], language: str) -> list[str]:
     """
     from sacremoses import MosesPunctNormalizer, MosesTokenizer  # half a second to import, and rarely wanted
 
-    code = _primary_code(language)
+    code = parse_language(language).language
     normalizer, tokenizer = MosesPunctNormalizer(code), MosesTokenizer(code)
     return [tokenizer.tokenize(normalizer.normalize(line.lower()), return_str=True, escape=True) for line in lines]
 
@@ -107,15 +108,25 @@ def bleu_for(target_language: str | None) -> BLEU:
     Raises:
         UserError: the tokeniser needs a package that is not installed.
     """
-    code = _primary_code(target_language or "")
+    tokenizer = parse_language(target_language).bleu_tokenizer
     try:
         # force: a hundred lines that end in " ." bring a warning otherwise; it changes no figure.
-        return BLEU(trg_lang=code, force=True)
+        return BLEU(tokenize=tokenizer, force=True)
     except RuntimeError as error:
         raise UserError(
             f"BLEU in {target_language!r} needs the tokeniser MeCab, which is not installed; "
-            f"install it by: pip install 'sacrebleu[{code}]'"
+            f"install it by: pip install 'sacrebleu[{tokenizer.split('-')[0]}]'"
         ) from error
+
+
+def check_languages(source_language: str | None, target_language: str | None) -> list[str]:
+    """Returns warnings about language codes, for commands to print before work that ends in a score.
+
+    Raises:
+        UserError: the tokeniser of the target language needs a package that is not installed.
+    """
+    bleu_for(target_language)
+    return list(find_warnings(source=source_language, target=target_language))
 
 
 def check_pairs(hypotheses: Sequence[str], references: Sequence[str]) -> None:
@@ -152,7 +163,3 @@ def _corpus_score(metric: Metric, hypotheses: Sequence[str], references: Sequenc
 def interval_around(mean: float, half_width: float) -> tuple[float, float]:
     """Returns the lower and upper bound as Python's own floats; sacreBLEU's are numpy's, some of 32 bits."""
     return float(mean) - float(half_width), float(mean) + float(half_width)
-
-
-def _primary_code(language: str) -> str:
-    return re.split("[-_]", language)[0].lower()  # "zh-TW" and "zh_TW" are "zh"

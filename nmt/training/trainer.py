@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from nmt.backend import keras
 from nmt.compilation import has_static_shapes
@@ -17,6 +20,7 @@ from nmt.config.schema import Config, TrainingConfig
 from nmt.data.batching import Batch, BatchLoader, BatchPlan, prefetch
 from nmt.data.preparation import prepare_training_data
 from nmt.errors import DivergenceError, InterruptionError, OutOfMemoryError, UserError
+from nmt.evaluation.metrics import check_languages
 from nmt.model_folder import ModelFolder, find_model_folder, get_fingerprints
 from nmt.training.backends import make_strategy, make_update, make_workers
 from nmt.training.checkpoint import Checkpoint, CheckpointFolder, Progress, averaged
@@ -26,8 +30,12 @@ from nmt.training.run_log import RunLog
 from nmt.training.schedules import learning_rate
 from nmt.training.update import Outcome
 from nmt.training.validation import Validation, Validator
+from nmt.translators.sentences import measure_share
 from nmt.version import __version__
 from nmt.weights import assign_arrays, get_arrays
+
+# Lines from which the share of those with several sentences is estimated, within 1 % in 50 ms.
+SENTENCE_SAMPLE = 10_000
 
 
 def train(
@@ -56,6 +64,7 @@ def train(
     started = time.monotonic()
     if config.run_dir is None:
         raise UserError("run_dir: nothing given, expected the folder of the run.")
+    warnings = check_languages(config.data.source_language, config.data.target_language)
     if config.training.strategy == "multi_worker":
         announce("Waiting until all workers are here …")
     # Before anything else of TensorFlow: collective operations must be set up at its start.
@@ -64,6 +73,8 @@ def train(
     workers.must_agree("configuration", hashlib.sha256(dump_config(config).encode()).hexdigest())
     if not workers.is_chief:
         announce = _unsaid
+    for warning in warnings:
+        announce(f"Warning: {warning}")
     initial = None
     if fork:
         forked = find_model_folder(config.run_dir)
@@ -300,6 +311,13 @@ class Trainer:
         """The weights in question: the moving averages where there are any, else the weights themselves."""
         return self.update.averaged_arrays() or get_arrays(self.model.trainable_variables)
 
+    @cached_property
+    def _multi_sentence_share(self) -> float:
+        """Share of the training lines with several sentences, estimated from a sample; `decoding.split_sentences`."""
+        kept = self.prepared.kept
+        sample = kept[np.linspace(0, len(kept) - 1, min(len(kept), SENTENCE_SAMPLE)).astype("int64")]
+        return measure_share(self.prepared.corpus.read_sources(sample), self.config.data.source_language)
+
     def _save_best(self, weights: dict, validation: Validation) -> None:
         if not self.workers.is_chief:
             return
@@ -309,6 +327,7 @@ class Trainer:
             "dev_loss": validation.loss,
             "seed": self.config.seed,
             "versions": versions(),
+            "multi_sentence_share": self._multi_sentence_share,
             **get_fingerprints(self.prepared.source_tokenizer, self.prepared.target_tokenizer),
         }
         tokenizers = self.prepared.source_tokenizer, self.prepared.target_tokenizer

@@ -1,6 +1,7 @@
 """`nmt tune` as its users meet it, on a real Ray of this machine."""
 
 import csv
+import importlib
 import json
 import signal
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 from cluster_task import nmt, start, until
 
-from nmt.config.file import load_config
+from nmt.cluster.tune import tune
+from nmt.config.file import find_differences, load_config
+from nmt.errors import UserError
 
 pytest.importorskip("ray")
 
@@ -144,3 +147,12 @@ def test_a_wrong_space_is_told_before_anything_starts(task):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "wrong.yaml:2: training.bacth_size: unknown key. Did you mean 'batch_size'?\n"
     assert not (task / "wrong").exists()
+
+
+def test_mecab_is_asked_for_before_anything_starts(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("sacrebleu.tokenizers.tokenizer_ja_mecab"), "MeCab", None)
+    monkeypatch.chdir(task)
+    config = load_config(Path("tiny.yaml"), ["data.target_language=jpn"])
+    with pytest.raises(UserError, match=r"BLEU in 'jpn' needs the tokeniser MeCab.*sacrebleu\[ja\]"):
+        tune(config, tmp_path / "no space.yaml", folder=tmp_path / "search")
+    assert list(tmp_path.iterdir()) == []

@@ -81,7 +81,7 @@ def test_chinese_is_scored_as_the_command_line_does_with_its_zh_tokenizer(tmp_pa
     references = ["一个男人在雪地里跑步。", "两只狗在公园里玩耍。", "那个女人正在看书。"]
     hypotheses = ["一个男人在雪中跑步。", "两只狗在花园里玩耍。", "女人在看书。"]
     theirs = command_line(tmp_path, hypotheses, references, "-m", "bleu", "-tok", "zh")
-    for language in ("zh", "zh-TW", "zh_CN", "ZH"):
+    for language in ("zh", "zh-TW", "zh_CN", "ZH", "zho", "chi", "cmn", "yue", "zho_Hans", "zh-Hant-HK"):
         assert_same(metrics.score(hypotheses, references, target_language=language)["bleu"], theirs["BLEU"])
     assert "tok:zh" in theirs["BLEU"]["signature"]
 
@@ -92,14 +92,27 @@ def test_other_languages_are_divided_by_13a(language):
     assert "|tok:13a|" in scores["bleu"].signature
 
 
-@pytest.mark.parametrize("language", ["ja", "ko"])
-def test_a_missing_tokeniser_says_what_to_install(language, monkeypatch):
-    monkeypatch.setattr(importlib.import_module(f"sacrebleu.tokenizers.tokenizer_{language}_mecab"), "MeCab", None)
-    wanted = rf"BLEU in '{language}' needs the tokeniser MeCab.*pip install 'sacrebleu\[{language}\]'"
+@pytest.mark.parametrize(
+    ("language", "extra"), [("ja", "ja"), ("jpn", "ja"), ("ja-JP", "ja"), ("jp", "ja"), ("ko", "ko"), ("kor", "ko")]
+)
+def test_a_missing_tokeniser_says_what_to_install(language, extra, monkeypatch):
+    monkeypatch.setattr(importlib.import_module(f"sacrebleu.tokenizers.tokenizer_{extra}_mecab"), "MeCab", None)
+    wanted = rf"BLEU in '{language}' needs the tokeniser MeCab.*pip install 'sacrebleu\[{extra}\]'"
     with pytest.raises(UserError, match=wanted):
         metrics.score(["犬"], ["犬"], target_language=language)
     with pytest.raises(UserError, match=wanted):
         metrics.bleu(["犬"], ["犬"], target_language=language)
+    with pytest.raises(UserError, match=wanted):
+        metrics.check_languages("en", language)
+
+
+def test_an_unknown_language_is_warned_about_with_the_tokenizer_in_its_place():
+    assert metrics.check_languages("eng_Latn", "zho_Hans") == metrics.check_languages(None, None) == []
+    (warning,) = metrics.check_languages("en", "chinese")
+    assert warning.startswith("The target language 'chinese' is not a language code")
+    assert warning.endswith("it was taken for 'zh' (Chinese). BLEU uses the tokenizer zh.")
+    scores = metrics.score(["一个男人。"], ["一个男人。"], target_language="chinese", confidence=False)
+    assert "|tok:zh|" in scores["bleu"].signature
 
 
 def test_japanese_is_divided_by_mecab():

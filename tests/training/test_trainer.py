@@ -1,4 +1,5 @@
 import errno
+import importlib
 import json
 import math
 import re
@@ -474,3 +475,21 @@ def test_a_fork_of_nothing_is_refused(rehearsal, recipe, tmp_path):
 def test_a_run_needs_a_folder(recipe):
     with pytest.raises(UserError, match="run_dir: nothing given, expected the folder of the run"):
         trainer.train(recipe(None))
+
+
+def with_target_language(config, language):
+    return config.model_copy(update={"data": config.data.model_copy(update={"target_language": language})})
+
+
+def test_mecab_is_asked_for_before_any_work(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("sacrebleu.tokenizers.tokenizer_ja_mecab"), "MeCab", None)
+    with pytest.raises(UserError, match=r"BLEU in 'jpn' needs the tokeniser MeCab.*sacrebleu\[ja\]"):
+        trainer.train(with_target_language(recipe(tmp_path / "run"), "jpn"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_language_is_warned_about_once(rehearsal, recipe, tmp_path):
+    config = with_target_language(recipe(tmp_path / "run", max_updates=1), "chinese")
+    rehearsal.train(config, bleu=[1.0])
+    warnings = [line for line in rehearsal.said if line.startswith("Warning")]
+    assert len(warnings) == 1 and "The target language 'chinese' is not a language code" in warnings[0]

@@ -1,0 +1,57 @@
+import importlib
+
+import pytest
+
+from nmt.config.schema import SearchSettings
+from nmt.errors import UserError
+from nmt.evaluation.evaluate import evaluate
+from nmt.translators.hypothesis import Hypothesis, Translation
+from nmt.translators.protocol import Translator
+
+
+class Echo(Translator):
+    """Gives back its input; notes how many texts it was asked for."""
+
+    source_language, version, max_n_best, settings = "en", 1, 1, SearchSettings()
+
+    def __init__(self, target_language):
+        self.target_language, self.asked = target_language, 0
+
+    def with_settings(self, **changes):
+        return self
+
+    def count_tokens(self, texts):
+        return [len(text) for text in texts]
+
+    def translate_batch(self, texts, *, n_best=1, attention=False):
+        self.asked += len(texts)
+        return [Translation(text, [Hypothesis(text, score=0.0, log_prob=0.0)]) for text in texts]
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name in ("source", "reference"):
+        (tmp_path / name).write_text("一个男人在雪地里跑步。\n两只狗在公园里玩耍。\n", encoding="utf-8")
+    return tmp_path / "source", tmp_path / "reference"
+
+
+@pytest.mark.parametrize("language", ["zho_Hans", "cmn", "zh-TW"])
+def test_all_forms_of_a_code_choose_the_same_tokenizer_without_a_warning(files, language):
+    warnings = []
+    scores = evaluate(Echo(language), *files, warn=warnings.append).scores
+    assert "|tok:zh|" in scores["bleu"].signature and warnings == []
+
+
+def test_an_unknown_code_is_warned_about_once_before_the_work(files):
+    warnings, echo = [], Echo("chinese")
+    evaluate(echo, *files, warn=lambda message: warnings.append((echo.asked, message)))
+    ((asked, message),) = warnings
+    assert asked == 0 and "'chinese' is not a language code" in message and "tokenizer zh" in message
+
+
+def test_mecab_is_asked_for_before_the_work(files, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("sacrebleu.tokenizers.tokenizer_ja_mecab"), "MeCab", None)
+    echo = Echo("jpn")
+    with pytest.raises(UserError, match=r"BLEU in 'jpn' needs the tokeniser MeCab.*sacrebleu\[ja\]"):
+        evaluate(echo, *files)
+    assert echo.asked == 0
