@@ -12,7 +12,7 @@ German words carry the names of the phenomena that they depend on, and so each c
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nmt.demo.lexicon import (
@@ -47,6 +47,9 @@ PHENOMENA = (
 
 Combination = tuple[str, ...]
 """An adjective and its noun, or a clause's subject, verb and object ("" for none), all by their English lemmas."""
+
+Positions = Mapping[str, Sequence[int]]
+"""For each phenomenon the positions of the words of a reference, split at spaces, that depend on it."""
 
 
 @dataclass(frozen=True)

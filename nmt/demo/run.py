@@ -6,7 +6,8 @@ from pathlib import Path
 
 from nmt.config.schema import Config
 from nmt.data.corpus import read_lines
-from nmt.demo.corpus import make_demo_corpus, score_phenomena, translate_word_by_word
+from nmt.demo.corpus import make_demo_corpus
+from nmt.demo.scoring import score_phenomena, translate_word_by_word
 from nmt.evaluation.metrics import bleu
 from nmt.translators.opening import open_translator
 

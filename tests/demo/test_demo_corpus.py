@@ -1,22 +1,14 @@
 import json
-import random
 import re
 from collections import Counter
-from itertools import islice, pairwise
+from itertools import pairwise
 
 import pytest
-import sacrebleu
 
-from nmt.demo.corpus import (
-    SentenceSampler,
-    draw_distinct_pairs,
-    draw_parts,
-    make_demo_corpus,
-    score_phenomena,
-    translate_word_by_word,
-)
-from nmt.demo.grammar import PHENOMENA, find_combinations, render_english, render_german
+from nmt.demo.corpus import draw_parts, make_demo_corpus
+from nmt.demo.grammar import PHENOMENA
 from nmt.demo.lexicon import ADJECTIVES, NOUNS
+from nmt.demo.scoring import score_phenomena
 from nmt.errors import UserError
 
 SMALL = 6_000
@@ -92,25 +84,6 @@ def test_no_held_out_sentence_shares_a_combination_with_training():
     assert all(pair.combinations and known.isdisjoint(pair.combinations) for pair in [*dev, *test])
 
 
-def test_no_english_sentence_has_two_german_ones():
-    """Draws with repetition, so that equal English can come from different trees."""
-    translations = {}
-    for seed in (1, 2):
-        sampler = SentenceSampler(random.Random(seed), lambda combination: True)
-        for sentence in (sampler.draw_sentence() for _ in range(5_000)):
-            target = " ".join(word.text for word in render_german(sentence))
-            assert translations.setdefault(render_english(sentence), target) == target
-    assert len(translations) < 10_000
-
-
-def test_a_sampler_uses_admitted_combinations_only():
-    sampler = SentenceSampler(random.Random(5), lambda combination: sum(map(len, combination)) % 3 == 0)
-    found = Counter(
-        c for sentence in (sampler.draw_sentence() for _ in range(500)) for c in find_combinations(sentence)
-    )
-    assert all(sum(map(len, combination)) % 3 == 0 for combination in found)
-
-
 def test_every_phenomenon_is_marked_in_the_test_set(small):
     folder, _ = small
     counts = Counter(name for places in read_tags(folder) for name, found in places.items() for _ in found)
@@ -130,34 +103,6 @@ def test_a_perfect_translation_has_every_phenomenon_right(small):
     folder, _ = small
     references = lines(folder, "test.de")
     assert score_phenomena(references, references, read_tags(folder)) == dict.fromkeys(PHENOMENA, 1.0)
-
-
-def test_accuracy_counts_words_at_their_place():
-    references = ["Gestern ist er weggelaufen.", "Er ruft an."]
-    hypotheses = ["Gestern er ist weggelaufen.", "Er ruft"]
-    tags = [{"verb_second": [1], "separable_verb": [3], "plural": []}, {"verb_second": [], "separable_verb": [1, 2]}]
-    assert score_phenomena(hypotheses, references, tags) == {"verb_second": 0.0, "separable_verb": 2 / 3}
-
-
-def test_accuracy_refuses_unequal_numbers():
-    with pytest.raises(UserError, match="same number of sentences, got 1, 2 and 1"):
-        score_phenomena(["a"], ["a", "b"], [{}])
-
-
-def test_word_by_word_keeps_english_order_and_dictionary_forms():
-    assert (
-        translate_word_by_word("When he reads two old books, I wake up.")
-        == "Wenn er lesen zwei alt Buch ich aufwachen."
-    )
-
-
-def test_word_by_word_scores_below_forty():
-    sampler = SentenceSampler(random.Random(7), lambda combination: True)
-    pairs = list(islice(draw_distinct_pairs(sampler), 300))
-    score = sacrebleu.corpus_bleu(
-        [translate_word_by_word(pair.source) for pair in pairs], [[pair.target for pair in pairs]]
-    )
-    assert score.score < 40
 
 
 def test_too_few_pairs_are_refused(tmp_path):
