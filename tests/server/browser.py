@@ -1,4 +1,4 @@
-"""A real browser, and servers that it reaches."""
+"""A real browser, and servers that it can reach."""
 
 import contextlib
 import shutil
@@ -12,7 +12,7 @@ from nmt.server.app import Server
 from nmt.server.run import listen
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-# No sandbox, as root has none in a container; nothing that asks other hosts.
+# Without a sandbox, which root does not have in a container, and without services that contact other hosts.
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -26,7 +26,7 @@ ARGUMENTS = [
 
 @contextlib.contextmanager
 def served(server: Server, port: int = 0) -> Iterator[str]:
-    """Its address, while it listens; its thread that translates goes on afterwards."""
+    """Serves on a port and yields the address. The translating thread keeps running afterwards."""
     listener = listen("127.0.0.1", port)
     http = uvicorn.Server(
         uvicorn.Config(server.middleware, lifespan="off", ws="none", log_level="warning", timeout_graceful_shutdown=1)
@@ -42,5 +42,5 @@ def served(server: Server, port: int = 0) -> Iterator[str]:
 
 
 def shading(words: Any) -> list[float]:
-    """How strongly each word is shaded."""
+    """Returns the weight with which each word is shaded."""
     return words.evaluate_all("words => words.map(word => Number(word.style.getPropertyValue('--weight')))")

@@ -1,4 +1,4 @@
-"""The page as people use it, in real headless Chromium."""
+"""The web page in headless Chromium."""
 
 import socket
 
@@ -15,7 +15,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
 expect = playwright.expect
 
-FIELD, WORDS, SOURCE_WORDS = "#text", "#translation .word", "#behind .word"
+FIELD, WORDS, SOURCE_WORDS = "#text", "#translation .word", "#mirror .word"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def address():
 
 @pytest.fixture
 def open_page(browser):
-    """Opens the page; no error, no complaint and no request to another host may come of it."""
+    """Opens the page, and fails the test if there are errors, console messages or requests to other hosts."""
     contexts, complaints, hosts = [], [], set()
 
     def open_at(address, **settings):
@@ -62,45 +62,45 @@ def page(open_page, address):
     return open_page(address)
 
 
-def test_a_text_is_translated_as_one_pauses(page):
+def test_a_text_is_translated_when_typing_pauses(page):
     expect(page).to_have_title("English to German")
     expect(page.locator(FIELD)).to_be_focused()
     page.keyboard.type("the old", delay=5)
     expect(page.locator("#translation")).to_have_text("THE OLD")
     page.keyboard.type(" house\nis red", delay=5)
     expect(page.locator("#translation")).to_have_text("THE OLD HOUSE\nIS RED", use_inner_text=True)
-    expect(page.locator("#said")).to_have_text("THE OLD HOUSE IS RED")
+    expect(page.locator("#announcement")).to_have_text("THE OLD HOUSE IS RED")
     page.locator(FIELD).fill("")
     expect(page.locator("#translation")).to_be_empty()
-    expect(page.locator("#others")).to_be_hidden()
+    expect(page.locator("#alternatives")).to_be_hidden()
 
 
 def test_a_word_shows_what_it_attended_to_and_the_other_way_round(page):
-    page.locator(FIELD).fill("the 🙂 house")  # places behind a letter that JavaScript counts as two
+    page.locator(FIELD).fill("the 🙂 house")  # JavaScript counts the emoji as two characters
     page.locator(WORDS).nth(1).hover()
     assert shading(page.locator(SOURCE_WORDS)) == [0, 0.75, 0.25]
-    expect(page.locator("#looked")).to_have_text("“🙂” attended to “🙂” 75 %, “house” 25 %")
+    expect(page.locator("#attention")).to_have_text("“🙂” attended to “🙂” 75 %, “house” 25 %")
     page.locator("h1").hover()
     assert shading(page.locator(SOURCE_WORDS)) == [0, 0, 0]
     page.locator(SOURCE_WORDS).nth(2).hover(force=True)
     assert shading(page.locator(WORDS)) == [0, 0.25, 1]
-    expect(page.locator("#looked")).to_have_text("“house” had the attention of “HOUSE” 100 %, “🙂” 25 %")
+    expect(page.locator("#attention")).to_have_text("“house” received attention from “HOUSE” 100 %, “🙂” 25 %")
 
 
-def test_the_words_behind_the_field_lie_where_it_has_them(page):
-    """Else the wrong ones would be shaded: as high as the field, however the lines break."""
+def test_the_mirrored_words_lie_under_those_of_the_field(page):
+    """Otherwise the wrong words would be shaded. Their lines break as those of the field do."""
     page.locator(FIELD).fill("one two three four five six seven eight nine " * 5 + "\n\nlast\n")
     expect(page.locator(WORDS)).to_have_count(46)
     size = "element => [element.scrollHeight, element.clientWidth]"
-    assert page.locator("#behind").evaluate(size) == page.locator(FIELD).evaluate(size)
+    assert page.locator("#mirror").evaluate(size) == page.locator(FIELD).evaluate(size)
     styles = "e => ['font', 'lineHeight', 'letterSpacing', 'whiteSpace', 'padding'].map(k => getComputedStyle(e)[k])"
-    assert page.locator("#behind").evaluate(styles) == page.locator(FIELD).evaluate(styles)
+    assert page.locator("#mirror").evaluate(styles) == page.locator(FIELD).evaluate(styles)
 
 
 def test_the_keyboard_reaches_everything(page):
     page.keyboard.type("one two three", delay=5)
     expect(page.locator(WORDS)).to_have_count(3)
-    page.keyboard.press("Tab")  # past the button that copies
+    page.keyboard.press("Tab")  # to the copy button
     if page.locator("#copy").is_visible():
         page.keyboard.press("Tab")
     expect(page.locator(WORDS).nth(0)).to_be_focused()
@@ -112,7 +112,7 @@ def test_the_keyboard_reaches_everything(page):
     page.keyboard.press("Enter")
     expect(page.locator(WORDS).nth(2)).to_have_attribute("aria-pressed", "true")
     page.keyboard.press("Tab")
-    assert shading(page.locator(SOURCE_WORDS)) == [0, 0, 1]  # for it is pinned
+    assert shading(page.locator(SOURCE_WORDS)) == [0, 0, 1]  # because the word is pinned
     expect(page.get_by_role("button", name="ONE TWO THREE2")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#translation")).to_have_text("ONE TWO THREE2")
@@ -130,7 +130,7 @@ def test_a_script_in_the_text_is_text(page):
     page.on("dialog", lambda dialog: pytest.fail(dialog.message))
     page.locator(FIELD).fill(text)
     expect(page.locator("#translation")).to_have_text(text.upper())
-    expect(page.locator("#others button").first).to_have_text(text.upper() + "2")
+    expect(page.locator("#alternatives button").first).to_have_text(text.upper() + "2")
     assert page.locator("main img, main script, main b").count() == 0
 
 
@@ -146,14 +146,12 @@ def test_a_long_text_is_translated_and_one_too_long_is_not_sent(page):
     sent = []
     page.on("request", lambda request: sent.append(request.url))
     page.locator(FIELD).fill(long + long)
-    expect(page.locator("#notice")).to_contain_text(
-        "This text has 3,868 characters, and the server takes 2,000 at a time: shorten it."
-    )
+    expect(page.locator("#notice")).to_contain_text("This text has 3,868 characters. The server accepts at most 2,000.")
     page.wait_for_timeout(600)
     assert sent == []
 
 
-def test_a_server_that_is_gone_is_said_and_asked_again(open_page):
+def test_an_unreachable_server_is_reported_and_retried(open_page):
     server = make_fake()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -161,17 +159,17 @@ def test_a_server_that_is_gone_is_said_and_asked_again(open_page):
         page = open_page(address)
         expect(page).to_have_title("English to German")
     page.locator(FIELD).fill("still here")
-    expect(page.locator("#notice")).to_contain_text("The server does not answer. Your text stays here.")
+    expect(page.locator("#notice")).to_contain_text("The server does not respond. Your text is kept.")
     expect(page.locator(FIELD)).to_have_value("still here")
     with served(server, port):
         page.get_by_role("button", name="Try again").click()
         expect(page.locator("#translation")).to_have_text("STILL HERE")
-        expect(page.locator("#words")).to_be_empty()
-        expect(page.locator("#again")).to_be_hidden()
+        expect(page.locator("#message")).to_be_empty()
+        expect(page.locator("#retry")).to_be_hidden()
     server.batcher.close(5)
 
 
-def test_a_busy_server_is_said_and_asked_again_when_it_says(page):
+def test_a_busy_server_is_reported_and_retried_after_the_time_it_states(page):
     answers = iter([429, 500])
 
     def refuse(route):
@@ -183,13 +181,13 @@ def test_a_busy_server_is_said_and_asked_again_when_it_says(page):
     page.route("**/translate", refuse)
     page.locator(FIELD).fill("patience")
     expect(page.locator("#notice")).to_contain_text("The server is busy")
-    expect(page.locator("#notice")).to_contain_text("Trying again in 1 s.")
-    expect(page.locator("#notice")).to_contain_text("The server failed on this text.")
+    expect(page.locator("#notice")).to_contain_text("Retrying in 1 s.")
+    expect(page.locator("#notice")).to_contain_text("The server could not translate this text.")
     page.get_by_role("button", name="Try again").click()
     expect(page.locator("#translation")).to_have_text("PATIENCE")
 
 
-def test_a_text_that_changes_ends_the_request_for_the_old_one(open_page):
+def test_changing_the_text_cancels_the_request(open_page):
     translator = FakeTranslator()
     server = make_fake(translator, max_batch=1)
     with served(server) as address:
@@ -207,17 +205,17 @@ def test_a_text_that_changes_ends_the_request_for_the_old_one(open_page):
     server.batcher.close(5)
 
 
-def test_a_key_is_asked_for_and_kept_in_the_page_alone(open_page):
+def test_a_key_is_requested_and_kept_in_memory_only(open_page):
     server = make_fake(key="s3cret")
     with served(server) as address:
         page = open_page(address)
-        expect(page.get_by_label("This server asks for a key")).to_be_focused()
+        expect(page.get_by_label("This server requires a key")).to_be_focused()
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
-        expect(page.locator("#notice")).to_contain_text("The server does not know this key.")
-        page.get_by_label("This server asks for a key").fill("s3cret")
-        page.get_by_role("button", name="Use it").click()
-        expect(page.get_by_label("This server asks for a key")).to_be_hidden()
+        expect(page.locator("#notice")).to_contain_text("This key is not valid.")
+        page.get_by_label("This server requires a key").fill("s3cret")
+        page.get_by_role("button", name="Use key").click()
+        expect(page.get_by_label("This server requires a key")).to_be_hidden()
         page.locator(FIELD).fill("open")
         expect(page.locator("#translation")).to_have_text("OPEN")
         assert "s3cret" not in page.content() + page.url
@@ -229,29 +227,36 @@ def test_a_key_is_asked_for_and_kept_in_the_page_alone(open_page):
 def test_nothing_scrolls_sideways(open_page, address, width):
     page = open_page(address, viewport={"width": width, "height": 700})
     page.locator(FIELD).fill("short words and Donaudampfschifffahrtsgesellschaftskapitänskajütenschlüssel" * 2)
-    expect(page.locator("#others button").first).to_be_visible()
+    expect(page.locator("#alternatives button").first).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     sides = [page.locator(".side").nth(n).bounding_box() for n in (0, 1)]
     assert (sides[0]["y"] == sides[1]["y"]) == (width == 1100)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_light_or_dark_as_one_likes_and_readable(open_page, address, scheme):
+def test_light_and_dark_mode_are_readable(open_page, address, scheme):
     page = open_page(address, color_scheme=scheme)
     page.locator(FIELD).fill("the old house")
     page.locator(WORDS).nth(2).hover()
     paper = luminance(page, "body", "backgroundColor")
     assert (paper > 0.5) == (scheme == "light")
-    # WCAG 2.2, 1.4.3, on the darkest or lightest ground that each stands on: a word that has all the attention, too.
+    # WCAG 2.2, 1.4.3, on every background, including that of a word with all the attention.
     shaded = luminance(page, f"{SOURCE_WORDS}.nth(2)", "backgroundColor")
     ink = luminance(page, "body", "color")
     assert contrast(ink, shaded) > 4.5
-    for selector in ("#looked", "#hint", "#model", "#source-language", "#others button", "#others .new"):
+    for selector in (
+        "#attention",
+        "#hint",
+        "#model",
+        "#source-language",
+        "#alternatives button",
+        "#alternatives .different",
+    ):
         assert contrast(luminance(page, selector, "color"), paper) > 4.5, selector
 
 
 def luminance(page, selector, kind):
-    """Relative luminance, as WCAG 2.2 defines it."""
+    """Returns the relative luminance, as WCAG 2.2 defines it."""
     name, _, nth = selector.partition(".nth(")
     element = page.locator(name).nth(int(nth.rstrip(")") or 0))
     drawn = """(element, kind) => {
@@ -269,19 +274,19 @@ def contrast(one, other):
     return (max(one, other) + 0.05) / (min(one, other) + 0.05)
 
 
-def test_everything_that_can_be_used_has_a_name(page):
-    """As a screen reader has it."""
+def test_every_control_has_a_name(page):
+    """Checks the accessibility tree, which screen readers use."""
     page.locator(FIELD).fill("one two")
     expect(page.locator(WORDS)).to_have_count(2)
     expect(page.get_by_role("textbox", name="English")).to_be_visible()
     expect(page.get_by_role("group", name="German").get_by_role("button")).to_have_count(2)
-    expect(page.get_by_role("region", name="Other translations").get_by_role("button")).to_have_count(3)
+    expect(page.get_by_role("region", name="Alternative translations").get_by_role("button")).to_have_count(3)
     expect(page.get_by_role("status")).to_have_count(2)
     for button in page.get_by_role("button").all():
         assert button.inner_text().strip()
 
 
-def test_a_real_model_behind_it(open_page, model_folder, tmp_path):
+def test_a_real_model(open_page, model_folder, tmp_path):
     model_folder.save(tmp_path / "model")
     translator = ModelTranslator.load(tmp_path / "model", precision="float32")
     server = make_server(translator, "tiny", Limits())

@@ -1,49 +1,49 @@
-// Asks the server, and says its refusals in words for people.
+// Sends requests to the server, and turns its errors into messages for users.
 
-export class Refusal extends Error {
+export class ServerError extends Error {
   /**
-   * @param {string} message for people
-   * @param {number} status 0 where there was no answer
-   * @param {number | null} seconds after which asking again may help; null if it will not
+   * @param {string} message for users
+   * @param {number} status 0 if there was no response
+   * @param {number | null} retryAfter seconds after which a retry may succeed; null if it will not
    */
-  constructor(message, status, seconds = null) {
+  constructor(message, status, retryAfter = null) {
     super(message);
     this.status = status;
-    this.seconds = seconds;
+    this.retryAfter = retryAfter;
   }
 }
 
-/** The answer to a request, as JSON; throws a Refusal, or an AbortError. */
-export async function ask(path, { body, key, signal } = {}) {
+/** Returns the JSON response to a request. Throws a ServerError, or an AbortError. */
+export async function send(path, { body, key, signal } = {}) {
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
   const request = { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal };
-  let answer;
+  let response;
   let document;
   try {
-    answer = await fetch(path, request);
-    document = await answer.json();
+    response = await fetch(path, request);
+    document = await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal("The server does not answer. Your text stays here.", 0, 3);
+    throw new ServerError("The server does not respond. Your text is kept.", 0, 3);
   }
-  if (!answer.ok) throw refusal(answer, document.error ?? "");
+  if (!response.ok) throw makeError(response, document.error ?? "");
   return document;
 }
 
-function refusal(answer, words) {
-  const seconds = Number(answer.headers.get("Retry-After")) || 3;
-  switch (answer.status) {
+function makeError(response, message) {
+  const retryAfter = Number(response.headers.get("Retry-After")) || 3;
+  switch (response.status) {
     case 401:
-      return new Refusal("", 401);
+      return new ServerError("", 401);
     case 429:
-      return new Refusal("The server is busy: many texts wait to be translated.", 429, seconds);
+      return new ServerError("The server is busy.", 429, retryAfter);
     case 503:
-      return new Refusal("The server is stopping. Your text stays here.", 503, seconds);
+      return new ServerError("The server is shutting down. Your text is kept.", 503, retryAfter);
     case 504:
-      return new Refusal("This took the server too long. A shorter text may help.", 504);
+      return new ServerError("The translation took too long. Try a shorter text.", 504);
     case 500:
-      return new Refusal("The server failed on this text.", 500);
+      return new ServerError("The server could not translate this text.", 500);
     default:
-      return new Refusal(words || `The server refused this text (${answer.status}).`, answer.status);
+      return new ServerError(message || `The server returned an error (${response.status}).`, response.status);
   }
 }

@@ -1,160 +1,162 @@
-import { ask, Refusal } from "./client.js";
+import { send, ServerError } from "./client.js";
 import { Reader } from "./reader.js";
-import { divided } from "./words.js";
+import { makeSpans } from "./words.js";
 
-const PAUSE = 400; // milliseconds without a key after which a text is translated
-const LONG = 300; // characters of a text that is set smaller, and translated in one way only
+const PAUSE = 400; // milliseconds without a key press after which the text is translated
+const LONG = 300; // characters of a text that is shown in a smaller font, without alternatives
 const ALTERNATIVES = 3;
 
-const at = (id) => document.getElementById(id);
-const field = at("text");
-const reader = new Reader(field, at("behind"), at("translation"), at("looked"));
+const get = (id) => document.getElementById(id);
+const field = get("text");
+const reader = new Reader(field, get("mirror"), get("translation"), get("attention"));
 
-let about = null; // what the server tells of itself, once it does
-let key = ""; // kept here alone
-let candidates = []; // translations of the text, the one that is shown first
-let request = null; // the AbortController of the one that is under way
+let about = null; // the response of /about, once it has arrived
+let key = ""; // kept here only
+let translations = []; // of the text, beginning with the one that is shown
+let request = null; // AbortController of the current request
 let timer = 0;
 
-function plan(milliseconds, action = translate) {
+function schedule(milliseconds) {
   clearTimeout(timer);
-  timer = setTimeout(action, milliseconds);
+  timer = setTimeout(translate, milliseconds);
 }
 
-function changed() {
+function handleInput() {
   request?.abort();
-  notify("");
+  showMessage("");
   reader.forget();
   const length = Array.from(field.value).length;
   document.body.classList.toggle("long", length > LONG);
-  const most = about?.max_characters ?? Infinity;
-  at("count").textContent = length > 0.8 * most ? `${number(length)} of ${number(most)} characters` : "";
+  const limit = about?.max_characters ?? Infinity;
+  get("count").textContent = length > 0.8 * limit ? `${format(length)} of ${format(limit)} characters` : "";
   clearTimeout(timer);
   if (!field.value.trim()) {
-    show([]);
-  } else if (length > most) {
-    notify(`This text has ${number(length)} characters, and the server takes ${number(most)} at a time: shorten it.`);
+    showTranslations([]);
+  } else if (length > limit) {
+    showMessage(`This text has ${format(length)} characters. The server accepts at most ${format(limit)}.`);
   } else {
-    plan(PAUSE);
+    schedule(PAUSE);
   }
 }
 
 async function translate() {
   clearTimeout(timer);
   request?.abort();
-  const ours = (request = new AbortController());
+  const current = (request = new AbortController());
   const text = field.value;
-  at("translation").setAttribute("aria-busy", "true");
+  get("translation").setAttribute("aria-busy", "true");
   try {
-    if (!about) introduce(await ask("about", { key, signal: ours.signal }));
-    if (!text.trim()) return notify("");
-    const most = Array.from(text).length > LONG ? 1 : Math.min(1 + ALTERNATIVES, about.max_n_best);
-    const body = { text, n_best: most, alignments: true };
-    const answer = await ask("translate", { body, key, signal: ours.signal });
-    const [best] = answer.translations;
-    notify("");
-    show([best, ...best.alternatives]);
-    at("said").textContent = best.text;
+    if (!about) showAbout(await send("about", { key, signal: current.signal }));
+    if (!text.trim()) return showMessage("");
+    const wanted = Array.from(text).length > LONG ? 1 : Math.min(1 + ALTERNATIVES, about.max_n_best);
+    const body = { text, n_best: wanted, alignments: true };
+    const response = await send("translate", { body, key, signal: current.signal });
+    const [best] = response.translations;
+    showMessage("");
+    showTranslations([best, ...best.alternatives]);
+    get("announcement").textContent = best.text;
   } catch (error) {
     if (error.name === "AbortError") return;
-    if (!(error instanceof Refusal)) throw error;
-    refused(error);
+    if (!(error instanceof ServerError)) throw error;
+    showError(error);
   } finally {
-    if (request === ours) at("translation").removeAttribute("aria-busy");
+    if (request === current) get("translation").removeAttribute("aria-busy");
   }
 }
 
-function refused({ message, status, seconds }) {
+function showError({ message, status, retryAfter }) {
   if (status === 401) {
-    at("key-form").hidden = false;
-    if (key) notify("The server does not know this key.");
-    at("key").focus();
+    get("key-form").hidden = false;
+    if (key) showMessage("This key is not valid.");
+    get("key").focus();
     return;
   }
-  const retry = seconds === null ? "" : ` Trying again in ${seconds} s.`;
-  notify(message + retry, status === 0 || status >= 429);
-  if (seconds !== null) plan(1000 * seconds);
+  const retry = retryAfter === null ? "" : ` Retrying in ${retryAfter} s.`;
+  showMessage(message + retry, status === 0 || status >= 429);
+  if (retryAfter !== null) schedule(1000 * retryAfter);
 }
 
-function notify(words, retriable = false) {
-  at("words").textContent = words;
-  at("again").hidden = !retriable;
+function showMessage(message, canRetry = false) {
+  get("message").textContent = message;
+  get("retry").hidden = !canRetry;
 }
 
-function show(found, focused = -1) {
-  candidates = found;
+function showTranslations(found, focused = -1) {
+  translations = found;
   reader.read(found[0]);
-  at("copy").hidden = !found.length || !navigator.clipboard;
-  at("copy").textContent = "Copy";
-  const known = new Set(found.length ? wordsOf(found[0]) : []);
-  const items = found.slice(1).map((candidate, n) => {
+  get("copy").hidden = !found.length || !navigator.clipboard;
+  get("copy").textContent = "Copy";
+  const known = new Set(found.length ? getWords(found[0]) : []);
+  const items = found.slice(1).map((alternative, n) => {
     const button = document.createElement("button");
     button.type = "button";
     button.lang = about.target_language ?? "";
     button.dir = "auto";
-    button.append(...divided(candidate.text, candidate.alignment.target));
-    for (const span of button.children) span.className = known.has(span.textContent) ? "" : "new";
-    button.addEventListener("click", () => show([candidate, ...found.filter((other) => other !== candidate)], n));
+    button.append(...makeSpans(alternative.text, alternative.alignment.target));
+    for (const span of button.children) span.className = known.has(span.textContent) ? "" : "different";
+    button.addEventListener("click", () => {
+      showTranslations([alternative, ...found.filter((other) => other !== alternative)], n);
+    });
     const item = document.createElement("li");
     item.append(button);
     return item;
   });
-  at("others").hidden = !items.length;
-  at("others").querySelector("ol").replaceChildren(...items);
+  get("alternatives").hidden = !items.length;
+  get("alternatives").querySelector("ol").replaceChildren(...items);
   if (focused >= 0) items[focused].firstChild.focus();
 }
 
-function wordsOf({ text, alignment }) {
+function getWords({ text, alignment }) {
   const characters = Array.from(text);
   return alignment.target.map(({ start, end }) => characters.slice(start, end).join(""));
 }
 
-function introduce(found) {
-  about = found;
-  at("key-form").hidden = true;
-  const [source, target] = [found.source_language, found.target_language];
+function showAbout(response) {
+  about = response;
+  get("key-form").hidden = true;
+  const [source, target] = [about.source_language, about.target_language];
   if (source && target) {
-    at("source-language").textContent = name(source);
-    at("target-language").textContent = name(target);
-    document.title = at("direction").textContent = `${name(source)} to ${name(target)}`;
+    get("source-language").textContent = getLanguage(source);
+    get("target-language").textContent = getLanguage(target);
+    document.title = get("direction").textContent = `${getLanguage(source)} to ${getLanguage(target)}`;
     field.lang = source;
-    at("translation").lang = target;
+    get("translation").lang = target;
   }
-  at("model").textContent = `${found.name}, version ${found.version}`;
+  get("model").textContent = `${about.name}, version ${about.version}`;
 }
 
-function name(code) {
+function getLanguage(code) {
   try {
     return new Intl.DisplayNames(["en"], { type: "language" }).of(code.replaceAll("_", "-"));
   } catch {
-    return code; // no code that anybody knows
+    return code; // not a code that the browser knows
   }
 }
 
-function number(count) {
-  return count.toLocaleString("en");
+function format(number) {
+  return number.toLocaleString("en");
 }
 
-field.addEventListener("input", changed);
+field.addEventListener("input", handleInput);
 field.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
     translate();
   }
 });
-at("again").addEventListener("click", translate);
-at("key-form").addEventListener("submit", (event) => {
+get("retry").addEventListener("click", translate);
+get("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  key = at("key").value.trim();
-  at("key").value = "";
-  notify("");
+  key = get("key").value.trim();
+  get("key").value = "";
+  showMessage("");
   field.focus();
   translate();
 });
-at("copy").addEventListener("click", async () => {
-  await navigator.clipboard.writeText(candidates[0].text);
-  at("copy").textContent = "Copied";
+get("copy").addEventListener("click", async () => {
+  await navigator.clipboard.writeText(translations[0].text);
+  get("copy").textContent = "Copied";
 });
 
-changed(); // a browser may have kept the text of an earlier visit
+handleInput(); // the browser may have restored the text of an earlier visit
 translate();

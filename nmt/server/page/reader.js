@@ -1,50 +1,50 @@
-import { attendedBy, attendingTo, divided, named, shade, wordAt } from "./words.js";
+import { describeWords, findWord, makeSpans, shade, sourceWeights, targetWeights } from "./words.js";
 
 const MOVES = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
-const CARET = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"]);
+const CARET_KEYS = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"]);
 
-/** Shows a text and its translation, and for a word of either what it attended to in the other. */
+/** Shows a text and its translation, and the attention of a word that the user selects in either. */
 export class Reader {
   #field;
-  #behind;
+  #mirror;
   #page;
-  #looked;
-  #alignment = null; // null while the text is not the one that was translated
+  #description;
+  #alignment = null; // null while the text differs from the one that was translated
   #source = []; // spans of the words
   #target = [];
-  #pinned = null; // a target word that stays chosen
+  #pinned = null; // index of a target word that stays selected
 
   /**
-   * @param field the text area, whose words cannot be shaded
-   * @param behind what stands behind it with the same text
-   * @param page where the translation is put
-   * @param looked where it is said what a word attended to
+   * @param field the text area; its words cannot be shaded
+   * @param mirror an element behind the text area with the same text, whose words can be
+   * @param page the element for the translation
+   * @param description the element for the description of a word's attention
    */
-  constructor(field, behind, page, looked) {
+  constructor(field, mirror, page, description) {
     this.#field = field;
-    this.#behind = behind;
+    this.#mirror = mirror;
     this.#page = page;
-    this.#looked = looked;
-    page.addEventListener("pointerover", ({ target }) => this.#choose(this.#target.indexOf(target)));
-    page.addEventListener("pointerleave", () => this.#rest());
-    page.addEventListener("focusin", ({ target }) => this.#choose(this.#target.indexOf(target)));
-    page.addEventListener("focusout", () => this.#rest());
+    this.#description = description;
+    page.addEventListener("pointerover", ({ target }) => this.#selectTarget(this.#target.indexOf(target)));
+    page.addEventListener("pointerleave", () => this.#deselect());
+    page.addEventListener("focusin", ({ target }) => this.#selectTarget(this.#target.indexOf(target)));
+    page.addEventListener("focusout", () => this.#deselect());
     page.addEventListener("click", ({ target }) => this.#pin(this.#target.indexOf(target)));
-    page.addEventListener("keydown", (event) => this.#keyed(event));
-    field.addEventListener("pointermove", ({ clientX, clientY }) => this.#point(clientX, clientY));
-    field.addEventListener("pointerleave", () => this.#rest());
-    field.addEventListener("click", () => this.#atCaret());
-    field.addEventListener("keyup", ({ key }) => CARET.has(key) && this.#atCaret());
-    field.addEventListener("blur", () => this.#rest());
+    page.addEventListener("keydown", (event) => this.#handleKey(event));
+    field.addEventListener("pointermove", ({ clientX, clientY }) => this.#selectAtPoint(clientX, clientY));
+    field.addEventListener("pointerleave", () => this.#deselect());
+    field.addEventListener("click", () => this.#selectAtCaret());
+    field.addEventListener("keyup", ({ key }) => CARET_KEYS.has(key) && this.#selectAtCaret());
+    field.addEventListener("blur", () => this.#deselect());
   }
 
-  /** Takes the words away, for the text has changed; the translation stays until there is another. */
+  /** Removes the words because the text has changed. The translation stays until there is a new one. */
   forget() {
     this.#pinned = null;
     this.#clear();
     this.#alignment = null;
     this.#source = [];
-    this.#behind.replaceChildren(this.#field.value, "\u200b"); // which gives the last line its height
+    this.#mirror.replaceChildren(this.#field.value, "\u200b"); // a zero-width space gives an empty last line its height
     for (const span of this.#target) span.removeAttribute("tabindex");
     this.#target = [];
   }
@@ -58,89 +58,91 @@ export class Reader {
     }
     const { text, alignment } = translation;
     this.#alignment = alignment;
-    this.#behind.replaceChildren(...divided(this.#field.value, alignment.source), "\u200b");
-    this.#page.replaceChildren(...divided(text, alignment.target));
-    this.#source = [...this.#behind.children];
+    this.#mirror.replaceChildren(...makeSpans(this.#field.value, alignment.source), "\u200b");
+    this.#page.replaceChildren(...makeSpans(text, alignment.target));
+    this.#source = [...this.#mirror.children];
     this.#target = [...this.#page.children];
-    this.#target.forEach((span, number) => {
+    // A roving tabindex: Tab reaches one word, the arrow keys the others.
+    this.#target.forEach((span, index) => {
       span.setAttribute("role", "button");
       span.setAttribute("aria-pressed", "false");
-      span.tabIndex = number ? -1 : 0;
+      span.tabIndex = index ? -1 : 0;
     });
   }
 
-  #choose(number) {
-    if (number < 0) return;
-    const pairs = attendedBy(this.#alignment, number);
-    this.#mark(this.#target[number], this.#source, pairs, "attended to");
+  #selectTarget(index) {
+    if (index < 0) return;
+    const pairs = sourceWeights(this.#alignment, index);
+    this.#mark(this.#target[index], this.#source, pairs, "attended to");
   }
 
-  #chooseSource(number) {
-    if (number < 0) return this.#rest();
-    const pairs = attendingTo(this.#alignment, number);
-    this.#mark(this.#source[number], this.#target, pairs, "had the attention of");
+  #selectSource(index) {
+    if (index < 0) return this.#deselect();
+    const pairs = targetWeights(this.#alignment, index);
+    this.#mark(this.#source[index], this.#target, pairs, "received attention from");
   }
 
   #mark(span, others, pairs, verb) {
     this.#clear();
-    span.classList.add("asked");
+    span.classList.add("selected");
     shade(others, pairs);
-    this.#looked.textContent = pairs.length ? `“${span.textContent}” ${verb} ${named(others, pairs)}` : "";
+    this.#description.textContent = pairs.length ? `“${span.textContent}” ${verb} ${describeWords(others, pairs)}` : "";
   }
 
   #clear() {
     shade(this.#source, []);
     shade(this.#target, []);
-    for (const span of [...this.#source, ...this.#target]) span.classList.remove("asked");
-    this.#looked.textContent = "";
+    for (const span of [...this.#source, ...this.#target]) span.classList.remove("selected");
+    this.#description.textContent = "";
   }
 
-  /** Shows the chosen word again, or nothing. */
-  #rest() {
+  /** Selects the focused or pinned word again, or none. */
+  #deselect() {
     const focused = this.#target.indexOf(document.activeElement);
-    const number = focused >= 0 ? focused : (this.#pinned ?? -1);
-    if (number >= 0) this.#choose(number);
+    const index = focused >= 0 ? focused : (this.#pinned ?? -1);
+    if (index >= 0) this.#selectTarget(index);
     else this.#clear();
   }
 
-  #pin(number) {
-    if (number < 0) return;
-    this.#pinned = this.#pinned === number ? null : number;
+  #pin(index) {
+    if (index < 0) return;
+    this.#pinned = this.#pinned === index ? null : index;
     this.#target.forEach((span, n) => span.setAttribute("aria-pressed", String(n === this.#pinned)));
-    this.#focus(number);
+    this.#focus(index);
   }
 
-  #focus(number) {
-    this.#target.forEach((span, n) => (span.tabIndex = n === number ? 0 : -1));
-    this.#target[number].focus();
+  #focus(index) {
+    this.#target.forEach((span, n) => (span.tabIndex = n === index ? 0 : -1));
+    this.#target[index].focus();
   }
 
-  #keyed(event) {
-    const number = this.#target.indexOf(event.target);
-    if (number < 0) return;
+  #handleKey(event) {
+    const index = this.#target.indexOf(event.target);
+    if (index < 0) return;
     if (event.key === "Enter" || event.key === " ") {
-      this.#pin(number);
+      this.#pin(index);
     } else if (event.key === "Escape") {
       this.#pinned = null;
-      this.#target[number].setAttribute("aria-pressed", "false");
+      this.#target[index].setAttribute("aria-pressed", "false");
       this.#field.focus();
     } else if (event.key in MOVES) {
-      const turned = getComputedStyle(this.#page).direction === "rtl" && Number.isFinite(MOVES[event.key]) ? -1 : 1;
-      this.#focus(Math.max(0, Math.min(this.#target.length - 1, number + turned * MOVES[event.key])));
+      // In right-to-left text, the next word is on the left.
+      const sign = getComputedStyle(this.#page).direction === "rtl" && Number.isFinite(MOVES[event.key]) ? -1 : 1;
+      this.#focus(Math.max(0, Math.min(this.#target.length - 1, index + sign * MOVES[event.key])));
     } else {
       return;
     }
     event.preventDefault();
   }
 
-  #point(x, y) {
+  #selectAtPoint(x, y) {
     const span = document.elementsFromPoint(x, y).find((element) => this.#source.includes(element));
-    this.#chooseSource(span ? this.#source.indexOf(span) : -1);
+    this.#selectSource(span ? this.#source.indexOf(span) : -1);
   }
 
-  #atCaret() {
+  #selectAtCaret() {
     if (!this.#alignment) return;
-    const place = Array.from(this.#field.value.slice(0, this.#field.selectionStart)).length;
-    this.#chooseSource(wordAt(this.#alignment.source, place));
+    const position = Array.from(this.#field.value.slice(0, this.#field.selectionStart)).length;
+    this.#selectSource(findWord(this.#alignment.source, position));
   }
 }
