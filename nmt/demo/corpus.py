@@ -1,8 +1,9 @@
-"""The demonstration corpus: sentences drawn from our own grammar, split so that held-out combinations are new.
+"""The demo corpus: sentences drawn from our own grammar, split so that held-out sentences combine words in new ways.
 
-A tenth of all combinations (an adjective with its noun; a subject with its verb and object) is reserved, by a hash of
-the seed and the combination. Training sentences hold no reserved combination, dev and test sentences no other, and
-every word of theirs occurs in training. To translate them is to put known words together anew.
+A tenth of all combinations is reserved, chosen by a hash of the seed and the combination. A combination is an adjective
+with its noun, or a subject with its verb and object. Training sentences contain no reserved combination, dev and test
+sentences contain no other, and all of their words occur in training. To translate them, a model must combine words
+that it knows in ways that it has not seen.
 """
 
 import hashlib
@@ -21,11 +22,7 @@ from nmt.errors import UserError
 from nmt.files import atomic_write
 
 NUM_DEV = 500
-
-
 NUM_TEST = 1_000
-
-
 # With fewer pairs, some words of the held-out sentences would never occur in training.
 MIN_PAIRS = 6_000
 
@@ -36,37 +33,47 @@ class DemoPair:
 
     source: str
     target: str
-    places: Positions
+    positions: Positions
+    """Words of the target that depend on each phenomenon."""
     combinations: frozenset[Combination]
 
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What was written: sentence pairs of each part, lemmas in training, and uses there of the rarest lemma."""
+    """Size of a corpus."""
 
     num_train: int
+    """Sentence pairs for training."""
     num_dev: int
     num_test: int
     num_lemmas: int
+    """Lemmas that occur in training."""
     fewest_uses: int
+    """How often the rarest of them occurs there."""
 
 
 def make_demo_corpus(folder: Path, *, seed: int = 1, num_pairs: int = 22_000) -> DemoReport:
-    """Writes train, dev and test, each as .en and .de, and {dev,test}.tags.jsonl with the places of the phenomena.
+    """Writes train, dev and test, each as .en and .de, and {dev,test}.tags.jsonl with the positions of the phenomena.
 
-    All pairs are distinct, and the same seed gives the same bytes; 500 pairs are for dev and 1,000 for test.
+    All pairs are distinct. 500 pairs are for dev and 1,000 for test.
+
+    Args:
+        folder: the folder to write to.
+        seed: the same seed gives the same bytes.
+        num_pairs: number of sentence pairs of all three parts.
 
     Raises:
-        UserError: `num_pairs` is too small for every held-out word to be learned, or the folder cannot be written to.
+        UserError: `num_pairs` is too small for every held-out word to occur in training, or the folder cannot be
+            written to.
     """
     if num_pairs < MIN_PAIRS:
-        raise UserError(f"The demo corpus needs num_pairs of at least {MIN_PAIRS}, got {num_pairs}.")
+        raise UserError(f"The demo corpus requires num_pairs of at least {MIN_PAIRS}, found {num_pairs}.")
     train, dev, test = draw_parts(seed=seed, num_pairs=num_pairs)
     for name, pairs in (("train", train), ("dev", dev), ("test", test)):
         _write_lines(folder / f"{name}.en", (pair.source for pair in pairs))
         _write_lines(folder / f"{name}.de", (pair.target for pair in pairs))
     for name, pairs in (("dev", dev), ("test", test)):
-        _write_lines(folder / f"{name}.tags.jsonl", (json.dumps(pair.places) for pair in pairs))
+        _write_lines(folder / f"{name}.tags.jsonl", (json.dumps(pair.positions) for pair in pairs))
     uses = Counter(gloss for pair in train for gloss in look_up_glosses(pair.source))
     return DemoReport(len(train), len(dev), len(test), len(uses), min(uses.values()))
 
@@ -77,7 +84,7 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def draw_parts(*, seed: int, num_pairs: int) -> tuple[list[DemoPair], list[DemoPair], list[DemoPair]]:
-    """Returns train, dev and test."""
+    """Returns the pairs of train, dev and test."""
 
     def is_reserved(combination: Combination) -> bool:
         digest = hashlib.blake2b(f"{seed} {' '.join(combination)}".encode(), digest_size=4).digest()
@@ -96,8 +103,8 @@ def draw_parts(*, seed: int, num_pairs: int) -> tuple[list[DemoPair], list[DemoP
     return train, held_out[:NUM_DEV], held_out[NUM_DEV:]
 
 
-def draw_distinct_pairs(sampler: "SentenceSampler") -> Iterator[DemoPair]:
-    """Yields pairs for ever, none of them twice."""
+def draw_distinct_pairs(sampler: SentenceSampler) -> Iterator[DemoPair]:
+    """Yields pairs without end, none of them twice."""
     seen = set()
     while True:
         sentence = sampler.draw_sentence()
@@ -105,12 +112,12 @@ def draw_distinct_pairs(sampler: "SentenceSampler") -> Iterator[DemoPair]:
         if source not in seen:
             seen.add(source)
             target = render_german(sentence)
-            places = {name: [at for at, word in enumerate(target) if name in word.phenomena] for name in PHENOMENA}
+            positions = {name: [at for at, word in enumerate(target) if name in word.phenomena] for name in PHENOMENA}
             text = " ".join(word.text for word in target)
-            yield DemoPair(source, text, places, frozenset(find_combinations(sentence)))
+            yield DemoPair(source, text, positions, frozenset(find_combinations(sentence)))
 
 
 def split_words(pair: DemoPair) -> Iterator[tuple[str, str]]:
-    """Yields each word of a pair, with its language and without punctuation."""
+    """Yields language and text of each word of a pair, without punctuation."""
     for language, text in (("en", pair.source), ("de", pair.target)):
         yield from ((language, word) for word in re.findall(r"[\w']+", text))

@@ -1,13 +1,13 @@
-"""A hand-written grammar: from an abstract sentence to its English and its German, with the phenomena that it shows.
+"""The demo's grammar: renders an abstract sentence in English and in German, and marks grammatical phenomena.
 
-German words carry the names of the phenomena that they depend on, and so each can be scored by itself:
+Each German word carries the names of the phenomena that it depends on, so that each phenomenon can be scored:
 
-    article_case      articles and their like, by gender, number and case, "im" and "zur" among them
+    article_case      articles and other determiners, by gender, number and case, including "im" and "zur"
     adjective_ending  attributive adjectives
     verb_agreement    finite verbs, by person and number
-    verb_second       finite verbs of main clauses that open with something else than their subject
-    verb_final        verbs that close a subordinate clause
-    separable_verb    both parts of a separable verb, together or apart
+    verb_second       finite verbs of main clauses that do not start with their subject
+    verb_final        verbs at the end of a subordinate clause
+    separable_verb    both parts of a separable verb, joined or apart
     plural            plural nouns
 """
 
@@ -46,15 +46,15 @@ PHENOMENA = (
 )
 
 Combination = tuple[str, ...]
-"""An adjective and its noun, or a clause's subject, verb and object ("" for none), all by their English lemmas."""
+"""An adjective and its noun, or subject, verb and object of a clause ("" for none), as English lemmas."""
 
 Positions = Mapping[str, Sequence[int]]
-"""For each phenomenon the positions of the words of a reference, split at spaces, that depend on it."""
+"""By phenomenon, the positions of the words that depend on it in a reference split at spaces."""
 
 
 @dataclass(frozen=True)
 class NounPhrase:
-    """A noun and what stands before it; an owner ("the doctor's car") stands in the place of a determiner."""
+    """A noun with a determiner or an owner ("the doctor's car"), and an adjective."""
 
     noun: Noun
     determiner: Determiner | None
@@ -78,14 +78,14 @@ class Action:
 
 @dataclass(frozen=True)
 class Quality:
-    """To be tired, rich or red."""
+    """Being tired, rich or red."""
 
     adjective: Adjective
 
 
 @dataclass(frozen=True)
 class Clause:
-    """A subject and what is said about it. A modal goes with an action and hides the time."""
+    """A subject and its predicate. A modal is used with an action only, and always in the present."""
 
     subject: Subject
     predicate: Action | Quality | Opinion
@@ -95,7 +95,7 @@ class Clause:
 
 @dataclass(frozen=True)
 class Subordinate:
-    """A clause behind a conjunction; its German verb comes last."""
+    """A conjunction and its clause, whose German verb comes last."""
 
     conjunction: Conjunction
     clause: Clause
@@ -103,7 +103,7 @@ class Subordinate:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A main clause, perhaps with something before it, which moves its subject behind the verb, or after it."""
+    """A main clause with an optional opening, which moves the German subject behind the verb, or a closing."""
 
     main: Clause
     opening: Adverbial | Subordinate | None = None
@@ -119,7 +119,7 @@ class Word:
 
 
 def render_german(sentence: Sentence) -> list[Word]:
-    """Returns the words of the German sentence, with a capital letter, commas and a full stop."""
+    """Returns the words of the German sentence, with capital letter, commas and full stop."""
     words = _render_main_clause(sentence.main, inverted=sentence.opening is not None)
     if isinstance(sentence.opening, Adverbial):
         words = [Word(text) for text in sentence.opening.german.split()] + words
@@ -157,7 +157,7 @@ def _render_subordinate_clause(subordinate: Subordinate) -> list[Word]:
 
 
 def _split_verb(clause: Clause) -> tuple[Finite, str]:
-    """Returns the finite verb and what closes the main clause: an infinitive, a participle, a prefix or nothing."""
+    """Returns the finite verb, and what comes last in a main clause: an infinitive, a participle, a prefix or ""."""
     predicate = clause.predicate
     if isinstance(predicate, Quality):
         return (WAS if clause.time == Time.PAST else BE), ""
@@ -175,12 +175,12 @@ def _is_separable(clause: Clause) -> bool:
 
 
 def _has_split_prefix(clause: Clause) -> bool:
-    """Tells whether the finite verb itself leaves its prefix behind."""
+    """Returns whether the finite verb is separated from its prefix."""
     return _is_separable(clause) and clause.modal is None and clause.time != Time.PAST
 
 
 def _render_middle(predicate: Action | Quality | Opinion) -> list[Word]:
-    """Returns what stands between the two verbal parts of a main clause."""
+    """Returns the words between the two parts of the verb in a main clause."""
     if isinstance(predicate, Quality):
         return [Word(predicate.adjective.german)]
     if isinstance(predicate, Opinion):
@@ -201,7 +201,7 @@ def _render_german_object(action: Action) -> list[Word]:
     return [Word(action.preposition.german), first, *others]
 
 
-# Endings by case; the columns are masculine, feminine, neuter and plural. "-" is no ending.
+# Endings by case, for masculine, feminine, neuter and plural. "-" means no ending.
 _DEFINITE = {"nominative": "der die das die", "accusative": "den die das die", "dative": "dem der dem den"}
 
 
@@ -241,7 +241,7 @@ def _render_german_phrase(phrase: Subject, case: Case = Case.NOMINATIVE) -> list
 
 
 def _render_determiner(phrase: NounPhrase, case: Case) -> list[Word]:
-    """Returns the article, or nothing. Before an owner's possession German has "der"."""
+    """Returns the article, if any. Possessions have a definite article in German: "das Auto des Arztes"."""
     if phrase.owner:
         return [Word(_get_ending(_DEFINITE, phrase, case), ("article_case",))]
     if phrase.determiner is None:
@@ -261,6 +261,7 @@ def _render_determiner(phrase: NounPhrase, case: Case) -> list[Word]:
 def _render_noun(phrase: NounPhrase, case: Case) -> Word:
     noun = phrase.noun
     if phrase.plural:
+        # The dative plural ends in n: den Kindern.
         dative_n = case == Case.DATIVE and not noun.german_plural.endswith(("n", "s"))
         return Word(noun.german_plural + ("n" if dative_n else ""), ("plural",))
     if case == Case.GENITIVE:
@@ -269,7 +270,7 @@ def _render_noun(phrase: NounPhrase, case: Case) -> Word:
 
 
 def make_genitive(noun: Noun) -> str:
-    """Returns the genitive singular: des Mannes, des Lehrers, des Jungen, der Frau."""
+    """Returns the genitive singular: (des) Mannes, Lehrers, Jungen, (der) Frau."""
     if noun.gender == "f":
         return noun.german
     if noun.weak:
@@ -291,7 +292,7 @@ def _get_ending(table: dict[str, str], phrase: NounPhrase, case: Case) -> str:
 
 
 def find_agreement(subject: Subject) -> Agreement:
-    """Returns what the finite verb agrees with."""
+    """Returns person and number of the finite verb."""
     if isinstance(subject, Pronoun):
         return subject.agreement
     return Agreement.PLURAL if subject.plural else Agreement.THIRD
@@ -306,7 +307,7 @@ def _capitalize(text: str) -> str:
 
 
 def render_english(sentence: Sentence) -> str:
-    """Returns the English sentence, with a capital letter and a full stop."""
+    """Returns the English sentence, with capital letter, commas and full stop."""
     text = _render_english_clause(sentence.main)
     if isinstance(sentence.opening, Adverbial):
         text = f"{sentence.opening.english} {text}"
@@ -362,7 +363,7 @@ def _render_english_phrase(phrase: Subject) -> str:
 
 
 def find_combinations(sentence: Sentence) -> Iterator[Combination]:
-    """Yields the combinations of words that make a sentence new or known."""
+    """Yields the combinations of words in a sentence, which decide whether it is reserved for dev and test."""
     clauses = [part.clause for part in (sentence.opening, sentence.closing) if isinstance(part, Subordinate)]
     for clause in (sentence.main, *clauses):
         yield find_clause_combination(clause)
@@ -372,7 +373,7 @@ def find_combinations(sentence: Sentence) -> Iterator[Combination]:
 
 
 def find_clause_combination(clause: Clause) -> Combination:
-    """Returns subject, verb and object of a clause; "be" and its adjective stand for verb and object."""
+    """Returns subject, verb and object of a clause; for qualities, subject, "be" and adjective."""
     match clause.predicate:
         case Action(verb=verb, object=phrase):
             return get_head(clause.subject), verb.english, get_head(phrase)
@@ -390,7 +391,7 @@ def _find_noun_phrases(clause: Clause) -> Iterator[NounPhrase]:
 
 
 def get_head(phrase: Subject | None) -> str:
-    """Returns the English lemma of a phrase's noun or pronoun, "" where there is none."""
+    """Returns the English lemma of the noun or pronoun of a phrase, or ""."""
     if phrase is None:
         return ""
     return phrase.english if isinstance(phrase, Pronoun) else phrase.noun.english

@@ -1,7 +1,7 @@
-"""The words of the demonstration corpus: small tables of English and German, one lemma a line.
+"""The words of the demo corpus: tables of English and German, one lemma per line.
 
-Every English form has exactly one German reading here, so that the corpus is a function of its English side: words
-such as "fish" (one fish, two fish) are left out, and the sampler never puts "read" or "put on" into the past.
+Every English form has exactly one German translation, so that the English side determines the German side. Words such
+as "fish" (one fish, two fish) are therefore left out, and the sampler never uses "read" or "put on" in the past.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What a noun stands for; verbs and adjectives choose their nouns by it, so that sentences make sense."""
+    """What a noun denotes. Verbs and adjectives select nouns by kind, so that sentences make sense."""
 
     PERSON = "person"
     ANIMAL = "animal"
@@ -35,7 +35,7 @@ class Case(StrEnum):
 
 
 class Agreement(StrEnum):
-    """What a finite verb agrees with; "we", "they" and plural nouns take the same form in both languages."""
+    """Person and number of a finite verb. "We", "they" and plural nouns take the same form in both languages."""
 
     FIRST = "first person singular"
     THIRD = "third person singular"
@@ -43,7 +43,7 @@ class Agreement(StrEnum):
 
 
 class Time(StrEnum):
-    """When a clause plays."""
+    """The time of a clause."""
 
     PRESENT = "present"
     PAST = "past"
@@ -52,7 +52,7 @@ class Time(StrEnum):
 
 @dataclass(frozen=True)
 class Noun:
-    """A noun with its gender, "m", "f" or "n". A weak one takes its plural form in each singular case but the first."""
+    """A noun with gender "m", "f" or "n". Weak nouns use their plural form in all singular cases but the nominative."""
 
     english: str
     english_plural: str
@@ -66,7 +66,7 @@ class Noun:
 
 @dataclass(frozen=True)
 class Adjective:
-    """An adjective; `stem` is what its endings are hung on, as in "teuer", "ein teures Auto"."""
+    """An adjective. Endings are appended to its stem: teuer, ein teur-es Auto."""
 
     english: str
     german: str
@@ -76,7 +76,7 @@ class Adjective:
 
 @dataclass(frozen=True)
 class Preposition:
-    """A preposition in the sense of one English word, with the case that it governs in that sense."""
+    """A preposition as the translation of an English one, with the case that it governs in this sense."""
 
     english: str
     german: str
@@ -92,17 +92,20 @@ class Finite:
     plural: str
 
     def get_form(self, agreement: Agreement) -> str:
-        """Returns the form for a subject."""
+        """Returns the form for a subject's person and number."""
         return {Agreement.FIRST: self.first, Agreement.THIRD: self.third, Agreement.PLURAL: self.plural}[agreement]
 
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb, its forms and what it may stand with.
+    """A verb with its forms, and the kinds of nouns that it combines with.
 
-    `prefix` is the separable one, or "". `objects` is empty for a verb without an object; where `prepositions` is not
-    empty, one of them joins the object and sets its case instead of `case`. A verb with a recipient has a person in
-    the dative before its object.
+    Attributes:
+        prefix: separable prefix, or "".
+        objects: kinds of its object; empty for a verb without an object.
+        case: case of the object.
+        prepositions: if there are any, one of them precedes the object and determines its case.
+        recipient: whether a person in the dative precedes the object.
     """
 
     english: str
@@ -121,7 +124,7 @@ class Verb:
 
 @dataclass(frozen=True)
 class Modal:
-    """An auxiliary that takes an infinitive; the future is one of them."""
+    """An auxiliary verb that takes an infinitive. It also forms the future."""
 
     english: str
     english_third: str
@@ -131,7 +134,11 @@ class Modal:
 
 @dataclass(frozen=True)
 class Determiner:
-    """An article or its like. `pattern` is "definite", "der" (dieser), "ein" (mein), "viel" or "none" (no endings)."""
+    """An article or similar word.
+
+    Attributes:
+        pattern: how it is inflected: as "definite", "der" (dieser), "ein" (mein), "viel", or "none" (no endings).
+    """
 
     english: str
     german: str
@@ -150,7 +157,7 @@ class Pronoun:
 
 @dataclass(frozen=True)
 class Adverbial:
-    """Words for a time that open a sentence."""
+    """An expression of time that starts a sentence."""
 
     english: str
     german: str
@@ -159,7 +166,7 @@ class Adverbial:
 
 @dataclass(frozen=True)
 class Conjunction:
-    """A word that opens a subordinate clause."""
+    """A word that starts a subordinate clause."""
 
     english: str
     german: str
@@ -167,7 +174,7 @@ class Conjunction:
 
 @dataclass(frozen=True)
 class Opinion:
-    """A verb with a clause for its object, as in "she knows that …"."""
+    """A verb with a clause as its object, as in "she knows that …"."""
 
     english: str
     conjunction: Conjunction
@@ -176,14 +183,14 @@ class Opinion:
 
 
 def _parse_rows(table: str) -> Iterator[tuple[str, str]]:
-    """Yields the two sides of every "english = german" line."""
+    """Yields both sides of each line "english = german"."""
     for line in table.strip().splitlines():
         english, german = line.split(" = ")
         yield english.strip(), german.strip()
 
 
 def add_s(word: str) -> str:
-    """Adds the s of plural nouns and of the third person, to the first word of a verb such as "turn on".
+    """Adds the s of plurals and of the third person; for phrases such as "turn on", to the first word.
 
     >>> [add_s(word) for word in ("box", "city", "boy", "go out")]
     ['boxes', 'cities', 'boys', 'goes out']
@@ -203,7 +210,7 @@ def _add_ed(verb: str) -> str:
 
 
 def _parse_nouns(kind: Kind, table: str, *, countable: bool = True) -> list[Noun]:
-    """Reads "child/children = das Kind/Kinder"; the English plural is left out where regular, "weak" may follow."""
+    """Reads lines such as "child/children = das Kind/Kinder [weak]"; regular English plurals are left out."""
     nouns = []
     for english, german in _parse_rows(table):
         article, forms, *weak = german.split()
@@ -469,7 +476,7 @@ NOUNS: tuple[Noun, ...] = (
 
 
 def _parse_adjectives(kinds: set[Kind], table: str) -> list[Adjective]:
-    """Reads "expensive = teuer/teur"; the stem is left out where it is the word itself."""
+    """Reads lines such as "expensive = teuer/teur"; a stem that equals the word is left out."""
     adjectives = []
     for english, german in _parse_rows(table):
         word, _, stem = german.partition("/")
@@ -592,7 +599,7 @@ _UNSTRESSED = ("be", "ver", "zer", "ent", "er", "emp")
 
 
 def _conjugate_regular(infinitive: str) -> tuple[str, str]:
-    """Returns third person and participle of a weak verb.
+    """Returns the third person and the participle of a regular verb.
 
     >>> _conjugate_regular("arbeiten"), _conjugate_regular("besuchen"), _conjugate_regular("reparieren")
     (('arbeitet', 'gearbeitet'), ('besucht', 'besucht'), ('repariert', 'repariert'))
@@ -604,7 +611,7 @@ def _conjugate_regular(infinitive: str) -> tuple[str, str]:
 
 
 def _form_first_person(infinitive: str) -> str:
-    """Returns the first person: kaufen, kaufe; füttern, füttere; lächeln, lächle."""
+    """Returns the first person singular: kaufen, kaufe; füttern, füttere; lächeln, lächle."""
     if infinitive.endswith("eln"):
         return infinitive[:-3] + "le"
     return infinitive[:-1] + ("e" if infinitive.endswith("ern") else "")
@@ -619,7 +626,10 @@ def _parse_verbs(
     prepositions: tuple[Preposition, ...] = (),
     recipient: bool = False,
 ) -> list[Verb]:
-    """Reads "call = an|rufen ruft gerufen"; regular forms are left out, and "sein" follows where the perfect has it."""
+    """Reads lines such as "call = an|rufen ruft gerufen [sein]"; regular forms are left out.
+
+    "sein" marks verbs that form their perfect with it: sie ist gelaufen.
+    """
     verbs = []
     for english, german in _parse_rows(table):
         base, _, past = english.partition("/")

@@ -53,59 +53,56 @@ from nmt.demo.lexicon import (
 ADJECTIVES_OF: dict[Kind, list[Adjective]] = {
     kind: [adjective for adjective in ADJECTIVES if kind in adjective.kinds] for kind in Kind
 }
-
-
 ADVERBIALS_OF: dict[Time, list[Adverbial]] = {
     time: [adverbial for adverbial in ADVERBIALS if adverbial.time == time] for time in Time
 }
-
-
 VERBS_WITHOUT_OBJECT = tuple(verb for verb in VERBS if not verb.objects)
-
-
 OWNED_KINDS = {Kind.ANIMAL, Kind.CLOTHING, Kind.READING, Kind.DEVICE, Kind.VEHICLE, Kind.THING}
-
-
 DETERMINER_WEIGHTS = {"the": 6.0, "a": 5.0, "this": 1.5, "these": 1.5, "every": 0.7}
 
 
 class SentenceSampler:
-    """Draws sentences that make some sense and hold only combinations that `admits` lets pass."""
+    """Draws sentences that consist of admitted combinations of words.
+
+    Args:
+        rng: source of all random choices; the same state gives the same sentences.
+        admits: returns whether a combination may occur.
+    """
 
     def __init__(self, rng: random.Random, admits: Callable[[Combination], bool]):
         self._rng = rng
         self._admits = admits
 
     def draw_sentence(self) -> Sentence:
-        """Returns one sentence, of one or two clauses."""
-        draw = self._rng.choices(
-            (
-                self._draw_plain,
-                self._draw_with_adverbial,
-                self._draw_with_opinion,
-                self._draw_with_reason,
-                self._draw_with_moment,
-            ),
-            weights=(35, 25, 12, 16, 12),
-        )[0]
+        """Draws a sentence of one or two clauses."""
+        kinds = {
+            self._draw_plain: 35,
+            self._draw_with_adverbial: 25,
+            self._draw_with_opinion: 12,
+            self._draw_with_reason: 16,
+            self._draw_with_moment: 12,
+        }
+        draw = self._rng.choices(tuple(kinds), weights=tuple(kinds.values()))[0]
         return draw()
 
     def _draw_plain(self) -> Sentence:
         return Sentence(self._draw_action() if self._flip(0.8) else self._draw_quality())
 
     def _draw_with_adverbial(self) -> Sentence:
+        """Draws a sentence such as: yesterday my sister bought a car."""
         clause = self._draw_action()
         time = Time.FUTURE if clause.modal else clause.time
         return Sentence(clause, opening=self._rng.choice(ADVERBIALS_OF[time]))
 
     def _draw_with_opinion(self) -> Sentence:
+        """Draws a sentence such as: the doctor believes that the car is new."""
         opinion = self._rng.choice(OPINIONS)
         holder = self._draw_admitted(lambda: Clause(self._draw_subject(frozenset({Kind.PERSON})), opinion))
         content = self._draw_action() if self._flip(0.7) else self._draw_quality()
         return Sentence(holder, closing=Subordinate(opinion.conjunction, content))
 
     def _draw_with_reason(self) -> Sentence:
-        """Adds a clause about the same person or animal: because she is tired, before she sleeps."""
+        """Draws a sentence such as: the woman sleeps because she is tired. Both clauses are about the same person."""
         while True:
             main = self._draw_action(modal_chance=0.0)
             pronoun = _find_pronoun(main.subject)
@@ -122,6 +119,7 @@ class SentenceSampler:
         return Subordinate(conjunction, Clause(pronoun, Quality(self._rng.choice(moods)), time))
 
     def _draw_with_moment(self) -> Sentence:
+        """Draws a sentence such as: when the guest arrives, the girl opens a window."""
         moment = self._draw_action(verbs=VERBS_WITHOUT_OBJECT, time=Time.PRESENT, modal_chance=0.0)
         return Sentence(self._draw_action(time=Time.PRESENT), opening=Subordinate(WHEN, moment))
 
@@ -134,15 +132,15 @@ class SentenceSampler:
         modal: Modal | None = None,
         modal_chance: float = 0.3,
     ) -> Clause:
-        """Draws what is not given."""
+        """Draws a clause with a verb, and each part of it that is not given."""
         modal = modal or (self._rng.choice(MODALS) if self._flip(modal_chance) else None)
         time = Time.PRESENT if modal else time or (Time.PAST if self._flip(0.4) else Time.PRESENT)
-        # "They read", "they put on": the English past of these cannot be told from the present.
+        # The past of some verbs looks like the present ("they read", "they put on") and would have two translations.
         usable = [verb for verb in verbs if time != Time.PAST or verb.english_past != verb.english]
         return self._draw_admitted(lambda: self._draw_action_of(self._rng.choice(usable), subject, time, modal))
 
     def _draw_action_of(self, verb: Verb, subject: Pronoun | None, time: Time, modal: Modal | None) -> Clause:
-        """Draws the phrases around a verb, no noun twice among them."""
+        """Draws the phrases around a verb; no two of them have the same noun."""
         while True:
             actor = subject or self._draw_subject(verb.subjects)
             recipient = self._draw_phrase(frozenset({Kind.PERSON}), adjective_chance=0.15) if verb.recipient else None
@@ -153,6 +151,7 @@ class SentenceSampler:
                 return Clause(actor, Action(verb, recipient, preposition, thing), time, modal)
 
     def _draw_quality(self) -> Clause:
+        """Draws a clause such as: the rooms were dark."""
         time = Time.PAST if self._flip(0.4) else Time.PRESENT
         return self._draw_admitted(lambda: self._draw_quality_of(self._rng.choice(tuple(Kind)), time))
 
@@ -161,6 +160,7 @@ class SentenceSampler:
         return Clause(carrier, Quality(self._rng.choice(ADJECTIVES_OF[kind])), time)
 
     def _draw_admitted(self, draw: Callable[[], Clause]) -> Clause:
+        """Draws clauses until one is admitted."""
         while True:
             clause = draw()
             if self._admits(find_clause_combination(clause)):
@@ -207,7 +207,7 @@ def _is_person(subject: Subject) -> bool:
 
 
 def _find_pronoun(subject: Subject) -> Pronoun | None:
-    """Returns the pronoun that takes up a subject; none for "the child", who would be an "es"."""
+    """Returns the pronoun that refers to a subject; None for neuter nouns, as English would need their sex."""
     if isinstance(subject, Pronoun):
         return subject
     if find_agreement(subject) == Agreement.PLURAL:

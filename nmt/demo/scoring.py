@@ -28,31 +28,37 @@ from nmt.errors import UserError
 def score_phenomena(
     hypotheses: Sequence[str], references: Sequence[str], tags: Sequence[Positions]
 ) -> dict[str, float]:
-    """Returns for each phenomenon the share, 0 to 1, of its words that are right.
+    """Returns the share of correct words for each phenomenon, from 0 to 1.
 
-    A word is right when the hypothesis, split at spaces, has it at the reference's position with the same punctuation.
-    That is strict: a word too many or too few spoils all after it. A phenomenon that nowhere occurs is left out.
+    A word is correct if the hypothesis, split at spaces, has it at the position of the reference, with the same
+    punctuation. This is strict: one additional or missing word makes all words after it wrong. Phenomena that never
+    occur are omitted.
+
+    Args:
+        hypotheses: translations of the sentences.
+        references: their correct translations.
+        tags: positions in each reference, as `make_demo_corpus` writes them to {dev,test}.tags.jsonl.
 
     Raises:
-        UserError: the three differ in length.
+        UserError: the arguments differ in length.
     """
     if not len(hypotheses) == len(references) == len(tags):
         raise UserError(
-            f"Hypotheses, references and tags need the same number of sentences, got {len(hypotheses)}, "
+            f"Hypotheses, references and tags must have the same number of sentences, found {len(hypotheses)}, "
             f"{len(references)} and {len(tags)}."
         )
-    right: Counter[str] = Counter()
+    correct: Counter[str] = Counter()
     total: Counter[str] = Counter()
-    for hypothesis, reference, places in zip(hypotheses, references, tags, strict=True):
+    for hypothesis, reference, positions in zip(hypotheses, references, tags, strict=True):
         expected, found = reference.split(), hypothesis.split()
-        for name, positions in places.items():
-            total[name] += len(positions)
-            right[name] += sum(found[at : at + 1] == [expected[at]] for at in positions)
-    return {name: right[name] / count for name, count in total.items() if count}
+        for name, places in positions.items():
+            total[name] += len(places)
+            correct[name] += sum(found[at : at + 1] == [expected[at]] for at in places)
+    return {name: correct[name] / count for name, count in total.items() if count}
 
 
 def translate_word_by_word(sentence: str) -> str:
-    """Translates with a dictionary and no grammar: every English word becomes its German dictionary form, in its place.
+    """Translates with a dictionary and without grammar: each English word becomes its German dictionary form.
 
     >>> translate_word_by_word("Yesterday the doctor's children turned on the new lamps.")
     'Gestern der Arzt Kind einschalten der neu Lampe.'
@@ -62,17 +68,17 @@ def translate_word_by_word(sentence: str) -> str:
 
 
 def look_up_glosses(sentence: str) -> list[str]:
-    """Returns the dictionary forms of an English sentence's words, the longest entries first; unknown words stay."""
-    tokens = re.findall(r"[a-zA-Z]+", sentence.replace("'s", ""))
-    tokens = [token if token == "I" else token.lower() for token in tokens]
-    found = []
-    while tokens:
+    """Returns the German dictionary forms of English words. The longest entry wins, and unknown words stay."""
+    words = re.findall(r"[a-zA-Z]+", sentence.replace("'s", ""))
+    words = [word if word == "I" else word.lower() for word in words]
+    glosses = []
+    while words:
         sizes = range(_LONGEST_ENTRY, 1, -1)
-        size = next((size for size in sizes if " ".join(tokens[:size]) in _DICTIONARY), 1)
-        entry = " ".join(tokens[:size])
-        found.append(_DICTIONARY.get(entry, entry))
-        tokens = tokens[size:]
-    return found
+        size = next((size for size in sizes if " ".join(words[:size]) in _DICTIONARY), 1)
+        entry = " ".join(words[:size])
+        glosses.append(_DICTIONARY.get(entry, entry))
+        words = words[size:]
+    return glosses
 
 
 def _build_dictionary() -> dict[str, str]:
@@ -81,6 +87,7 @@ def _build_dictionary() -> dict[str, str]:
     named: tuple[Determiner | Pronoun | Adjective | Adverbial | Conjunction, ...]
     named = (*DETERMINERS, *PRONOUNS, *ADJECTIVES, *ADVERBIALS, *CONJUNCTIONS)
     entries |= {word.english: word.german for word in named}
+    # The lexicon has the stems of these.
     entries |= {"this": "dieser", "these": "dieser", "every": "jeder", "some": "einige", "many": "viele"}
     for noun in NOUNS:
         entries |= dict.fromkeys((noun.english, noun.english_plural), noun.german)
@@ -97,6 +104,4 @@ def _build_dictionary() -> dict[str, str]:
 
 
 _DICTIONARY = _build_dictionary()
-
-
 _LONGEST_ENTRY = max(len(entry.split()) for entry in _DICTIONARY)

@@ -62,7 +62,7 @@ def test_every_held_out_word_occurs_in_training(small, language):
 
 
 def adjective_noun_pairs(sentences):
-    """Finds them in the plain English text, where an adjective stands right before its noun."""
+    """Finds them in the plain English text, where an adjective immediately precedes its noun."""
     adjectives = {adjective.english for adjective in ADJECTIVES}
     lemma = {form: noun.english for noun in NOUNS for form in (noun.english, noun.english_plural)}
     for sentence in sentences:
@@ -70,7 +70,7 @@ def adjective_noun_pairs(sentences):
         yield from ((a, lemma[b]) for a, b in pairwise(tokens) if a in adjectives and b in lemma)
 
 
-def test_no_held_out_adjective_stands_before_its_noun_in_training(small):
+def test_no_held_out_adjective_precedes_its_noun_in_training(small):
     folder, _ = small
     known = set(adjective_noun_pairs(lines(folder, "train.en")))
     held_out = set(adjective_noun_pairs(lines(folder, "test.en"))) | set(adjective_noun_pairs(lines(folder, "dev.en")))
@@ -106,5 +106,5 @@ def test_a_perfect_translation_has_every_phenomenon_right(small):
 
 
 def test_too_few_pairs_are_refused(tmp_path):
-    with pytest.raises(UserError, match="num_pairs of at least 6000, got 100"):
+    with pytest.raises(UserError, match="num_pairs of at least 6000, found 100"):
         make_demo_corpus(tmp_path, num_pairs=100)

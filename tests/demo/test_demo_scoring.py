@@ -10,7 +10,7 @@ from nmt.demo.scoring import score_phenomena, translate_word_by_word
 from nmt.errors import UserError
 
 
-def test_accuracy_counts_words_at_their_place():
+def test_accuracy_counts_words_at_their_positions():
     references = ["Gestern ist er weggelaufen.", "Er ruft an."]
     hypotheses = ["Gestern er ist weggelaufen.", "Er ruft"]
     tags = [{"verb_second": [1], "separable_verb": [3], "plural": []}, {"verb_second": [], "separable_verb": [1, 2]}]
@@ -18,7 +18,7 @@ def test_accuracy_counts_words_at_their_place():
 
 
 def test_accuracy_refuses_unequal_numbers():
-    with pytest.raises(UserError, match="same number of sentences, got 1, 2 and 1"):
+    with pytest.raises(UserError, match="same number of sentences, found 1, 2 and 1"):
         score_phenomena(["a"], ["a", "b"], [{}])
 
 

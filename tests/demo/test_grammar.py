@@ -60,7 +60,7 @@ def pronoun(english_word: str) -> Pronoun:
 
 
 def phrase(*words: str, plural: bool = False) -> NounPhrase:
-    """Builds "the old man" from its words, always in their dictionary forms."""
+    """Builds "the old man" from the dictionary forms of its words."""
     first, *middle, last = words
     word = determiner(first, plural=plural) if first else None
     return NounPhrase(noun(last), word, adjective(middle[0]) if middle else None, plural)
@@ -78,7 +78,7 @@ def bought(thing: NounPhrase) -> Sentence:
     return Sentence(Clause(pronoun("she"), Action(verb("buy"), object=thing)))
 
 
-# The expected sentences were written by hand, after the tables of the Duden grammar.
+# The expected sentences were written by hand, following the tables of the Duden grammar.
 @pytest.mark.parametrize(
     ("thing", "expected"),
     [
@@ -143,7 +143,7 @@ def test_the_genitive_of_nouns(person, expected):
         ("sleep", "behind", "house", "Ich schlafe hinter dem Haus."),
     ],
 )
-def test_a_preposition_swallows_the_article_where_german_wants_it(action_verb, english_preposition, place, expected):
+def test_prepositions_contract_with_articles(action_verb, english_preposition, place, expected):
     action = verb(action_verb)
     preposition = next(word for word in action.prepositions if word.english == english_preposition)
     sentence = Sentence(Clause(pronoun("I"), Action(action, None, preposition, phrase("the", place))))
@@ -194,14 +194,14 @@ def test_both_verbs_close_a_subordinate_clause():
     assert marked(sentence, "verb_final") == ["abholen", "wollen."]
 
 
-def test_what_someone_is_takes_no_ending():
+def test_predicative_adjectives_take_no_ending():
     sentence = Sentence(Clause(phrase("the", "room", plural=True), Quality(adjective("dark")), Time.PAST))
     assert text(sentence) == ("The rooms were dark.", "Die Zimmer waren dunkel.")
     assert marked(sentence, "plural") == ["Zimmer"]
     assert marked(sentence, "adjective_ending") == []
 
 
-def test_a_vowel_asks_for_an():
+def test_an_precedes_a_vowel():
     assert text(bought(phrase("a", "umbrella")))[0] == "She buys an umbrella."
     assert text(bought(phrase("a", "ugly", "hat")))[0] == "She buys an ugly hat."
 

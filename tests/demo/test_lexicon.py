@@ -18,7 +18,7 @@ def test_a_verb_that_is_entered_twice_has_one_german_form():
     )
 
 
-def test_singular_and_plural_can_be_told_apart_in_english():
+def test_singular_and_plural_differ_in_english():
     countable = [noun for noun in NOUNS if noun.countable]
     assert {noun.english for noun in countable}.isdisjoint(noun.english_plural for noun in countable)
     assert all(noun.german_plural for noun in countable)

@@ -6,7 +6,7 @@ from nmt.demo.sampler import SentenceSampler
 
 
 def test_no_english_sentence_has_two_german_ones():
-    """Draws with repetition, so that equal English can come from different trees."""
+    """Draws with repetition, so that different trees can render the same English sentence."""
     translations = {}
     for seed in (1, 2):
         sampler = SentenceSampler(random.Random(seed), lambda combination: True)
