@@ -20,7 +20,7 @@ SENTENCES = [f"{subject} {verb} {thing}" for subject in SUBJECTS for verb in VER
 
 @dataclass(frozen=True)
 class Exported:
-    """A random model and what was exported of it."""
+    """A random model and its export."""
 
     model: Path
     version: Path
@@ -29,7 +29,7 @@ class Exported:
     logged: list[str]
 
     def call(self, name: str, texts: list) -> dict[str, np.ndarray]:
-        """Asks a signature."""
+        """Calls a signature."""
         import tensorflow as tf
 
         answer = self.signatures[name](text=tf.constant(texts, tf.string))
@@ -38,8 +38,8 @@ class Exported:
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory) -> Any:
-    """Random weights, made large so that no two hypotheses are nearly as good; its dev text exists."""
-    # Imported here, since Keras is slow to import and tests of text do without it.
+    """Returns a model with large random weights, so that no two hypotheses have nearly equal scores."""
+    # Imported here because Keras is slow to import, and many tests do not need it.
     from nmt.model_folder import ModelFolder, get_fingerprints
     from nmt.models.seq2seq import make_seq2seq
     from nmt.weights import get_arrays
@@ -69,7 +69,7 @@ def model_folder(tmp_path_factory) -> Any:
 
 @pytest.fixture(scope="session")
 def exported(model_folder, tmp_path_factory) -> Exported:
-    """The model, exported once as a user does."""
+    """Exports the model once, as a user does."""
     from nmt.exporting.savedmodel import export
     from nmt.translators.model import ModelTranslator
     from nmt.translators.savedmodel import SavedModelTranslator
@@ -85,7 +85,7 @@ def exported(model_folder, tmp_path_factory) -> Exported:
 
 @pytest.fixture
 def copied_graph(exported, monkeypatch) -> None:
-    """Lets `export` take the graph that is there instead of tracing one, which takes long."""
+    """Makes `export` copy the existing graph, because tracing one takes long."""
     from nmt.exporting.job import ExportJob
 
     def copy(job: Any, folder: Path) -> None:
@@ -96,7 +96,7 @@ def copied_graph(exported, monkeypatch) -> None:
 
 @pytest.fixture
 def moved_model(model_folder, tmp_path) -> Callable[..., Path]:
-    """Saves the model with other weights or another dev text."""
+    """Saves the model with changed weights or configuration."""
 
     def save(**changes: Any) -> Path:
         replace(model_folder, **changes).save(tmp_path / "moved")

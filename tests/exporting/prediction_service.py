@@ -1,4 +1,4 @@
-"""A gRPC server on an export, for what asks TensorFlow Serving."""
+"""A gRPC server on an export, for clients of TensorFlow Serving."""
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
@@ -11,7 +11,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Answers Predict with a SavedModel's signatures, under one name."""
+    """Implements Predict with the signatures of one SavedModel."""
 
     def __init__(self, signatures: Mapping[str, Callable], name: str):
         self._signatures, self._name = signatures, name
@@ -28,7 +28,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 @contextmanager
 def serving(signatures: Mapping[str, Callable], name: str) -> Iterator[str]:
-    """The address where a model is served."""
+    """Serves a model and yields the address."""
     server = grpc.server(futures.ThreadPoolExecutor(2))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(signatures, name), server)
     port = server.add_insecure_port("127.0.0.1:0")

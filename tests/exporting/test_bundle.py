@@ -1,4 +1,4 @@
-"""What stands beside the version folders, read as the server and its users read it."""
+"""The files next to the version folders, parsed as the server and its users read them."""
 
 import contextlib
 import http.server
@@ -27,8 +27,8 @@ from nmt.server.run import open_model
 from tests.exported_model import MAX_BATCH, MAX_CHARACTERS, NBEST, SENTENCES
 from tests.server.server_fakes import ask
 
-# After session_bundle_config.proto and monitoring_config.proto in TensorFlow Serving's sources, whose classes are not
-# in tensorflow-serving-api. Numbers of fields do not appear in text.
+# Messages of session_bundle_config.proto and monitoring_config.proto in TensorFlow Serving, whose classes are not in
+# tensorflow-serving-api. The text format does not contain the numbers of fields.
 SCHEMA = """
 name: "server.proto" package: "tensorflow.serving" syntax: "proto3" dependency: "google/protobuf/wrappers.proto"
 message_type { name: "BatchingParameters"
@@ -49,7 +49,7 @@ message_type { name: "MonitoringConfig"
   field { name: "prometheus_config" number: 1 type: TYPE_MESSAGE type_name: ".tensorflow.serving.PrometheusConfig" }
 }
 """
-# The flags of tensorflow_serving/model_servers/main.cc that are of use here.
+# Flags of tensorflow_serving/model_servers/main.cc.
 FLAGS = {
     "port", "rest_api_port", "model_name", "model_base_path", "model_config_file",
     "model_config_file_poll_wait_seconds", "enable_batching", "batching_parameters_file", "monitoring_config_file",
@@ -89,7 +89,7 @@ def flags_in(words: list[str]) -> dict[str, str]:
 
 
 def commands_in(readme: str) -> list[list[str]]:
-    """The indented lines, those that go on after a backslash put together, as a shell reads them."""
+    """Returns the indented lines as a shell parses them, continuation lines joined."""
     joined = readme.replace("\\\n", " ")
     return [shlex.split(line) for line in joined.splitlines() if line.startswith("    ")]
 
@@ -100,17 +100,17 @@ def test_the_server_reads_which_versions_to_serve(bundle):
     assert config[0].model_version_policy.latest.num_versions == 1
 
 
-def test_the_server_reads_how_requests_are_put_together(bundle):
+def test_the_server_reads_how_to_batch(bundle):
     found = parsed("BatchingParameters", bundle.render("batching_parameters.txt"))
     assert found.max_batch_size.value == bundle.max_request == 1024
     assert found.max_execution_batch_size.value == 256
     assert found.HasField("batch_timeout_micros") and found.max_enqueued_batches.value > 0
-    # Padding of batches would be done with the text of a stranger, and there are no shapes to spare.
+    # Padding a batch would repeat the text of another client, and the graph accepts any batch size.
     assert not found.allowed_batch_sizes and not found.pad_variable_length_inputs
 
 
-def test_the_server_divides_requests_only_where_it_can_join_the_answers(bundle, signatures):
-    """It concatenates what differs in width as if it did not (Concat in tensorflow/core/framework/tensor_util.cc)."""
+def test_the_server_splits_requests_only_if_it_can_join_the_outputs(bundle, signatures):
+    """It concatenates parts without comparing their widths (Concat in tensorflow/core/framework/tensor_util.cc)."""
     assert can_be_split({"one": signature(-1), "two": signature(-1, 5)})
     assert not can_be_split({"one": signature(-1), "two": signature(-1, 5, -1)})
     wide = {**signatures, "wide": signature(-1, -1)}
@@ -119,7 +119,7 @@ def test_the_server_divides_requests_only_where_it_can_join_the_answers(bundle, 
         assert parsed("BatchingParameters", text).enable_large_batch_splitting.value == divides
 
 
-def test_the_server_tells_prometheus(bundle):
+def test_the_server_has_metrics_for_prometheus(bundle):
     found = parsed("MonitoringConfig", bundle.render("monitoring.config")).prometheus_config
     assert (found.enable, found.path) == (True, "/monitoring/prometheus/metrics")
 
@@ -139,7 +139,7 @@ def test_compose_starts_the_server_on_this_folder(bundle):
 
 @contextlib.contextmanager
 def answering(body: str) -> Iterator[tuple[int, list[str]]]:
-    """A server that says one thing to all; its port, and what it was asked."""
+    """Runs a server with a fixed response, and yields its port and the paths of its requests."""
     asked = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -193,7 +193,7 @@ def test_the_readmes_commands_are_those_of_compose(bundle):
     assert {plain["batching_parameters_file"], plain["monitoring_config_file"]} <= set(NAMES)
 
 
-def test_the_readmes_requests_are_answered_by_nmt_serve(exported):
+def test_the_readmes_requests_work_with_nmt_serve(exported):
     readme = (exported.version.parent / "README.md").read_text(encoding="utf-8")
     server = make_server(open_model(exported.version, {}), "served", Limits())
     curls = [command for command in commands_in(readme) if command[0] == "curl" and "monitoring" not in command[2]]
@@ -220,14 +220,14 @@ def test_the_readme_states_signatures_and_limits(exported):
     assert "$" not in readme.replace("$PWD", "")
 
 
-def test_the_server_takes_nothing_but_versions_for_a_version(exported):
-    """It reads children of the folder as 64-bit numbers (file_system_storage_path_source.cc), and skips the others."""
+def test_the_server_takes_nothing_else_for_a_version(exported):
+    """It parses the folder's children as 64-bit numbers, and skips others (file_system_storage_path_source.cc)."""
     numbers = [child.name for child in exported.version.parent.iterdir() if re.fullmatch(r"\s*[+-]?\d+\s*", child.name)]
     assert numbers == ["1"]
     assert not re.fullmatch(r"\s*[+-]?\d+\s*", "2.withdrawn")
 
 
-def test_what_others_wrote_or_changed_stays_and_the_rest_is_written_anew(bundle, tmp_path):
+def test_files_of_the_user_are_kept_and_the_others_overwritten(bundle, tmp_path):
     (tmp_path / "README.md").write_text("My own.\n")
     said = []
     bundle.write(tmp_path, said.append)
@@ -248,18 +248,18 @@ def test_what_others_wrote_or_changed_stays_and_the_rest_is_written_anew(bundle,
     ("folder", "name"),
     [("demo", "demo"), ("en-de_2.0", "en-de_2.0"), ('my model: "x" $HOME\'', "my-model-x-HOME"), ("日本", "model")],
 )
-def test_a_model_is_named_after_its_folder_in_letters_that_nobody_quotes(folder, name, tmp_path):
+def test_a_model_is_named_after_its_folder_with_characters_that_need_no_quotes(folder, name, tmp_path):
     assert make_model_name(tmp_path / folder) == name
 
 
-def test_only_signatures_of_texts_are_warmed_up(signatures):
+def test_only_signatures_with_the_input_text_are_warmed_up(signatures):
     pair = SignatureDef()
     pair.inputs["source"].name = pair.inputs["target"].name = "x"
     assert find_text_signatures({**signatures, "token_log_probs": pair}) == ["nbest", "serving_default"]
 
 
-def test_json_carries_every_answer(exported, signatures):
-    """REST: names that end in _bytes are base64, text must be UTF-8, and JSON has no infinity."""
+def test_json_can_express_every_output(exported, signatures):
+    """Names that end in _bytes would be base64, text must be UTF-8, and JSON has no infinity."""
     hard = [SENTENCES[0], "", b"\xff\xfe broken", "no\0thing", "日本 " * 50]
     for name, made in signatures.items():
         assert not [output for output in made.outputs if output.endswith("_bytes")]
@@ -273,8 +273,8 @@ def test_json_carries_every_answer(exported, signatures):
             )  # fmt: skip
 
 
-def test_a_request_that_a_server_divides_is_answered_as_a_whole_one(exported):
-    """TensorFlow's own batching, which divides as the server's does: parts of at most three texts, joined again."""
+def test_a_split_request_has_the_outputs_of_a_whole_one(exported):
+    """Uses TensorFlow's batching, which splits as the server does, into parts of at most three texts."""
     texts = SENTENCES[:8]
     model = tf.saved_model.load(str(exported.version))
     best = model.signatures["serving_default"]

@@ -1,4 +1,4 @@
-"""Weights made smaller for an export, and what is computed with them."""
+"""Quantized weights of an export, and what the graph computes with them."""
 
 import keras
 import ml_dtypes
@@ -15,7 +15,7 @@ from tests.exported_model import SENTENCES
 
 
 def rounded(name: str, array: np.ndarray, kind: str) -> np.ndarray:
-    """What a weight is after it was made smaller, number by number."""
+    """Quantizes and restores a weight, number by number."""
     if array.ndim < 2:
         return array
     if kind == "bfloat16":
@@ -41,10 +41,10 @@ def test_the_graph_computes_with_the_rounded_weights(exported, kind):
     assert [text.decode() for text in found["translation"].numpy()] == [h.text for h in expected]
     np.testing.assert_allclose(found["score"], [h.score for h in expected], atol=1e-4)
     whole = [translation.score for translation in original.stream(SENTENCES[::7])]
-    assert not np.allclose(found["score"], whole, atol=1e-4)  # or this test would say nothing
+    assert not np.allclose(found["score"], whole, atol=1e-4)  # else the test proves nothing
 
 
-def test_int8_errs_by_half_a_step_at_most_in_each_line():
+def test_int8_is_off_by_half_a_step_at_most_in_each_line():
     matrix = np.random.default_rng(3).normal(0, [[0.1], [1], [10], [0], [1000]], (5, 7)).astype("float32")
     values, scale = quantize_matrix(matrix, axis=1)
     assert values.dtype == np.int8 and scale.shape == (5, 1)
@@ -55,7 +55,7 @@ def test_int8_errs_by_half_a_step_at_most_in_each_line():
 
 
 @pytest.mark.parametrize(("kind", "part"), [(None, 1.0), ("bfloat16", 0.5), ("int8", 0.25)])
-def test_matrices_take_their_part_of_the_space_and_vectors_stay(exported, kind, part):
+def test_quantization_shrinks_matrices_and_keeps_vectors(exported, kind, part):
     variables = exported.translator.model.trainable_variables
     stored = StoredWeights(variables, kind).variables
     size = sum(variable.numpy().nbytes for variable in stored)
@@ -65,7 +65,7 @@ def test_matrices_take_their_part_of_the_space_and_vectors_stay(exported, kind, 
     assert size == matrices * part + vectors + scales
 
 
-def test_weights_of_16_bits_stay_so(exported):
+def test_bfloat16_weights_are_not_converted(exported):
     variables = ModelTranslator.load(exported.model, precision="bfloat16").model.trainable_variables
     stored = StoredWeights(variables, None)
 
@@ -79,7 +79,7 @@ def test_weights_of_16_bits_stay_so(exported):
     assert not [operation.name for operation in graph.get_operations() if operation.type == "Cast"]
 
 
-def test_the_model_is_itself_again_afterwards(exported):
+def test_the_model_is_unchanged_afterwards(exported):
     variable = exported.translator.model.trainable_variables[0]
     before = variable.numpy()
     with StoredWeights([variable], "int8").use():

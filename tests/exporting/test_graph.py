@@ -1,4 +1,4 @@
-"""The exported graph, called as a server calls it."""
+"""The graph of an export, called as a server calls it."""
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def test_texts_and_scores_are_the_models_whatever_the_batch(exported, size):
     log_probs = np.concatenate([answer["log_prob"] for answer in answers])
     np.testing.assert_allclose(log_probs, [hypothesis.log_prob for hypothesis in expected], atol=1e-3)
     assert not any(np.concatenate([answer["truncated"] for answer in answers]))
-    assert len(set(texts)) > len(TEXTS) / 2  # the model tells its inputs apart, or this test would say nothing
+    assert len(set(texts)) > len(TEXTS) / 2  # else the model ignores its input, and the test proves nothing
 
 
 def test_order_of_the_batch_changes_nothing(exported):
@@ -116,7 +116,7 @@ def test_a_text_of_10000_characters_is_cut_and_marked_and_leaves_its_neighbours_
 def test_characters_are_limited_where_tokens_are_few(exported):
     words = ["x" + " " * (MAX_CHARACTERS - 2) + rest for rest in ("y", "yz")]
     answer = exported.call("serving_default", [*words, " " * MAX_CHARACTERS + "y", "ü" * MAX_CHARACTERS])
-    # The last has the characters, but each needs tokens of its own.
+    # The last text has few characters, but each of them needs several tokens.
     assert answer["truncated"].tolist() == [False, True, True, True]
     assert answer["translation"][1].decode() == exported.translator.translate(["x y"])[0]
     assert (answer["translation"][2], answer["score"][2]) == (b"", 0.0)
@@ -209,13 +209,13 @@ def test_hypotheses_that_spell_the_same_text_count_once(exported):
     ("lengths", "size"),
     [
         ([7], 1),
-        ([2, 5, 31, 32, 33], 4),  # short ones together, however unlike
-        ([20, 40, 41], 2),  # else up to twice the shortest
+        ([2, 5, 31, 32, 33], 4),  # all short texts together
+        ([20, 40, 41], 2),  # others up to twice the shortest
         ([40, 41, 80, 81], 3),
-        ([3] * 20, 10),  # as many texts as are allowed
-        ([30] * 9, 8),  # as many tokens as are allowed
-        ([250, 251], 1),  # one by itself may have more
-        ([10, 251], 1),  # a long text waits for its own turn
+        ([3] * 20, 10),  # the maximum number of texts
+        ([30] * 9, 8),  # the maximum number of tokens
+        ([250, 251], 1),  # one text alone may exceed it
+        ([10, 251], 1),  # the long text comes in a later batch
     ],
 )
 def test_texts_of_like_length_are_translated_together(lengths, size):

@@ -1,4 +1,4 @@
-"""A model for LiteRT: ids in, ids out, with the search inside and TensorFlow nowhere."""
+"""An export for LiteRT: ids in, ids out, without TensorFlow."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def said() -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(exported, said, tmp_path_factory) -> Path:
-    """The model, exported once as a user does: through a process without TensorFlow."""
+    """Exports the model once, as a user does: a process without TensorFlow checks it."""
     return export_litert(exported.model, tmp_path_factory.mktemp("litert") / "phone", log=said.append)
 
 
@@ -73,7 +73,7 @@ def test_the_code_in_the_docs_translates(exported, folder, capsys):
 
 
 def test_int8_stores_large_matrices_in_a_quarter(exported, folder):
-    """Those of 1,024 numbers or more; in a model as tiny as this one that is the embedding."""
+    """Large are those of 1,024 numbers or more; in this tiny model, only the embedding."""
     small = convert(exported.translator, quantize="int8")
     embedding = exported.translator.model.source_embedding.matrix.numpy()
     assert (folder / "model.tflite").stat().st_size - len(small) >= 0.75 * embedding.nbytes
@@ -82,7 +82,7 @@ def test_int8_stores_large_matrices_in_a_quarter(exported, folder):
     assert np.isfinite(runner(ids=ids)["score"]).all()
 
 
-def test_what_cannot_be_is_refused_before_anything_is_written(exported, folder, monkeypatch, tmp_path):
+def test_impossible_options_are_refused_before_anything_is_written(exported, folder, monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"phone exists already\. Expected the name of a new folder"):
         export_litert(exported.model, folder)
     with pytest.raises(UserError, match=r"--quantize bfloat16: LiteRT computes .*expected int8"):
@@ -96,7 +96,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(exported, folder, 
 
 
 def test_it_can_search_differently_from_its_model(exported, tmp_path):
-    """The limit on export.nbest, a key for SavedModels, does not matter here."""
+    """A beam of 1 is allowed although the model has export.nbest 3, which is a setting of SavedModels."""
     made = export_litert(exported.model, tmp_path / "greedy", decoding={"beam_size": 1}, export={"sample": 5})
     greedy = open_translator(made)
     assert (greedy.settings.beam_size, greedy.record["parity"]["compared"]) == (1, 5)

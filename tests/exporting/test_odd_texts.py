@@ -1,4 +1,4 @@
-"""Whatever bytes a client sends, each text gets its answer and its neighbours get theirs."""
+"""Whatever bytes a client sends, every text of a request is translated."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def ask(exported, name: str, texts: list) -> dict[str, np.ndarray]:
 
 
 def without_padding(x: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Takes the columns that the neighbours' length added away; they must be padding."""
+    """Removes the columns that longer neighbours added, which must be padding."""
     kept = x[tuple(slice(size) for size in like.shape)]
     padding = b"" if x.dtype == object else 0
     assert np.count_nonzero(x != padding) == np.count_nonzero(kept != padding)
@@ -38,8 +38,8 @@ def without_padding(x: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["serving_default", "nbest", "token_log_probs"])
-def test_odd_texts_are_answered_and_change_nothing_for_their_neighbours(exported, name):
-    # Odd texts first, between, and last; sources and targets of a pair are both good or both odd.
+def test_odd_texts_do_not_affect_their_neighbours(exported, name):
+    # Odd texts first, in between and last. Source and target of a pair are both good or both odd.
     odd = list(ODD.values())
     texts = [*odd, GOOD[0], *odd, GOOD[1], *odd[::-1], GOOD[2], *odd[::-1]]
     if name == "token_log_probs":
@@ -60,7 +60,7 @@ def test_odd_texts_are_answered_and_change_nothing_for_their_neighbours(exported
 
 @pytest.mark.parametrize("kind", ODD)
 def test_an_odd_text_is_translated_as_python_reads_it(exported, kind):
-    """Up to where the export cuts it off."""
+    """Unless the export truncates it."""
     text = ODD[kind]
     best = exported.call("serving_default", [text])
     assert best["truncated"][0] == (len(text) > 200 and bool(text.strip()))

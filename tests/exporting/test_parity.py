@@ -1,4 +1,4 @@
-"""The comparison of an artefact's answers with the model's, on answers made up from the model's own."""
+"""The comparison of an artefact with its model, with translations made up from the model's own."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def test_equal_texts_do_not_differ(exported, expected, answers):
     assert (parity.bleu_model, parity.costs) == (None, COSTS)
 
 
-def test_forced_decoding_gives_a_translation_back_its_log_probability(exported, expected, answers):
+def test_forced_decoding_returns_the_log_probability_of_the_search(exported, expected, answers):
     tokenizer = exported.translator.target_tokenizer
     ids = {tokenizer.get_token(one): one for one in range(tokenizer.vocabulary_size)}
     for source, hypothesis, tokens in zip(SOURCES, expected, answers["target_tokens"], strict=True):
@@ -52,7 +52,7 @@ def test_forced_decoding_gives_a_translation_back_its_log_probability(exported, 
 
 @pytest.mark.parametrize(("apart", "ties"), [(0.0, 1), (0.01, 0), (-0.01, 0)])
 def test_another_text_as_probable_is_a_tie(exported, expected, answers, apart, ties):
-    """The model's own tokens stand for another text here, so that its log-probability is known."""
+    """Gives the model's own tokens to another text, so that its log-probability is known."""
     answers["translations"][1] = answers["nbest_translations"][1] = "something else"
     expected = [expected[0], Hypothesis("a text", 0.0, expected[1].log_prob + apart), expected[2]]
     parity = compared(exported, expected, answers)
@@ -61,19 +61,19 @@ def test_another_text_as_probable_is_a_tie(exported, expected, answers, apart, t
     assert parity.differing == ([] if ties else [other])
 
 
-def test_signatures_that_disagree_are_no_tie(exported, expected, answers):
+def test_disagreeing_signatures_are_not_a_tie(exported, expected, answers):
     answers["translations"][1] = "something else"
     assert len(compared(exported, expected, answers).differing) == 1
 
 
-def test_cut_sentences_are_counted_and_left_out(exported, expected, answers):
+def test_truncated_sentences_are_counted_and_left_out(exported, expected, answers):
     answers["truncated"][0] = True
     answers["translations"][0] = "half of it"
     parity = compared(exported, expected, answers)
     assert (parity.compared, parity.truncated, parity.differing) == (2, 1, [])
 
 
-def test_a_sample_of_cut_sentences_says_nothing(exported, expected, answers):
+def test_a_sample_of_truncated_sentences_only_is_an_error(exported, expected, answers):
     answers["truncated"] = [True, True, True]
     with pytest.raises(UserError, match="The export truncates every sentence of the sample"):
         compared(exported, expected, answers)
@@ -104,7 +104,7 @@ def test_a_difference_is_an_error_that_shows_it(exported, answers, monkeypatch):
         check_parity(exported.version, exported.translator, SOURCES, None)
 
 
-def test_quantised_weights_may_lose_as_much_bleu_as_is_allowed(exported, answers):
+def test_quantized_weights_may_lose_as_much_bleu_as_is_allowed(exported, answers):
     references = [f"a text of some words, number {n}" for n in range(3)]
     expected = [Hypothesis(text, -1.0, -1.0) for text in references]
     answers["translations"] = [*references[:2], "a text of some words, number 4"]
@@ -127,7 +127,7 @@ def test_without_references_as_many_sentences_may_differ_as_are_allowed(exported
         check_difference(replace(parity, quantized=Quantization("int8", 100.0, 0.33)))
 
 
-def test_a_process_that_fails_tells_its_last_words():
+def test_the_error_of_a_failed_process_contains_its_last_output():
     with pytest.raises(ParityError, match="exited with code 3:\nout\nerr"):
         run_python(
             ["-c", "import sys; print('out', flush=True); print('err', file=sys.stderr); sys.exit(3)"], ParityError

@@ -1,4 +1,4 @@
-"""From a model folder to a version folder, or to nothing."""
+"""Exporting a model folder to a version folder, or failing without a trace."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def names_in(folder: Path) -> set[str]:
 
 @pytest.fixture
 def known_answers(exported, monkeypatch) -> list:
-    """Answers as of the artefact without the seconds of a fresh process."""
+    """Translates with the artefact in this process, which saves the start of a fresh one."""
     asked = []
 
     def answer(folder: Path, sources: list[str]) -> dict:
@@ -63,11 +63,11 @@ def test_the_first_version_is_a_saved_model_with_a_record(exported, model_folder
     assert set(record["versions"]) == {"nmt", "tensorflow", "tensorflow-text", "keras", "sentencepiece"}
 
 
-def test_the_record_tells_how_a_fresh_process_compared(exported, model_folder):
+def test_the_record_contains_the_comparison_by_a_fresh_process(exported, model_folder):
     record = json.loads((exported.version / "assets.extra" / "export.json").read_text())["parity"]
     dev = model_folder.config.data.dev
     sources, references = read_parallel(dev.source, dev.target)
-    assert (record["compared"], record["truncated"]) == (len(sources) - 1, 1)  # the last is too long
+    assert (record["compared"], record["truncated"]) == (len(sources) - 1, 1)  # the export truncates the last
     assert (record["ties"], record["differing"]) == (0, [])
     expected = bleu(exported.translator.translate(sources[:-1]), references[:-1], target_language="de")
     assert record["bleu_model"] == record["bleu_artefact"] == pytest.approx(expected)
@@ -80,13 +80,13 @@ def test_the_record_tells_how_a_fresh_process_compared(exported, model_folder):
     assert any("0 differ" in line and "sentences/s" in line for line in exported.logged)
 
 
-def test_clients_get_the_models_tokens(exported, model_folder):
+def test_clients_get_the_models_tokenizers(exported, model_folder):
     extra = exported.version / "assets.extra"
     assert (extra / "source.model").read_bytes() == model_folder.source_tokenizer.model
     assert (extra / "target.model").read_bytes() == model_folder.target_tokenizer.model
 
 
-def test_the_servers_version_is_this_tensorflows_unless_another_is_named(
+def test_the_server_version_is_that_of_tensorflow_unless_another_is_set(
     exported, moved_model, model_folder, copied_graph, known_answers, tmp_path
 ):
     major, minor = version("tensorflow").split(".")[:2]
@@ -113,8 +113,8 @@ def test_weights_are_saved_once(exported):
     assert weights < data < 1.5 * weights + 20_000
 
 
-def test_a_graph_of_other_weights_fails_and_leaves_nothing_behind(moved_model, model_folder, copied_graph, tmp_path):
-    """The graph is copied from the model whose weights these were; a fresh process translates with it."""
+def test_a_graph_of_other_weights_fails_and_leaves_nothing(moved_model, model_folder, copied_graph, tmp_path):
+    """The graph is that of another model. A fresh process translates with it."""
     other = {name: array[..., ::-1].copy() for name, array in model_folder.weights.items()}
     with pytest.raises(ParityError, match="sentences differently from the model, so nothing was written"):
         export(moved_model(weights=other), tmp_path / "served", log=lambda line: None)
@@ -124,19 +124,19 @@ def test_a_graph_of_other_weights_fails_and_leaves_nothing_behind(moved_model, m
 @pytest.mark.parametrize(
     ("options", "share"), [({"kind": "int8"}, 0.5), ({"kind": "bfloat16", "precision": "bfloat16"}, 0.6)]
 )
-def test_quantised_weights_are_smaller_and_the_record_says_how_good(exported, tmp_path, options, share):
-    """Through both processes; weights as random as these bear little rounding."""
+def test_quantized_weights_are_smaller_and_the_record_has_their_quality(exported, tmp_path, options, share):
+    """Runs both processes. Random weights lose much by rounding."""
     allowed = {**options, "max_bleu_loss": 100}
     version = export(exported.model, tmp_path, quantize=Quantization(**allowed), log=lambda line: None)
     record = json.loads((version / "assets.extra" / "export.json").read_text())
     parity = record["parity"]
     assert parity["quantized"] == {"precision": "float32", "max_differing": 0.1, **allowed}
     assert record["decoding"]["precision"] == parity["quantized"]["precision"]
-    assert parity["bleu_model"] > 0 and parity["differing"]  # the rounding is seen
+    assert parity["bleu_model"] > 0 and parity["differing"]  # the rounding has an effect
     assert parity["costs"]["bytes_artefact"]["variables"] < share * parity["costs"]["bytes_model"]
 
 
-def test_quantised_weights_that_lose_too_much_leave_nothing_behind(
+def test_quantized_weights_that_lose_too_much_leave_nothing(
     exported, copied_graph, known_answers, monkeypatch, tmp_path
 ):
     before = parity.run_artefact
@@ -153,7 +153,7 @@ def test_quantised_weights_that_lose_too_much_leave_nothing_behind(
     export(exported.model, tmp_path / "served", quantize=Quantization("int8", 0, 1), **given)
 
 
-def test_only_two_kinds_of_smaller_weights_are_known():
+def test_unknown_kinds_of_quantization_are_refused():
     with pytest.raises(UserError, match=r"quantize: expected bfloat16 or int8, found 'int4'. Did you mean 'int8'\?"):
         Quantization("int4")
     with pytest.raises(UserError, match=r"precision: expected float32 or bfloat16, found 'float61'. Did you mean"):
@@ -176,7 +176,7 @@ def test_a_failure_leaves_older_versions_as_they_were(exported, copied_graph, kn
 
 
 def test_the_next_number_is_taken(exported, copied_graph, known_answers, tmp_path):
-    """And one that was taken out of use is not given again."""
+    """The number of a withdrawn version is not reused."""
     before = {"9", "10", "11.withdrawn", "notes"}
     for name in before:
         (tmp_path / name).mkdir()
@@ -216,11 +216,11 @@ def test_a_sample_needs_sentences(exported, tmp_path):
 
 
 def test_only_a_model_can_be_exported(exported, tmp_path):
-    with pytest.raises(UserError, match="is no model"):
+    with pytest.raises(UserError, match="is not a model folder"):
         export(exported.version, tmp_path / "served")
 
 
-def test_a_place_that_cannot_be_written_to_is_refused(exported, tmp_path):
+def test_a_folder_that_is_not_writable_is_an_error(exported, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"Cannot write .*file"):
         export(exported.model, tmp_path / "file" / "served", log=lambda line: None)
@@ -236,7 +236,7 @@ def test_a_place_that_cannot_be_written_to_is_refused(exported, tmp_path):
         (["tensorflow_text"], r"needs the package tensorflow-text.*pip install tensorflow-text"),
     ],
 )
-def test_packages_that_are_missing_are_asked_for(exported, monkeypatch, tmp_path, missing, words):
+def test_missing_packages_are_named(exported, monkeypatch, tmp_path, missing, words):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in missing else object())
     with pytest.raises(UserError, match=words):
         export(exported.model, tmp_path / "served")
@@ -249,7 +249,7 @@ def test_packages_that_are_missing_are_asked_for(exported, monkeypatch, tmp_path
         (["--max-bleu-loss", "1"], "need --quantize: they limit what it may cost"),
     ],
 )
-def test_options_that_say_nothing_are_refused(exported, tmp_path, options, words):
+def test_unknown_or_ineffective_options_are_refused(exported, tmp_path, options, words):
     result = CliRunner().invoke(app, ["export", str(exported.model), str(tmp_path / "served"), *options])
     assert isinstance(result.exception, UserError) and re.search(words, str(result.exception))
     assert not (tmp_path / "served").exists()

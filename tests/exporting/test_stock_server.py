@@ -1,4 +1,4 @@
-"""Whether the stock server has what a graph needs."""
+"""Checks whether the stock server can run a graph."""
 
 import json
 
@@ -44,13 +44,13 @@ def test_operations_in_functions_count():
         ("OurFastBeam", "is neither in TensorFlow nor in tensorflow-text"),
     ],
 )
-def test_what_the_stock_server_lacks_is_named(kind, why):
+def test_operations_that_the_stock_server_lacks_are_named(kind, why):
     with pytest.raises(OperationError) as caught:
         check_operations(node(kind))
     assert str(caught.value) == (f"The stock server cannot run the graph, so nothing was written: {kind} ({why}).")
 
 
-def test_python_and_xla_are_found_where_keras_and_tensorflow_hide_them():
+def test_python_and_xla_are_found_inside_functions():
     with pytest.raises(OperationError, match=r"EagerPyFunc \(calls Python\)"):
         check_operations(graph_of(lambda x: tf.py_function(lambda y: y, [x], tf.float32), tf.constant(1.0)))
     compiled = tf.function(lambda x: x + 1, jit_compile=True, autograph=False)

@@ -1,4 +1,4 @@
-"""The exported graph asked how probable given translations are."""
+"""The signature that scores given translations."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def test_each_token_and_eos_has_the_keras_models_log_probability(exported, answe
 
 
 def test_what_nbest_found_gets_its_log_probability_back(exported):
-    """By its tokens, since a random model spells its texts in others than SentencePiece would."""
+    """Given its tokens, because a random model segments its texts differently from SentencePiece."""
     sources, tokenizer = SENTENCES[::31], exported.translator.target_tokenizer
     ids_of = {tokenizer.get_token(one): one for one in range(tokenizer.vocabulary_size)}
     found = exported.call("nbest", sources)

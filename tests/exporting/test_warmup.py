@@ -1,4 +1,4 @@
-"""The requests that a server warms up with, read by the package that the server's own messages come from."""
+"""Warm-up requests, parsed with the message classes of TensorFlow Serving."""
 
 import pytest
 import tensorflow as tf
@@ -44,7 +44,7 @@ def test_they_have_the_lengths_of_the_dev_text(logs, model_folder):
 
 
 def test_nothing_is_unknown_to_the_real_messages():
-    """Bytes that the real classes write again are the same: no field was lost or misnumbered."""
+    """The real classes write the same bytes again, so no field was lost or misnumbered."""
     texts = ["ü" * 200, "", "a\0b"]
     written = make_prediction_log("demo", "nbest", {"text": texts})
     log = PredictionLog.FromString(written)

@@ -1,4 +1,4 @@
-"""The exported model in a C program, with the C API of the TensorFlow that is installed and no Python."""
+"""An export in a C program, with the C API of the installed TensorFlow and without Python."""
 
 import shutil
 import subprocess
@@ -39,7 +39,7 @@ def program(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def printed(exported, program) -> dict[tuple[str, str], list[str]]:
-    """What the program printed, by signature and output, without the shapes."""
+    """Returns the program's output by signature and output name, without the shapes."""
     signatures = SavedModel.FromString((exported.version / "saved_model.pb").read_bytes()).meta_graphs[0].signature_def
     arguments, order = [], []
     for name, (inputs, outputs) in CALLS.items():

@@ -1,4 +1,4 @@
-"""A translator without a model, and ways to ask a server without a network."""
+"""A translator without a model, and requests to a server without a network."""
 
 import asyncio
 import contextlib
@@ -21,13 +21,14 @@ from nmt.translators.protocol import Translator, change_settings
 
 
 class FakeTranslator(Translator):
-    """Translates "x" by "X", and as second best by "X2"; fails on "bomb"; waits while `held`.
+    """Translates "x" to "X", second best to "X2"; fails on "bomb"; waits while `may_go` is not set.
 
-    Each word attends to that in its place, by three quarters of what does not go to the end, and to the next one.
+    Each word attends to the source word at its position with weight 0.6, to the next one and to EOS with 0.2 each.
     """
 
     source_language, target_language = "en", "de"
     max_n_best = 64
+    max_tokens = 100
 
     def __init__(self, settings: SearchSettings | None = None, original: "FakeTranslator | None" = None):
         self.settings = settings or SearchSettings()
@@ -40,6 +41,9 @@ class FakeTranslator(Translator):
         other = FakeTranslator(change_settings(self.settings, changes), self)
         other.may_go = self.may_go
         return other
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
 
     def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
         self.batches.append(list(texts))
@@ -72,7 +76,7 @@ def make_fake(translator: FakeTranslator | None = None, *, key: str | None = Non
 
 @contextlib.contextmanager
 def on_a_port(server: Server, *, patience: float = 30) -> Iterator[int]:
-    """The port where a server listens, for what only a real connection shows."""
+    """Serves on a port, for tests that need a real connection, and yields the port."""
     with listen("127.0.0.1", 0) as listener:
         config = uvicorn.Config(
             server.middleware,
@@ -98,7 +102,7 @@ def client_of(server: Server) -> httpx.AsyncClient:
 
 
 def ask(server: Server, method: str, path: str, **arguments: Any) -> httpx.Response:
-    """One request and its answer."""
+    """Sends a request and returns the response."""
 
     async def send() -> httpx.Response:
         async with client_of(server) as client:
@@ -107,8 +111,8 @@ def ask(server: Server, method: str, path: str, **arguments: Any) -> httpx.Respo
     return asyncio.run(send())
 
 
-def refusal(answer: httpx.Response) -> tuple[int, str]:
-    """Status and message of a refusal, which holds nothing else."""
+def read_error(answer: httpx.Response) -> tuple[int, str]:
+    """Returns status and message of an error response, which contains nothing else."""
     body = answer.json()
     assert body.keys() == {"error"}
     return answer.status_code, body["error"]

@@ -1,4 +1,4 @@
-"""What a server answers to people, and how it refuses, with a fake translator behind it."""
+"""Responses and errors of nmt's own paths, with a fake translator."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from nmt.config.schema import SearchSettings
 from nmt.errors import UserError
 from nmt.server import translate_routes
 from nmt.server.middleware import read_key
-from tests.server.server_fakes import FakeTranslator, ask, client_of, make_fake, refusal
+from tests.server.server_fakes import FakeTranslator, ask, client_of, make_fake, read_error
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,9 @@ def test_no_header_is_needed(server):
 def test_line_breaks_are_kept_and_blank_text_is_blank(server):
     text = "\na\r\n\r\n  \nb. c?\rd\n"
     assert translations(ask(server, "POST", "/translate", json={"text": [text, "", " "]})) == [
-        "\nA\r\n\r\n\nB. C?\rD\n",
+        "\nA\r\n\r\n  \nB. C?\rD\n",
         "",
-        "",
+        " ",
     ]
 
 
@@ -57,8 +57,8 @@ def test_alternatives_are_given_best_first(server):
     assert best["score"] > best["alternatives"][0]["score"] > best["alternatives"][1]["score"]
 
 
-def test_each_word_tells_what_it_attended_to(server):
-    """Offsets are those of the whole text, whatever its parts."""
+def test_each_word_has_its_attention(server):
+    """Positions are those of the whole text, although it is translated in parts."""
     text = "ab c\r\n\n d e."
     answer = ask(server, "POST", "/translate", json={"text": [text, " "], "n_best": 2, "alignments": True})
     whole, blank = answer.json()["translations"]
@@ -89,7 +89,7 @@ def test_settings_reach_the_translator():
     server.batcher.close(5)
 
 
-def test_a_new_setting_reaches_the_translator_without_a_line_of_the_server(monkeypatch):
+def test_a_new_setting_reaches_the_translator_without_server_code(monkeypatch):
     class NewSettings(SearchSettings):
         made_up: Annotated[int, Field(ge=2, le=9)] = 4
         """Something that nobody has thought of yet."""
@@ -103,7 +103,7 @@ def test_a_new_setting_reaches_the_translator_without_a_line_of_the_server(monke
     assert {"type": "integer", "minimum": 2, "maximum": 9} in found["anyOf"]
     assert translations(ask(server, "POST", "/translate", json={"text": "a", "made_up": 7.0})) == ["A"]
     assert translator.used[-1] == NewSettings(made_up=7)
-    status, message = refusal(ask(server, "POST", "/translate", json={"text": "a", "made_up": 10}))
+    status, message = read_error(ask(server, "POST", "/translate", json={"text": "a", "made_up": 10}))
     assert (status, message) == (400, "made_up: input should be less than or equal to 9; found 10.")
     server.batcher.close(5)
 
@@ -136,8 +136,8 @@ def test_a_new_setting_reaches_the_translator_without_a_line_of_the_server(monke
         ),
     ],
 )
-def test_a_mistake_is_answered_by_400_and_what_was_expected(server, body, words):
-    status, message = refusal(ask(server, "POST", "/translate", content=body))
+def test_a_bad_request_gets_400_and_what_was_expected(server, body, words):
+    status, message = read_error(ask(server, "POST", "/translate", content=body))
     assert status == 400
     assert words in message
 
@@ -150,22 +150,22 @@ def test_a_mistake_is_answered_by_400_and_what_was_expected(server, body, words)
         ("GET", "/translate", 405, "Method Not Allowed: GET /translate"),
     ],
 )
-def test_other_paths_are_refused_in_the_same_form(server, method, path, status, words):
-    assert refusal(ask(server, method, path)) == (status, words)
+def test_unknown_paths_get_errors_of_the_same_form(server, method, path, status, words):
+    assert read_error(ask(server, method, path)) == (status, words)
 
 
-def test_a_large_body_is_refused_whether_it_is_announced_or_not(server):
+def test_a_large_body_is_refused_with_and_without_a_content_length(server):
     async def pieces():
         for _ in range(4):
             yield b" " * 1000
 
     for content, headers in ((b" " * 3001, {}), (b" " * 3001, {"Expect": "100-continue"}), (pieces(), {})):
         answer = ask(server, "POST", "/translate", content=content, headers=headers)
-        assert refusal(answer) == (413, "A request can have at most 3,000 bytes. Send several requests.")
+        assert read_error(answer) == (413, "A request can have at most 3,000 bytes. Send several requests.")
         assert answer.headers["connection"] == "close"
 
 
-def test_a_body_that_does_not_arrive_is_not_waited_for():
+def test_a_body_that_does_not_arrive_times_out():
     server = make_fake(timeout=0.05)
 
     async def slow():
@@ -173,11 +173,11 @@ def test_a_body_that_does_not_arrive_is_not_waited_for():
         await asyncio.sleep(5)
 
     answer = ask(server, "POST", "/translate", content=slow())
-    assert refusal(answer) == (408, "The request body did not arrive within 0.05 s.")
+    assert read_error(answer) == (408, "The request body did not arrive within 0.05 s.")
     server.batcher.close(5)
 
 
-def test_a_full_queue_says_when_to_come_again():
+def test_a_full_queue_says_when_to_retry():
     translator = FakeTranslator()
     server = make_fake(translator, max_queue=2, max_batch=1)
     translator.may_go.clear()
@@ -185,7 +185,7 @@ def test_a_full_queue_says_when_to_come_again():
     async def crowd():
         async with client_of(server) as client:
             tasks = []
-            for _ in range(3):  # one is translated, two wait
+            for _ in range(3):  # one is being translated, two wait
                 tasks.append(asyncio.create_task(client.post("/translate", json={"text": "a"})))
                 await asyncio.sleep(0.03)
             refused = await client.post("/translate", json={"text": "a"})
@@ -193,7 +193,7 @@ def test_a_full_queue_says_when_to_come_again():
             return refused, await asyncio.gather(*tasks)
 
     refused, answers = asyncio.run(crowd())
-    status, message = refusal(refused)
+    status, message = read_error(refused)
     assert (status, message) == (
         429,
         "The queue has no room for this request: 2 of 2 places are taken. Try again later.",
@@ -203,7 +203,7 @@ def test_a_full_queue_says_when_to_come_again():
     server.batcher.close(5)
 
 
-def test_whoever_waits_too_long_is_told_and_leaves_the_queue():
+def test_a_request_that_times_out_is_removed_from_the_queue():
     translator = FakeTranslator()
     server = make_fake(translator, timeout=0.05, max_batch=1)
     translator.may_go.clear()
@@ -213,13 +213,16 @@ def test_whoever_waits_too_long_is_told_and_leaves_the_queue():
             return await asyncio.gather(*(client.post("/translate", json={"text": text}) for text in "ab"))
 
     for answer in asyncio.run(wait()):
-        assert refusal(answer) == (504, "The translation took longer than 0.05 s. Send less text, or try again later.")
+        assert read_error(answer) == (
+            504,
+            "The translation took longer than 0.05 s. Send less text, or try again later.",
+        )
     translator.may_go.set()
     server.batcher.close(5)
-    assert translator.batches == [["a"]]  # b had left
+    assert translator.batches == [["a"]]  # b was removed from the queue
 
 
-def test_a_defect_is_answered_by_500_and_takes_no_neighbour_down(caplog):
+def test_a_failure_gets_500_and_does_not_affect_other_requests(caplog):
     translator = FakeTranslator()
     server = make_fake(translator, max_wait=0.05)
 
@@ -229,14 +232,14 @@ def test_a_defect_is_answered_by_500_and_takes_no_neighbour_down(caplog):
 
     first, bad, last = asyncio.run(three())
     assert translations(first) == ["A"] and translations(last) == ["B"]
-    assert refusal(bad) == (500, "Internal error. See the log of the server.")
-    assert ["a", "bomb", "b"] in translator.batches  # they were translated together at first
+    assert read_error(bad) == (500, "Internal error. See the log of the server.")
+    assert ["a", "bomb", "b"] in translator.batches  # at first they were one batch
     assert "a defect of the model" in caplog.text
     server.batcher.close(5)
 
 
-def test_no_answer_is_swapped_between_requests():
-    """Each of 400 requests carries its own marker; they come with three kinds of options, one text or several."""
+def test_no_translation_goes_to_another_request():
+    """Sends 400 requests of one or several texts with markers, and with three kinds of options."""
     server = make_fake(max_batch=16, max_queue=5000)
     numbers = random.Random(1)
 
@@ -261,11 +264,11 @@ def test_no_answer_is_swapped_between_requests():
     page = ask(server, "GET", "/metrics").text
     assert f"nmt_batch_texts_sum {num_texts}.0" in page
     num_batches = float(re.search(r"nmt_batch_texts_count (\S+)", page)[1])
-    assert num_batches < num_texts / 2  # they were translated together, or this test says nothing
+    assert num_batches < num_texts / 2  # else there were no batches, and the test proves nothing
     server.batcher.close(5)
 
 
-def test_the_commands_of_the_documentation_are_answered(server):
+def test_the_commands_in_the_documentation_work(server):
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
     commands = re.findall(r"curl -s localhost:8501(\S+)(?: -d '(.*)')?$", page, re.MULTILINE)
     assert len(commands) == 6
@@ -286,7 +289,7 @@ def test_probes_and_metrics(server):
     assert "secretive" not in answer.text
 
 
-def test_the_description_names_every_path_and_no_other_host(server):
+def test_the_openapi_document_lists_every_path_and_no_other_host(server):
     page = ask(server, "GET", "/openapi.json")
     assert set(page.json()["paths"]) == {
         "/about",
@@ -304,18 +307,18 @@ def test_the_description_names_every_path_and_no_other_host(server):
     assert "http" not in page.text.replace("HTTPValidationError", "")
 
 
-def test_a_server_that_stops_refuses_what_is_new():
+def test_a_stopping_server_refuses_new_requests():
     server = make_fake()
     server.middleware.is_draining = True
     for method, path in (("POST", "/translate"), ("GET", "/ready")):
-        assert refusal(ask(server, method, path, json={"text": "a"})) == (503, "The server is stopping.")
+        assert read_error(ask(server, method, path, json={"text": "a"})) == (503, "The server is stopping.")
     assert ask(server, "GET", "/health").status_code == 200
     server.batcher.close(5)
     server.middleware.is_draining = False
-    assert refusal(ask(server, "POST", "/translate", json={"text": "a"})) == (503, "The server is stopping.")
+    assert read_error(ask(server, "POST", "/translate", json={"text": "a"})) == (503, "The server is stopping.")
 
 
-def test_a_key_is_asked_for(caplog):
+def test_a_key_is_required(caplog):
     server = make_fake(key="s3cret")
     for headers in (
         {},
@@ -325,8 +328,8 @@ def test_a_key_is_asked_for(caplog):
         {"X-API-Key": "s3cre"},
     ):
         answer = ask(server, "POST", "/translate", json={"text": "a"}, headers=headers)
-        assert refusal(answer)[0] == 401
-        assert "Send the header 'Authorization: Bearer KEY'" in refusal(answer)[1]
+        assert read_error(answer)[0] == 401
+        assert "Send the header 'Authorization: Bearer KEY'" in read_error(answer)[1]
         assert answer.headers["www-authenticate"] == "Bearer"
     for headers in ({"Authorization": "bearer s3cret"}, {"X-API-Key": "s3cret"}):
         assert translations(ask(server, "POST", "/translate", json={"text": "a"}, headers=headers)) == ["A"]
@@ -336,7 +339,7 @@ def test_a_key_is_asked_for(caplog):
     server.batcher.close(5)
 
 
-def test_the_page_is_open_for_whoever_has_no_key_yet():
+def test_the_page_needs_no_key():
     server = make_fake(key="s3cret")
     assert ask(server, "GET", "/").status_code == ask(server, "GET", "/page/page.js").status_code == 200
     assert ask(server, "GET", "/about").status_code == 401
@@ -356,16 +359,16 @@ def test_a_key_comes_from_a_file_or_a_variable(tmp_path):
             read_key({"NMT_API_KEY": key}, None)
 
 
-def test_a_thread_that_has_ended_is_no_health():
+def test_a_server_without_its_thread_is_unhealthy():
     server = make_fake()
     server.batcher.close(5)
-    assert refusal(ask(server, "GET", "/health")) == (500, "The translating thread has ended.")
+    assert read_error(ask(server, "GET", "/health")) == (500, "The translating thread has ended.")
 
 
 @pytest.mark.parametrize("path", ["/translate", "/v1/models/demo:predict"])
-def test_lists_as_deep_as_can_be_read_are_refused_like_others(server, path):
-    """What is read with the last of the stack must not be shown with more of it."""
+def test_the_deepest_lists_that_can_be_read_are_refused(server, path):
+    """Reading them almost exhausts the stack; an error message must not need more of it."""
     for depth in range(880, 1000):
         nested = "[" * depth + "]" * depth
         for document in (f'{{"text": "a", "n_best": {nested}}}', f'{{"instances": {nested}}}'):
-            assert refusal(ask(server, "POST", path, content=document))[0] == 400, depth
+            assert read_error(ask(server, "POST", path, content=document))[0] == 400, depth

@@ -1,4 +1,4 @@
-"""The queue and its one thread, with a translator that records what it is given."""
+"""The queue and its thread, with a translator that records its calls."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ GREEDY, WIDE = Options(SearchSettings(beam_size=1)), Options(SearchSettings(beam
 
 
 class Recorder(Translator):
-    """Translates "a" by "a 5" with a beam of 5; what it makes by `with_settings` records in the same place."""
+    """Translates "a" to "a 5" with a beam of 5. Translators made by `with_settings` record in the original."""
 
     source_language = target_language = None
     max_n_best = 9
@@ -34,6 +34,9 @@ class Recorder(Translator):
         self.original.made.append(changes)
         return Recorder(change_settings(self.settings, changes), self.original)
 
+    def count_tokens(self, texts):
+        return [len(text.split()) for text in texts]
+
     def translate_batch(self, texts, *, n_best=1, attention=False):
         self.original.asked.append((list(texts), Options(self.settings, n_best, attention)))
         self.original.threads.add(threading.current_thread().name)
@@ -48,7 +51,7 @@ def recorder():
 
 @pytest.fixture
 def held(recorder):
-    """A batcher whose thread is at work on a first text until `may_go` is set."""
+    """Yields a batcher whose thread is busy with a first text until `may_go` is set."""
     recorder.may_go.clear()
     batcher = Batcher(recorder, Limits(max_batch=4, max_queue=6, max_wait=0))
     batcher.submit(["first"], Options(SearchSettings()))
@@ -78,7 +81,7 @@ def test_texts_with_other_options_are_kept_apart(recorder, held):
     assert recorder.asked[1:] == [(["a", "c"], GREEDY), (["b"], WIDE)]
 
 
-def test_a_text_waits_for_others_as_long_as_it_was_told(recorder):
+def test_a_text_waits_for_others_for_max_wait(recorder):
     batcher = Batcher(recorder, Limits(max_batch=2, max_wait=0.2))
     started = time.monotonic()
     assert texts(batcher.submit(["a"], GREEDY)) == ["a 1"]
@@ -94,13 +97,13 @@ def test_a_text_that_was_alone_does_not_wait(recorder):
     assert time.monotonic() - started < 0.1
     texts(batcher.submit(["c", "d"], GREEDY))
     started = time.monotonic()
-    texts(batcher.submit(["e"], GREEDY))  # two were there: there may be another
+    texts(batcher.submit(["e"], GREEDY))  # the last batch had two texts, so there may be another client
     assert time.monotonic() - started > 0.19
     batcher.close(5)
 
 
-def test_two_who_take_turns_meet(recorder, held):
-    """Of two clients, one comes while the other is translated; who then waits a little is translated with both."""
+def test_clients_that_alternate_share_batches(recorder, held):
+    """A text that arrives while another client's is translated waits a little, and shares the next batch."""
     held._limits = Limits(max_batch=2, max_wait=5)
     [b] = held.submit(["b"], GREEDY)
     recorder.may_go.set()
@@ -110,14 +113,14 @@ def test_two_who_take_turns_meet(recorder, held):
     assert recorder.asked[1:] == [(["b", "a"], GREEDY)]
 
 
-def test_as_many_texts_as_are_wanted_wait_for_no_others(recorder):
+def test_a_full_batch_does_not_wait(recorder):
     batcher = Batcher(recorder, Limits(max_batch=2, max_wait=60))
     assert texts(batcher.submit(["a"], GREEDY) + batcher.submit(["b"], GREEDY)) == ["a 1", "b 1"]
     assert recorder.asked == [(["a", "b"], GREEDY)]
     batcher.close(5)
 
 
-def test_all_of_a_request_is_taken_or_nothing(recorder, held):
+def test_a_request_is_queued_as_a_whole_or_not_at_all(recorder, held):
     held.submit(["a"] * 5, GREEDY)
     with pytest.raises(RequestError, match="no room for this request: 5 of 6 places are taken") as refused:
         held.submit(["b"] * 2, GREEDY)
@@ -125,13 +128,13 @@ def test_all_of_a_request_is_taken_or_nothing(recorder, held):
     held.submit(["b"], GREEDY)
 
 
-def test_a_request_larger_than_the_queue_is_taken_when_nothing_else_waits(recorder, held):
+def test_a_request_larger_than_the_queue_is_accepted_if_the_queue_is_empty(recorder, held):
     futures = held.submit([str(n) for n in range(20)], GREEDY)
     recorder.may_go.set()
     assert texts(futures) == [f"{n} 1" for n in range(20)]
 
 
-def test_closing_translates_what_waits_and_takes_no_more(recorder, held):
+def test_closing_translates_the_queue_and_refuses_new_texts(recorder, held):
     futures = held.submit(["a"], GREEDY)
     closing = threading.Thread(target=held.close)
     closing.start()
@@ -145,7 +148,7 @@ def test_closing_translates_what_waits_and_takes_no_more(recorder, held):
     assert texts(futures) == ["a 1"] and not closing.is_alive()
 
 
-def test_a_translator_that_loses_a_text_is_a_defect_and_not_a_shift(recorder, caplog):
+def test_a_translator_that_drops_a_text_does_not_shift_the_others(recorder, caplog):
     def lose(texts, **options):
         found = Recorder.translate_batch(recorder, texts, **options)
         return found[1:] if "lost" in texts else found
@@ -168,7 +171,7 @@ def test_requests_for_the_same_settings_share_a_batch_however_they_ask(recorder)
     batcher.close(5)
 
 
-def test_what_a_translator_cannot_do_is_refused_before_it_is_queued(recorder):
+def test_options_that_the_translator_does_not_support_are_refused_at_once(recorder):
     batcher = Batcher(recorder, Limits())
     for changes, options, words in (
         ({"beam_size": 0}, {}, "decoding.beam_size: expected"),
@@ -180,12 +183,12 @@ def test_what_a_translator_cannot_do_is_refused_before_it_is_queued(recorder):
     batcher.close(5)
 
 
-def test_translators_of_a_few_settings_are_kept_and_the_own_one_is_not_made_again(recorder):
+def test_translators_are_cached_by_settings_and_the_original_is_reused(recorder):
     batcher = Batcher(recorder, Limits(max_wait=0))
     for beam_size in (5, 1, 2, 3, 1, 2, 3, 5):
         assert texts(batcher.submit(["a"], Options(SearchSettings(beam_size=beam_size)))) == [f"a {beam_size}"]
     assert [made["beam_size"] for made in recorder.made] == [1, 2, 3]
-    for beam_size in range(6, 6 + MAX_SETTINGS):  # as many others
+    for beam_size in range(6, 6 + MAX_SETTINGS):  # these replace them in the cache
         texts(batcher.submit(["a"], Options(SearchSettings(beam_size=beam_size))))
     recorder.made.clear()
     texts(batcher.submit(["a"], GREEDY))

@@ -1,4 +1,4 @@
-"""Clients that leave, and clients that are slow, on real connections."""
+"""Clients that disconnect or are slow, on real connections."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from tests.server.server_fakes import FakeTranslator, make_fake, on_a_port
 def wait_until(fact: Callable[[], bool], seconds: float = 5) -> None:
     ends = time.monotonic() + seconds
     while not fact():
-        assert time.monotonic() < ends, "waited in vain"
+        assert time.monotonic() < ends, "timed out"
         time.sleep(0.005)
 
 
@@ -30,7 +30,7 @@ def request(text: object, **options: object) -> bytes:
     return b"POST /translate HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
-def test_nothing_is_translated_for_a_client_that_left():
+def test_nothing_is_translated_for_a_client_that_disconnected():
     translator = FakeTranslator()
     server = make_fake(translator, max_batch=1, max_queue=3)
     translator.may_go.clear()
@@ -46,7 +46,7 @@ def test_nothing_is_translated_for_a_client_that_left():
     assert translator.batches == [["first"], ["stays"]]
 
 
-def test_those_who_left_keep_no_place_in_the_queue():
+def test_disconnected_clients_keep_no_place_in_the_queue():
     translator = FakeTranslator()
     server = make_fake(translator, max_batch=1, max_queue=2)
     translator.may_go.clear()
@@ -65,8 +65,8 @@ def test_those_who_left_keep_no_place_in_the_queue():
     assert translator.batches == [["first"]]
 
 
-def test_a_connection_that_is_used_again_is_answered_at_once():
-    """In the time of an acknowledgement that is put off, 40 ms, a short sentence is translated."""
+def test_responses_on_a_reused_connection_are_not_delayed():
+    """A delayed acknowledgement takes 40 ms, longer than the translation of a short sentence."""
     seconds = []
     with on_a_port(make_fake(max_wait=0)) as port, connect(port) as connection:
         for _ in range(20):
@@ -80,8 +80,8 @@ def test_a_connection_that_is_used_again_is_answered_at_once():
 
 
 @pytest.mark.parametrize("pace", [None, 0.05])
-def test_a_head_that_does_not_arrive_is_not_waited_for(pace):
-    """Neither when nothing comes nor when a byte comes now and then; nor after a request that was well."""
+def test_headers_that_do_not_arrive_time_out(pace):
+    """Neither if nothing is sent, nor if a byte is sent now and then, nor after a complete request."""
     with on_a_port(make_fake(), patience=0.3) as port:
         connection = connect(port, b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n" if pace else b"")
         if pace:
@@ -103,16 +103,16 @@ def test_a_head_that_does_not_arrive_is_not_waited_for(pace):
         connection.close()
 
 
-def test_an_answer_that_is_not_read_is_not_kept():
+def test_a_response_that_is_not_read_is_dropped():
     server = make_fake()
     with on_a_port(server, patience=0.3) as port, socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", port))
-        connection.sendall(request(["a" * 9000] * 40, n_best=64))  # some 23 million characters
+        connection.sendall(request(["a" * 9000] * 40, n_best=64))  # about 23 million characters
         wait_until(lambda: server.middleware.num_in_progress == 1)
         wait_until(lambda: server.middleware.num_in_progress == 0)
         answer = b""
-        while chunk := connection.recv(1 << 20):  # what the kernel had taken before the connection was closed
+        while chunk := connection.recv(1 << 20):  # what the kernel had buffered before the connection was closed
             answer += chunk
         head, _, body = answer.partition(b"\r\n\r\n")
         promised = int(re.search(rb"content-length: (\d+)", head)[1])

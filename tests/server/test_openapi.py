@@ -1,6 +1,6 @@
-"""Schemathesis makes requests up from /openapi.json, right and wrong ones, and holds the answers against it.
+"""Schemathesis generates valid and invalid requests from /openapi.json and checks the responses against it.
 
-Many more at once, against a server that runs (the closing line counts them):
+To send many more, to a running server (the last line of the output counts them):
 schemathesis run http://127.0.0.1:8501/openapi.json --max-examples 400 --exclude-checks unsupported_method
 """
 
@@ -25,7 +25,7 @@ def server():
 
 
 def _agree(body: object) -> bool:
-    """Whether the lengths in a request fit together, which a schema cannot say."""
+    """Returns whether the lengths in a request go together, which a schema cannot express."""
     given = body if isinstance(body, dict) else {}
     lengths = {name: given.get(name) for name in ("min_length", "max_length")}
     own = SearchSettings()
@@ -34,7 +34,7 @@ def _agree(body: object) -> bool:
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
-def test_answers_are_as_described(server, mode):
+def test_responses_are_as_described(server, mode):
     load_all_checks()
     description = schemathesis.openapi.from_asgi("/openapi.json", server.middleware)
     tried = Counter()
@@ -44,19 +44,19 @@ def test_answers_are_as_described(server, mode):
         @given(case=operation.as_strategy(generation_mode=mode))
         def hold(case):
             assume(mode.is_negative or _agree(case.body))
-            # TensorFlow Serving answers 400 to other methods, not 405.
+            # Like TensorFlow Serving, the server responds to other methods with 400, not 405.
             answer = case.call_and_validate(excluded_checks=[unsupported_method])
             tried[case.operation.label, answer.status_code] += 1
 
         if mode.is_positive or operation.body or operation.path_parameters:
             hold()
-    # All was tried that can be, and by what is right all of it was answered.
+    # Every operation was tried, and every valid request succeeded.
     statuses = {status for _, status in tried}
     assert statuses == {200} if mode.is_positive else statuses >= {400, 404}
     assert {label for label, _ in tried} >= {"POST /translate", "POST /v1/models/{model}:predict"}
 
 
-def test_the_description_tells_what_a_server_takes_and_whether_it_asks_for_a_key():
+def test_the_document_has_the_limits_of_the_server_and_says_whether_a_key_is_required():
     server = make_fake(max_characters=300, max_texts=5, key="s3cret")
     document = ask(server, "GET", "/openapi.json", headers={"X-API-Key": "s3cret"}).json()
     server.batcher.close(5)

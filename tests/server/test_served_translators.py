@@ -1,4 +1,4 @@
-"""A model and an export behind a server: the same translations, and what an export cannot do."""
+"""A model and an export behind a server: the same translations, and the limits of an export."""
 
 import asyncio
 import re
@@ -16,7 +16,7 @@ from nmt.server.run import open_model
 from nmt.translators.hypothesis import Translation
 from nmt.translators.savedmodel import SavedModelTranslator
 from tests.exported_model import MAX_CHARACTERS, NBEST, SENTENCES
-from tests.server.server_fakes import ask, client_of, refusal
+from tests.server.server_fakes import ask, client_of, read_error
 
 TEXTS = [SENTENCES[0], "", SENTENCES[40]]
 
@@ -45,7 +45,7 @@ def texts(translations: list[Translation]) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("n_best", [1, NBEST])
-def test_an_export_answers_as_its_model_does(exported, export, n_best):
+def test_an_export_translates_as_its_model_does(exported, export, n_best):
     found, expected = (one.translate_batch(TEXTS, n_best=n_best) for one in (export, exported.translator))
     assert texts(found) == texts(expected)
     for ours, theirs in zip(found, expected, strict=True):
@@ -70,8 +70,8 @@ def test_an_export_returns_attention_as_its_model_does(exported, export, n_best)
     assert [len(translation.best.attention) for translation in found][:3] == [1, 0, 1]
 
 
-def test_alignments_cover_a_long_text_whatever_answers(server, model_server):
-    """Divided at lines, at sentences and, where it is too long for an export, in split_in_half."""
+def test_alignments_cover_a_long_text_with_either_translator(server, model_server):
+    """Split at lines, at sentence ends and, where an export truncates it, in half."""
     text = f"{' '.join(SENTENCES[:12])}\n\n{SENTENCES[20]}"
     for one in (server, model_server):
         answer = ask(one, "POST", "/translate", json={"text": text, "alignments": True})
@@ -79,7 +79,7 @@ def test_alignments_cover_a_long_text_whatever_answers(server, model_server):
         alignment = translation["alignment"]
         shown = "".join(text[word["start"] : word["end"]] for word in alignment["source"])
         assert shown == "".join(text.split())
-        # This model's translations are bytes at random, not all of which are letters.
+        # Translations of the random model contain byte tokens, not all of which form letters.
         places = [place for word in alignment["target"] for place in (word["start"], word["end"])]
         assert places == sorted(places) and places[-1] <= len(translation["text"])
         assert [sum(word["weights"]) for word in alignment["target"]] == pytest.approx(
@@ -90,7 +90,7 @@ def test_alignments_cover_a_long_text_whatever_answers(server, model_server):
         assert last["first"] + len(last["weights"]) == len(alignment["source"])
 
 
-# A value of every setting that is neither the default nor the model's own. A new setting needs one here.
+# A value per setting that differs from the model's own. A new setting needs one here.
 OTHER_VALUES = {
     "beam_size": 2,
     "length_penalty": 0.5,
@@ -102,14 +102,14 @@ OTHER_VALUES = {
 
 
 @pytest.mark.parametrize("name", SearchSettings.model_fields)
-def test_every_setting_reaches_a_model_and_is_refused_by_an_export_unless_it_is_its_own(
+def test_every_setting_reaches_a_model_and_an_export_refuses_other_values_than_its_own(
     exported, server, model_server, name
 ):
     body = {"text": SENTENCES[:3], name: OTHER_VALUES[name]}
     answer = ask(model_server, "POST", "/translate", json=body)
     expected = exported.translator.with_settings(**{name: OTHER_VALUES[name]}).translate(SENTENCES[:3])
     assert [one["text"] for one in answer.json()["translations"]] == expected
-    status, message = refusal(ask(server, "POST", "/translate", json=body))
+    status, message = read_error(ask(server, "POST", "/translate", json=body))
     assert status == 400
     assert re.match(rf"This export was made with decoding\.{name} \S+ and cannot translate with ", message)
     own = getattr(exported.translator.settings, name)
@@ -117,7 +117,7 @@ def test_every_setting_reaches_a_model_and_is_refused_by_an_export_unless_it_is_
 
 
 def test_an_export_refuses_more_hypotheses_than_it_returns(server):
-    status, message = refusal(ask(server, "POST", "/translate", json={"text": "a", "n_best": NBEST + 1}))
+    status, message = read_error(ask(server, "POST", "/translate", json={"text": "a", "n_best": NBEST + 1}))
     assert status == 400
     assert f"at most {NBEST} translations per line, and {NBEST + 1} were requested" in message
     answer = ask(server, "POST", "/translate", json={"text": "a", "n_best": NBEST})
@@ -127,7 +127,7 @@ def test_an_export_refuses_more_hypotheses_than_it_returns(server):
     assert schema["properties"]["n_best"]["maximum"] == NBEST
 
 
-def test_predicting_answers_what_the_signatures_say(exported, server):
+def test_predict_returns_what_the_signatures_return(exported, server):
     for signature in ("serving_default", "nbest"):
         expected = exported.call(signature, TEXTS)
         answer = ask(server, "POST", "/v1/models/served:predict", json={"signature_name": signature, "inputs": TEXTS})
@@ -138,7 +138,7 @@ def test_predicting_answers_what_the_signatures_say(exported, server):
                 np.testing.assert_allclose(column, expected[name], atol=1e-4)
 
 
-def test_a_long_text_is_cut_by_the_contract_and_translated_whole_for_people(export, server):
+def test_a_long_text_is_truncated_by_predict_and_translated_whole_by_translate(export, server):
     long = " ".join(SENTENCES[:20])
     assert len(long) > MAX_CHARACTERS
     answer = ask(server, "POST", "/v1/models/served:predict", json={"inputs": [long]})
@@ -149,7 +149,7 @@ def test_a_long_text_is_cut_by_the_contract_and_translated_whole_for_people(expo
     assert len(first) > len(last)
 
 
-def test_users_of_one_batch_get_their_own_answers(exported, server):
+def test_requests_of_one_batch_get_their_own_translations(exported, server):
     async def crowd():
         async with client_of(server) as client:
             return await asyncio.gather(*(client.post("/translate", json={"text": text}) for text in SENTENCES[:64]))
@@ -162,8 +162,8 @@ def test_users_of_one_batch_get_their_own_answers(exported, server):
 @pytest.mark.parametrize(
     ("option", "own"), [("--beam-size", "5"), ("--length-penalty", r"1\.0"), ("--pruning-threshold", r"3\.0")]
 )
-def test_a_search_that_an_export_was_not_made_for_is_refused_before_it_serves(exported, option, own):
-    """By the command line, which must hand on what it is told."""
+def test_settings_other_than_an_exports_own_are_refused_before_it_is_served(exported, option, own):
+    """Through the command line, which must pass its options on."""
     done = CliRunner().invoke(app, ["serve", str(exported.version), "--port", "0", option, "2"])
     setting = option.removeprefix("--").replace("-", "_")
     assert isinstance(done.exception, UserError)

@@ -1,4 +1,4 @@
-"""`nmt serve` as its users meet it: a real process, its port, its signals."""
+"""`nmt serve` as a process, with its port and its signals."""
 
 import json
 import os
@@ -58,13 +58,13 @@ def model(model_folder, tmp_path_factory):
     return folder
 
 
-def test_it_finishes_what_it_took_and_refuses_what_is_new_on_sigterm(model):
+def test_on_sigterm_it_finishes_accepted_requests_and_refuses_new_ones(model):
     process, url, line = start(model, NMT_API_KEY="s3cret")
     key = {"Authorization": "Bearer s3cret"}
     assert line.startswith(f"Serving {model} as tiny, version 1: http://127.0.0.1:")
     assert post(f"{url}/translate", {"text": "a man"})[0] == 401
     answers = []
-    # Ever longer texts need graphs that are not there yet: seconds of work, however fast the machine.
+    # Longer texts need new traces of the search: seconds of work, however fast the machine.
     work = {"text": [" ".join(SENTENCES[:n]) for n in (2, 8)], "n_best": 3}
     thread = threading.Thread(target=lambda: answers.append(post(f"{url}/translate", work, **key)))
     thread.start()
@@ -79,18 +79,18 @@ def test_it_finishes_what_it_took_and_refuses_what_is_new_on_sigterm(model):
     assert answers[0][0] == 200
     assert [len(one["alternatives"]) for one in answers[0][1]["translations"]] == [2, 2]
     assert (process.returncode, err) == (0, "")
-    # The one that read the metrics may not have left yet.
+    # The request that read the metrics may still count.
     assert re.fullmatch(r"Stopping\. Requests in progress: [12]\.\nStopped\.\n", out)
 
 
-def test_a_client_that_sends_too_much_reads_why_it_is_refused():
-    """Its connection must not be reset while it sends; only a real socket shows that."""
+def test_a_client_that_sends_too_much_can_read_the_error():
+    """The server must not reset the connection while the client sends, which only a real socket shows."""
     with on_a_port(make_fake()) as port:
         status, answer = post(f"http://127.0.0.1:{port}/translate", {"text": "a" * 8_000_000})
     assert (status, answer) == (413, {"error": "A request can have at most 1,048,576 bytes. Send several requests."})
 
 
-def test_packages_that_are_missing_are_named(model):
+def test_missing_packages_are_named(model):
     code = (
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name in ('fastapi', 'uvicorn') else find(name, *rest)\n"
@@ -104,7 +104,7 @@ def test_packages_that_are_missing_are_named(model):
     assert done.stderr == message
 
 
-def test_an_address_that_is_taken_is_refused():
+def test_an_address_in_use_is_an_error():
     with listen("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
         with pytest.raises(UserError, match=f"Cannot listen on 127.0.0.1, port {port}: Address already in use"):
@@ -113,7 +113,7 @@ def test_an_address_that_is_taken_is_refused():
         listen("192.0.2.1", 0)
 
 
-def test_a_server_without_a_key_that_others_reach_is_open():
+def test_a_server_without_a_key_on_a_public_address_is_open():
     assert is_open("0.0.0.0", None) and is_open("::", None)
     assert not is_open("0.0.0.0", "s3cret")
     assert not any(is_open(host, None) for host in ("127.0.0.1", "::1", "localhost"))

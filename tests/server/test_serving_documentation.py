@@ -1,4 +1,4 @@
-"""The programs and manifests of docs/serving.md: run, or held against what they speak of."""
+"""Runs the programs in docs/serving.md, and checks its manifests against the servers that they start."""
 
 import os
 import re
@@ -14,7 +14,7 @@ import yaml
 from nmt.cli.main import app
 from nmt.server.limits import Limits
 from nmt.server.run import GRACE
-from tests.server.server_fakes import ask, make_fake, on_a_port, refusal
+from tests.server.server_fakes import ask, make_fake, on_a_port, read_error
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
 
@@ -24,7 +24,7 @@ def blocks(language: str) -> list[str]:
 
 
 def program(name: str, folder: Path) -> Path:
-    """A program of the page as a file."""
+    """Writes a program of the page to a file."""
     [code] = [block for block in blocks("python") if block.startswith(f'"""{name} ')]
     (folder / name).write_text(code, encoding="utf-8")
     return folder / name
@@ -91,8 +91,8 @@ def test_probes_ask_for_paths_that_the_servers_have(manifests):
         for path in paths.values():
             assert ask(server, "GET", path, headers=headers).status_code == 200, path
         if not headers:
-            server.middleware.is_draining = True  # stops being ready, and is not killed for it
-            assert refusal(ask(server, "GET", paths["readiness"]))[0] == 503
+            server.middleware.is_draining = True  # not ready any more, but alive
+            assert read_error(ask(server, "GET", paths["readiness"]))[0] == 503
             assert ask(server, "GET", paths["liveness"]).status_code == 200
     server.batcher.close(5)
 

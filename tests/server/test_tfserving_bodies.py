@@ -1,4 +1,4 @@
-"""The bodies of TensorFlow Serving's REST interface; words and statuses are those of its sources."""
+"""Bodies, error messages and status codes of TensorFlow Serving's REST API, taken from its source code."""
 
 import base64
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nmt.server.tfserving_bodies import as_float32
-from tests.server.server_fakes import ask, make_fake, refusal
+from tests.server.server_fakes import ask, make_fake, read_error
 
 PREDICT = "/v1/models/demo:predict"
 A = {"translation": "A", "score": -0.1, "log_prob": -2.5, "truncated": False}
@@ -57,7 +57,7 @@ def test_hypotheses(server):
     assert (found["num_hypotheses"], found["truncated"]) == (5, False)
 
 
-def test_bytes_that_are_no_utf8_are_replaced(server):
+def test_invalid_utf8_is_replaced(server):
     text = {"b64": base64.b64encode(b"a\xffb").decode()}
     assert ask(server, "POST", PREDICT, json={"inputs": [text]}).json()["outputs"]["translation"] == ["A\ufffdB"]
 
@@ -128,8 +128,8 @@ def test_metadata(server, path):
         ('{"inputs": ["\\udc00"]}', "JSON Parse error: The surrogate pair in string is invalid."),
     ],
 )  # fmt: skip
-def test_a_mistake_is_answered_by_400(server, body, words):
-    status, message = refusal(ask(server, "POST", PREDICT, content=body.encode()))
+def test_a_bad_request_gets_400(server, body, words):
+    status, message = read_error(ask(server, "POST", PREDICT, content=body.encode()))
     assert status == 400
     assert words in message
 
@@ -152,9 +152,9 @@ def test_a_mistake_is_answered_by_400(server, body, words):
         ("POST", f"/v1/models/demo/versions/{2**64}:predict", 400, f"Failed to convert version: {2**64} to numeric."),
     ],
 )
-def test_other_models_and_paths_are_refused_as_there(server, method, path, status, words):
+def test_other_models_and_paths_get_the_errors_of_tensorflow_serving(server, method, path, status, words):
     content = b'{"instances": ["a"]}' if method == "POST" else None
-    found, message = refusal(ask(server, method, path, content=content))
+    found, message = read_error(ask(server, method, path, content=content))
     assert found == status
     assert message.startswith(words)
 

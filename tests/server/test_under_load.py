@@ -1,4 +1,4 @@
-"""`nmt serve` with more clients than it has room for; killed and started anew under them, then told to stop.
+"""`nmt serve` with more clients than its queue has room for; it is killed, restarted, and finally stopped.
 
 `python -m benchmarks serving --soak 10` does the same for minutes, with a public load generator.
 """
@@ -21,19 +21,19 @@ from tests.server.test_serving_documentation import program, run
 
 LINES = SENTENCES[::9]
 NUM_CLIENTS = 12
-# Too little room: four are translated, four wait, the others come again.
+# Room for eight of twelve clients: four texts are translated and four wait, the other clients retry.
 LIMITS = ("--max-batch", 4, "--max-queue", 4)
 
 
 class Clients:
-    """Threads that ask for one sentence after the other, and know what must come back."""
+    """Threads that request one translation after the other and check it."""
 
     def __init__(self, port: int, expected: dict[str, str]):
         self.statuses: Counter[int] = Counter()
         self.wrong: list[tuple[str, str]] = []
         self.answered: list[float] = []
         self.lost: list[float] = []
-        """When those were sent that had no answer."""
+        """Times at which requests without a response were sent."""
         self._port = port
         self._expected = expected
         self._ended = threading.Event()
@@ -47,7 +47,7 @@ class Clients:
             thread.join(30)
 
     def wait_for_answers(self, number: int) -> None:
-        """So many more."""
+        """Waits for so many more responses."""
         enough = len(self.answered) + number
         ends = time.monotonic() + 60
         while len(self.answered) < enough:
@@ -88,14 +88,14 @@ def model(model_folder, tmp_path_factory):
     return folder
 
 
-def test_no_answer_is_wrong_or_lost_at_the_limit_nor_after_a_kill_nor_at_the_stop(model, tmp_path):
+def test_no_response_is_wrong_or_lost_under_overload_after_a_kill_and_at_the_stop(model, tmp_path):
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     process, url, _ = start(model, *LIMITS, port=port)
     client = program("translate_rest.py", tmp_path)
-    # Each by itself, one after the other.
+    # One by one, so that every batch has one text.
     expected = {line: post(f"{url}/translate", {"text": line})[1]["translations"][0]["text"] for line in LINES}
-    assert len(set(expected.values())) > len(LINES) / 2  # or an answer that is another's would not be seen
+    assert len(set(expected.values())) > len(LINES) / 2  # else swapped translations would not be noticed
 
     clients = Clients(port, expected)
     try:
@@ -107,7 +107,7 @@ def test_no_answer_is_wrong_or_lost_at_the_limit_nor_after_a_kill_nor_at_the_sto
         process, _, _ = start(model, *LIMITS, port=port)
         clients.wait_for_answers(50)
         assert clients.lost and clients.statuses.keys() == {200, 429}
-        # Nor does the program of the documentation mind that others are there.
+        # The program in the documentation copes with the other clients.
         done = run(client, url, "tiny", lines=LINES[:3])
         assert (done.stderr, done.stdout.split("\n")[:-1]) == ("", [expected[line] for line in LINES[:3]])
 

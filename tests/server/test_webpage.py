@@ -1,4 +1,4 @@
-"""The page as files over HTTP."""
+"""The files of the web page over HTTP."""
 
 import re
 
@@ -36,7 +36,7 @@ def test_every_file_is_served_under_a_strict_policy(server, path):
     assert ask(server, "HEAD", path).status_code == 200
 
 
-def test_files_have_their_kinds(server):
+def test_files_have_media_types(server):
     kinds = {path: ask(server, "GET", path).headers["content-type"].split(";")[0] for path in PAGE}
     assert kinds["/"] == "text/html"
     assert kinds["/page/page.js"] == "text/javascript"
@@ -45,14 +45,14 @@ def test_files_have_their_kinds(server):
 
 
 @pytest.mark.parametrize("path", sorted(PAGE))
-def test_no_file_names_another_host_or_puts_text_in_as_markup(path):
+def test_no_file_names_another_host_or_inserts_text_as_markup(path):
     text = PAGE[path].body.decode().replace('xmlns="http://www.w3.org/2000/svg"', "")
     assert not re.search(r"https?:|\b(src|href|url)\W{0,3}//|@import", text)
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|new Function", text)
     assert not re.search(r"\bon\w+=|\bstyle=|javascript:", text)
 
 
-def test_every_file_that_the_page_asks_for_is_there():
+def test_every_file_that_the_page_loads_exists():
     asked = set(re.findall(r'(?:src|href)="([^"]+)"', PAGE["/"].body.decode()))
     for path, file in PAGE.items():
         if path.endswith(".js"):
@@ -60,7 +60,7 @@ def test_every_file_that_the_page_asks_for_is_there():
     assert {f"/{path}" for path in asked} == PAGE.keys() - {"/"}
 
 
-def test_the_server_tells_what_it_translates(server):
+def test_about_describes_the_server(server):
     assert ask(server, "GET", "/about").json() == {
         "name": "demo",
         "version": 1,
