@@ -1,7 +1,7 @@
-"""Public corpora by name: where they lie, under what licence, and how their files are made, checked and laid out.
+"""Downloads public corpora by name, checks their files, and stores them under the same names on every machine.
 
-The table is `catalog.yaml` beside this module. Nothing of a corpus ships with the toolkit: `download` fetches it from
-its public address, or copies it from a mirror, a folder that holds NAME/FILE. Either way the files get the same names.
+The corpora are listed in `catalog.yaml` in this folder. No corpus text ships with the toolkit: `download` fetches it
+from its public address, or copies it from a mirror, a folder that contains NAME/FILE.
 """
 
 import functools
@@ -37,9 +37,11 @@ from nmt.files import open_bytes, sync
 
 Pair = tuple[str, str]
 
-MIRROR_HINT = "A folder with a copy serves as well: --mirror DIR (or NMT_MIRROR), holding {name}/FILE."
+MIRROR_HINT = "A local copy works as well: --mirror DIR (or NMT_MIRROR), a folder that contains {name}/FILE."
 
-FileName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$")]  # one step, so that none leaves its folder
+FileName = Annotated[
+    str, StringConstraints(pattern=r"^\w[\w.-]*$")
+]  # a single path component, so that no file can be outside its folder
 
 
 def _check_address(address: str) -> str:
@@ -57,23 +59,24 @@ class _Frozen(BaseModel):
 
 
 class PairSide(_Frozen):
-    """One language of one part of tab-separated pairs: English is column 0, the other language column 1."""
+    """One side of one part of tab-separated pairs. English is column 0, the other language is column 1."""
 
     part: Literal["train", "dev"]
     column: Literal[0, 1]
 
 
 class CatalogFile(_Frozen):
-    """One file of a corpus: how to know it is right, and what it is made from.
+    """One file of a corpus: how it is checked, and what it is made from.
 
     Attributes:
-        lines: the line counts of all known editions.
-        max_bytes: the most that its text, or the member it is made from, may have when unpacked.
-        sha256: of the file as it lies, packed; given where the published bytes are known.
-        text_sha256: of the unpacked text of each edition of `lines`, None where it is not known; () if none is.
-        optional: a mirror may lack it.
-        member: the archive member it is made from; without one, the address is the file itself.
-        side: which part and column of that member; without one, the whole member.
+        lines: number of lines in each known edition.
+        max_bytes: largest unpacked size of its text, or of the archive member that it is made from.
+        sha256: checksum of the packed file, if the published bytes are known.
+        text_sha256: checksum of the unpacked text of each edition in `lines`, None for an unknown one; () if none is
+            known.
+        optional: whether a mirror may lack the file.
+        member: the archive member that it is made from; None if the address is the file itself.
+        side: the part and column of that member; None for the whole member.
     """
 
     lines: tuple[int, ...]
@@ -86,13 +89,14 @@ class CatalogFile(_Frozen):
 
 
 class Resource(_Frozen):
-    """One public address and the files made from it, by name; they are of one edition, so they come and go together.
+    """One public address and the files made from it, by name. Files of one edition are kept and replaced together.
 
     Attributes:
-        max_bytes: the most that the address may send.
-        sha256: of the bytes at the address, where files are made from an archive that never changes.
-        grows: the archive is added to, so that line counts and checksums hold for a mirror's edition alone.
-        held_out: how many pairs become dev where files have sides (see `hold_out`).
+        max_bytes: largest number of bytes that the address may send.
+        sha256: checksum of the bytes at the address, if files are made from an archive that never changes.
+        grows: whether the publisher adds to the archive, so that line counts and checksums are valid for the edition
+            of a mirror only.
+        held_out: number of pairs that become dev, if files have sides (see `hold_out`).
     """
 
     address: Address
@@ -111,7 +115,7 @@ class Resource(_Frozen):
 
 
 class CatalogEntry(_Frozen):
-    """One corpus: its name in commands and mirrors, what the user is told before the first byte, and its resources."""
+    """One corpus: its name in commands and mirrors, what is printed before the download, and its resources."""
 
     name: FileName
     title: str
@@ -136,20 +140,23 @@ def download(
     log: Callable[[str], None] = print,
     progress: ProgressCallback | None = None,
 ) -> list[Path]:
-    """Lays the files of a public corpus out in the folder `into`, and returns their paths.
+    """Downloads a public corpus and returns the paths of its files.
 
     Args:
-        mirror: the folder to copy from; by default that of the environment variable NMT_MIRROR, else the network.
-        log: is told title, licence and resource before the first byte is fetched, then each address.
-        progress: is told bytes so far and in all, while one address is fetched.
+        name: name of the corpus.
+        into: the folder for the files.
+        mirror: the folder to copy from; by default, that of the environment variable NMT_MIRROR, otherwise the network.
+        log: receives title, licence and origin before the first byte is fetched, then each address.
+        progress: receives the number of bytes so far and in total, while one address is fetched.
 
     Raises:
-        UserError: no such corpus; no network or no such page; the mirror lacks a file; a file is not what was expected.
+        UserError: there is no such corpus, the network or the address fails, the mirror lacks a file, or a file is not
+            as expected.
     """
     known = load_catalog()
     if name not in known:
         raise UserError(
-            f"There is no corpus '{name}'.{suggest_name(name, known)} Known are {', '.join(sorted(known))}."
+            f"There is no corpus '{name}'.{suggest_name(name, known)} Expected one of {', '.join(sorted(known))}."
         )
     if mirror is None and os.environ.get("NMT_MIRROR"):
         mirror = Path(os.environ["NMT_MIRROR"])
@@ -164,10 +171,10 @@ def download_entry(
     log: Callable[[str], None] = print,
     progress: ProgressCallback | None = None,
 ) -> list[Path]:
-    """Does the work of `download` for an entry that need not be in the catalog.
+    """Downloads a corpus as `download` does, from any entry.
 
-    Files that are there and right are left alone. A fetch that is cut or interrupted leaves a `.part` file, from which
-    the next call goes on; a file that is not what was expected leaves nothing.
+    Correct files are kept as they are. A transfer that is cut or interrupted leaves a `.part` file, from which the next
+    call resumes. A file that is not as expected leaves nothing.
     """
     log(f"{entry.title}\nLicence: {entry.licence}\nSource: {entry.home}\nNote: {entry.note}")
     plan = [(resource, names) for resource in entry.resources if (names := _choose_files(entry, resource, mirror))]
@@ -175,7 +182,7 @@ def download_entry(
         into.mkdir(parents=True, exist_ok=True)
         for resource, names in plan:
             if _are_right(into, names, resource):
-                log(f"In {into} already: {', '.join(names)}")
+                log(f"Already in {into}: {', '.join(names)}")
             elif mirror is not None:
                 log(f"Copying {', '.join(names)} from {mirror / entry.name}")
                 _copy(resource, names, mirror / entry.name, into)
@@ -185,25 +192,25 @@ def download_entry(
     except UserError as error:
         raise UserError(_escape_unprintable(str(error))) from error
     except OSError as error:
-        raise UserError(_escape_unprintable(f"Cannot lay {entry.name} out in {into}: {error}.")) from error
+        raise UserError(_escape_unprintable(f"Cannot write {entry.name} to {into}: {error}.")) from error
     return [into / name for _, names in plan for name in names]
 
 
 def _escape_unprintable(message: str) -> str:
-    """Returns a message that may hold words of a server or an archive, without bytes that control a terminal."""
+    """Escapes characters that could control a terminal: a message can contain words of a server or an archive."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
 
 
 def _choose_files(entry: CatalogEntry, resource: Resource, mirror: Path | None) -> list[str]:
-    """Returns the names of a resource's files: all, or those in the mirror, which may lack optional ones only."""
+    """Returns the names of all files of a resource, or of those in the mirror, which may lack optional files."""
     if mirror is None:
         return list(resource.files)
     held = [name for name in resource.files if (mirror / entry.name / name).is_file()]
     for name, file in resource.files.items():
         if name not in held and not file.optional:
             raise UserError(
-                f"The mirror has no file {mirror / entry.name / name}. Expected {mirror} to hold "
-                f"{entry.name}/FILE; without --mirror and NMT_MIRROR it is fetched from {resource.address}."
+                f"The mirror has no file {mirror / entry.name / name}. Expected {mirror} to contain {entry.name}/FILE. "
+                f"Without --mirror and NMT_MIRROR, the file is fetched from {resource.address}."
             )
     return held
 
@@ -238,7 +245,7 @@ def _fetch_and_unpack(entry: CatalogEntry, resource: Resource, into: Path, progr
 
 @contextmanager
 def _stage_files(into: Path) -> Iterator[Path]:
-    """Yields a folder for files that appear in `into` together at the end, or, when the block raises, not at all."""
+    """Yields a temporary folder. At the end, all its files move to `into`; if the block raises, none do."""
     with tempfile.TemporaryDirectory(dir=into, prefix=".") as folder:
         yield Path(folder)
         sync(Path(folder))
@@ -253,8 +260,8 @@ def _check(folder: Path, names: Sequence[str], resource: Resource, *, edition_ma
         folder: where the files are.
         names: which of them to look at.
         resource: what is known about them.
-        edition_matters: whether the line counts and the checksums of the text are expected to be those of an edition.
-        origin: where they come from, for messages.
+        edition_matters: whether line counts and checksums of the text must be those of a known edition.
+        origin: where the files come from, for messages.
     """
     measured: dict[str, tuple[int, str]] = {}
     for name in names:
@@ -316,7 +323,7 @@ def _check_sha256(path: Path, expected: str, what: str) -> None:
 def _measure(path: Path, max_bytes: int) -> tuple[int, str]:
     """Returns the number of lines of a plain or packed file, and the SHA-256 of its text.
 
-    A last line without its newline counts, too.
+    A last line without a newline counts, too.
     """
     count, last, digest = 0, b"\n", hashlib.sha256()
     try:
@@ -333,7 +340,7 @@ def _measure(path: Path, max_bytes: int) -> tuple[int, str]:
 
 
 def _unpack(resource: Resource, packed: Path, stage: Path) -> None:
-    """Makes a resource's files in the folder `stage`. Their names are the catalog's: no path comes from an archive."""
+    """Makes the files of a resource in the folder `stage`. Their names come from the catalog, never from an archive."""
     for name, file in resource.files.items():
         if file.member is None:
             shutil.copyfile(packed, stage / name)
@@ -368,13 +375,13 @@ def _make_files(resource: Resource, member: str, stream: BinaryIO, stage: Path) 
 
 @contextmanager
 def _open_packed(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file to be filled, packed as its name says; the same text always gives the same bytes."""
+    """Opens a file for writing, compressed according to its name. The same text always gives the same bytes."""
     with path.open("wb") as raw:
         if path.suffix == ".gz":
             with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed:
                 yield cast(BinaryIO, packed)
         elif path.suffix == ".xz":
-            # Preset 6, the default, takes twelve times as long for a fifth less.
+            # The default, preset 6, takes twelve times as long and saves a fifth of the size.
             with lzma.open(raw, "wb", preset=1) as packed:
                 yield cast(BinaryIO, packed)
         else:
@@ -387,23 +394,26 @@ def _read_pairs(member: str, stream: BinaryIO) -> Iterator[Pair]:
             english, other, *_ = line.decode().rstrip("\r\n").split("\t")
         except ValueError as error:
             raise UserError(
-                f"{member}, line {number}: expected UTF-8 text in two columns or more, with a tab between; "
+                f"{member}, line {number}: expected UTF-8 text in at least two columns separated by tabs, "
                 f"found {line[:80]!r}."
             ) from error
         yield english, other
 
 
 def hold_out(pairs: Iterable[Pair], count: int) -> tuple[list[Pair], list[Pair]]:
-    """Splits pairs into (train, dev) such that no sentence of dev stands in train, on either side.
+    """Splits pairs into train and dev so that no sentence of dev occurs in train, on either side.
 
-    `count` pairs become dev, no two with a sentence in common; pairs that share a sentence with them are dropped.
-    Sentences that differ only in case, spacing or compatibility characters (NFKC) are the same. The choice goes by a
-    hash of the text, not by place or size, so it is the same on every machine and nearly the same in a later edition.
+    `count` pairs become dev, no two of which share a sentence. Pairs that share a sentence with dev are dropped.
+    Sentences that differ only in case, spacing or compatibility characters (NFKC) are treated as equal. Pairs are
+    selected by a hash of their text and not by their position, so that the selection is the same on every machine and
+    nearly the same in a later edition.
 
     Raises:
         UserError: there are fewer such pairs than `count`.
     """
-    alike = {pair: (_fold(pair[0]), _fold(pair[1])) for pair in pairs}  # a repeated pair is kept once
+    alike = {
+        pair: (_fold(pair[0]), _fold(pair[1])) for pair in pairs
+    }  # a dictionary, so that a repeated pair is kept once
     chosen: set[Pair] = set()
     taken: tuple[set[str], set[str]] = (set(), set())
     for pair in sorted(alike, key=lambda pair: hashlib.sha256("\t".join(pair).encode()).digest()):
@@ -412,10 +422,9 @@ def hold_out(pairs: Iterable[Pair], count: int) -> tuple[list[Pair], list[Pair]]
             for sentence, sentences in zip(alike[pair], taken, strict=True):
                 sentences.add(sentence)
     if len(chosen) < count:
-        raise UserError(f"Cannot hold {count} pairs out: only {len(chosen)} of {len(alike)} share no sentence.")
-    return [pair for pair in alike if not _has_sentence_of(alike[pair], taken)], [
-        pair for pair in alike if pair in chosen
-    ]
+        raise UserError(f"Cannot hold out {count} pairs: only {len(chosen)} of {len(alike)} share no sentence.")
+    train = [pair for pair in alike if not _has_sentence_of(alike[pair], taken)]
+    return train, [pair for pair in alike if pair in chosen]
 
 
 def _fold(sentence: str) -> str:

@@ -1,4 +1,4 @@
-"""Downloads from servers and reads archives, and trusts neither: sizes have limits, and no path comes from them."""
+"""Downloads files and reads archives without trusting either: sizes are limited, and no path is taken from them."""
 
 import gzip
 import io
@@ -32,17 +32,17 @@ from urllib.request import (
 
 from nmt.errors import UserError
 
-ProgressCallback = Callable[[int, int | None], None]  # bytes so far, bytes in all where the server tells
+ProgressCallback = Callable[[int, int | None], None]  # bytes so far, bytes in total or None if the server does not tell
 
 TIMEOUT = 30  # seconds without a byte
 CHUNK_BYTES = 1 << 16
 REDIRECTS, MAX_REDIRECTS = (301, 302, 303, 307, 308), 10
 USER_AGENT = "nmt-download"  # some servers refuse Python-urllib by name
-LOOPBACK = "127.0.0.1"  # no certificate authority signs for it, so plain HTTP is allowed to there, from there only
-# Python keeps 600 bytes of memory per entry of a zip directory, and all extended headers of a tar member.
+LOOPBACK = "127.0.0.1"  # no authority issues certificates for it, so plain HTTP is allowed to it, but only from it
+# Python keeps 600 bytes in memory per entry of a zip directory, and all extended headers of a tar member.
 MAX_ZIP_ENTRIES = 10_000
 MAX_TAR_HEADER_BYTES = 1 << 20
-MAX_TAR_BYTES = 1 << 32  # unpacked, with the members that nobody wants
+MAX_TAR_BYTES = 1 << 32  # unpacked, unwanted members included
 MAX_LINE_BYTES = 1 << 20
 DAMAGE_ERRORS = (
     *(EOFError, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile, zlib.error, struct.error),
@@ -64,14 +64,14 @@ def is_allowed_address(address: str, *, origin: str | None = None) -> bool:
 
 
 def fetch_file(address: str, part: Path, *, max_bytes: int, progress: ProgressCallback, hint: str) -> None:
-    """Downloads a file, after the bytes that an earlier call left in `part`.
+    """Downloads a file, resuming after the bytes that an earlier call left in `part`.
 
     Args:
         address: of the file; see `is_allowed_address`.
         part: the file to fill. It stays if the transfer is cut or interrupted.
         max_bytes: more than this is refused, and `part` removed.
         progress: called after each chunk.
-        hint: what else the user can do, for messages about an address that does not answer.
+        hint: what else the user can do, for messages about an address that cannot be reached.
 
     Raises:
         UserError: the address does not answer, answers wrongly, redirects to where it must not or sends too much; the
@@ -98,7 +98,7 @@ def fetch_file(address: str, part: Path, *, max_bytes: int, progress: ProgressCa
 
 
 def _measure_part(part: Path) -> int:
-    """Returns the size in bytes of what an earlier call left, without following a link."""
+    """Returns the number of bytes that an earlier call left, without following a link."""
     try:
         found = part.lstat()
     except FileNotFoundError:
@@ -109,7 +109,7 @@ def _measure_part(part: Path) -> int:
 
 
 def _open_part(part: Path) -> BinaryIO:
-    # O_NOFOLLOW: `_measure_part` has looked, but in a shared folder someone may have put a link there since.
+    # O_NOFOLLOW, because in a shared folder someone may have created a link since `_measure_part` looked.
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     return os.fdopen(descriptor, "r+b")
 
@@ -125,15 +125,15 @@ def _check_size(address: str, part: Path, size: int, max_bytes: int) -> None:
 def _describe_cut(address: str, part: Path, done: int, total: int | None) -> UserError:
     return UserError(
         f"{address} was cut off after {done} of {total or 'unknown'} bytes. They are kept in {part}; "
-        "the same command goes on from there."
+        "the same command resumes from there."
     )
 
 
 def _make_opener() -> OpenerDirector:
-    """Returns an opener for HTTP and HTTPS alone, without redirects.
+    """Returns an opener for HTTP and HTTPS only, without redirects.
 
-    `urlopen` also opens ftp:, file: and data:, follows redirects to http: and ftp:, and reads what comes with a
-    redirect into memory, however much it is.
+    `urlopen` also opens ftp:, file: and data:, follows redirects to http: and ftp:, and reads the whole body of a
+    redirect into memory, whatever its size.
     """
     opener = OpenerDirector()
     for handler in (
@@ -164,9 +164,9 @@ def _request(address: str, headers: Mapping[str, str]) -> HTTPResponse:
 
 
 def _open_address(address: str, start: int, hint: str) -> tuple[HTTPResponse, int, int | None]:
-    """Returns an answer, the place of its first byte in the whole file, and the size of the whole if it is told.
+    """Returns the response, the position of its first byte in the file, and the size of the file or None.
 
-    The place is `start`, or 0 where the server does not send that range.
+    The position is `start`, or 0 if the server does not send that range.
     """
     headers = {"User-Agent": USER_AGENT} | ({"Range": f"bytes={start}-"} if start else {})
     try:
@@ -174,7 +174,7 @@ def _open_address(address: str, start: int, hint: str) -> tuple[HTTPResponse, in
     except UserError:
         raise
     except HTTPError as error:
-        if error.code == 416 and start:  # what is there is longer than what is published: not a beginning of it
+        if error.code == 416 and start:  # the stored part is longer than the published file, so it is not its beginning
             return _open_address(address, 0, hint)
         raise UserError(f"{address} answers {error.code} {error.reason}. {hint}") from error
     except (OSError, HTTPException, ValueError) as error:  # ValueError: a redirect to what is not a URL

@@ -157,7 +157,7 @@ def quiet(text: str) -> None:
 NOISE = b"".join(hashlib.sha256(str(i).encode()).digest() for i in range(16384))
 
 
-def test_a_file_is_fetched_as_published_and_a_right_one_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
+def test_a_file_is_fetched_unchanged_and_a_correct_one_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
     content = gzip.compress(b"one\ntwo\n")
     server.pages["/a/train.en.gz"] = content
     toy = entry(f"{server.address}/a/train.en.gz", {"train.en.gz": {"lines": [2], "sha256": sha256(content)}})
@@ -172,7 +172,7 @@ def test_a_file_is_fetched_as_published_and_a_right_one_is_not_fetched_again(ser
     assert (into / "train.en.gz").read_bytes() == content
 
 
-def test_licence_and_source_are_announced_before_the_first_byte(server: Server, tmp_path: Path) -> None:
+def test_licence_and_origin_are_logged_before_the_first_byte(server: Server, tmp_path: Path) -> None:
     server.pages["/train.en"] = b"one\n"
     told: list[tuple[int, str]] = []
     toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [1]}})
@@ -183,7 +183,7 @@ def test_licence_and_source_are_announced_before_the_first_byte(server: Server, 
 
 
 @pytest.mark.parametrize("tells_length", [True, False])
-def test_progress_rises_to_the_whole(server: Server, tmp_path: Path, tells_length: bool) -> None:
+def test_progress_rises_to_the_total(server: Server, tmp_path: Path, tells_length: bool) -> None:
     server.pages["/train.en"] = NOISE
     server.tells_length = tells_length
     told: list[tuple[int, int | None]] = []
@@ -194,12 +194,12 @@ def test_progress_rises_to_the_whole(server: Server, tmp_path: Path, tells_lengt
 
 
 @pytest.mark.parametrize("knows_ranges", [True, False])
-def test_a_cut_transfer_goes_on_from_where_it_stopped(server: Server, tmp_path: Path, knows_ranges: bool) -> None:
+def test_a_cut_transfer_resumes_where_it_stopped(server: Server, tmp_path: Path, knows_ranges: bool) -> None:
     server.pages["/train.en"] = NOISE
     server.cut_after = 200_000
     server.knows_ranges = knows_ranges
     toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [], "sha256": sha256(NOISE)}})
-    with pytest.raises(UserError, match=r"cut off after 200000 of 524288 bytes.*train\.en\.part.*same command goes on"):
+    with pytest.raises(UserError, match=r"cut off after 200000 of 524288 bytes.*train\.en\.part.*same command resumes"):
         download_entry(toy, into=tmp_path, log=quiet)
     assert names(tmp_path) == ["train.en.part"]
     assert (tmp_path / "train.en.part").read_bytes() == NOISE[:200_000]
@@ -225,7 +225,7 @@ def test_an_interrupt_leaves_the_part_and_nothing_else(server: Server, tmp_path:
     assert 0 < len(kept) < len(NOISE) and NOISE.startswith(kept)
 
 
-def test_a_part_that_is_already_whole_is_taken(server: Server, tmp_path: Path) -> None:
+def test_a_complete_part_is_used(server: Server, tmp_path: Path) -> None:
     server.pages["/train.en"] = NOISE
     (tmp_path / "train.en.part").write_bytes(NOISE)
     toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [], "sha256": sha256(NOISE)}})
@@ -234,7 +234,7 @@ def test_a_part_that_is_already_whole_is_taken(server: Server, tmp_path: Path) -
     assert (tmp_path / "train.en").read_bytes() == NOISE
 
 
-def test_a_part_longer_than_what_is_published_is_begun_anew(server: Server, tmp_path: Path) -> None:
+def test_a_part_longer_than_the_published_file_is_replaced(server: Server, tmp_path: Path) -> None:
     server.pages["/train.en"] = b"one\n"
     (tmp_path / "train.en.part").write_bytes(NOISE)
     toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [1]}})
@@ -275,15 +275,15 @@ def test_a_damaged_packed_file_leaves_nothing(server: Server, tmp_path: Path) ->
     assert names(tmp_path) == []
 
 
-def test_a_missing_page_is_told_with_the_mirror_as_a_way_out(server: Server, tmp_path: Path) -> None:
+def test_a_missing_page_is_an_error_that_suggests_a_mirror(server: Server, tmp_path: Path) -> None:
     toy = entry(f"{server.address}/gone.en", {"gone.en": {"lines": [1]}})
-    message = r"gone\.en answers 404 Not Found\. .*--mirror DIR \(or NMT_MIRROR\), holding toy/FILE"
+    message = r"gone\.en answers 404 Not Found\. .*--mirror DIR \(or NMT_MIRROR\), a folder that contains toy/FILE"
     with pytest.raises(UserError, match=message):
         download_entry(toy, into=tmp_path, log=quiet)
     assert names(tmp_path) == []
 
 
-def test_no_network_is_told_with_the_mirror_as_a_way_out(server: Server, tmp_path: Path) -> None:
+def test_a_missing_network_is_an_error_that_suggests_a_mirror(server: Server, tmp_path: Path) -> None:
     server.http.shutdown()
     server.http.server_close()
     toy = entry(f"{server.address}/dev.en", {"dev.en": {"lines": [1]}})
@@ -292,10 +292,10 @@ def test_no_network_is_told_with_the_mirror_as_a_way_out(server: Server, tmp_pat
     assert names(tmp_path) == []
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     toy = entry("http://127.0.0.1/dev.en", {"dev.en": {"lines": [1]}})
-    with pytest.raises(UserError, match=rf"Cannot lay toy out in .*file: .*{errno.EEXIST}"):
+    with pytest.raises(UserError, match=rf"Cannot write toy to .*file: .*{errno.EEXIST}"):
         download_entry(toy, into=tmp_path / "file", log=quiet)
 
 
@@ -404,7 +404,7 @@ def test_a_redirect_is_followed_and_keeps_the_range(server: Server, tmp_path: Pa
     assert (tmp_path / "train.en").read_bytes() == NOISE
 
 
-def test_what_comes_with_a_redirect_is_not_read(server: Server, tmp_path: Path) -> None:
+def test_the_body_of_a_redirect_is_not_read(server: Server, tmp_path: Path) -> None:
     sent: list[int] = []
 
     def trick(request: Any) -> None:
@@ -504,7 +504,7 @@ def test_a_link_that_appears_while_the_server_answers_is_not_followed(server: Se
 
     server.tricks["/train.en"] = trick
     toy = entry(f"{server.address}/train.en", {"train.en": {"lines": [], "sha256": sha256(NOISE)}})
-    with pytest.raises(UserError, match="Cannot lay toy out"):
+    with pytest.raises(UserError, match="Cannot write toy to"):
         download_entry(toy, into=tmp_path / "into", log=quiet)
     assert (tmp_path / "victim").read_bytes() == b"precious"
 
@@ -597,7 +597,7 @@ def test_a_sparse_member_is_not_unpacked(server: Server, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
-def test_a_damaged_archive_is_told_and_leaves_nothing(
+def test_a_damaged_archive_is_an_error_and_leaves_nothing(
     server: Server, tmp_path: Path, pack: Callable[[dict[str, bytes]], bytes]
 ) -> None:
     content, suffix = pack({"b": b"b" * 99, "a.en": b"one\n"}), "zip" if pack is zipped else "tar.gz"
@@ -674,7 +674,9 @@ def test_a_link_in_an_archive_is_not_followed(server: Server, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("suffix", ["zip", "tar.gz"])
-def test_what_is_no_archive_is_told_and_leaves_nothing(server: Server, tmp_path: Path, suffix: str) -> None:
+def test_a_file_that_is_not_an_archive_is_an_error_and_leaves_nothing(
+    server: Server, tmp_path: Path, suffix: str
+) -> None:
     server.pages[f"/toy.{suffix}"] = b"<html>Sorry</html>"
     toy = entry(f"{server.address}/toy.{suffix}", {"dev.en": {"lines": [1], "member": "a.en"}})
     with pytest.raises(UserError, match=rf"archive http.*toy\.{suffix} is damaged"):
@@ -706,7 +708,7 @@ def test_tabbed_pairs_become_four_files_in_the_order_of_the_archive(server: Serv
     assert all((tmp_path / "one" / name).read_bytes()[4:8] == no_time for name in SIDES)
 
 
-def test_files_of_one_edition_are_made_anew_together(server: Server, tmp_path: Path) -> None:
+def test_files_of_one_edition_are_replaced_together(server: Server, tmp_path: Path) -> None:
     toy = tabbed(f"{server.address}/deu-eng.zip", held_out=1)
     server.pages["/deu-eng.zip"] = zipped({"deu.txt": b"a\tA\nb\tB\n"})
     download_entry(toy, into=tmp_path, log=quiet)
@@ -717,9 +719,9 @@ def test_files_of_one_edition_are_made_anew_together(server: Server, tmp_path: P
 
 
 @pytest.mark.parametrize("line", [b"no tab here", b"caf\xe9\tCaf\xe9"])
-def test_a_row_that_is_no_pair_is_told_with_its_line(server: Server, tmp_path: Path, line: bytes) -> None:
+def test_a_row_that_is_not_a_pair_is_an_error_with_its_line(server: Server, tmp_path: Path, line: bytes) -> None:
     server.pages["/deu-eng.zip"] = zipped({"deu.txt": b"a\tA\n" + line + b"\n"})
-    with pytest.raises(UserError, match=r"deu\.txt, line 2: expected UTF-8 text in two columns or more.*found b'"):
+    with pytest.raises(UserError, match=r"deu\.txt, line 2: expected UTF-8 text in at least two columns.*found b'"):
         download_entry(tabbed(f"{server.address}/deu-eng.zip", held_out=1), into=tmp_path, log=quiet)
     assert names(tmp_path) == []
 
@@ -728,7 +730,7 @@ WORDS = st.sampled_from(["a", "A", "b", "c\u00a0d", "c\u202fd", "c d", "e", "f",
 
 
 @given(st.lists(st.tuples(WORDS, WORDS), max_size=30), st.integers(0, 5), st.randoms(use_true_random=False))
-def test_no_sentence_of_dev_stands_in_train_and_the_choice_ignores_order(pairs: Any, count: int, random: Any) -> None:
+def test_no_sentence_of_dev_is_in_train_and_the_selection_ignores_order(pairs: Any, count: int, random: Any) -> None:
     def same(sentence: str) -> str:
         return sentence.lower().replace("\u00a0", " ").replace("\u202f", " ")
 
@@ -745,8 +747,8 @@ def test_no_sentence_of_dev_stands_in_train_and_the_choice_ignores_order(pairs: 
     assert [set(part) for part in hold_out(shuffled, count)] == [set(train), set(dev)]
 
 
-def test_too_few_pairs_to_hold_out_are_told() -> None:
-    with pytest.raises(UserError, match="Cannot hold 3 pairs out: only 2 of 3 share no sentence"):
+def test_too_few_pairs_to_hold_out_are_an_error() -> None:
+    with pytest.raises(UserError, match="Cannot hold out 3 pairs: only 2 of 3 share no sentence"):
         hold_out([("a", "A"), ("a", "AA"), ("b", "B")], 3)
 
 
@@ -767,15 +769,17 @@ def test_a_mirror_is_copied_and_may_lack_what_is_optional(tmp_path: Path) -> Non
     assert names(into) == ["dev.en"] and (into / "dev.en").read_bytes() == b"one\ntwo\n"
 
 
-def test_a_mirror_must_hold_the_rest(tmp_path: Path) -> None:
+def test_a_mirror_must_contain_all_other_files(tmp_path: Path) -> None:
     mirror = mirrored(tmp_path, {"dev.cs": b"jedna\ndva\n"})
-    message = r"mirror has no file .*mirror/toy/dev\.en\. Expected .*mirror to hold toy/FILE.*fetched from http://127"
+    message = (
+        r"mirror has no file .*mirror/toy/dev\.en\. Expected .*mirror to contain toy/FILE.*fetched from http://127"
+    )
     with pytest.raises(UserError, match=message):
         download_entry(TOY, into=tmp_path / "toy", mirror=mirror, log=quiet)
     assert not (tmp_path / "toy").exists()
 
 
-def test_a_mirror_is_checked_even_where_the_public_archive_grows(tmp_path: Path) -> None:
+def test_a_mirror_is_checked_even_if_the_public_archive_grows(tmp_path: Path) -> None:
     mirror = mirrored(tmp_path, {"dev.en": b"one\n"})
     toy = entry("http://127.0.0.1:9/dev.en", {"dev.en": {"lines": [2]}}, grows=True)
     with pytest.raises(UserError, match=r"dev\.en from .*mirror/toy has 1 lines, expected 2 lines"):
@@ -835,10 +839,10 @@ def test_every_download_is_limited_and_every_text_has_a_checksum() -> None:
                 assert file.sha256 or any(file.text_sha256) or resource.sha256, name
 
 
-def test_the_corpora_have_these_names_and_a_wrong_one_gets_the_nearest(tmp_path: Path) -> None:
+def test_the_corpora_have_these_names_and_a_wrong_name_gets_a_suggestion(tmp_path: Path) -> None:
     assert sorted(load_catalog()) == ["kftt", "multi30k", "tatoeba"]
     with pytest.raises(
-        UserError, match=r"no corpus 'multi30'\. Did you mean 'multi30k'\? Known are kftt, multi30k, ta"
+        UserError, match=r"no corpus 'multi30'\. Did you mean 'multi30k'\? Expected one of kftt, multi30k, ta"
     ):
         download("multi30", into=tmp_path)
 
@@ -862,7 +866,7 @@ def test_the_mirror_of_the_environment_is_used(tmp_path: Path, monkeypatch: pyte
 
 @needs_shared
 @pytest.mark.parametrize("name", ["multi30k", "tatoeba", "kftt"])
-def test_the_shared_corpora_are_what_the_table_says(name: str, tmp_path: Path) -> None:
+def test_the_shared_corpora_match_the_catalog(name: str, tmp_path: Path) -> None:
     told: list[str] = []
     laid = download(name, into=tmp_path, mirror=SHARED, log=told.append)
     listed = {file for resource in load_catalog()[name].resources for file in resource.files}
