@@ -254,15 +254,23 @@ class SearchSettings(Section):
     """Hypotheses kept per sentence; 1 is greedy search."""
     length_penalty: Annotated[float, Field(ge=0, le=5)] = 1.0
     """Exponent of the length penalty (Wu et al. 2016, equation 14); 0 ranks by log-probability alone."""
+    coverage_penalty: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the coverage penalty (Wu et al. 2016, equation 14) when hypotheses are ranked. It prefers translations
+    whose attention covers all source tokens, costs one more pass over the translations and turns off pruning; 0 turns
+    it off."""
     pruning_threshold: Annotated[float, Field(ge=0)] = 3.0
     """An open hypothesis is pruned if its log-probability is this far below that of the best open one (in nats), or if
     three more tokens at no cost would still leave its score below a finished one; 0 never prunes. It has no effect if
-    more than one translation per line is requested."""
+    more than one translation per line is requested, or with a coverage penalty."""
     min_length: Count = 0
     """Minimum length of a translation in tokens, without EOS."""
     max_length: PositiveInt = 256
     """Maximum length of a translation in tokens, with EOS; the limit of a sentence is min(2 x its source tokens + 10,
     this)."""
+    split_sentences: Literal["auto", "always", "never"] = "auto"
+    """Whether to split texts into sentences and translate these one by one: auto splits unless most of the training
+    lines held several sentences. Longer texts than the model reads are always translated in parts. `nmt evaluate` and
+    `:predict` do not split."""
 
     def get_length_penalty(self, lengths: Any) -> Any:
         """Returns ((5 + length) / 6) ** length_penalty (Wu et al. 2016, equation 14) of lengths that count EOS."""

@@ -4,21 +4,29 @@ from collections.abc import Sequence
 from typing import Any
 
 from nmt.backend import ops, tree
+from nmt.compilation import batch_gather
 from nmt.config.schema import SearchSettings
 from nmt.data.tokenizer import BOS_ID, EOS_ID
 from nmt.decoding.beam_search import Hypotheses, beam_search
 from nmt.decoding.grouping import choose_max_active
+from nmt.models.attention import AttentionMemory
 from nmt.models.decoder import DecoderState, shift_right
+from nmt.models.encoder import EncoderOutput
 from nmt.models.queries import ActiveQueries
 from nmt.models.seq2seq import Seq2Seq
+
+COVERAGE_FLOOR = 1e-9
+"""Least attention that a source token counts with, so that a token without any (0 in floating point) leaves scores
+finite."""
 
 
 def choose_n_best(settings: SearchSettings, n_best: int) -> int:
     """Returns how many hypotheses to search for if n are wanted: one, or a finished one in every slot of the beam.
 
-    Since several segmentations may spell the same text, more than n may be needed for n different texts.
+    Since several segmentations may spell the same text, more than n may be needed for n different texts. All are needed
+    if ranking them again may put another one first.
     """
-    return 1 if n_best == 1 else max(settings.beam_size, n_best)
+    return 1 if n_best == 1 and not settings.coverage_penalty else max(settings.beam_size, n_best)
 
 
 def search(
@@ -60,7 +68,7 @@ def search(
         state = model.decoder.step_active(ids, state, memory, queries)
         return score(state.attentional), state
 
-    return beam_search(
+    hypotheses = beam_search(
         step,
         state,
         memory,
@@ -73,6 +81,58 @@ def search(
         n_best=n_best,
         max_active=choose_max_active(settings) if refill else None,
     )
+    if not settings.coverage_penalty:
+        return hypotheses
+    coverage = _measure_coverage(model, encoded, memory, hypotheses)
+    return _rank_by_coverage(hypotheses, coverage, encoded.memory_mask, settings.coverage_penalty)
+
+
+def _measure_coverage(
+    model: Seq2Seq, encoded: EncoderOutput, memory: tuple[AttentionMemory, ...], hypotheses: Hypotheses
+) -> Any:
+    """Reads hypotheses by teacher forcing and sums the attention that each source token receives: [B, K, S].
+
+    All slots of a sentence share its memory, as they do in the search. The logits of a step are not used, so that
+    compilers remove them.
+    """
+    ids = shift_right(hypotheses.ids, BOS_ID)
+    num_slots, num_steps = ids.shape[1], ops.max(hypotheses.lengths)
+    start = tree.map_structure(lambda x: ops.repeat(x, num_slots, axis=1), model.decoder.get_initial_state(encoded))
+
+    def advance(position: Any, state: Any, coverage: Any) -> tuple:
+        _, state, weights = model.decoder.step(ops.take(ids, position, axis=2), state, memory)
+        is_read = (position < hypotheses.lengths)[:, :, None]
+        return position + 1, state, coverage + ops.where(is_read, weights, 0)
+
+    shape = (*ops.shape(ids)[:2], ops.shape(encoded.memory_mask)[1])
+    nothing = ops.zeros(shape, start.layers[0].cell.dtype)
+    loop_state = (ops.zeros((), "int32"), start, nothing)
+    return ops.while_loop(lambda position, *_: position < num_steps, advance, loop_state)[2]
+
+
+def _rank_by_coverage(hypotheses: Hypotheses, coverage: Any, memory_mask: Any, weight: float) -> Hypotheses:
+    """Adds the coverage penalty to scores and sorts the slots again, finished ones first.
+
+    The penalty is weight * sum_i log(min(coverage_i, 1)) over the source tokens i, EOS included and padding not (Wu et
+    al. 2016, equation 14).
+
+    Args:
+        hypotheses: each [B, K, ...].
+        coverage: [B, K, S], the attention that each source token receives from all tokens of a hypothesis.
+        memory_mask: bool [B, S], True on real tokens.
+        weight: of the penalty.
+    """
+    logs = ops.log(ops.clip(ops.cast(coverage, "float32"), COVERAGE_FLOOR, 1.0))
+    penalties = ops.sum(ops.where(memory_mask[:, None], logs, 0.0), axis=2)  # [B, K, S] -> [B, K]
+    hypotheses = hypotheses._replace(scores=hypotheses.scores + weight * penalties)
+    num_slots = hypotheses.scores.shape[1]
+    _, by_score = ops.top_k(hypotheses.scores, num_slots)
+    by_score = ops.cast(by_score, "int32")
+    # A large number added to the scores of unfinished ones would round them.
+    ranks = ops.where(batch_gather(hypotheses.finished, by_score), 0, num_slots) + ops.arange(num_slots, dtype="int32")
+    _, finished_first = ops.top_k(-ranks, num_slots)
+    order = batch_gather(by_score, ops.cast(finished_first, "int32"))
+    return Hypotheses(*(batch_gather(x, order) for x in hypotheses))
 
 
 def read_attention(model: Seq2Seq, source: Any, target: Any) -> Any:
