@@ -128,8 +128,8 @@ class Middleware:
                         body += chunk
                     more = message.get("more_body", False)
         except TimeoutError as error:
-            message = f"The request body did not arrive within {self._limits.timeout:g} s."
-            raise RequestError(408, message, {"Connection": "close"}) from error
+            explanation = f"The request body did not arrive within {self._limits.timeout:g} s."
+            raise RequestError(408, explanation, {"Connection": "close"}) from error
         if too_large:
             raise self._too_large()
         return bytes(body)

@@ -194,3 +194,10 @@ def test_translators_are_cached_by_settings_and_the_original_is_reused(recorder)
     texts(batcher.submit(["a"], GREEDY))
     assert [made["beam_size"] for made in recorder.made] == [1]
     batcher.close(5)
+
+
+def test_equal_options_share_a_batch_although_they_are_different_objects(recorder, held):
+    futures = [held.submit([text], Options(SearchSettings(beam_size=7)))[0] for text in "abc"]
+    recorder.may_go.set()
+    assert texts(futures) == ["a 7", "b 7", "c 7"]
+    assert [asked for asked, _ in recorder.asked[1:]] == [["a", "b", "c"]]
