@@ -62,6 +62,8 @@ class Batcher:
         self._limits = limits
         self._observe = observe
         self._find_translator = lru_cache(MAX_SETTINGS)(self._make_translator)
+        # Making a translator takes several tenths of a millisecond, which each request would cost.
+        self._change_settings = lru_cache(64)(lambda changes: translator.with_settings(**dict(changes)).settings)
         # Returns one object for equal options, so that those of all waiting texts are compared by identity: comparing
         # the values of two settings takes 3 to 6 µs.
         self._share = lru_cache(64)(lambda options: options)
@@ -97,8 +99,8 @@ class Batcher:
             UserError: the translator cannot do that.
         """
         self._translator.check_n_best(n_best)
-        translator = self._translator.with_settings(**changes) if changes else self._translator
-        return Options(translator.settings, n_best, attention)
+        settings = self._change_settings(tuple(sorted((changes or {}).items())))
+        return Options(settings, n_best, attention)
 
     def submit(self, texts: Sequence[str], options: Options) -> list["Future[Translation]"]:
         """Queues all of these texts, or none of them, and returns the futures of their translations.
