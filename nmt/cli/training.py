@@ -44,7 +44,7 @@ def tune(
 
     settings = load_config(config, overrides or [])
     best = search(
-        settings, space, folder=into, trials=trials, grace=grace, workers=workers, address=address, announce=print_line
+        settings, space, folder=into, trials=trials, grace=grace, workers=workers, address=address, log=print_line
     )
     if best:
         print_line(f"The best trial is {best}; its configuration is {best.parent / 'best.yaml'}.")

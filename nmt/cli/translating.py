@@ -86,7 +86,7 @@ def translate_corpus(
     from nmt.cluster.corpus import translate_corpus as translate_files
 
     translate_files(
-        model, input, output, settings=settings["decoding"], workers=workers, address=address, announce=print_line
+        model, input, output, settings=settings["decoding"], workers=workers, address=address, log=print_line
     )
 
 

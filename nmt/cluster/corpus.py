@@ -1,7 +1,7 @@
-"""A corpus of many shards, translated by workers of Ray Data.
+"""Translates a corpus of many files (shards) with workers of Ray Data.
 
-A shard is one unit of work. It is written aside and renamed, so whatever dies, each line comes out exactly once: Ray
-gives the shard of a dead worker to another, and a later start does only the shards that are missing.
+A translation is written under a temporary name and renamed, so that each line is translated exactly once, whatever
+dies. Ray gives the shard of a dead worker to another one, and a later run translates only the missing shards.
 """
 
 import importlib
@@ -10,46 +10,46 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nmt.cluster.session import Notice, Share, noticed_signals, ray_session, settle
-from nmt.cluster.shards import Shard, clear_parts, find_shards, keep_to, parts, translate_shard
+from nmt.cluster.session import SignalFlag, WorkerResources, open_session, record_signals, set_up_worker
+from nmt.cluster.shards import Shard, check_record, find_parts, find_shards, remove_parts, translate_shard
 from nmt.errors import InterruptionError, UserError
 from nmt.files import folder_lock
 
-DEATHS = 3  # of workers at one shard; one that takes every worker with it must not be tried for ever
+MAX_DEATHS = 3  # workers that may die on one shard: a shard that kills every worker must not be retried for ever
 
 
 class ShardTranslator:
-    """What a worker does: it opens the model once, and translates one shard after the other.
+    """Opens a model once per worker, and translates one shard after the other.
 
     Args:
         model: path of the model.
-        settings: decoding settings other than the model's own.
+        settings: decoding settings that replace the model's.
         folder: the user's working directory.
-        threads: of its arithmetic.
-        gpu: whether it has one.
+        threads: number of compute threads.
+        gpu: whether the worker has a GPU.
     """
 
     def __init__(self, model: str, settings: dict[str, Any], *, folder: str, threads: int, gpu: bool):
-        settle(folder, threads, gpu=gpu)
+        set_up_worker(folder, threads, gpu=gpu)
         self.model, self.settings = Path(model), settings
         self.translator: Any = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Returns what became of a shard: its number of lines, or why it could not be translated."""
+        """Translates a shard and returns its number of lines, or the reason why it could not be translated."""
         began = time.monotonic()
         shard = Shard(Path(row["source"]), Path(row["target"]))
         lines, mistake = 0, ""
         try:
             _check_deaths(shard)
-            # Not when it is made: Ray would take a mistake there for a worker that cannot be started.
-            lines = translate_shard(self._opened(), shard)
+            # Opened here, since Ray takes an exception in the constructor for a worker that cannot start.
+            lines = translate_shard(self._open(), shard)
         except UserError as error:
             mistake = str(error)
-        except Exception as error:  # a full disk, or a defect: it must be told, and stop no other shard
+        except Exception as error:  # a full disk or a defect, which must be reported but must not stop other shards
             mistake = f"{shard.source}: {type(error).__name__}: {error}"
         return {"name": shard.source.name, "lines": lines, "mistake": mistake, "seconds": time.monotonic() - began}
 
-    def _opened(self) -> Any:
+    def _open(self) -> Any:
         if self.translator is None:
             from nmt.translators.opening import open_translator
 
@@ -65,39 +65,38 @@ def translate_corpus(
     settings: Mapping[str, Any] | None = None,
     workers: int | None = None,
     address: str | None = None,
-    announce: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> None:
-    """Translates every file of a corpus to a file of the same name, but for those that are translated already.
+    """Translates every file of a corpus to a file of the same name, except those that are translated already.
 
     Args:
         model: a run folder, a model folder or an export.
-        source: a folder of files, plain, .gz or .xz; one file; or a pattern.
-        folder: where translations go; it must be seen by all workers, as must the model and the text.
-        settings: decoding settings other than the model's own, such as {"beam_size": 1}.
-        workers: processes that translate; None is one for each GPU, or else one for every four cores.
-        address: of a Ray cluster; None starts a Ray on this machine.
-        announce: prints a line.
+        source: a folder of plain, .gz or .xz files, one file, or a pattern.
+        folder: folder for the translations. All workers must see it, the model and the text.
+        settings: decoding settings that replace the model's, such as {"beam_size": 1}.
+        workers: number of worker processes; None means one per GPU or, without GPUs, one per four cores.
+        address: address of a Ray cluster; None starts Ray on this machine.
+        log: prints a line.
 
     Raises:
-        UserError: the model, the text or the folder do not allow it, or some shards could not be translated; all
-            others are.
-        InterruptionError: a signal came; what is done stays.
+        UserError: model, text or folder cannot be used, or some shards could not be translated (all others are).
+        InterruptionError: a signal arrived; finished translations stay.
     """
     shards = find_shards(source, folder)
-    with folder_lock(folder, doing="at work"):
-        keep_to(folder, shards, model, settings or {})
-        clear_parts(shards)
-        missing = [shard for shard in shards if not shard.done]
-        before = f", {len(shards) - len(missing):,} of them translated before" if len(missing) < len(shards) else ""
-        announce(f"{len(shards):,} shards{before}.")
+    with folder_lock(folder, doing="translating"):
+        check_record(folder, shards, model, settings or {})
+        remove_parts(shards)
+        missing = [shard for shard in shards if not shard.is_done]
+        before = f", {len(shards) - len(missing):,} of them already translated" if len(missing) < len(shards) else ""
+        log(f"{len(shards):,} shards{before}.")
         if missing:
-            with noticed_signals() as notice:
+            with record_signals() as flag:
                 try:
-                    _translate(model, missing, settings or {}, workers=workers, address=address, announce=announce)
+                    _translate(model, missing, settings or {}, workers=workers, address=address, log=log)
                 except (KeyboardInterrupt, SystemExit):
-                    raise _stopped(shards, notice) from None
+                    raise _make_interruption(shards, flag) from None
                 finally:
-                    clear_parts(shards)
+                    remove_parts(shards)
 
 
 def _translate(
@@ -107,64 +106,62 @@ def _translate(
     *,
     workers: int | None,
     address: str | None,
-    announce: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     began, lines, mistakes = time.monotonic(), 0, []
-    with ray_session(address, workers=workers, announce=announce) as session:
-        share = session.share(len(shards))
-        session.announce(f"Translating {len(shards):,} with {share}.")
-        for number, row in enumerate(_rows(shards, model, settings, share), start=1):
+    with open_session(address, workers=workers, log=log) as session:
+        resources = session.allocate(len(shards))
+        session.log(f"Translating {len(shards):,} shards on {resources}.")
+        for number, row in enumerate(_translate_shards(shards, model, settings, resources), start=1):
             lines += row["lines"]
             if row["mistake"]:
                 mistakes.append(row["mistake"])
-            told = "refused" if row["mistake"] else f"{row['lines']:,} lines · {row['seconds']:.1f} s"
-            session.announce(f"shard {number:,} of {len(shards):,} · {row['name']} · {told}")
+            result = "failed" if row["mistake"] else f"{row['lines']:,} lines · {row['seconds']:.1f} s"
+            session.log(f"shard {number:,} of {len(shards):,} · {row['name']} · {result}")
     if mistakes:
-        raise UserError(_refused(mistakes, len(shards)))
-    announce(f"{len(shards):,} shards, {lines:,} lines, {time.monotonic() - began:.1f} s.")
+        raise UserError(_list_failures(mistakes, len(shards)))
+    log(f"{len(shards):,} shards, {lines:,} lines, {time.monotonic() - began:.1f} s.")
 
 
-def _rows(shards: list[Shard], model: Path, settings: Mapping[str, Any], share: Share) -> Iterator[dict[str, Any]]:
-    """Yields what became of each shard, as they are done, from an actor pool of Ray Data."""
+def _translate_shards(
+    shards: list[Shard], model: Path, settings: Mapping[str, Any], resources: WorkerResources
+) -> Iterator[dict[str, Any]]:
+    """Yields the result of each shard when it is done, from an actor pool of Ray Data."""
     data = importlib.import_module("ray.data")
     data.DataContext.get_current().enable_progress_bars = False
     rows = [{"source": str(shard.source), "target": str(shard.target)} for shard in shards]
     translated = data.from_items(rows, override_num_blocks=len(rows)).map(
         ShardTranslator,
         fn_constructor_args=(str(model), dict(settings)),
-        fn_constructor_kwargs={"folder": str(Path.cwd()), "threads": share.threads, "gpu": share.gpus > 0},
-        # A shard waits for the first worker that is free, not for one that still has another to do.
-        compute=data.ActorPoolStrategy(size=share.workers, max_tasks_in_flight_per_actor=1),
-        # Not both: Ray Data calls that experimental.
-        **({"num_gpus": share.gpus} if share.gpus else {"num_cpus": share.threads}),
+        fn_constructor_kwargs={"folder": str(Path.cwd()), "threads": resources.threads, "gpu": resources.gpus > 0},
+        # A shard goes to the first worker that is free, and never waits behind another shard.
+        compute=data.ActorPoolStrategy(size=resources.workers, max_tasks_in_flight_per_actor=1),
+        # Not both, which Ray Data calls experimental.
+        **({"num_gpus": resources.gpus} if resources.gpus else {"num_cpus": resources.threads}),
     )
-    # Without prefetching, which would hold each one back until the next is there.
+    # Prefetching would hold each result back until the next one is there.
     for block in translated.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
         yield from (dict(zip(block, row, strict=True)) for row in zip(*block.values(), strict=True))
 
 
 def _check_deaths(shard: Shard) -> None:
-    """Refuses a shard at which workers died: each of them left what it had begun to write.
-
-    Raises:
-        UserError: there were `DEATHS` of them.
-    """
-    deaths = len(parts(shard))
-    if deaths >= DEATHS:
+    """Raises UserError if `MAX_DEATHS` workers died on a shard, each of which left a partial file."""
+    deaths = len(find_parts(shard))
+    if deaths >= MAX_DEATHS:
         raise UserError(
-            f"{shard.source}: the workers that translated it died, {deaths} in a row, perhaps for want of memory. "
-            "Fewer --workers have more each."
+            f"{shard.source}: {deaths} workers in a row died while translating it, perhaps because memory ran out. "
+            "With fewer --workers, each has more memory."
         )
 
 
-def _refused(mistakes: list[str], shards: int) -> str:
-    told = "\n  ".join(dict.fromkeys(mistakes))
-    return f"{len(mistakes):,} of {shards:,} shards could not be translated; all others are.\n  {told}"
+def _list_failures(mistakes: list[str], shards: int) -> str:
+    listed = "\n  ".join(dict.fromkeys(mistakes))
+    return f"{len(mistakes):,} of {shards:,} shards could not be translated. The others are.\n  {listed}"
 
 
-def _stopped(shards: list[Shard], notice: Notice) -> InterruptionError:
-    done = sum(shard.done for shard in shards)
+def _make_interruption(shards: list[Shard], flag: SignalFlag) -> InterruptionError:
+    done = sum(shard.is_done for shard in shards)
     return InterruptionError(
-        f"Interrupted; {done:,} of {len(shards):,} shards are translated and stay. The same command does the others.",
-        notice.signal_number,
+        f"Interrupted. {done:,} of {len(shards):,} shards are translated; run the same command for the others.",
+        flag.signal_number,
     )

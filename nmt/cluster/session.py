@@ -1,4 +1,4 @@
-"""A Ray to work on: one of this machine's own, or a cluster's; its chatter stays off the terminal."""
+"""Starts Ray on this machine or joins a cluster, and keeps Ray's own output off the terminal."""
 
 import contextlib
 import importlib
@@ -19,95 +19,97 @@ from nmt.errors import UserError
 from nmt.process import choose_device, choose_threads, count_cpus, silence_stderr
 
 INSTALL = 'This command needs ray. Install with: pip install "nmt[ray]"'
-OBJECT_STORE_BYTES = 128 * 2**20  # of a Ray of our own: only names and figures travel; files are read where they are
-CORES_A_WORKER = 4  # on a processor, unless a number of workers is asked for
+# Workers exchange only names and numbers, since each reads its files itself; Ray would reserve 30 % of the memory.
+OBJECT_STORE_BYTES = 128 * 2**20
+CORES_PER_WORKER = 4  # without GPUs and without --workers
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # nmt handles Ctrl-C itself
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial may fail before its first validation
 }
 
 
 @dataclass(frozen=True)
-class Share:
-    """What each of some workers has."""
+class WorkerResources:
+    """How many workers there are, and what each of them may use."""
 
     workers: int
     threads: int
     gpus: float
-    """GPUs of a worker: 1, a part of one, or 0."""
+    """GPUs per worker: 1, a fraction of one, or 0."""
 
     def __str__(self) -> str:
-        return f"{_counted(self.workers, 'worker')} of {_counted(self.threads, 'thread')}" + (
-            f" and {self.gpus:g} GPU" if self.gpus else ""
-        )
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        each = " each" if self.workers > 1 else ""
+        return f"{_count(self.workers, 'worker')} with {_count(self.threads, 'thread')}{gpus}{each}"
 
 
-def divided(cores: Sequence[int], gpus: int, *, workers: int | None, tasks: int) -> Share:
-    """Divides machines among workers that each stay on one of them.
+def allocate(cores: Sequence[int], gpus: int, *, workers: int | None, tasks: int) -> WorkerResources:
+    """Allocates cores and GPUs to workers, each of which stays on one machine.
 
     Args:
-        cores: of each machine.
-        gpus: of all of them.
-        workers: asked for; if None, one for each GPU or else for every `CORES_A_WORKER` cores.
-        tasks: more workers than that would have nothing to do.
+        cores: number of cores of each machine.
+        gpus: number of GPUs of all machines.
+        workers: number of workers; None means one per GPU or, without GPUs, one per `CORES_PER_WORKER` cores.
+        tasks: number of tasks, which limits the number of workers.
 
     Raises:
         UserError: there are fewer cores than workers.
     """
-    workers = min(tasks, workers or gpus or max(1, sum(cores) // CORES_A_WORKER))
+    workers = min(tasks, workers or gpus or max(1, sum(cores) // CORES_PER_WORKER))
     if sum(cores) < workers:
-        raise UserError(f"--workers: Ray has {sum(cores)} cores, which are too few for {workers} workers.")
+        raise UserError(f"--workers: expected at most {sum(cores)}, the number of cores that Ray has, found {workers}.")
     threads = max(t for t in range(1, max(cores) + 1) if sum(each // t for each in cores) >= workers)
-    return Share(workers, threads, 1 / math.ceil(workers / gpus) if gpus else 0.0)
+    return WorkerResources(workers, threads, 1 / math.ceil(workers / gpus) if gpus else 0.0)
 
 
 @dataclass
-class Notice:
-    """The signal that came last, or 0."""
+class SignalFlag:
+    """The last signal that arrived."""
 
     signal_number: int = 0
+    """0 if there was none."""
 
 
 @contextmanager
-def noticed_signals() -> Iterator[Notice]:
-    """Notes SIGINT and SIGTERM on their way to whoever handles them: Ray may change the exit code that they ask for."""
-    notice = Notice()
+def record_signals() -> Iterator[SignalFlag]:
+    """Records SIGINT and SIGTERM before their handlers run, because Ray may replace the exit code that they set."""
+    flag = SignalFlag()
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
 
-    def note(number: int, frame: FrameType | None) -> None:
-        notice.signal_number = number
+    def record(number: int, frame: FrameType | None) -> None:
+        flag.signal_number = number
         handler = handlers[signal.Signals(number)]
         if callable(handler):
             handler(number, frame)
         else:
             raise KeyboardInterrupt
 
-    with _signals_kept():
-        with contextlib.suppress(ValueError):  # not the main thread, where no signal comes
+    with _restore_handlers():
+        with contextlib.suppress(ValueError):  # not in the main thread, which alone receives signals
             for number in SIGNALS:
-                signal.signal(number, note)
-        yield notice
+                signal.signal(number, record)
+        yield flag
 
 
 @dataclass(frozen=True)
 class Session:
-    """A Ray that runs."""
+    """A running Ray."""
 
-    share: Callable[[int], Share]
-    """From the number of tasks to what each worker has."""
-    announce: Callable[[str], None]
-    """Prints a line, which nothing else can while the session lasts."""
+    allocate: Callable[[int], WorkerResources]
+    """Returns the resources of the workers, given the number of tasks."""
+    log: Callable[[str], None]
+    """Prints a line; all other output is discarded during the session."""
 
 
 @contextmanager
-def ray_session(address: str | None, *, workers: int | None, announce: Callable[[str], None]) -> Iterator[Session]:
-    """Starts a Ray on this machine, or joins the cluster at an address, until the block ends.
+def open_session(address: str | None, *, workers: int | None, log: Callable[[str], None]) -> Iterator[Session]:
+    """Starts Ray on this machine, or joins the cluster at an address, until the block ends.
 
-    A Ray that runs in this process already is taken as it is.
+    If this process is connected to Ray already, that connection is used and stays.
 
     Raises:
         UserError: Ray is not installed, no cluster answers, or it is too small.
@@ -115,53 +117,53 @@ def ray_session(address: str | None, *, workers: int | None, announce: Callable[
     ray = import_ray()
     ours, stdout = not ray.is_initialized(), sys.stdout
 
-    def aloud(line: str) -> None:
+    def log_to_terminal(line: str) -> None:
         with contextlib.redirect_stdout(stdout):
-            announce(line)
+            log(line)
 
     try:
-        # It speaks of its settings, and of every failure, also of those that it mends by itself: its libraries on
-        # standard error, its threads on standard output.
+        # Ray reports its settings and every failure, including those that it recovers from. Its libraries write to
+        # standard error, its threads to standard output.
         with silence_stderr(), Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
             if ours:
-                with _signals_kept():
+                with _restore_handlers():
                     _start(ray, address, workers)
-            yield Session(lambda tasks: divided(*_machines(ray), workers=workers, tasks=tasks), aloud)
+            yield Session(lambda tasks: allocate(*_list_machines(ray), workers=workers, tasks=tasks), log_to_terminal)
     finally:
         if ours:
             ray.shutdown()
 
 
 def import_ray() -> Any:
-    """Returns the module `ray`, told to be quiet.
+    """Returns the module `ray`, configured to be quiet.
 
     Raises:
-        UserError: it is not installed.
+        UserError: Ray is not installed.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
-        with _signals_kept():  # Ray takes SIGTERM for itself
+        with _restore_handlers():  # importing Ray replaces the handler of SIGTERM
             return importlib.import_module("ray")
     except ImportError as error:
         raise UserError(INSTALL) from error
 
 
-def settle(folder: str, threads: int, *, gpu: bool) -> None:
-    """Makes a worker's process like its user's: relative paths mean the same, and it keeps to its share."""
+def set_up_worker(folder: str, threads: int, *, gpu: bool) -> None:
+    """Gives a worker's process the user's working directory, and limits it to its resources."""
     os.chdir(folder)
     choose_device(None if gpu else "cpu")
     choose_threads(threads)
 
 
 @contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Puts the handlers of signals back at the end of the block."""
+def _restore_handlers() -> Iterator[None]:
+    """Restores the signal handlers at the end of the block."""
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):  # not the main thread, where no signal comes
+        with contextlib.suppress(ValueError):  # not in the main thread, which alone receives signals
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
@@ -170,28 +172,28 @@ def _start(ray: Any, address: str | None, workers: int | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
         cores = max(count_cpus(), workers or 1)
-        # "local": never the cluster that happens to run on this machine.
+        # "local" never joins a cluster that happens to run on this machine.
         ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
         return
     try:
-        _knock(address)
+        _check_port(address)
         ray.init(address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"--address: no Ray cluster answers at {address}: {error}") from error
 
 
-def _knock(address: str) -> None:
-    """Raises OSError where nobody listens; Ray itself would try for many minutes."""
+def _check_port(address: str) -> None:
+    """Raises OSError if nothing listens at the address; Ray itself would retry for many minutes."""
     host, _, port = address.rpartition(":")
     if port.isdecimal():
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _machines(ray: Any) -> tuple[list[int], int]:
-    """The cores of each machine, and the GPUs of all."""
+def _list_machines(ray: Any) -> tuple[list[int], int]:
+    """Returns the number of cores of each machine, and the number of GPUs of all."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [int(has["CPU"]) for has in alive if has.get("CPU", 0) >= 1], int(sum(has.get("GPU", 0) for has in alive))
 
 
-def _counted(number: int, noun: str) -> str:
+def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("s" if number != 1 else "")

@@ -1,4 +1,4 @@
-"""What a search chooses from: keys of the configuration, each with a list of values or a range."""
+"""The space of a search: configuration keys, each with a list of values or a range."""
 
 import json
 import math
@@ -15,14 +15,14 @@ from nmt.data.corpus import read_lines
 from nmt.errors import UserError, suggest_name
 
 FIXED = {
-    "run_dir": "each trial has a folder of its own",
-    "training.best_by": "trials are compared by what the configuration says",
+    "run_dir": "each trial has its own folder",
+    "training.best_by": "all trials are compared by the same score",
     "data.dev": "trials are compared on one dev text",
     "data.dev.source": "trials are compared on one dev text",
     "data.dev.target": "trials are compared on one dev text",
 }
-DIGITS = 4  # significant ones of a number drawn from a range, so that tables can be read
-TRIES = 1000  # draws for each trial wanted, until what is drawn is taken for all there is
+DIGITS = 4  # significant digits of numbers drawn from a range, which keeps tables readable
+TRIES = 1000  # draws per trial until the values found so far are taken for the whole space
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Choice:
     values: tuple[Any, ...]
 
     def draw(self, chance: random.Random) -> Any:
-        """Returns one of them."""
+        """Draws one of the values."""
         return chance.choice(self.values)
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Range:
-    """A number from low to high, both included; on a logarithmic scale if `log`."""
+    """Numbers from low to high, both included, on a linear or logarithmic scale."""
 
     low: float
     high: float
@@ -49,7 +49,7 @@ class Range:
     whole: bool
 
     def draw(self, chance: random.Random) -> float:
-        """Returns one, evenly on its scale."""
+        """Draws a number, uniformly on the scale."""
         if self.log:
             number = math.exp(chance.uniform(math.log(self.low), math.log(self.high)))
         else:
@@ -65,10 +65,10 @@ Space = Mapping[str, Choice | Range]
 
 
 def read_space(path: Path) -> Space:
-    """Reads a YAML file of keys, in their sections or dotted.
+    """Reads a YAML file of keys, which are dotted or in their sections.
 
     Raises:
-        UserError: every mistake found, one a line, each with its line.
+        UserError: every mistake found, one per line, each with its line.
     """
     values, lines = read_yaml("\n".join(read_lines(path)), str(path))
     if not isinstance(values, dict) or not values:
@@ -79,7 +79,7 @@ def read_space(path: Path) -> Space:
         try:
             if key in space:
                 raise UserError(f"{label}: given twice.")
-            space[key] = _values(key, value, label)
+            space[key] = _read_values(key, value, label)
         except UserError as error:
             mistakes.append(str(error))
     if mistakes:
@@ -87,8 +87,8 @@ def read_space(path: Path) -> Space:
     return space
 
 
-def draw(space: Space, trials: int, *, seed: int) -> list[dict[str, Any]]:
-    """Returns the values of so many trials by key, no two of them the same; fewer where the space has no more.
+def draw_values(space: Space, trials: int, *, seed: int) -> list[dict[str, Any]]:
+    """Draws the values of trials by key, all different; fewer if the space has fewer.
 
     A longer search begins with the trials of a shorter one.
     """
@@ -105,7 +105,7 @@ def draw(space: Space, trials: int, *, seed: int) -> list[dict[str, Any]]:
 def _entries(
     section: dict[str, Any], above: Place, name: str, lines: Mapping[Place, int]
 ) -> Iterator[tuple[str, Any, str]]:
-    """Yields dotted key, value, and how messages name the place, of each key that is no section."""
+    """Yields the dotted key, the value and the label for messages of each key that is not a section."""
     for part, value in section.items():
         place = (*above, part)
         key = ".".join(map(str, place))
@@ -115,13 +115,13 @@ def _entries(
             yield key, value, f"{name}:{lines[place]}: {key}"
 
 
-def _values(key: str, value: Any, label: str) -> Choice | Range:
+def _read_values(key: str, value: Any, label: str) -> Choice | Range:
     if key not in get_keys() or "N" in key.split("."):
         raise UserError(f"{label}: unknown key.{suggest_key(key)}")
     if key in FIXED:
-        raise UserError(f"{label}: cannot be searched; {FIXED[key]}.")
+        raise UserError(f"{label}: cannot be searched, because {FIXED[key]}.")
     if isinstance(value, dict):
-        return _range(key, value, label)
+        return _read_range(key, value, label)
     if not isinstance(value, list) or not value:
         example = as_words(value) if value not in (None, []) else "…"
         raise UserError(
@@ -131,11 +131,11 @@ def _values(key: str, value: Any, label: str) -> Choice | Range:
         check_value(key, one, label)
     repeated = [one for n, one in enumerate(value) if json.dumps(one) in map(json.dumps, value[:n])]
     if repeated:
-        raise UserError(f"{label}: {as_words(repeated[0])} is in the list twice.")
+        raise UserError(f"{label}: {as_words(repeated[0])} occurs twice in the list.")
     return Choice(tuple(value))
 
 
-def _range(key: str, value: dict[str, Any], label: str) -> Range:
+def _read_range(key: str, value: dict[str, Any], label: str) -> Range:
     kind = get_keys()[key].kind.removeprefix("null or ")
     if not kind.startswith(("a whole number", "a number")):
         raise UserError(f"{label}: expected a list of values, since the key takes {kind}; found a range.")
@@ -154,5 +154,5 @@ def _range(key: str, value: dict[str, Any], label: str) -> Range:
     if low >= high:
         raise UserError(f"{label}: low must be below high; found {as_words(low)} and {as_words(high)}.")
     if log and low <= 0:
-        raise UserError(f"{label}: a logarithmic range begins above 0; found {as_words(low)}.")
+        raise UserError(f"{label}: a logarithmic range must start above 0; found {as_words(low)}.")
     return Range(low, high, log, whole=kind.startswith("a whole number"))

@@ -1,4 +1,4 @@
-"""One trial in a worker's process: an ordinary training that tells Ray Tune of each validation."""
+"""Runs one trial in a worker's process: an ordinary training that reports each validation to Ray Tune."""
 
 import contextlib
 import traceback
@@ -11,37 +11,37 @@ from nmt.errors import DivergenceError, UserError
 from nmt.files import append_line, wait_for_unlock
 from nmt.training.trainer import train
 
-PATIENCE = 60.0  # seconds until a process that a search before left behind must have ended
+PATIENCE = 60.0  # seconds in which a process left behind by an earlier search must have ended
 
 
 def run_trial(trial: Trial, report: Callable[[Mapping[str, Any]], object]) -> None:
-    """Trains, or goes on with, one trial and writes down how it ended.
+    """Trains or resumes one trial and records how it ended.
 
     Args:
-        trial: its log goes to log.txt in its folder.
-        report: takes the figures of a validation; may end the thread.
+        trial: the trial, whose log goes to log.txt in its folder.
+        report: receives the results of a validation; it may end the thread.
     """
     trial.folder.mkdir(parents=True, exist_ok=True)
-    # A training in this folder whose search was killed is about to notice that, and ends.
+    # A training of a search that was killed may still be running in this folder; it is about to end.
     wait_for_unlock(trial.folder, seconds=PATIENCE)
     try:
         train(trial.config, callbacks=[Reporter(trial, report)], announce=lambda line: _log(trial, line))
     except (UserError, DivergenceError) as error:
-        trial.end(FAILED, str(error))
+        trial.record_end(FAILED, str(error))
     except Exception:
         _log(trial, traceback.format_exc())
         raise
     else:
-        trial.end(FINISHED)
+        trial.record_end(FINISHED)
 
 
 def _log(trial: Trial, line: str) -> None:
-    with contextlib.suppress(OSError, UserError):  # a full disk ends no trial for the sake of its log
+    with contextlib.suppress(OSError, UserError):  # a full disk must not end a trial because of its log
         append_line(trial.folder / "log.txt", line)
 
 
 class Reporter(keras.callbacks.Callback):
-    """Tells of the validations in a run's history, also of those before it was interrupted."""
+    """Reports the validations in a run's history, including those before an interruption."""
 
     def __init__(self, trial: Trial, report: Callable[[Mapping[str, Any]], object]):
         super().__init__()
@@ -50,25 +50,25 @@ class Reporter(keras.callbacks.Callback):
         self.reported, self.size, self.stopped = 0, 0, False
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """The history of a run that is gone on with has its earlier validations."""
-        self._tell()
+        """Reports the earlier validations of a resumed run."""
+        self._report_new()
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """A validation comes after its update, so it is seen before the next one."""
-        self._tell()
+        """Reports the validation that followed the last update, if there was one."""
+        self._report_new()
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """The last validation comes after the last update."""
-        self._tell()
+        """Reports the last validation, which follows the last update."""
+        self._report_new()
 
-    def _tell(self) -> None:
+    def _report_new(self) -> None:
         size = self.history.stat().st_size if self.history.exists() else 0
         if self.stopped or size == self.size:
             return
         self.size = size
-        for validated in self.trial.validations()[self.reported :]:
+        for validated in self.trial.read_validations()[self.reported :]:
             self.reported += 1
-            # The scheduler ends a trial by an exception from here, on whose way out training ends as well.
+            # The scheduler stops a trial by an exception raised here, which ends the training on its way out.
             self.stopped = True
             self.report(
                 {

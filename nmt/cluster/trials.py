@@ -1,4 +1,4 @@
-"""The trials of a search: ordinary run folders, and beside each what became of it."""
+"""The trials of a search: ordinary run folders, each with a record of how the trial ended."""
 
 import json
 import math
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nmt.cluster.space import Space, draw
+from nmt.cluster.space import Space, draw_values
 from nmt.config.file import replace_values
 from nmt.config.reference import as_words
 from nmt.config.schema import Config
 from nmt.files import atomic_write
 
 FINISHED, STOPPED, FAILED, UNFINISHED = "finished", "stopped early", "failed", "unfinished"
-LOWEST = -1e9  # the score of weights whose loss is not finite; the scheduler's percentiles take no infinity
+LOWEST = -1e9  # score of weights whose loss is not finite, since the scheduler cannot take percentiles of infinity
 
 
 @dataclass(frozen=True)
 class Validated:
-    """A validation, as history.jsonl has it."""
+    """A validation, as recorded in history.jsonl."""
 
     update: int
     bleu: float
@@ -26,7 +26,7 @@ class Validated:
     loss: float
 
     def score(self, best_by: str) -> float:
-        """What the best trial has most of."""
+        """Returns the score that is highest for the best trial."""
         return self.bleu if best_by == "bleu" else -self.loss
 
 
@@ -35,9 +35,9 @@ class Trial:
     """One run of a search.
 
     Args:
-        number: counted from 1.
-        values: what was drawn, by key.
-        config: with its own run_dir.
+        number: number of the trial, counted from 1.
+        values: the drawn values by key.
+        config: configuration with the trial's own run_dir.
     """
 
     number: int
@@ -51,49 +51,49 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """As in messages and tables."""
+        """Name in messages and tables."""
         return self.folder.name
 
-    def ended(self) -> tuple[str, str]:
-        """How it ended, and why it failed; unfinished where it is to be gone on with."""
+    def read_end(self) -> tuple[str, str]:
+        """Returns how the trial ended and why it failed; unfinished if it is to be resumed."""
         try:
             record = json.loads((self.folder / "trial.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return UNFINISHED, ""
         return record["ended"], record["why"]
 
-    def end(self, ended: str, why: str = "") -> None:
-        """Writes down how it ended."""
+    def record_end(self, ended: str, why: str = "") -> None:
+        """Records how the trial ended."""
         with atomic_write(self.folder / "trial.json") as aside:
             aside.write_text(json.dumps({"ended": ended, "why": why, "values": self.values}), encoding="utf-8")
 
-    def validations(self) -> list[Validated]:
-        """What its history has, in the order of updates."""
+    def read_validations(self) -> list[Validated]:
+        """Returns the validations in its history, in the order of updates."""
         return read_validations(self.folder / "history.jsonl")
 
-    def best(self) -> Validated | None:
-        """The validation whose weights are its best model; the first of equals, as in training."""
+    def find_best(self) -> Validated | None:
+        """Returns the validation of its best model, which is the first of equal ones, as in training."""
         by = self.config.training.best_by
-        return max(self.validations(), key=lambda one: one.score(by), default=None)
+        return max(self.read_validations(), key=lambda one: one.score(by), default=None)
 
 
-def plan(config: Config, space: Space, folder: Path, *, name: str, trials: int) -> list[Trial]:
+def plan_trials(config: Config, space: Space, folder: Path, *, name: str, trials: int) -> list[Trial]:
     """Draws the trials of a search, and checks the configuration of each.
 
     Args:
-        config: what all have in common; its seed is that of the draws.
-        space: what they differ in.
-        folder: of the search.
-        name: the space's file, for messages.
-        trials: how many; there are fewer where the space has no more.
+        config: the configuration that all trials share; its seed is the seed of the draws.
+        space: the values that trials choose from.
+        folder: folder of the search.
+        name: name of the space's file, for messages.
+        trials: number of trials; fewer are returned if the space has fewer.
 
     Raises:
-        UserError: some values do not go together.
+        UserError: some values cannot be combined.
     """
     planned = []
-    # The text is indexed once for all of them.
+    # All trials share one index of the text.
     common = {"data.cache": str(config.data.cache or folder / "cache")}
-    for number, values in enumerate(draw(space, trials, seed=config.seed), start=1):
+    for number, values in enumerate(draw_values(space, trials, seed=config.seed), start=1):
         run_dir = folder / f"trial-{number:03d}"
         chosen = ", ".join(f"{key}={as_words(value)}" for key, value in values.items())
         label = f"{name}: trial {number} ({chosen})"
@@ -104,23 +104,23 @@ def plan(config: Config, space: Space, folder: Path, *, name: str, trials: int) 
 
 
 def read_validations(history: Path) -> list[Validated]:
-    """Reads the validations of a history.jsonl; none where there is no such file yet."""
+    """Reads the validations of a history.jsonl; none if the file does not exist yet."""
     try:
         lines = history.read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [_validated(record) for line in lines if (record := _record(line)).get("kind") == "validation"]
+    return [_make_validated(record) for line in lines if (record := _read_record(line)).get("kind") == "validation"]
 
 
-def _record(line: str) -> dict[str, Any]:
+def _read_record(line: str) -> dict[str, Any]:
     try:
         return json.loads(line)
-    except ValueError:  # a torn last line of a run that was killed
+    except ValueError:  # an incomplete last line of a run that was killed
         return {}
 
 
-def _validated(record: dict[str, Any]) -> Validated:
-    # JSON has no word for what is not finite; such a loss is worse than any other.
+def _make_validated(record: dict[str, Any]) -> Validated:
+    # JSON cannot represent infinity and NaN, which are recorded as null. Such a loss is worse than any other.
     loss = record["loss"] if record["loss"] is not None else -LOWEST
     perplexity = record["perplexity"] if record["perplexity"] is not None else math.inf
     return Validated(record["update"], record["bleu"] if record["bleu"] is not None else LOWEST, perplexity, loss)

@@ -1,7 +1,7 @@
-"""A search for the best settings on Ray Tune, which stops trials early that are worse than others were at their age.
+"""Searches for the best settings with Ray Tune, which stops trials early that are worse than others at the same age.
 
-Ray's own bookkeeping is not relied on: which trials there are follows from the configuration, the space and the seed,
-and what became of each is in its run folder. So a search can be killed at any moment and gone on with.
+The search does not rely on Ray's own records. Its trials follow from the configuration, the space and the seed, and the
+result of each is in its run folder. So a search can be killed at any moment and resumed.
 """
 
 import importlib
@@ -11,18 +11,18 @@ from types import SimpleNamespace
 from typing import Any
 
 from nmt.cluster.results import write_results
-from nmt.cluster.session import Share, import_ray, noticed_signals, ray_session, settle
+from nmt.cluster.session import WorkerResources, import_ray, open_session, record_signals, set_up_worker
 from nmt.cluster.space import Space, read_space
-from nmt.cluster.trials import FAILED, STOPPED, UNFINISHED, Trial, plan
+from nmt.cluster.trials import FAILED, STOPPED, UNFINISHED, Trial, plan_trials
 from nmt.config.schema import Config
 from nmt.config.yaml_lines import read_yaml, write_yaml
 from nmt.errors import InterruptionError, UserError
 from nmt.evaluation.metrics import check_languages
 from nmt.files import atomic_write, discard, folder_lock
 
-RETRIES = 2  # of a trial whose worker died; it goes on from its last checkpoint
-REDUCTION = 3  # of the trials at each rung, one in so many goes on
-LONGEST = 10**6  # validations; a trial ends by its own limits long before
+RETRIES = 2  # restarts of a trial whose worker died; it resumes from its last checkpoint
+REDUCTION = 3  # one in so many trials continues beyond each rung
+LONGEST = 10**6  # validations per trial; its own limits end it long before
 
 
 def tune(
@@ -34,64 +34,64 @@ def tune(
     grace: int = 2,
     workers: int | None = None,
     address: str | None = None,
-    announce: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Path | None:
-    """Trains trials with settings drawn from a space, or goes on with a search, and writes what it has found.
+    """Trains trials with settings drawn from a space, or resumes a search, and writes the results.
 
     Args:
-        config: what all trials have in common.
-        space_file: what they differ in.
-        folder: of the search, seen by all workers; None is the configuration's run_dir with "-tune" after it.
-        trials: how many, those of an earlier start counted.
-        grace: validations that every trial is given (Li et al. 2020, ASHA's smallest resource).
-        workers: trials at a time; None is one for each GPU, or else one for every four cores.
-        address: of a Ray cluster; None starts a Ray on this machine.
-        announce: prints a line.
+        config: the configuration that all trials share.
+        space_file: YAML file of the values that trials choose from.
+        folder: folder of the search, which all workers must see; None means run_dir with "-tune" added.
+        trials: number of trials, including those of an earlier run of the search.
+        grace: validations before a trial may be stopped (ASHA's minimum resource, Li et al. 2020).
+        workers: number of trials at a time; None means one per GPU or, without GPUs, one per four cores.
+        address: address of a Ray cluster; None starts Ray on this machine.
+        log: prints a line.
 
     Returns:
-        The run folder of the best trial; None where none was validated.
+        The run folder of the best trial; None if no trial was validated.
 
     Raises:
-        UserError: configuration, space or folder do not allow it.
-        InterruptionError: a signal came; the table of what there is is written.
+        UserError: the configuration, the space or the folder cannot be used.
+        InterruptionError: a signal arrived; the table of results so far is written.
     """
     if config.run_dir is None:
-        raise UserError("run_dir: nothing given, expected the folder of the run.")
+        raise UserError("run_dir: expected the folder of the run, found nothing.")
     for warning in check_languages(config.data.source_language, config.data.target_language):
-        announce(f"Warning: {warning}")
+        log(f"Warning: {warning}")
     folder = folder or config.run_dir.with_name(f"{config.run_dir.name}-tune")
     space = read_space(space_file)
-    planned = plan(config, space, folder, name=str(space_file), trials=trials)
+    planned = plan_trials(config, space, folder, name=str(space_file), trials=trials)
     if len(planned) < trials:
-        announce(f"The space has no more than {len(planned)} different trials.")
-    import_ray()  # a missing Ray is told before a folder is made
-    with folder_lock(folder, doing="at work"):
-        _keep_to(folder, config, space)
-        missing = [trial for trial in planned if trial.ended()[0] == UNFINISHED]
-        before = f", {len(planned) - len(missing)} of them ended before" if len(missing) < len(planned) else ""
-        announce(f"{len(planned)} trials in {folder}{before}.")
+        log(f"The space has only {len(planned)} different trials.")
+    import_ray()  # fails before a folder is made if Ray is missing
+    with folder_lock(folder, doing="searching"):
+        _check_record(folder, config, space)
+        missing = [trial for trial in planned if trial.read_end()[0] == UNFINISHED]
+        before = f", {len(planned) - len(missing)} of them already ended" if len(missing) < len(planned) else ""
+        log(f"{len(planned)} trials in {folder}{before}.")
         discard(folder / ".ray")
-        with noticed_signals() as notice:
+        with record_signals() as flag:
             try:
                 if missing:
-                    _search(planned, missing, folder, grace=grace, workers=workers, address=address, announce=announce)
+                    _search(planned, missing, folder, grace=grace, workers=workers, address=address, log=log)
             except (KeyboardInterrupt, SystemExit):
-                write_results(folder, planned, config, announce)
+                write_results(folder, planned, config, log)
                 raise InterruptionError(
-                    f"Interrupted; the table of what there is is {folder / 'trials.md'}. The same command goes on.",
-                    notice.signal_number,
+                    f"Interrupted. Results so far are in {folder / 'trials.md'}; run the same command to resume.",
+                    flag.signal_number,
                 ) from None
             finally:
                 discard(folder / ".ray")
-        best = write_results(folder, planned, config, announce)
+        best = write_results(folder, planned, config, log)
     return best.folder if best else None
 
 
-def _keep_to(folder: Path, config: Config, space: Space) -> None:
-    """Writes down what is searched, so that no search is gone on with as another.
+def _check_record(folder: Path, config: Config, space: Space) -> None:
+    """Checks, or records, what is searched, so that a search is only resumed as itself.
 
     Raises:
-        UserError: the folder holds a search of another configuration or space.
+        UserError: the folder holds a search with another configuration or space.
     """
     record = folder / "search.yaml"
     searched = {"space": {key: str(one) for key, one in space.items()}, "configuration": config.model_dump(mode="json")}
@@ -100,8 +100,8 @@ def _keep_to(folder: Path, config: Config, space: Space) -> None:
         changed = [part for part in searched if before.get(part) != searched[part]]
         if changed:
             raise UserError(
-                f"The search in {folder} was begun with another {' and '.join(changed)}, as {record} says. Go on with "
-                "that, or choose another folder with --into."
+                f"The search in {folder} was started with another {' and '.join(changed)}; see {record}. Resume it "
+                "with the same, or choose another folder with --into."
             )
         return
     with atomic_write(record) as aside:
@@ -116,45 +116,47 @@ def _search(
     grace: int,
     workers: int | None,
     address: str | None,
-    announce: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
-    with ray_session(address, workers=workers, announce=announce) as session:
-        share = session.share(len(missing))
-        session.announce(f"Training {len(missing)} with {share}.")
+    with open_session(address, workers=workers, log=log) as session:
+        resources = session.allocate(len(missing))
+        session.log(f"Training {len(missing)} trials on {resources}.")
         tune = importlib.import_module("ray.tune")
         tune.Tuner(
-            tune.with_resources(_trainable(missing, share), {"cpu": share.threads, "gpu": share.gpus}),
+            tune.with_resources(_make_trainable(missing, resources), {"cpu": resources.threads, "gpu": resources.gpus}),
             param_space={"trial": tune.grid_search([trial.number for trial in missing])},
             tune_config=tune.TuneConfig(
-                scheduler=_scheduler(tune, [trial for trial in planned if trial not in missing], grace),
-                max_concurrent_trials=share.workers,
-                reuse_actors=False,  # each trial has a fresh process, as `nmt train` has
+                scheduler=_make_scheduler(tune, [trial for trial in planned if trial not in missing], grace),
+                max_concurrent_trials=resources.workers,
+                reuse_actors=False,  # each trial gets a new process, like `nmt train`
             ),
             run_config=tune.RunConfig(
                 name="search",
                 storage_path=str((folder / ".ray").absolute()),
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
-                callbacks=[_watch(tune, {trial.number: trial for trial in missing}, _Here(session.announce))],
+                callbacks=[
+                    _make_callback(tune, {trial.number: trial for trial in missing}, _LocalFunction(session.log))
+                ],
             ),
         ).fit()
 
 
-def _trainable(trials: list[Trial], share: Share) -> Callable[[dict[str, Any]], None]:
+def _make_trainable(trials: list[Trial], resources: WorkerResources) -> Callable[[dict[str, Any]], None]:
     by_number = {trial.number: trial for trial in trials}
     here = str(Path.cwd())
 
     def train(drawn: dict[str, Any]) -> None:
-        settle(here, share.threads, gpu=share.gpus > 0)
-        from nmt.cluster.trial_run import run_trial  # not before: it brings Keras
+        set_up_worker(here, resources.threads, gpu=resources.gpus > 0)
+        from nmt.cluster.trial_run import run_trial  # imports Keras, which must not happen before
 
         run_trial(by_number[drawn["trial"]], importlib.import_module("ray.tune").report)
 
     return train
 
 
-def _scheduler(tune: Any, ended: list[Trial], grace: int) -> Any:
-    """Asynchronous successive halving (Li et al. 2020), which is told of the trials that ended at an earlier start."""
+def _make_scheduler(tune: Any, ended: list[Trial], grace: int) -> Any:
+    """Returns asynchronous successive halving (Li et al. 2020) that knows the trials which ended in an earlier run."""
     schedulers = importlib.import_module("ray.tune.schedulers")
     scheduler = schedulers.ASHAScheduler(
         time_attr="validations",
@@ -167,14 +169,14 @@ def _scheduler(tune: Any, ended: list[Trial], grace: int) -> Any:
     for trial in ended:
         known: Any = SimpleNamespace(trial_id=trial.name)
         scheduler.on_trial_add(None, known)
-        for number, validated in enumerate(trial.validations(), start=1):
+        for number, validated in enumerate(trial.read_validations(), start=1):
             score = validated.score(trial.config.training.best_by)
             scheduler.on_trial_result(None, known, {"validations": number, "score": score})
     return scheduler
 
 
-class _Here:
-    """A function of this process: Ray pickles all that it is given, also what it only calls here."""
+class _LocalFunction:
+    """A function that is called in this process only; Ray pickles everything it is given all the same."""
 
     def __init__(self, function: Callable[[str], None]):
         self.function = function
@@ -183,32 +185,32 @@ class _Here:
         self.function(line)
 
     def __reduce__(self) -> tuple:
-        return _Here, (print,)
+        return _LocalFunction, (print,)
 
 
-def _watch(tune: Any, trials: dict[int, Trial], announce: Callable[[str], None]) -> Any:
-    """Tells of validations and ends, and writes down the ends that the trials themselves cannot."""
+def _make_callback(tune: Any, trials: dict[int, Trial], log: Callable[[str], None]) -> Any:
+    """Returns a callback that logs validations and ends, and records the ends that trials cannot record themselves."""
 
-    def of(ray_trial: Any) -> Trial:
+    def find(ray_trial: Any) -> Trial:
         return trials[ray_trial.config["trial"]]
 
-    class Watch(tune.Callback):  # type: ignore[misc, name-defined, unused-ignore]
+    class Callback(tune.Callback):  # type: ignore[misc, name-defined, unused-ignore]
         def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **_: Any) -> None:
-            announce(
-                f"{of(trial).name} · update {result['update']:,} · BLEU {result['bleu']:.2f} · "
+            log(
+                f"{find(trial).name} · update {result['update']:,} · BLEU {result['bleu']:.2f} · "
                 f"perplexity {result['perplexity']:.2f}"
             )
 
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-            # The scheduler's stop ends the process before it could say so.
-            self._end(of(trial), STOPPED)
+            # The scheduler ends the process of a stopped trial before that could record it.
+            self._record_end(find(trial), STOPPED)
 
         def on_trial_error(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-            self._end(of(trial), FAILED, "its worker ended, or met a defect; log.txt has its last words")
+            self._record_end(find(trial), FAILED, "its worker died or failed; see log.txt")
 
-        def _end(self, trial: Trial, ended: str, why: str = "") -> None:
-            if trial.ended()[0] == UNFINISHED:
-                trial.end(ended, why)
-            announce(f"{trial.name} · {': '.join(filter(None, trial.ended()))}")
+        def _record_end(self, trial: Trial, ended: str, why: str = "") -> None:
+            if trial.read_end()[0] == UNFINISHED:
+                trial.record_end(ended, why)
+            log(f"{trial.name} · {': '.join(filter(None, trial.read_end()))}")
 
-    return Watch()
+    return Callback()

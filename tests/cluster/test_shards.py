@@ -7,8 +7,8 @@ import pytest
 from cluster_task import read_packed, write_packed
 
 from nmt.cluster import corpus as corpus_module
-from nmt.cluster.session import Share, divided
-from nmt.cluster.shards import Shard, clear_parts, find_shards, keep_to, translate_shard
+from nmt.cluster.session import WorkerResources, allocate
+from nmt.cluster.shards import Shard, check_record, find_shards, remove_parts, translate_shard
 from nmt.errors import UserError
 from nmt.files import folder_lock
 
@@ -45,10 +45,10 @@ def test_a_pattern_or_one_file_will_do(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("corpus/more", "Expected files of text in corpus/more, found none."),
-        ("corpsu", "There is no file or folder corpsu, and no file that it is a pattern of. Did you mean 'corpus'?"),
+        ("corpus/more", "Expected text files in corpus/more, found none."),
+        ("corpsu", "There is no file or folder corpsu, and no file matches it as a pattern. Did you mean 'corpus'?"),
         ("corpus/*.zip", "There is no file or folder corpus/*.zip"),
-        ("*/b.txt", "copy/b.txt and corpus/b.txt have the same name, and so would their translations. Rename one."),
+        ("*/b.txt", "copy/b.txt and corpus/b.txt have the same name, and so would their translations. Rename one of"),
         ("out", "out holds the text to translate. Choose another folder for the translations."),
     ],
 )  # fmt: skip
@@ -92,13 +92,13 @@ def test_a_broken_shard_is_named_and_leaves_nothing(tmp_path, name, content, wor
 def test_what_killed_workers_left_is_removed_and_nothing_else(tmp_path):
     for name in (".a.txt.12.part", ".a.txt.345.part", ".b.txt.12.part", "a.txt"):
         (tmp_path / name).touch()
-    clear_parts([Shard(Path("a.txt"), tmp_path / "a.txt")])
+    remove_parts([Shard(Path("a.txt"), tmp_path / "a.txt")])
     assert sorted(file.name for file in tmp_path.iterdir()) == [".b.txt.12.part", "a.txt"]
 
 
 def test_a_shard_that_takes_its_workers_with_it_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus_module, "settle", lambda *_, **__: None)
-    monkeypatch.setattr(corpus_module, "DEATHS", 3)
+    monkeypatch.setattr(corpus_module, "set_up_worker", lambda *_, **__: None)
+    monkeypatch.setattr(corpus_module, "MAX_DEATHS", 3)
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     worker = corpus_module.ShardTranslator("model", {}, folder=".", threads=1, gpu=False)
     worker.translator = Upper()
@@ -118,18 +118,20 @@ def test_a_shard_that_takes_its_workers_with_it_is_given_up(tmp_path, monkeypatc
 
 def test_a_folder_keeps_to_one_model_and_its_settings(model, tmp_path):
     own: dict = {"beam_size": None}
-    keep_to(tmp_path, [], model, own)
-    keep_to(tmp_path, [], model, own)
-    with pytest.raises(UserError, match="translations made otherwise:\n  beam_size: the model's own became 3\nChoose"):
-        keep_to(tmp_path, [], model, {"beam_size": 3})
-    with pytest.raises(UserError, match=r"is no model: expected weights\.h5 in it"):
-        keep_to(tmp_path, [], tmp_path, own)
+    check_record(tmp_path, [], model, own)
+    check_record(tmp_path, [], model, own)
+    with pytest.raises(
+        UserError, match="translations made with other settings:\n  beam_size: the model's own became 3\nChoose"
+    ):
+        check_record(tmp_path, [], model, {"beam_size": 3})
+    with pytest.raises(UserError, match=r"is not a model folder: expected weights\.h5 in it"):
+        check_record(tmp_path, [], tmp_path, own)
 
 
 def test_files_of_others_are_not_taken_for_translations(model, tmp_path):
     (tmp_path / "a.txt").touch()
-    with pytest.raises(UserError, match=r"a\.txt is there already, and was not translated here"):
-        keep_to(tmp_path, [Shard(Path("a.txt"), tmp_path / "a.txt")], model, {})
+    with pytest.raises(UserError, match=r"a\.txt exists and was not made by nmt translate-corpus"):
+        check_record(tmp_path, [Shard(Path("a.txt"), tmp_path / "a.txt")], model, {})
 
 
 def test_a_folder_has_one_process_at_a_time(tmp_path):
@@ -155,25 +157,25 @@ def test_a_folder_has_one_process_at_a_time(tmp_path):
 @pytest.mark.parametrize(
     ("cores", "gpus", "workers", "tasks", "share"),
     [
-        ([8], 0, None, 99, Share(2, 4, 0)),  # a worker for every four cores
-        ([2], 0, None, 99, Share(1, 2, 0)),
-        ([2], 0, 2, 99, Share(2, 1, 0)),
-        ([16, 16], 0, 3, 99, Share(3, 8, 0)),  # 10 threads each would leave the third without a machine
-        ([8], 0, 4, 1, Share(1, 8, 0)),  # no more workers than tasks
-        ([8], 4, None, 99, Share(4, 2, 1)),
-        ([8], 4, 6, 99, Share(6, 1, 0.5)),
-        ([8], 1, 2, 99, Share(2, 4, 0.5)),
+        ([8], 0, None, 99, WorkerResources(2, 4, 0)),  # a worker for every four cores
+        ([2], 0, None, 99, WorkerResources(1, 2, 0)),
+        ([2], 0, 2, 99, WorkerResources(2, 1, 0)),
+        ([16, 16], 0, 3, 99, WorkerResources(3, 8, 0)),  # 10 threads each would leave the third without a machine
+        ([8], 0, 4, 1, WorkerResources(1, 8, 0)),  # no more workers than tasks
+        ([8], 4, None, 99, WorkerResources(4, 2, 1)),
+        ([8], 4, 6, 99, WorkerResources(6, 1, 0.5)),
+        ([8], 1, 2, 99, WorkerResources(2, 4, 0.5)),
     ],
 )
 def test_machines_are_divided_among_workers(cores, gpus, workers, tasks, share):
-    assert divided(cores, gpus, workers=workers, tasks=tasks) == share
+    assert allocate(cores, gpus, workers=workers, tasks=tasks) == share
 
 
 def test_a_cluster_may_be_too_small():
-    with pytest.raises(UserError, match="--workers: Ray has 4 cores, which are too few for 5 workers"):
-        divided([2, 2], 0, workers=5, tasks=99)
+    with pytest.raises(UserError, match="--workers: expected at most 4, the number of cores that Ray has, found 5"):
+        allocate([2, 2], 0, workers=5, tasks=99)
 
 
 def test_a_share_is_said_in_words():
-    assert str(Share(1, 2, 0)) == "1 worker of 2 threads"
-    assert str(Share(2, 1, 0.5)) == "2 workers of 1 thread and 0.5 GPU"
+    assert str(WorkerResources(1, 2, 0)) == "1 worker with 2 threads"
+    assert str(WorkerResources(2, 1, 0.5)) == "2 workers with 1 thread and 0.5 GPU each"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from nmt.cluster.space import Choice, Range, draw, read_space
-from nmt.cluster.trials import plan
+from nmt.cluster.space import Choice, Range, draw_values, read_space
+from nmt.cluster.trials import plan_trials
 from nmt.config.file import load_config
 from nmt.errors import UserError
 
@@ -51,18 +51,18 @@ def test_keys_stand_in_their_sections_or_dotted(written):
         ("training.batch_size: []\n", "expected a list of values"),
         ("training.batch_size: [8, 0]\n", "batch_size: expected a whole number of 1 or more, found 0"),
         ("training.batch_size: [8, many]\n", "batch_size: expected a whole number of 1 or more, found 'many'"),
-        ("training.batch_size: [8, 16, 8]\n", "batch_size: 8 is in the list twice."),
+        ("training.batch_size: [8, 16, 8]\n", "batch_size: 8 occurs twice in the list."),
         ("training.batch_size: {low: 8}\n", "batch_size: a range needs low and high."),
         ("training.batch_size: {low: 8, hihg: 9}\n", "expected low, high and log, found 'hihg'. Did you mean 'high'?"),
         ("training.batch_size: {low: 8, high: 16.5}\n", "expected a whole number of 1 or more, found 16.5"),
         ("training.batch_size: {low: 8, high: 8}\n", "batch_size: low must be below high; found 8 and 8."),
         ("training.batch_size: {low: 8, high: 9, log: 2}\n", "expected true or false for log, found 2."),
         ("model.layer_dropout: {low: 0, high: 1.5}\n", "expected a number of 0 or more and below 1, found 1.5"),
-        ("model.layer_dropout: {low: 0, high: 0.5, log: true}\n", "a logarithmic range begins above 0; found 0."),
+        ("model.layer_dropout: {low: 0, high: 0.5, log: true}\n", "a logarithmic range must start above 0; found 0."),
         ("training.optimizer: {low: 1, high: 2}\n", "expected a list of values, since the key takes one of adamw"),
         ("training.optimizer: [adan]\n", "expected one of adamw, adam, sgd, found 'adan'"),
-        ("training.best_by: [bleu, loss]\n", "training.best_by: cannot be searched; trials are compared by"),
-        ("run_dir: [a, b]\n", "run_dir: cannot be searched; each trial has a folder of its own."),
+        ("training.best_by: [bleu, loss]\n", "training.best_by: cannot be searched, because all trials are"),
+        ("run_dir: [a, b]\n", "run_dir: cannot be searched, because each trial has its own folder."),
         ("seed: [1]\nseed: [2]\n", "space.yaml:2: seed: given twice"),
         ("training: {seed: [1]}\ntraining.patience: [x]\n", "'seed'?\nspace.yaml:2: training.patience: expected"),
     ],
@@ -94,13 +94,13 @@ def test_draws_stay_inside_and_follow_their_scale():
 
 def test_a_longer_search_begins_with_the_trials_of_a_shorter_one():
     space = {"seed": Range(0, 10**6, log=False, whole=True), "training.batch_size": Choice((8, 16))}
-    assert draw(space, 20, seed=1)[:5] == draw(space, 5, seed=1)
-    assert draw(space, 5, seed=1) != draw(space, 5, seed=2)
+    assert draw_values(space, 20, seed=1)[:5] == draw_values(space, 5, seed=1)
+    assert draw_values(space, 5, seed=1) != draw_values(space, 5, seed=2)
 
 
 def test_no_trial_comes_twice_and_a_small_space_ends():
     space = {"training.batch_size": Choice((8, 16, 32)), "model.layer_norm": Choice((False, True))}
-    found = draw(space, 100, seed=1)
+    found = draw_values(space, 100, seed=1)
     assert len(found) == 6
     assert len({tuple(values.items()) for values in found}) == 6
 
@@ -108,13 +108,13 @@ def test_no_trial_comes_twice_and_a_small_space_ends():
 def test_trials_are_run_folders_of_checked_configurations(task, written):
     config = load_config(task / "tiny.yaml")
     space = read_space(written("training.learning_rate: [0.01, 0.02]\n"))
-    trials = plan(config, space, Path("search"), name="space.yaml", trials=2)
+    trials = plan_trials(config, space, Path("search"), name="space.yaml", trials=2)
     assert [trial.folder for trial in trials] == [Path("search/trial-001"), Path("search/trial-002")]
     assert sorted(trial.config.training.learning_rate for trial in trials) == [0.01, 0.02]
     assert {trial.config.data.cache for trial in trials} == {Path("search/cache")}
     unchanged = {"run_dir", "training", "data"}
     assert trials[0].config.model_dump(exclude=unchanged) == config.model_dump(exclude=unchanged)
-    assert trials[0].ended() == ("unfinished", "")
+    assert trials[0].read_end() == ("unfinished", "")
 
 
 def test_values_that_do_not_go_together_are_told_with_their_trial(task, written):
@@ -125,4 +125,4 @@ def test_values_that_do_not_go_together_are_told_with_their_trial(task, written)
         "decoder_units; found 5 and 16"
     )
     with pytest.raises(UserError, match=words):
-        plan(config, space, Path("search"), name="space.yaml", trials=1)
+        plan_trials(config, space, Path("search"), name="space.yaml", trials=1)

@@ -44,7 +44,7 @@ def test_a_killed_worker_is_replaced_and_every_line_comes_out_once(place, expect
     assert {name: read_packed(place / "out" / name) for name in NAMES} == expected
     assert sorted(file.name for file in (place / "out").iterdir()) == [".lock", ".translation.json", *NAMES]
     said = output.splitlines()
-    assert said[:2] == ["4 shards.", "Translating 4 with 2 workers of 1 thread."]
+    assert said[:2] == ["4 shards.", "Translating 4 shards on 2 workers with 1 thread each."]
     assert {re.sub(r" [\d.]+ s$", "", line).split(" · ", 1)[1] for line in said[2:6]} == {
         f"{name} · {size} lines ·" for name, size in zip(NAMES, SIZES, strict=True)
     }
@@ -60,10 +60,10 @@ def test_a_second_start_does_the_missing_shards_and_names_a_broken_one(place, ex
     done = nmt("translate-corpus", "model", "corpus", "out", "--workers", 1, cwd=place)
     assert done.returncode == 2
     assert done.stderr == (
-        "1 of 2 shards could not be translated; all others are.\n  corpus/part-9.txt:2: Expected UTF-8 text, found "
+        "1 of 2 shards could not be translated. The others are.\n  corpus/part-9.txt:2: Expected UTF-8 text, found "
         "0xff at byte 5 of the line. Convert the text to UTF-8, for example with iconv.\n"
     )
-    assert "5 shards, 3 of them translated before." in done.stdout
+    assert "5 shards, 3 of them already translated." in done.stdout
     assert "part-9.txt · refused" in done.stdout
     assert read_packed(place / "out" / NAMES[0]) == expected[NAMES[0]]
     assert {name: (place / "out" / name).stat().st_mtime_ns for name in NAMES[1:]} == before
@@ -71,7 +71,7 @@ def test_a_second_start_does_the_missing_shards_and_names_a_broken_one(place, ex
     (place / "corpus" / "part-9.txt").unlink()
     # Nothing is left to do, and no Ray is started for it.
     again = nmt("translate-corpus", "model", "corpus", "out", cwd=place)
-    assert (again.returncode, again.stdout, again.stderr) == (0, "4 shards, 4 of them translated before.\n", "")
+    assert (again.returncode, again.stdout, again.stderr) == (0, "4 shards, 4 of them already translated.\n", "")
     for option, name in (
         ("--beam-size", "beam_size"),
         ("--length-penalty", "length_penalty"),
@@ -91,7 +91,7 @@ def test_an_interruption_keeps_what_is_done(place):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert errors == "Interrupted; 3 of 4 shards are translated and stay. The same command does the others.\n"
+    assert errors == "Interrupted. 3 of 4 shards are translated; run the same command for the others.\n"
     assert sorted(file.name for file in (place / "out").iterdir()) == [".lock", ".translation.json", *NAMES[1:]]
 
 

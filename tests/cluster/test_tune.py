@@ -53,7 +53,7 @@ def searched(task):
 def test_a_killed_search_goes_on_and_runs_no_ended_trial_again(searched):
     place, then, said = searched
     assert 1 <= len(then) < 3
-    assert f"3 trials in {SEARCH}, {len(then)} of them ended before." in said
+    assert f"3 trials in {SEARCH}, {len(then)} of them already ended." in said
     for name, history in then.items():
         assert histories(place)[name] == history
         assert f"{name} · " not in said
@@ -107,7 +107,7 @@ def test_an_ended_search_is_told_at_once_and_not_begun_anew(searched):
     before = histories(place)
     done = nmt(*COMMAND, cwd=place)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "3 of them ended before." in done.stdout
+    assert "3 of them already ended." in done.stdout
     assert histories(place) == before
 
 
@@ -132,7 +132,7 @@ def test_an_interrupted_search_leaves_the_table_of_what_there_is(task):
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (
         130,
-        "Interrupted; the table of what there is is stopped/trials.md. The same command goes on.\n",
+        "Interrupted. Results so far are in stopped/trials.md; run the same command to resume.\n",
     )
     rows = list(csv.DictReader((task / "stopped" / "trials.csv").read_text().splitlines()))
     assert [(row["trial"], row["state"]) for row in rows] == [(f"trial-00{n}", "unfinished") for n in (1, 2, 3)]
