@@ -136,6 +136,7 @@ class TextFile:
         return len(self._starts) - 1
 
     def __getitem__(self, index: int) -> str:
+        # The range takes negative indices, and raises IndexError, which ends an iteration.
         return self.read_lines([range(len(self))[index]])[0]
 
     def read_lines(self, indices: Sequence[int] | np.ndarray) -> list[str]:
@@ -188,6 +189,7 @@ def _scan(text: Path, append: Callable[[np.ndarray], object]) -> str:
     Raises:
         UnicodeDecodeError: the file is not UTF-8.
     """
+    # Incremental, because a chunk can end in the middle of a character.
     check, digest = codecs.getincrementaldecoder("utf-8")().decode, start_digest()
     with text.open("rb") as stream:
         start, end = len(codecs.BOM_UTF8) if stream.peek().startswith(codecs.BOM_UTF8) else 0, 0

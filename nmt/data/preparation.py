@@ -72,6 +72,7 @@ def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingDa
     blank = f"; {corpus.num_blank:,} more have a blank side and are left out" if corpus.num_blank else ""
     log(f"Training text: {len(corpus):,} sentence pairs{blank}.")
     source, target = make_tokenizers(config.tokenizer, corpus, run_dir, seed=config.seed, log=log)
+    # Needed for cleaning even if training samples its tokens: limits apply to the best segmentation.
     tokens = CachedTokens.open(corpus, source, target, cache)
     kept, report = clean(
         corpus,

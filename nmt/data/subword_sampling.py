@@ -41,6 +41,7 @@ class SubwordSampler:
         if not candidates or not candidates[0]:
             return []
         log_probs = alpha * np.array([self.scores[ids].sum() for ids in candidates])
+        # Relative to the largest, because exp of a long line's log-probability is 0.
         cumulative = np.cumsum(np.exp(log_probs - log_probs.max()))
         return candidates[int(np.searchsorted(cumulative, share * cumulative[-1], side="right"))]
 
@@ -50,6 +51,7 @@ class SubwordSampler:
         ids: list[int] = []
         for word in self._split_words(symbols):
             while pairs := self._draw_candidates(word, alpha, random):
+                # The highest rank, and the leftmost place among equal ranks, as in SentencePiece.
                 _, first = max(pairs, key=lambda pair: (pair[0], -pair[1]))
                 word[first : first + 2] = [word[first] + word[first + 1]]
             ids += [token_id for symbol in word for token_id in self._spell(symbol)]
