@@ -1,7 +1,7 @@
-"""Sets the process up before Keras is first imported, so that only our own settings count.
+"""Imports Keras so that only our own settings count, and checks that its backend is installed.
 
-Every package that uses Keras imports this module first. TensorFlow is the default backend; KERAS_BACKEND=jax chooses
-the second. What a user's ~/.keras/keras.json says of float type, epsilon and backend does not leak in.
+Every module takes Keras from here: `from nmt.backend import keras, ops, tree`. TensorFlow is the default backend, and
+KERAS_BACKEND=jax selects JAX. A user's ~/.keras/keras.json has no effect on float type, epsilon and backend.
 """
 
 import gc
@@ -15,22 +15,22 @@ from contextlib import contextmanager
 from nmt.errors import UserError
 from nmt.process import silence_stderr
 
-# And what installs them.
+# The backends, and the package or extra of ours that installs each of them.
 BACKENDS = {"tensorflow": "nmt", "jax": "nmt[jax]"}
 
-# TensorFlow and Keras import them where they find them, for what we never ask of them; that takes half as long as
-# importing TensorFlow, and 200 MB.
+# TensorFlow and Keras import these packages if they are installed, for purposes that we do not have. It takes half as
+# long as the import of TensorFlow itself, and 200 MB (benchmarks/NOTES.md, "Start-up time").
 UNUSED = {"jax", "matplotlib", "pandas"}
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# GPU memory is taken as it is needed, so that a second process finds some.
+# Allocate GPU memory as it is needed, so that a second process on the same GPU can have some.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def _check_backend() -> None:
-    """Raises UserError where the backend is none of ours or is not installed, without importing it."""
+    """Raises UserError if the backend is not supported or not installed. Does not import it."""
     backend = os.environ["KERAS_BACKEND"]
     if backend not in BACKENDS:
         raise UserError(f"KERAS_BACKEND: expected tensorflow or jax, found '{backend}'.")
@@ -43,8 +43,9 @@ def _check_backend() -> None:
 
 
 @contextmanager
-def _without_collection() -> Iterator[None]:
-    """While it lasts, no garbage is collected; what was made then lives on and is never searched for any."""
+def _pause_garbage_collection() -> Iterator[None]:
+    """Collects no garbage inside the block. What it creates lives on and is never scanned for garbage afterwards."""
+    # Modules are never garbage. Scanning their objects again and again takes 1.7 s of a start-up (benchmarks/NOTES.md).
     gc.disable()
     try:
         yield
@@ -54,10 +55,10 @@ def _without_collection() -> Iterator[None]:
 
 
 @contextmanager
-def _hidden(packages: set[str]) -> Iterator[None]:
-    """While it lasts, packages that are not imported yet cannot be."""
+def _hide_packages(packages: set[str]) -> Iterator[None]:
+    """Makes the import of packages that are not imported yet fail inside the block."""
     hidden = packages - sys.modules.keys()
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is how Python says so
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None there makes an import fail
     try:
         yield
     finally:
@@ -66,20 +67,22 @@ def _hidden(packages: set[str]) -> Iterator[None]:
 
 
 def _import_keras() -> None:
+    unused = UNUSED - {os.environ["KERAS_BACKEND"]}
     # TF_CPP_MIN_LOG_LEVEL does not reach what is logged at import and by the first operation.
-    with silence_stderr(), _without_collection(), _hidden(UNUSED - {os.environ["KERAS_BACKEND"]}):
+    with silence_stderr(), _pause_garbage_collection(), _hide_packages(unused):
         keras = importlib.import_module("keras")
         keras.config.set_floatx("float32")
         keras.config.set_epsilon(1e-7)
         keras.config.set_image_data_format("channels_last")
+        # The first operation, unless several machines train together: their strategy must be created before it.
         if not os.environ.keys() & {"TF_CONFIG", "SLURM_STEP_NUM_TASKS"}:
-            keras.ops.zeros(())  # not before the strategy of several machines is made, which must come first
+            keras.ops.zeros(())
 
 
 _check_backend()
 _import_keras()
 
-import keras  # noqa: E402, after it was set up
+import keras  # noqa: E402, after its settings
 from keras import ops, tree  # noqa: E402
 
 __all__ = ["BACKENDS", "keras", "ops", "tree"]

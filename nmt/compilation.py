@@ -1,4 +1,7 @@
-"""The one place that knows both compilers, TensorFlow's and JAX's."""
+"""Everything that models and search need and Keras does not give for both TensorFlow and JAX: compilation and loops.
+
+B sentences, T positions, R rows, N, K and U any size. An ellipsis stands for any number of axes.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +17,7 @@ State = TypeVar("State")
 
 @cache
 def has_gpu() -> bool:
-    """Whether the backend sees a GPU."""
+    """Returns whether the backend can use a GPU."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -25,15 +28,14 @@ def has_gpu() -> bool:
 
 
 def is_cudnn_fastest() -> bool:
-    """Whether whole sequences are left to cuDNN's LSTM: by TensorFlow on a GPU.
-
-    On JAX our own scan is faster, which cuDNN, called from outside of the program, holds up (docs/performance.md).
-    """
+    """Returns whether cuDNN's LSTM reads whole sequences fastest, as it does on TensorFlow with a GPU."""
+    # On JAX our own scan is faster, 3.0 ms per update in float32 instead of 4.9 (benchmarks/NOTES.md, "Training on a
+    # GPU"): the call of cuDNN stands outside of XLA's program, and each one waits for the host.
     return keras.backend.backend() == "tensorflow" and has_gpu()
 
 
 def has_static_shapes() -> bool:
-    """Whether every new shape costs a compilation, as always on JAX, so that there should be few of them."""
+    """Returns whether every new shape costs a compilation, as on JAX, so that there should be few of them."""
     return keras.backend.backend() == "jax"
 
 
@@ -42,17 +44,19 @@ def compile_function(function: Callable, variables: Sequence[Any], *, num_inputs
 
     Args:
         function: takes `num_inputs` tensors [B, N] and returns a nest of tensors.
-        variables: all that it reads; later changes of their values are seen.
-        num_inputs: of the function.
+        variables: all variables that it reads. The compiled function sees later changes of their values.
+        num_inputs: number of its arguments.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        # One graph for all shapes: XLA, which compiles each by itself, would halve the speed (docs/performance.md).
+        # One graph for all shapes. XLA would compile each shape, and halves the speed of a search because its matrix
+        # products are slower than oneDNN's (benchmarks/NOTES.md).
         signature = [tf.TensorSpec([None, None], tf.int32)] * num_inputs
         return tf.function(function, input_signature=signature, autograph=False)
     import jax
 
+    # The values are arguments of the compiled function: JAX would bake those of closed-over variables into it.
     @jax.jit
     def run(values: list, *inputs: Any) -> Any:
         with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
@@ -62,9 +66,10 @@ def compile_function(function: Callable, variables: Sequence[Any], *, num_inputs
 
 
 class XlaKernels:
-    """Elementwise functions that XLA compiles for TensorFlow, each for every shape that it meets, when it meets it.
+    """Elementwise functions that XLA compiles for TensorFlow, once for every shape that occurs.
 
-    For work of few shapes on a single device.
+    Only for work on a single device whose tensors have few shapes, such as the positions of a training batch. In a
+    search, the time to compile outweighs the gain (benchmarks/NOTES.md).
     """
 
     def __init__(self) -> None:
@@ -73,7 +78,7 @@ class XlaKernels:
 
     @contextmanager
     def activate(self) -> Iterator[None]:
-        """While it lasts, `fuse` makes kernels that belong to these."""
+        """Makes `fuse` use these kernels inside the block."""
         token = _active_kernels.set(self)
         try:
             yield
@@ -81,7 +86,7 @@ class XlaKernels:
             _active_kernels.reset(token)
 
     def get(self, function: Callable) -> Callable:
-        """The kernel of a function; layers of equal size share it, and its compilation."""
+        """Returns the kernel of a function. Layers of equal size share it, and thus its compilation."""
         import tensorflow as tf
 
         if function not in self._functions:
@@ -96,16 +101,20 @@ class XlaKernels:
         return call
 
     def make_compiler(self) -> Callable[[int], Any]:
-        """What compiles the kernels that have been traced, for so many rows where their number was left open."""
+        """Returns a function that compiles all kernels traced so far for a given number of rows.
+
+        The number of rows stands for every size that was unknown when the kernels were traced.
+        """
         import tensorflow as tf
 
-        def of_zeros(traced: Any, rows: Any) -> list:
+        def run_on_zeros(traced: Any, rows: Any) -> list:
             shapes = [([rows if n is None else n for n in spec.shape], spec.dtype) for spec in traced.inputs]
             return tf.nest.flatten(traced(*(tf.zeros(shape, dtype) for shape, dtype in shapes)))
 
         def compile_all(rows: Any) -> list:
-            # Sums, for what nobody asks for is not computed, and what is not computed is not compiled.
-            return [tf.reduce_sum(result) for traced in self._traced for result in of_zeros(traced, rows)]
+            # TensorFlow does not run an operation whose result nobody uses, and XLA compiles a kernel when it first
+            # runs. So every result has to be used: the sums do that.
+            return [tf.reduce_sum(result) for traced in self._traced for result in run_on_zeros(traced, rows)]
 
         compile_traced = tf.function(compile_all, input_signature=[tf.TensorSpec([], tf.int32)], autograph=False)
         compile_traced.get_concrete_function()
@@ -117,7 +126,7 @@ _active_kernels: ContextVar[XlaKernels | None] = ContextVar("kernels", default=N
 
 @cache
 def silence_xla_banner() -> None:
-    """Lets TensorFlow 2.20 say where nobody hears it what it says once a process: that XLA has compiled something."""
+    """Makes TensorFlow 2.20 log to nowhere what it logs once per process: that XLA has compiled something."""
     import tensorflow as tf
 
     with silence_stderr():
@@ -125,24 +134,25 @@ def silence_xla_banner() -> None:
 
 
 def fuse(function: Callable) -> Callable:
-    """Makes an elementwise function of tensors one pass over memory, where `XlaKernels` are in use.
+    """Returns an elementwise function of tensors as one kernel, one pass over memory, where `XlaKernels` are active.
 
-    Matrix products do not belong in it: XLA's are slow in 16 bits on a CPU. JAX fuses whatever it compiles.
+    Matrix products do not belong into such a function: XLA's are slow in 16 bits on a CPU. On JAX the function is
+    returned as it is, since XLA fuses all that JAX compiles.
     """
     kernels = _active_kernels.get()
     return function if kernels is None or keras.backend.backend() != "tensorflow" else kernels.get(function)
 
 
 def draw_bytes(like: Any, last: int | None, seed: Any) -> Any:
-    """Uniform bytes, a function of the seed alone.
+    """Draws uniformly distributed bytes that depend on the seed alone.
 
     Args:
-        like: the tensor [..., N] that they are for.
-        last: how many there are in place of the N, or None for as many.
+        like: a tensor [..., N] that gives the shape.
+        last: the size of the last axis, or None for N.
         seed: integer [2].
 
     Returns:
-        uint8 [..., N], or [..., last].
+        uint8 [..., last].
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -150,6 +160,7 @@ def draw_bytes(like: Any, last: int | None, seed: Any) -> Any:
         shape = tf.shape(like)
         if last is not None:
             shape = tf.concat([shape[:-1], [last]], axis=0)
+        # TensorFlow draws no bytes: four of them share one 32-bit word. One word too many covers any remainder.
         words = tf.random.stateless_uniform(
             [tf.reduce_prod(shape) // 4 + 1], seed, minval=None, maxval=None, dtype=tf.int32
         )
@@ -161,39 +172,36 @@ def draw_bytes(like: Any, last: int | None, seed: Any) -> Any:
 
 
 def gather_rows(table: Any, ids: Any) -> Any:
-    """Rows of a table [N, ...] by their ids [...], none of which may be negative.
-
-    `keras.ops.take` makes allowance for negative ids, which on TensorFlow is six operations more; where a step of a
-    search has little to compute, its operations are what it costs.
-    """
+    """Gathers rows of a table [R, ...] by ids int [N, K], or of any other shape: [N, K, ...]. No id may be negative."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
+        # keras.ops.take allows for negative ids, at the cost of six more operations. A step of a search computes so
+        # little that the number of its operations decides how long it takes.
         return tf.gather(keras.ops.convert_to_tensor(table), ids)
     return keras.ops.take(table, ids, axis=0)
 
 
-def batch_gather(rows: Any, places: Any) -> Any:
-    """Takes from each of rows [R, N, ...] what stands at its own places [R, K]: [R, K, ...]."""
+def batch_gather(rows: Any, indices: Any) -> Any:
+    """Gathers from each row [N, ...] of [R, N, ...] the elements at its own indices, int [R, K]: [R, K, ...]."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.gather(rows, places, batch_dims=1)
+        return tf.gather(rows, indices, batch_dims=1)
     import jax
 
-    return jax.vmap(lambda row, its_places: row[its_places])(rows, places)
+    return jax.vmap(lambda row, its_indices: row[its_indices])(rows, indices)
 
 
 def map_pair(function: Callable, *pairs: tuple[Any, Any]) -> tuple[Any, Any]:
-    """Applies a function to the first of every pair and to the second of every pair.
-
-    JAX on a GPU computes both at once: a loop of small products there waits for its kernels to be launched, of which
-    two loops have twice as many. A CPU has enough to do with one.
+    """Applies a function to the first arrays of all pairs and to the second arrays of all pairs.
 
     Args:
-        function: of one array or several, returns one.
-        pairs: arrays of equal shape.
+        function: takes as many arrays as there are pairs and returns one.
+        pairs: two arrays of equal shape each.
     """
+    # On JAX with a GPU, both are computed at once. There, a loop of small products waits for its kernels to be
+    # launched, and one loop over both launches half as many. A CPU is busy with one of them already.
     if keras.backend.backend() == "jax" and has_gpu():
         import jax
 
@@ -211,22 +219,22 @@ def scan(
     reverse: bool = False,
     differentiable: bool = True,
 ) -> State:
-    """Carries a state through the first axis of the inputs and returns it as it was after each position.
-
-    `keras.ops.scan` does this too, but fails on TensorFlow where the number of positions is unknown and there are
-    several inputs (Keras 3.15), and passes the state through arrays of its own.
+    """Carries a state along the first axis of the inputs and returns the state after each position.
 
     Args:
-        body: (state, inputs at one position) -> the next state, of the same structure, shapes and types.
+        body: takes the state and the inputs at one position; returns the next state, with the same structure, shapes
+            and types.
         state: a nest of tensors.
         inputs: a nest of tensors [T, ...].
-        reverse: begin with the last position; results stand at the positions where they were made all the same.
-        differentiable: whether a gradient will pass through; otherwise TensorFlow reads the inputs in place, which
-            saves a copy of each.
+        reverse: whether to start at the last position. The order of the results is that of the inputs in any case.
+        differentiable: whether gradients have to pass through the loop. Without them TensorFlow reads the inputs in
+            place, which saves a copy of each.
 
     Returns:
         The nest of states, each [T, ...].
     """
+    # keras.ops.scan fails on TensorFlow if the number of positions is unknown and there are several inputs (Keras
+    # 3.15), and it carries the state in a TensorArray.
     if keras.backend.backend() == "tensorflow":
         return _scan_tensorflow(body, state, inputs, reverse, differentiable)
     import jax
@@ -235,7 +243,7 @@ def scan(
         state = body(state, at)
         return state, state
 
-    # On a GPU what a loop does besides, counting and copying, takes as long as the work of one position.
+    # On a GPU, counting and copying take a loop as long as the work of one position, so several share an iteration.
     return jax.lax.scan(step, state, inputs, reverse=reverse, unroll=4 if has_gpu() else 1)[1]
 
 
@@ -245,6 +253,7 @@ def _scan_tensorflow(body: Callable, state: Any, inputs: Any, reverse: bool, dif
     flat = [tf.convert_to_tensor(x) for x in keras.tree.flatten(inputs)]
     length = tf.shape(flat[0])[0]
     if differentiable:
+        # The gradient of x[position] is a tensor as large as x, at every position. That of a TensorArray is one write.
         arrays = [tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x) for x in flat]
     carried = [tf.convert_to_tensor(x) for x in keras.tree.flatten(state)]
     writes = [tf.TensorArray(x.dtype, length, element_shape=x.shape) for x in carried]
@@ -256,8 +265,8 @@ def _scan_tensorflow(body: Callable, state: Any, inputs: Any, reverse: bool, dif
         writes = [array.write(position, x) for array, x in zip(writes, after, strict=True)]
         return position + (-1 if reverse else 1), after, writes
 
-    def more(position: Any, *_: Any) -> Any:
+    def has_more(position: Any, *_: Any) -> Any:
         return position >= 0 if reverse else position < length
 
-    _, _, writes = tf.while_loop(more, advance, (length - 1 if reverse else 0, carried, writes))
+    _, _, writes = tf.while_loop(has_more, advance, (length - 1 if reverse else 0, carried, writes))
     return keras.tree.pack_sequence_as(state, [array.stack() for array in writes])

@@ -1,9 +1,9 @@
-"""A trained model as a folder that needs nothing else: configuration, tokenizers, weights.
+"""A trained model as a folder that needs nothing else.
 
-config.yaml     the configuration that it was trained with
-source.model    SentencePiece; may equal target.model
-target.model
-weights.h5      every weight by its path, and a format number
+config.yaml     the configuration that the model was trained with
+source.model    the source tokenizer (SentencePiece)
+target.model    the target tokenizer, which may be the same
+weights.h5      every weight by its path (see nmt/weights.py)
 """
 
 from collections.abc import Mapping
@@ -26,17 +26,21 @@ CONFIG, SOURCE, TARGET, WEIGHTS = "config.yaml", "source.model", "target.model",
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """What a model folder holds."""
+    """The contents of a model folder."""
 
     config: Config
     source_tokenizer: Tokenizer
     target_tokenizer: Tokenizer
     weights: Mapping[str, np.ndarray]
     facts: Mapping[str, Any]
-    """How it came about: update, score, versions."""
+    """Where the model comes from: update, score, versions, fingerprints of the tokenizers."""
 
     def save(self, path: Path) -> None:
-        """Writes the folder, in place of the one that is there."""
+        """Writes the folder, replacing an older one (see `atomic_replace`).
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
         with atomic_replace(path) as aside:
             aside.mkdir()
             (aside / CONFIG).write_text(dump_config(self.config), encoding="utf-8")
@@ -49,7 +53,7 @@ class ModelFolder:
         """Reads a model folder, or the best model of a run folder.
 
         Raises:
-            UserError: the folder is missing, is no model, or does not fit together.
+            UserError: the folder is missing, is not a model folder, or its files do not belong together.
         """
         path = find_model_folder(path)
         config = config_from_text("\n".join(read_lines(path / CONFIG)), str(path / CONFIG))
@@ -60,10 +64,10 @@ class ModelFolder:
 
 
 def find_model_folder(path: Path) -> Path:
-    """Returns the model folder at a path: itself, or `best` where it is a run folder.
+    """Returns the model folder at a path: the path itself, or `best` in a run folder.
 
     Raises:
-        UserError: there is no model.
+        UserError: there is no model at the path.
     """
     path = current_version(path)
     if not path.is_dir():
@@ -75,12 +79,12 @@ def find_model_folder(path: Path) -> Path:
                 raise UserError(f"The model folder {folder} lacks {', '.join(missing)}.")
             return folder
     if (path / "checkpoints").is_dir():
-        raise UserError(f"The run {path} has no best model yet: it is written at the first validation.")
-    raise UserError(f"{path} is no model: expected {WEIGHTS} in it, or in {path / 'best'}.")
+        raise UserError(f"The run {path} has no best model yet. The first validation writes it.")
+    raise UserError(f"{path} is not a model folder: expected {WEIGHTS} in it or in {path / 'best'}.")
 
 
 def get_fingerprints(source: Tokenizer, target: Tokenizer) -> dict[str, str]:
-    """What weights remember of the tokenizers that they were trained with."""
+    """Returns the facts that are stored with weights to recognise the tokenizers that they were trained with."""
     return {"source_tokenizer": source.fingerprint, "target_tokenizer": target.fingerprint}
 
 
@@ -90,5 +94,5 @@ def _check_tokenizers(path: Path, source: Tokenizer, target: Tokenizer, facts: M
         key = f"{side}_tokenizer"
         if facts.get(key, found[key]) != found[key]:
             raise UserError(
-                f"{path / name} is the tokenizer of another model: {WEIGHTS} was trained with a different one."
+                f"{path / name} belongs to another model: {WEIGHTS} was trained with a different tokenizer."
             )

@@ -1,7 +1,7 @@
-"""Named arrays in one HDF5 file: the weights of a model, and all that a checkpoint holds.
+"""Named arrays in one HDF5 file: the weights of a model, or everything that a checkpoint holds.
 
-Keras' own .weights.h5 numbers some layers by the order in which they were made and can load the wrong matrix in
-silence. Here every array carries its full name, shape, type and checksum, and whatever does not fit is an error.
+Keras' own .weights.h5 numbers some layers by the order of their creation, so that it can load the wrong matrix without
+a warning. Here every array has its full name, shape, type and checksum, and any mismatch is an error.
 """
 
 import io
@@ -20,8 +20,17 @@ FORMAT = 1
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any] | None = None) -> None:
-    """Writes arrays by name, and facts that JSON can hold, to a file that is whole or absent."""
-    # Made in memory: on a disk that is full, HDF5 itself ends in a segmentation fault.
+    """Writes arrays and facts to a file atomically.
+
+    Args:
+        path: the file, which is replaced if it exists.
+        arrays: by name; slashes in a name make HDF5 groups.
+        facts: anything that JSON can hold, by name.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    # Built in memory, since HDF5 ends the process with a segmentation fault if the disk is full.
     memory = io.BytesIO()
     with h5py.File(memory, "w") as file:
         file.attrs["format"] = FORMAT
@@ -35,10 +44,10 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Reads what `save_arrays` wrote.
+    """Reads the arrays and facts that `save_arrays` wrote.
 
     Raises:
-        UserError: there is no such file, it is of another format, or it is damaged.
+        UserError: the file does not exist, has another format or is damaged.
     """
     if not path.is_file():
         raise UserError(f"There is no file {path}.")
@@ -47,49 +56,58 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             _check_format(path, file.attrs.get("format"))
             arrays: dict[str, np.ndarray] = {}
             file.visititems(lambda name, item: _read(path, name, item, arrays))
-            # Files of the first months have no checksum of their names.
+            # The first files of format 1 have no checksum of their names.
             if file.attrs.get("names_checksum", _names_digest(arrays)) != _names_digest(arrays):
-                raise UserError(f"{path} is damaged: the names of its arrays are not those that were written.")
+                raise UserError(f"{path} is damaged: the checksum of its names does not match them.")
             return arrays, _read_facts(path, file.attrs)
     except UserError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # whatever a flipped byte makes of HDF5
-        raise UserError(f"{path} is damaged or no file of weights: {error}") from error
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # whatever HDF5 raises for a damaged file
+        raise UserError(f"{path} is damaged or not a weights file: {error}") from error
 
 
 def assign_arrays(variables: Iterable[Any], arrays: Mapping[str, np.ndarray], origin: object) -> None:
-    """Gives Keras variables the arrays of their paths, all or none.
+    """Assigns to each Keras variable the array named by its path. If any of them does not fit, none is assigned.
+
+    Args:
+        variables: the variables.
+        arrays: by path.
+        origin: where the arrays come from, for messages.
+
 
     Raises:
-        UserError: an array is missing, left over, or of another shape; the variables are left as they were.
+        UserError: an array is missing, left over or of another shape.
     """
     expected = index_by_path(variables)
     for name in expected.keys() - arrays.keys():
-        raise UserError(f"{origin} has no weight {name}; it was saved by a model of another architecture.")
+        raise UserError(f"{origin} has no weight {name}. It was saved by a model of another architecture.")
     for name in arrays.keys() - expected.keys():
         hint = suggest_name(name, expected)
-        raise UserError(f"{origin} has a weight {name} that this model lacks: another architecture.{hint}")
+        raise UserError(
+            f"{origin} has a weight {name}, which this model lacks. It was saved by a model of another architecture."
+            f"{hint}"
+        )
     for name, variable in expected.items():
         if tuple(variable.shape) != arrays[name].shape:
             raise UserError(
                 f"{origin}: weight {name} has shape {list(arrays[name].shape)}, but this model expects "
-                f"{list(variable.shape)}: another architecture."
+                f"{list(variable.shape)}. It was saved by a model of another architecture."
             )
     for name, variable in expected.items():
         variable.assign(arrays[name])
 
 
 def get_arrays(variables: Iterable[Any]) -> dict[str, np.ndarray]:
-    """The values of Keras variables by their paths."""
+    """Returns the values of Keras variables by path."""
     return {path: np.asarray(variable.value) for path, variable in index_by_path(variables).items()}
 
 
 def index_by_path(variables: Iterable[Any]) -> dict[str, Any]:
-    """Keras variables by their paths, which must differ: of two with one path, one would be lost in silence."""
+    """Returns Keras variables by path. Raises ValueError if two have the same path: one of them would be lost."""
     found: dict[str, Any] = {}
     for variable in variables:
         if variable.path in found:
-            raise ValueError(f"Two variables have the path {variable.path}; their layers need names of their own.")
+            raise ValueError(f"Two variables have the path {variable.path}. Give their layers different names.")
         found[variable.path] = variable
     return found
 
@@ -99,23 +117,23 @@ def _read(path: Path, name: str, item: Any, arrays: dict[str, np.ndarray]) -> No
         return
     array = item[()]
     if item.attrs.get("checksum") != _checksum(array):
-        raise UserError(f"{path} is damaged: the checksum of {name} does not fit its values.")
+        raise UserError(f"{path} is damaged: the checksum of {name} does not match its values.")
     arrays[name] = array
 
 
 def _read_facts(path: Path, attributes: Any) -> dict[str, Any]:
     text = attributes["facts"]
-    # Files of the first months have no checksum of their facts.
+    # The first files of format 1 have no checksum of their facts.
     if attributes.get("facts_checksum", compute_digest(text.encode())) != compute_digest(text.encode()):
-        raise UserError(f"{path} is damaged: the checksum of its facts does not fit.")
+        raise UserError(f"{path} is damaged: the checksum of its facts does not match them.")
     return json.loads(text)
 
 
 def _check_format(path: Path, found: Any) -> None:
     if found is None:
-        raise UserError(f"{path} holds no weights of this toolkit: it has no format number.")
+        raise UserError(f"{path} was not written by nmt: it has no format number.")
     if found != FORMAT:
-        raise UserError(f"{path} has format {found}; this version reads format {FORMAT}. Update the toolkit.")
+        raise UserError(f"{path} has format {found}, but this version of nmt reads format {FORMAT}. Update nmt.")
 
 
 def _checksum(array: np.ndarray) -> str:

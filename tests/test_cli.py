@@ -79,7 +79,7 @@ def test_the_doctor_finds_nothing_that_would_fail(place):
     found = {finding["check"]: finding["found"] for finding in record["findings"]}
     assert record["would_fail"] is False
     assert list(found) == [
-        "text",
+        *("language codes", "text"),
         *("carriage returns", "unusual line breaks", "control characters", "replacement characters"),
         *("blank sides", "identical sides", "duplicate pairs", "dev in training", "dev.en in training", "languages"),
         *("tokenizer", "long pairs", "unequal lengths", "tokens per sentence"),
@@ -269,7 +269,7 @@ def test_the_scripts_do_the_same(place):
         (["train", "tiny.yaml", "tokenizer.vocabulary_size=9000", "run_dir=r3"], "tokenizer.vocabulary_size"),
         (["train", "tiny.yaml", "run_dir=dev.en/run"], "Cannot write to run_dir dev.en/run: Not a directory."),
         (["train", "tiny.yaml", "model.decoder_units=32"], "model.decoder_units: 16 became 32"),
-        (["translate", "runs"], "runs is no model: expected weights.h5 in it, or in runs/best."),
+        (["translate", "runs"], "runs is not a model folder: expected weights.h5 in it or in runs/best."),
         (["translate", "nowhere"], "There is no folder nowhere."),
         (["translate", "runs/tiny", "--input", "dev.xx"], "There is no file dev.xx."),
         (["translate", "runs/tiny", "--device", "tpu"], "--device: expected cpu, gpu or gpu:N with a number"),

@@ -102,7 +102,7 @@ def test_a_model_between_two_renamings_is_read_where_it_stands(model, tmp_path):
 
 def test_a_run_without_best_says_when_it_comes(tmp_path):
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(UserError, match="has no best model yet: it is written at the first validation"):
+    with pytest.raises(UserError, match=r"has no best model yet\. The first validation writes it\."):
         ModelFolder.load(tmp_path)
 
 
@@ -113,7 +113,7 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 def test_a_folder_of_something_else_is_no_model(tmp_path):
-    with pytest.raises(UserError, match=r"is no model: expected weights.h5 in it, or in .*best"):
+    with pytest.raises(UserError, match=r"is not a model folder: expected weights.h5 in it or in .*best"):
         ModelFolder.load(tmp_path)
 
 
@@ -128,7 +128,7 @@ def test_missing_files_are_named(path, lost):
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_the_tokenizer_of_another_model_is_found(path, side):
     tokenizer(["other words entirely", *LINES]).save(path / f"{side}.model")
-    words = rf"{side}.model is the tokenizer of another model: weights.h5 was trained with a different one"
+    words = rf"{side}.model belongs to another model: weights.h5 was trained with a different tokenizer"
     with pytest.raises(UserError, match=words):
         ModelFolder.load(path)
 
@@ -142,10 +142,12 @@ def test_no_tokenizer_at_all_is_found(path):
 def test_weights_of_another_architecture_are_found(path):
     text = (path / "config.yaml").read_text()
     (path / "config.yaml").write_text(text.replace("encoder_units: 16", "encoder_units: 32"))
-    with pytest.raises(UserError, match=r"has shape \[.*\], but this model expects \[.*\]: another architecture"):
+    with pytest.raises(
+        UserError, match=r"has shape \[.*\], but this model expects \[.*\]\. It was saved by a model of another"
+    ):
         ModelTranslator.load(path)
     (path / "config.yaml").write_text(text.replace("layer_norm: false", "layer_norm: true"))
-    with pytest.raises(UserError, match=r"has no weight .*norm.*; it was saved by a model of another architecture"):
+    with pytest.raises(UserError, match=r"has no weight .*norm.*\. It was saved by a model of another architecture"):
         ModelTranslator.load(path)
 
 

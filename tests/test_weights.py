@@ -41,7 +41,7 @@ def test_one_flipped_bit_is_found(path, name):
     assert content.count(values) == 1
     content[content.index(values) + len(values) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=f"weights.h5 is damaged: the checksum of {name} does not fit its values"):
+    with pytest.raises(UserError, match=f"weights.h5 is damaged: the checksum of {name} does not match its values"):
         load_arrays(path)
 
 
@@ -66,19 +66,19 @@ def test_a_flipped_bit_anywhere_is_found_or_changes_nothing(path):
 def test_facts_are_guarded(path):
     with h5py.File(path, "r+") as file:
         file.attrs["facts"] = file.attrs["facts"].replace("7", "8")
-    with pytest.raises(UserError, match="the checksum of its facts does not fit"):
+    with pytest.raises(UserError, match="the checksum of its facts does not match them"):
         load_arrays(path)
 
 
 def test_a_torn_file_is_found(path):
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"weights.h5 is damaged or no file of weights: "):
+    with pytest.raises(UserError, match=r"weights.h5 is damaged or not a weights file: "):
         load_arrays(path)
 
 
 def test_another_kind_of_file_is_found(tmp_path):
     (tmp_path / "weights.h5").write_text("weights")
-    with pytest.raises(UserError, match=r"weights.h5 is damaged or no file of weights: "):
+    with pytest.raises(UserError, match=r"weights.h5 is damaged or not a weights file: "):
         load_arrays(tmp_path / "weights.h5")
 
 
@@ -90,14 +90,14 @@ def test_a_missing_file_is_named(tmp_path):
 def test_weights_of_other_programs_are_refused(tmp_path):
     with h5py.File(tmp_path / "keras.h5", "w") as file:
         file.create_dataset("kernel", data=np.zeros(3))
-    with pytest.raises(UserError, match=r"keras.h5 holds no weights of this toolkit: it has no format number"):
+    with pytest.raises(UserError, match=r"keras.h5 was not written by nmt: it has no format number"):
         load_arrays(tmp_path / "keras.h5")
 
 
 def test_a_newer_format_asks_for_an_update(path):
     with h5py.File(path, "a") as file:
         file.attrs["format"] = 2
-    with pytest.raises(UserError, match=r"has format 2; this version reads format 1. Update the toolkit"):
+    with pytest.raises(UserError, match=r"has format 2, but this version of nmt reads format 1\. Update nmt"):
         load_arrays(path)
 
 
@@ -146,14 +146,15 @@ def assert_refused(variables, arrays, words):
 def test_a_missing_weight_is_named_and_nothing_assigned(variables):
     arrays = fitting()
     del arrays["seq2seq/encoder/bias"]
-    words = r"^a.h5 has no weight seq2seq/encoder/bias; it was saved by a model of another architecture"
+    words = r"^a.h5 has no weight seq2seq/encoder/bias\. It was saved by a model of another architecture"
     assert_refused(variables, arrays, words)
 
 
 def test_an_unknown_weight_is_named_with_its_neighbour_and_nothing_assigned(variables):
     arrays = fitting(**{"seq2seq/encoder/kernels": np.ones(3)})
     words = (
-        r"^a.h5 has a weight seq2seq/encoder/kernels that this model lacks: another architecture. "
+        r"^a.h5 has a weight seq2seq/encoder/kernels, which this model lacks\. It was saved by a model of another "
+        r"architecture\. "
         r"Did you mean 'seq2seq/encoder/kernel'\?"
     )
     assert_refused(variables, arrays, words)

@@ -196,7 +196,7 @@ class Decoder(keras.layers.Layer):
             return self._step_vectors(at[0][:, None, :], carry[0], memory, masks=at[1:])
 
         shape = ops.shape(vectors)
-        # The masks of all positions are drawn before the loop: on JAX a loop cannot advance a seed, which is a variable.
+        # All masks are drawn before the loop: on JAX, a loop cannot advance a seed, which is a variable.
         ones = ops.ones((shape[1], shape[0], 1, self.units), self.compute_dtype)
         masks = [self.dropout(ones, training=training) for _ in self.layers]  # one per layer, [T, B, 1, U]
         no_weights = ops.zeros((shape[0], 1, ops.shape(memory[0].mask)[1]), state.layers[0].cell.dtype)
