@@ -8,8 +8,9 @@ import codecs
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,10 @@ class TokenAttention:
     source: Sequence[str]
     target: Sequence[str]
     weights: Any
+    source_span: tuple[int, int] | None = None
+    """Start and end of the part in the source text, in characters; None: it is the whole text."""
+    target_span: tuple[int, int] | None = None
+    """The same of its translation in the target text."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,26 @@ def align(source: str, target: str, parts: Sequence[TokenAttention]) -> Alignmen
     Args:
         source: a text.
         target: its translation.
-        parts: in order; together they hold all pieces of both. Words of a target's part have no weights beyond the
-            source's.
+        parts: in order; those of the same spans hold all pieces of both together. Words of a target's part have no
+            weights beyond the source's.
     """
+    source_words: list[Word] = []
+    target_words: list[AttendingWord] = []
+    for places, ours in groupby(parts, lambda part: (part.source_span, part.target_span)):
+        (start, end), (target_start, target_end) = places[0] or (0, len(source)), places[1] or (0, len(target))
+        found = _align_span(source[start:end], target[target_start:target_end], list(ours))
+        target_words += [
+            replace(
+                word, start=word.start + target_start, end=word.end + target_start, first=word.first + len(source_words)
+            )
+            for word in found.target
+        ]
+        source_words += [Word(word.start + start, word.end + start) for word in found.source]
+    return Alignment(source_words, target_words)
+
+
+def _align_span(source: str, target: str, parts: Sequence[TokenAttention]) -> Alignment:
+    """Aligns what the tokens of some parts make up together, where a word may belong to two parts."""
     source_words, source_numbers = words(source, [piece for part in parts for piece in part.source])
     target_words, target_numbers = words(target, [piece for part in parts for piece in part.target])
     rows: list[list[tuple[int, np.ndarray]]] = [[] for _ in target_words]

@@ -13,10 +13,9 @@ from nmt.errors import RequestError, suggest_name
 from nmt.server.batcher import Batcher
 from nmt.server.limits import Limits, check_texts, limit_time
 from nmt.server.openapi import describe_body, describe_translate_request
-from nmt.server.passages import Passage, translate_whole
 from nmt.server.tfserving_bodies import abbreviate, check_surrogates, choose_n_best, read_json
-from nmt.translators.hypothesis import Translation
-from nmt.translators.protocol import Translator
+from nmt.translators.hypothesis import Translation, join_translations
+from nmt.translators.protocol import CHANGEABLE, Translator
 
 
 def _as_whole_number(value: Any) -> Any:
@@ -119,16 +118,15 @@ def make_translate_routes(name: str, translator: Translator, batcher: Batcher, l
         texts = [wanted.text] if isinstance(wanted.text, str) else wanted.text
         check_texts(texts, limits)
         changes = wanted.model_dump(exclude=set(TextRequest.model_fields), exclude_none=True)
+        # Texts are split here, so that all ways of splitting share one compiled search.
+        mode = changes.pop(CHANGEABLE, None)
+        splitter = translator.with_settings(**{CHANGEABLE: mode}) if mode else translator
         options = batcher.make_options(changes, n_best=wanted.n_best, attention=wanted.alignments)
-
-        async def translate_parts(parts: list[str]) -> list[Translation]:
-            return await batcher.translate(parts, options)
-
-        passages = [Passage.split(text) for text in texts]
-        parts = [part for passage in passages for part in passage.parts]
         async with limit_time(limits):
-            results = iter(await translate_whole(translate_parts, parts))
-        translations = [passage.join([next(results) for _ in passage.parts]) for passage in passages]
+            # In a thread: texts that are cut are tokenized several times.
+            split = await asyncio.to_thread(splitter.split_texts, texts)
+            results = iter(await batcher.translate([part for text in split for part in text.parts], options))
+        translations = [join_translations(text, [next(results) for _ in text.parts]) for text in split]
         if not wanted.alignments:
             return _make_response(translations, alignments=False)
         # In a thread: aligning a long text takes long enough to delay other requests.

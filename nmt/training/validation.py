@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,7 @@ class Validator:
             sums += [float(x) for x in self.losses(*batch)]
         nll, pieces = self.workers.added(sums)
         loss = float(nll / pieces)
-        translations = self.workers.shared(self.sources, self.translator.translate)
+        translations = self.workers.shared(self.sources, partial(self.translator.translate, split=False))
         score = bleu(translations, self.targets, target_language=self.language)
         return Validation(loss, math.exp(min(loss, 700.0)), score)
 

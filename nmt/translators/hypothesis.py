@@ -1,9 +1,12 @@
 """The translation of a text, whichever translator it comes from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from nmt.decoding.alignment import TokenAttention
+from nmt.translators.sentences import SplitText
+
+IN_PARTS = "A line is longer than the translator reads at once and was translated in parts."
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Translation:
     hypotheses: Sequence[Hypothesis]
     """At least one, best first; no two have the same text."""
     is_truncated: bool = False
-    """Whether the end of the source was not read, because it was longer than an export reads."""
+    """Whether the end of the source was not read: it was given to an export whole and is longer than that reads."""
     warnings: Sequence[str] = ()
     """What a reader of the translation should know, such as that it was cut off."""
 
@@ -56,29 +59,56 @@ class Translation:
         return self.best.log_prob
 
 
-def join_hypotheses(parts: Sequence[Sequence[Hypothesis]], n_best: int = 1) -> list[Hypothesis]:
-    """Joins the hypotheses of a line's parts to hypotheses of the line: best with best, second with second.
+def join_translations(text: SplitText, parts: Sequence[Translation]) -> Translation:
+    """Joins the translations of a text's parts to one of the text: best with best, second with second.
 
-    A part with fewer hypotheses contributes its last one to the remaining ranks. The score of a line is the mean of its
-    parts' scores, its log-probability the sum of theirs.
+    A part with fewer hypotheses contributes its last one to the remaining ranks. The score of the text is the mean of
+    its parts' scores, its log-probability the sum of theirs. A text without parts is its own translation.
     """
     if not parts:
-        return [Hypothesis("", 0.0, 0.0)]
-    if len(parts) == 1:
-        return list(parts[0])
-    ranks = range(min(n_best, max(len(part) for part in parts)))
-    rows = [[part[min(rank, len(part) - 1)] for part in parts] for rank in ranks]
-    return [merge_parts(" ".join(part.text for part in row), row) for row in rows]
+        return Translation(text.text, [Hypothesis(text.join([]), 0.0, 0.0)])
+    if len(parts) == 1 and text.gaps == ["", ""]:
+        return parts[0]
+    starts = text.find_starts()
+    hypotheses = []
+    for rank in range(max(len(part.hypotheses) for part in parts)):
+        row = [part.hypotheses[min(rank, len(part.hypotheses) - 1)] for part in parts]
+        texts = [one.text for one in row]
+        attention = [
+            moved
+            for source_start, target_start, part, one in zip(
+                starts, text.find_translated_starts(texts), text.parts, row, strict=True
+            )
+            for moved in _move(one.attention, (source_start, len(part)), (target_start, len(one.text)))
+        ]
+        hypotheses.append(_join_row(text.join(texts), row, attention))
+    warnings = dict.fromkeys(
+        [*((IN_PARTS,) if text.num_cuts else ()), *(warning for part in parts for warning in part.warnings)]
+    )
+    return Translation(text.text, hypotheses, any(part.is_truncated for part in parts), tuple(warnings))
 
 
-def merge_parts(text: str, parts: Sequence[Hypothesis]) -> Hypothesis:
-    """Returns the hypothesis of a whole text, given its translation and the hypotheses of its parts."""
-    log_probs = [part.log_prob for part in parts if part.log_prob is not None]
+def _join_row(text: str, row: Sequence[Hypothesis], attention: Sequence[TokenAttention]) -> Hypothesis:
+    log_probs = [one.log_prob for one in row if one.log_prob is not None]
     return Hypothesis(
         text,
-        sum(part.score for part in parts) / max(1, len(parts)),
-        sum(log_probs) if len(log_probs) == len(parts) else None,
-        tuple(token for part in parts for token in part.tokens),
-        None if any(part.is_finished is None for part in parts) else all(part.is_finished for part in parts),
-        tuple(attention for part in parts for attention in part.attention),
+        sum(one.score for one in row) / len(row),
+        sum(log_probs) if len(log_probs) == len(row) else None,
+        tuple(token for one in row for token in one.tokens),
+        None if any(one.is_finished is None for one in row) else all(one.is_finished for one in row),
+        tuple(attention),
     )
+
+
+def _move(
+    attention: Sequence[TokenAttention], source: tuple[int, int], target: tuple[int, int]
+) -> Iterator[TokenAttention]:
+    """Yields attention within a part as attention within the text, given where the part starts and its length."""
+    for one in attention:
+        source_start, source_end = one.source_span or (0, source[1])
+        target_start, target_end = one.target_span or (0, target[1])
+        yield replace(
+            one,
+            source_span=(source[0] + source_start, source[0] + source_end),
+            target_span=(target[0] + target_start, target[0] + target_end),
+        )

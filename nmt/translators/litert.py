@@ -17,15 +17,14 @@ from nmt.errors import UserError
 from nmt.model_folder import SOURCE, TARGET
 from nmt.process import count_threads, silence_stderr
 from nmt.translators.export_record import read_record, recorded_settings
-from nmt.translators.hypothesis import Hypothesis, Translation, join_hypotheses
-from nmt.translators.protocol import Translator, check_fixed
-from nmt.translators.segments import split_lines
+from nmt.translators.hypothesis import Hypothesis, Translation
+from nmt.translators.protocol import TokenTranslator, change_fixed
 
 RECORD = "export.json"
 MODEL = "model.tflite"
 
 
-class LiteRTTranslator(Translator):
+class LiteRTTranslator(TokenTranslator):
     """Translates with an export for LiteRT.
 
     Settings of the search were fixed when it was exported. Long lines are translated in parts.
@@ -51,7 +50,9 @@ class LiteRTTranslator(Translator):
         self.source_language = record.get("source_language")
         self.target_language = record["target_language"]
         self.settings = recorded_settings(record)
-        self._source, self._target = source_tokenizer, target_tokenizer
+        self.max_tokens = record["limits"]["max_tokens"]
+        self.multi_sentence_share = record.get("model", {}).get("multi_sentence_share", 0.0)
+        self._source_tokenizer, self._target = source_tokenizer, target_tokenizer
         self._idle: SimpleQueue = SimpleQueue()
         for one in (search, *others):
             self._idle.put(one)
@@ -82,13 +83,13 @@ class LiteRTTranslator(Translator):
         return cls(*searches, source_tokenizer=source, target_tokenizer=target, record=record)
 
     def with_settings(self, **changes: Any) -> "LiteRTTranslator":
-        """Returns itself if the changes, None excepted, equal the settings that it was exported with.
+        """Returns an export with another `split_sentences`; the settings of its search are fixed.
 
         Raises:
             UserError: a setting is different, invalid or unknown.
         """
-        check_fixed(self.settings, changes)
-        return self
+        settings = change_fixed(self.settings, changes)
+        return self if settings == self.settings else self._with(settings)
 
     def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
         """Translates each text as if it were alone, long ones in parts; see `Translator.translate_batch`.
@@ -96,15 +97,9 @@ class LiteRTTranslator(Translator):
         Raises:
             UserError: several hypotheses or attention are requested.
         """
-        self.check_n_best(n_best)
         if attention:
             raise UserError("An export for LiteRT returns no attention weights: translate with the model itself.")
-        lines = split_lines(texts, self._source, self.record["limits"]["max_tokens"])
-        found = self._threads.map(self._translate_part, [part for line in lines for part in line])
-        return [
-            Translation(text, join_hypotheses([[next(found)] for _ in parts]))
-            for text, parts in zip(texts, lines, strict=True)
-        ]
+        return super().translate_batch(texts, n_best=n_best)
 
     def check_n_best(self, n_best: int) -> None:
         """Raises UserError if several hypotheses per text are requested."""
@@ -115,7 +110,10 @@ class LiteRTTranslator(Translator):
             )
         super().check_n_best(n_best)
 
-    def _translate_part(self, ids: list[int]) -> Hypothesis:
+    def _translate_ids(self, ids: list[list[int]], n_best: int, attention: bool) -> list[list[Hypothesis]]:
+        return [[found] for found in self._threads.map(self._translate_row, ids)]
+
+    def _translate_row(self, ids: list[int]) -> Hypothesis:
         eos_id = self.record["limits"]["eos_id"]
         search = self._idle.get()
         try:

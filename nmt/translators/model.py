@@ -1,6 +1,6 @@
-"""Translates with a trained model: long lines in parts, batches bounded by tokens, results in order."""
+"""Translates with a trained model: batches bounded by tokens, results in order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +18,12 @@ from nmt.errors import UserError
 from nmt.model_folder import ModelFolder
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.process import choose_precision
-from nmt.translators.hypothesis import Hypothesis, Translation, join_hypotheses
-from nmt.translators.protocol import Translator, change_settings
-from nmt.translators.segments import split_lines
+from nmt.translators.hypothesis import Hypothesis
+from nmt.translators.protocol import CHANGEABLE, TokenTranslator, change_settings
 from nmt.weights import assign_arrays
 
 
-class ModelTranslator(Translator):
+class ModelTranslator(TokenTranslator):
     """Translates with one trained model.
 
     >>> ModelTranslator.load(Path("runs/demo")).translate(["The stories are old."])  # doctest: +SKIP
@@ -34,8 +33,8 @@ class ModelTranslator(Translator):
         model: in inference.
         source_tokenizer, target_tokenizer: text to ids and back.
         settings: of search and batching.
-        max_source: longest line translated at once, in tokens; longer ones are translated in parts, which are joined
-            with spaces.
+        max_source: longest text translated at once, in tokens; longer ones are translated in parts.
+        multi_sentence_share: of the training lines, those that held more than one sentence.
     """
 
     max_n_best = MAX_BEAM_SIZE
@@ -51,14 +50,16 @@ class ModelTranslator(Translator):
         max_source: int,
         source_language: str | None = None,
         target_language: str | None = None,
+        multi_sentence_share: float = 0.0,
     ):
         self.model = model
-        self.source_tokenizer = source_tokenizer
+        self.source_tokenizer = self._source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
         self.settings = settings
-        self.max_source = max_source
+        self.max_source = self.max_tokens = max_source
         self.source_language = source_language
         self.target_language = target_language
+        self.multi_sentence_share = multi_sentence_share
         self._grouping = make_search_grouping(settings)
         self._searches: dict[int, Callable] = {}
         self._forced = ForcedDecoding(model, source_tokenizer, target_tokenizer)
@@ -95,6 +96,7 @@ class ModelTranslator(Translator):
             max_source=folder.config.data.max_length,
             source_language=folder.config.data.source_language,
             target_language=folder.config.data.target_language,
+            multi_sentence_share=folder.facts.get("multi_sentence_share", 0.0),
         )
 
     def with_settings(self, **changes: Any) -> "ModelTranslator":
@@ -109,6 +111,9 @@ class ModelTranslator(Translator):
                 f"decoding.precision: the model was loaded in {self.settings.precision}; to compute in "
                 f"{settings.precision}, load it again with that precision."
             )
+        same_search = self.settings.model_copy(update={CHANGEABLE: settings.split_sentences})
+        if settings == same_search:
+            return self._with(settings)
         return ModelTranslator(
             self.model,
             self.source_tokenizer,
@@ -117,30 +122,10 @@ class ModelTranslator(Translator):
             max_source=self.max_source,
             source_language=self.source_language,
             target_language=self.target_language,
+            multi_sentence_share=self.multi_sentence_share,
         )
 
-    def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
-        """Translates each text as if it were alone, long ones in parts; see `Translator.translate_batch`."""
-        self.check_n_best(n_best)
-        lines = split_lines(texts, self.source_tokenizer, self.max_source)
-        found = iter(self._translate_parts([part for line in lines for part in line], n_best, attention))
-        return [
-            self._translation(text, [next(found) for _ in parts], n_best)
-            for text, parts in zip(texts, lines, strict=True)
-        ]
-
-    def _translation(self, text: str, parts: list[list[Hypothesis]], n_best: int) -> Translation:
-        hypotheses = join_hypotheses(parts, n_best)
-        warnings = []
-        if len(parts) > 1:
-            warnings.append(
-                f"The line is longer than {self.max_source} tokens and was translated in {len(parts)} parts."
-            )
-        if not hypotheses[0].is_finished:
-            warnings.append("The translation reached its maximum length before its end and was cut off.")
-        return Translation(text, hypotheses, warnings=tuple(warnings))
-
-    def _translate_parts(self, ids: list[list[int]], n_best: int, attention: bool) -> list[list[Hypothesis]]:
+    def _translate_ids(self, ids: list[list[int]], n_best: int, attention: bool) -> list[list[Hypothesis]]:
         found: list[list[Hypothesis]] = [[] for _ in ids]
         for group in self._grouping.groups([len(row) + 1 for row in ids]):
             rows = self._search(ids, group, n_best)

@@ -4,19 +4,25 @@ Commands, the server and the cluster use this interface only, so that a new kind
 line in `nmt.translators.opening.KINDS`.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import ValidationError
 
 from nmt.config.reference import as_words, get_keys
 from nmt.config.schema import SearchSettings
+from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError, suggest_name
-from nmt.translators.hypothesis import Translation
+from nmt.translators.hypothesis import Hypothesis, Translation, join_translations
+from nmt.translators.sentences import SplitText, TextSplitter, needs_splitting
 
 WINDOW = 4096  # lines sorted by length together, and held in memory at once
+CUT_OFF = "The translation reached its maximum length before its end and was cut off."
+# Not a setting of the search, so that it can be changed in an export.
+CHANGEABLE = "split_sentences"
 
 Settings = TypeVar("Settings", bound=SearchSettings)
 
@@ -38,6 +44,12 @@ class Translator(ABC):
     """Most hypotheses per text that it returns."""
     settings: SearchSettings
     """How it searches."""
+    max_tokens: int
+    """Most source tokens that it reads at once, without EOS."""
+    max_characters: int | None = None
+    """Most characters of a text that it reads at once; None if there is no such limit."""
+    multi_sentence_share: float = 0.0
+    """Share of the training lines that held more than one sentence; 0 if unknown."""
 
     @abstractmethod
     def with_settings(self, **changes: Any) -> "Translator":
@@ -48,11 +60,15 @@ class Translator(ABC):
         """
 
     @abstractmethod
-    def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
-        """Translates each text as if it were alone.
+    def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """Returns the number of source tokens of each text, without EOS."""
 
-        A model translates long texts in parts, while an export reads their beginning only; see
-        `Translation.is_truncated`.
+    @abstractmethod
+    def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
+        """Translates each text as a whole and as if it were alone: one text, one source of the model.
+
+        An export reads the beginning of a text that is too long and sets `Translation.is_truncated`, as it does for
+        its other clients. `translate_texts` splits texts first.
 
         Args:
             texts: any number; the results of all are held in memory.
@@ -63,21 +79,63 @@ class Translator(ABC):
             UserError: this kind of translator cannot return what is requested.
         """
 
+    def split_texts(self, texts: Sequence[str]) -> list[SplitText]:
+        """Splits texts into sentences, or lines, none of which is longer than the translator reads at once.
+
+        See `decoding.split_sentences`.
+        """
+        return self._make_splitter(needs_splitting(self.settings.split_sentences, self.multi_sentence_share)).split(
+            texts
+        )
+
+    def translate_texts(
+        self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False, split: bool = True
+    ) -> list[Translation]:
+        """Translates texts of any length to their ends.
+
+        Args:
+            texts: any number; the results of all are held in memory.
+            n_best: at most so many hypotheses per text.
+            attention: whether to return attention weights.
+            split: whether to split texts as `decoding.split_sentences` says; else only those that are too long are
+                translated in parts.
+
+        Raises:
+            UserError: this kind of translator cannot return what is requested.
+        """
+        options = {"n_best": n_best, "attention": attention}
+        if split:
+            return self._translate_split(self.split_texts(texts), **options)
+        found = self.translate_batch(texts, **options)
+        cut = [n for n, one in enumerate(found) if one.is_truncated]
+        if cut:
+            whole = self._make_splitter(False).split([texts[n] for n in cut])
+            for n, one in zip(cut, self._translate_split(whole, **options), strict=True):
+                found[n] = one
+        return found
+
     def check_n_best(self, n_best: int) -> None:
         """Raises UserError unless the translator can return so many hypotheses per text."""
         if not 1 <= n_best <= self.max_n_best:
             raise UserError(f"n_best: expected 1 to {self.max_n_best} translations per line, found {n_best}.")
 
-    def translate(self, lines: Iterable[str]) -> list[str]:
-        """Returns the best translation of each line; blank lines stay blank.
+    def translate(self, lines: Iterable[str], *, split: bool = True) -> list[str]:
+        """Returns the best translation of each line; blank lines stay as they are.
 
-        Raises:
-            UserError: an export would truncate a line.
+        Args:
+            lines: any number.
+            split: see `translate_texts`.
         """
-        return [translation.text for translation in self.stream(lines)]
+        return [translation.text for translation in self.stream(lines, split=split)]
 
     def stream(
-        self, lines: Iterable[str], *, n_best: int = 1, window: int = WINDOW, attention: bool = False
+        self,
+        lines: Iterable[str],
+        *,
+        n_best: int = 1,
+        window: int = WINDOW,
+        attention: bool = False,
+        split: bool = True,
     ) -> Iterator[Translation]:
         """Yields the translation of each line, in order.
 
@@ -86,22 +144,89 @@ class Translator(ABC):
             n_best: at most so many hypotheses per line.
             window: lines read before the first result; 1 translates line by line.
             attention: whether to return attention weights.
+            split: see `translate_texts`.
 
         Raises:
-            UserError: `lines` is one text instead of several, an export would truncate a line, or this kind of
-                translator cannot return what is requested.
+            UserError: `lines` is one text instead of several, or this kind of translator cannot return what is
+                requested.
         """
         if isinstance(lines, str):
             raise UserError("Expected a list of lines to translate, found one text: put it in brackets.")
         lines = iter(lines)
         while batch := list(islice(lines, window)):
-            for translation in self.translate_batch(batch, n_best=n_best, attention=attention):
-                if translation.is_truncated:
-                    raise UserError(self._explain_truncation(translation.source))
-                yield translation
+            yield from self.translate_texts(batch, n_best=n_best, attention=attention, split=split)
 
-    def _explain_truncation(self, line: str) -> str:
-        return f"The line '{line[:40]}…' of {len(line):,} characters is longer than the translator reads at once."
+    def _make_splitter(self, by_sentence: bool) -> TextSplitter:
+        return TextSplitter(
+            language=self.source_language,
+            by_sentence=by_sentence,
+            count_tokens=self.count_tokens,
+            max_tokens=self.max_tokens,
+            max_characters=self.max_characters,
+        )
+
+    def _translate_split(self, texts: Sequence[SplitText], *, n_best: int, attention: bool) -> list[Translation]:
+        self.check_n_best(n_best)
+        parts = [part for text in texts for part in text.parts]
+        found = iter(self.translate_batch(parts, n_best=n_best, attention=attention) if parts else ())
+        return [join_translations(text, [next(found) for _ in text.parts]) for text in texts]
+
+    def _with(self, settings: SearchSettings) -> Self:
+        """Returns a translator that differs in settings that the search does not read."""
+        other = copy.copy(self)
+        other.settings = settings
+        return other
+
+
+class TokenTranslator(Translator):
+    """Translates text that it tokenizes itself.
+
+    It reads texts of any length, in parts those that are too long.
+    """
+
+    _source_tokenizer: Tokenizer
+    _encoded: Mapping[str, list[int]] = {}
+
+    @abstractmethod
+    def _translate_ids(self, ids: list[list[int]], n_best: int, attention: bool) -> list[list[Hypothesis]]:
+        """Translates sources given as token ids without EOS, none of them empty."""
+
+    def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """Returns the number of source tokens of each text, without EOS."""
+        return [len(ids) for ids in self._encode(texts)]
+
+    def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
+        """Translates each text as if it were alone, long ones in parts; see `Translator.translate_batch`."""
+        self.check_n_best(n_best)
+        encoded = self._encode(texts)
+        cut = [n for n, ids in enumerate(encoded) if len(ids) > self.max_tokens]
+        split = dict(zip(cut, self._make_splitter(False).split([texts[n] for n in cut]), strict=True)) if cut else {}
+        rows = [self._encode(split[n].parts) if n in split else [ids] if ids else [] for n, ids in enumerate(encoded)]
+        found = iter(self._translate_ids([ids for row in rows for ids in row], n_best, attention))
+        translations = []
+        for n, (text, row) in enumerate(zip(texts, rows, strict=True)):
+            if n in split:
+                parts = [describe(part, next(found)) for part in split[n].parts]
+                translations.append(join_translations(split[n], parts))
+            else:
+                translations.append(describe(text, next(found) if row else [Hypothesis("", 0.0, 0.0)]))
+        return translations
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenizes texts, or remembers their tokens: parts are counted first and translated soon afterwards."""
+        known = self._encoded
+        if not all(text in known for text in texts):
+            encoded = self._source_tokenizer.encode(texts)
+            if len(texts) == 1:  # one try of many to cut a text
+                return encoded
+            known = self._encoded = dict(zip(texts, encoded, strict=True))
+        return [known[text] for text in texts]
+
+
+def describe(text: str, hypotheses: Sequence[Hypothesis]) -> Translation:
+    """Returns a translation with a warning if it was cut off."""
+    is_cut = hypotheses[0].is_finished is False
+    return Translation(text, hypotheses, warnings=(CUT_OFF,) if is_cut else ())
 
 
 def change_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings:
@@ -121,16 +246,21 @@ def change_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings:
         raise UserError("\n".join(_explain(one) for one in error.errors())) from error
 
 
-def check_fixed(settings: SearchSettings, changes: Mapping[str, Any]) -> None:
-    """Raises UserError if a change, unless None, differs from the settings that an export was made with."""
+def change_fixed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Returns the settings of an export with other values; None leaves one unchanged.
+
+    Raises:
+        UserError: there is no such setting, its value is invalid, or the search reads it, so that it is fixed.
+    """
     changed = change_settings(settings, changes)
     for name in changes:
         before, after = getattr(settings, name), getattr(changed, name)
-        if before != after:
+        if before != after and name != CHANGEABLE:
             raise UserError(
                 f"This export was made with decoding.{name} {as_words(before)} and cannot translate with "
                 f"{as_words(after)}: export the model again with that setting, or translate with the model itself."
             )
+    return changed
 
 
 def _explain(error: Any) -> str:

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from nmt.data.tokenizer import Tokenizer
 from nmt.decoding.alignment import TokenAttention
 from nmt.errors import UserError
+from nmt.model_folder import SOURCE
 from nmt.process import silence_stderr
 from nmt.translators.export_record import read_record, recorded_settings
 from nmt.translators.hypothesis import Hypothesis, Translation
-from nmt.translators.protocol import Translator, check_fixed
+from nmt.translators.protocol import Translator, change_fixed
 
 RECORD = Path("assets.extra", "export.json")
 INSTALL = "install it by: pip install tensorflow-text (there is none for Windows)"
@@ -23,22 +25,27 @@ ATTENTION_BATCH = 8
 class SavedModelTranslator(Translator):
     """Translates with a SavedModel.
 
-    Settings of the search were fixed when it was exported. It reads the beginning of a text that is too long: `stream`
-    refuses such a line, `translate_batch` marks it.
+    Settings of the search were fixed when it was exported. `translate_batch` reads the beginning of a text that is too
+    long, as the signatures do for their other clients, and marks the translation.
 
     Args:
         model: a loaded SavedModel.
         record: contents of its export.json.
+        source_tokenizer: that of the model, to count tokens.
         version: number of its folder.
     """
 
-    def __init__(self, model: Any, record: dict[str, Any], version: int = 1):
+    def __init__(self, model: Any, record: dict[str, Any], *, source_tokenizer: Tokenizer, version: int = 1):
         self.record = record
         self.version = version
         self.source_language = record.get("source_language")
         self.target_language = record["target_language"]
         self.max_n_best = record["limits"]["nbest"]
         self.settings = recorded_settings(record)
+        self.max_tokens = record["limits"]["max_tokens"]
+        self.max_characters = record["limits"]["max_characters"]
+        self.multi_sentence_share = record.get("model", {}).get("multi_sentence_share", 0.0)
+        self._source_tokenizer = source_tokenizer
         self._model = model  # the signatures live as long as it does
 
     @classmethod
@@ -54,16 +61,17 @@ class SavedModelTranslator(Translator):
         with silence_stderr():
             tensorflow = import_tensorflow()
             model = tensorflow.saved_model.load(str(folder))
-        return cls(model, record, version=int(number) if number.isdecimal() else 1)
+        tokenizer = Tokenizer.load(folder / RECORD.parent / SOURCE)
+        return cls(model, record, source_tokenizer=tokenizer, version=int(number) if number.isdecimal() else 1)
 
     def with_settings(self, **changes: Any) -> "SavedModelTranslator":
-        """Returns itself if the changes, None excepted, equal the settings that it was exported with.
+        """Returns an export with another `split_sentences`; the settings of its search are fixed.
 
         Raises:
             UserError: a setting is different, invalid or unknown.
         """
-        check_fixed(self.settings, changes)
-        return self
+        settings = change_fixed(self.settings, changes)
+        return self if settings == self.settings else self._with(settings)
 
     def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
         """Translates each text as if it were alone; see `Translator.translate_batch`.
@@ -77,6 +85,10 @@ class SavedModelTranslator(Translator):
         size = ATTENTION_BATCH if attention else self.record["limits"]["max_batch"]
         batches = (texts[start : start + size] for start in range(0, len(texts), size))
         return [one for batch in batches for one in self._translate_n_best(batch, n_best, attention)]
+
+    def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """Returns the number of source tokens of each text, without EOS."""
+        return self._source_tokenizer.count_tokens(texts)
 
     def check_n_best(self, n_best: int) -> None:
         """Raises UserError if more hypotheses are requested than the export returns."""
@@ -130,8 +142,7 @@ class SavedModelTranslator(Translator):
         limits = self.record["limits"]
         return (
             f"The line '{line[:40]}…' of {len(line):,} characters is longer than this export reads at once, "
-            f"{limits['max_characters']:,} characters or {limits['max_tokens']:,} tokens. Divide it, or translate "
-            "with the model itself, which divides long lines."
+            f"{limits['max_characters']:,} characters or {limits['max_tokens']:,} tokens. Its end was not translated."
         )
 
 

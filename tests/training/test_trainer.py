@@ -50,6 +50,7 @@ def test_a_training_that_learns(recipe, tmp_path):
     facts = ModelFolder.load(tmp_path).facts
     assert facts["versions"]["keras"] == keras.__version__
     assert facts["dev_loss"] in (first["loss"], last["loss"])
+    assert facts["multi_sentence_share"] == 0
 
 
 def test_it_ends_after_max_updates(rehearsal, recipe, tmp_path):

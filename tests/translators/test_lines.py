@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from nmt.config.schema import SearchSettings
 from nmt.errors import UserError
 from nmt.translators import lines as lines_module
 from nmt.translators.hypothesis import Hypothesis, Translation
@@ -24,11 +25,18 @@ PATIENCE = 60  # seconds to wait for an answer that never comes
 class Upper(Translator):
     """Translates into capital letters; further hypotheses have exclamation marks. Fails at the line "fail"."""
 
+    source_language = None
+    settings = SearchSettings()
+    max_n_best, max_tokens = 9, 100
+
     def __init__(self) -> None:
         self.chunks: list[list[str]] = []
 
     def with_settings(self, **changes: Any) -> "Upper":
         return self
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
 
     def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
         self.chunks.append(list(texts))

@@ -135,9 +135,9 @@ def test_windows_change_nothing_but_what_is_read_ahead(fake: FakeSearch, tokeniz
 
 @pytest.mark.parametrize("blank", ["", " ", "\t \u3000"])
 def test_blank_lines_come_back_blank_without_a_search(fake: FakeSearch, tokenizer: Tokenizer, blank: str) -> None:
-    assert faked(tokenizer).translate([blank, blank]) == ["", ""]
+    assert faked(tokenizer).translate([blank, blank]) == [blank, blank]
     assert fake.sources == []
-    assert faked(tokenizer).translate([blank, "one two", blank, "three"]) == ["", "one two", "", "three"]
+    assert faked(tokenizer).translate([blank, "one two", blank, "three"]) == [blank, "one two", blank, "three"]
     assert sum(map(len, fake.sources)) == 2
 
 
@@ -185,7 +185,8 @@ def test_the_parts_of_a_long_line_join_best_with_best(fake: FakeSearch, tokenize
         Hypothesis(" ".join([word] * num_parts), score, score * num_parts, tuple(tokenizer.tokenize(word) * num_parts))
         for word, score in (("one", -1.0), ("two", -2.0))
     ]
-    assert found.warnings == (f"The line is longer than {MAX_SOURCE} tokens and was translated in {num_parts} parts.",)
+    assert num_parts > 1
+    assert found.warnings == ("A line is longer than the translator reads at once and was translated in parts.",)
 
 
 def spellings(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:

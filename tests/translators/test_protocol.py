@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 
 from nmt.config.schema import DecodingConfig, SearchSettings
+from nmt.decoding.alignment import TokenAttention
 from nmt.errors import UserError
-from nmt.translators.hypothesis import Hypothesis, Translation, join_hypotheses, merge_parts
+from nmt.translators.hypothesis import Hypothesis, Translation, join_translations
 from nmt.translators.opening import find_folder, find_kind, open_translator
-from nmt.translators.protocol import Translator, change_settings, check_fixed
+from nmt.translators.protocol import Translator, change_fixed, change_settings
+from nmt.translators.sentences import SplitText
 
 
 class Upper(Translator):
-    """Translates into capitals and reads eight characters at most."""
+    """Translates into capitals and reads eight characters at most, each of which is a token."""
 
     source_language = target_language = None
-    max_n_best = 3
+    max_n_best, max_tokens = 3, 8
     settings = SearchSettings()
 
     def __init__(self) -> None:
@@ -25,6 +27,9 @@ class Upper(Translator):
 
     def with_settings(self, **changes: Any) -> "Upper":
         return self
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text) for text in texts]
 
     def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
         self.check_n_best(n_best)
@@ -55,9 +60,11 @@ def test_one_text_instead_of_lines_is_refused():
         Upper().translate("abc")
 
 
-def test_a_line_that_would_be_truncated_is_refused():
-    with pytest.raises(UserError, match="The line 'abcdefghi…' of 9 characters is longer than the translator reads"):
-        Upper().translate(["a", "abcdefghi"])
+def test_one_long_line_does_not_stop_the_others():
+    found = list(Upper().stream(["a", "abcdefghi", "b"]))
+    assert [one.text for one in found] == ["A", "ABCDEFGHI", "B"]
+    assert [one.is_truncated for one in found] == [False] * 3
+    assert [len(one.warnings) for one in found] == [0, 1, 0]
 
 
 @pytest.mark.parametrize("n_best", [0, 4])
@@ -103,27 +110,78 @@ def test_every_invalid_setting_is_named():
 
 def test_fixed_settings_may_be_repeated_but_not_changed():
     settings = DecodingConfig(beam_size=4)
-    check_fixed(settings, {"beam_size": 4, "length_penalty": None})
+    assert change_fixed(settings, {"beam_size": 4, "length_penalty": None}) == settings
     with pytest.raises(
         UserError, match=r"made with decoding\.beam_size 4 and cannot translate with 2: export the model"
     ):
-        check_fixed(settings, {"beam_size": 2})
+        change_fixed(settings, {"beam_size": 2})
+    assert change_fixed(settings, {"split_sentences": "never"}).split_sentences == "never"
 
 
 def test_parts_join_best_with_best():
-    first = [Hypothesis("a", -1.0, -2.0, ("▁a",)), Hypothesis("b", -3.0, -4.0, ("▁b",), is_finished=False)]
-    second = [Hypothesis("c", -2.0, -8.0, ("▁c",))]
-    assert join_hypotheses([first, second], n_best=3) == [
-        Hypothesis("a c", -1.5, -10.0, ("▁a", "▁c")),
-        Hypothesis("b c", -2.5, -12.0, ("▁b", "▁c"), is_finished=False),
-    ]
-    assert join_hypotheses([first], n_best=2) == first
-    assert join_hypotheses([]) == [Hypothesis("", 0.0, 0.0)]
+    text = SplitText(["a", "b", "c"], ["", " ", "\n\n", "\n"])
+    first = [Hypothesis("x", -1.0, -2.0, ("▁x",)), Hypothesis("x2", -3.0, -4.0, ("▁x2",), is_finished=False)]
+    second = [Hypothesis("y", -2.0, -8.0, ("▁y",))]
+    third = [Hypothesis("z", -3.0, None, is_finished=None), Hypothesis("z2", -3.0, -3.0)]
+    parts = [Translation("a", first), Translation("b", second, warnings=["w"]), Translation("c", third, True, ["w"])]
+    found = join_translations(text, parts)
+    assert found == Translation(
+        "a b\n\nc\n",
+        [
+            Hypothesis("x y\n\nz\n", -2.0, None, ("▁x", "▁y"), is_finished=None),
+            Hypothesis("x2 y\n\nz2\n", -8 / 3, -15.0, ("▁x2", "▁y"), is_finished=False),
+        ],
+        is_truncated=True,
+        warnings=("w",),
+    )
 
 
-def test_what_one_part_does_not_tell_is_unknown_of_the_whole():
-    parts = [Hypothesis("a", -1.0, -2.0), Hypothesis("b", -3.0, None, is_finished=None)]
-    assert merge_parts("a\nb", parts) == Hypothesis("a\nb", -2.0, None, is_finished=None)
+def test_a_text_without_parts_is_its_own_translation():
+    assert join_translations(SplitText([], [" …\n"]), []) == Translation(" …\n", [Hypothesis(" …\n", 0.0, 0.0)])
+
+
+def test_the_attention_of_parts_lies_where_they_are():
+    def attend(word: str) -> Hypothesis:
+        return Hypothesis(word, 0.0, 0.0, attention=[TokenAttention(["▁a"], [f"▁{word}"], [[1.0]])])
+
+    text = SplitText(["a", "bb"], ["  ", " https://a.b/c ", ""])
+    inner = join_translations(text, [Translation("a", [attend("xx")]), Translation("bb", [attend("y")])])
+    [first, second] = inner.best.attention
+    assert (first.source_span, first.target_span) == ((2, 3), (2, 4))
+    assert (second.source_span, second.target_span) == ((18, 20), (19, 20))
+    # Parts of parts, as of a sentence that was cut.
+    outer = join_translations(SplitText([text.text], ["\n", ""]), [inner])
+    assert [one.target_span for one in outer.best.attention] == [(3, 5), (20, 21)]
+
+
+TEXT = " One is. Two is.\n\nThree …\nhttps://a.b/c "
+
+
+def test_texts_are_split_and_joined():
+    upper = Upper()
+    [found] = upper.translate_texts([TEXT])
+    assert upper.batches == [["One is.", "Two is.", "Three …"]]
+    assert found.text == " ONE IS. TWO IS.\n\nTHREE …\nhttps://a.b/c "
+    assert not found.is_truncated
+    assert upper.translate(["", " …", "www.a.b"]) == ["", " …", "www.a.b"]
+    assert len(upper.batches) == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "share", "is_split"),
+    [("auto", 0.0, True), ("auto", 0.9, False), ("always", 0.9, True), ("never", 0.0, False)],
+)
+def test_texts_are_split_as_the_setting_says(mode, share, is_split):
+    upper = Upper()
+    upper.settings, upper.multi_sentence_share = SearchSettings(split_sentences=mode), share
+    assert upper.translate(["Aa. Bb.", "Cc."]) == ["AA. BB.", "CC."]
+    assert upper.batches == [["Aa.", "Bb.", "Cc."] if is_split else ["Aa. Bb.", "Cc."]]
+
+
+def test_without_splitting_only_what_would_be_truncated_is_cut():
+    upper = Upper()
+    assert upper.translate(["a. b.", "One is. Two is."], split=False) == ["A. B.", "ONE IS. TWO IS."]
+    assert upper.batches == [["a. b.", "One is. Two is."], ["One is.", "Two is."]]
 
 
 def test_kinds_are_told_by_their_files(tmp_path):
