@@ -8,7 +8,14 @@ from nmt.data.corpus import ParallelCorpus
 from nmt.data.preparation import read_dev
 from nmt.doctor.findings import Finding
 from nmt.doctor.machine import examine_machine, examine_memory
-from nmt.doctor.text import examine_files, examine_languages, examine_overlap, examine_pairs, open_texts
+from nmt.doctor.text import (
+    examine_files,
+    examine_language_codes,
+    examine_languages,
+    examine_overlap,
+    examine_pairs,
+    open_texts,
+)
 from nmt.doctor.tokens import examine_dev, examine_lengths, find_longest_pair, try_tokenizers
 from nmt.errors import UserError
 
@@ -20,6 +27,7 @@ def examine(config: Config, *, tests: dict[str, tuple[list[str], list[str]]]) ->
         config: the configuration of a training run. The run is not started, but its cache folder is filled.
         tests: additional held-out sets, sources and references by name.
     """
+    yield from examine_language_codes(config.data)
     run_dir = Path(config.run_dir or "runs")
     cache = config.data.cache or run_dir / "cache"
     try:

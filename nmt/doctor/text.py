@@ -12,8 +12,10 @@ import numpy as np
 from nmt.config.schema import DataConfig
 from nmt.data.cleaning import clean
 from nmt.data.corpus import ParallelCorpus, TextFile, split_indices
+from nmt.data.languages import find_labels, find_warnings, parse_language
 from nmt.doctor.findings import Finding, report_count
 from nmt.errors import UserError
+from nmt.evaluation.metrics import check_languages
 
 # Patterns in the bytes of UTF-8 text, and what they mean.
 ODDITIES = {
@@ -86,6 +88,20 @@ def examine_overlap(corpus: ParallelCorpus, held_out: dict[str, tuple[list[str],
         yield report_count(f"{name} in training", seen, of, first)
 
 
+def examine_language_codes(data: DataConfig) -> Iterator[Finding]:
+    """Checks the language codes of the configuration, and that BLEU can be counted in the target language."""
+    try:
+        warnings = check_languages(data.source_language, data.target_language)
+    except UserError as error:
+        yield Finding("scoring", "error", str(error))
+        warnings = list(find_warnings(source=data.source_language, target=data.target_language))
+    yield from (Finding("language codes", "warning", warning) for warning in warnings)
+    if not warnings:
+        source, target = parse_language(data.source_language), parse_language(data.target_language)
+        found = f"{source.code} and {target.code}; BLEU uses the tokenizer {target.bleu_tokenizer}"
+        yield Finding("language codes", "ok", found)
+
+
 def examine_languages(corpus: ParallelCorpus, data: DataConfig) -> Iterator[Finding]:
     """Compares the language of each side with the configuration, using py3langid (Lui and Baldwin 2012)."""
     if importlib.util.find_spec("py3langid") is None:
@@ -98,19 +114,24 @@ def examine_languages(corpus: ParallelCorpus, data: DataConfig) -> Iterator[Find
         _detect_language(lines, py3langid.classify)
         for lines in (corpus.read_sources(indices), corpus.read_targets(indices))
     ]
-    expected = [_strip_region(data.source_language), _strip_region(data.target_language)]
-    known = {code for code, _ in py3langid.rank("")}
-    unknown = [code for code in expected if code not in known]
+    configured = data.source_language, data.target_language
+    labels = [label for label, _ in py3langid.rank("")]
+    expected = [find_labels(parse_language(code), labels) for code in configured]
+    unknown = [code for code, possible in zip(configured, expected, strict=True) if not possible]
     if unknown:
-        yield Finding("languages", "note", f"not checked; py3langid does not know {' and '.join(unknown)}")
-    elif found == expected:
+        missing = " and ".join(unknown)
+        yield Finding(
+            "languages", "note", f"not checked; py3langid does not know {missing}, it found {' and '.join(found)}"
+        )
+    elif found[0] in expected[0] and found[1] in expected[1]:
         yield Finding("languages", "ok", f"{found[0]} and {found[1]}, as configured")
     else:
-        swapped = "; source and target may be swapped" if found == expected[::-1] else ""
+        is_swapped = found[0] in expected[1] and found[1] in expected[0]
+        swapped = "; source and target may be swapped" if is_swapped else ""
         yield Finding(
             "languages",
             "warning",
-            f"{found[0]} and {found[1]}, but {expected[0]} and {expected[1]} are configured{swapped}",
+            f"{found[0]} and {found[1]}, but {configured[0]} and {configured[1]} are configured{swapped}",
         )
 
 
@@ -119,10 +140,6 @@ def _detect_language(lines: Sequence[str], classify: Callable[[str], tuple[str, 
     together = [" ".join(lines[start : start + LINES_TOGETHER]) for start in range(0, len(lines), LINES_TOGETHER)]
     votes = Counter(classify(text)[0] for text in together)
     return votes.most_common(1)[0][0]
-
-
-def _strip_region(code: str) -> str:
-    return re.split("[-_]", code.lower())[0]
 
 
 def select_evenly(number: int, size: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 
 from nmt.config.schema import Config
 from nmt.data.corpus import ParallelCorpus
+from nmt.data.languages import parse_language
 from nmt.data.preparation import load_tokenizers, train_tokenizers
 from nmt.data.tokenizer import UNK_ID, Tokenizer
 from nmt.doctor.findings import Finding, report_count
@@ -20,8 +21,6 @@ LENGTH_SAMPLE = 50_000
 ODD_RATIO = 4.0
 # Short pairs differ by large factors for good reasons.
 MIN_ODD_LENGTH = 8
-# Languages written without spaces, for which tokens are counted per character.
-WITHOUT_SPACES = {"ja", "zh", "th", "lo", "km", "my"}
 
 Tokenizers = tuple[Tokenizer, Tokenizer]
 
@@ -100,7 +99,7 @@ def _examine_segmentation(side: str, lines: Sequence[str], tokenizer: Tokenizer,
     ids = tokenizer.encode(lines)
     num_tokens, num_unknown = sum(map(len, ids)), sum(row.count(UNK_ID) for row in ids)
     num_bytes = sum(tokenizer.get_token(one).startswith("<0x") for row in ids for one in row)
-    unit = "character" if language.split("-")[0] in WITHOUT_SPACES else "word"
+    unit = "character" if parse_language(language).is_written_without_spaces else "word"
     num_units = sum(len(line) if unit == "character" else len(line.split()) for line in lines)
     found = (
         f"{num_tokens / max(1, num_units):.2f} tokens per {unit}, {num_unknown / max(1, num_tokens):.2%} unknown, "

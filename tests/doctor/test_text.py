@@ -1,8 +1,18 @@
+import importlib
+
 import pytest
 from doctor_corpus import PAIRS
 
 from nmt.data.corpus import ParallelCorpus
-from nmt.doctor.text import examine_files, examine_languages, examine_overlap, examine_pairs, open_texts, select_evenly
+from nmt.doctor.text import (
+    examine_files,
+    examine_language_codes,
+    examine_languages,
+    examine_overlap,
+    examine_pairs,
+    open_texts,
+    select_evenly,
+)
 
 
 @pytest.fixture
@@ -92,7 +102,42 @@ def test_languages_are_compared_and_swapped_sides_found(opened):
     [swapped] = examine_languages(corpus, data)
     assert swapped.found == "de and en, but en and de are configured; source and target may be swapped"
     [unknown] = examine_languages(corpus, data.model_copy(update={"target_language": "xx"}))
-    assert (unknown.verdict, unknown.found) == ("note", "not checked; py3langid does not know xx")
+    assert (unknown.verdict, unknown.found) == ("note", "not checked; py3langid does not know xx, it found de and en")
+
+
+@pytest.mark.parametrize(("source", "target"), [("eng_Latn", "deu"), ("en_GB", "ger"), ("english", "de-AT")])
+def test_all_forms_of_a_language_code_are_compared(opened, source, target):
+    pytest.importorskip("py3langid")
+    data, _, corpus = opened(PAIRS)
+    [finding] = examine_languages(
+        corpus, data.model_copy(update={"source_language": source, "target_language": target})
+    )
+    assert (finding.verdict, finding.found) == ("ok", "en and de, as configured")
+
+
+def codes(opened, source, target):
+    data, _, _ = opened(PAIRS)
+    findings = examine_language_codes(data.model_copy(update={"source_language": source, "target_language": target}))
+    return [(finding.check, finding.verdict, finding.found) for finding in findings]
+
+
+def test_language_codes_are_shown_with_the_tokenizer(opened):
+    found = "zh-Hant-TW and pt-BR; BLEU uses the tokenizer 13a"
+    assert codes(opened, "zho_Hant_TW", "por-br") == [("language codes", "ok", found)]
+
+
+def test_unknown_language_codes_are_warned_about(opened):
+    (first, second) = codes(opened, "xx", "chinese")
+    assert first[:2] == second[:2] == ("language codes", "warning")
+    assert "The source language 'xx' is not a language code" in first[2]
+    assert second[2].endswith("it was taken for 'zh' (Chinese). BLEU uses the tokenizer zh.")
+
+
+def test_a_missing_mecab_is_an_error(opened, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("sacrebleu.tokenizers.tokenizer_ja_mecab"), "MeCab", None)
+    (scoring, warning) = codes(opened, "en", "jp")
+    assert scoring[:2] == ("scoring", "error") and "pip install 'sacrebleu[ja]'" in scoring[2]
+    assert warning[:2] == ("language codes", "warning")
 
 
 @pytest.mark.parametrize(("number", "size", "expected"), [(3, 10, [0, 1, 2]), (10, 2, [0, 9]), (1, 5, [0])])

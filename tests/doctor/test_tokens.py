@@ -68,6 +68,15 @@ def test_characters_without_a_token_are_unknown(opened, tmp_path):
     assert references.verdict == "ok"
 
 
+@pytest.mark.parametrize(("language", "unit"), [("jpn", "character"), ("yue", "character"), ("deu", "word")])
+def test_the_unit_follows_the_language_code(opened, tmp_path, language, unit):
+    config, corpus = opened()
+    tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
+    config = config.model_copy(update={"data": config.data.model_copy(update={"source_language": language})})
+    source, *_ = examine_dev(config, (["The dog."], ["Der Hund."]), tokenizers)
+    assert f" tokens per {unit}," in source.found
+
+
 def test_references_that_no_model_can_reproduce_are_counted(opened, tmp_path):
     config, corpus = opened()
     tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
