@@ -102,7 +102,8 @@ def _measure_coverage(
     def advance(position: Any, state: Any, coverage: Any) -> tuple:
         _, state, weights = model.decoder.step(ops.take(ids, position, axis=2), state, memory)
         is_read = (position < hypotheses.lengths)[:, :, None]
-        return position + 1, state, coverage + ops.where(is_read, weights, 0)
+        # The graph for LiteRT knows the shape of the coverage, but not that of the weights.
+        return position + 1, state, coverage + ops.reshape(ops.where(is_read, weights, 0), ops.shape(coverage))
 
     shape = (*ops.shape(ids)[:2], ops.shape(encoded.memory_mask)[1])
     nothing = ops.zeros(shape, start.layers[0].cell.dtype)

@@ -276,11 +276,22 @@ def test_an_export_can_search_differently_from_its_model(exported, tmp_path):
     sample = tmp_path / "sample.en"
     sample.write_text("".join(f"{line}\n" for line in SENTENCES[:40]))
     options = ["--sample", str(sample), "--beam-size", "2", "--length-penalty", "0.3", "--pruning-threshold", "0"]
-    overrides = ["export.nbest=2", "export.max_characters=250", "decoding.min_length=3"]
+    overrides = [
+        "export.nbest=2",
+        "export.max_characters=250",
+        "decoding.min_length=3",
+        "decoding.coverage_penalty=0.2",
+    ]
     done = CliRunner().invoke(app, ["export", str(exported.model), str(tmp_path / "narrow"), *overrides, *options])
     assert done.exit_code == 0, done.output
     narrow = SavedModelTranslator.load(tmp_path / "narrow")
-    changes = {"beam_size": 2, "length_penalty": 0.3, "pruning_threshold": 0.0, "min_length": 3}
+    changes = {
+        "beam_size": 2,
+        "length_penalty": 0.3,
+        "pruning_threshold": 0.0,
+        "min_length": 3,
+        "coverage_penalty": 0.2,
+    }
     assert narrow.settings == exported.translator.settings.model_copy(update=changes)
     assert narrow.max_n_best == narrow.record["limits"]["nbest"] == 2
     [cut, whole] = narrow.translate_batch(["x" * 251, "x" * 20])
