@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sentencepiece.sentencepiece_pb2 import SentencePieceText
 
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
-from nmt.decoding.alignment import Alignment, TokenAttention, Word, align, spans, words
+from nmt.decoding.alignment import Alignment, TokenAttention, Word, align, find_spans, find_words
 
 CORPUS = ["The old house is red.", "Das alte Haus ist rot!", "Bücher über Schnee, 3.14 Mal", "古い家は赤い。雪の本"] * 9
 ATOL = 5e-4  # weights are rounded
@@ -21,7 +21,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 
 
 def found_words(text: str, pieces: list[str]) -> list[str]:
-    return [text[word.start : word.end] for word in words(text, pieces)[0]]
+    return [text[word.start : word.end] for word in find_words(text, pieces)[0]]
 
 
 def dense(alignment: Alignment) -> np.ndarray:
@@ -104,7 +104,7 @@ def test_words_begin_at_spaces_and_at_punctuation(text, pieces, expected):
 def test_letters_of_the_text_that_no_piece_shows_lose_nobody():
     """As where a normalisation removes or replaces some."""
     text, pieces = "one xxxxx two three four", ["▁one", "▁two", "▁th", "qq", "ee", "▁four"]
-    assert [text[start:end] for start, end in spans(text, pieces)] == ["one", "two", "th", "r", "ee", "four"]
+    assert [text[start:end] for start, end in find_spans(text, pieces)] == ["one", "two", "th", "r", "ee", "four"]
 
 
 TEXTS = st.text(
@@ -120,12 +120,12 @@ TEXTS = st.text(
 def test_every_letter_lies_in_a_word_and_words_do_not_overlap(tokenizer, text):
     ids = tokenizer.encode([text])[0]
     pieces = [tokenizer.get_token(one) for one in ids]
-    found, numbers = words(text, pieces)
+    found, numbers = find_words(text, pieces)
     assert all(word.start < word.end for word in found)
     assert all(left.end <= right.start for left, right in pairwise(found))
     assert numbers == sorted(numbers)
     decoded = tokenizer.decode([ids])[0]
-    shown = [decoded[word.start : word.end] for word in words(decoded, pieces)[0]]
+    shown = [decoded[word.start : word.end] for word in find_words(decoded, pieces)[0]]
     assert "".join("".join(shown).split()) == "".join(decoded.split()) or not decoded.isprintable()
 
 
@@ -138,7 +138,7 @@ def test_spans_are_those_of_sentencepiece(tokenizer):
         "日本 🙂 xyz Schnee",
     ]:
         theirs = SentencePieceText.FromString(tokenizer._processor.encode(text, out_type="serialized_proto")).pieces
-        ours = spans(text, [piece.piece for piece in theirs])
+        ours = find_spans(text, [piece.piece for piece in theirs])
         # Of a letter in several pieces, it calls the last one alone the whole.
         known = [(a, b) for a, b in zip(ours, theirs, strict=True) if b.surface and not b.piece.startswith("<0x")]
         assert len(known) > 3
