@@ -106,8 +106,8 @@ def _batches(prepared: TrainingData, batch_tokens: int) -> list[tuple[np.ndarray
         prepared.target_tokenizer.encode(prepared.dev_targets),
     )
     longest = [max(len(source), len(target)) + 1 for source, target in zip(*sides, strict=True)]
-    groups = make_grouping(batch_tokens, MAX_ROWS).groups(longest)
-    return [(group.padded(sides[0]), _without_filling(group.padded(sides[1]), group)) for group in groups]
+    groups = make_grouping(batch_tokens, MAX_ROWS).split(longest)
+    return [(group.pad(sides[0]), _without_filling(group.pad(sides[1]), group)) for group in groups]
 
 
 def _without_filling(target: np.ndarray, group: Group) -> np.ndarray:

@@ -127,7 +127,7 @@ class ModelTranslator(TokenTranslator):
 
     def _translate_ids(self, ids: list[list[int]], n_best: int, attention: bool) -> list[list[Hypothesis]]:
         found: list[list[Hypothesis]] = [[] for _ in ids]
-        for group in self._grouping.groups([len(row) + 1 for row in ids]):
+        for group in self._grouping.split([len(row) + 1 for row in ids]):
             rows = self._search(ids, group, n_best)
             weights = iter(self._read_attention(ids, group, rows) if attention else ())
             for n, ours in zip(group.members, rows, strict=True):
@@ -145,7 +145,7 @@ class ModelTranslator(TokenTranslator):
         return found
 
     def _search(self, ids: list[list[int]], group: Group, n_best: int) -> list[list["_Found"]]:
-        found = self._compile_search(choose_n_best(self.settings, n_best))(group.padded(ids))
+        found = self._compile_search(choose_n_best(self.settings, n_best))(group.pad(ids))
         columns = [np.asarray(x)[: len(group.members)] for x in found]
         return [_distinct(self.target_tokenizer, n_best, *row) for row in zip(*columns, strict=True)]
 
