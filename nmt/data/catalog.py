@@ -26,9 +26,9 @@ from nmt.data.fetching import (
     CHUNK_BYTES,
     DAMAGE_ERRORS,
     ProgressCallback,
-    bound_stream,
     fetch_file,
     is_allowed_address,
+    limit_stream,
     read_lines,
     read_members,
 )
@@ -328,7 +328,7 @@ def _measure(path: Path, max_bytes: int) -> tuple[int, str]:
     count, last, digest = 0, b"\n", hashlib.sha256()
     try:
         with open_bytes(path) as packed:
-            stream = bound_stream(packed, max_bytes, path.name)
+            stream = limit_stream(packed, max_bytes, path.name)
             while chunk := stream.read(CHUNK_BYTES):
                 count, last = count + chunk.count(b"\n"), chunk[-1:]
                 digest.update(chunk)

@@ -194,7 +194,7 @@ def _open_address(address: str, start: int, hint: str) -> tuple[HTTPResponse, in
     )
 
 
-class _Bounded(io.RawIOBase):
+class _LimitedStream(io.RawIOBase):
     """Reads from a stream, and raises UserError after `left` bytes."""
 
     def __init__(self, stream: IO[bytes], left: int, message: str):
@@ -212,10 +212,10 @@ class _Bounded(io.RawIOBase):
         return len(chunk)
 
 
-def bound_stream(stream: IO[bytes], max_bytes: int, name: str) -> BinaryIO:
+def limit_stream(stream: IO[bytes], max_bytes: int, name: str) -> BinaryIO:
     """Returns a buffered stream that raises UserError when more than `max_bytes` come out of `stream`."""
     message = f"{name} has more than the {max_bytes:,} bytes that are expected at most. It was not kept."
-    return cast(BinaryIO, io.BufferedReader(_Bounded(stream, max_bytes, message), CHUNK_BYTES))
+    return cast(BinaryIO, io.BufferedReader(_LimitedStream(stream, max_bytes, message), CHUNK_BYTES))
 
 
 def read_lines(stream: BinaryIO, name: str) -> Iterator[bytes]:
@@ -273,20 +273,20 @@ def _read_zip(packed: Path, wanted: Mapping[str, int]) -> Iterator[tuple[str, Bi
                 with _take_bad_seeks_for_damage():
                     stream = archive.open(info)
                 with stream:
-                    yield name, bound_stream(stream, wanted[name], f"'{name}' in the archive")
+                    yield name, limit_stream(stream, wanted[name], f"'{name}' in the archive")
 
 
 def _read_tar(packed: Path, wanted: Mapping[str, int]) -> Iterator[tuple[str, BinaryIO]]:
     left = dict(wanted)
     with gzip.open(packed) as unpacked:
-        whole = bound_stream(cast(IO[bytes], unpacked), MAX_TAR_BYTES, "The archive")
+        whole = limit_stream(cast(IO[bytes], unpacked), MAX_TAR_BYTES, "The archive")
         # tarfile reads extended headers into memory whole, however long they say they are. Between two members
         # nothing else is read than the rest of the first one and the headers of the second.
-        headers = _Bounded(whole, MAX_TAR_HEADER_BYTES, "The archive has an endless header. It was not kept.")
+        headers = _LimitedStream(whole, MAX_TAR_HEADER_BYTES, "The archive has an endless header. It was not kept.")
         with tarfile.open(fileobj=cast(BinaryIO, headers), mode="r|") as archive:
             for info in archive:
                 headers.left = info.size + MAX_TAR_HEADER_BYTES
                 # A sparse member is a few bytes that unpack to any number of zeros.
                 if info.name in left and info.isreg() and not info.issparse():
                     stream = cast(IO[bytes], archive.extractfile(info))
-                    yield info.name, bound_stream(stream, left.pop(info.name), f"'{info.name}' in the archive")
+                    yield info.name, limit_stream(stream, left.pop(info.name), f"'{info.name}' in the archive")
