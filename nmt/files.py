@@ -10,6 +10,7 @@ import hashlib
 import lzma
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +18,16 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from nmt.errors import UserError, suggest_name
-from nmt.process import check_platform
 
 COMPRESSED = (".gz", ".xz")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LOCK = ".lock"
+
+
+def check_platform() -> None:
+    """Raises UserError on Windows, which has neither file locks (fcntl) nor a way to sync a folder to the disk."""
+    if sys.platform == "win32":
+        raise UserError("nmt runs on Linux and macOS; on Windows use WSL 2.")
 
 
 @contextmanager
@@ -80,7 +86,7 @@ def atomic_replace(path: Path) -> Iterator[Path]:
     """Like `atomic_write`, for a folder that may replace an older one. At any moment one of the two is whole.
 
     POSIX cannot exchange two folders in one step, so the older one is moved to `.NAME.old` first. If the process is
-    killed between the two renamings, readers find the older folder there (`current_version`), and the next call moves
+    killed between the two renamings, readers find the older folder there (`get_current_version`), and the next call moves
     it back (`recover`).
 
     Raises:
@@ -107,7 +113,7 @@ def recover(path: Path) -> Path:
     return path
 
 
-def current_version(path: Path) -> Path:
+def get_current_version(path: Path) -> Path:
     """Returns `path`, or its older folder if that is the only one there is at the moment.
 
     Nothing is moved, since another process may be about to finish its `atomic_replace`.

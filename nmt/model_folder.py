@@ -18,7 +18,7 @@ from nmt.config.schema import Config
 from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
-from nmt.files import atomic_replace, current_version
+from nmt.files import atomic_replace, get_current_version
 from nmt.weights import load_arrays, save_arrays
 
 CONFIG, SOURCE, TARGET, WEIGHTS = "config.yaml", "source.model", "target.model", "weights.h5"
@@ -69,10 +69,10 @@ def find_model_folder(path: Path) -> Path:
     Raises:
         UserError: there is no model at the path.
     """
-    path = current_version(path)
+    path = get_current_version(path)
     if not path.is_dir():
         raise UserError(f"There is no folder {path}. Expected a run folder, a model folder or an export.")
-    for folder in (path, current_version(path / "best")):
+    for folder in (path, get_current_version(path / "best")):
         if (folder / WEIGHTS).is_file():
             missing = [name for name in (CONFIG, SOURCE, TARGET) if not (folder / name).is_file()]
             if missing:

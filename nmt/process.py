@@ -1,4 +1,4 @@
-"""The process: its platform, devices, threads and memory, and what native libraries print.
+"""The process: its devices, threads and memory, and what native libraries print.
 
 Nothing here imports TensorFlow or JAX: both read the environment variables that are set here when they are imported.
 """
@@ -16,12 +16,6 @@ from nmt.errors import UserError
 
 FLAGS = ("flags", "Features")  # how the line starts in /proc/cpuinfo: on x86-64, on ARM
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "PJRT_NPROC")
-
-
-def check_platform() -> None:
-    """Raises UserError on Windows, which has neither file locks (fcntl) nor a way to sync a folder to the disk."""
-    if sys.platform == "win32":
-        raise UserError("nmt runs on Linux and macOS; on Windows use WSL 2.")
 
 
 def choose_device(device: str | None) -> None:

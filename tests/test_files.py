@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from nmt import files
+from nmt.cli.main import main
 from nmt.errors import UserError
 from nmt.files import (
     atomic_replace,
     atomic_write,
+    check_platform,
     compute_digest,
     discard,
     folder_lock,
@@ -253,3 +255,19 @@ def test_a_digest_stays_what_it_was():
     digest = start_digest(b"a")
     digest.update(b"bc")
     assert digest.hexdigest() == compute_digest(b"abc")
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_linux_and_macos_are_supported(monkeypatch, platform):
+    monkeypatch.setattr(sys, "platform", platform)
+    check_platform()
+
+
+def test_on_windows_every_command_names_wsl(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(UserError, match=r"^nmt runs on Linux and macOS; on Windows use WSL 2\.$"):
+        check_platform()
+    monkeypatch.setattr(sys, "argv", ["nmt", "info", "nowhere"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err == "nmt runs on Linux and macOS; on Windows use WSL 2.\n"

@@ -1,4 +1,4 @@
-"""Platform, threads and memory of a process."""
+"""Threads and memory of a process."""
 
 import os
 import resource
@@ -10,10 +10,7 @@ import numpy as np
 import pytest
 
 from nmt import process
-from nmt.cli.main import main
-from nmt.errors import UserError
 from nmt.process import (
-    check_platform,
     choose_threads,
     count_cpus,
     count_threads,
@@ -71,19 +68,3 @@ def test_threads_are_those_that_were_chosen_or_one_per_core(monkeypatch):
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "")  # so that it is removed again at the end
     choose_threads(3)
     assert count_threads() == 3
-
-
-@pytest.mark.parametrize("platform", ["linux", "darwin"])
-def test_linux_and_macos_are_supported(monkeypatch, platform):
-    monkeypatch.setattr(sys, "platform", platform)
-    check_platform()
-
-
-def test_on_windows_every_command_names_wsl(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "platform", "win32")
-    with pytest.raises(UserError, match=r"^nmt runs on Linux and macOS; on Windows use WSL 2\.$"):
-        check_platform()
-    monkeypatch.setattr(sys, "argv", ["nmt", "info", "nowhere"])
-    with pytest.raises(SystemExit, match="2"):
-        main()
-    assert capsys.readouterr().err == "nmt runs on Linux and macOS; on Windows use WSL 2.\n"

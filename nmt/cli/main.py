@@ -15,7 +15,7 @@ import typer
 
 from nmt.cli import deployment, information, training, translating
 from nmt.errors import NmtError, UserError
-from nmt.process import check_platform
+from nmt.files import check_platform
 from nmt.version import __version__
 
 PACKAGES = ("tensorflow", "jax", "keras", "sentencepiece", "sacrebleu")
