@@ -4,9 +4,11 @@ import pytest
 from keras import ops
 
 from nmt.compilation import compile_function
-from nmt.models.layers import Dense, matmul
+from nmt.models.layers import Dense, Dropout, OrthogonalRows, at_least_float32, matmul
+from nmt.models.recurrent import LSTM
 
 I, O = 5, 3  # noqa: E741
+SHAPE = (31, 37, 53)
 
 
 def random(*shape, seed=1):
@@ -14,13 +16,14 @@ def random(*shape, seed=1):
 
 
 @pytest.mark.parametrize("sizes", [(2,), (2, 7), (2, 7, 11)])
-def test_a_product_is_that_of_every_vector(sizes):
+def test_matmul_multiplies_every_vector(sizes):
     vectors, matrix = random(*sizes, I), random(I, O, seed=2)
     found = matmul(ops.convert_to_tensor(vectors), ops.convert_to_tensor(matrix))
+    assert found.shape == (*sizes, O)
     np.testing.assert_allclose(found, np.einsum("...i,io->...o", vectors, matrix), rtol=1e-5, atol=1e-6)
 
 
-def test_sizes_may_be_unknown():
+def test_matmul_accepts_sizes_that_are_unknown_when_it_is_traced():
     matrix = ops.convert_to_tensor(random(I, O, seed=2))
 
     def run(ids):
@@ -34,10 +37,95 @@ def test_sizes_may_be_unknown():
 
 
 @pytest.mark.parametrize("settings", [{"use_bias": False}, {"activation": "tanh"}])
-def test_a_layer_is_keras_own(settings):
+def test_dense_computes_what_that_of_keras_computes(settings):
     ours, theirs = (kind(O, bias_initializer="ones", **settings) for kind in (Dense, keras.layers.Dense))
     for layer in (ours, theirs):
         layer.build((None, None, I))
     theirs.set_weights(ours.get_weights())
     inputs = random(2, 7, I)
+    assert ours(inputs).shape == (2, 7, O)
     np.testing.assert_allclose(ours(inputs), theirs(inputs), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("float16", "float32"), ("bfloat16", "float32"), ("float32", "float32"), ("float64", "float64")],
+)
+def test_at_least_float32_widens_16_bits_alone(dtype, expected):
+    assert at_least_float32(ops.ones((2, 3), dtype)).dtype == expected
+
+
+def drop(rate, *, whole_vectors=False, dtype="float32", seed=(1, 2)):
+    """Returns ones after dropout with a seed."""
+    layer = Dropout(rate, whole_vectors=whole_vectors, dtype=dtype)
+    if rate:
+        layer.seed_generator.state.assign(seed)
+    return ops.convert_to_numpy(ops.cast(layer(np.ones(SHAPE), training=True), "float64"))
+
+
+@pytest.mark.parametrize(("rate", "bytes_dropped"), [(0.001, 1), (0.1, 26), (0.4, 102), (0.5, 128), (0.999, 255)])
+def test_dropout_drops_at_the_nearest_rate_and_scales_the_others(rate, bytes_dropped):
+    values = drop(rate)
+    share = bytes_dropped / 256
+    assert values.shape == SHAPE
+    np.testing.assert_allclose(np.unique(values), [0, 1 / (1 - share)], rtol=1e-6)
+    deviation = (share * (1 - share) / values.size) ** 0.5
+    assert np.mean(values == 0) == pytest.approx(share, abs=5 * deviation)
+
+
+def test_dropout_drops_neighbours_independently():
+    """Four values share one random number."""
+    gone = (drop(0.5) == 0).ravel() - 0.5
+    for distance in (1, 2, 3, 4, SHAPE[2]):
+        assert abs(np.mean(gone[distance:] * gone[:-distance])) < 5 * 0.25 / gone.size**0.5
+
+
+def test_dropout_depends_on_its_seed_alone():
+    np.testing.assert_array_equal(drop(0.5), drop(0.5))
+    assert np.any(drop(0.5) != drop(0.5, seed=(1, 3)))
+    assert np.any(drop(0.5) != drop(0.5, seed=(2, 2)))
+
+
+def test_dropout_drops_whole_vectors_on_request():
+    values = drop(0.5, whole_vectors=True)
+    np.testing.assert_array_equal(values, np.broadcast_to(values[:, :, :1], SHAPE))
+    np.testing.assert_array_equal(np.unique(values), [0, 2])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_dropout_keeps_types(dtype):
+    assert Dropout(0.5, dtype=dtype)(ops.ones(SHAPE, dtype), training=True).dtype == dtype
+    np.testing.assert_array_equal(np.unique(drop(0.5, dtype=dtype)), [0, 2])
+
+
+def test_dropout_acts_in_training_alone():
+    np.testing.assert_array_equal(Dropout(0.5)(np.ones(SHAPE)), np.ones(SHAPE))
+    np.testing.assert_array_equal(drop(0.0), np.ones(SHAPE))
+
+
+@pytest.mark.parametrize("units", [1, 3, 64])
+def test_orthogonal_rows_are_those_of_a_qr_factorisation_and_of_keras(units):
+    drawn = np.asarray(keras.random.normal((4 * units, units), seed=3), "float64")
+    q, r = np.linalg.qr(drawn)
+    expected = (q * np.sign(np.diagonal(r))).T
+    found = OrthogonalRows(seed=3)((units, 4 * units))
+    assert found.shape == (units, 4 * units)
+    np.testing.assert_allclose(np.asarray(found), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        np.asarray(found), np.asarray(keras.initializers.Orthogonal(seed=3)(found.shape)), atol=1e-5
+    )
+
+
+def test_orthogonal_rows_are_orthonormal():
+    rows = np.asarray(OrthogonalRows(seed=1)((512, 2048)), "float64")
+    np.testing.assert_allclose(rows @ rows.T, np.eye(512), atol=1e-6)
+
+
+def test_recurrent_kernels_start_orthogonal_and_different():
+    kernels = []
+    for _ in range(2):
+        layer = LSTM(8)
+        layer.build((None, None, 5))
+        kernels.append(np.asarray(layer.keras_lstm.cell.recurrent_kernel.value))
+    np.testing.assert_allclose(kernels[0] @ kernels[0].T, np.eye(8), atol=1e-6)
+    assert np.abs(kernels[0] - kernels[1]).max() > 0.1
