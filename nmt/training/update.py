@@ -163,6 +163,30 @@ def mean_metrics(sums: Sums) -> dict[str, Any]:
     return {name: total / ops.cast(sums.num_tokens, total.dtype) for name, total in totals.items()}
 
 
+def scale_gradients(norm: Any, num_tokens: Any, loss_scale: Any, clip_norm: float | None) -> tuple[Any, Any]:
+    """Returns what turns the sums of gradients into the clipped gradient of the mean loss: one factor for all of them.
+
+    Args:
+        norm: global norm of the sums, over all devices and micro-batches.
+        num_tokens: target tokens of the whole batch.
+        loss_scale: what the losses were multiplied by.
+        clip_norm: largest norm of the gradient of the mean loss, or None.
+
+    Returns:
+        The norm of the gradient of the mean loss before clipping, and the factor.
+    """
+    factor = 1 / ops.cast(num_tokens * loss_scale, norm.dtype)
+    norm = norm * factor
+    if clip_norm is not None:
+        factor = factor * clip_norm / ops.maximum(norm, clip_norm)
+    return norm, factor
+
+
+def check_finite(norm: Any, loss: Any) -> Any:
+    """Returns whether an update may be applied: neither the gradient nor the loss is infinite or NaN."""
+    return ops.logical_and(ops.isfinite(norm), ops.isfinite(loss))
+
+
 def average_weights(average: Any, weight: Any, decay: Any) -> Any:
     """Returns the next value of the moving average of a weight."""
     return average - ops.cast(1 - decay, average.dtype) * (average - weight)

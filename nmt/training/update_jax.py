@@ -26,9 +26,11 @@ from nmt.training.update import (
     Update,
     adjust_loss_scale,
     average_weights,
+    check_finite,
     dropout_seeds,
     limit_decay,
     mean_metrics,
+    scale_gradients,
 )
 
 
@@ -152,11 +154,10 @@ class JaxUpdate(Update):
         # carried along, the outputs of each turn need no initial value, so that no metric is listed here.
         gradients, each = jax.lax.scan(add, [jnp.zeros_like(w) for w in state.weights], (seeds, examples))
         sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), each)
-        gradients = [g / (sums.num_tokens * state.loss_scale).astype(g.dtype) for g in gradients]
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in gradients))
-        if self.clip_norm is not None:
-            gradients = [g * (self.clip_norm / jnp.maximum(norm, self.clip_norm)) for g in gradients]
-        finite = jnp.isfinite(norm) & jnp.isfinite(sums.loss)
+        norm, factor = scale_gradients(norm, sums.num_tokens, state.loss_scale, self.clip_norm)
+        gradients = [g * factor.astype(g.dtype) for g in gradients]
+        finite = check_finite(norm, sums.loss)
         # A choice of values, not a branch, for which the host would have to wait.
         after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), self._applied(state, gradients), state)
         if self.scales_loss:

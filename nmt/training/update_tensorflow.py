@@ -23,9 +23,11 @@ from nmt.training.update import (
     Update,
     adjust_loss_scale,
     average_weights,
+    check_finite,
     dropout_seeds,
     limit_decay,
     mean_metrics,
+    scale_gradients,
 )
 
 
@@ -127,12 +129,10 @@ class TensorFlowUpdate(Update):
         """What `_found` returns, of what each replica found."""
         reduced = tf.nest.map_structure(lambda s: self.strategy.reduce(tf.distribute.ReduceOp.SUM, s, axis=None), sums)
         totals, gradients = reduced
-        norm = tf.linalg.global_norm(gradients)
-        share = 1 / tf.cast(totals.num_tokens * self.loss_scale.value, norm.dtype)
-        norm = norm * share
-        if self.clip_norm is not None:
-            share = share * self.clip_norm / tf.maximum(norm, self.clip_norm)
-        finite = tf.math.is_finite(norm) & tf.math.is_finite(totals.loss)
+        norm, share = scale_gradients(
+            tf.linalg.global_norm(gradients), totals.num_tokens, self.loss_scale.value, self.clip_norm
+        )
+        finite = check_finite(norm, totals.loss)
         if self.scales_loss:
             scale, good = adjust_loss_scale(self.loss_scale.value, self.good_updates.value, finite)
             self.loss_scale.assign(scale)
