@@ -1,4 +1,4 @@
-"""A model's score on a test set, as one record that says what it means."""
+"""Scores of a model on a test set, in one record with everything that they depend on."""
 
 import json
 import time
@@ -18,13 +18,14 @@ class Evaluation:
 
     hypotheses: list[str]
     scores: dict[str, Score]
-    """bleu, chrf and ter; with the tokenised convention also bleu_tok_lc."""
+    """bleu, chrf and ter, and bleu_tok_lc if it was requested."""
     seconds: float
-    """Spent translating, loading not counted."""
+    """Time spent translating, without loading the model."""
     decoding: dict[str, Any]
+    """Settings of the search, by name."""
 
     def as_record(self) -> dict[str, Any]:
-        """What `nmt evaluate --json` prints."""
+        """Returns the record that `nmt evaluate --json` prints."""
         scores = {name: one.as_record() for name, one in self.scores.items()}
         counts = {"sentences": len(self.hypotheses), "seconds": round(self.seconds, 3)}
         return {**scores, **counts, "decoding": self.decoding}
@@ -38,18 +39,19 @@ def evaluate(
     tokenized: bool = False,
     warn: Callable[[str], None] = lambda message: None,
 ) -> Evaluation:
-    """Translates a file and compares with its reference, detokenised and cased.
+    """Translates a test set and scores the translations, detokenized and cased.
 
     Lines are not split into sentences; see `decoding.split_sentences`.
 
     Args:
         translator: such as `nmt.open_translator(folder)`.
-        source, reference: files of as many lines.
-        tokenized: also score in the Multi30k convention, lower-cased and Moses-tokenised ("tok-lc").
-        warn: called with what may spoil the scores, before the work begins.
+        source, reference: files with the same number of lines.
+        tokenized: whether to add a score in the Multi30k convention, lower-cased and Moses-tokenized ("tok-lc").
+        warn: receives warnings about what may distort the scores, before translation begins.
 
     Raises:
-        UserError: a file is missing, they are of unequal length, or the target language's tokeniser is not installed.
+        UserError: a file is missing, the files differ in length, or the tokenizer of the target language is not
+            installed.
     """
     language = translator.target_language
     for warning in check_languages(translator.source_language, language):
@@ -65,7 +67,7 @@ def evaluate(
 
 
 def report(evaluation: Evaluation, *, as_json: bool) -> str:
-    """What `nmt evaluate` prints: one JSON object, or a few lines for people."""
+    """Returns the output of `nmt evaluate`: one JSON object, or a table."""
     if as_json:
         return json.dumps(evaluation.as_record())
     lines = []
@@ -74,6 +76,6 @@ def report(evaluation: Evaluation, *, as_json: bool) -> str:
         lines.append(f"{name:<12} {one.score:.2f}  95 % from {low:.2f} to {high:.2f}  {one.signature}")
     count = len(evaluation.hypotheses)
     lines.append(
-        f"{count:,} sentences in {evaluation.seconds:.1f} s, {count / max(evaluation.seconds, 1e-9):,.0f} a second"
+        f"{count:,} sentences in {evaluation.seconds:.1f} s, {count / max(evaluation.seconds, 1e-9):,.0f} per second"
     )
     return "\n".join(lines)

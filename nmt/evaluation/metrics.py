@@ -1,8 +1,8 @@
-"""BLEU, chrF and TER by sacreBLEU (Post 2018), each with the signature that says how it was counted.
+"""BLEU, chrF and TER by sacreBLEU (Post 2018), each with its signature.
 
-Two kinds of score, never to be put in one column: `score` reads the text as people write it (detokenised, cased), and
-`score_tokenized` reads "tok-lc", the lower-cased, Moses-tokenised text that most published Multi30k scores are of.
-Every figure is the one that sacreBLEU's own command line prints, and its environment variable SACREBLEU_SEED is obeyed.
+There are two kinds of score, which must not be compared with each other. `score` reads ordinary text (detokenized,
+cased). `score_tokenized` reads "tok-lc" text, lower-cased and Moses-tokenized, as most published Multi30k scores do.
+All numbers equal those of sacreBLEU's command line, including the effect of the environment variable SACREBLEU_SEED.
 """
 
 from collections.abc import Sequence
@@ -20,19 +20,19 @@ NUM_RESAMPLES = 1000  # as `sacrebleu --confidence`
 
 @dataclass(frozen=True)
 class Score:
-    """A corpus score with its meaning.
-
-    `score` is in percent: BLEU and chrF lie in 0 to 100, higher is better; TER (edits a reference word) starts at 0,
-    lower is better, and may pass 100. `interval` is the 95 % confidence interval, sacreBLEU's "μ ± c": the mean of the
-    bootstrap resamples, less and plus half the width of their middle 95 %; None where nobody asked for it.
-    """
+    """A corpus score with its meaning."""
 
     score: float
+    """In percent. BLEU and chrF range from 0 to 100, and higher is better. TER (edits per reference word) starts at 0,
+    may exceed 100, and lower is better."""
     signature: str
+    """sacreBLEU's signature, which says how the score was computed."""
     interval: tuple[float, float] | None
+    """95 % confidence interval, sacreBLEU's "μ ± c": the mean of the bootstrap resamples, plus and minus half the width
+    of their middle 95 %; None if it was not requested."""
 
     def as_record(self) -> dict[str, object]:
-        """Returns the score as JSON takes it.
+        """Returns the score as a JSON object.
 
         >>> Score(38.5, "nrefs:1|case:mixed|…", (36.9, 40.1)).as_record()
         {'score': 38.5, 'signature': 'nrefs:1|case:mixed|…', 'interval': [36.9, 40.1]}
@@ -44,78 +44,85 @@ class Score:
 def score(
     hypotheses: Sequence[str], references: Sequence[str], *, target_language: str | None, confidence: bool = True
 ) -> dict[str, Score]:
-    """Returns the scores "bleu", "chrf" and "ter" of detokenised, cased hypotheses.
+    """Scores detokenized, cased hypotheses.
 
-    `target_language` ("de", "zho_Hant"; see nmt/data/languages.py) chooses how BLEU divides text into words; chrF reads
-    characters. TER, as sacreBLEU has it, lower-cases and divides at spaces only: it means little in Chinese and
-    Japanese.
+    Args:
+        hypotheses, references: one per line.
+        target_language: code such as "de" or "zho_Hant" (see nmt/data/languages.py), which chooses BLEU's tokenizer.
+            chrF reads characters. TER lower-cases and splits at spaces only, so it means little in Chinese and
+            Japanese.
+        confidence: whether to compute confidence intervals, which takes a thousand resamples.
+
+    Returns:
+        "bleu", "chrf" and "ter".
 
     Raises:
-        UserError: hypotheses and references differ in number, there are none, or the language's tokeniser is missing.
+        UserError: the numbers of hypotheses and references differ, there are none, or the tokenizer of the language is
+            not installed.
     """
     check_pairs(hypotheses, references)
-    metrics = metrics_for(target_language)
-    return {name: _corpus_score(metric, hypotheses, references, confidence) for name, metric in metrics.items()}
+    metrics = make_metrics(target_language)
+    return {name: _score_corpus(metric, hypotheses, references, confidence) for name, metric in metrics.items()}
 
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str], *, target_language: str | None) -> float:
-    """Returns the BLEU of `score` alone and without its interval, fast enough for every validation.
+    """Returns BLEU as `score` does, but without its interval: fast enough for every validation.
 
     >>> round(bleu(["ein Hund läuft im Schnee"], ["ein Hund läuft im Schnee"], target_language="de"), 6)
     100.0
     """
     check_pairs(hypotheses, references)
-    return _corpus_score(bleu_for(target_language), hypotheses, references, confidence=False).score
+    return _score_corpus(make_bleu(target_language), hypotheses, references, confidence=False).score
 
 
 def score_tokenized(
     hypotheses: Sequence[str], references: Sequence[str], *, target_language: str, confidence: bool = True
 ) -> Score:
-    """Returns the BLEU of tok-lc text, the Multi30k convention; takes detokenised text and tokenises both sides itself.
+    """Returns BLEU of tok-lc text (the Multi30k convention), given detokenized text of both sides.
 
-    Its signature says `case:lc` and `tok:none`, for sacreBLEU divides nothing here: `tokenized_lowercase` did. It is
-    often a point above the detokenised, cased score of the same text.
+    The signature says `case:lc` and `tok:none`, since the text is tokenized before sacreBLEU reads it. The score is
+    often a point higher than the detokenized, cased one of the same text.
     """
     check_pairs(hypotheses, references)
-    hypotheses = tokenized_lowercase(hypotheses, target_language)
-    references = tokenized_lowercase(references, target_language)
-    return _corpus_score(BLEU(lowercase=True, tokenize="none", force=True), hypotheses, references, confidence)
+    hypotheses = tokenize_lowercase(hypotheses, target_language)
+    references = tokenize_lowercase(references, target_language)
+    return _score_corpus(BLEU(lowercase=True, tokenize="none", force=True), hypotheses, references, confidence)
 
 
-def tokenized_lowercase(lines: Sequence[str], language: str) -> list[str]:
-    """Returns tok-lc text: lower-cased, then punctuation normalised, then tokenised and escaped as Moses does.
+def tokenize_lowercase(lines: Sequence[str], language: str) -> list[str]:
+    """Returns tok-lc text: lower-cased, punctuation normalized, tokenized and escaped by Moses.
 
-    For languages written with spaces: Moses divides no Chinese or Japanese words.
+    It is for languages written with spaces, since Moses does not split Chinese or Japanese words.
 
-    >>> tokenized_lowercase(["„Hallo“, rief ein Mann."], "de")
+    >>> tokenize_lowercase(["„Hallo“, rief ein Mann."], "de")
     ['&quot; hallo &quot; , rief ein mann .']
     """
-    from sacremoses import MosesPunctNormalizer, MosesTokenizer  # half a second to import, and rarely wanted
+    from sacremoses import MosesPunctNormalizer, MosesTokenizer  # takes half a second to import, and is rarely needed
 
     code = parse_language(language).language
     normalizer, tokenizer = MosesPunctNormalizer(code), MosesTokenizer(code)
     return [tokenizer.tokenize(normalizer.normalize(line.lower()), return_str=True, escape=True) for line in lines]
 
 
-def metrics_for(target_language: str | None) -> dict[str, Metric]:
-    """Returns sacreBLEU's metrics by our names for them, with the settings of its command line."""
-    return {"bleu": bleu_for(target_language), "chrf": CHRF(), "ter": TER()}
+def make_metrics(target_language: str | None) -> dict[str, Metric]:
+    """Returns sacreBLEU's metrics by name, with the settings of its command line."""
+    return {"bleu": make_bleu(target_language), "chrf": CHRF(), "ter": TER()}
 
 
-def bleu_for(target_language: str | None) -> BLEU:
-    """Returns BLEU with the tokeniser that sacreBLEU gives the language: zh, ja-mecab, ko-mecab, or 13a for the others.
+def make_bleu(target_language: str | None) -> BLEU:
+    """Returns BLEU with sacreBLEU's tokenizer for the language: zh, ja-mecab, ko-mecab, or 13a for all others.
 
     Raises:
-        UserError: the tokeniser needs a package that is not installed.
+        UserError: the tokenizer needs a package that is not installed.
     """
     tokenizer = parse_language(target_language).bleu_tokenizer
     try:
-        # force: a hundred lines that end in " ." bring a warning otherwise; it changes no figure.
+        # Without force, a hundred lines that end in " ." cause a warning. It does not change the score.
         return BLEU(tokenize=tokenizer, force=True)
     except RuntimeError as error:
         raise UserError(
-            f"BLEU in {target_language!r} needs the tokeniser MeCab, which is not installed; "
-            f"install it by: pip install 'sacrebleu[{tokenizer.split('-')[0]}]'"
+            f"BLEU in {target_language!r} needs the tokenizer MeCab, which is not installed. Install it with: "
+            f"pip install 'sacrebleu[{tokenizer.split('-')[0]}]'"
         ) from error
 
 
@@ -123,43 +130,42 @@ def check_languages(source_language: str | None, target_language: str | None) ->
     """Returns warnings about language codes, for commands to print before work that ends in a score.
 
     Raises:
-        UserError: the tokeniser of the target language needs a package that is not installed.
+        UserError: the tokenizer of the target language needs a package that is not installed.
     """
-    bleu_for(target_language)
+    make_bleu(target_language)
     return list(find_warnings(source=source_language, target=target_language))
 
 
 def check_pairs(hypotheses: Sequence[str], references: Sequence[str]) -> None:
-    """Raises UserError unless every hypothesis has its reference; sacreBLEU drops the surplus in silence."""
+    """Raises UserError unless every hypothesis has a reference; sacreBLEU would drop the surplus silently."""
     if len(hypotheses) != len(references):
         raise UserError(
-            "Each hypothesis needs its own reference, "
-            f"got {len(hypotheses)} hypotheses and {len(references)} references."
+            f"Every hypothesis needs a reference, found {len(hypotheses)} hypotheses and {len(references)} references."
         )
     if not hypotheses:
-        raise UserError("There is nothing to score: got 0 hypotheses and 0 references.")
+        raise UserError("There is nothing to score: found 0 hypotheses and 0 references.")
 
 
-def _corpus_score(metric: Metric, hypotheses: Sequence[str], references: Sequence[str], confidence: bool) -> Score:
+def _score_corpus(metric: Metric, hypotheses: Sequence[str], references: Sequence[str], confidence: bool) -> Score:
     resamples = NUM_RESAMPLES if confidence else 1
     try:
         result = metric.corpus_score(hypotheses, [references], n_bootstrap=resamples)
     except TypeError:
-        # sacreBLEU will not average its numpy floats with the plain 0.0 of a resample that nothing matches.
+        # sacreBLEU cannot average its NumPy floats with the Python 0.0 of a resample without any match.
         compute = metric._compute_score_from_stats
 
-        def in_plain_floats(stats: Any) -> Any:
+        def compute_python_floats(stats: Any) -> Any:
             one = compute(stats)
             one.score = float(one.score)
             return one
 
-        metric._compute_score_from_stats = in_plain_floats  # type: ignore[method-assign]
+        metric._compute_score_from_stats = compute_python_floats  # type: ignore[method-assign]
         result = metric.corpus_score(hypotheses, [references], n_bootstrap=resamples)
-    # sacreBLEU makes mean and half-width public only as formatted text; these attributes hold them unrounded.
-    interval = interval_around(result._mean, result._ci) if confidence else None
+    # sacreBLEU publishes mean and half-width as formatted text only; these attributes hold them unrounded.
+    interval = make_interval(result._mean, result._ci) if confidence else None
     return Score(float(result.score), str(metric.get_signature()), interval)
 
 
-def interval_around(mean: float, half_width: float) -> tuple[float, float]:
-    """Returns the lower and upper bound as Python's own floats; sacreBLEU's are numpy's, some of 32 bits."""
+def make_interval(mean: float, half_width: float) -> tuple[float, float]:
+    """Returns the bounds of an interval as Python floats; sacreBLEU's are NumPy's, some of 32 bits."""
     return float(mean) - float(half_width), float(mean) + float(half_width)

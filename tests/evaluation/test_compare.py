@@ -84,9 +84,9 @@ def test_chinese_is_compared_with_its_own_tokenizer():
 
 
 def test_a_system_with_missing_lines_is_refused():
-    with pytest.raises(UserError, match="got 26 hypotheses and 27 references"):
+    with pytest.raises(UserError, match="found 26 hypotheses and 27 references"):
         compare(BASELINE, [AS_GOOD[1:]], REFERENCES, target_language="en")
-    with pytest.raises(UserError, match="got 26 hypotheses and 27 references"):
+    with pytest.raises(UserError, match="found 26 hypotheses and 27 references"):
         compare(BASELINE[1:], [AS_GOOD], REFERENCES, target_language="en")
 
 

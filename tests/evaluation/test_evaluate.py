@@ -42,6 +42,12 @@ def test_all_forms_of_a_code_choose_the_same_tokenizer_without_a_warning(files, 
     assert "|tok:zh|" in scores["bleu"].signature and warnings == []
 
 
+def test_the_record_has_every_setting_of_the_search(files):
+    record = evaluate(Echo("zh"), *files).as_record()
+    assert record["decoding"] == SearchSettings().model_dump()
+    assert {"coverage_penalty", "pruning_threshold"} <= record["decoding"].keys()
+
+
 def test_an_unknown_code_is_warned_about_once_before_the_work(files):
     warnings, echo = [], Echo("chinese")
     evaluate(echo, *files, warn=lambda message: warnings.append((echo.asked, message)))
@@ -52,6 +58,6 @@ def test_an_unknown_code_is_warned_about_once_before_the_work(files):
 def test_mecab_is_asked_for_before_the_work(files, monkeypatch):
     monkeypatch.setattr(importlib.import_module("sacrebleu.tokenizers.tokenizer_ja_mecab"), "MeCab", None)
     echo = Echo("jpn")
-    with pytest.raises(UserError, match=r"BLEU in 'jpn' needs the tokeniser MeCab.*sacrebleu\[ja\]"):
+    with pytest.raises(UserError, match=r"BLEU in 'jpn' needs the tokenizer MeCab.*sacrebleu\[ja\]"):
         evaluate(echo, *files)
     assert echo.asked == 0
