@@ -20,7 +20,8 @@ LAYERS = [
     ["data"],
     ["compilation"],
     ["backend", "weights", "config"],
-    ["files", "process", "progress"],
+    ["files", "progress"],
+    ["process"],
     ["errors", "version"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
