@@ -12,7 +12,9 @@ from nmt.models.layers import Dropout, at_least_float32, matmul
 
 
 class Embedding(keras.layers.Layer):
-    """Token vectors with dropout of single values and of whole tokens (Gal and Ghahramani 2016).
+    """Token vectors with dropout of single values and of whole tokens.
+
+    Tokens are dropped by position. Gal and Ghahramani (2016) drop all occurrences of a word in a sentence together.
 
     The rows of the matrix start with an expected length of 1, which suits an output projection that shares them. The
     vectors are `scale` times as long (Vaswani et al. 2017, section 3.4): with shorter ones the gates of an LSTM hardly
@@ -41,11 +43,26 @@ class Embedding(keras.layers.Layer):
         self.word_dropout = Dropout(word_dropout, whole_vectors=True)
         self.built = True
 
-    def call(self, ids: Any, training: bool = False) -> Any:
-        """Looks up ids int [...]; returns vectors [..., E] in the compute type."""
+    def call(self, ids: Any, training: bool = False, word_mask: Any = None) -> Any:
+        """Looks up ids int [...]; returns vectors [..., E] in the compute type.
+
+        In training, `word_mask` [..., 1] decides which tokens are dropped (see `draw_word_mask`). If it is None, a mask
+        is drawn.
+        """
         # Scaled before the cast: a product in 16 bits would round twice.
         vectors = ops.cast(gather_rows(self.matrix, ids) * self.scale, self.compute_dtype)
-        return self.dropout(self.word_dropout(vectors, training=training), training=training)
+        if word_mask is None:
+            word_mask = self.draw_word_mask(ids, training=training)
+        return self.dropout(vectors if word_mask is None else vectors * word_mask, training=training)
+
+    def draw_word_mask(self, ids: Any, training: bool = False) -> Any:
+        """Draws which tokens of ids int [...] to drop, for several calls that read the same tokens.
+
+        Returns:
+            [..., 1] in the compute type; None if no token is dropped.
+        """
+        like = ops.cast(ids[..., None], self.compute_dtype)  # only its shape and type are used
+        return self.word_dropout.draw_mask(like, training=training)
 
 
 class OutputProjection(keras.layers.Layer):

@@ -73,9 +73,14 @@ class Encoder(keras.layers.Layer):
         mask = ops.not_equal(ids, PAD)
         lengths = ops.sum(ops.cast(mask, "int32"), axis=1)
         reversal = _reverse_positions(lengths, ops.shape(ids)[1])
-        vectors = self.embedding(ids, training=training)
+        # The directions and the bridge share one mask: with a mask each, a token dropped from one was still read by the
+        # others, and a rate p hid a token from all of them only with p^2.
+        word_mask = self.embedding.draw_word_mask(ids, training=training)  # [B, S, 1]
+        vectors = self.embedding(ids, training=training, word_mask=word_mask)
         # On the way in, ids are reversed instead of vectors, which are E times as large.
-        reversed_vectors = self.embedding(batch_gather(ids, reversal), training=training)
+        reversed_ids = batch_gather(ids, reversal)
+        reversed_mask = None if word_mask is None else batch_gather(word_mask, reversal)
+        reversed_vectors = self.embedding(reversed_ids, training=training, word_mask=reversed_mask)
         forward, backward = run_bidirectional(self.forward, self.backward, vectors, reversed_vectors)
         final = ops.concatenate([_gather_one(forward, lengths - 1), _gather_one(backward, lengths - 1)], axis=-1)
         memory = ops.concatenate([forward, _gather_positions(backward, reversal)], axis=-1)  # [B, S, U]

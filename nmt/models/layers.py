@@ -48,9 +48,12 @@ def at_least_float32(x: Any) -> Any:
 class Dropout(keras.layers.Dropout):
     """Dropout that draws one random byte per value, so that rates are multiples of 1/256.
 
+    Each call draws a mask of its own. To hide the same values from several readers, multiply by one from `draw_mask`.
+
     Args:
-        rate: share of values to drop, from 0 to 1. A rate above 0 is rounded to at least 1/256 and at most 255/256.
-        whole_vectors: drop each vector [N] as a whole or not at all.
+        rate: share of values to drop, from 0 to 1. It is rounded to the nearest 1/256; a rate above 0 to at least 1/256
+            and at most 255/256.
+        whole_vectors: draw one byte per vector [N], which is dropped as a whole or not at all.
     """
 
     # Keras draws four bytes per value and passes over the values more often: on a CPU a tenth of an update's time.
@@ -61,12 +64,21 @@ class Dropout(keras.layers.Dropout):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Drops values of inputs [..., N] in training and scales the others, so that the expected value is the same."""
+        mask = self.draw_mask(inputs, training=training)
+        return inputs if mask is None else inputs * mask
+
+    def draw_mask(self, inputs: Any, training: bool = False) -> Any:
+        """Draws what inputs [..., N] are multiplied by: 0 where they are dropped, else 1 / (1 - rounded rate).
+
+        Returns:
+            [..., N], or [..., 1] for whole vectors, in the type of the inputs; None if nothing is dropped.
+        """
         if not training or not self.rate:
-            return inputs
+            return None
         num_dropped = min(max(1, round(256 * self.rate)), 255)  # byte values, out of 256
         width = 1 if self.whole_vectors else None
         keeps = draw_bytes(inputs, width, self.seed_generator.next()) >= num_dropped  # [..., N], or [..., 1]
-        return inputs * (ops.cast(keeps, inputs.dtype) * (256 / (256 - num_dropped)))
+        return ops.cast(keeps, inputs.dtype) * (256 / (256 - num_dropped))
 
 
 class OrthogonalRows(keras.initializers.Orthogonal):

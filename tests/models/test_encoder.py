@@ -16,8 +16,8 @@ every_stack = pytest.mark.parametrize(
 )
 
 
-def made(num_layers=1, layer_norm=False, dropout=0.0, bridge=False):
-    words = Embedding(V, E, scale=1.0, dropout=0.0, word_dropout=0.0)
+def made(num_layers=1, layer_norm=False, dropout=0.0, bridge=False, word_dropout=0.0):
+    words = Embedding(V, E, scale=1.0, dropout=0.0, word_dropout=word_dropout)
     encoder = Encoder(words, num_layers=num_layers, units=M, bridge=bridge, dropout=dropout, layer_norm=layer_norm)
     generator = np.random.default_rng(1)
     for weight in encoder.trainable_weights:
@@ -113,6 +113,21 @@ def test_dropout_is_of_training_alone():
     np.testing.assert_array_equal(encoder(IDS).memory, encoder(IDS, training=False).memory)
     dropped = array(encoder(IDS, training=True).memory)
     assert np.count_nonzero(dropped) / dropped.size == pytest.approx(1 / 2, abs=0.15)
+
+
+def test_a_dropped_word_is_hidden_from_both_directions_and_the_bridge(float64):
+    keras.utils.set_random_seed(1)
+    encoder = made(bridge=True, word_dropout=0.5)
+    memory = array(encoder(IDS, training=True).memory)
+    for b, row in enumerate(ROWS):
+        vectors = memory[b : b + 1, : len(row), M:]  # what the bridge carries is what the directions must have read
+        forward, backward = encoder.forward(vectors), array(encoder.backward(vectors[:, ::-1]))[:, ::-1]
+        np.testing.assert_allclose(memory[b, : len(row), : M // 2], forward[0], atol=1e-12)
+        np.testing.assert_allclose(memory[b, : len(row), M // 2 : M], backward[0], atol=1e-12)
+    carried = memory[0, :, M:]
+    is_kept = carried.any(axis=-1)
+    assert 0 < is_kept.sum() < S
+    np.testing.assert_allclose(carried[is_kept], 2 * array(encoder.embedding.matrix)[IDS[0, is_kept]])
 
 
 @every_stack
