@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -307,6 +308,17 @@ def pad(ids: Sequence[Sequence[int] | np.ndarray], width: int = 0) -> np.ndarray
         padded[n, : len(row)] = row
         padded[n, len(row)] = EOS_ID
     return padded
+
+
+def split_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yields lists of `size` items, in order; the last one may be shorter. Reads no further than what it yields.
+
+    >>> list(split_chunks("abcde", 2))
+    [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    items = iter(items)
+    while chunk := list(islice(items, size)):
+        yield chunk
 
 
 def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:

@@ -36,7 +36,7 @@ class Hypotheses(NamedTuple):
     log_probs: Any
     """[B, K], sums of the tokens' log-probabilities (nats); about -1e9 in slots without a hypothesis."""
     scores: Any
-    """[B, K], log_probs divided by the length penalty."""
+    """[B, K], log_probs divided by the length penalty, and with a coverage penalty that is added."""
     finished: Any
     """bool [B, K], False where the length limit cut a hypothesis off before its EOS."""
 

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from nmt.config.schema import DataConfig
+from nmt.data.batching import split_chunks
 from nmt.data.cleaning import clean
 from nmt.data.corpus import ParallelCorpus, TextFile, split_indices
 from nmt.data.languages import find_labels, find_warnings, parse_language
@@ -137,8 +138,7 @@ def examine_languages(corpus: ParallelCorpus, data: DataConfig) -> Iterator[Find
 
 def _detect_language(lines: Sequence[str], classify: Callable[[str], tuple[str, float]]) -> str:
     """Returns the language of most groups of lines."""
-    together = [" ".join(lines[start : start + LINES_TOGETHER]) for start in range(0, len(lines), LINES_TOGETHER)]
-    votes = Counter(classify(text)[0] for text in together)
+    votes = Counter(classify(" ".join(group))[0] for group in split_chunks(lines, LINES_TOGETHER))
     return votes.most_common(1)[0][0]
 
 

@@ -15,9 +15,9 @@ class Hypothesis:
 
     text: str
     score: float
-    """log_prob divided by the length penalty; hypotheses are ranked by it."""
-    log_prob: float | None
-    """Sum of the tokens' log-probabilities (nats), EOS included; None if an older export does not return it."""
+    """What hypotheses are ranked by: log_prob divided by the length penalty, plus the coverage penalty."""
+    log_prob: float
+    """Sum of the tokens' log-probabilities (nats), EOS included."""
     tokens: Sequence[str] = ()
     """SentencePiece tokens without EOS; empty if an export returns the text alone."""
     is_finished: bool | None = True
@@ -54,7 +54,7 @@ class Translation:
         return self.best.score
 
     @property
-    def log_prob(self) -> float | None:
+    def log_prob(self) -> float:
         """Log-probability of the best hypothesis."""
         return self.best.log_prob
 
@@ -89,11 +89,10 @@ def join_translations(text: SplitText, parts: Sequence[Translation]) -> Translat
 
 
 def _join_row(text: str, row: Sequence[Hypothesis], attention: Sequence[TokenAttention]) -> Hypothesis:
-    log_probs = [one.log_prob for one in row if one.log_prob is not None]
     return Hypothesis(
         text,
         sum(one.score for one in row) / len(row),
-        sum(log_probs) if len(log_probs) == len(row) else None,
+        sum(one.log_prob for one in row),
         tuple(token for one in row for token in one.tokens),
         None if any(one.is_finished is None for one in row) else all(one.is_finished for one in row),
         tuple(attention),

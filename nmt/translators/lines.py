@@ -6,10 +6,10 @@ import queue
 import sys
 import threading
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import IO
 
+from nmt.data.batching import split_chunks
 from nmt.data.corpus import open_lines, read_stream
 from nmt.files import atomic_write
 from nmt.translators.hypothesis import Translation
@@ -49,7 +49,7 @@ def _reading(path: Path | None) -> Iterator[Iterator[list[str]]]:
         yield _as_they_come(read_stream(sys.stdin.buffer, "standard input"))
         return
     with open_lines(path) as file:
-        yield _in_windows(read_stream(file, str(path)))
+        yield split_chunks(read_stream(file, str(path)), WINDOW)
 
 
 @contextlib.contextmanager
@@ -61,11 +61,6 @@ def _writing(path: Path | None) -> Iterator[IO[str]]:
         return
     with atomic_write(path) as aside, aside.open("w", encoding="utf-8") as file:
         yield file
-
-
-def _in_windows(lines: Iterator[str]) -> Iterator[list[str]]:
-    while chunk := list(islice(lines, WINDOW)):
-        yield chunk
 
 
 def _as_they_come(lines: Iterator[str]) -> Iterator[list[str]]:

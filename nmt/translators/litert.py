@@ -30,8 +30,8 @@ class LiteRTTranslator(TokenTranslator):
     Settings of the search were fixed when it was exported. Long lines are translated in parts.
 
     Args:
-        search: [1, S] int32 ids, ended by EOS, to {"ids": int32 [1, T], "score": float32 [1], "log_prob": float32 [1]},
-            the latter missing in older files; called by one thread at a time.
+        search: takes ids int32 [1, S], ended by EOS, and returns ids int32 [1, T], score float32 [1] and log_prob
+            float32 [1] by name; called by one thread at a time.
         others: more of the same, each for another thread.
         record: contents of its export.json.
     """
@@ -120,12 +120,14 @@ class LiteRTTranslator(TokenTranslator):
             found = search(ids=np.array([[*ids, eos_id]], "int32"))
         finally:
             self._idle.put(search)
-        row, score = found["ids"][0].tolist(), float(found["score"][0])
+        row = found["ids"][0].tolist()
         is_finished = eos_id in row
         tokens = row[: row.index(eos_id)] if is_finished else row
-        if "log_prob" in found:
-            log_prob = float(found["log_prob"][0])
-        else:
-            log_prob = score * ((5 + len(tokens) + is_finished) / 6) ** self.settings.length_penalty
         spelling = [self._target.get_token(one) for one in tokens]
-        return Hypothesis(self._target.decode([tokens])[0], score, log_prob, spelling, is_finished)
+        return Hypothesis(
+            self._target.decode([tokens])[0],
+            float(found["score"][0]),
+            float(found["log_prob"][0]),
+            spelling,
+            is_finished,
+        )

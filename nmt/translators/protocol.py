@@ -7,13 +7,13 @@ line in `nmt.translators.opening.KINDS`.
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any, Self, TypeVar
 
 from pydantic import ValidationError
 
 from nmt.config.reference import as_words, get_keys
 from nmt.config.schema import SearchSettings
+from nmt.data.batching import split_chunks
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError, suggest_name
 from nmt.translators.hypothesis import Hypothesis, Translation, join_translations
@@ -152,8 +152,7 @@ class Translator(ABC):
         """
         if isinstance(lines, str):
             raise UserError("Expected a list of lines to translate, found one text: put it in brackets.")
-        lines = iter(lines)
-        while batch := list(islice(lines, window)):
+        for batch in split_chunks(lines, window):
             yield from self.translate_texts(batch, n_best=n_best, attention=attention, split=split)
 
     def _make_splitter(self, by_sentence: bool) -> TextSplitter:

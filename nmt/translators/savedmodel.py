@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nmt.data.batching import split_chunks
 from nmt.data.tokenizer import Tokenizer
 from nmt.decoding.alignment import TokenAttention
 from nmt.errors import UserError
@@ -83,8 +84,7 @@ class SavedModelTranslator(Translator):
         if n_best == 1 and not attention:
             return self._translate_best(texts)
         size = ATTENTION_BATCH if attention else self.record["limits"]["max_batch"]
-        batches = (texts[start : start + size] for start in range(0, len(texts), size))
-        return [one for batch in batches for one in self._translate_n_best(batch, n_best, attention)]
+        return [one for batch in split_chunks(texts, size) for one in self._translate_n_best(batch, n_best, attention)]
 
     def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
         """Returns the number of source tokens of each text, without EOS."""
@@ -116,13 +116,10 @@ class SavedModelTranslator(Translator):
 
     def _translate_best(self, texts: Sequence[str]) -> list[Translation]:
         outputs = self.run_signature("serving_default", texts)
-        log_probs = outputs.get("log_prob", [None] * len(texts))  # older exports return none
-        columns = (texts, outputs["translation"], outputs["score"], log_probs, outputs["truncated"])
+        columns = (texts, *(outputs[name] for name in ("translation", "score", "log_prob", "truncated")))
         return [
-            self._translation(
-                source,
-                [Hypothesis(text.decode(), float(score), _as_float(log_prob), is_finished=None)],
-                truncated,
+            self._make_translation(
+                source, [Hypothesis(text.decode(), float(score), float(log_prob), is_finished=None)], truncated
             )
             for source, text, score, log_prob, truncated in zip(*columns, strict=True)
         ]
@@ -131,10 +128,10 @@ class SavedModelTranslator(Translator):
         outputs = self.run_signature("nbest", texts)
         for row, source in enumerate(texts):
             count = min(outputs["num_hypotheses"][row], n_best)
-            hypotheses = [_hypothesis(outputs, row, rank, attention) for rank in range(count)]
-            yield self._translation(source, hypotheses, outputs["truncated"][row])
+            hypotheses = [_make_hypothesis(outputs, row, rank, attention) for rank in range(count)]
+            yield self._make_translation(source, hypotheses, outputs["truncated"][row])
 
-    def _translation(self, source: str, hypotheses: list[Hypothesis], truncated: Any) -> Translation:
+    def _make_translation(self, source: str, hypotheses: list[Hypothesis], truncated: Any) -> Translation:
         warnings = (self._explain_truncation(source),) if truncated else ()
         return Translation(source, hypotheses, bool(truncated), warnings)
 
@@ -146,7 +143,7 @@ class SavedModelTranslator(Translator):
         )
 
 
-def _hypothesis(outputs: dict[str, np.ndarray], row: int, rank: int, attention: bool) -> Hypothesis:
+def _make_hypothesis(outputs: dict[str, np.ndarray], row: int, rank: int, attention: bool) -> Hypothesis:
     *source, eos = _as_tokens(outputs["source_tokens"][row]) or [""]
     target = _as_tokens(outputs["target_tokens"][row, rank])
     is_finished = not source or target[-1:] == [eos]
@@ -167,10 +164,6 @@ def _hypothesis(outputs: dict[str, np.ndarray], row: int, rank: int, attention: 
 
 def _as_tokens(row: np.ndarray) -> list[str]:
     return [token.decode() for token in row if token]
-
-
-def _as_float(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 def version_folder(path: Path) -> Path:

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt.data.batching import NUM_BUCKETS, BatchLoader, BatchPlan, Buckets, derive_seed, fit_buckets, pad, prefetch
+from nmt.data.batching import (
+    NUM_BUCKETS,
+    BatchLoader,
+    BatchPlan,
+    Buckets,
+    derive_seed,
+    fit_buckets,
+    pad,
+    prefetch,
+    split_chunks,
+)
 from nmt.data.corpus import ParallelCorpus, read_lines
 from nmt.data.token_cache import CachedTokens, SampledTokens
 from nmt.data.tokenizer import EOS_ID, PAD_ID, Tokenizer, train_tokenizer
@@ -373,3 +383,13 @@ def test_prefetched_batches_equal_batches_made_in_turn(corpus, tokenizer):
     ):
         assert_equal(batch, expected)
     ahead.close()
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 20])
+def test_chunks_keep_the_order_and_are_read_one_at_a_time(size):
+    read = []
+    chunks = split_chunks((read.append(n) or n for n in range(7)), size)
+    assert next(chunks) == list(range(min(size, 7)))
+    assert len(read) == min(size, 7)
+    assert [n for chunk in chunks for n in chunk] == list(range(min(size, 7), 7))
+    assert list(split_chunks([], size)) == []

@@ -122,13 +122,13 @@ def test_parts_join_best_with_best():
     text = SplitText(["a", "b", "c"], ["", " ", "\n\n", "\n"])
     first = [Hypothesis("x", -1.0, -2.0, ("▁x",)), Hypothesis("x2", -3.0, -4.0, ("▁x2",), is_finished=False)]
     second = [Hypothesis("y", -2.0, -8.0, ("▁y",))]
-    third = [Hypothesis("z", -3.0, None, is_finished=None), Hypothesis("z2", -3.0, -3.0)]
+    third = [Hypothesis("z", -3.0, -5.0, is_finished=None), Hypothesis("z2", -3.0, -3.0)]
     parts = [Translation("a", first), Translation("b", second, warnings=["w"]), Translation("c", third, True, ["w"])]
     found = join_translations(text, parts)
     assert found == Translation(
         "a b\n\nc\n",
         [
-            Hypothesis("x y\n\nz\n", -2.0, None, ("▁x", "▁y"), is_finished=None),
+            Hypothesis("x y\n\nz\n", -2.0, -15.0, ("▁x", "▁y"), is_finished=None),
             Hypothesis("x2 y\n\nz2\n", -8 / 3, -15.0, ("▁x2", "▁y"), is_finished=False),
         ],
         is_truncated=True,
