@@ -1,65 +1,80 @@
-"""Says what a run folder, a model folder or an export is."""
+"""Descriptions of run folders, model folders and exports, for `nmt info`."""
 
 import json
 import math
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from nmt.config.reference import as_words
+from nmt.config.schema import DecodingConfig
+from nmt.translators.export_record import read_record, recorded_settings
 from nmt.translators.opening import find_kind
+
+WIDTH, INDENT = 120, 13  # columns of a line, and of the names
 
 
 def describe(path: Path) -> str:
-    """A few lines about a folder.
+    """Returns a table about a folder, with all settings of its search.
 
     Raises:
-        UserError: it is none of a run folder, a model folder and an export.
+        UserError: it is neither a run folder nor a model folder nor an export.
     """
-    describers = {"SavedModel": _describe_export, "LiteRT": _describe_litert, "model": _describe_model}
-    return describers[find_kind(path).name](path)
+    describers = {"SavedModel": _describe_savedmodel, "LiteRT": _describe_litert, "model": _describe_model}
+    return "\n".join(_format_row(*row) for row in describers[find_kind(path).name](path).items())
 
 
-def _describe_model(path: Path) -> str:
+def _describe_model(path: Path) -> dict[str, str]:
     from nmt.model_folder import ModelFolder, find_model_folder
 
     folder = ModelFolder.load(path)
-    model, facts = folder.config.model, folder.facts
-    data, decoding = folder.config.data, folder.config.decoding
+    model, data, facts = folder.config.model, folder.config.data, folder.facts
     num_weights = sum(math.prod(array.shape) for array in folder.weights.values())
-    kind = "model folder" if find_model_folder(path) == path else "run folder"
-    lines = {
-        "kind": kind,
+    return {
+        "kind": "model folder" if find_model_folder(path) == path else "run folder",
         "languages": f"{data.source_language} to {data.target_language}",
         "vocabulary": f"{folder.source_tokenizer.vocabulary_size:,} source and "
-        f"{folder.target_tokenizer.vocabulary_size:,} target pieces",
+        f"{folder.target_tokenizer.vocabulary_size:,} target tokens",
         "encoder": f"{model.encoder_layers} × LSTM {model.encoder_units}",
         "decoder": f"{model.decoder_layers} × LSTM {model.decoder_units}, {model.attention} attention",
         "weights": f"{num_weights:,}",
         "trained for": f"{facts['update']:,} updates" if "update" in facts else "unknown",
         "dev BLEU": f"{facts['dev_bleu']:.2f} (greedy)" if "dev_bleu" in facts else "unknown",
-        "decoding": f"beam {decoding.beam_size}, length penalty {decoding.length_penalty:g}",
+        "decoding": _format_settings(folder.config.decoding),
         "versions": ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items()),
     }
-    return "\n".join(f"{name:<12} {value}" for name, value in lines.items())
 
 
-def _describe_export(path: Path) -> str:
-    from nmt.translators.savedmodel import version_folder
+def _describe_savedmodel(path: Path) -> dict[str, str]:
+    from nmt.translators.savedmodel import RECORD, version_folder
 
     folder = version_folder(path)
-    record = folder / "assets.extra" / "export.json"
-    facts = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    facts.pop("operations", None)  # a long list, for whom a server lacks one
-    return _listed("export (SavedModel)", folder, facts)
+    if not (folder / RECORD).is_file():  # a SavedModel from elsewhere
+        return {"kind": "SavedModel, not an export of this toolkit", "folder": str(folder)}
+    return _describe_export("export (SavedModel)", folder, read_record(folder, RECORD))
 
 
-def _describe_litert(path: Path) -> str:
-    from nmt.translators.export_record import read_record
+def _describe_litert(path: Path) -> dict[str, str]:
     from nmt.translators.litert import RECORD
 
-    return _listed(
-        "export (LiteRT)", path, {key: fact for key, fact in read_record(path, RECORD).items() if key != "kind"}
-    )
+    return _describe_export("export (LiteRT)", path, read_record(path, RECORD))
 
 
-def _listed(kind: str, folder: Path, facts: dict) -> str:
-    lines = {"kind": kind, "folder": str(folder), **{key: json.dumps(value) for key, value in facts.items()}}
-    return "\n".join(f"{name:<12} {value}" for name, value in lines.items())
+def _describe_export(kind: str, folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
+    # The operations of a graph are a long list, for servers that lack one.
+    facts = {key: json.dumps(fact) for key, fact in record.items() if key not in ("kind", "operations")}
+    settings = _format_settings(recorded_settings(record))
+    return {"kind": kind, "folder": str(folder), **facts, "decoding": settings}
+
+
+def _format_settings(settings: DecodingConfig) -> str:
+    """Returns settings as overrides of a command, such as beam_size=5."""
+    return " ".join(f"{name}={as_words(value)}" for name, value in settings.model_dump().items())
+
+
+def _format_row(name: str, text: str) -> str:
+    if name != "decoding":
+        return f"{name:<{INDENT - 1}} {text}"
+    lines = textwrap.wrap(text, WIDTH - INDENT, break_on_hyphens=False)
+    return f"{name:<{INDENT - 1}} " + f"\n{'':<{INDENT}}".join(lines)

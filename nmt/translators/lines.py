@@ -1,4 +1,4 @@
-"""Lines from a file or a stream, through a translator, to a file or a stream."""
+"""Translates lines of a file or stream to a file or stream, for `nmt translate`."""
 
 import contextlib
 import json
@@ -19,12 +19,23 @@ from nmt.translators.protocol import WINDOW, Translator
 def translate_lines(
     translator: Translator, source: Path | None, target: Path | None, *, n_best: int, as_json: bool
 ) -> None:
-    """Translates a file, or standard input, to a file that is whole or absent, or to standard output.
+    """Translates lines of text.
 
-    Lines of a file are read many at a time; from a terminal or a pipe, what has arrived is translated at once and
-    flushed.
+    Lines of a file are read many at a time. Lines of a terminal or pipe are translated as soon as they arrive.
+
+    Args:
+        translator: of any kind.
+        source: file to translate, or None for standard input.
+        target: file for the translations, written as a whole or not at all, or None for standard output.
+        n_best: hypotheses per line; with more than one, each is a line of number, score and text, separated by tabs.
+        as_json: whether to write one JSON object per line instead: the source, its hypotheses (text, score, log_prob
+            and is_finished, which is false if the length limit cut one off and null if an export does not tell), and
+            warnings.
+
+    Raises:
+        UserError: the file is damaged, a line is not UTF-8, or the translator cannot return n hypotheses.
     """
-    with _reading(source) as chunks, _writing(target) as out:
+    with _open_source(source) as chunks, _open_target(target) as out:
         number = 0
         for chunk in chunks:
             for translation in translator.stream(chunk, n_best=n_best):
@@ -35,8 +46,11 @@ def translate_lines(
 
 def _format(number: int, translation: Translation, *, n_best: int, as_json: bool) -> str:
     if as_json:
-        hypotheses = [{"text": h.text, "score": h.score, "log_prob": h.log_prob} for h in translation.hypotheses]
-        record = {"source": translation.source, "hypotheses": hypotheses}
+        hypotheses = [
+            {"text": one.text, "score": one.score, "log_prob": one.log_prob, "is_finished": one.is_finished}
+            for one in translation.hypotheses
+        ]
+        record = {"source": translation.source, "hypotheses": hypotheses, "warnings": list(translation.warnings)}
         return json.dumps(record, ensure_ascii=False) + "\n"
     if n_best == 1:
         return translation.text + "\n"
@@ -44,18 +58,18 @@ def _format(number: int, translation: Translation, *, n_best: int, as_json: bool
 
 
 @contextlib.contextmanager
-def _reading(path: Path | None) -> Iterator[Iterator[list[str]]]:
+def _open_source(path: Path | None) -> Iterator[Iterator[list[str]]]:
     if path is None:
-        yield _as_they_come(read_stream(sys.stdin.buffer, "standard input"))
+        yield _stream_arrived(read_stream(sys.stdin.buffer, "standard input"))
         return
     with open_lines(path) as file:
         yield split_chunks(read_stream(file, str(path)), WINDOW)
 
 
 @contextlib.contextmanager
-def _writing(path: Path | None) -> Iterator[IO[str]]:
+def _open_target(path: Path | None) -> Iterator[IO[str]]:
     if path is None:
-        # Text of any language, whatever the terminal's locale says.
+        # The locale of a terminal may not have all characters.
         sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
         yield sys.stdout
         return
@@ -63,8 +77,8 @@ def _writing(path: Path | None) -> Iterator[IO[str]]:
         yield file
 
 
-def _as_they_come(lines: Iterator[str]) -> Iterator[list[str]]:
-    """Yields the lines that have arrived, at most a window of them, as soon as there is one."""
+def _stream_arrived(lines: Iterator[str]) -> Iterator[list[str]]:
+    """Yields the lines that have arrived, as soon as there is one, and at most a window of them at a time."""
     arrived: queue.Queue = queue.Queue(WINDOW)
 
     def read() -> None:

@@ -133,9 +133,10 @@ def test_json_is_one_record_a_line(tmp_path: Path) -> None:
     assert first == {
         "source": 'ü "x"',
         "hypotheses": [
-            {"text": 'Ü "X"', "score": -0.125, "log_prob": -0.25},
-            {"text": 'Ü "X"!', "score": -1.125, "log_prob": -1.25},
+            {"text": 'Ü "X"', "score": -0.125, "log_prob": -0.25, "is_finished": True},
+            {"text": 'Ü "X"!', "score": -1.125, "log_prob": -1.25, "is_finished": True},
         ],
+        "warnings": [],
     }
     assert second["source"] == ""
     assert "ü" in text
