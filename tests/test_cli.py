@@ -152,7 +152,7 @@ def test_json_has_the_source_and_falling_scores(place):
     assert record["source"] == "one two"
     scores = [hypothesis["score"] for hypothesis in record["hypotheses"]]
     assert scores == sorted(scores, reverse=True)
-    assert set(record["hypotheses"][0]) == {"text", "score", "log_prob"}
+    assert set(record["hypotheses"][0]) == {"text", "score", "log_prob", "is_finished"}
     texts = [hypothesis["text"] for hypothesis in record["hypotheses"]]
     assert len(set(texts)) == len(texts)
 
