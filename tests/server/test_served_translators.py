@@ -14,8 +14,10 @@ from nmt.server.app import make_server
 from nmt.server.limits import Limits
 from nmt.server.run import open_model
 from nmt.translators.hypothesis import Translation
+from nmt.translators.protocol import CHANGEABLE
+from nmt.translators.protocol import CHANGEABLE
 from nmt.translators.savedmodel import SavedModelTranslator
-from tests.exported_model import MAX_CHARACTERS, NBEST, SENTENCES
+from tests.exported_model import MAX_CHARACTERS, NBEST, PARAGRAPH, SENTENCES
 from tests.server.server_fakes import ask, client_of, read_error
 
 TEXTS = [SENTENCES[0], "", SENTENCES[40]]
@@ -98,17 +100,24 @@ OTHER_VALUES = {
     "pruning_threshold": 0.0,
     "min_length": 2,
     "max_length": 20,
+    "split_sentences": "never",
 }
 
 
-@pytest.mark.parametrize("name", SearchSettings.model_fields)
+@pytest.mark.parametrize("name", [name for name in SearchSettings.model_fields if name != CHANGEABLE])
 def test_every_setting_reaches_a_model_and_an_export_refuses_other_values_than_its_own(
     exported, server, model_server, name
 ):
-    body = {"text": SENTENCES[:3], name: OTHER_VALUES[name]}
+    lines = [*SENTENCES[:3], "The old house. The red bike."]
+    body = {"text": lines, name: OTHER_VALUES[name]}
     answer = ask(model_server, "POST", "/translate", json=body)
-    expected = exported.translator.with_settings(**{name: OTHER_VALUES[name]}).translate(SENTENCES[:3])
+    expected = exported.translator.with_settings(**{name: OTHER_VALUES[name]}).translate(lines)
     assert [one["text"] for one in answer.json()["translations"]] == expected
+    if name == CHANGEABLE:  # not a setting of the search, which alone is fixed
+        assert expected != exported.translator.translate(lines)
+        answer = ask(server, "POST", "/translate", json=body)
+        assert [one["text"] for one in answer.json()["translations"]] == expected
+        return
     status, message = read_error(ask(server, "POST", "/translate", json=body))
     assert status == 400
     assert re.match(rf"This export was made with decoding\.{name} \S+ and cannot translate with ", message)
@@ -146,7 +155,14 @@ def test_a_long_text_is_truncated_by_predict_and_translated_whole_by_translate(e
     answer = ask(server, "POST", "/translate", json={"text": f"{long}\n{SENTENCES[1]}"})
     first, last = answer.json()["translations"][0]["text"].split("\n")
     assert last == export.translate([SENTENCES[1]])[0]
-    assert len(first) > len(last)
+    assert first == " ".join(export.translate(SENTENCES[:20]))
+
+
+def test_translate_splits_as_python_does(export, server):
+    for mode in ("auto", "always", "never"):
+        answer = ask(server, "POST", "/translate", json={"text": [PARAGRAPH, "…"], "split_sentences": mode})
+        found = [one["text"] for one in answer.json()["translations"]]
+        assert found == export.with_settings(split_sentences=mode).translate([PARAGRAPH, "…"])
 
 
 def test_requests_of_one_batch_get_their_own_translations(exported, server):
