@@ -124,7 +124,7 @@ def nmt_learner(work: Work, precision: str) -> Learn:
     model.optimizer = make_optimizer(TrainingConfig(max_updates=1))
     options = {"objective": Objective(label_smoothing=0.1), "seed": 1, "clip_norm": 1.0}
     update = JaxUpdate(model, model.optimizer, make_mesh("single"), **options)
-    update.foresee(sorted({(*batch.source.shape, batch.target.shape[1]) for batch in work.batches}))
+    update.precompile(sorted({(*batch.source.shape, batch.target.shape[1]) for batch in work.batches}))
     return lambda batch, number: update.start(batch, update=number, learning_rate=RATE)
 
 

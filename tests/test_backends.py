@@ -19,7 +19,13 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason=
 SCRIPT = Path(__file__).with_name("without_tensorflow.py")
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 TRAINING = {"batch_size": 16, "learning_rate": 2**-5, "max_updates": 60, "log_every": 1, "validate_every": 30}
-EVERYTHING = {"optimizer": "adamw", "weight_decay": 0.1, "ema_decay": 0.5, "accumulation_steps": 2, "checkpoint_every": 20}
+EVERYTHING = {
+    "optimizer": "adamw",
+    "weight_decay": 0.1,
+    "ema_decay": 0.5,
+    "accumulation_steps": 2,
+    "checkpoint_every": 20,
+}
 
 
 def write_pairs(folder, name, num_lines, most_words):
@@ -134,7 +140,9 @@ def test_a_run_on_jax_goes_on_as_if_it_had_never_stopped(runs, short, nmt_on):
     printed, _ = nmt_on("jax", "train", config)
     assert f"Going on with the run in {runs / 'resumed'} after update 30." in printed
     assert history(runs / "resumed") == history(runs / "jax")
-    expected, found = (CheckpointFolder(runs / name / "checkpoints", keep=9).latest() for name in ("jax", "resumed"))
+    expected, found = (
+        CheckpointFolder(runs / name / "checkpoints", keep=9).load_latest() for name in ("jax", "resumed")
+    )
     assert found.progress == expected.progress
     for part, arrays in expected.arrays.items():
         assert len(arrays) > 10

@@ -15,13 +15,13 @@ def train(job: dict) -> None:
     from nmt.training.trainer import train as train_model
 
     clock = UpdateClock()
-    log = RunLog.updated
+    log = RunLog.record_update
 
     def clocked(self: RunLog, update: int, epoch: int, learning_rate: float, outcome: Any) -> None:
         log(self, update, epoch, learning_rate, outcome)
         clock.tick(outcome.num_tokens)
 
-    RunLog.updated = clocked  # type: ignore[method-assign]
+    RunLog.record_update = clocked  # type: ignore[method-assign]
     config = Path(job["model"]).with_suffix(".yaml")
     config.write_text(yaml.safe_dump(configuration(job)), encoding="utf-8")
     train_model(load_config(config, job["overrides"]))

@@ -45,7 +45,7 @@ def make_update(config: Config, vocabularies: tuple[int, int], strategy: Any) ->
     options = {
         "objective": Objective.from_config(settings),
         "seed": config.seed,
-        "accumulation": settings.accumulation_steps,
+        "accumulation_steps": settings.accumulation_steps,
         "clip_norm": settings.clip_norm,
         "ema_decay": settings.ema_decay,
     }

@@ -33,11 +33,11 @@ class Progress:
     rollbacks: int = 0
     """How often the run went back to a checkpoint, each time to go on with half the learning rate."""
 
-    def after_batch(self, epoch: int, index: int) -> "Progress":
+    def count_batch(self, epoch: int, index: int) -> "Progress":
         """Where the run stands when batch `index` of an epoch has been learned."""
         return replace(self, update=self.update + 1, epoch=epoch, batch=index + 1)
 
-    def after_validation(self, score: float, is_best: bool) -> "Progress":
+    def count_validation(self, score: float, is_best: bool) -> "Progress":
         """Where the run stands when a validation has given a score."""
         if is_best:
             return replace(self, validated=self.update, best_score=score, validations_since_best=0)
@@ -72,22 +72,22 @@ class CheckpointFolder:
         path = self.path / f"update-{checkpoint.progress.update:09d}.h5"
         flat = {f"{part}/{name}": a for part, arrays in checkpoint.arrays.items() for name, a in arrays.items()}
         save_arrays(path, flat, {"progress": asdict(checkpoint.progress), **checkpoint.facts})
-        for old in self.files()[: -self.keep]:
+        for old in self.list_files()[: -self.keep]:
             old.unlink()
         return path
 
-    def files(self) -> list[Path]:
+    def list_files(self) -> list[Path]:
         """The checkpoints there are, oldest first."""
         return sorted(self.path.glob("update-*.h5"))
 
-    def latest(self, warn: Any = print) -> Checkpoint | None:
+    def load_latest(self, warn: Any = print) -> Checkpoint | None:
         """Reads the newest checkpoint that is whole; damaged ones are said and passed over. None where there is none.
 
         Raises:
             UserError: there are checkpoints, but none is whole.
         """
         problem: UserError | None = None
-        for path in reversed(self.files()):
+        for path in reversed(self.list_files()):
             try:
                 return read_checkpoint(path)
             except UserError as error:
@@ -112,7 +112,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(progress, arrays, facts)
 
 
-def averaged(paths: list[Path]) -> dict[str, np.ndarray]:
+def average_checkpoints(paths: list[Path]) -> dict[str, np.ndarray]:
     """The mean of the weights (of their moving averages, where there are any) of several checkpoints."""
     checkpoints = [read_checkpoint(path) for path in paths]
     weights = [checkpoint.arrays["averages"] or checkpoint.arrays["weights"] for checkpoint in checkpoints]

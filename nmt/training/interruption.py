@@ -11,16 +11,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
-class Notice:
+class SignalFlag:
     """The signal that came, or 0."""
 
     signal_number: int = 0
 
 
 @contextmanager
-def noticed_signals() -> Iterator[Notice]:
+def defer_signals() -> Iterator[SignalFlag]:
     """Notes the first signal instead of dying of it; a second one ends the process at once."""
-    notice = Notice()
+    notice = SignalFlag()
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -62,7 +62,7 @@ class RunFolder:
             aside.write_text(dump_config(config), encoding="utf-8")
         return resumed
 
-    def must_be_shared(self) -> None:
+    def check_shared(self) -> None:
         """Raises UserError where this machine does not see what the chief has just written."""
         if not self.config.is_file():
             raise UserError(
@@ -71,7 +71,7 @@ class RunFolder:
             )
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Keeps other processes from training in this folder; the lock goes with the process, however it ends."""
         with folder_lock(self.path, doing="training", key="run_dir"):
             for left in self.path.rglob(".*.part"):  # half written by a process that was killed
@@ -79,7 +79,7 @@ class RunFolder:
             yield
 
 
-def next_free(path: Path) -> Path:
+def find_free_path(path: Path) -> Path:
     """The first of path-2, path-3, … that does not exist."""
     number = 2
     while path.with_name(f"{path.name}-{number}").exists():

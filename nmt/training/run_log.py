@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from nmt.errors import UserError
 from nmt.files import append_line, atomic_write
 from nmt.training.run_folder import RunFolder
-from nmt.training.tensorboard import Curves
+from nmt.training.tensorboard import TensorBoardWriter
 from nmt.training.update import Outcome
 from nmt.training.validation import Validation
 
@@ -46,7 +46,7 @@ class RunLog:
         self.announce = announce if not silent else lambda _: None
         self.every = every
         self.silent = silent
-        self.curves = Curves(folder.tensorboard) if tensorboard and not silent else None
+        self.curves = TensorBoardWriter(folder.tensorboard) if tensorboard and not silent else None
         self.bar = _Bar(total) if sys.stderr.isatty() and not silent else None
         self._gap = False
         self._recent: list[Outcome] = []
@@ -60,7 +60,7 @@ class RunLog:
         with atomic_write(self.folder.history) as aside:
             aside.write_text("".join(f"{line}\n" for line in lines if _update_of(line) <= update), encoding="utf-8")
 
-    def updated(self, update: int, epoch: int, learning_rate: float, outcome: Outcome) -> None:
+    def record_update(self, update: int, epoch: int, learning_rate: float, outcome: Outcome) -> None:
         """Takes the outcome of one update."""
         self._recent.append(outcome)
         if self.bar:
@@ -77,7 +77,7 @@ class RunLog:
             )
         self._recent, self._since = [], time.perf_counter()
 
-    def validated(self, update: int, validation: Validation, is_best: bool) -> None:
+    def record_validation(self, update: int, validation: Validation, is_best: bool) -> None:
         """Takes a validation."""
         self._record(update, "validation", asdict(validation))
         self.announce(
@@ -109,7 +109,7 @@ class RunLog:
         try:
             append_line(self.folder.history, json.dumps({"update": update, "kind": kind, **known}, allow_nan=False))
             if self.curves:
-                self.curves.add(update, {f"{kind}/{name}": value for name, value in values.items()})
+                self.curves.add_scalars(update, {f"{kind}/{name}": value for name, value in values.items()})
         except (OSError, UserError) as error:
             if not self._gap:
                 self.announce(f"update {update:,}: the history has a gap from here on. {error}")

@@ -9,7 +9,7 @@ from nmt.config.schema import TrainingConfig
 Kind = Literal["constant", "linear", "cosine", "inverse_sqrt"]
 
 
-def learning_rate(
+def compute_learning_rate(
     update: int, *, peak: float, kind: Kind, warmup: int = 0, length: int | None = None, final: float = 0.0
 ) -> float:
     """The rate of one update.
@@ -23,7 +23,7 @@ def learning_rate(
         length: updates of a linear or cosine schedule, warm-up counted; afterwards the rate stays at its end.
         final: the end of a linear or cosine schedule, as a share of the peak.
 
-    >>> [round(learning_rate(n, peak=1.0, kind="linear", warmup=2, length=6), 2) for n in (1, 2, 4, 6, 9)]
+    >>> [round(compute_learning_rate(n, peak=1.0, kind="linear", warmup=2, length=6), 2) for n in (1, 2, 4, 6, 9)]
     [0.5, 1.0, 0.5, 0.0, 0.0]
     """
     if update <= warmup:

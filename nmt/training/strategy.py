@@ -68,7 +68,7 @@ class DistributedWorkers(Workers):
         self.number = resolver.task_id + (len(cluster.get("chief", [])) if resolver.task_type == "worker" else 0)
         self.replicas = strategy.num_replicas_in_sync // self.count
 
-    def added(self, values: np.ndarray) -> np.ndarray:
+    def all_reduce_sum(self, values: np.ndarray) -> np.ndarray:
         """The sum over all workers, as in `Workers`."""
         values = np.asarray(values, np.float64)
 
@@ -80,9 +80,9 @@ class DistributedWorkers(Workers):
             mine = self.strategy.experimental_distribute_values_from_function(of_replica)
             return self.strategy.reduce(tf.distribute.ReduceOp.SUM, mine, axis=None).numpy()
         except LOST as error:
-            raise self.lost(error) from error
+            raise self.make_lost_error(error) from error
 
-    def lost(self, error: Exception) -> WorkerLostError:
+    def make_lost_error(self, error: Exception) -> WorkerLostError:
         """What to say when a collective operation has failed: which worker does not answer."""
         gone = [n for n, address in enumerate(self.addresses) if n != self.number and not _answers(address)]
         if not gone:

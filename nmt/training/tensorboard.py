@@ -15,7 +15,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 VERSION = "brain.Event:2"
 
 
-class Curves:
+class TensorBoardWriter:
     """One file of curves in a folder that TensorBoard is pointed at.
 
     (`tensorboard.summary.Writer` does more, but imports TensorFlow wherever that is installed.)
@@ -30,7 +30,7 @@ class Curves:
         self._records = RecordWriter((folder / name).open("wb"))
         self._write(file_version=VERSION)
 
-    def add(self, step: int, values: Mapping[str, float]) -> None:
+    def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Adds one point to each of several curves, by their tags; they can be seen at once."""
         for tag, value in values.items():
             self._write(step=step, summary=scalar_pb(tag, value))

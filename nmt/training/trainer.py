@@ -23,11 +23,11 @@ from nmt.errors import DivergenceError, InterruptionError, OutOfMemoryError, Use
 from nmt.evaluation.metrics import check_languages
 from nmt.model_folder import ModelFolder, find_model_folder, get_fingerprints
 from nmt.training.backends import make_strategy, make_update, make_workers
-from nmt.training.checkpoint import Checkpoint, CheckpointFolder, Progress, averaged
-from nmt.training.interruption import Notice, noticed_signals
-from nmt.training.run_folder import RunFolder, next_free
+from nmt.training.checkpoint import Checkpoint, CheckpointFolder, Progress, average_checkpoints
+from nmt.training.interruption import SignalFlag, defer_signals
+from nmt.training.run_folder import RunFolder, find_free_path
 from nmt.training.run_log import RunLog
-from nmt.training.schedules import learning_rate
+from nmt.training.schedules import compute_learning_rate
 from nmt.training.update import Outcome
 from nmt.training.validation import Validation, Validator
 from nmt.translators.sentences import measure_share
@@ -70,7 +70,7 @@ def train(
     # Before anything else of TensorFlow: collective operations must be set up at its start.
     strategy = make_strategy(config.training.strategy, config.training.devices)
     workers = make_workers(strategy)
-    workers.must_agree("configuration", hashlib.sha256(dump_config(config).encode()).hexdigest())
+    workers.check_equal("configuration", hashlib.sha256(dump_config(config).encode()).hexdigest())
     if not workers.is_chief:
         announce = _unsaid
     for warning in warnings:
@@ -79,19 +79,21 @@ def train(
     if fork:
         forked = find_model_folder(config.run_dir)
         initial = ModelFolder.load(forked)
-        config = config.model_copy(update={"run_dir": Path(workers.of_chief(str(next_free(config.run_dir))))})
+        config = config.model_copy(update={"run_dir": Path(workers.broadcast(str(find_free_path(config.run_dir))))})
         announce(f"A new run in {config.run_dir}, from the weights of {forked}.")
     folder = RunFolder(Path(config.run_dir or ""))
     with ExitStack() as stack:
-        workers.in_turn(lambda: _take(folder, config, initial, stack) if workers.is_chief else folder.must_be_shared())
+        workers.chief_first(
+            lambda: _take(folder, config, initial, stack) if workers.is_chief else folder.check_shared()
+        )
         trainer = Trainer(config, folder, strategy=strategy, callbacks=callbacks, announce=announce, started=started)
-        with noticed_signals() as notice:
+        with defer_signals() as notice:
             return trainer.run(initial, notice)
 
 
 def _take(folder: RunFolder, config: Config, initial: ModelFolder | None, stack: ExitStack) -> None:
     """Locks a run's folder and writes into it what every run begins with."""
-    stack.enter_context(folder.locked())
+    stack.enter_context(folder.lock())
     folder.accept(config)
     if initial is not None:
         initial.source_tokenizer.save(folder.path / "source.model")
@@ -123,9 +125,9 @@ class Trainer:
         self.config, self.settings, self.folder = config, config.training, folder
         self.workers = workers = make_workers(strategy)
         self.announce, self.started = announce, started
-        self.prepared = workers.in_turn(lambda: prepare_training_data(config, folder.path, announce))
+        self.prepared = workers.chief_first(lambda: prepare_training_data(config, folder.path, announce))
         for name, fingerprint in self.prepared.fingerprints.items():
-            workers.must_agree(name, fingerprint)
+            workers.check_equal(name, fingerprint)
         self.plan = BatchPlan(
             self.prepared.lengths, by=self.settings.batch_by, size=self.settings.batch_size, seed=config.seed
         )
@@ -151,7 +153,7 @@ class Trainer:
             silent=not workers.is_chief,
         )
 
-    def run(self, initial: ModelFolder | None, notice: Notice) -> Path:
+    def run(self, initial: ModelFolder | None, notice: SignalFlag) -> Path:
         """Trains until a limit is reached or a signal noticed, and returns the folder of the best model."""
         self.forked = initial is not None
         self._restore(initial)
@@ -163,7 +165,7 @@ class Trainer:
             self.update.close()
             self.log.close()
             self.callbacks.on_train_end()
-        self.workers.wait()  # whoever ends before the others looks lost to them
+        self.workers.barrier()  # whoever ends before the others looks lost to them
         return self.folder.best
 
     def loader(self) -> BatchLoader:
@@ -176,9 +178,9 @@ class Trainer:
             pad_to_buckets=has_static_shapes(),
         )
 
-    def _loop(self, notice: Notice) -> str:
+    def _loop(self, notice: SignalFlag) -> str:
         loader = self.loader()
-        self.update.foresee(self.plan.shapes)
+        self.update.precompile(self.plan.shapes)
         while True:
             begun = None
             for batch in prefetch(loader.stream_batches(self.progress.epoch, self.progress.batch)):
@@ -204,12 +206,12 @@ class Trainer:
                 if reason:
                     return reason
 
-    def _decided(self, notice: Notice) -> tuple[int, str | None]:
+    def _decided(self, notice: SignalFlag) -> tuple[int, str | None]:
         """The signal to stop by and the limit to stop at, on which all workers agree after each update."""
         reason = self._limit_reached()
         if self.workers.count == 1:
             return notice.signal_number, reason
-        signals, limits = self.workers.of_each(notice.signal_number, reason is not None)
+        signals, limits = self.workers.all_gather(notice.signal_number, reason is not None)
         return int(signals.max()), reason or ("another worker reached its limit" if limits.any() else None)
 
     def _pauses(self) -> bool:
@@ -227,7 +229,7 @@ class Trainer:
     def _learn(self, batch: Batch) -> None:
         """Begins an update, and then asks what came of the one before, so that a device need not wait for its host."""
         number = self.progress.update + 1
-        rate = 0.5**self.progress.rollbacks * learning_rate(
+        rate = 0.5**self.progress.rollbacks * compute_learning_rate(
             number,
             peak=self.settings.learning_rate,
             kind=self.settings.schedule,
@@ -239,7 +241,7 @@ class Trainer:
         wait = self._started(batch, number, rate)
         self._settle()
         self.begun = Begun(number, batch.epoch, rate, wait)
-        self.progress = self.progress.after_batch(batch.epoch, batch.index)
+        self.progress = self.progress.count_batch(batch.epoch, batch.index)
 
     def _settle(self) -> None:
         """Waits for the update that was begun last, if nobody has, and takes note of its outcome."""
@@ -250,7 +252,7 @@ class Trainer:
         self.skipped = 0 if outcome.is_applied else self.skipped + 1
         if self.skipped == 1 and self.settings.precision != "float16":
             self.announce(f"update {number:,}: the gradient is not finite; it was not applied.")
-        self.log.updated(number, epoch, rate, outcome)
+        self.log.record_update(number, epoch, rate, outcome)
         self.logs = dict(outcome.metrics)
         self.callbacks.on_train_batch_end(number, self.logs)
 
@@ -265,11 +267,11 @@ class Trainer:
                         f"update {number:,}: there is not enough memory, not even for one pair at a time. Lower "
                         "data.max_length or the model's sizes."
                     ) from error
-                self.update.split()
+                self.update.halve_micro_batches()
+                steps = self.update.accumulation_steps
                 self.announce(
-                    f"update {number:,}: there was not enough memory; batches are now cut into "
-                    f"{self.update.accumulation} micro-batches, which changes no result. training.accumulation_steps="
-                    f"{self.update.accumulation} spares the next run this."
+                    f"update {number:,}: there was not enough memory; batches are now cut into {steps} micro-batches, "
+                    f"which changes no result. training.accumulation_steps={steps} spares the next run this."
                 )
 
     def _go_back(self) -> None:
@@ -277,7 +279,7 @@ class Trainer:
         last = self.begun.number - 1 if self.begun else self.progress.update
         self.begun = None  # what may follow the last that was skipped comes to nothing
         skipped = f"The gradient was not finite in {self.skipped} updates in a row, up to {last:,}"
-        checkpoint = self.checkpoints.latest(self.announce)
+        checkpoint = self.checkpoints.load_latest(self.announce)
         if checkpoint is None or self.progress.rollbacks == self.settings.max_rollbacks:
             times = self.progress.rollbacks
             often = "once" if times == 1 else f"{times} times"
@@ -301,15 +303,15 @@ class Trainer:
         validation = self.validator.validate(self._candidate())
         score = validation.score(self.settings.best_by)
         is_best = self.progress.best_score is None or score > self.progress.best_score
-        self.progress = self.progress.after_validation(score, is_best)
+        self.progress = self.progress.count_validation(score, is_best)
         if is_best:
             self._save_best(self._candidate(), validation)
-        self.log.validated(self.progress.update, validation, is_best)
+        self.log.record_validation(self.progress.update, validation, is_best)
         self.last_validation = validation
 
     def _candidate(self) -> dict:
         """The weights in question: the moving averages where there are any, else the weights themselves."""
-        return self.update.averaged_arrays() or get_arrays(self.model.trainable_variables)
+        return self.update.get_averages() or get_arrays(self.model.trainable_variables)
 
     @cached_property
     def _multi_sentence_share(self) -> float:
@@ -336,13 +338,13 @@ class Trainer:
 
     def _save(self) -> bool:
         """Lets the chief write a checkpoint, which all find then; false where it could not be written."""
-        [saved] = self.workers.of_each(self.workers.is_chief and self._save_checkpoint())
+        [saved] = self.workers.all_gather(self.workers.is_chief and self._save_checkpoint())
         return bool(saved[0])
 
     def _save_checkpoint(self) -> bool:
         arrays = {
             "weights": get_arrays(self.model.trainable_variables),
-            "averages": self.update.averaged_arrays(),
+            "averages": self.update.get_averages(),
             "optimizer": get_arrays(self.update.state_variables),
         }
         checkpoint = Checkpoint(self.progress, arrays, self.prepared.fingerprints)
@@ -361,8 +363,8 @@ class Trainer:
             return False
 
     def _restore(self, initial: ModelFolder | None) -> None:
-        checkpoint = self.workers.in_turn(lambda: self.checkpoints.latest(self.announce))
-        self.workers.must_agree("checkpoint", f"{checkpoint.progress.update if checkpoint else 0:x}")
+        checkpoint = self.workers.chief_first(lambda: self.checkpoints.load_latest(self.announce))
+        self.workers.check_equal("checkpoint", f"{checkpoint.progress.update if checkpoint else 0:x}")
         if checkpoint is None:
             if initial is not None:
                 assign_arrays(self.model.trainable_variables, initial.weights, "The model to fork")
@@ -425,8 +427,8 @@ class Trainer:
             self._try_average()
 
     def _try_average(self) -> None:
-        files = self.checkpoints.files()[-self.settings.average_last :]
-        weights = averaged(files)
+        files = self.checkpoints.list_files()[-self.settings.average_last :]
+        weights = average_checkpoints(files)
         validation = self.validator.validate(weights)
         score = validation.score(self.settings.best_by)
         is_best = score > (self.progress.best_score if self.progress.best_score is not None else float("-inf"))

@@ -51,7 +51,7 @@ class Update:
         optimizer: each call sets its learning rate.
         objective: returns the sums to minimise and to log.
         seed: seed of dropout.
-        accumulation: number of micro-batches that a batch is cut into.
+        accumulation_steps: number of micro-batches that a batch is cut into.
         clip_norm: largest global norm of the gradient of the mean loss, or None.
         ema_decay: decay of the moving averages of the weights, or None for no averages.
     """
@@ -69,7 +69,7 @@ class Update:
         *,
         objective: Objective,
         seed: int,
-        accumulation: int = 1,
+        accumulation_steps: int = 1,
         clip_norm: float | None = None,
         ema_decay: float | None = None,
     ):
@@ -77,7 +77,7 @@ class Update:
         self.optimizer = optimizer
         self.objective = objective
         self.seed = seed
-        self.accumulation = accumulation
+        self.accumulation_steps = accumulation_steps
         self.clip_norm = clip_norm
         self.ema_decay = ema_decay
         self.scales_loss = model.dtype_policy.compute_dtype == "float16"
@@ -94,7 +94,7 @@ class Update:
         """Learns from one batch, whose rows are a multiple of `rows_multiple`; `update` counts from 1.
 
         Raises:
-            OutOfMemoryError: it can be tried again after `split`.
+            OutOfMemoryError: it can be tried again after `halve_micro_batches`.
         """
         return self.start(batch, update=update, learning_rate=learning_rate)()
 
@@ -102,11 +102,11 @@ class Update:
         """Begins to learn from one batch and returns what waits for the outcome; the next may begin before that.
 
         Raises:
-            OutOfMemoryError: it can be tried again after `split`.
+            OutOfMemoryError: it can be tried again after `halve_micro_batches`.
         """
         raise NotImplementedError
 
-    def foresee(self, shapes: Iterable[tuple[int, int, int]]) -> None:
+    def precompile(self, shapes: Iterable[tuple[int, int, int]]) -> None:
         """Tells of the shapes that batches will have, (rows, source length, target length), to prepare for them."""
 
     def close(self) -> None:
@@ -114,14 +114,14 @@ class Update:
         if self._compilers:
             self._compilers.shutdown(wait=False, cancel_futures=True)
 
-    def split(self) -> None:
+    def halve_micro_batches(self) -> None:
         """Cuts the batches to come into twice as many micro-batches: half the memory, and the same result."""
         raise NotImplementedError
 
     @property
     def rows_multiple(self) -> int:
         """What the number of rows of a batch must be a multiple of."""
-        return self.num_devices * self.accumulation
+        return self.num_devices * self.accumulation_steps
 
     @property
     def state_variables(self) -> list:
@@ -133,7 +133,7 @@ class Update:
         """The weights that have a moving average."""
         return self.model.trainable_variables if self.ema_decay else []
 
-    def averaged_arrays(self) -> dict[str, np.ndarray]:
+    def get_averages(self) -> dict[str, np.ndarray]:
         """The moving averages by the paths of their weights; empty where there are none."""
         paths = index_by_path(self.averaged)
         return {path: np.asarray(average.value) for path, average in zip(paths, self.averages, strict=True)}
@@ -151,13 +151,13 @@ class Update:
         self.assign_averages(copies, "The model")
 
 
-def dropout_seeds(seed: int, update: int, shape: tuple[int, ...]) -> np.ndarray:
+def derive_dropout_seeds(seed: int, update: int, shape: tuple[int, ...]) -> np.ndarray:
     """Dropout as a pure function of the seed, the update and the place: seeds int32 [*shape, 2]."""
     seeds = [(derive_seed(seed, update, *place), update) for place in np.ndindex(shape)]
     return np.array(seeds, dtype=np.int32).reshape((*shape, 2))
 
 
-def mean_metrics(sums: Sums) -> dict[str, Any]:
+def compute_means(sums: Sums) -> dict[str, Any]:
     """Returns loss and metrics per token, by name."""
     totals = {"loss": sums.loss, **sums.metrics}
     return {name: total / ops.cast(sums.num_tokens, total.dtype) for name, total in totals.items()}

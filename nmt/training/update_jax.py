@@ -27,9 +27,9 @@ from nmt.training.update import (
     adjust_loss_scale,
     average_weights,
     check_finite,
-    dropout_seeds,
+    compute_means,
+    derive_dropout_seeds,
     limit_decay,
-    mean_metrics,
     scale_gradients,
 )
 
@@ -78,9 +78,9 @@ class JaxUpdate(Update):
             # Trying kernels for every product and shape takes minutes, and gains little on cuBLAS in 16 bits.
             compiler_options={"xla_gpu_enable_triton_gemm": model.dtype_policy.compute_dtype == "float32"},
         )
-        self._foreseen: dict[tuple[int, ...], Future] = {}
+        self._precompiled: dict[tuple[int, ...], Future] = {}
 
-    def foresee(self, shapes: Iterable[tuple[int, int, int]]) -> None:
+    def precompile(self, shapes: Iterable[tuple[int, int, int]]) -> None:
         """Begins to compile for these shapes, several at once, while training goes on with those that are done.
 
         On a GPU a dozen compilations take longer than thousands of updates; a CPU has no time for what may never come.
@@ -94,7 +94,7 @@ class JaxUpdate(Update):
             ids = [np.empty((rows, length), np.int32) for length in lengths]
             examples = self._by_micro_batch(Examples(*ids, np.empty(rows, np.float32)))
             lowered = self._compiled.lower(state, seeds, examples)
-            self._foreseen[_shape(examples)] = self._compilers.submit(lowered.compile)
+            self._precompiled[_shape(examples)] = self._compilers.submit(lowered.compile)
 
     def start(self, batch: Batch, *, update: int, learning_rate: float) -> Callable[[], Outcome]:
         """Hands a batch to the devices, as in `Update`, and returns before they have learned from it."""
@@ -102,8 +102,8 @@ class JaxUpdate(Update):
         examples = self._by_micro_batch(Examples.from_batch(batch))
         state = self._state()
         try:
-            foreseen = self._foreseen.get(_shape(examples))
-            compiled = foreseen.result() if foreseen else self._compiled
+            compiling = self._precompiled.get(_shape(examples))
+            compiled = compiling.result() if compiling else self._compiled
             after, fetched = compiled(state, self._seeds(update), examples)
         except jax.errors.JaxRuntimeError as error:
             # Once the old state's memory is given away, there is nothing to try again from.
@@ -114,18 +114,18 @@ class JaxUpdate(Update):
         fetched.values.copy_to_host_async()
         return lambda: _read(fetched)
 
-    def split(self) -> None:
+    def halve_micro_batches(self) -> None:
         """Cuts the batches to come into twice as many micro-batches; all are compiled anew."""
-        self.accumulation *= 2
+        self.accumulation_steps *= 2
 
     def _by_micro_batch(self, examples: Examples) -> Examples:
         """Gives every A-th row to the same micro-batch: [B, ...] -> [A, B / A, ...]."""
-        micros = range(self.accumulation)
-        return Examples(*(np.stack([rows[micro :: self.accumulation] for micro in micros]) for rows in examples))
+        micros = range(self.accumulation_steps)
+        return Examples(*(np.stack([rows[micro :: self.accumulation_steps] for micro in micros]) for rows in examples))
 
     def _seeds(self, update: int) -> np.ndarray:
         """A seed for each micro-batch and layer: int32 [A, D, 2]."""
-        return dropout_seeds(self.seed, update, (self.accumulation, len(self.seed_states)))
+        return derive_dropout_seeds(self.seed, update, (self.accumulation_steps, len(self.seed_states)))
 
     @cached_property
     def _variables(self) -> State:
@@ -163,7 +163,7 @@ class JaxUpdate(Update):
         if self.scales_loss:
             scale, good = adjust_loss_scale(state.loss_scale, state.good_updates, finite)
             after = after._replace(loss_scale=scale, good_updates=good)
-        metrics = {**mean_metrics(sums), "gradient_norm": norm}
+        metrics = {**compute_means(sums), "gradient_norm": norm}
         values = [*metrics.values(), sums.num_tokens, finite]
         return after, Fetched(jnp.stack([x.astype(norm.dtype) for x in values]), tuple(metrics))
 

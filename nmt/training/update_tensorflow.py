@@ -24,9 +24,9 @@ from nmt.training.update import (
     adjust_loss_scale,
     average_weights,
     check_finite,
-    dropout_seeds,
+    compute_means,
+    derive_dropout_seeds,
     limit_decay,
-    mean_metrics,
     scale_gradients,
 )
 
@@ -83,7 +83,7 @@ class TensorFlowUpdate(Update):
         called.result()
         self.optimizer.iterations.assign(0)
 
-    def foresee(self, shapes: Iterable[tuple[int, int, int]]) -> None:
+    def precompile(self, shapes: Iterable[tuple[int, int, int]]) -> None:
         """Begins to compile the kernels of a position for the numbers of rows that batches will have."""
         if self._compilers:
             compile_for = self._kernels.make_compiler()
@@ -103,21 +103,21 @@ class TensorFlowUpdate(Update):
         except LOST as error:
             if self.workers.count == 1:
                 raise
-            raise self.workers.lost(error) from error
+            raise self.workers.make_lost_error(error) from error
         outcome = Outcome({name: float(x) for name, x in metrics.items()}, int(num_tokens), bool(finite))
         return lambda: outcome
 
-    def split(self) -> None:
+    def halve_micro_batches(self) -> None:
         """Cuts the batches to come into twice as many micro-batches."""
-        self.accumulation *= 2
+        self.accumulation_steps *= 2
         self._find = self._finding()
 
     def _seed_shape(self) -> tuple[int, ...]:
-        return (self.accumulation, self.num_devices, len(self.seed_states), 2)
+        return (self.accumulation_steps, self.num_devices, len(self.seed_states), 2)
 
     def _seeds(self, update: int) -> np.ndarray:
         """A seed for each micro-batch, replica and layer: int32 [A, R, D, 2]."""
-        return dropout_seeds(self.seed, update, self._seed_shape()[:3])
+        return derive_dropout_seeds(self.seed, update, self._seed_shape()[:3])
 
     def _found(self, *batch: Any) -> tuple:
         """Metrics, number of tokens, whether all is finite, and the sums of gradients with the factor that makes a
@@ -137,14 +137,14 @@ class TensorFlowUpdate(Update):
             scale, good = adjust_loss_scale(self.loss_scale.value, self.good_updates.value, finite)
             self.loss_scale.assign(scale)
             self.good_updates.assign(good)
-        return {**mean_metrics(totals), "gradient_norm": norm}, totals.num_tokens, finite, share, gradients
+        return {**compute_means(totals), "gradient_norm": norm}, totals.num_tokens, finite, share, gradients
 
     def _gradient_sums(self, *batch: Any) -> tuple[Sums, list]:
         """Adds up the objective's sums, and the dense gradient of its loss, over the micro-batches of one replica."""
         *examples, seeds = batch
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         sums = self._micro_batch(Examples(*examples), seeds, replica, 0)
-        for micro in range(1, self.accumulation):
+        for micro in range(1, self.accumulation_steps):
             # One after the other: side by side they would need the memory that accumulation is to save.
             with tf.control_dependencies(tf.nest.flatten(sums)):
                 more = self._micro_batch(Examples(*examples), seeds, replica, micro)
@@ -188,7 +188,7 @@ class WorkersUpdate(TensorFlowUpdate):
                 sums = gradients(*batch)
             except tf.errors.ResourceExhaustedError as error:
                 failure = error
-            [lacking] = self.workers.of_each(failure is not None)
+            [lacking] = self.workers.all_gather(failure is not None)
             if lacking.any():
                 reason = f"Worker {lacking.argmax()} has not enough memory."
                 raise failure or tf.errors.ResourceExhaustedError(None, None, reason)

@@ -88,9 +88,9 @@ class Validator:
         sums = np.zeros(2)
         for batch in self.batches:
             sums += [float(x) for x in self.losses(*batch)]
-        nll, pieces = self.workers.added(sums)
+        nll, pieces = self.workers.all_reduce_sum(sums)
         loss = float(nll / pieces)
-        translations = self.workers.shared(self.sources, partial(self.translator.translate, split=False))
+        translations = self.workers.map_sharded(self.sources, partial(self.translator.translate, split=False))
         score = bleu(translations, self.targets, target_language=self.language)
         return Validation(loss, math.exp(min(loss, 700.0)), score)
 

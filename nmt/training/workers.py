@@ -29,7 +29,7 @@ class Workers:
         """Whether this process is the one that writes."""
         return self.number == 0
 
-    def added(self, values: np.ndarray) -> np.ndarray:
+    def all_reduce_sum(self, values: np.ndarray) -> np.ndarray:
         """The sum over all workers of arrays of one shape; returns when all have come here.
 
         Raises:
@@ -37,39 +37,39 @@ class Workers:
         """
         return values
 
-    def lost(self, error: Exception) -> WorkerLostError:
+    def make_lost_error(self, error: Exception) -> WorkerLostError:
         """What to say when something that all do together has failed."""
         return WorkerLostError(str(error))
 
-    def of_each(self, *values: float) -> list[np.ndarray]:
+    def all_gather(self, *values: float) -> list[np.ndarray]:
         """For each of some values, what it is on each worker: float64 [count]."""
         said = np.zeros((len(values), self.count))
         said[:, self.number] = values
-        return list(self.added(said))
+        return list(self.all_reduce_sum(said))
 
-    def shared(self, items: Sequence[str], work: Callable[[Sequence[str]], Sequence[str]]) -> list[str]:
+    def map_sharded(self, items: Sequence[str], work: Callable[[Sequence[str]], Sequence[str]]) -> list[str]:
         """Does some work on texts, each worker on its share, and returns all results in order."""
         if self.count == 1:
             return list(work(items))
         mine = [text.encode() for text in work(items[self.number :: self.count])]
         sizes = np.zeros(len(items))
         sizes[self.number :: self.count] = [len(text) for text in mine]
-        ends = self.added(sizes).cumsum().astype(int)
+        ends = self.all_reduce_sum(sizes).cumsum().astype(int)
         characters = np.zeros(ends[-1] if len(ends) else 0)
         for end, text in zip(ends[self.number :: self.count], mine, strict=True):
             characters[end - len(text) : end] = np.frombuffer(text, np.uint8)
-        everything = self.added(characters).astype(np.uint8).tobytes()
+        everything = self.all_reduce_sum(characters).astype(np.uint8).tobytes()
         return [everything[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
 
-    def of_chief(self, text: str) -> str:
+    def broadcast(self, text: str) -> str:
         """A text as the chief has it."""
-        return self.shared([text] * self.count, lambda mine: mine)[0]
+        return self.map_sharded([text] * self.count, lambda mine: mine)[0]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Returns when all workers have come here."""
-        self.of_each(0)
+        self.all_gather(0)
 
-    def in_turn(self, work: Callable[[], Result]) -> Result:
+    def chief_first(self, work: Callable[[], Result]) -> Result:
         """Does some work, the chief first, whose files the others then find.
 
         Raises:
@@ -83,16 +83,16 @@ class Workers:
                     done.append(work())
                 except UserError as error:
                     problem = error
-            [failures] = self.of_each(problem is not None)
+            [failures] = self.all_gather(problem is not None)
             if problem:
                 raise problem
             if failures.any():
                 raise UserError(f"Worker {failures.argmax()} could not begin; what it says itself tells why.")
         return done[0]
 
-    def must_agree(self, what: str, fingerprint: str) -> None:
+    def check_equal(self, what: str, fingerprint: str) -> None:
         """Raises UserError where a worker has another one than the chief."""
-        [said] = self.of_each(int(fingerprint[:12], 16))  # 48 bits, exact in float64
+        [said] = self.all_gather(int(fingerprint[:12], 16))  # 48 bits, exact in float64
         differs = said != said[0]
         if differs.any():
             raise UserError(f"Worker {differs.argmax()} has another {what} than worker 0; all need the same.")

@@ -39,7 +39,7 @@ OTHER = Case(
         **NO_DROPOUT,
     },
     ADAMW,
-    {"accumulation": 3, "clip_norm": 0.05, "ema_decay": 0.3},
+    {"accumulation_steps": 3, "clip_norm": 0.05, "ema_decay": 0.3},
 )
 DROPOUT = Case({"decoder_layers": 1, "word_dropout": 0.2}, ADAMW, {"clip_norm": 0.05, "ema_decay": 0.3})
 
@@ -91,5 +91,5 @@ def learned(update: Any, case: Case) -> dict[str, np.ndarray]:
         for outcome in outcomes
     ]
     weights = {f"weight {path}": array for path, array in get_arrays(update.model.trainable_variables).items()}
-    averages = {f"average {path}": array for path, array in update.averaged_arrays().items()}
+    averages = {f"average {path}": array for path, array in update.get_averages().items()}
     return {"outcomes": np.array(figures, dtype=np.float64), **weights, **averages}

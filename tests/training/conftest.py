@@ -89,13 +89,13 @@ class CountingUpdate:
 
         return wait
 
-    def foresee(self, shapes: list[tuple[int, int, int]]) -> None:
-        self.course.append(("foreseen", len(shapes)))
+    def precompile(self, shapes: list[tuple[int, int, int]]) -> None:
+        self.course.append(("precompiled", len(shapes)))
 
     def close(self) -> None:
         self.course.append(("closed", 0))
 
-    def averaged_arrays(self) -> dict[str, np.ndarray]:
+    def get_averages(self) -> dict[str, np.ndarray]:
         return {}
 
     def assign_averages(self, arrays: dict[str, np.ndarray], origin: str) -> None:

@@ -50,7 +50,7 @@ def killed_after(number: int) -> None:
         if update == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    following(RunLog, "updated", then)
+    following(RunLog, "record_update", then)
 
 
 def not_finite(place: tuple[int, float]) -> None:
@@ -80,7 +80,7 @@ def memory(fewest: int) -> None:
 
     def greedy(self: TensorFlowUpdate, *args: Any) -> list:
         sums = learned(self, *args)
-        if self.accumulation < fewest:
+        if self.accumulation_steps < fewest:
             # Fails as an allocation would, but at once, where TensorFlow tries for ten seconds to find the memory.
             tf.raw_ops.Stage(values=[sums[0]], memory_limit=1)
         return sums

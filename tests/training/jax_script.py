@@ -20,7 +20,7 @@ def run(name, case, starts, kind, **changes):
     weights = {path.removeprefix(prefix): array for path, array in starts.items() if path.startswith(prefix)}
     model = make_model(case, weights)
     update = JaxUpdate(model, model.optimizer, make_mesh(kind), **{**settings_of(case), **changes})
-    update.foresee([(12, 10, 10)])
+    update.precompile([(12, 10, 10)])
     return {**learned(update, case), "rows_multiple": update.rows_multiple}
 
 
@@ -31,7 +31,7 @@ def main():
     found = {name: run(name, case, starts, "single") for name, case in (("descent", DESCENT), ("other", OTHER))}
     for micro in (1, 3):
         for kind, devices in (("single", 1), ("auto", 2)):
-            found[f"dropout {devices}x{micro}"] = run("dropout", DROPOUT, starts, kind, accumulation=micro)
+            found[f"dropout {devices}x{micro}"] = run("dropout", DROPOUT, starts, kind, accumulation_steps=micro)
 
     from nmt import compilation
 

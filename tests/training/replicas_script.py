@@ -39,7 +39,7 @@ def strategy_of(num_replicas):
     return tf.distribute.MirroredStrategy([f"CPU:{n}" for n in range(num_replicas)])
 
 
-def make_update(num_replicas, accumulation, *, precision, settings, dropout):
+def make_update(num_replicas, accumulation_steps, *, precision, settings, dropout):
     import keras
 
     from nmt.config.schema import ModelConfig, TrainingConfig
@@ -56,7 +56,13 @@ def make_update(num_replicas, accumulation, *, precision, settings, dropout):
         optimizer = make_optimizer(config)
     objective = Objective(label_smoothing=0.1)
     return TensorFlowUpdate(
-        model, optimizer, strategy, objective=objective, seed=1, accumulation=accumulation, clip_norm=config.clip_norm
+        model,
+        optimizer,
+        strategy,
+        objective=objective,
+        seed=1,
+        accumulation_steps=accumulation_steps,
+        clip_norm=config.clip_norm,
     )
 
 

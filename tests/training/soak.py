@@ -154,7 +154,7 @@ def same_arrays(*run_dirs: Path) -> bool:
     """Whether the last checkpoints hold the same weights, averages and moments, bit for bit."""
     from nmt.training.checkpoint import PARTS, CheckpointFolder
 
-    one, other = (CheckpointFolder(run_dir / "checkpoints", keep=3).latest() for run_dir in run_dirs)
+    one, other = (CheckpointFolder(run_dir / "checkpoints", keep=3).load_latest() for run_dir in run_dirs)
     assert one is not None
     assert other is not None
 

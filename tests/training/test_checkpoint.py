@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as get_arrays
 
 from nmt.errors import UserError
-from nmt.training.checkpoint import PARTS, Checkpoint, CheckpointFolder, Progress, averaged, read_checkpoint
+from nmt.training.checkpoint import PARTS, Checkpoint, CheckpointFolder, Progress, average_checkpoints, read_checkpoint
 from nmt.weights import save_arrays
 
 FACTS = {"training text": "abc", "source tokenizer": "def"}
@@ -40,7 +40,7 @@ def folder(tmp_path):
 def test_nothing_is_lost(folder):
     before = checkpoint(7, averages={"bias": np.full(2, 0.25, "float32")})
     folder.save(before)
-    after = folder.latest()
+    after = folder.load_latest()
     assert after.progress == before.progress
     assert after.facts == FACTS
     assert after.arrays.keys() == before.arrays.keys()
@@ -75,7 +75,7 @@ def test_any_checkpoint_comes_back_bit_for_bit(progress, parts, facts):
     with tempfile.TemporaryDirectory() as path:
         folder = CheckpointFolder(Path(path), keep=1)
         folder.save(before)
-        after = folder.latest(pytest.fail)
+        after = folder.load_latest(pytest.fail)
     assert (after.progress, after.facts) == (before.progress, before.facts)
     for part in PARTS:
         assert after.arrays[part].keys() == before.arrays[part].keys()
@@ -86,29 +86,29 @@ def test_any_checkpoint_comes_back_bit_for_bit(progress, parts, facts):
 
 def test_no_best_score_yet_is_kept_so(folder):
     folder.save(Checkpoint(Progress(1), {}, {}))
-    assert folder.latest().progress == Progress(1)
+    assert folder.load_latest().progress == Progress(1)
 
 
 def test_the_newest_counts(folder):
     saved(folder, 9, 10, 1_000_000)
-    assert folder.latest().progress.update == 1_000_000
+    assert folder.load_latest().progress.update == 1_000_000
 
 
 def test_only_the_last_few_are_kept(folder):
     paths = saved(folder, 1, 2, 3, 4, 5)
-    assert folder.files() == paths[2:]
+    assert folder.list_files() == paths[2:]
     assert sorted(folder.path.iterdir()) == paths[2:]
 
 
 def test_a_folder_without_checkpoints_has_none(folder):
-    assert folder.latest() is None
+    assert folder.load_latest() is None
 
 
 def test_a_torn_file_leaves_the_older_one(folder):
     older, newer = saved(folder, 5, 10)
     tear(newer)
     said = []
-    assert folder.latest(said.append).progress.update == 5
+    assert folder.load_latest(said.append).progress.update == 5
     assert len(said) == 1
     assert said[0].startswith(f"{newer} is damaged")
     assert said[0].endswith("Trying the checkpoint before it.")
@@ -118,7 +118,7 @@ def test_a_torn_file_leaves_the_older_one(folder):
 def test_what_a_killed_process_left_half_written_is_no_checkpoint(folder):
     saved(folder, 5)
     (folder.path / ".update-000000010.h5.4711.part").write_bytes(b"torn")
-    assert folder.latest(pytest.fail).progress.update == 5
+    assert folder.load_latest(pytest.fail).progress.update == 5
 
 
 def test_torn_files_only_are_an_error(folder):
@@ -126,7 +126,7 @@ def test_torn_files_only_are_an_error(folder):
         tear(path)
     said = []
     with pytest.raises(UserError, match=r"No checkpoint in .*checkpoints is whole. Start a new run in another run_dir"):
-        folder.latest(said.append)
+        folder.load_latest(said.append)
     assert len(said) == 2
 
 
@@ -139,7 +139,7 @@ def test_other_arrays_are_no_checkpoint(tmp_path):
 def test_the_average_is_the_mean(folder):
     paths = saved(folder, 1, 2, 3)
     weights = [checkpoint(n).arrays["weights"] for n in (2, 3)]
-    found = averaged(paths[1:])
+    found = average_checkpoints(paths[1:])
     assert found.keys() == weights[0].keys()
     for name, array in found.items():
         assert array.dtype == weights[0][name].dtype
@@ -148,19 +148,19 @@ def test_the_average_is_the_mean(folder):
 
 def test_the_average_is_of_moving_averages_where_there_are_any(folder):
     paths = [folder.save(checkpoint(n, averages={"bias": np.array([n, 2.0 * n])})) for n in (1, 4)]
-    found = averaged(paths)
+    found = average_checkpoints(paths)
     assert found.keys() == {"bias"}
     np.testing.assert_array_equal(found["bias"], [2.5, 5])
 
 
 def test_progress_counts_batches():
-    assert Progress().after_batch(0, 0) == Progress(update=1, epoch=0, batch=1)
-    assert Progress(update=7, epoch=0, batch=7).after_batch(1, 0) == Progress(update=8, epoch=1, batch=1)
+    assert Progress().count_batch(0, 0) == Progress(update=1, epoch=0, batch=1)
+    assert Progress(update=7, epoch=0, batch=7).count_batch(1, 0) == Progress(update=8, epoch=1, batch=1)
 
 
 def test_progress_counts_validations_since_the_best():
-    progress = Progress(update=3).after_validation(2.0, True)
+    progress = Progress(update=3).count_validation(2.0, True)
     assert progress == Progress(update=3, best_score=2.0, validated=3)
-    progress = progress.after_validation(1.0, False).after_validation(1.5, False)
+    progress = progress.count_validation(1.0, False).count_validation(1.5, False)
     assert (progress.best_score, progress.validations_since_best) == (2.0, 2)
-    assert progress.after_validation(3.0, True) == Progress(update=3, best_score=3.0, validated=3)
+    assert progress.count_validation(3.0, True) == Progress(update=3, best_score=3.0, validated=3)

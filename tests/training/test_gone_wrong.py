@@ -82,7 +82,7 @@ def test_the_halved_rate_is_kept_for_good_and_has_an_end(recipe, tmp_path):
     )
     assert records(config.run_dir)[12]["learning_rate"] == RATE / 2
     assert [record["loss"] for record in records(config.run_dir)[13:]] == [None] * 3
-    assert checkpoints(config.run_dir).latest().progress.update == 12
+    assert checkpoints(config.run_dir).load_latest().progress.update == 12
 
 
 def test_a_batch_too_large_for_the_memory_is_cut_and_nothing_changes(finished, tmp_path):
@@ -96,7 +96,7 @@ def test_a_batch_too_large_for_the_memory_is_cut_and_nothing_changes(finished, t
     )
     losses, expected = ([r["loss"] for r in records(run)] for run in (config.run_dir, finished.run_dir))
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
-    weights, whole = (checkpoints(run).latest().arrays["weights"] for run in (config.run_dir, finished.run_dir))
+    weights, whole = (checkpoints(run).load_latest().arrays["weights"] for run in (config.run_dir, finished.run_dir))
     print(f"cut in two: losses differ by {np.abs(np.subtract(losses, expected)).max():.1e}", end=", ")
     print(f"weights by {max(np.abs(weights[name] - whole[name]).max() for name in whole):.1e}")
     for name in whole:
@@ -143,17 +143,17 @@ def test_a_full_disk_leaves_older_checkpoints_whole(recipe, tmp_path, small_disk
                 break
         else:
             assert reaction == "stop", process.stderr.read()
-        for path in checkpoints(config.run_dir).files():
+        for path in checkpoints(config.run_dir).list_files():
             read_checkpoint(path)
         if reaction == "continue":
-            before = checkpoints(config.run_dir).latest().progress.update
+            before = checkpoints(config.run_dir).load_latest().progress.update
             assert "the checkpoint could not be written; training goes on without it. Cannot write" in lines[-1]
             assert lines[-1].endswith(".h5: No space left on device.\n")
             (small_disk / "ballast").unlink()
             process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     assert not list(config.run_dir.rglob("*.part"))
-    last = checkpoints(config.run_dir).latest().progress.update
+    last = checkpoints(config.run_dir).load_latest().progress.update
     records(config.run_dir)  # no torn line
     if reaction == "continue":
         assert process.returncode == 143
@@ -194,7 +194,7 @@ def test_a_second_signal_stops_at_once(recipe, digits, tmp_path):
     assert time.monotonic() - moment < 10
     assert process.returncode == 143
     assert "Traceback" not in errors
-    assert not checkpoints(config.run_dir).files()
+    assert not checkpoints(config.run_dir).list_files()
 
 
 def test_another_text_is_refused_and_may_be_forked(finished):

@@ -9,7 +9,7 @@ import pytest
 from nmt.config.file import dump_config
 from nmt.errors import InterruptionError
 from nmt.training.checkpoint import CheckpointFolder
-from nmt.training.interruption import SIGNALS, noticed_signals
+from nmt.training.interruption import SIGNALS, defer_signals
 from nmt.training.trainer import train
 
 NEVER = 1_000_000
@@ -30,7 +30,7 @@ def _usual_handlers():
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_is_noted(number):
     before = [signal.getsignal(each) for each in SIGNALS]
-    with noticed_signals() as notice:
+    with defer_signals() as notice:
         assert notice.signal_number == 0
         signal.raise_signal(number)
         assert notice.signal_number == number
@@ -39,7 +39,7 @@ def test_the_first_signal_is_noted(number):
 
 @pytest.mark.parametrize("first", SIGNALS)
 def test_the_second_signal_ends_at_once(first):
-    with noticed_signals():
+    with defer_signals():
         signal.raise_signal(first)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -47,7 +47,7 @@ def test_the_second_signal_ends_at_once(first):
 
 def test_handlers_are_put_back_after_a_failure():
     before = [signal.getsignal(each) for each in SIGNALS]
-    with pytest.raises(RuntimeError), noticed_signals():
+    with pytest.raises(RuntimeError), defer_signals():
         raise RuntimeError
     assert [signal.getsignal(each) for each in SIGNALS] == before
 
@@ -57,7 +57,7 @@ def test_outside_the_main_thread_signals_stay_with_their_owner():
     seen = []
 
     def work():
-        with noticed_signals() as notice:
+        with defer_signals() as notice:
             seen.append((notice.signal_number, [signal.getsignal(each) for each in SIGNALS]))
 
     thread = threading.Thread(target=work)
@@ -111,7 +111,7 @@ def updates_after(process, number, config):
     assert time.monotonic() - moment < SAVED_WITHIN
     assert process.returncode == 128 + number
     [message] = errors.splitlines()
-    update = CheckpointFolder(config.run_dir / "checkpoints", keep=9).latest().progress.update
+    update = CheckpointFolder(config.run_dir / "checkpoints", keep=9).load_latest().progress.update
     assert message == (
         f"Interrupted after update {update:,}; saved in {config.run_dir}. The same command goes on from there."
     )

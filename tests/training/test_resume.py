@@ -82,7 +82,7 @@ def runs(recipe, tmp_path_factory):
     for copy in (paths.damaged, paths.moved):
         shutil.copytree(paths.killed, copy)
     paths.said_of_moved = nmt(config, f"run_dir={paths.moved}", clock=-10 * 365 * 86_400, hostname="elsewhere")
-    _, older, newest = checkpoints(paths.damaged).files()
+    _, older, newest = checkpoints(paths.damaged).list_files()
     flip(newest)
     older.write_bytes(older.read_bytes()[:5000])
     paths.said_of_damaged = nmt(config, f"run_dir={paths.damaged}")
@@ -91,8 +91,8 @@ def runs(recipe, tmp_path_factory):
 
 def test_the_killed_process_had_gone_past_its_last_checkpoint(runs):
     assert updates_of(history(runs.killed), "training") == list(range(1, 15))
-    assert [path.name for path in checkpoints(runs.killed).files()] == [f"update-{n:09}.h5" for n in (4, 8, 12)]
-    assert checkpoints(runs.killed).latest().progress.update == 12
+    assert [path.name for path in checkpoints(runs.killed).list_files()] == [f"update-{n:09}.h5" for n in (4, 8, 12)]
+    assert checkpoints(runs.killed).load_latest().progress.update == 12
 
 
 def test_the_same_command_goes_on_and_says_so(runs):
@@ -124,7 +124,7 @@ def test_losses_and_validations_are_the_same_to_the_last_bit(runs, name):
 
 @pytest.mark.parametrize("name", ["moved", "damaged"])
 def test_weights_averages_and_optimizer_are_the_same_to_the_last_bit(runs, name):
-    expected, found = (checkpoints(path).latest() for path in (runs.whole, vars(runs)[name]))
+    expected, found = (checkpoints(path).load_latest() for path in (runs.whole, vars(runs)[name]))
     assert found.progress == expected.progress
     assert found.facts == expected.facts
     for part, arrays in expected.arrays.items():
@@ -144,7 +144,7 @@ def test_the_best_model_is_the_same(runs, name):
 
 def test_what_the_resumption_had_to_get_right_was_at_work(runs):
     """Dropout, sampling and averages all differ from update to update, or the tests above could not fail."""
-    last = checkpoints(runs.whole).latest()
+    last = checkpoints(runs.whole).load_latest()
     for path, array in last.arrays["weights"].items():
         assert np.any(array != last.arrays["averages"][path]), path
     assert last.progress.epoch == 2
@@ -159,7 +159,7 @@ def test_the_next_batches_are_the_same(runs, recipe):
         BatchLoader(tokenized, prepared.kept, plan, multiple=2)
         for tokenized in (prepared.tokenized, prepared.tokenized, best)
     ]
-    progress = checkpoints(runs.killed).latest().progress
+    progress = checkpoints(runs.killed).load_latest().progress
     expected = list(islice(loaders[0].stream_batches(0, 0), 12, 20))
     found = list(islice(loaders[1].stream_batches(progress.epoch, progress.batch), 8))
     unsampled = list(islice(loaders[2].stream_batches(progress.epoch, progress.batch), 8))
@@ -179,7 +179,7 @@ def test_a_finished_run_has_nothing_left_to_do(runs, recipe, tmp_path):
     assert train(recipe(run_dir, **EVERYTHING), announce=said.append) == run_dir / "best"
     assert f"Going on with the run in {run_dir} after update 20." in said
     assert any(line.startswith("Finished: max_updates 20 reached") for line in said)
-    before, after = (checkpoints(path).latest() for path in (runs.whole, run_dir))
+    before, after = (checkpoints(path).load_latest() for path in (runs.whole, run_dir))
     assert after.progress.update == 20
     for path, array in before.arrays["weights"].items():
         np.testing.assert_array_equal(after.arrays["weights"][path], array)

@@ -4,7 +4,7 @@ import pytest
 
 from nmt.config.file import config_from_text
 from nmt.errors import UserError
-from nmt.training.run_folder import RunFolder, next_free
+from nmt.training.run_folder import RunFolder, find_free_path
 
 
 @pytest.fixture
@@ -99,9 +99,9 @@ def test_other_sections_are_refused_too(folder, recipe, section):
 def test_only_one_may_train_in_a_folder(folder):
     # The lock belongs to the opened file, so that this process stands for another one.
     words = f"^Process {os.getpid()} is already training in .*run"
-    with folder.locked(), pytest.raises(UserError, match=words), RunFolder(folder.path).locked():
+    with folder.lock(), pytest.raises(UserError, match=words), RunFolder(folder.path).lock():
         pytest.fail("locked twice")
-    with folder.locked():
+    with folder.lock():
         assert (folder.path / ".lock").read_text() == str(os.getpid())
 
 
@@ -109,7 +109,7 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(folder):
     for name in (".config.yaml.77.part", "checkpoints/.update-000000005.h5.77.part", "config.yaml"):
         (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
         (folder.path / name).write_text("half")
-    with folder.locked():
+    with folder.lock():
         left = sorted(path.name for path in folder.path.rglob("*") if path.is_file())
     assert left == [".lock", "config.yaml"]
 
@@ -117,7 +117,7 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(folder):
 def test_a_lock_file_left_behind_is_no_lock(folder):
     folder.path.mkdir()
     (folder.path / ".lock").write_text("999999999")
-    with folder.locked():
+    with folder.lock():
         assert (folder.path / ".lock").read_text() == str(os.getpid())
 
 
@@ -125,12 +125,12 @@ def test_a_lock_file_left_behind_is_no_lock(folder):
 def test_a_place_that_cannot_be_written_is_named(tmp_path, place):
     (tmp_path / "file").write_text("not a folder")
     words = f"Cannot write to run_dir .*{place}: "
-    with pytest.raises(UserError, match=words), RunFolder(tmp_path / place).locked():
+    with pytest.raises(UserError, match=words), RunFolder(tmp_path / place).lock():
         pytest.fail("locked a file")
 
 
 def test_the_next_free_name(tmp_path):
-    assert next_free(tmp_path / "run").name == "run-2"
+    assert find_free_path(tmp_path / "run").name == "run-2"
     for n in range(2, 10):
         (tmp_path / f"run-{n}").mkdir()
-    assert next_free(tmp_path / "run") == tmp_path / "run-10"
+    assert find_free_path(tmp_path / "run") == tmp_path / "run-10"

@@ -57,7 +57,7 @@ def curves_of(folder):
 def test_a_record_is_the_mean_over_tokens_since_the_last(folder, make_log):
     log = make_log()
     for update, (loss, num_tokens) in enumerate([(9.0, 1), (1.0, 3), (4.0, 5), (2.0, 5)], 1):
-        log.updated(update, 6, 0.25, outcome(loss, num_tokens))
+        log.record_update(update, 6, 0.25, outcome(loss, num_tokens))
     first, second = records(folder)
     assert first.pop("tokens_per_second") > 0
     means = {"loss": 3.0, "nll": 1.5, "gradient_norm": 6.0}
@@ -68,7 +68,7 @@ def test_a_record_is_the_mean_over_tokens_since_the_last(folder, make_log):
 def test_whatever_an_update_reports_is_recorded_by_its_name(folder, make_log):
     log = make_log(tensorboard=True)
     for update, (value, num_tokens) in enumerate([(1.0, 3), (5.0, 1)], 1):
-        log.updated(update, 0, 0.25, Outcome({"loss": 3.0, "gradient_norm": 1.0, "kl": value}, num_tokens, True))
+        log.record_update(update, 0, 0.25, Outcome({"loss": 3.0, "gradient_norm": 1.0, "kl": value}, num_tokens, True))
     log.close()
     assert records(folder)[0]["kl"] == 2.0
     assert curves_of(folder)["training/kl", 2] == 2.0
@@ -78,7 +78,7 @@ def test_updates_that_were_not_applied_are_left_out_of_the_mean(folder, make_log
     log = make_log()
     not_applied = outcome(float("nan"), 5, is_applied=False)
     for update, one in enumerate([outcome(3.0, 2), not_applied, not_applied, not_applied], 1):
-        log.updated(update, 0, 0.25, one)
+        log.record_update(update, 0, 0.25, one)
     first, second = records(folder)
     assert (first["loss"], first["nll"], first["gradient_norm"]) == (3.0, 1.5, 6.0)
     assert (second["loss"], second["nll"], second["gradient_norm"]) == (None, None, None)
@@ -86,7 +86,7 @@ def test_updates_that_were_not_applied_are_left_out_of_the_mean(folder, make_log
 
 def test_training_is_announced_in_words(make_log, said):
     log = make_log(every=1)
-    log.updated(1234, 1, 0.25, outcome(3.0, 100))
+    log.record_update(1234, 1, 0.25, outcome(3.0, 100))
     assert len(said) == 1
     assert said[0].startswith("update 1,234 · epoch 2 · loss 3.000 · ")
     assert said[0].endswith(" tokens/s")
@@ -94,8 +94,8 @@ def test_training_is_announced_in_words(make_log, said):
 
 def test_a_validation_is_recorded_and_announced(folder, make_log, said):
     log = make_log()
-    log.validated(7, VALIDATION, is_best=True)
-    log.validated(8, VALIDATION, is_best=False)
+    log.record_validation(7, VALIDATION, is_best=True)
+    log.record_validation(8, VALIDATION, is_best=False)
     expected = {"kind": "validation", "loss": 1.5, "perplexity": 4.5, "bleu": 12.345}
     assert records(folder) == [{"update": 7, **expected}, {"update": 8, **expected}]
     assert said == [
@@ -107,8 +107,8 @@ def test_a_validation_is_recorded_and_announced(folder, make_log, said):
 def test_what_will_be_done_again_is_forgotten(folder, make_log):
     log = make_log(every=1)
     for update in range(1, 6):
-        log.updated(update, 0, 0.25, outcome(1.0, 2))
-        log.validated(update, VALIDATION, is_best=False)
+        log.record_update(update, 0, 0.25, outcome(1.0, 2))
+        log.record_validation(update, VALIDATION, is_best=False)
     with folder.history.open("a") as history:
         history.write('{"update": 2, "ki')  # a process was killed while it wrote
     log.forget_after(3)
@@ -126,8 +126,8 @@ def test_all_workers_but_the_chief_are_silent(folder, make_log, said):
     folder.history.write_text('{"update": 5}\n')
     log = make_log(every=1, silent=True, tensorboard=True)
     log.forget_after(0)
-    log.updated(1, 0, 0.25, outcome(1.0, 2))
-    log.validated(1, VALIDATION, is_best=True)
+    log.record_update(1, 0, 0.25, outcome(1.0, 2))
+    log.record_validation(1, VALIDATION, is_best=True)
     assert said == []
     assert folder.history.read_text() == '{"update": 5}\n'
     assert not folder.tensorboard.exists()
@@ -135,8 +135,8 @@ def test_all_workers_but_the_chief_are_silent(folder, make_log, said):
 
 def test_curves_can_be_read_back(folder, make_log):
     log = make_log(every=1, tensorboard=True)
-    log.updated(3, 0, 0.25, outcome(1.5, 2))
-    log.validated(4, VALIDATION, is_best=True)
+    log.record_update(3, 0, 0.25, outcome(1.5, 2))
+    log.record_validation(4, VALIDATION, is_best=True)
     log.close()
     curves = curves_of(folder)
     assert curves["training/loss", 3] == 1.5
@@ -147,11 +147,11 @@ def test_curves_can_be_read_back(folder, make_log):
 def test_a_terminal_gets_a_bar_instead_of_lines(folder, make_log, said, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     log = make_log(every=1, total=10)
-    log.updated(4, 0, 0.25, outcome(1.5, 2))
+    log.record_update(4, 0, 0.25, outcome(1.5, 2))
     assert said == []
     assert [record["update"] for record in records(folder)] == [4]
     assert log.bar.progress.tasks[0].completed == 4
     assert log.bar.progress.tasks[0].total == 10
     assert log.bar.progress.tasks[0].description == "epoch 1 · loss 1.500"
-    log.validated(4, VALIDATION, is_best=False)
+    log.record_validation(4, VALIDATION, is_best=False)
     assert len(said) == 1

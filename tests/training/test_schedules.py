@@ -2,14 +2,14 @@ import math
 
 import pytest
 
-from nmt.training.schedules import learning_rate
+from nmt.training.schedules import compute_learning_rate
 
 HALF = math.sqrt(0.5)
 KINDS = ("constant", "linear", "cosine", "inverse_sqrt")
 
 
 def course(num_updates, **kwargs):
-    return [learning_rate(update, **{"peak": 1.0, **kwargs}) for update in range(1, num_updates + 1)]
+    return [compute_learning_rate(update, **{"peak": 1.0, **kwargs}) for update in range(1, num_updates + 1)]
 
 
 def test_constant_step_by_step():
@@ -33,7 +33,7 @@ def test_inverse_square_root_step_by_step():
     expected = [1 / 4, 2 / 4, 3 / 4, 1, math.sqrt(4 / 5), math.sqrt(4 / 6)]
     assert course(6, kind="inverse_sqrt", warmup=4) == pytest.approx(expected)
     # Four times as many updates, half the rate.
-    assert [learning_rate(n, peak=1, kind="inverse_sqrt", warmup=4) for n in (16, 64)] == [1 / 2, 1 / 4]
+    assert [compute_learning_rate(n, peak=1, kind="inverse_sqrt", warmup=4) for n in (16, 64)] == [1 / 2, 1 / 4]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -51,4 +51,4 @@ def test_the_peak_is_reached_at_the_end_of_the_warm_up_and_never_passed(kind):
 @pytest.mark.parametrize("kind", ["linear", "cosine"])
 def test_a_falling_schedule_needs_its_length(kind):
     with pytest.raises(ValueError, match=f"A {kind} schedule needs its length"):
-        learning_rate(1, peak=1, kind=kind)
+        compute_learning_rate(1, peak=1, kind=kind)

@@ -174,7 +174,7 @@ def test_an_update_begins_before_the_one_before_it_is_asked_about(rehearsal, rec
     up_to_the_checkpoint = [begun(1), begun(2), asked(1), begun(3), asked(2), asked(3)]
     [(foreseen, num_shapes), *course, closed] = rehearsal.update.course
     assert course == [*up_to_the_checkpoint, begun(4), begun(5), asked(4), asked(5)]
-    assert (foreseen, closed) == ("foreseen", ("closed", 0))
+    assert (foreseen, closed) == ("precompiled", ("closed", 0))
     assert 1 <= num_shapes <= NUM_BUCKETS
 
 
@@ -228,7 +228,7 @@ def test_a_callback_may_end_it(rehearsal, recipe, tmp_path):
     rehearsal.train(recipe(tmp_path, max_updates=100), bleu=[1], callbacks=[Recorder(stop_after=4)])
     assert updates_of(tmp_path) == [1, 2, 3, 4]
     assert any(line.startswith("Finished: a callback asked for it") for line in rehearsal.said)
-    assert checkpoints(tmp_path).latest().progress.update == 4
+    assert checkpoints(tmp_path).load_latest().progress.update == 4
 
 
 def test_keras_early_stopping_and_csv_logger_work(rehearsal, recipe, tmp_path):
@@ -263,7 +263,7 @@ def test_thirty_updates_that_are_not_finite_end_it(recipe, tmp_path):
         trainer.train(config, announce=said.append)
     assert "update 1: the gradient is not finite; it was not applied." in said
     # There was nothing good to keep.
-    assert checkpoints(tmp_path).files() == []
+    assert checkpoints(tmp_path).list_files() == []
 
 
 def test_thirty_not_in_a_row_do_not_end_it(rehearsal, recipe, tmp_path):
@@ -302,7 +302,7 @@ def test_a_run_that_no_rate_helps_ends(rehearsal, recipe, tmp_path):
     words = "3 updates in a row, up to 10, with the learning rate halved 2 times; none of them was applied. Lower"
     with pytest.raises(DivergenceError, match=re.escape(words)):
         rehearsal.train(config, bleu=[])
-    progress = checkpoints(tmp_path).latest().progress
+    progress = checkpoints(tmp_path).load_latest().progress
     assert (progress.update, progress.rollbacks) == (5, 2)
     # Killed, it goes on at the rate that it had come to.
     rehearsal.tolerated_rate = RATE
@@ -313,7 +313,7 @@ def test_a_run_that_no_rate_helps_ends(rehearsal, recipe, tmp_path):
 def test_no_checkpoint_is_made_of_a_run_that_does_not_learn(rehearsal, recipe, tmp_path):
     rehearsal.unapplied = range(4, 8)
     rehearsal.train(recipe(tmp_path, max_updates=9, checkpoint_every=2), bleu=[1])
-    assert [path.name for path in checkpoints(tmp_path).files()] == [f"update-{n:09}.h5" for n in (2, 8, 9)]
+    assert [path.name for path in checkpoints(tmp_path).list_files()] == [f"update-{n:09}.h5" for n in (2, 8, 9)]
 
 
 def test_a_pair_too_large_for_the_memory_is_told(recipe, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from nmt.training import objective
 from nmt.training.backends import make_strategy
 from nmt.training.objective import Objective
 from nmt.training.schedules import make_optimizer
-from nmt.training.update import dropout_seeds
+from nmt.training.update import derive_dropout_seeds
 from nmt.weights import get_arrays
 
 # test_update_jax.py runs this file on JAX, where Keras has no float64.
@@ -143,7 +143,7 @@ def test_nothing_is_learned_before_the_first_batch(optimizer, precision):
     )
     expected = get_arrays(fresh.trainable_variables)
     assert_same(weights_of(update), expected)
-    assert_same(update.averaged_arrays(), expected)
+    assert_same(update.get_averages(), expected)
     state = get_arrays(v for v in update.state_variables if "learning_rate" not in v.path)
     assert not any(array.any() for path, array in state.items() if "loss_scale" not in path)
 
@@ -206,9 +206,9 @@ class WithIds(Objective):
         return sums._replace(loss=sums.loss + total, metrics={**sums.metrics, "ids": total})
 
 
-@pytest.mark.parametrize("accumulation", [1, 3])
-def test_a_loss_term_is_minimised_and_its_value_reported_by_name(start, dense, accumulation):
-    update = made_update(objective=WithIds(label_smoothing=SMOOTHING), accumulation=accumulation)
+@pytest.mark.parametrize("accumulation_steps", [1, 3])
+def test_a_loss_term_is_minimised_and_its_value_reported_by_name(start, dense, accumulation_steps):
+    update = made_update(objective=WithIds(label_smoothing=SMOOTHING), accumulation_steps=accumulation_steps)
     set_weights(update, start)
     outcome = update(BATCH, update=1, learning_rate=0.0)
     mean_id = BATCH.target.sum() / (18 + 6)
@@ -218,7 +218,7 @@ def test_a_loss_term_is_minimised_and_its_value_reported_by_name(start, dense, a
 
 
 def test_micro_batches_change_nothing(start, dense):
-    gradients, outcome = gradients_at(made_update(accumulation=3), start)
+    gradients, outcome = gradients_at(made_update(accumulation_steps=3), start)
     assert outcome.metrics == pytest.approx(dense[1].metrics, rel=RELATIVE)
     assert outcome.num_tokens == dense[1].num_tokens
     assert_same(gradients, dense[0], atol=ABSOLUTE)
@@ -273,7 +273,7 @@ def test_adam_and_the_moving_average_are_those_of_the_papers(descent, start, opt
     for n, weights in enumerate(course, 1):
         kept = min(0.3, (1 + n) / (10 + n))  # a young average forgets faster
         averages = {path: kept * averages[path] + (1 - kept) * w for path, w in weights.items()}
-    assert_same(update.averaged_arrays(), averages, atol=1e-6)
+    assert_same(update.get_averages(), averages, atol=1e-6)
 
 
 def test_biases_and_normalisation_do_not_decay():
@@ -309,10 +309,10 @@ def test_dropout_is_a_function_of_seed_and_update(dropping):
 
 def test_micro_batches_drop_different_values(dropping):
     once, twice = (batch_of([[5, 6]] * n, [[6, 5, 7]] * n) for n in (1, 2))
-    halves = made_update(precision="float32", dropout={"word_dropout": 0.2}, accumulation=2)
+    halves = made_update(precision="float32", dropout={"word_dropout": 0.2}, accumulation_steps=2)
     # Equal rows: if their masks were equal too, so would be the means over one of them and over both.
     assert abs(_loss_without_learning(halves, 1, 1, twice) - dropping(1, batch=once)) > 1e-4
-    seeds = np.concatenate([dropout_seeds(1, number, (2, 3, 4)).reshape(-1, 2) for number in range(1, 101)])
+    seeds = np.concatenate([derive_dropout_seeds(1, number, (2, 3, 4)).reshape(-1, 2) for number in range(1, 101)])
     assert len(np.unique(seeds, axis=0)) == len(seeds) == 100 * 2 * 3 * 4
 
 
@@ -348,7 +348,7 @@ def breakable(monkeypatch):
 
 
 def state_of(update):
-    averages = {f"average of {path}": array for path, array in update.averaged_arrays().items()}
+    averages = {f"average of {path}": array for path, array in update.get_averages().items()}
     return {**weights_of(update), **get_arrays(update.state_variables), **averages}
 
 
@@ -418,14 +418,14 @@ def test_averages_go_with_the_setting():
     update = made_update(ema_decay=0.5)
     doubled = {path: 2 * array for path, array in weights_of(update).items()}
     update.assign_averages(doubled, "The checkpoint")
-    assert_same(update.averaged_arrays(), doubled, rtol=0)
+    assert_same(update.get_averages(), doubled, rtol=0)
     update.restart_averages()
-    assert_same(update.averaged_arrays(), weights_of(update), rtol=0)
+    assert_same(update.get_averages(), weights_of(update), rtol=0)
     words = "The checkpoint does not hold the moving averages that training.ema_decay asks for"
     with pytest.raises(UserError, match=words):
         update.assign_averages({}, "The checkpoint")
-    assert made_update().averaged_arrays() == {}
+    assert made_update().get_averages() == {}
 
 
 def test_the_rows_of_a_batch_are_shared_evenly():
-    assert [made_update(accumulation=n).rows_multiple for n in (1, 3)] == [1, 3]
+    assert [made_update(accumulation_steps=n).rows_multiple for n in (1, 3)] == [1, 3]

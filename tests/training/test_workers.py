@@ -104,7 +104,7 @@ def course(run_dir):
 
 
 def final(run_dir):
-    return CheckpointFolder(run_dir / "checkpoints", keep=9).latest().arrays["weights"]
+    return CheckpointFolder(run_dir / "checkpoints", keep=9).load_latest().arrays["weights"]
 
 
 def assert_equal(found, expected, what):
@@ -218,7 +218,7 @@ def stopped(recipe, tmp_path_factory):
 
 def test_a_signal_to_one_worker_stops_all_and_nothing_is_lost(stopped):
     assert stopped.codes == [143, 143], stopped.outputs
-    last = CheckpointFolder(stopped.run_dir / "checkpoints", keep=9).latest().progress.update
+    last = CheckpointFolder(stopped.run_dir / "checkpoints", keep=9).load_latest().progress.update
     assert f"Interrupted after update {last:,};" in stopped.outputs[0][1]
 
 
@@ -246,7 +246,7 @@ class Third(Workers):
     def __init__(self, others):
         self.others = others
 
-    def added(self, values):
+    def all_reduce_sum(self, values):
         return values + next(self.others)
 
 
@@ -255,7 +255,7 @@ def test_shared_work_comes_back_in_order():
     sizes = np.array([1, 2, 0, 1, 1, 0], float)
     characters = np.array([*b"A", *"Ä".encode(), 0, 0, *b"D", *b"E", 0], float)
     worker = Third(iter([sizes, characters]))
-    shared = worker.shared(["a", "ä", "cc", "d", "e", "f"], lambda mine: [text.upper() for text in mine])
+    shared = worker.map_sharded(["a", "ä", "cc", "d", "e", "f"], lambda mine: [text.upper() for text in mine])
     assert shared == ["A", "Ä", "CC", "D", "E", "F"]
 
 
@@ -294,4 +294,4 @@ def test_a_folder_that_is_not_shared_is_found_out(tmp_path):
     from nmt.training.run_folder import RunFolder
 
     with pytest.raises(UserError, match="does not hold what worker 0 wrote there"):
-        RunFolder(Path(tmp_path)).must_be_shared()
+        RunFolder(Path(tmp_path)).check_shared()
