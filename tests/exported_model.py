@@ -16,6 +16,8 @@ SUBJECTS = ["a man", "a woman", "the dog", "two children", "my neighbour", "ein 
 VERBS = ["sees", "rides", "paints", "reads about", "walks past", "sieht", "malt", "liest"]
 OBJECTS = ["a red bike.", "the old house.", "Bücher über Schnee.", "das große Haus!"]
 SENTENCES = [f"{subject} {verb} {thing}" for subject in SUBJECTS for verb in VERBS for thing in OBJECTS]
+# Two lines of several sentences, one of which is too long for one source of the model.
+PARAGRAPH = f"  {SENTENCES[0]} {SENTENCES[9]}\t{SENTENCES[3]}\n\n{'Books, ' * 40}all. {SENTENCES[5]} …\r\n"
 
 
 @dataclass(frozen=True)
