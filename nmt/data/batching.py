@@ -286,7 +286,7 @@ class BatchLoader:
     ) -> tuple[int, int, int]:
         """Returns rows, source length and target length of the smallest bucket that holds a batch.
 
-        Subword sampling yields more tokens than the plan counted and may need a larger bucket. Beyond the largest one,
+        Subword sampling can yield more tokens than were planned and may need a larger bucket. Beyond the largest one,
         lengths double, so that few shapes are added.
         """
         planned = int(self.plan.bucket_ids[members].max())

@@ -27,7 +27,8 @@ class TrainingData:
     kept: np.ndarray
     """int64 [N], the pairs of the corpus to train on."""
     lengths: np.ndarray
-    """int16 or int32 [N, 2], tokens on both sides of the pairs to train on, EOS included."""
+    """int16 or int32 [N, 2], tokens on both sides of the pairs to train on, EOS included. With subword sampling, what
+    nine in ten samples do not exceed."""
     tokenized: TokenizedCorpus
     """The corpus as token ids, sampled or not."""
     source_tokenizer: Tokenizer
@@ -86,10 +87,13 @@ def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingDa
         log(str(report))
     alpha = config.tokenizer.sampling_alpha
     sampled = None if alpha is None else SampledTokens(corpus, source, target, alpha=alpha, seed=config.seed)
+    lengths = _count_eos(tokens.lengths, kept)
+    if sampled is not None:
+        lengths = _lengthen(lengths, sampled.estimate_growth(tokens.lengths, kept))
     return TrainingData(
         corpus,
         kept,
-        _count_eos(tokens.lengths, kept),
+        lengths,
         sampled or tokens,
         source,
         target,
@@ -173,3 +177,12 @@ def _count_eos(lengths: np.ndarray, kept: np.ndarray) -> np.ndarray:
     for rows in split_indices(len(kept)):
         counted[rows] = lengths[kept[rows]] + 1
     return counted
+
+
+def _lengthen(lengths: np.ndarray, growth: np.ndarray) -> np.ndarray:
+    """Multiplies lengths [N, 2] by a factor for each side [2] and rounds up, in the smallest type that holds them."""
+    is_small = (lengths.max(axis=0) * growth).max() < np.iinfo(np.int16).max
+    lengthened = np.empty(lengths.shape, dtype=np.int16 if is_small else np.int32)
+    for rows in split_indices(len(lengths)):
+        lengthened[rows] = np.ceil(lengths[rows] * growth)
+    return lengthened

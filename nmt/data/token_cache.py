@@ -1,4 +1,4 @@
-"""The training corpus as token ids: the best segmentation, cached on disk, or one sampled for every batch."""
+"""The training corpus as token ids: the best segmentation, cached on disk, or one sampled in every epoch."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -9,6 +9,9 @@ import numpy as np
 from nmt.data.batching import derive_seed
 from nmt.data.corpus import ParallelCorpus, open_growing_array, split_indices
 from nmt.data.tokenizer import Tokenizer
+
+# Pairs that are sampled to estimate by how much sampling lengthens a side.
+GROWTH_PAIRS = 2000
 
 
 class CachedTokens:
@@ -75,7 +78,7 @@ def _write_tokens(files: Sequence[Path], corpus: ParallelCorpus, source: Tokeniz
 
 
 class SampledTokens:
-    """Tokens sampled for every batch (subword regularisation, Kudo 2018): a pure function of seed, epoch and batch.
+    """Tokens sampled in every epoch (subword regularization, Kudo 2018): a pure function of seed, epoch and pair.
 
     Args:
         corpus: the parallel text.
@@ -92,10 +95,26 @@ class SampledTokens:
         self.seed = seed
 
     def read_ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[list[list[int]], list[list[int]]]:
-        """Returns the ids of both sides of these pairs, as sampled for this batch of this epoch."""
+        """Returns the ids of both sides of these pairs, as sampled in this epoch in whichever batch."""
         texts = self.corpus.read_sources(pairs), self.corpus.read_targets(pairs)
         source, target = (
-            tokenizer.sample(lines, seed=derive_seed(self.seed, epoch, batch, side), alpha=self.alpha)
+            tokenizer.sample(lines, seed=derive_seed(self.seed, epoch, side), alpha=self.alpha, keys=pairs)
             for side, (tokenizer, lines) in enumerate(zip(self.tokenizers, texts, strict=True))
         )
         return source, target
+
+    def estimate_growth(self, best_lengths: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+        """Estimates by what factor sampling lengthens the sides of pairs, for a plan of their batches.
+
+        Args:
+            best_lengths: int [corpus pairs, 2], tokens of the best segmentations, without EOS.
+            pairs: int [N], the pairs of the corpus to plan for.
+
+        Returns:
+            float64 [2]: for source and target, the factor that nine in ten sides do not exceed, at least 1.
+        """
+        # The mean would leave half of the sides longer than planned. A batch is as long as the longest of them.
+        some = np.random.default_rng(self.seed).choice(pairs, min(GROWTH_PAIRS, len(pairs)), replace=False)
+        sides = self.read_ids(some, epoch=0, batch=0)
+        lengths = np.array([[len(ids) for ids in side] for side in sides]).T
+        return np.maximum(1, np.quantile((lengths + 1) / (best_lengths[some] + 1), 0.9, axis=0))  # with EOS

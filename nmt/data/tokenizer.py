@@ -115,25 +115,27 @@ class Tokenizer:
             return [self._processor.encode(text) for text in texts]
         return self._processor.encode(list(texts))
 
-    def sample(self, texts: Sequence[str], *, seed: int, alpha: float) -> list[list[int]]:
-        """Returns token ids drawn at random, the same ones whenever model, texts, seed and alpha are the same.
+    def sample(
+        self, texts: Sequence[str], *, seed: int, alpha: float, keys: Sequence[int] | np.ndarray | None = None
+    ) -> list[list[int]]:
+        """Returns token ids drawn at random; those of a line depend on the model, the text, seed, alpha and key alone.
 
-        A unigram model draws from its 64 best segmentations, with their probabilities to the power of `alpha` (Kudo
-        2018, section 3.2): 0 is uniform, and large values leave the best one. A BPE model drops each candidate merge
-        with probability `alpha` (BPE-dropout, Provilkov et al. 2020): 0 gives the usual tokens, 1 gives characters.
+        A unigram model draws from all segmentations, with their probabilities to the power of `alpha` (Kudo 2018): 0 is
+        uniform, and large values leave the best one. A BPE model drops each candidate merge with probability `alpha`
+        (BPE-dropout, Provilkov et al. 2020): 0 gives the usual tokens, 1 gives characters.
 
         Args:
-            texts: the lines; the tokens of a line depend on the lines before it.
+            texts: the lines.
             seed: 0 or more.
             alpha: at least 0; for BPE at most 1.
+            keys: a number for each line, 0 or more, such as its index in the corpus; by default 0, 1, 2, …
 
         Raises:
             UserError: the model is neither unigram nor BPE.
         """
         if self._sampler is None:
             raise UserError("Subword sampling requires a unigram or BPE model; this model is of words or characters.")
-        random = np.random.default_rng(seed)
-        return [self._sampler.draw(text, alpha=alpha, random=random) for text in texts]
+        return self._sampler.draw(texts, range(len(texts)) if keys is None else keys, seed=seed, alpha=alpha)
 
     def count_tokens(self, texts: Sequence[str]) -> np.ndarray:
         """Returns the number of tokens of each text, without bos and eos: int32 [number of texts]."""

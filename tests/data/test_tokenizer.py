@@ -1,8 +1,10 @@
 import io
 import lzma
+import math
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +17,7 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nmt.data import subword_sampling
 from nmt.data.tokenizer import (
     BOS_ID,
     EOS_ID,
@@ -242,6 +245,80 @@ def test_a_unigram_model_draws_from_many_segmentations() -> None:
     tokenizer = train_tokenizer(TEXT, kind="unigram", vocabulary_size=400)
     drawn = {tuple(tokenizer.sample(TEXT[:1], seed=seed, alpha=0.0)[0]) for seed in range(100)}
     assert len(drawn) > 50
+
+
+@pytest.mark.parametrize("table_size", [0, 256], ids=["lattice", "table"])
+def test_each_segmentation_is_as_likely_as_its_probability_to_the_power_of_alpha(monkeypatch, table_size: int) -> None:
+    monkeypatch.setattr(subword_sampling, "MAX_TABLE_SIZE", table_size)
+    tokenizer = train_tokenizer(TEXT, kind="unigram", vocabulary_size=150, byte_fallback=False)
+    scores = {tokenizer.get_token(one): native(tokenizer).get_score(one) for one in range(4, 150)}
+
+    def segment(rest: str) -> list[list[str]]:
+        """Returns all segmentations, by brute force."""
+        if not rest:
+            return [[]]
+        starts = (rest[:end] for end in range(1, len(rest) + 1))
+        return [[start, *others] for start in starts if start in scores for others in segment(rest[len(start) :])]
+
+    word = max(("▁" + word for text in TEXT[:50] for word in text.split()), key=lambda word: len(segment(word)))
+    weights = {" ".join(tokens): math.exp(0.3 * sum(scores[token] for token in tokens)) for tokens in segment(word)}
+    assert 3 < len(weights) <= 256
+    num_draws = 20_000
+    drawn = tokenizer.sample([word[1:]] * num_draws, seed=1, alpha=0.3)
+    counts = Counter(" ".join(tokenizer.get_token(one) for one in ids) for ids in drawn)
+    assert counts.keys() <= weights.keys()
+    for tokens, weight in weights.items():
+        expected = weight / sum(weights.values())
+        deviation = math.sqrt(expected * (1 - expected) / num_draws)
+        assert counts[tokens] / num_draws == pytest.approx(expected, abs=4.5 * deviation)
+
+
+def test_words_of_a_line_are_drawn_independently() -> None:
+    tokenizer = train_tokenizer(TEXT, kind="unigram", vocabulary_size=400)
+    drawn = tokenizer.sample(["fibenila fibenila"] * 50, seed=1, alpha=0.0)  # the word has 9 segmentations
+    assert sum(ids[: len(ids) // 2] == ids[len(ids) // 2 :] for ids in drawn) < 15
+
+
+def test_a_line_without_spaces_is_drawn_as_a_whole() -> None:
+    lines = ["".join(text.split()) for text in TEXT]
+    tokenizer = train_tokenizer(lines, kind="unigram", vocabulary_size=100, byte_fallback=False)
+    assert tokenizer.decode(tokenizer.sample(lines, seed=1, alpha=0.1)) == lines
+    assert len({str(tokenizer.sample(lines[:1], seed=seed, alpha=0.1)) for seed in range(20)}) > 4
+
+
+@pytest.mark.parametrize("byte_fallback", [False, True])
+def test_unigram_sampling_keeps_user_symbols_and_spells_unknown_characters(byte_fallback: bool) -> None:
+    lines = [f"{text} <tag> naïve" for text in TEXT]
+    tokenizer = train_tokenizer(
+        lines,
+        kind="unigram",
+        vocabulary_size=400 if byte_fallback else 150,
+        user_symbols=["<tag>"],
+        character_coverage=0.98,
+        byte_fallback=byte_fallback,
+    )
+    odd = [*lines[:20], "Żółw <tag><tag> 🐢🐢 end", ""]
+    assert tokenizer.sample(odd, seed=1, alpha=1000.0) == tokenizer.encode(odd)
+    sampled = tokenizer.sample(odd, seed=1, alpha=0.0)
+    assert tokenizer.decode(sampled) == tokenizer.decode(tokenizer.encode(odd))
+    for text, ids in zip(odd, sampled, strict=True):
+        assert [tokenizer.get_token(one) for one in ids].count("<tag>") == text.count("<tag>")
+
+
+def test_a_full_cache_changes_no_draw(monkeypatch) -> None:
+    tokenizer = train_tokenizer(TEXT, kind="unigram", vocabulary_size=400)
+    expected = tokenizer.sample(TEXT[:50], seed=3, alpha=0.2)
+    monkeypatch.setattr(subword_sampling, "MAX_CACHED", 300)
+    other = Tokenizer(tokenizer.model)
+    assert other.sample(TEXT[:50], seed=3, alpha=0.2) == expected
+    assert other.sample(TEXT[:50], seed=3, alpha=0.2) == expected
+
+
+def test_sampled_tokens_of_a_line_depend_on_its_key_and_not_on_other_lines(tokenizer: Tokenizer) -> None:
+    together = tokenizer.sample(TEXT[:9], seed=3, alpha=0.2, keys=range(40, 49))
+    assert tokenizer.sample(TEXT[4:5], seed=3, alpha=0.2, keys=[44]) == together[4:5]
+    assert tokenizer.sample(TEXT[:9], seed=3, alpha=0.2, keys=range(41, 50)) != together
+    assert tokenizer.sample([], seed=3, alpha=0.2) == []
 
 
 def test_sampling_requires_a_unigram_or_bpe_model() -> None:
