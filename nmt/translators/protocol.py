@@ -200,7 +200,10 @@ class TokenTranslator(Translator):
         encoded = self._encode(texts)
         cut = [n for n, ids in enumerate(encoded) if len(ids) > self.max_tokens]
         split = dict(zip(cut, self._make_splitter(False).split([texts[n] for n in cut]), strict=True)) if cut else {}
-        rows = [self._encode(split[n].parts) if n in split else [ids] if ids else [] for n, ids in enumerate(encoded)]
+        rows = [
+            self._encode(split[n].parts) if n in split else [ids] if ids and texts[n].strip() else []
+            for n, ids in enumerate(encoded)
+        ]
         found = iter(self._translate_ids([ids for row in rows for ids in row], n_best, attention))
         translations = []
         for n, (text, row) in enumerate(zip(texts, rows, strict=True)):

@@ -427,9 +427,12 @@ def _rejoin(sentences: list[str], code: str) -> list[str]:
 
 def _goes_on(before: str, after: str, code: str) -> bool:
     """Returns whether a sentence goes on after an end that the library found."""
-    if not LETTER.search(before) or not LETTER.search(after):
-        return True  # brackets, quotation marks and ellipses by themselves
     start = after[0]
+    if not LETTER.search(after):
+        # A bracket belongs to its sentence; an emoji or an ellipsis after a space stands alone.
+        return not before[-1].isspace() or start in CLOSERS
+    if not LETTER.search(before):
+        return True
     if LIST_NUMBER.search(before) or start in CLAUSE_MARKS:
         return True
     if not before[-1].isspace() and (INITIAL.search(before) or (before[-1] in ".!?" and start in "([")):

@@ -62,7 +62,7 @@ def test_no_operation_needs_a_gpu_a_compiler_or_python(exported):
 
 @pytest.mark.parametrize("size", [1, 2, MAX_BATCH, len(TEXTS)])
 def test_texts_and_scores_are_the_models_whatever_the_batch(exported, size):
-    expected = [translation.best for translation in exported.translator.stream(TEXTS)]
+    expected = [translation.best for translation in exported.translator.stream(TEXTS, split=False)]
     answers = [exported.call("serving_default", TEXTS[n : n + size]) for n in range(0, len(TEXTS), size)]
     texts = [text.decode() for answer in answers for text in answer["translation"]]
     assert texts == [hypothesis.text for hypothesis in expected]
@@ -109,7 +109,7 @@ def test_a_text_of_10000_characters_is_cut_and_marked_and_leaves_its_neighbours_
     assert tokenizer.encode([beginning])[0] == kept and len(kept) == MAX_TOKENS
     answer = exported.call("serving_default", [SENTENCES[0], long, SENTENCES[1]])
     assert answer["truncated"].tolist() == [False, True, False]
-    expected = exported.translator.translate([SENTENCES[0], beginning, SENTENCES[1]])
+    expected = exported.translator.translate([SENTENCES[0], beginning, SENTENCES[1]], split=False)
     assert [text.decode() for text in answer["translation"]] == expected
 
 
@@ -118,14 +118,14 @@ def test_characters_are_limited_where_tokens_are_few(exported):
     answer = exported.call("serving_default", [*words, " " * MAX_CHARACTERS + "y", "ü" * MAX_CHARACTERS])
     # The last text has few characters, but each of them needs several tokens.
     assert answer["truncated"].tolist() == [False, True, True, True]
-    assert answer["translation"][1].decode() == exported.translator.translate(["x y"])[0]
+    assert answer["translation"][1].decode() == exported.translator.translate(["x y"], split=False)[0]
     assert (answer["translation"][2], answer["score"][2]) == (b"", 0.0)
 
 
 def test_bytes_that_are_no_utf_8_are_read_as_replacement_characters(exported):
     broken = [b"a man\xff sees", b"\xc3", b"\xed\xa0\x80 x", b"\xf0\x9f\x98 dog"]
     answer = exported.call("serving_default", broken)
-    expected = exported.translator.translate([text.decode("utf-8", "replace") for text in broken])
+    expected = exported.translator.translate([text.decode("utf-8", "replace") for text in broken], split=False)
     assert [text.decode() for text in answer["translation"]] == expected
 
 
@@ -136,7 +136,7 @@ def test_every_answer_is_one_line_of_utf_8(exported):
 
 def test_nbest_is_the_models(exported):
     answer = exported.call("nbest", TEXTS)
-    for n, translation in enumerate(exported.translator.stream(TEXTS, n_best=NBEST)):
+    for n, translation in enumerate(exported.translator.stream(TEXTS, n_best=NBEST, split=False)):
         expected = translation.hypotheses
         count = answer["num_hypotheses"][n]
         assert [text.decode() for text in answer["translations"][n, :count]] == [h.text for h in expected]

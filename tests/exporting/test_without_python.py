@@ -61,7 +61,7 @@ def printed(exported, program) -> dict[tuple[str, str], list[str]]:
 
 
 def test_the_best_translations_are_the_python_models(exported, printed):
-    expected = [translation.best for translation in exported.translator.stream(SOURCES)]
+    expected = [translation.best for translation in exported.translator.stream(SOURCES, split=False)]
     assert printed["serving_default", "translation"] == [hypothesis.text for hypothesis in expected]
     scores = [float(score) for score in printed["serving_default", "score"]]
     assert scores == pytest.approx([hypothesis.score for hypothesis in expected], abs=1e-4)
@@ -69,7 +69,7 @@ def test_the_best_translations_are_the_python_models(exported, printed):
 
 def test_the_n_best_translations_are_the_python_models(exported, printed):
     texts, log_probs = printed["nbest", "translations"], printed["nbest", "log_probs"]
-    for n, translation in enumerate(exported.translator.stream(SOURCES, n_best=NBEST)):
+    for n, translation in enumerate(exported.translator.stream(SOURCES, n_best=NBEST, split=False)):
         expected = translation.hypotheses
         here = slice(n * NBEST, n * NBEST + len(expected))
         assert texts[here] == [hypothesis.text for hypothesis in expected]

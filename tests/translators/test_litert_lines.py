@@ -14,10 +14,10 @@ from nmt.server.run import open_model
 from nmt.translators.describe import describe
 from nmt.translators.litert import LiteRTTranslator
 from nmt.translators.opening import open_translator
-from tests.exported_model import SENTENCES
+from tests.exported_model import PARAGRAPH, SENTENCES
 
 LONG = ". ".join(SENTENCES[:30])  # more pieces than the model reads at once
-LINES = ["", *SENTENCES[:40], "  ", LONG, "€ 𝄞 日本", ""]
+LINES = ["", *SENTENCES[:40], "  ", LONG, "€ 𝄞 日本", PARAGRAPH, "a" * 300, ""]
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,13 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nmt.errors import UserError
 from nmt.translators.hypothesis import Translation
 from nmt.translators.savedmodel import SavedModelTranslator, version_folder, versions
-from tests.exported_model import NBEST, SENTENCES
+from tests.exported_model import NBEST, PARAGRAPH, SENTENCES
 from tests.server.test_serving_documentation import program
 
 LINES = [SENTENCES[0], "", *SENTENCES[40:60], "   ", "x"]
@@ -87,9 +88,43 @@ def test_more_hypotheses_than_it_gives_are_refused(translator):
         next(translator.stream(LINES, n_best=NBEST + 1))
 
 
-def test_a_line_that_it_would_cut_is_refused(translator):
-    with pytest.raises(UserError, match=r"'a man a man .*…' of 600 characters is longer than .* 300 characters or 60"):
-        translator.translate(["a man " * 100])
+def test_every_sentence_of_a_paragraph_is_translated(exported, translator):
+    for one in (translator, exported.translator):
+        first, second, third, last = one.translate([SENTENCES[n] for n in (0, 9, 3, 5)])
+        [found] = one.translate([PARAGRAPH])
+        assert found.startswith(f"  {first} {second}\t{third}\n\n") and found.endswith(f"{last} …\r\n")
+        assert one.with_settings(split_sentences="never").translate([PARAGRAPH]) != [found]
+    assert translator.translate([PARAGRAPH]) == exported.translator.translate([PARAGRAPH])
+
+
+def test_the_attention_of_a_paragraph_lies_within_its_sentences(exported, translator):
+    start = PARAGRAPH.index(SENTENCES[9])
+    for one in (translator, exported.translator):
+        [found] = one.stream([PARAGRAPH], attention=True)
+        part = found.best.attention[1]
+        assert part.source_span == (start, start + len(SENTENCES[9]))
+        [alone] = one.stream([SENTENCES[9]], attention=True)
+        assert found.text[slice(*part.target_span)] == alone.text
+        np.testing.assert_allclose(part.weights, alone.best.attention[0].weights, atol=1e-4)
+
+
+def test_a_line_that_it_would_cut_is_translated_in_parts(exported, translator):
+    lines = ["x", "a man " * 100, "y"]
+    assert [one.is_truncated for one in translator.translate_batch(lines)] == [False, True, False]
+    for split in (True, False):
+        found = list(translator.stream(lines, split=split))
+        assert not any(one.is_truncated for one in found)
+        assert len(found[1].warnings) == 1
+        limits = {"max_characters": 300, "max_tokens": 60}
+        assert {name: getattr(translator, name) for name in limits} == limits
+    assert found[0].text == exported.translator.translate(["x"])[0]
+
+
+def test_only_the_splitting_of_an_export_can_be_changed(translator):
+    other = translator.with_settings(split_sentences="never", beam_size=None)
+    assert other.settings.split_sentences == "never"
+    assert translator.settings.split_sentences == "auto"
+    assert other.with_settings() is other
 
 
 def test_the_newest_version_is_opened(copy):

@@ -195,6 +195,8 @@ def test_sentences_without_spaces_between(language):
         ("he came . she left !", ["he came .", "she left !"]),
         ("The U.S.Army won in Div. 1 at 9 a.m. 30 men.", ["The U.S.Army won in Div. 1 at 9 a.m. 30 men."]),
         ("Stop.Go!", ["Stop.", "Go!"]),
+        ("It is. 😀", ["It is."]),
+        ("« It is. »", ["« It is. »"]),
         ("Yes... ... and so on.", ["Yes...", "... and so on."]),
     ],
 )  # fmt: skip
