@@ -86,8 +86,8 @@ def atomic_replace(path: Path) -> Iterator[Path]:
     """Like `atomic_write`, for a folder that may replace an older one. At any moment one of the two is whole.
 
     POSIX cannot exchange two folders in one step, so the older one is moved to `.NAME.old` first. If the process is
-    killed between the two renamings, readers find the older folder there (`get_current_version`), and the next call moves
-    it back (`recover`).
+    killed between the two renamings, readers find the older folder there (`get_current_version`), and the next call
+    moves it back (`recover`).
 
     Raises:
         UserError: the folder cannot be written to.

@@ -8,7 +8,7 @@ import tensorflow as tf
 from nmt.models.attention import AdditiveAttention, BilinearAttention, MultiHeadAttention, make_attention
 from nmt.models.queries import select_active
 
-B, Q, S, M, HEADS, D = 2, 3, 5, 7, 13, 11  # sentences, queries, source pieces, memory units, heads, units a head
+B, Q, S, M, HEADS, D = 2, 3, 5, 7, 13, 11  # sentences, queries, source tokens, memory units, heads, units per head
 U = HEADS * D
 LENGTHS = [S, 3]
 KINDS = {"multi_head": MultiHeadAttention, "bilinear": BilinearAttention, "additive": AdditiveAttention}
@@ -20,14 +20,14 @@ def random(*shape, seed=1):
     return np.random.default_rng([seed, *shape]).normal(size=shape)
 
 
-def made(kind):
+def make_layer(kind):
     layer = make_attention(kind, U, M, num_heads=HEADS, name="attention")
     layer.set_weights([random(*weight.shape, seed=n) / 3 for n, weight in enumerate(layer.weights)])
     return layer
 
 
-def given(layer, seed=1):
-    """Queries and memory in the layer's type, and the mask."""
+def make_inputs(layer, seed=1):
+    """Returns queries and memory in the layer's type, and the mask."""
     query, memory = random(B, Q, U, seed=seed), random(B, S, M, seed=seed)
     return *(keras.ops.cast(x, layer.compute_dtype) for x in (query, memory)), np.arange(S) < np.array(LENGTHS)[:, None]
 
@@ -36,7 +36,7 @@ def attend(layer, query, memory, mask):
     return layer(query, layer.project_memory(memory, mask))
 
 
-def array(x):
+def to_numpy(x):
     return keras.ops.convert_to_numpy(keras.ops.cast(x, "float64"))
 
 
@@ -46,25 +46,25 @@ def softmax(energies):
 
 
 def numpy_attention(kind, layer, queries, memory, mask):
-    """A query at a time, over the real pieces alone."""
-    weights = {"/".join(weight.path.split("/")[-2:]): array(weight) for weight in layer.weights}
-    pieces = range(np.count_nonzero(mask))
+    """Computes context and weights of one query from the real tokens alone."""
+    weights = {"/".join(weight.path.split("/")[-2:]): to_numpy(weight) for weight in layer.weights}
+    tokens = range(np.count_nonzero(mask))
     result = np.zeros(mask.shape)
     if kind == "multi_head":
         heads = [slice(h * D, (h + 1) * D) for h in range(HEADS)]
         q, k, v = (x @ weights[f"{n}/kernel"] for x, n in ((queries, "query"), (memory, "key"), (memory, "value")))
-        by_head = [softmax(np.array([q[h] @ k[s][h] for s in pieces]) / math.sqrt(D)) for h in heads]
-        result[pieces] = np.mean(by_head, axis=0)
-        context = [sum(p[s] * v[s][h] for s in pieces) for p, h in zip(by_head, heads, strict=True)]
+        by_head = [softmax(np.array([q[h] @ k[s][h] for s in tokens]) / math.sqrt(D)) for h in heads]
+        result[tokens] = np.mean(by_head, axis=0)
+        context = [sum(p[s] * v[s][h] for s in tokens) for p, h in zip(by_head, heads, strict=True)]
         return np.concatenate(context), result
     if kind == "bilinear":
-        energies = [queries @ (memory[s] @ weights["key/kernel"]) for s in pieces]
+        energies = [queries @ (memory[s] @ weights["key/kernel"]) for s in tokens]
     else:
         asked = queries @ weights["query/kernel"]
         keys = memory @ weights["key/kernel"] + weights["key/bias"]
-        energies = [np.tanh(asked + keys[s]) @ weights["energy/kernel"][:, 0] for s in pieces]
-    result[pieces] = softmax(np.array(energies))
-    return sum(result[s] * memory[s] for s in pieces), result
+        energies = [np.tanh(asked + keys[s]) @ weights["energy/kernel"][:, 0] for s in tokens]
+    result[tokens] = softmax(np.array(energies))
+    return sum(result[s] * memory[s] for s in tokens), result
 
 
 # For each kind: units, memory units, one head; weights, a query and two memory vectors whose energies are 0 and ln 3.
@@ -94,49 +94,49 @@ def test_energies_0_and_ln_3_give_a_quarter_and_three_quarters(kind):
 
 
 @every_kind
-def test_follows_the_equations(float64, kind):
-    layer = made(kind)
-    query, memory, mask = given(layer)
+def test_attention_follows_the_equations(float64, kind):
+    layer = make_layer(kind)
+    query, memory, mask = make_inputs(layer)
     context, weights = attend(layer, query, memory, mask)
     assert context.shape == (B, Q, layer.context_units)
     assert weights.shape == (B, Q, S)
     for b in range(B):
         for q in range(Q):
-            expected = numpy_attention(kind, layer, array(query)[b, q], array(memory)[b], mask[b])
+            expected = numpy_attention(kind, layer, to_numpy(query)[b, q], to_numpy(memory)[b], mask[b])
             np.testing.assert_allclose(context[b, q], expected[0], atol=1e-10)
             np.testing.assert_allclose(weights[b, q], expected[1], atol=1e-10)
 
 
 @every_kind
 @pytest.mark.parametrize("precision", ["float64", "float32", "mixed_bfloat16", "mixed_float16"])
-def test_weights_are_a_distribution_over_real_pieces(set_precision, precision, kind):
+def test_weights_are_a_distribution_over_real_tokens(set_precision, precision, kind):
     set_precision(precision)
-    layer = made(kind)
-    query, memory, mask = given(layer)
+    layer = make_layer(kind)
+    query, memory, mask = make_inputs(layer)
     context, weights = attend(layer, query, memory, mask)
     assert context.dtype == layer.compute_dtype
     assert weights.dtype == ("float64" if precision == "float64" else "float32")
-    assert np.isfinite(array(context)).all()
-    np.testing.assert_allclose(array(weights).sum(-1), 1, rtol=1e-5)
-    np.testing.assert_array_equal(array(weights)[~np.broadcast_to(mask[:, None], weights.shape)], 0)
-    assert (array(weights)[np.broadcast_to(mask[:, None], weights.shape)] > 0).all()
+    assert np.isfinite(to_numpy(context)).all()
+    np.testing.assert_allclose(to_numpy(weights).sum(-1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(to_numpy(weights)[~np.broadcast_to(mask[:, None], weights.shape)], 0)
+    assert (to_numpy(weights)[np.broadcast_to(mask[:, None], weights.shape)] > 0).all()
 
 
 @every_kind
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_a_row_of_padding_only_is_uniform(set_precision, precision, kind):
+def test_weights_over_padding_alone_are_uniform(set_precision, precision, kind):
     set_precision(precision)
-    layer = made(kind)
-    query, memory, _ = given(layer)
+    layer = make_layer(kind)
+    query, memory, _ = make_inputs(layer)
     context, weights = attend(layer, query, memory, np.zeros((B, S), bool))
     np.testing.assert_allclose(weights, np.full((B, Q, S), 1 / S), rtol=1e-6)
-    assert np.isfinite(array(context)).all()
+    assert np.isfinite(to_numpy(context)).all()
 
 
 @every_kind
 def test_padding_changes_nothing(float64, kind):
-    layer = made(kind)
-    query, memory, mask = given(layer)
+    layer = make_layer(kind)
+    query, memory, mask = make_inputs(layer)
     context, weights = attend(layer, query, memory, mask)
     longer = np.concatenate([memory, 100 * random(B, 17, M, seed=2)], axis=1)
     longer_mask = np.concatenate([mask, np.zeros((B, 17), bool)], axis=1)
@@ -148,8 +148,8 @@ def test_padding_changes_nothing(float64, kind):
 
 @every_kind
 def test_neighbours_change_nothing(float64, kind):
-    layer = made(kind)
-    query, memory, mask = given(layer)
+    layer = make_layer(kind)
+    query, memory, mask = make_inputs(layer)
     context, _ = attend(layer, query, memory, mask)
     for b in range(B):
         np.testing.assert_allclose(
@@ -160,9 +160,9 @@ def test_neighbours_change_nothing(float64, kind):
 
 
 @every_kind
-def test_queries_together_equal_queries_apart(float64, kind):
-    layer = made(kind)
-    query, memory, mask = given(layer)
+def test_queries_do_not_depend_on_each_other(float64, kind):
+    layer = make_layer(kind)
+    query, memory, mask = make_inputs(layer)
     together = attend(layer, query, memory, mask)
     for q in range(Q):
         apart = attend(layer, query[:, q : q + 1], memory, mask)
@@ -171,21 +171,33 @@ def test_queries_together_equal_queries_apart(float64, kind):
 
 
 @every_kind
-def test_a_search_asks_some_queries_and_gets_the_same(float64, kind):
-    layer = made(kind)
-    query, memory, mask = given(layer)
-    asked = np.array([[True, False, True], [False, True, False]])
-    queries = select_active(keras.ops.convert_to_tensor(asked))
+def test_active_queries_get_the_same_contexts(float64, kind):
+    layer = make_layer(kind)
+    query, memory, mask = make_inputs(layer)
+    is_active = np.array([[True, False, True], [False, True, False]])
+    active = select_active(keras.ops.convert_to_tensor(is_active))
     context, _ = attend(layer, query, memory, mask)
-    found = layer.attend_active(queries.gather(query), layer.project_memory(memory, mask), queries)
-    np.testing.assert_allclose(found, array(context)[asked], atol=1e-12)
+    found = layer.attend_active(active.gather(query), layer.project_memory(memory, mask), active)
+    assert found.shape == (is_active.sum(), layer.context_units)
+    np.testing.assert_allclose(found, to_numpy(context)[is_active], atol=1e-12)
+
+
+@every_kind
+def test_the_memory_is_projected_to_keys_and_values(kind):
+    layer = make_layer(kind)
+    _, memory, mask = make_inputs(layer)
+    projected = layer.project_memory(memory, mask)
+    expected = ((B, HEADS, D, S), (B, HEADS, S, D)) if kind == "multi_head" else ((B, S, U), (B, S, M))
+    assert (projected.keys.shape, projected.values.shape) == expected
+    assert layer.context_units == (U if kind == "multi_head" else M)
+    np.testing.assert_array_equal(projected.mask, mask)
 
 
 @every_kind
 def test_every_weight_gets_a_gradient(float64, kind):
-    layer = made(kind)
+    layer = make_layer(kind)
     with tf.GradientTape() as tape:
-        context, _ = attend(layer, *given(layer))
+        context, _ = attend(layer, *make_inputs(layer))
         mixture = tf.reduce_sum(context * random(*context.shape, seed=3))
     for gradient in tape.gradient(mixture, [weight.value for weight in layer.trainable_weights]):
         assert np.abs(gradient).max() > 0

@@ -4,7 +4,7 @@ import pytest
 
 from nmt.models.embedding import Embedding, OutputProjection
 
-B, T, E, V = 2, 3, 5, 7  # sentences, positions, embedding units, pieces
+B, T, E, V = 2, 3, 5, 7  # sentences, positions, embedding units, tokens in the vocabulary
 IDS = np.array([[4, 0, 6], [6, 1, 4]])
 HALVES = ["mixed_bfloat16", "mixed_float16"]
 
@@ -23,29 +23,30 @@ def projection(tied=None):
     return layer
 
 
-def array(x):
+def to_numpy(x):
     return keras.ops.convert_to_numpy(keras.ops.cast(x, "float64"))
 
 
 def numpy_logits(layer, states):
-    return array(states) @ array(layer.matrix).T + array(layer.bias)
+    return to_numpy(states) @ to_numpy(layer.matrix).T + to_numpy(layer.bias)
 
 
-def test_ids_become_their_rows():
+def test_ids_are_looked_up():
     layer = embedding()
     vectors = layer(IDS)
     assert vectors.shape == (B, T, E)
     for b in range(B):
         for t in range(T):
-            np.testing.assert_array_equal(vectors[b, t], array(layer.matrix)[IDS[b, t]])
+            np.testing.assert_array_equal(vectors[b, t], to_numpy(layer.matrix)[IDS[b, t]])
+    assert layer(IDS[0]).shape == (T, E)  # packed ids, as in a search
 
 
 def test_vectors_are_longer_than_their_rows_by_the_scale():
     layer = embedding(scale=8.0)
-    np.testing.assert_allclose(array(layer(IDS)), array(layer.matrix)[IDS] * 8, rtol=1e-6)
+    np.testing.assert_allclose(to_numpy(layer(IDS)), to_numpy(layer.matrix)[IDS] * 8, rtol=1e-6)
 
 
-def test_dropout_is_of_training_alone():
+def test_dropout_acts_in_training_alone():
     layer = embedding(dropout=0.5, word_dropout=0.5)
     np.testing.assert_array_equal(layer(IDS), embedding_without_dropout(layer)(IDS))
     assert np.any(layer(IDS, training=True) != layer(IDS))
@@ -57,23 +58,23 @@ def embedding_without_dropout(layer):
     return plain
 
 
-def test_dropped_values_are_made_up_for():
+def test_kept_values_are_scaled():
     layer = embedding(units=997, dropout=0.75)
-    ratios = array(layer(IDS, training=True)) / array(layer(IDS))
+    ratios = to_numpy(layer(IDS, training=True)) / to_numpy(layer(IDS))
     np.testing.assert_allclose(ratios[ratios != 0], 4, rtol=1e-5)
     assert np.count_nonzero(ratios) / ratios.size == pytest.approx(1 / 4, abs=0.05)
 
 
-def test_words_are_dropped_whole():
+def test_word_dropout_drops_whole_vectors():
     layer = embedding(word_dropout=0.5)
     ids = np.ones((31, 37), int)
-    ratios = array(layer(ids, training=True)) / array(layer(ids))
+    ratios = to_numpy(layer(ids, training=True)) / to_numpy(layer(ids))
     np.testing.assert_allclose(ratios, np.broadcast_to(ratios[:, :, :1], ratios.shape), rtol=1e-5)
     np.testing.assert_allclose(np.unique(ratios.round(5)), [0, 2])
     assert ratios.mean() == pytest.approx(1, abs=0.15)
 
 
-def test_a_tied_projection_has_no_matrix_of_its_own():
+def test_a_tied_projection_shares_the_matrix():
     words = embedding()
     tied = projection(tied=words)
     assert [weight.name for weight in tied.trainable_weights if weight is not words.matrix] == ["bias"]
@@ -87,12 +88,16 @@ def test_logits_follow_the_equation(float64):
     states = random(B, T, E)
     assert layer(states).shape == (B, T, V)
     np.testing.assert_allclose(layer(states), numpy_logits(layer, states), atol=1e-12)
+    packed = states.reshape(B * T, E)
+    assert layer.make_scorer()(packed).shape == (B * T, V)
+    np.testing.assert_allclose(layer.make_scorer()(packed), numpy_logits(layer, packed), atol=1e-12)
 
 
-def test_single_and_mean_logits_equal_those_of_all(float64):
+def test_single_and_mean_logits_equal_those_of_the_whole_vocabulary(float64):
     layer = projection()
     states = random(B, T, E)
     logits = numpy_logits(layer, states)
+    assert layer.gather_logits(states, IDS).shape == layer.compute_mean_logit(states).shape == (B, T)
     np.testing.assert_allclose(
         layer.gather_logits(states, IDS), np.take_along_axis(logits, IDS[:, :, None], 2)[:, :, 0]
     )

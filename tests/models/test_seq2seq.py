@@ -37,23 +37,23 @@ EVERY_MODEL = {
 every_model = pytest.mark.parametrize("settings", EVERY_MODEL.values(), ids=EVERY_MODEL)
 
 
-def made(target_vocabulary_size=V, **settings):
+def make_model(target_vocabulary_size=V, **settings):
     keras.utils.set_random_seed(1)
     return Seq2Seq(
         ModelConfig(**SMALL | settings), source_vocabulary_size=V, target_vocabulary_size=target_vocabulary_size
     )
 
 
-def array(x):
+def to_numpy(x):
     return keras.ops.convert_to_numpy(keras.ops.cast(x, "float64"))
 
 
-def logits_of(model, source=SOURCE, target=TARGET, **kwargs):
-    return array(model.projection(model(source, target, **kwargs).states))
+def compute_logits(model, source=SOURCE, target=TARGET, **kwargs):
+    return to_numpy(model.projection(model(source, target, **kwargs).states))
 
 
-def gradients(model):
-    """Of the training loss, made dense, by path of the weight."""
+def compute_gradients(model):
+    """Returns dense gradients of the training loss by path of the weight."""
     weights = {weight.path: weight.value for weight in model.trainable_weights}
 
     @tf.function
@@ -72,65 +72,68 @@ def gradients(model):
     [("all", V, [V]), ("target", OTHER_V, [V, OTHER_V]), ("none", OTHER_V, [V, OTHER_V, OTHER_V])],
 )
 def test_tying_shares_matrices(tied, target_vocabulary_size, matrices):
-    model = made(target_vocabulary_size, tied_embeddings=tied)
+    model = make_model(target_vocabulary_size, tied_embeddings=tied)
     shapes = [tuple(weight.shape) for weight in model.trainable_weights]
     assert sorted(shape for shape in shapes if shape in [(V, E), (OTHER_V, E)]) == [(size, E) for size in matrices]
     assert (model.source_embedding.matrix is model.target_embedding.matrix) == (tied == "all")
     assert (model.projection.matrix is model.target_embedding.matrix) == (tied != "none")
-    assert logits_of(model).shape == (B, T, target_vocabulary_size)
+    decoded = model(SOURCE, TARGET)
+    assert decoded.states.shape == (B, T, E)
+    assert decoded.attention_weights.shape == (B, T, S)
+    assert model.projection(decoded.states).shape == (B, T, target_vocabulary_size)
 
 
 @every_model
 def test_every_weight_gets_a_gradient(settings):
-    model = made(**settings)
+    model = make_model(**settings)
     assert len(model.trainable_weights) == len(model.weights)
-    assert [path for path, gradient in gradients(model).items() if not np.any(gradient)] == []
+    assert [path for path, gradient in compute_gradients(model).items() if not np.any(gradient)] == []
 
 
 @every_model
 def test_padding_changes_nothing(settings):
-    model = made(**settings)
-    padded = logits_of(model, np.pad(SOURCE, ((0, 0), (0, 13))), np.pad(TARGET, ((0, 0), (0, 2))))
-    np.testing.assert_allclose(padded[:, :T], logits_of(model), atol=1e-5)
+    model = make_model(**settings)
+    padded = compute_logits(model, np.pad(SOURCE, ((0, 0), (0, 13))), np.pad(TARGET, ((0, 0), (0, 2))))
+    np.testing.assert_allclose(padded[:, :T], compute_logits(model), atol=1e-5)
 
 
 @every_model
 def test_neighbours_change_nothing(settings):
-    model = made(**settings)
-    logits = logits_of(model)
-    np.testing.assert_allclose(logits_of(model, SOURCE[::-1], TARGET[::-1])[::-1], logits, atol=1e-5)
-    np.testing.assert_allclose(logits_of(model, SOURCE[1:], TARGET[1:]), logits[1:], atol=1e-5)
+    model = make_model(**settings)
+    logits = compute_logits(model)
+    np.testing.assert_allclose(compute_logits(model, SOURCE[::-1], TARGET[::-1])[::-1], logits, atol=1e-5)
+    np.testing.assert_allclose(compute_logits(model, SOURCE[1:], TARGET[1:]), logits[1:], atol=1e-5)
 
 
 @pytest.mark.parametrize("input_feeding", [False, True], ids=["plain", "feeding"])
 def test_dropout_is_a_function_of_its_seed_states(input_feeding):
-    model = made(input_feeding=input_feeding)
+    model = make_model(input_feeding=input_feeding)
     seed_states = [variable for variable in model.variables if "seed_generator" in variable.path]
 
     def trained_from(seed):
         for n, state in enumerate(seed_states):
             state.assign([seed, n])
-        return logits_of(model, training=True)
+        return compute_logits(model, training=True)
 
     first = trained_from(1)
     np.testing.assert_array_equal(trained_from(1), first)
     assert (np.abs(trained_from(2) - first).max(axis=-1) > 1e-4).all()
 
 
-def test_dropout_is_of_training_alone():
+def test_dropout_acts_in_training_alone():
     none = {"embedding_dropout": 0.0, "layer_dropout": 0.0, "output_dropout": 0.0}
-    plain, dropping = made(**none), made(word_dropout=0.3)
+    plain, dropping = make_model(**none), make_model(word_dropout=0.3)
     dropping.set_weights(plain.get_weights())
-    np.testing.assert_array_equal(logits_of(dropping), logits_of(plain))
-    np.testing.assert_array_equal(logits_of(plain, training=True), logits_of(plain))
-    assert np.any(logits_of(dropping, training=True) != logits_of(plain))
+    np.testing.assert_array_equal(compute_logits(dropping), compute_logits(plain))
+    np.testing.assert_array_equal(compute_logits(plain, training=True), compute_logits(plain))
+    assert np.any(compute_logits(dropping, training=True) != compute_logits(plain))
 
 
 @pytest.mark.parametrize("name", ["embedding_dropout", "layer_dropout", "output_dropout", "word_dropout"])
 def test_each_dropout_acts(name):
     rates = dict.fromkeys(("embedding_dropout", "layer_dropout", "output_dropout", "word_dropout"), 0.0)
-    model = made(**rates | {name: 0.5})
-    assert np.any(logits_of(model, training=True) != logits_of(model))
+    model = make_model(**rates | {name: 0.5})
+    assert np.any(compute_logits(model, training=True) != compute_logits(model))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +142,7 @@ def test_each_dropout_acts(name):
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_trains_float32_weights(set_precision, precision, settings):
     set_precision(precision)
-    for path, gradient in gradients(made(**settings)).items():
+    for path, gradient in compute_gradients(make_model(**settings)).items():
         assert gradient.dtype == "float32", path
         assert np.isfinite(gradient).all(), path
         assert np.any(gradient), path
@@ -147,24 +150,24 @@ def test_half_precision_trains_float32_weights(set_precision, precision, setting
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_ends_in_float32_logits(set_precision, precision):
-    exact = logits_of(made())
+    exact = compute_logits(make_model())
     set_precision(precision)
-    model = made()
+    model = make_model()
     logits = model.projection(model(SOURCE, TARGET).states)
     assert logits.dtype == "float32"
     np.testing.assert_allclose(logits, exact, atol=3e-2)
 
 
 @pytest.fixture
-def seeming_gpu(monkeypatch):
-    """Lets Keras and us believe in a GPU, as far as tracing goes."""
+def pretended_gpu(monkeypatch):
+    """Makes Keras and nmt trace as if there were a GPU."""
     # A function of the same name hides the module from plain imports.
     keras_rnn = importlib.import_module("keras.src.backend.tensorflow.rnn")
     monkeypatch.setattr(keras_rnn, "_is_gpu_available", lambda: True)
     monkeypatch.setattr(recurrent, "is_cudnn_fastest", lambda: True)
 
 
-def traced_operations(model):
+def count_operations(model):
     ids = tf.TensorSpec([None, None], "int32")
     graph = tf.function(lambda source, target: model(source, target).states).get_concrete_function(ids, ids).graph
     functions = graph.as_graph_def().library.function
@@ -172,20 +175,20 @@ def traced_operations(model):
     return Counter(node.op for node in nodes)
 
 
-@pytest.mark.usefixtures("seeming_gpu")
-def test_on_a_gpu_every_lstm_is_of_cudnn_and_asserts_nothing():
-    operations = traced_operations(made(encoder_layers=2, decoder_layers=3))
+@pytest.mark.usefixtures("pretended_gpu")
+def test_on_a_gpu_cudnn_runs_every_lstm_without_assertions():
+    operations = count_operations(make_model(encoder_layers=2, decoder_layers=3))
     assert operations["CudnnRNNV3"] == (2 + 1) + 3
     assert operations["Assert"] == 0
     assert operations["While"] + operations["StatelessWhile"] == 0
 
 
-@pytest.mark.usefixtures("seeming_gpu")
-def test_on_a_gpu_input_feeding_leaves_cudnn_to_the_encoder():
-    assert traced_operations(made(input_feeding=True))["CudnnRNNV3"] == 2 + 1
+@pytest.mark.usefixtures("pretended_gpu")
+def test_on_a_gpu_cudnn_runs_only_the_encoder_with_input_feeding():
+    assert count_operations(make_model(input_feeding=True))["CudnnRNNV3"] == 2 + 1
 
 
-def test_without_a_gpu_nothing_is_of_cudnn():
-    operations = traced_operations(made())
+def test_without_a_gpu_cudnn_runs_nothing():
+    operations = count_operations(make_model())
     assert [name for name in operations if "Cudnn" in name] == []
     assert operations["While"] + operations["StatelessWhile"] > 0
