@@ -285,7 +285,7 @@ def describe(batches: list[Batch]) -> dict[str, float]:
 
 def time_to_best(config: Path) -> dict[str, Any]:
     """Trains a configuration, and records when its best validation came."""
-    from nmt.training.trainer import train
+    from nmt.training.train import train
 
     settings = load_config(config)
     started = time.monotonic()
@@ -296,7 +296,7 @@ def time_to_best(config: Path) -> dict[str, Any]:
         if found := re.search(r"validation: BLEU ([\d.]+)", line):
             course.append({"minutes": (time.monotonic() - started) / 60, "bleu": float(found[1]), "said": line})
 
-    train(settings, announce=listen)
+    train(settings, log=listen)
     best = max(course, key=lambda point: point["bleu"])
     return {"config": str(config), "minutes_in_all": (time.monotonic() - started) / 60, "best": best, "course": course}
 

@@ -67,10 +67,10 @@ def updates_of(config_file: Path, overrides: Sequence[str]) -> Iterator[int]:
         RunFolder(Path(config.run_dir or "")),
         strategy=strategy,
         callbacks=[],
-        announce=lambda line: None,
+        log=lambda line: None,
         started=time.monotonic(),
     )
-    for number, batch in enumerate(prefetch(trainer.loader().stream_batches(0, 0)), start=1):
+    for number, batch in enumerate(prefetch(trainer.make_loader().stream_batches(0, 0)), start=1):
         yield trainer.update(batch, update=number, learning_rate=config.training.learning_rate).num_tokens
 
 

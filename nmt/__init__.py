@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from nmt.errors import UserError as UserError
     from nmt.evaluation.evaluate import evaluate as evaluate
     from nmt.exporting.savedmodel import export as export
-    from nmt.training.trainer import train as train
+    from nmt.training.train import train as train
     from nmt.translators.hypothesis import Hypothesis as Hypothesis
     from nmt.translators.hypothesis import Translation as Translation
     from nmt.translators.opening import open_translator as open_translator
@@ -26,7 +26,7 @@ _HOMES = {
     "export": "nmt.exporting.savedmodel",
     "load_config": "nmt.config.file",
     "open_translator": "nmt.translators.opening",
-    "train": "nmt.training.trainer",
+    "train": "nmt.training.train",
 }
 
 __all__ = sorted(_HOMES)

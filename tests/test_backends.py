@@ -138,7 +138,7 @@ def test_a_run_on_jax_goes_on_as_if_it_had_never_stopped(runs, short, nmt_on):
     config = write_config(runs, "resumed", corpus=short, **EVERYTHING)
     nmt_on("jax", "train", config, "training.max_updates=30")
     printed, _ = nmt_on("jax", "train", config)
-    assert f"Going on with the run in {runs / 'resumed'} after update 30." in printed
+    assert f"Resuming the run in {runs / 'resumed'} after update 30." in printed
     assert history(runs / "resumed") == history(runs / "jax")
     expected, found = (
         CheckpointFolder(runs / name / "checkpoints", keep=9).load_latest() for name in ("jax", "resumed")

@@ -12,7 +12,7 @@ def train(job: dict) -> None:
     """Runs `nmt.train`, and times each update."""
     from nmt.config.file import load_config
     from nmt.training.run_log import RunLog
-    from nmt.training.trainer import train as train_model
+    from nmt.training.train import train as train_model
 
     clock = UpdateClock()
     log = RunLog.record_update

@@ -22,9 +22,9 @@ def train(
 
     settings = load_config(config, overrides or [])
     set_up_process(device, threads)
-    from nmt.training.trainer import train as train_model
+    from nmt.training.train import train as train_model
 
-    best = train_model(settings, fork=fork, announce=print_line)
+    best = train_model(settings, fork=fork, log=print_line)
     print_line(f"The best model is in {best}. Try: nmt translate {settings.run_dir}")
 
 

@@ -9,7 +9,7 @@ from nmt.backend import keras
 from nmt.cluster.trials import FAILED, FINISHED, Trial
 from nmt.errors import DivergenceError, UserError
 from nmt.files import append_line, wait_for_unlock
-from nmt.training.trainer import train
+from nmt.training.train import train
 
 PATIENCE = 60.0  # seconds in which a process left behind by an earlier search must have ended
 
@@ -25,7 +25,7 @@ def run_trial(trial: Trial, report: Callable[[Mapping[str, Any]], object]) -> No
     # A training of a search that was killed may still be running in this folder; it is about to end.
     wait_for_unlock(trial.folder, seconds=PATIENCE)
     try:
-        train(trial.config, callbacks=[Reporter(trial, report)], announce=lambda line: _log(trial, line))
+        train(trial.config, callbacks=[Reporter(trial, report)], log=lambda line: _log(trial, line))
     except (UserError, DivergenceError) as error:
         trial.record_end(FAILED, str(error))
     except Exception:

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, m
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
+ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt"]
+StrategyName = Literal["auto", "single", "mirrored", "multi_worker"]
 
 MAX_BEAM_SIZE = 64
 
@@ -171,7 +173,7 @@ class TrainingConfig(Section):
     """Adam's term against division by zero."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay of AdamW, times the learning rate; biases and normalisation are exempt."""
-    schedule: Literal["constant", "linear", "cosine", "inverse_sqrt"] = "constant"
+    schedule: ScheduleName = "constant"
     """Course of the learning rate after the warm-up."""
     warmup_updates: Count = 0
     """Updates of linear growth from 0 to learning_rate."""
@@ -213,7 +215,7 @@ class TrainingConfig(Section):
     """Stop after so many validations without a better one."""
     best_by: Literal["bleu", "loss"] = "bleu"
     """What makes a validation the best: BLEU of greedy search on the dev text, or the loss."""
-    strategy: Literal["auto", "single", "mirrored", "multi_worker"] = "auto"
+    strategy: StrategyName = "auto"
     """Distribution: auto mirrors over the GPUs where there are several."""
     devices: list[str] | None = None
     """Devices to mirror over, such as ["GPU:0", "GPU:1"]; null takes all."""

@@ -29,9 +29,9 @@ def run_demo(settings: Config, *, seed: int, log: Log = print) -> None:
     # Importing TensorFlow takes seconds, so the corpus is generated first.
     folder = settings.data.train[0].source.parent
     _make_corpus(folder, seed, log)
-    from nmt.training.trainer import train
+    from nmt.training.train import train
 
-    train(settings, announce=log)
+    train(settings, log=log)
     run = Path(str(settings.run_dir))
     _score(run, folder, log)
     _export(run, folder, log)

@@ -1,10 +1,10 @@
 """Which backend trains: its devices and its update. TensorFlow and JAX are imported only where they are chosen."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from nmt.backend import keras
-from nmt.config.schema import Config
+from nmt.config.schema import Config, StrategyName
 from nmt.models.seq2seq import make_seq2seq
 from nmt.training.objective import Objective
 from nmt.training.schedules import make_optimizer
@@ -12,9 +12,7 @@ from nmt.training.update import Update
 from nmt.training.workers import Workers
 
 
-def make_strategy(
-    kind: Literal["auto", "single", "mirrored", "multi_worker"], devices: Sequence[str] | None = None
-) -> Any:
+def make_strategy(kind: StrategyName, devices: Sequence[str] | None = None) -> Any:
     """The devices that share a batch: a tf.distribute strategy, or JAX's mesh.
 
     Raises:

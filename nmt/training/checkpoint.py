@@ -1,16 +1,21 @@
-"""Checkpoints of a run: all that is needed to go on as if nothing had happened.
+"""Checkpoints of a run: everything that is needed to resume it as if it had never stopped.
 
-Dropout, the data's order and subword sampling are functions of the seed and of the numbers kept here, so that no random
-state needs saving.
+Dropout, the order of the data and subword sampling are functions of the seed and of the numbers in `Progress`, so no
+random state is stored.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nmt.data.preparation import Log
 from nmt.errors import UserError
+from nmt.training.run_folder import Writer
+from nmt.training.update import Update
+from nmt.training.workers import Workers
 from nmt.weights import load_arrays, save_arrays
 
 PARTS = ("weights", "averages", "optimizer")
@@ -18,10 +23,10 @@ PARTS = ("weights", "averages", "optimizer")
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands."""
+    """How far a run has come. Stored by these names."""
 
     update: int = 0
-    """Updates done."""
+    """Number of updates done."""
     epoch: int = 0
     batch: int = 0
     """The next batch of the epoch."""
@@ -29,16 +34,16 @@ class Progress:
     """BLEU, or the negative loss, of the best validation."""
     validations_since_best: int = 0
     validated: int = 0
-    """Updates done at the last validation."""
+    """Number of updates done at the last validation."""
     rollbacks: int = 0
-    """How often the run went back to a checkpoint, each time to go on with half the learning rate."""
+    """How often the run returned to a checkpoint. Each time halves the learning rate."""
 
     def count_batch(self, epoch: int, index: int) -> "Progress":
-        """Where the run stands when batch `index` of an epoch has been learned."""
+        """Returns the progress after the update of batch `index` of an epoch."""
         return replace(self, update=self.update + 1, epoch=epoch, batch=index + 1)
 
     def count_validation(self, score: float, is_best: bool) -> "Progress":
-        """Where the run stands when a validation has given a score."""
+        """Returns the progress after a validation."""
         if is_best:
             return replace(self, validated=self.update, best_score=score, validations_since_best=0)
         return replace(self, validated=self.update, validations_since_best=self.validations_since_best + 1)
@@ -46,13 +51,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One moment of a run."""
+    """The state of a run after an update."""
 
     progress: Progress
-    arrays: dict[str, dict[str, np.ndarray]]
-    """By part: weights, averages (of the weights; may be empty) and optimizer, each by variable path."""
-    facts: dict[str, Any]
-    """What must not differ when the run goes on: fingerprints of text and tokenizers."""
+    arrays: Mapping[str, Mapping[str, np.ndarray]]
+    """By part: weights, averages (of the weights; may be empty) and optimizer; each by variable path."""
+    facts: Mapping[str, Any]
+    """What must not change when the run is resumed: fingerprints of text and tokenizers."""
 
 
 class CheckpointFolder:
@@ -68,7 +73,7 @@ class CheckpointFolder:
         self.keep = keep
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Writes a checkpoint, whole or not at all, and then removes those too many."""
+        """Writes a checkpoint atomically, then removes the oldest ones."""
         path = self.path / f"update-{checkpoint.progress.update:09d}.h5"
         flat = {f"{part}/{name}": a for part, arrays in checkpoint.arrays.items() for name, a in arrays.items()}
         save_arrays(path, flat, {"progress": asdict(checkpoint.progress), **checkpoint.facts})
@@ -77,34 +82,40 @@ class CheckpointFolder:
         return path
 
     def list_files(self) -> list[Path]:
-        """The checkpoints there are, oldest first."""
+        """Returns the files of all checkpoints, oldest first."""
         return sorted(self.path.glob("update-*.h5"))
 
-    def load_latest(self, warn: Any = print) -> Checkpoint | None:
-        """Reads the newest checkpoint that is whole; damaged ones are said and passed over. None where there is none.
+    def load_latest(self, log: Log = print) -> Checkpoint | None:
+        """Reads the newest intact checkpoint, and logs the damaged ones that it skips. None if there is no checkpoint.
 
         Raises:
-            UserError: there are checkpoints, but none is whole.
+            UserError: all checkpoints are damaged.
         """
         problem: UserError | None = None
         for path in reversed(self.list_files()):
             try:
                 return read_checkpoint(path)
             except UserError as error:
-                warn(f"{error} Trying the checkpoint before it.")
+                log(f"{error} Trying the previous checkpoint.")
                 problem = error
         if problem is not None:
-            raise UserError(f"No checkpoint in {self.path} is whole. Start a new run in another run_dir.") from problem
+            raise UserError(
+                f"All checkpoints in {self.path} are damaged. Start a new run in another run_dir."
+            ) from problem
         return None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads one checkpoint. Raises UserError where it is damaged."""
+    """Reads one checkpoint.
+
+    Raises:
+        UserError: the file is damaged, or is not a checkpoint.
+    """
     flat, facts = load_arrays(path)
     try:
         progress = Progress(**facts.pop("progress"))
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is no checkpoint of a run.") from error
+        raise UserError(f"{path} is not a checkpoint of a run.") from error
     arrays: dict[str, dict[str, np.ndarray]] = {part: {} for part in PARTS}
     for name, array in flat.items():
         part, _, rest = name.partition("/")
@@ -113,7 +124,60 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def average_checkpoints(paths: list[Path]) -> dict[str, np.ndarray]:
-    """The mean of the weights (of their moving averages, where there are any) of several checkpoints."""
+    """Returns the mean of the weights of several checkpoints, or of their moving averages if they have any."""
     checkpoints = [read_checkpoint(path) for path in paths]
     weights = [checkpoint.arrays["averages"] or checkpoint.arrays["weights"] for checkpoint in checkpoints]
     return {name: np.mean([w[name] for w in weights], axis=0, dtype=weights[0][name].dtype) for name in weights[0]}
+
+
+class Checkpointer:
+    """Saves and restores the state of a run, in step with the other workers.
+
+    Args:
+        folder: the checkpoints of the run, which all workers see.
+        update: holds the state.
+        facts: fingerprints of text and tokenizers, by their names in messages.
+        workers: the processes that train together. The chief writes.
+        writer: writes the files.
+    """
+
+    def __init__(
+        self, folder: CheckpointFolder, update: Update, facts: Mapping[str, str], workers: Workers, writer: Writer
+    ):
+        self.folder, self.update, self.facts, self.workers, self.writer = folder, update, facts, workers, writer
+
+    def save(self, progress: Progress) -> bool:
+        """Makes the chief write a checkpoint, and returns on all workers whether it was written."""
+        is_saved = False
+        if self.workers.is_chief:
+            checkpoint = Checkpoint(progress, self.update.get_state(), self.facts)
+            is_saved = self.writer.try_write(
+                lambda: self.folder.save(checkpoint), "the checkpoint", update=progress.update
+            )
+        [saved] = self.workers.all_gather(is_saved)
+        return bool(saved[0])
+
+    def load_latest(self, log: Log) -> Checkpoint | None:
+        """Reads the newest intact checkpoint, or returns None if there are none.
+
+        Raises:
+            UserError: it belongs to another text or tokenizer, or workers see different checkpoints.
+        """
+        checkpoint = self.workers.chief_first(lambda: self.folder.load_latest(log))
+        self.workers.check_equal("checkpoint", f"{checkpoint.progress.update if checkpoint else 0:x}")
+        if checkpoint:
+            for name, found in self.facts.items():
+                if checkpoint.facts.get(name) != found:
+                    raise UserError(
+                        f"The {name} is not the one that the run in {self.folder.path.parent} was started with. "
+                        "Restore it, choose another run_dir, or start a new run from the weights with --fork."
+                    )
+        return checkpoint
+
+    def assign(self, checkpoint: Checkpoint) -> None:
+        """Sets weights, averages and optimizer to those of a checkpoint."""
+        self.update.assign_state(checkpoint.arrays, f"The checkpoint of update {checkpoint.progress.update:,}")
+
+    def list_last(self, count: int) -> list[Path]:
+        """Returns the files of the last few checkpoints, oldest first."""
+        return self.folder.list_files()[-count:]

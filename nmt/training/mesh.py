@@ -1,19 +1,17 @@
 """The devices that share a batch on JAX: those of one process."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import jax
 import numpy as np
 
+from nmt.config.schema import StrategyName
 from nmt.errors import UserError, suggest_name
 
 ROWS = "rows"
 
 
-def make_mesh(
-    kind: Literal["auto", "single", "mirrored", "multi_worker"], devices: Sequence[str] | None = None
-) -> jax.sharding.Mesh:
+def make_mesh(kind: StrategyName, devices: Sequence[str] | None = None) -> jax.sharding.Mesh:
     """Returns JAX's devices as one axis, over which the rows of a batch are shared.
 
     Args:

@@ -10,12 +10,14 @@ cache/            line indexes and pieces, made again when missing
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from nmt.config.file import config_from_text, dump_config, find_differences
 from nmt.config.schema import Config
+from nmt.data.preparation import Log
 from nmt.errors import UserError
 from nmt.files import atomic_write, discard, folder_lock
 
@@ -77,6 +79,39 @@ class RunFolder:
             for left in self.path.rglob(".*.part"):  # half written by a process that was killed
                 discard(left)
             yield
+
+
+class Writer:
+    """Writes files of a run. A file that cannot be written, as on a full disk, is a warning or ends the run.
+
+    Args:
+        on_full_disk: the setting `training.on_full_disk`.
+        log: receives the warnings.
+    """
+
+    def __init__(self, on_full_disk: Literal["continue", "stop"], log: Log):
+        self.on_full_disk, self.log = on_full_disk, log
+
+    def try_write(self, write: Callable[[], object], name: str, *, update: int) -> bool:
+        """Calls a function that writes a file atomically, and returns whether it could.
+
+        Args:
+            write: the function.
+            name: what it writes, for messages.
+            update: the last update, for messages.
+
+        Raises:
+            UserError: it could not, and `on_full_disk` is stop.
+        """
+        try:
+            write()
+            return True
+        except (OSError, UserError) as error:
+            failed = f"update {update:,}: {name} could not be written"
+            if self.on_full_disk == "stop":
+                raise UserError(f"{failed}, and training.on_full_disk is stop. {error}") from error
+            self.log(f"{failed}; training continues without it. {error}")
+            return False
 
 
 def find_free_path(path: Path) -> Path:

@@ -5,13 +5,13 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nmt.data.preparation import Log
 from nmt.errors import UserError
 from nmt.files import append_line, atomic_write
 from nmt.training.run_folder import RunFolder
@@ -25,7 +25,7 @@ class RunLog:
 
     Args:
         folder: where history and curves go.
-        announce: prints a line.
+        log: receives one message per line.
         every: updates between records of training.
         total: updates expected, or None where it is not known.
         tensorboard: whether to write curves.
@@ -35,7 +35,7 @@ class RunLog:
     def __init__(
         self,
         folder: RunFolder,
-        announce: Callable[[str], None],
+        log: Log,
         *,
         every: int,
         total: int | None,
@@ -43,7 +43,7 @@ class RunLog:
         silent: bool = False,
     ):
         self.folder = folder
-        self.announce = announce if not silent else lambda _: None
+        self.log = log if not silent else lambda _: None
         self.every = every
         self.silent = silent
         self.curves = TensorBoardWriter(folder.tensorboard) if tensorboard and not silent else None
@@ -72,7 +72,7 @@ class RunLog:
         speed = {"learning_rate": learning_rate, "tokens_per_second": tokens / seconds}
         self._record(update, "training", {"epoch": epoch, **mean, **speed})
         if not self.bar:
-            self.announce(
+            self.log(
                 f"update {update:,} · epoch {epoch + 1} · loss {mean['loss']:.3f} · {tokens / seconds:,.0f} tokens/s"
             )
         self._recent, self._since = [], time.perf_counter()
@@ -80,7 +80,7 @@ class RunLog:
     def record_validation(self, update: int, validation: Validation, is_best: bool) -> None:
         """Takes a validation."""
         self._record(update, "validation", asdict(validation))
-        self.announce(
+        self.log(
             f"update {update:,} · validation: BLEU {validation.bleu:.2f} · perplexity {validation.perplexity:.2f}"
             + (" · best so far" if is_best else "")
         )
@@ -112,7 +112,7 @@ class RunLog:
                 self.curves.add_scalars(update, {f"{kind}/{name}": value for name, value in values.items()})
         except (OSError, UserError) as error:
             if not self._gap:
-                self.announce(f"update {update:,}: the history has a gap from here on. {error}")
+                self.log(f"update {update:,}: the history has a gap from here on. {error}")
             self._gap = True
 
 

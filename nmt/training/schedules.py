@@ -1,16 +1,15 @@
 """The optimizer, and its learning rate as a function of the update's number alone."""
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from functools import partial
 
 from nmt.backend import keras
-from nmt.config.schema import TrainingConfig
-
-Kind = Literal["constant", "linear", "cosine", "inverse_sqrt"]
+from nmt.config.schema import ScheduleName, TrainingConfig
 
 
 def compute_learning_rate(
-    update: int, *, peak: float, kind: Kind, warmup: int = 0, length: int | None = None, final: float = 0.0
+    update: int, *, peak: float, kind: ScheduleName, warmup: int = 0, length: int | None = None, final: float = 0.0
 ) -> float:
     """The rate of one update.
 
@@ -37,6 +36,18 @@ def compute_learning_rate(
     done = min(1.0, (update - warmup) / (length - warmup))
     falling = 1 - done if kind == "linear" else (1 + math.cos(math.pi * done)) / 2
     return peak * (final + (1 - final) * falling)
+
+
+def make_schedule(settings: TrainingConfig) -> Callable[[int], float]:
+    """Returns the learning rate of a configuration as a function of the update, counted from 1."""
+    return partial(
+        compute_learning_rate,
+        peak=settings.learning_rate,
+        kind=settings.schedule,
+        warmup=settings.warmup_updates,
+        length=settings.schedule_updates,
+        final=settings.final_rate,
+    )
 
 
 def make_optimizer(settings: TrainingConfig) -> keras.optimizers.Optimizer:

@@ -6,11 +6,12 @@ import os
 import shutil
 import socket
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from nmt.config.schema import StrategyName
 from nmt.errors import UserError, WorkerLostError, suggest_name
 from nmt.process import silence_stderr
 from nmt.training.workers import Workers
@@ -30,9 +31,7 @@ LOST = (
 
 
 @silence_stderr()
-def make_strategy(
-    kind: Literal["auto", "single", "mirrored", "multi_worker"], devices: Sequence[str] | None = None
-) -> tf.distribute.Strategy:
+def make_strategy(kind: StrategyName, devices: Sequence[str] | None = None) -> tf.distribute.Strategy:
     """Returns the tf.distribute strategy of a configuration.
 
     Args:

@@ -15,7 +15,7 @@ from nmt.data.batching import Batch, derive_seed
 from nmt.errors import UserError
 from nmt.models.seq2seq import Seq2Seq
 from nmt.training.objective import Objective, Sums
-from nmt.weights import get_arrays, index_by_path
+from nmt.weights import assign_arrays, get_arrays, index_by_path
 
 GOOD_UPDATES = 2000
 """Finite updates in a row after which the loss scale doubles."""
@@ -133,12 +133,38 @@ class Update:
         """The weights that have a moving average."""
         return self.model.trainable_variables if self.ema_decay else []
 
+    def get_state(self) -> dict[str, dict[str, np.ndarray]]:
+        """Returns all that a checkpoint stores: weights, averages and optimizer, each by variable path."""
+        return {
+            "weights": get_arrays(self.model.trainable_variables),
+            "averages": self.get_averages(),
+            "optimizer": get_arrays(self.state_variables),
+        }
+
+    def assign_state(self, arrays: Mapping[str, Mapping[str, np.ndarray]], origin: str) -> None:
+        """Sets what `get_state` returns.
+
+        Args:
+            arrays: by part and variable path.
+            origin: where they are from, for messages.
+
+        Raises:
+            UserError: they belong to another architecture, or lack moving averages.
+        """
+        assign_arrays(self.model.trainable_variables, arrays["weights"], origin)
+        self.assign_averages(arrays["averages"], origin)
+        assign_arrays(self.state_variables, arrays["optimizer"], origin)
+
+    def get_evaluated_weights(self) -> dict[str, np.ndarray]:
+        """Returns the weights to validate and to keep: the moving averages if there are any, else the weights."""
+        return self.get_averages() or get_arrays(self.model.trainable_variables)
+
     def get_averages(self) -> dict[str, np.ndarray]:
         """The moving averages by the paths of their weights; empty where there are none."""
         paths = index_by_path(self.averaged)
         return {path: np.asarray(average.value) for path, average in zip(paths, self.averages, strict=True)}
 
-    def assign_averages(self, arrays: dict[str, np.ndarray], origin: str) -> None:
+    def assign_averages(self, arrays: Mapping[str, np.ndarray], origin: str) -> None:
         """Sets the moving averages; raises UserError where they are not those of this model."""
         if arrays.keys() != {v.path for v in self.averaged}:
             raise UserError(f"{origin} does not hold the moving averages that training.ema_decay asks for.")

@@ -11,7 +11,8 @@ import pytest
 from nmt.config.schema import Config, CorpusFiles, DataConfig
 from nmt.models.seq2seq import make_seq2seq
 from nmt.training import trainer
-from nmt.training.update import Outcome
+from nmt.training.train import train
+from nmt.training.update import Outcome, Update
 from nmt.training.validation import Validation
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -59,11 +60,14 @@ def recipe(digits: DataConfig) -> Callable[..., Config]:
     return made
 
 
-class CountingUpdate:
-    """Stands in for the update: adds 1 to every weight instead of learning, and says what it is told to say."""
+class CountingUpdate(Update):
+    """Stands in for the update: adds 1 to every weight instead of training, and reports what it was told to report."""
 
     rows_multiple = 1
     runs_ahead = True
+    averaged = ()
+    averages = ()
+    state_variables = ()
 
     def __init__(self, model: keras.Model):
         self.model = model
@@ -79,12 +83,12 @@ class CountingUpdate:
             weight.assign_add(keras.ops.full_like(weight, float(applied)))
         self.state_variables[0].assign_add(1)
         self.rates.append(learning_rate)
-        self.course.append(("begun", update))
+        self.course.append(("started", update))
         loss = 1 / update if applied else float("nan")
         outcome = Outcome({"loss": loss, "nll": loss, "gradient_norm": 2.0}, batch.num_target_tokens, applied)
 
         def wait() -> Outcome:
-            self.course.append(("asked about", update))
+            self.course.append(("awaited", update))
             return outcome
 
         return wait
@@ -94,15 +98,6 @@ class CountingUpdate:
 
     def close(self) -> None:
         self.course.append(("closed", 0))
-
-    def get_averages(self) -> dict[str, np.ndarray]:
-        return {}
-
-    def assign_averages(self, arrays: dict[str, np.ndarray], origin: str) -> None:
-        assert not arrays
-
-    def restart_averages(self) -> None:
-        pass
 
 
 class ScriptedValidator:
@@ -148,7 +143,7 @@ class Rehearsal:
         losses = loss or [1.0] * len(bleu)
         self.outcomes = [Validation(loss, 2.0, score) for loss, score in zip(losses, bleu, strict=True)]
         self.said = []
-        return trainer.train(config, announce=self.said.append, **kwargs)
+        return train(config, log=self.said.append, **kwargs)
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def soak(folder: Path, *, minutes: float = 0.0, kills: int = 0, in_writing: int 
         process = start(folder, name, last)
         output, errors = process.communicate()
         assert process.returncode == 0, output[-1000:] + errors
-        result.resumes += "Going on with the run" in output
+        result.resumes += "Resuming the run" in output
     whole, disturbed = history(folder / "whole"), history(folder / "disturbed")
     result.lost = sum(disturbed.count(record) != 1 for record in whole) + sum(one not in whole for one in disturbed)
     result.same_weights = same_arrays(folder / "whole", folder / "disturbed")
@@ -123,7 +123,7 @@ def killed(process: subprocess.Popen, life: int, writing_in: Path | None) -> tup
     """
     done, resumed, lived = 0, False, 0
     for line in process.stdout or ():
-        resumed |= line.startswith("Going on with the run")
+        resumed |= line.startswith("Resuming the run")
         if line.startswith("update ") and "tokens/s" in line:
             done, lived = int(line.split()[1].replace(",", "")), lived + 1
         if lived >= life:

@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as get_arrays
 
 from nmt.errors import UserError
-from nmt.training.checkpoint import PARTS, Checkpoint, CheckpointFolder, Progress, average_checkpoints, read_checkpoint
+from nmt.training.checkpoint import (
+    PARTS,
+    Checkpoint,
+    Checkpointer,
+    CheckpointFolder,
+    Progress,
+    average_checkpoints,
+    read_checkpoint,
+)
+from nmt.training.run_folder import Writer
+from nmt.training.workers import Workers
 from nmt.weights import save_arrays
 
 FACTS = {"training text": "abc", "source tokenizer": "def"}
@@ -111,7 +121,7 @@ def test_a_torn_file_leaves_the_older_one(folder):
     assert folder.load_latest(said.append).progress.update == 5
     assert len(said) == 1
     assert said[0].startswith(f"{newer} is damaged")
-    assert said[0].endswith("Trying the checkpoint before it.")
+    assert said[0].endswith("Trying the previous checkpoint.")
     assert older.exists()
 
 
@@ -125,14 +135,16 @@ def test_torn_files_only_are_an_error(folder):
     for path in saved(folder, 5, 10):
         tear(path)
     said = []
-    with pytest.raises(UserError, match=r"No checkpoint in .*checkpoints is whole. Start a new run in another run_dir"):
+    with pytest.raises(
+        UserError, match=r"All checkpoints in .*checkpoints are damaged. Start a new run in another run_dir"
+    ):
         folder.load_latest(said.append)
     assert len(said) == 2
 
 
 def test_other_arrays_are_no_checkpoint(tmp_path):
     save_arrays(tmp_path / "update-1.h5", {"weights/a": np.zeros(2)}, {"update": 1})
-    with pytest.raises(UserError, match=r"update-1.h5 is no checkpoint of a run"):
+    with pytest.raises(UserError, match=r"update-1.h5 is not a checkpoint of a run"):
         read_checkpoint(tmp_path / "update-1.h5")
 
 
@@ -164,3 +176,88 @@ def test_progress_counts_validations_since_the_best():
     progress = progress.count_validation(1.0, False).count_validation(1.5, False)
     assert (progress.best_score, progress.validations_since_best) == (2.0, 2)
     assert progress.count_validation(3.0, True) == Progress(update=3, best_score=3.0, validated=3)
+
+
+class Steady:
+    """Stands in for an update: its state is one number."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def get_state(self):
+        return {"weights": {"bias": np.array(self.value)}, "averages": {}, "optimizer": {}}
+
+    def assign_state(self, arrays, origin):
+        self.value, self.origin = float(arrays["weights"]["bias"]), origin
+
+
+class Second(Workers):
+    """Worker 1 of 2; what the other contributes is given."""
+
+    number, count = 1, 2
+
+    def __init__(self, *others):
+        self.others = list(others)
+
+    def all_reduce_sum(self, values):
+        return values + np.array([[self.others.pop(0), 0]], float)
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def make_checkpointer(folder, said):
+    def made(update, workers=None, facts=FACTS, on_full_disk="continue"):
+        return Checkpointer(folder, update, facts, workers or Workers(), Writer(on_full_disk, said.append))
+
+    return made
+
+
+def test_a_saved_state_is_restored(make_checkpointer, folder):
+    assert make_checkpointer(Steady(3.0)).save(Progress(7, epoch=2)) is True
+    resumed = make_checkpointer(Steady(0.0))
+    found = resumed.load_latest(pytest.fail)
+    resumed.assign(found)
+    assert found.progress == Progress(7, epoch=2)
+    assert (resumed.update.value, resumed.update.origin) == (3.0, "The checkpoint of update 7")
+    assert resumed.list_last(1) == folder.list_files()
+
+
+def test_a_new_run_has_nothing_to_restore(make_checkpointer):
+    assert make_checkpointer(Steady(0.0)).load_latest(pytest.fail) is None
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_a_checkpoint_of_another_text_or_tokenizer_is_refused(make_checkpointer, name):
+    make_checkpointer(Steady(3.0)).save(Progress(7))
+    changed = make_checkpointer(Steady(3.0), facts={**FACTS, name: "another"})
+    with pytest.raises(
+        UserError, match=rf"^The {name} is not the one that the run in .* was started with\. Restore it"
+    ):
+        changed.load_latest(pytest.fail)
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_only_the_chief_writes_and_the_others_learn_whether_it_could(make_checkpointer, folder, is_saved):
+    assert make_checkpointer(Steady(3.0), Second(is_saved)).save(Progress(7)) is is_saved
+    assert folder.list_files() == []
+
+
+def test_workers_that_see_different_checkpoints_are_refused(make_checkpointer):
+    make_checkpointer(Steady(3.0)).save(Progress(7))
+    workers = Second(0, 0, 5)  # neither has failed, and the chief has found the checkpoint of update 5
+    with pytest.raises(UserError, match="Worker 1 has another checkpoint than worker 0"):
+        make_checkpointer(Steady(3.0), workers).load_latest(pytest.fail)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_a_warning_or_ends_the_run(make_checkpointer, folder, said):
+    folder.path.write_text("not a folder")
+    assert make_checkpointer(Steady(3.0)).save(Progress(1200)) is False
+    assert said[0].startswith("update 1,200: the checkpoint could not be written; training continues without it. ")
+    with pytest.raises(
+        UserError, match=r"^update 1,200: the checkpoint could not .*, and training.on_full_disk is stop"
+    ):
+        make_checkpointer(Steady(3.0), on_full_disk="stop").save(Progress(1200))

@@ -17,7 +17,7 @@ from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import train_tokenizer
 from nmt.model_folder import ModelFolder
 from nmt.training.checkpoint import CheckpointFolder, read_checkpoint
-from nmt.training.trainer import train
+from nmt.training.train import train
 
 NEVER = 1_000_000
 RATE = 2**-7  # of the recipe
@@ -56,7 +56,7 @@ def finished(recipe, digits, tmp_path_factory):
     for ours, theirs in zip((text.source, text.target), (digits.train[0].source, digits.train[0].target), strict=True):
         ours.write_text(theirs.read_text())
     config = changed(recipe(folder / "run", max_updates=5, model=STILL), train=[text])
-    train(config, announce=lambda _: None)
+    train(config, log=lambda _: None)
     return config
 
 
@@ -66,9 +66,9 @@ def test_the_halved_rate_is_kept_for_good_and_has_an_end(recipe, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert [line for line in lines if "not finite" in line] == [
-        "update 8: the gradient is not finite; it was not applied.",
-        "The gradient was not finite in 3 updates in a row, up to 10. Back to update 5, with 0.5 of the learning rate "
-        "(1 of 3 times).",
+        "update 8: the gradient is not finite; the update was skipped.",
+        "The gradient was not finite in 3 updates in a row, up to update 10. Rolling back to update 5 with 0.5 times "
+        "the learning rate (rollback 1 of at most 3).",
     ]
     assert [record["learning_rate"] for record in records(config.run_dir)] == [RATE] * 5 + [RATE / 2] * 7
     # Another process knows of it.
@@ -76,8 +76,8 @@ def test_the_halved_rate_is_kept_for_good_and_has_an_end(recipe, tmp_path):
     done = nmt("train", written(config), *limits, not_finite=[14, 0.0])
     assert done.returncode == 1
     assert done.stderr == (
-        "The gradient was not finite in 3 updates in a row, up to 16, with the learning rate halved once; none of them "
-        "was applied. Lower training.learning_rate or training.clip_norm; checkpoints are in "
+        "The gradient was not finite in 3 updates in a row, up to update 16, although the learning rate was halved "
+        "once. Lower training.learning_rate or training.clip_norm; checkpoints are in "
         f"{config.run_dir / 'checkpoints'}.\n"
     )
     assert records(config.run_dir)[12]["learning_rate"] == RATE / 2
@@ -91,8 +91,8 @@ def test_a_batch_too_large_for_the_memory_is_cut_and_nothing_changes(finished, t
     assert (done.returncode, done.stderr) == (0, "")
     [told] = [line for line in done.stdout.splitlines() if "memory" in line]
     assert told == (
-        "update 1: there was not enough memory; batches are now cut into 2 micro-batches, which changes no result. "
-        "training.accumulation_steps=2 spares the next run this."
+        "update 1: not enough memory. Batches are now cut into 2 micro-batches, which does not change any result. "
+        "Set training.accumulation_steps=2 to avoid this in the next run."
     )
     losses, expected = ([r["loss"] for r in records(run)] for run in (config.run_dir, finished.run_dir))
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
@@ -147,7 +147,7 @@ def test_a_full_disk_leaves_older_checkpoints_whole(recipe, tmp_path, small_disk
             read_checkpoint(path)
         if reaction == "continue":
             before = checkpoints(config.run_dir).load_latest().progress.update
-            assert "the checkpoint could not be written; training goes on without it. Cannot write" in lines[-1]
+            assert "the checkpoint could not be written; training continues without it. Cannot write" in lines[-1]
             assert lines[-1].endswith(".h5: No space left on device.\n")
             (small_disk / "ballast").unlink()
             process.send_signal(signal.SIGTERM)
@@ -207,7 +207,7 @@ def test_another_text_is_refused_and_may_be_forked(finished):
     path.write_text(before)
     assert (done.returncode, done.stderr) == (0, "")
     forked = finished.run_dir.with_name("run-2")
-    assert f"A new run in {forked}, from the weights of {finished.run_dir / 'best'}." in done.stdout
+    assert f"Starting a new run in {forked} from the weights of {finished.run_dir / 'best'}." in done.stdout
     assert ModelFolder.load(forked).facts["update"] == 1
 
 
@@ -225,6 +225,6 @@ def test_another_tokenizer_is_refused(finished):
 
 def _not_the_one(what, run_dir):
     return (
-        f"The {what} is not the one that the run in {run_dir} was begun with. Put it back, choose another run_dir, or "
+        f"The {what} is not the one that the run in {run_dir} was started with. Restore it, choose another run_dir, or "
         "start a new run from its weights with --fork.\n"
     )

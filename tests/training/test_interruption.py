@@ -10,7 +10,7 @@ from nmt.config.file import dump_config
 from nmt.errors import InterruptionError
 from nmt.training.checkpoint import CheckpointFolder
 from nmt.training.interruption import SIGNALS, defer_signals
-from nmt.training.trainer import train
+from nmt.training.train import train
 
 NEVER = 1_000_000
 SAVED_WITHIN = 30
@@ -112,9 +112,7 @@ def updates_after(process, number, config):
     assert process.returncode == 128 + number
     [message] = errors.splitlines()
     update = CheckpointFolder(config.run_dir / "checkpoints", keep=9).load_latest().progress.update
-    assert message == (
-        f"Interrupted after update {update:,}; saved in {config.run_dir}. The same command goes on from there."
-    )
+    assert message == (f"Interrupted after update {update:,}; saved in {config.run_dir}. The same command resumes it.")
     return update
 
 
@@ -128,10 +126,10 @@ def test_an_interrupted_training_saves_and_the_same_command_goes_on(start, confi
     assert first >= 2
     process = start()
     lines = wait_for_updates(process)
-    assert f"Going on with the run in {config.run_dir} after update {first:,}.\n" in lines
+    assert f"Resuming the run in {config.run_dir} after update {first:,}.\n" in lines
     second = updates_after(process, signal.SIGTERM, config)
     assert second >= first + 2
     settings = config.training.model_copy(update={"max_updates": second + 2})
-    train(config.model_copy(update={"training": settings}), announce=lambda _: None)
+    train(config.model_copy(update={"training": settings}), log=lambda _: None)
     history = (config.run_dir / "history.jsonl").read_text().splitlines()
     assert len(history) == second + 2 + 1  # each update once, and the validation at the end

@@ -18,7 +18,7 @@ from nmt.data.preparation import prepare_training_data
 from nmt.data.token_cache import CachedTokens
 from nmt.model_folder import ModelFolder
 from nmt.training.checkpoint import CheckpointFolder
-from nmt.training.trainer import train
+from nmt.training.train import train
 
 EVERYTHING = {
     "model": {"word_dropout": 0.1},
@@ -74,7 +74,7 @@ def runs(recipe, tmp_path_factory):
     and gone on with after its last two checkpoints were damaged."""
     folder = tmp_path_factory.mktemp("runs")
     paths = SimpleNamespace(**{name: folder / name for name in ("whole", "killed", "moved", "damaged")})
-    train(recipe(paths.whole, **EVERYTHING), announce=lambda _: None)
+    train(recipe(paths.whole, **EVERYTHING), log=lambda _: None)
     config = folder / "config.yaml"
     config.write_text(dump_config(recipe(paths.killed, **EVERYTHING)))
     kill = nmt(config, killed_after=14)
@@ -99,7 +99,7 @@ def test_the_same_command_goes_on_and_says_so(runs):
     done = runs.said_of_moved
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert f"Going on with the run in {runs.moved} after update 12." in lines
+    assert f"Resuming the run in {runs.moved} after update 12." in lines
     assert [line.split(" · ")[0] for line in lines if "loss" in line] == [f"update {n}" for n in range(13, 21)]
     assert lines[-1] == f"The best model is in {runs.moved / 'best'}. Try: nmt translate {runs.moved}"
 
@@ -107,11 +107,11 @@ def test_the_same_command_goes_on_and_says_so(runs):
 def test_damaged_checkpoints_are_told_and_passed_over(runs):
     done = runs.said_of_damaged
     assert (done.returncode, done.stderr) == (0, "")
-    told = [line for line in done.stdout.splitlines() if line.endswith("Trying the checkpoint before it.")]
+    told = [line for line in done.stdout.splitlines() if line.endswith("Trying the previous checkpoint.")]
     assert len(told) == 2
     assert "update-000000012.h5 is damaged: the checksum of " in told[0]
     assert "update-000000008.h5 is damaged or not a weights file: " in told[1]
-    assert f"Going on with the run in {runs.damaged} after update 4." in done.stdout.splitlines()
+    assert f"Resuming the run in {runs.damaged} after update 4." in done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("name", ["moved", "damaged"])
@@ -176,8 +176,8 @@ def test_a_finished_run_has_nothing_left_to_do(runs, recipe, tmp_path):
     run_dir = tmp_path / "run"
     shutil.copytree(runs.whole, run_dir)
     said = []
-    assert train(recipe(run_dir, **EVERYTHING), announce=said.append) == run_dir / "best"
-    assert f"Going on with the run in {run_dir} after update 20." in said
+    assert train(recipe(run_dir, **EVERYTHING), log=said.append) == run_dir / "best"
+    assert f"Resuming the run in {run_dir} after update 20." in said
     assert any(line.startswith("Finished: max_updates 20 reached") for line in said)
     before, after = (checkpoints(path).load_latest() for path in (runs.whole, run_dir))
     assert after.progress.update == 20

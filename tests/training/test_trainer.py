@@ -17,8 +17,9 @@ from nmt.config.schema import CorpusFiles
 from nmt.data.batching import NUM_BUCKETS
 from nmt.errors import DivergenceError, InterruptionError, UserError
 from nmt.model_folder import ModelFolder
-from nmt.training import objective, trainer
+from nmt.training import objective
 from nmt.training.checkpoint import CheckpointFolder
+from nmt.training.train import train
 from nmt.training.update_tensorflow import TensorFlowUpdate
 
 BATCHES = 7  # of an epoch: 100 pairs in batches of 16
@@ -40,7 +41,7 @@ def checkpoints(run_dir):
 def test_a_training_that_learns(recipe, tmp_path):
     """The loop with nothing stood in for: the loss falls, and the best model translates."""
     config = recipe(tmp_path, max_updates=60, learning_rate=2**-5, validate_every=30)
-    best = trainer.train(config, announce=lambda _: None)
+    best = train(config, log=lambda _: None)
     losses = [record["loss"] for record in history(tmp_path) if record["kind"] == "training"]
     assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
     first, last = (record for record in history(tmp_path) if record["kind"] == "validation")
@@ -67,7 +68,8 @@ def test_it_ends_after_max_epochs(rehearsal, recipe, tmp_path):
 
 def test_it_ends_after_max_minutes(rehearsal, recipe, tmp_path, monkeypatch):
     clock = iter(range(0, 100_000, 15))  # a quarter of a minute passes between any two looks
-    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    for module in ("nmt.training.train", "nmt.training.stopping"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: next(clock)))
     rehearsal.train(recipe(tmp_path, max_updates=None, max_minutes=2), bleu=[1])
     # Looked at when it starts, before the first update and after each one; 2 minutes are 8 quarters.
     assert updates_of(tmp_path) == list(range(1, 8))
@@ -86,7 +88,7 @@ def test_patience_ends_it(rehearsal, recipe, tmp_path):
     rehearsal.train(config, bleu=[1, 3, 2, 4, 4, 3.5])
     # 4 is the best; the same again is not better.
     assert updates_of(tmp_path, "validation") == [3, 6, 9, 12, 15, 18]
-    assert any(line.startswith("Finished: 2 validations without a better one") for line in rehearsal.said)
+    assert any(line.startswith("Finished: no improvement in 2 validations") for line in rehearsal.said)
 
 
 @pytest.mark.parametrize(("best_by", "update"), [("bleu", 4), ("loss", 2)])
@@ -124,7 +126,7 @@ def test_the_average_of_the_last_checkpoints_is_their_mean(rehearsal, recipe, tm
     model = ModelFolder.load(tmp_path)
     assert all((array == 6).all() for array in model.weights.values())
     assert model.facts["dev_bleu"] == 6
-    assert "The average of the last 3 checkpoints: BLEU 6.00." in rehearsal.said
+    assert "Average of the last 3 checkpoints: BLEU 6.00." in rehearsal.said
 
 
 def test_an_average_that_is_no_better_is_not_taken(rehearsal, recipe, tmp_path):
@@ -170,7 +172,7 @@ def test_callbacks_are_told_what_happens(rehearsal, recipe, tmp_path):
 
 def test_an_update_begins_before_the_one_before_it_is_asked_about(rehearsal, recipe, tmp_path):
     rehearsal.train(recipe(tmp_path, max_updates=5, checkpoint_every=3), bleu=[1])
-    begun, asked = (lambda n: ("begun", n)), (lambda n: ("asked about", n))
+    begun, asked = (lambda n: ("started", n)), (lambda n: ("awaited", n))
     up_to_the_checkpoint = [begun(1), begun(2), asked(1), begun(3), asked(2), asked(3)]
     [(foreseen, num_shapes), *course, closed] = rehearsal.update.course
     assert course == [*up_to_the_checkpoint, begun(4), begun(5), asked(4), asked(5)]
@@ -182,15 +184,15 @@ def test_an_update_that_is_done_when_it_returns_is_asked_about_at_once(rehearsal
     monkeypatch.setattr("conftest.CountingUpdate.runs_ahead", False)
     rehearsal.train(recipe(tmp_path, max_updates=3), bleu=[1])
     course = rehearsal.update.course[1:-1]
-    assert course == [(what, n) for n in (1, 2, 3) for what in ("begun", "asked about")]
+    assert course == [(what, n) for n in (1, 2, 3) for what in ("started", "awaited")]
 
 
 def test_an_update_after_one_that_is_not_finite_waits(rehearsal, recipe, tmp_path):
     rehearsal.unapplied = range(2, 4)
     rehearsal.train(recipe(tmp_path, max_updates=6), bleu=[1])
-    begun = [n for what, n in rehearsal.update.course if what == "begun"]
+    begun = [n for what, n in rehearsal.update.course if what == "started"]
     places = {event: place for place, event in enumerate(rehearsal.update.course)}
-    waited = [n for n in begun[1:] if places["asked about", n - 1] < places["begun", n]]
+    waited = [n for n in begun[1:] if places["awaited", n - 1] < places["started", n]]
     # That 2 was skipped is known once 3 has begun.
     assert waited == [4, 5]
 
@@ -209,7 +211,7 @@ class Signal(keras.callbacks.Callback):
 
 def test_callbacks_are_told_of_the_end_of_an_interrupted_training(rehearsal, recipe, tmp_path):
     recorder = Recorder()
-    with pytest.raises(InterruptionError, match=r"after update 3; saved in .*\. The same command goes on from there\."):
+    with pytest.raises(InterruptionError, match=r"after update 3; saved in .*\. The same command resumes it\."):
         rehearsal.train(recipe(tmp_path), bleu=[], callbacks=[Signal(after=3), recorder])
     assert recorder.told[-1] == "train end"
 
@@ -217,17 +219,17 @@ def test_callbacks_are_told_of_the_end_of_an_interrupted_training(rehearsal, rec
 def test_an_interrupted_fork_says_how_to_go_on(rehearsal, recipe, tmp_path):
     rehearsal.train(recipe(tmp_path / "run", max_updates=4), bleu=[2])
     fork = tmp_path / "run-2"
-    words = f"saved in {fork}. Without --fork, and with run_dir={fork}, the same command goes on from there."
+    words = f"saved in {fork}. Without --fork, and with run_dir={fork}, the same command resumes it."
     with pytest.raises(InterruptionError, match=re.escape(words)):
         rehearsal.train(recipe(tmp_path / "run"), bleu=[], callbacks=[Signal(after=3)], fork=True)
-    with pytest.raises(InterruptionError, match=rf"saved in {fork}\. The same command goes on from there\."):
+    with pytest.raises(InterruptionError, match=rf"saved in {fork}\. The same command resumes it\."):
         rehearsal.train(recipe(fork), bleu=[], callbacks=[Signal(after=5)])
 
 
 def test_a_callback_may_end_it(rehearsal, recipe, tmp_path):
     rehearsal.train(recipe(tmp_path, max_updates=100), bleu=[1], callbacks=[Recorder(stop_after=4)])
     assert updates_of(tmp_path) == [1, 2, 3, 4]
-    assert any(line.startswith("Finished: a callback asked for it") for line in rehearsal.said)
+    assert any(line.startswith("Finished: a callback requested it") for line in rehearsal.said)
     assert checkpoints(tmp_path).load_latest().progress.update == 4
 
 
@@ -258,10 +260,10 @@ def broken_loss(monkeypatch):
 def test_thirty_updates_that_are_not_finite_end_it(recipe, tmp_path):
     said = []
     config = recipe(tmp_path, max_updates=100, checkpoint_every=10)
-    words = r"not finite in 30 updates in a row, up to 30; none of them was applied\. Lower training.learning_rate or "
+    words = r"not finite in 30 updates in a row, up to update 30\. Lower training.learning_rate or training.clip_norm"
     with pytest.raises(DivergenceError, match=words):
-        trainer.train(config, announce=said.append)
-    assert "update 1: the gradient is not finite; it was not applied." in said
+        train(config, log=said.append)
+    assert "update 1: the gradient is not finite; the update was skipped." in said
     # There was nothing good to keep.
     assert checkpoints(tmp_path).list_files() == []
 
@@ -271,10 +273,10 @@ def test_thirty_not_in_a_row_do_not_end_it(rehearsal, recipe, tmp_path):
     rehearsal.train(recipe(tmp_path, max_updates=40), bleu=[1])
     assert updates_of(tmp_path)[-1] == 40
     assert [line for line in rehearsal.said if "not finite" in line] == [
-        "update 2: the gradient is not finite; it was not applied."
+        "update 2: the gradient is not finite; the update was skipped."
     ]
     rehearsal.unapplied = range(2, 32)
-    with pytest.raises(DivergenceError, match="30 updates in a row, up to 31;"):
+    with pytest.raises(DivergenceError, match=r"30 updates in a row, up to update 31\."):
         rehearsal.train(recipe(tmp_path / "another", max_updates=40), bleu=[])
 
 
@@ -286,9 +288,9 @@ def test_a_lower_rate_is_tried_from_the_last_checkpoint_on(rehearsal, recipe, tm
     rehearsal.train(recipe(tmp_path, max_updates=12, checkpoint_every=5, max_skipped=3), bleu=[1])
     # Updates 1 to 10, of which the last three fail; 6 to 10 at half the rate; 6 to 12 at a quarter.
     assert rehearsal.update.rates == [RATE] * 10 + [RATE / 2] * 5 + [RATE / 4] * 7
-    back = "The gradient was not finite in 3 updates in a row, up to 10. Back to update 5, with"
-    assert f"{back} 0.5 of the learning rate (1 of 3 times)." in rehearsal.said
-    assert f"{back} 0.25 of the learning rate (2 of 3 times)." in rehearsal.said
+    back = "The gradient was not finite in 3 updates in a row, up to update 10. Rolling back to update 5 with"
+    assert f"{back} 0.5 times the learning rate (rollback 1 of at most 3)." in rehearsal.said
+    assert f"{back} 0.25 times the learning rate (rollback 2 of at most 3)." in rehearsal.said
     assert updates_of(tmp_path) == list(range(1, 13))
     assert all((array == 12).all() for array in ModelFolder.load(tmp_path).weights.values())
     # The lower rate is part of the run.
@@ -299,7 +301,7 @@ def test_a_lower_rate_is_tried_from_the_last_checkpoint_on(rehearsal, recipe, tm
 def test_a_run_that_no_rate_helps_ends(rehearsal, recipe, tmp_path):
     rehearsal.unapplied = range(8, 100)
     config = recipe(tmp_path, max_updates=12, checkpoint_every=5, max_skipped=3, max_rollbacks=2)
-    words = "3 updates in a row, up to 10, with the learning rate halved 2 times; none of them was applied. Lower"
+    words = "3 updates in a row, up to update 10, although the learning rate was halved 2 times. Lower"
     with pytest.raises(DivergenceError, match=re.escape(words)):
         rehearsal.train(config, bleu=[])
     progress = checkpoints(tmp_path).load_latest().progress
@@ -319,8 +321,8 @@ def test_no_checkpoint_is_made_of_a_run_that_does_not_learn(rehearsal, recipe, t
 def test_a_pair_too_large_for_the_memory_is_told(recipe, tmp_path, monkeypatch):
     exhausted = Mock(side_effect=tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"))
     monkeypatch.setattr(TensorFlowUpdate, "_finding", lambda update: exhausted)
-    with pytest.raises(UserError, match=r"^update 1: there is not enough memory, not even for one pair at a time"):
-        trainer.train(recipe(tmp_path), announce=lambda _: None)
+    with pytest.raises(UserError, match=r"^update 1: not enough memory, even for one sentence pair at a time"):
+        train(recipe(tmp_path), log=lambda _: None)
 
 
 @pytest.fixture
@@ -336,7 +338,7 @@ def full_disk(monkeypatch):
 @pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_does_not_end_a_training(rehearsal, recipe, tmp_path):
     rehearsal.train(recipe(tmp_path, max_updates=5, checkpoint_every=2), bleu=[1])
-    told = [line for line in rehearsal.said if "could not be written; training goes on without it. " in line]
+    told = [line for line in rehearsal.said if "could not be written; training continues without it. " in line]
     assert all("No space left on device" in line for line in told)
     assert [line.split(" could")[0] for line in told] == [
         "update 2: the checkpoint",
@@ -360,7 +362,7 @@ def test_a_full_disk_ends_a_training_if_asked_for(rehearsal, recipe, tmp_path):
 
 @pytest.mark.usefixtures("full_disk")
 def test_what_could_not_be_saved_is_said_at_an_interruption(rehearsal, recipe, tmp_path):
-    words = "Interrupted after update 3; it could not be saved, but earlier checkpoints stand."
+    words = "Interrupted after update 3; it could not be saved, but earlier checkpoints are intact."
     with pytest.raises(InterruptionError, match=re.escape(words)):
         rehearsal.train(recipe(tmp_path), bleu=[], callbacks=[Signal(after=3)])
 
@@ -369,7 +371,7 @@ def test_a_run_may_be_moved(rehearsal, recipe, tmp_path):
     rehearsal.train(recipe(tmp_path / "here", max_updates=4), bleu=[1])
     (tmp_path / "here").rename(tmp_path / "there")
     rehearsal.train(recipe(tmp_path / "there", max_updates=6), bleu=[2])
-    assert f"Going on with the run in {tmp_path / 'there'} after update 4." in rehearsal.said
+    assert f"Resuming the run in {tmp_path / 'there'} after update 4." in rehearsal.said
     assert updates_of(tmp_path / "there") == [1, 2, 3, 4, 5, 6]
 
 
@@ -377,7 +379,7 @@ def test_it_goes_on_from_the_last_checkpoint_and_says_so(rehearsal, recipe, tmp_
     rehearsal.train(recipe(tmp_path, max_updates=9), bleu=[1])
     # Limits, intervals, patience and logging may differ.
     rehearsal.train(recipe(tmp_path, max_updates=12, validate_every=4, checkpoint_every=5, patience=7), bleu=[2])
-    assert f"Going on with the run in {tmp_path} after update 9." in rehearsal.said
+    assert f"Resuming the run in {tmp_path} after update 9." in rehearsal.said
     assert updates_of(tmp_path) == list(range(1, 13))
     assert updates_of(tmp_path, "validation") == [9, 12]
     assert all((array == 12).all() for array in rehearsal.validator.asked[-1].values())
@@ -390,7 +392,7 @@ def test_updates_after_the_last_checkpoint_are_forgotten(rehearsal, recipe, tmp_
         rehearsal.train(config, bleu=[1, 2])
     assert updates_of(tmp_path) == list(range(1, 13))
     rehearsal.train(config, bleu=[3, 4])
-    assert f"Going on with the run in {tmp_path} after update 10." in rehearsal.said
+    assert f"Resuming the run in {tmp_path} after update 10." in rehearsal.said
     assert updates_of(tmp_path) == list(range(1, 13))
     assert updates_of(tmp_path, "validation") == [4, 8, 12]
 
@@ -424,7 +426,7 @@ def test_another_text_is_refused(rehearsal, recipe, tmp_path, digits):
     config = config.model_copy(update={"data": digits.model_copy(update={"train": [copy]})})
     rehearsal.train(config, bleu=[1])
     copy.source.write_text(copy.source.read_text().replace("one", "two"))
-    with pytest.raises(UserError, match=r"The training text is not the one that the run in .*run was begun with"):
+    with pytest.raises(UserError, match=r"The training text is not the one that the run in .*run was started with"):
         rehearsal.train(config, bleu=[])
 
 
@@ -435,7 +437,7 @@ def test_a_fork_is_a_new_run_from_the_best_weights(rehearsal, recipe, tmp_path):
     changed = recipe(run_dir, max_updates=3, batch_size=8)
     best = rehearsal.train(changed, bleu=[3], fork=True)
     assert best == tmp_path / "run-2" / "best"
-    assert f"A new run in {tmp_path / 'run-2'}, from the weights of {run_dir / 'best'}." in rehearsal.said
+    assert f"Starting a new run in {tmp_path / 'run-2'} from the weights of {run_dir / 'best'}." in rehearsal.said
     # The best weights are 2, and three updates add 1 each.
     assert all((array == 5).all() for array in ModelFolder.load(best).weights.values())
     assert updates_of(tmp_path / "run-2") == [1, 2, 3]
@@ -474,8 +476,8 @@ def test_a_fork_of_nothing_is_refused(rehearsal, recipe, tmp_path):
 
 
 def test_a_run_needs_a_folder(recipe):
-    with pytest.raises(UserError, match="run_dir: nothing given, expected the folder of the run"):
-        trainer.train(recipe(None))
+    with pytest.raises(UserError, match="run_dir: expected the folder of the run, found nothing"):
+        train(recipe(None))
 
 
 def with_target_language(config, language):
@@ -484,8 +486,8 @@ def with_target_language(config, language):
 
 def test_mecab_is_asked_for_before_any_work(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.import_module("sacrebleu.tokenizers.tokenizer_ja_mecab"), "MeCab", None)
-    with pytest.raises(UserError, match=r"BLEU in 'jpn' needs the tokeniser MeCab.*sacrebleu\[ja\]"):
-        trainer.train(with_target_language(recipe(tmp_path / "run"), "jpn"))
+    with pytest.raises(UserError, match=r"BLEU in 'jpn' needs the tokenizer MeCab.*sacrebleu\[ja\]"):
+        train(with_target_language(recipe(tmp_path / "run"), "jpn"))
     assert list(tmp_path.iterdir()) == []
 
 

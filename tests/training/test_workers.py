@@ -150,7 +150,7 @@ def test_two_devices_of_one_process_learn_what_one_learns(recipe, tmp_path, alon
 
 def test_early_stopping_is_decided_once_for_all(alone, two):
     for run in (alone, two):
-        assert "Finished: 1 validations without a better one" in run.outputs[0]
+        assert "Finished: no improvement in 1 validation," in run.outputs[0]
         assert len(run.course[1]) == 3
 
 
@@ -224,7 +224,7 @@ def test_a_signal_to_one_worker_stops_all_and_nothing_is_lost(stopped):
 
 def test_all_cut_their_batches_where_one_lacks_memory(stopped):
     [told] = [line for line in stopped.said if "memory" in line]
-    assert told.startswith("update 1: there was not enough memory; batches are now cut into 2 micro-batches")
+    assert told.startswith("update 1: not enough memory. Batches are now cut into 2 micro-batches")
 
 
 def test_a_mistake_of_one_worker_stops_all(recipe, tmp_path):
