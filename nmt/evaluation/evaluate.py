@@ -9,7 +9,7 @@ from typing import Any
 
 from nmt.data.corpus import read_parallel
 from nmt.evaluation.metrics import Score, check_languages, score, score_tokenized
-from nmt.translators.protocol import Translator
+from nmt.translators.protocol import CHANGEABLE, Translator
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def evaluate(
     scores = score(hypotheses, references, target_language=language)
     if tokenized:
         scores["bleu_tok_lc"] = score_tokenized(hypotheses, references, target_language=language or "en")
-    return Evaluation(hypotheses, scores, seconds, translator.settings.model_dump())
+    decoding = {**translator.settings.model_dump(), CHANGEABLE: "never"}  # as it was done, whatever the setting says
+    return Evaluation(hypotheses, scores, seconds, decoding)
 
 
 def report(evaluation: Evaluation, *, as_json: bool) -> str:

@@ -103,14 +103,14 @@ class Translator(ABC):
         Raises:
             UserError: this kind of translator cannot return what is requested.
         """
-        options = {"n_best": n_best, "attention": attention}
         if split:
-            return self._translate_split(self.split_texts(texts), **options)
-        found = self.translate_batch(texts, **options)
+            return self._translate_split(self.split_texts(texts), n_best=n_best, attention=attention)
+        found = self.translate_batch(texts, n_best=n_best, attention=attention)
         cut = [n for n, one in enumerate(found) if one.is_truncated]
         if cut:
             whole = self._make_splitter(False).split([texts[n] for n in cut])
-            for n, one in zip(cut, self._translate_split(whole, **options), strict=True):
+            translations = self._translate_split(whole, n_best=n_best, attention=attention)
+            for n, one in zip(cut, translations, strict=True):
                 found[n] = one
         return found
 

@@ -88,7 +88,7 @@ class SavedModelTranslator(Translator):
 
     def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
         """Returns the number of source tokens of each text, without EOS."""
-        return self._source_tokenizer.count_tokens(texts)
+        return self._source_tokenizer.count_tokens(texts).tolist()
 
     def check_n_best(self, n_best: int) -> None:
         """Raises UserError if more hypotheses are requested than the export returns."""
@@ -148,7 +148,7 @@ def _make_hypothesis(outputs: dict[str, np.ndarray], row: int, rank: int, attent
     target = _as_tokens(outputs["target_tokens"][row, rank])
     is_finished = not source or target[-1:] == [eos]
     tokens = target[:-1] if source and is_finished else target
-    weights = ()
+    weights: tuple[TokenAttention, ...] = ()
     if attention and source:
         rows = outputs["attention"][row, rank, : len(target), : len(source) + 1].copy()
         weights = (TokenAttention(source, tokens, rows),)

@@ -44,7 +44,7 @@ def test_all_forms_of_a_code_choose_the_same_tokenizer_without_a_warning(files, 
 
 def test_the_record_has_every_setting_of_the_search(files):
     record = evaluate(Echo("zh"), *files).as_record()
-    assert record["decoding"] == SearchSettings().model_dump()
+    assert record["decoding"] == SearchSettings(split_sentences="never").model_dump()
     assert {"coverage_penalty", "pruning_threshold"} <= record["decoding"].keys()
 
 
@@ -61,3 +61,10 @@ def test_mecab_is_asked_for_before_the_work(files, monkeypatch):
     with pytest.raises(UserError, match=r"BLEU in 'jpn' needs the tokenizer MeCab.*sacrebleu\[ja\]"):
         evaluate(echo, *files)
     assert echo.asked == 0
+
+
+def test_lines_are_not_split_into_sentences(tmp_path):
+    (tmp_path / "text").write_text("The dog runs. The man rests.\n", encoding="utf-8")
+    echo = Echo("en")
+    evaluate(echo, tmp_path / "text", tmp_path / "text")
+    assert echo.asked == 1
