@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from typer.testing import CliRunner
 
+from nmt.cli.main import app
 from nmt.data.tokenizer import LINE_BREAKERS
+from nmt.translators.savedmodel import SavedModelTranslator
 from tests.exported_model import SENTENCES
 
 GOOD = [SENTENCES[0], SENTENCES[77], SENTENCES[140]]
@@ -68,3 +71,24 @@ def test_an_odd_text_is_translated_as_python_reads_it(exported, kind):
         expected = exported.translator.translate([text.decode("utf-8", "replace")], split=False)
         assert [found.decode() for found in best["translation"]] == expected
     assert not set(best["translation"][0].decode()) & set(LINE_BREAKERS)
+
+
+def test_translators_and_commands_agree_with_serving_default(exported, tmp_path):
+    """One translation comes from the same signature whoever asks: text, score and log-probability are equal bits."""
+    translator = SavedModelTranslator.load(exported.version)
+    texts = [text.decode("utf-8", "replace") for text in ODD.values()] + SENTENCES[::3]
+    answer = exported.call("serving_default", [text.encode() for text in texts])
+    found = translator.translate_batch(texts)
+    assert [one.text.encode() for one in found] == answer["translation"].tolist()
+    assert [one.score for one in found] == answer["score"].tolist()
+    assert [one.log_prob for one in found] == answer["log_prob"].tolist()
+    assert [one.is_truncated for one in found] == answer["truncated"].tolist()
+    # Commands copy what has no letters and divide what is too long.
+    whole = translator.with_settings(split_sentences="never")
+    lines = [(n, text) for n, text in enumerate(texts) if whole.split_texts([text])[0].parts == [text]]
+    assert len(lines) > len(SENTENCES[::3])
+    (tmp_path / "source").write_text("".join(f"{text}\n" for _, text in lines), encoding="utf-8", newline="")
+    files = ["--input", str(tmp_path / "source"), "--output", str(tmp_path / "target")]
+    done = CliRunner().invoke(app, ["translate", str(exported.version), *files, "decoding.split_sentences=never"])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "target").read_bytes().split(b"\n")[:-1] == [answer["translation"][n] for n, _ in lines]
