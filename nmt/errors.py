@@ -1,6 +1,6 @@
 """Every exception that the toolkit raises on purpose, each with the exit code that the command line ends with.
 
-The command line prints their message without a traceback. Any other exception is a defect of the toolkit.
+The command line prints the message without a traceback (nmt/cli/main.py). Any other exception is a bug in nmt.
 """
 
 import difflib
@@ -55,7 +55,7 @@ class ExportError(NmtError):
 
 
 class OperationError(NmtError):
-    """Raised when a graph has operations that the stock TensorFlow Serving cannot run; a defect of the toolkit."""
+    """Raised when a graph has operations that the stock TensorFlow Serving cannot run; a bug in nmt."""
 
 
 class ParityError(NmtError):
@@ -79,7 +79,7 @@ class RequestError(NmtError):
 
 
 def suggest_name(name: str, valid: Iterable[str]) -> str:
-    """Returns " Did you mean 'x'?" for the valid name closest to `name`, or "" where none is close.
+    """Returns " Did you mean 'x'?" for the valid name closest to `name`, or "" if none is close.
 
     >>> suggest_name("pruning", ["pruning_threshold", "running"])
     " Did you mean 'pruning_threshold'?"

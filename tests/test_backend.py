@@ -1,4 +1,4 @@
-"""A backend that is not to be had is a mistake with an answer, not a traceback."""
+"""The choice of the backend, and what its import leaves out."""
 
 import importlib.util
 import json
@@ -23,14 +23,14 @@ BLOCKED = "import sys; sys.modules['tensorflow'] = None; from nmt.cli.main impor
         ),
     ],
 )
-def test_a_backend_that_is_not_to_be_had_is_said(backend, words):
+def test_a_missing_or_unknown_backend_is_reported(backend, words):
     command = [sys.executable, "-c", BLOCKED, "translate", "nowhere"]
     environment = {**os.environ, "KERAS_BACKEND": backend}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (2, f"{words}\n")
 
 
-def test_what_is_of_no_use_is_not_imported_and_can_be_later():
+def test_unused_packages_are_not_imported_but_can_be_later():
     found = sorted(name for name in UNUSED if importlib.util.find_spec(name))
     script = f"""
 import importlib, json, sys

@@ -32,7 +32,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_appears_only_when_whole(tmp_path):
+def test_a_file_appears_once_it_is_complete(tmp_path):
     path = tmp_path / "deep" / "down" / "file"
     with atomic_write(path) as aside:
         aside.write_text("half")
@@ -52,7 +52,7 @@ def test_a_file_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("interruption", [RuntimeError, KeyboardInterrupt])
-def test_what_stood_there_survives_a_failure(tmp_path, interruption):
+def test_the_older_file_survives_a_failure(tmp_path, interruption):
     path = tmp_path / "file"
     path.write_text("old")
     with pytest.raises(interruption), atomic_write(path) as aside:
@@ -62,15 +62,15 @@ def test_what_stood_there_survives_a_failure(tmp_path, interruption):
     assert names(tmp_path) == ["file"]
 
 
-def test_a_full_disk_is_told_by_the_name_of_the_file(tmp_path):
+def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path):
     words = r"^Cannot write .*/file: No space left on device\.$"
     with pytest.raises(UserError, match=words), atomic_write(tmp_path / "file") as aside:
         aside.touch()
-        raise OSError(errno.ENOSPC, "whatever HDF5 says of it")
+        raise OSError(errno.ENOSPC, "a message of HDF5")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_appears_only_when_whole(tmp_path):
+def test_a_folder_appears_once_it_is_complete(tmp_path):
     path = tmp_path / "model"
     with atomic_write(path) as aside:
         (aside / "inner").mkdir(parents=True)
@@ -80,14 +80,14 @@ def test_a_folder_appears_only_when_whole(tmp_path):
     assert names(tmp_path) == ["model"]
 
 
-def test_a_folder_that_fails_leaves_nothing(tmp_path):
+def test_a_folder_whose_writing_fails_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError), atomic_write(tmp_path / "model") as aside:
         (aside / "inner").mkdir(parents=True)
         raise RuntimeError
     assert names(tmp_path) == []
 
 
-def test_leavings_of_a_killed_process_of_the_same_id_are_not_mixed_in(tmp_path):
+def test_files_of_a_killed_process_with_the_same_id_are_removed(tmp_path):
     leavings = tmp_path / f".model.{os.getpid()}.part"
     leavings.mkdir()
     (leavings / "stale").touch()
@@ -98,7 +98,7 @@ def test_leavings_of_a_killed_process_of_the_same_id_are_not_mixed_in(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot sync a folder")
-def test_all_of_it_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+def test_everything_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(files, "_sync_one", lambda path: seen.append((path.name, (tmp_path / "model").exists())))
     with atomic_write(tmp_path / "model") as aside:
@@ -109,18 +109,18 @@ def test_all_of_it_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch)
     assert seen[-1] == (tmp_path.name, True)
 
 
-def test_a_file_in_the_place_of_the_folder_is_told(tmp_path):
+def test_a_file_where_the_folder_should_be_is_reported(tmp_path):
     (tmp_path / "file").touch()
     expected = r"Cannot write .*x: (Not a directory|File exists). Choose another place or change its owner\.$"
     with pytest.raises(UserError, match=expected), atomic_write(tmp_path / "file" / "x"):
         pytest.fail("there is no place to write to")
 
 
-def test_a_place_without_permission_is_told(tmp_path, monkeypatch):
+def test_a_missing_permission_is_reported(tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(files, "sync", refuse)  # the tests may run as root, whom nothing is forbidden
+    monkeypatch.setattr(files, "sync", refuse)  # the tests may run as root, who may write everywhere
     expected = r"Cannot write .*x: Permission denied. Choose another place or change its owner\.$"
     with pytest.raises(UserError, match=expected), atomic_write(tmp_path / "x") as aside:
         aside.touch()
@@ -152,7 +152,7 @@ def test_a_replacement_that_fails_leaves_the_older_folder(tmp_path):
 
 
 @pytest.mark.parametrize(("moment", "text"), [(0, "old"), (1, "old"), (2, "new")])
-def test_a_folder_whose_replacement_was_cut_off_is_recovered(tmp_path, monkeypatch, moment, text):
+def test_a_folder_is_recovered_after_a_kill_during_its_replacement(tmp_path, monkeypatch, moment, text):
     path = tmp_path / "model"
     write_model(path, "old")
     steps = iter(range(3))  # the two renamings and the removal of the older folder
@@ -175,14 +175,14 @@ def test_a_folder_whose_replacement_was_cut_off_is_recovered(tmp_path, monkeypat
     assert names(tmp_path) == ["model"]
 
 
-def test_what_needs_no_recovery_is_left_alone(tmp_path):
+def test_recover_leaves_a_complete_folder_alone(tmp_path):
     write_model(tmp_path / "model", "whole")
     assert (recover(tmp_path / "model") / "weights").read_text() == "whole"
     assert not recover(tmp_path / "absent").exists()
     assert names(tmp_path) == ["model"]
 
 
-def test_discard_removes_files_folders_and_links_but_not_what_links_point_to(tmp_path):
+def test_discard_removes_files_folders_and_links_but_not_the_targets_of_links(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "folder" / "inner").mkdir(parents=True)
     kept = tmp_path / "kept"
@@ -196,7 +196,7 @@ def test_discard_removes_files_folders_and_links_but_not_what_links_point_to(tmp
 
 
 @pytest.mark.parametrize(("ending", "pack"), [("", bytes), (".gz", gzip.compress), (".xz", lzma.compress)])
-def test_bytes_come_unpacked(tmp_path, ending, pack):
+def test_open_bytes_decompresses(tmp_path, ending, pack):
     path = tmp_path / f"text{ending}"
     path.write_bytes(pack(PLAIN))
     with open_bytes(path) as stream:
@@ -204,23 +204,23 @@ def test_bytes_come_unpacked(tmp_path, ending, pack):
 
 
 @pytest.mark.parametrize("ending", ["", ".gz", ".xz"])
-def test_a_missing_file_is_told_with_its_neighbour(tmp_path, ending):
+def test_a_missing_file_is_reported_with_the_closest_name(tmp_path, ending):
     (tmp_path / f"train.en{ending}").touch()
     with pytest.raises(UserError, match=rf"There is no file .*tran.en{ending}. Did you mean 'train.en{ending}'\?$"):
         open_bytes(tmp_path / f"tran.en{ending}")
 
 
-def test_a_missing_folder_is_told(tmp_path):
+def test_a_missing_folder_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"There is no file .*x. There is no folder .*absent either\.$"):
         open_bytes(tmp_path / "absent" / "x")
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_a_folder_is_not_a_file(tmp_path):
     with pytest.raises(UserError, match=r"Expected a file at .*, found a folder\.$"):
         open_bytes(tmp_path)
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path):
+def test_an_unreadable_file_is_reported(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"Cannot read .*x: Not a directory\.$"):
         open_bytes(tmp_path / "file" / "x")

@@ -1,7 +1,7 @@
-"""What the first version wrote stays readable.
+"""Files that the first version wrote can be read.
 
-The folder format_1 was written at commit "Every weight has a path of its own", by a model of 16 units that learned to
-reverse the words of numbers; its translations are right, not merely the same as before.
+The folder format_1 was written at commit "Every weight has a path of its own" by a model of 16 units that learned to
+reverse the order of number words. Its translations are correct, not merely unchanged.
 """
 
 from pathlib import Path
@@ -15,13 +15,13 @@ from nmt.training.checkpoint import read_checkpoint
 FORMAT_1 = Path(__file__).parent / "format_1"
 
 
-def test_a_model_folder_of_format_1_translates_as_ever():
+def test_a_model_folder_of_format_1_translates():
     translator = open_translator(FORMAT_1 / "model")
     assert translator.translate(["one two", "seven", "nine eight one"]) == ["two one", "seven", "one eight nine"]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_it_does_so_in_either_precision(precision):
+def test_it_translates_in_either_precision(precision):
     translator = open_translator(FORMAT_1 / "model", precision=precision)
     assert {str(v.dtype) for v in translator.model.trainable_variables} == {precision}
     assert translator.settings.precision == precision
@@ -32,7 +32,7 @@ def test_it_does_so_in_either_precision(precision):
     ("flags", "precision"),
     [({"avx2", "amx_bf16"}, "bfloat16"), ({"avx512f", "avx512_bf16"}, "bfloat16"), ({"avx512f"}, "float32")],
 )
-def test_it_takes_the_precision_that_the_processor_multiplies_in(monkeypatch, flags, precision):
+def test_it_uses_the_precision_that_is_fastest_on_the_processor(monkeypatch, flags, precision):
     monkeypatch.setattr(process, "read_processor_flags", lambda: frozenset(flags))
     assert open_translator(FORMAT_1 / "model").settings.precision == precision
 

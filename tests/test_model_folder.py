@@ -56,7 +56,7 @@ def names(folder):
     return sorted(file.name for file in folder.iterdir())
 
 
-def test_nothing_is_lost(model, path):
+def test_a_folder_is_read_as_it_was_written(model, path):
     found = ModelFolder.load(path)
     assert found.config == model.config
     assert found.source_tokenizer.model == model.source_tokenizer.model
@@ -71,13 +71,13 @@ def test_it_holds_four_files_and_nothing_else(path):
     assert names(path) == ["config.yaml", "source.model", "target.model", "weights.h5"]
 
 
-def test_it_needs_nothing_else(path, tmp_path):
+def test_it_translates_after_it_was_moved(path, tmp_path):
     path.rename(tmp_path / "moved")
     assert len(ModelTranslator.load(tmp_path / "moved").translate(["one two", "nine"])) == 2
 
 
-def test_a_newer_one_takes_its_place(model, path):
-    (path / "left_over").write_text("of the older one")
+def test_a_newer_model_replaces_it(model, path):
+    (path / "left_over").write_text("from the older model")
     ModelFolder(model.config, model.source_tokenizer, model.target_tokenizer, model.weights, {"update": 8}).save(path)
     assert ModelFolder.load(path).facts == {"update": 8}
     assert names(path.parent) == ["model"]
@@ -91,7 +91,7 @@ def test_a_run_folder_stands_for_its_best_model(model, tmp_path):
     assert ModelFolder.load(tmp_path / "run").facts == model.facts
 
 
-def test_a_model_between_two_renamings_is_read_where_it_stands(model, tmp_path):
+def test_a_model_that_is_being_replaced_is_found(model, tmp_path):
     """A process killed while it replaced the model, or one that is about to finish doing so."""
     model.save(tmp_path / "run" / "best")
     (tmp_path / "run" / "best").rename(tmp_path / "run" / ".best.old")
@@ -100,7 +100,7 @@ def test_a_model_between_two_renamings_is_read_where_it_stands(model, tmp_path):
     assert names(tmp_path / "run") == [".best.old"]
 
 
-def test_a_run_without_best_says_when_it_comes(tmp_path):
+def test_a_run_without_a_best_model_is_reported(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match=r"has no best model yet\. The first validation writes it\."):
         ModelFolder.load(tmp_path)
@@ -112,7 +112,7 @@ def test_a_missing_folder_is_named(tmp_path):
         ModelFolder.load(tmp_path / "nowhere")
 
 
-def test_a_folder_of_something_else_is_no_model(tmp_path):
+def test_another_kind_of_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"is not a model folder: expected weights.h5 in it or in .*best"):
         ModelFolder.load(tmp_path)
 
@@ -126,20 +126,20 @@ def test_missing_files_are_named(path, lost):
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_the_tokenizer_of_another_model_is_found(path, side):
+def test_the_tokenizer_of_another_model_is_reported(path, side):
     tokenizer(["other words entirely", *LINES]).save(path / f"{side}.model")
     words = rf"{side}.model belongs to another model: weights.h5 was trained with a different tokenizer"
     with pytest.raises(UserError, match=words):
         ModelFolder.load(path)
 
 
-def test_no_tokenizer_at_all_is_found(path):
+def test_a_damaged_tokenizer_is_reported(path):
     (path / "source.model").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"source.model: "):
         ModelFolder.load(path)
 
 
-def test_weights_of_another_architecture_are_found(path):
+def test_weights_of_another_architecture_are_reported(path):
     text = (path / "config.yaml").read_text()
     (path / "config.yaml").write_text(text.replace("encoder_units: 16", "encoder_units: 32"))
     with pytest.raises(
@@ -151,7 +151,7 @@ def test_weights_of_another_architecture_are_found(path):
         ModelTranslator.load(path)
 
 
-def test_a_place_that_cannot_be_written_is_named(model, tmp_path):
+def test_a_path_that_cannot_be_written_is_named(model, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match=r"Cannot write .*file.*Choose another place or change its owner"):
         model.save(tmp_path / "file" / "model")

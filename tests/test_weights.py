@@ -21,7 +21,7 @@ def path(tmp_path):
     return tmp_path / "weights.h5"
 
 
-def test_arrays_and_facts_survive(path):
+def test_arrays_and_facts_are_read_as_they_were_written(path):
     arrays, facts = load_arrays(path)
     assert facts == {"update": 7, "versions": {"nmt": "0.1.0"}}
     assert arrays.keys() == ARRAYS.keys()
@@ -29,13 +29,13 @@ def test_arrays_and_facts_survive(path):
         np.testing.assert_array_equal(arrays[name], array, strict=True)
 
 
-def test_facts_may_be_left_out(tmp_path):
+def test_facts_are_optional(tmp_path):
     save_arrays(tmp_path / "a.h5", {})
     assert load_arrays(tmp_path / "a.h5") == ({}, {})
 
 
 @pytest.mark.parametrize("name", ["seq2seq/encoder/kernel", "half", "iterations"])
-def test_one_flipped_bit_is_found(path, name):
+def test_a_flipped_bit_in_an_array_is_reported(path, name):
     content = bytearray(path.read_bytes())
     values = ARRAYS[name].tobytes()
     assert content.count(values) == 1
@@ -45,8 +45,8 @@ def test_one_flipped_bit_is_found(path, name):
         load_arrays(path)
 
 
-def test_a_flipped_bit_anywhere_is_found_or_changes_nothing(path):
-    """In names, shapes, facts, and in what HDF5 writes of its own."""
+def test_a_flipped_bit_anywhere_is_reported_or_changes_nothing(path):
+    """In names, shapes, facts, and in the structures of HDF5."""
     whole, arrays, facts = path.read_bytes(), *load_arrays(path)
     random, found = np.random.default_rng(1), 0
     for place in random.integers(len(whole), size=400):
@@ -63,20 +63,20 @@ def test_a_flipped_bit_anywhere_is_found_or_changes_nothing(path):
     assert found
 
 
-def test_facts_are_guarded(path):
+def test_changed_facts_are_reported(path):
     with h5py.File(path, "r+") as file:
         file.attrs["facts"] = file.attrs["facts"].replace("7", "8")
     with pytest.raises(UserError, match="the checksum of its facts does not match them"):
         load_arrays(path)
 
 
-def test_a_torn_file_is_found(path):
+def test_a_truncated_file_is_reported(path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"weights.h5 is damaged or not a weights file: "):
         load_arrays(path)
 
 
-def test_another_kind_of_file_is_found(tmp_path):
+def test_another_kind_of_file_is_reported(tmp_path):
     (tmp_path / "weights.h5").write_text("weights")
     with pytest.raises(UserError, match=r"weights.h5 is damaged or not a weights file: "):
         load_arrays(tmp_path / "weights.h5")
@@ -87,7 +87,7 @@ def test_a_missing_file_is_named(tmp_path):
         load_arrays(tmp_path / "weights.h5")
 
 
-def test_weights_of_other_programs_are_refused(tmp_path):
+def test_files_of_other_programs_are_refused(tmp_path):
     with h5py.File(tmp_path / "keras.h5", "w") as file:
         file.create_dataset("kernel", data=np.zeros(3))
     with pytest.raises(UserError, match=r"keras.h5 was not written by nmt: it has no format number"):
@@ -108,7 +108,7 @@ def test_a_failed_save_leaves_the_older_file(path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_an_unwritable_place_is_named(tmp_path):
+def test_a_path_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match=r"Cannot write .*file/weights.h5"):
         save_arrays(tmp_path / "file" / "weights.h5", ARRAYS)
@@ -116,7 +116,7 @@ def test_an_unwritable_place_is_named(tmp_path):
 
 @pytest.fixture
 def variables():
-    """kernel [3, 5] and bias [7], all zeros."""
+    """A kernel [3, 5] and a bias [7], all zeros."""
     with keras.name_scope("seq2seq"), keras.name_scope("encoder"):
         return [
             keras.Variable(np.zeros((3, 5), "float32"), name="kernel"),
@@ -124,16 +124,16 @@ def variables():
         ]
 
 
-def fitting(**changes):
+def make_arrays(**changes):
     arrays = {f"seq2seq/encoder/{name}": ARRAYS[f"seq2seq/encoder/{name}"] for name in ("kernel", "bias")}
     return {**arrays, **changes}
 
 
-def test_variables_take_the_arrays_of_their_paths(variables):
-    assign_arrays(variables, dict(reversed(fitting().items())), "a.h5")
+def test_variables_get_the_arrays_of_their_paths(variables):
+    assign_arrays(variables, dict(reversed(make_arrays().items())), "a.h5")
     found = get_arrays(variables)
-    assert found.keys() == fitting().keys()
-    for name, array in fitting().items():
+    assert found.keys() == make_arrays().keys()
+    for name, array in make_arrays().items():
         np.testing.assert_array_equal(found[name], array.astype("float32"), strict=True)
 
 
@@ -144,14 +144,14 @@ def assert_refused(variables, arrays, words):
 
 
 def test_a_missing_weight_is_named_and_nothing_assigned(variables):
-    arrays = fitting()
+    arrays = make_arrays()
     del arrays["seq2seq/encoder/bias"]
     words = r"^a.h5 has no weight seq2seq/encoder/bias\. It was saved by a model of another architecture"
     assert_refused(variables, arrays, words)
 
 
-def test_an_unknown_weight_is_named_with_its_neighbour_and_nothing_assigned(variables):
-    arrays = fitting(**{"seq2seq/encoder/kernels": np.ones(3)})
+def test_an_unknown_weight_is_named_with_the_closest_name_and_nothing_assigned(variables):
+    arrays = make_arrays(**{"seq2seq/encoder/kernels": np.ones(3)})
     words = (
         r"^a.h5 has a weight seq2seq/encoder/kernels, which this model lacks\. It was saved by a model of another "
         r"architecture\. "
@@ -164,7 +164,7 @@ def test_an_unknown_weight_is_named_with_its_neighbour_and_nothing_assigned(vari
 def test_a_weight_of_another_shape_is_named_and_nothing_assigned(variables, shape):
     # The kernel stands first and the bias would fit, so that neither order of assignment could hide behind the other.
     for name, size in (("kernel", shape), ("bias", (1, *shape))):
-        arrays = fitting(**{f"seq2seq/encoder/{name}": np.ones(size)})
+        arrays = make_arrays(**{f"seq2seq/encoder/{name}": np.ones(size)})
         words = (
             rf"^a.h5: weight seq2seq/encoder/{name} has shape \[{', '.join(map(str, size))}\], but this model expects"
         )
