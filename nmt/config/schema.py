@@ -1,7 +1,7 @@
-"""The schema of a configuration file: every key with its type, range, unit, default and meaning.
+"""The schema of a configuration: every key with its type, range, unit, default and meaning.
 
-A default is written once, here. Components take plain keyword arguments; no section travels further than the module
-that builds them. `nmt.config.file` reads YAML into this schema and explains what does not fit.
+Defaults are written here and nowhere else. Components take plain keyword arguments or one small settings object, never
+the whole configuration. `nmt.config.file` reads YAML into this schema and explains mistakes.
 """
 
 import re
@@ -19,7 +19,7 @@ MAX_BEAM_SIZE = 64
 
 
 class Section(BaseModel):
-    """A part of the configuration: frozen, without unknown keys, without silent conversions."""
+    """A section of the configuration: frozen, without unknown keys or silent conversions."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
@@ -27,36 +27,36 @@ class Section(BaseModel):
 
 
 class CorpusFiles(Section):
-    """One parallel corpus: line n of `source` is translated by line n of `target`. Plain text, .gz or .xz, in UTF-8."""
+    """A parallel corpus: line n of `target` translates line n of `source`. Plain text, .gz or .xz, in UTF-8."""
 
     source: Path
-    """File of source sentences, one a line."""
+    """File of source sentences, one per line."""
     target: Path
-    """File of target sentences, one a line."""
+    """File of target sentences, one per line."""
 
 
 class DataConfig(Section):
-    """The parallel text and what is left out of it."""
+    """The parallel text and the filters for it."""
 
     source_language: str
     """Language code of the source, such as en."""
     target_language: str
-    """Language code of the target; chooses sacreBLEU's tokeniser (ja, zh, ko have their own)."""
+    """Language code of the target. It chooses sacreBLEU's tokenizer (ja, ko and zh have their own)."""
     train: Annotated[list[CorpusFiles], Field(min_length=1)]
-    """Corpora to train on, read as one."""
+    """Corpora for training, read as one."""
     dev: CorpusFiles
-    """Corpus for validation while training."""
+    """Corpus for validation during training."""
     max_length: PositiveInt = 250
-    """Longest side of a training pair, in pieces; longer pairs are left out and counted. Also the longest input to
-    translate at once, in pieces: longer lines are translated in parts."""
+    """Maximum length of either side of a training pair, in tokens; longer pairs are dropped and counted. Also the
+    maximum length of a text translated at once: longer ones are translated in parts."""
     max_ratio: Annotated[float, Field(ge=1)] | None = None
-    """Largest ratio between the two sides' lengths in pieces; null keeps every pair."""
+    """Maximum ratio between the lengths of the two sides, in tokens; null keeps every pair."""
     drop_identical: bool = False
-    """Leave out pairs whose two sides are the same text."""
+    """Drop pairs whose two sides are the same text."""
     drop_duplicates: bool = False
-    """Leave out later copies of the same pair."""
+    """Drop later copies of a pair."""
     cache: Path | None = None
-    """Folder for line indexes, unpacked text and its pieces; null keeps them in the run folder."""
+    """Folder for line indexes, unpacked text and token ids; null keeps them in the run folder."""
 
 
 class TokenizerConfig(Section):
@@ -65,29 +65,29 @@ class TokenizerConfig(Section):
     kind: Literal["unigram", "bpe"] = "unigram"
     """Segmentation: unigram language model (Kudo 2018) or byte-pair encoding (Sennrich et al. 2016)."""
     vocabulary_size: Annotated[int, Field(ge=16, le=1_000_000)] = 8000
-    """Number of pieces, the four special ones and the byte pieces included."""
+    """Number of tokens, including the four special ones and the byte tokens."""
     joint: bool = True
-    """One model for both languages; false trains one a side."""
+    """Train one tokenizer for both languages; false trains one per language."""
     character_coverage: Annotated[float, Field(gt=0, le=1)] = 0.9995
-    """Share of the text's characters that are pieces of their own; byte fallback spells the others."""
+    """Share of the characters of the text that become tokens; byte fallback spells the others."""
     byte_fallback: bool = True
-    """Spell characters outside the vocabulary in bytes, so that nothing is unknown."""
+    """Spell characters outside the vocabulary as bytes, so that no token is unknown."""
     user_symbols: list[str] = []
-    """Strings that are always one piece."""
+    """Strings that are always one token."""
     normalization: Literal["nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf", "identity"] = "nmt_nfkc"
-    """SentencePiece's normalisation rule; those with cf also fold case."""
+    """SentencePiece's normalization rule; those with cf also fold case."""
     source_model: Path | None = None
-    """An existing SentencePiece model for the source instead of training one."""
+    """Existing SentencePiece model for the source; null trains one."""
     target_model: Path | None = None
-    """An existing SentencePiece model for the target instead of training one."""
+    """Existing SentencePiece model for the target; null trains one."""
     sampling_alpha: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Subword sampling while training: smoothing of the unigram model (Kudo 2018), or merge dropout for BPE (Provilkov
-    et al. 2020); null always takes the best segmentation."""
+    """Subword sampling during training: smoothing of the unigram model (Kudo 2018), or merge dropout for BPE (Provilkov
+    et al. 2020); null always uses the best segmentation."""
 
     @model_validator(mode="after")
     def _existing_models_come_in_pairs(self) -> "TokenizerConfig":
         if (self.source_model is None) != (self.target_model is None):
-            raise ValueError("source_model and target_model are given together or not at all")
+            raise ValueError("source_model and target_model go together: set both or neither")
         return self
 
 
@@ -97,41 +97,42 @@ class ModelConfig(Section):
     embedding_units: PositiveInt = 256
     """Width of source and target embeddings."""
     embedding_scale: Annotated[float, Field(gt=0)] = 8.0
-    """What embeddings are multiplied by on their way into the LSTMs (Vaswani et al. 2017): an output projection that
-    shares them wants them short, gates want them long."""
+    """Factor by which embeddings are multiplied before they enter the LSTMs (Vaswani et al. 2017). An output projection
+    that shares them works best with short vectors, gates with long ones."""
     encoder_layers: PositiveInt = 1
-    """Encoder layers: the first reads in both directions, the others forward with residual connections."""
+    """Number of encoder layers. The first reads in both directions, the others forward with residual connections."""
     encoder_units: PositiveInt = 512
-    """Width of the encoder's output (the memory); each direction of the first layer has half of it."""
+    """Width of the encoder's output (the memory). Each direction of the first layer has half of it."""
     decoder_layers: PositiveInt = 2
-    """Decoder layers: the bottom one reads target embeddings alone, the upper ones are fed the context."""
+    """Number of decoder layers. The bottom one reads target embeddings alone, the upper ones also read the context."""
     decoder_units: PositiveInt = 512
     """Width of the decoder's layers."""
     attention: Literal["multi_head", "bilinear", "additive"] = "multi_head"
-    """Multi-head scaled dot (Vaswani et al. 2017), bilinear (Luong et al. 2015) or additive (Bahdanau et al. 2015)."""
+    """Multi-head scaled dot product (Vaswani et al. 2017), bilinear (Luong et al. 2015) or additive (Bahdanau et al.
+    2015)."""
     attention_heads: PositiveInt = 8
-    """Heads of multi-head attention; divides decoder_units. The other kinds have one."""
+    """Number of heads of multi-head attention; must divide decoder_units. The other kinds have one head."""
     attention_hops: PositiveInt = 1
-    """Decoder layers, counted from the bottom, that attend to the source, each with an attention of its own."""
+    """Number of decoder layers, from the bottom, that attend to the source, each with its own attention."""
     source_bridge: bool = False
-    """Append each source piece's embedding to its memory, so that attention fetches the word as well as what the
-    encoder makes of it (source-side bridging, Kuang et al. 2018)."""
+    """Append the embedding of each source token to its memory, so that attention returns the token itself as well as
+    its encoding (source-side bridging, Kuang et al. 2018)."""
     input_feeding: bool = False
-    """Feed the last attentional state back into the bottom layer (Luong et al. 2015): slower, since no projection of
-    the decoder can then be made for the whole sentence at once."""
+    """Feed the last attentional state back into the bottom layer (Luong et al. 2015). Slower, since the decoder then
+    computes one position at a time."""
     tied_embeddings: Literal["all", "target", "none"] = "all"
     """Share one matrix between source embedding, target embedding and output projection (all), between the latter two
-    (target), or not at all. all needs a joint tokenizer."""
+    (target), or not at all (none). all needs a joint tokenizer."""
     layer_norm: bool = False
-    """Normalise the gates' projections inside each LSTM (Ba et al. 2016)."""
+    """Normalize the projections of the gates inside each LSTM (Ba et al. 2016)."""
     embedding_dropout: Share = 0.3
-    """Share of embedding values dropped in training."""
+    """Share of embedding values dropped during training."""
     layer_dropout: Share = 0.3
-    """Share of values dropped between layers in training."""
+    """Share of values dropped between layers during training."""
     output_dropout: Share = 0.3
-    """Share of values dropped before the output projection in training."""
+    """Share of values dropped before the output projection during training."""
     word_dropout: Share = 0.0
-    """Share of whole words whose embedding is dropped in training (Gal and Ghahramani 2016)."""
+    """Share of tokens whose whole embedding is dropped during training (Gal and Ghahramani 2016)."""
 
     @model_validator(mode="after")
     def _shapes_agree(self) -> "ModelConfig":
@@ -148,86 +149,88 @@ class ModelConfig(Section):
                 f"attention_hops must not exceed decoder_layers; found {self.attention_hops} and {self.decoder_layers}"
             )
         if self.input_feeding and self.attention_hops > 1:
-            raise ValueError("input_feeding goes with attention_hops 1")
+            raise ValueError("input_feeding needs attention_hops 1")
         return self
 
 
 class TrainingConfig(Section):
-    """The optimisation, its limits, and what is kept of it."""
+    """Optimization, stopping, validation and checkpoints."""
 
     batch_by: Literal["tokens", "sentences"] = "sentences"
-    """What batch_size counts: target pieces (padding counted) or sentence pairs."""
+    """Unit of batch_size: target tokens, padding included, or sentence pairs."""
     batch_size: PositiveInt = 64
-    """Size of one update's batch over all devices, in units of batch_by."""
+    """Size of a batch over all devices, in the unit of batch_by."""
     accumulation_steps: PositiveInt = 1
-    """Micro-batches that a batch is cut into, so that less memory is needed; changes no result."""
+    """Micro-batches per batch. More of them need less memory and do not change the result."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adam"
     """AdamW (Loshchilov and Hutter 2019), Adam (Kingma and Ba 2015) or plain gradient descent."""
     learning_rate: PositiveFloat = 1e-3
     """Peak learning rate."""
     beta_1: Share = 0.9
-    """Adam's decay of the mean gradient."""
+    """Decay rate of Adam's mean gradient."""
     beta_2: Share = 0.98
-    """Adam's decay of the mean squared gradient."""
+    """Decay rate of Adam's mean squared gradient."""
     epsilon: PositiveFloat = 1e-8
-    """Adam's term against division by zero."""
+    """Adam's constant against division by zero."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled weight decay of AdamW, times the learning rate; biases and normalisation are exempt."""
+    """Decoupled weight decay of AdamW, multiplied by the learning rate; not applied to biases and layer norm."""
     schedule: ScheduleName = "constant"
-    """Course of the learning rate after the warm-up."""
+    """Schedule of the learning rate after the warm-up."""
     warmup_updates: Count = 0
-    """Updates of linear growth from 0 to learning_rate."""
+    """Updates during which the learning rate grows linearly from 0."""
     schedule_updates: PositiveInt | None = None
-    """Length of a linear or cosine schedule, warm-up counted, in updates; afterwards the rate stays at its end."""
+    """Length of a linear or cosine schedule in updates, warm-up included; afterwards the rate stays constant."""
     final_rate: Share = 0.0
-    """Where a linear or cosine schedule ends, as a share of learning_rate."""
+    """Learning rate at the end of a linear or cosine schedule, as a share of learning_rate."""
     clip_norm: PositiveFloat | None = 1.0
-    """Largest global norm of the gradient, which is the mean over target pieces; null never clips."""
+    """Maximum global norm of the gradient, which is a mean over target tokens; null never clips."""
     label_smoothing: Share = 0.1
     """Probability mass spread evenly over the vocabulary (Szegedy et al. 2016)."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type of the arithmetic, softmax included; weights, cell states and the sum of the loss stay float32. float16
+    """Type of the arithmetic, including softmax. Weights, cell states and the sum of the loss stay float32. float16
     scales the loss."""
     ema_decay: Share | None = None
-    """Decay an update of the moving average of the weights, which validation and the best model then use."""
+    """Decay per update of the moving average of the weights, which validation and the best model then use."""
     average_last: PositiveInt = 1
-    """Checkpoints whose weights are averaged at the end; the average becomes the best model if it scores higher."""
+    """Checkpoints whose weights are averaged at the end. The average becomes the best model if it scores higher."""
     max_updates: PositiveInt | None = None
-    """Stop after so many updates."""
+    """Stop after this many updates."""
     max_epochs: PositiveInt | None = None
-    """Stop after so many passes over the corpus."""
+    """Stop after this many passes over the corpus."""
     max_minutes: PositiveFloat | None = None
-    """Stop after so many minutes by the clock, validation included, counted from the start of this process."""
+    """Stop after this many minutes of wall-clock time since the process started, validation included."""
     validate_every: PositiveInt = 1000
     """Updates between validations."""
     checkpoint_every: PositiveInt = 1000
     """Updates between checkpoints."""
     keep_checkpoints: PositiveInt = 3
-    """Checkpoints kept; older ones are removed."""
+    """Number of checkpoints to keep; older ones are removed."""
     max_skipped: PositiveInt = 30
-    """Updates in a row without a finite gradient, none of which is applied, after which training goes back to the last
-    checkpoint and halves its learning rate for good."""
+    """Consecutive updates skipped for a gradient that is not finite, after which training returns to the last
+    checkpoint and halves its learning rate for the rest of the run."""
     max_rollbacks: Count = 3
-    """How often a run may go back so before it stops."""
+    """Returns to a checkpoint after which the run stops."""
     on_full_disk: Literal["continue", "stop"] = "continue"
-    """What to do when a checkpoint cannot be written: warn, keep the older ones and go on, or stop."""
+    """What to do if a checkpoint cannot be written: continue warns and keeps the older ones, stop ends the run."""
     patience: PositiveInt | None = None
-    """Stop after so many validations without a better one."""
+    """Stop after this many validations without a better one."""
     best_by: Literal["bleu", "loss"] = "bleu"
-    """What makes a validation the best: BLEU of greedy search on the dev text, or the loss."""
+    """Measure of the best validation: BLEU of greedy search on the dev text, or the loss."""
     strategy: StrategyName = "auto"
-    """Distribution: auto mirrors over the GPUs where there are several."""
+    """Distribution strategy; auto is mirrored if there are several GPUs, else single."""
     devices: list[str] | None = None
-    """Devices to mirror over, such as ["GPU:0", "GPU:1"]; null takes all."""
+    """Devices of the mirrored strategy, such as ["GPU:0", "GPU:1"]; null uses all."""
     log_every: PositiveInt = 50
-    """Updates between lines of the log."""
+    """Updates between log lines."""
     tensorboard: bool = True
-    """Write curves for TensorBoard to the run folder."""
+    """Write TensorBoard summaries to the run folder."""
 
     @model_validator(mode="after")
     def _has_an_end(self) -> "TrainingConfig":
         if not (self.max_updates or self.max_epochs or self.max_minutes):
-            raise ValueError("one of max_updates, max_epochs and max_minutes is needed, or training has no end")
+            raise ValueError(
+                "one of max_updates, max_epochs and max_minutes must be set, since training would never end"
+            )
         if self.schedule in ("linear", "cosine") and self.schedule_updates is None:
             raise ValueError(f"schedule {self.schedule} needs schedule_updates, its length in updates")
         if self.schedule_updates is not None and self.schedule_updates <= self.warmup_updates:
@@ -299,31 +302,31 @@ class ExportConfig(Section):
     """The SavedModel for TensorFlow Serving."""
 
     max_characters: PositiveInt = 2000
-    """Characters of one input text; the rest is cut off and the answer marked as truncated."""
+    """Maximum number of characters of a text; longer ones are truncated, and their answers are marked."""
     max_batch: PositiveInt = 256
-    """Texts translated at once; a larger request is worked off in parts."""
+    """Texts translated at once; larger requests are processed in parts."""
     nbest: PositiveInt = 5
-    """Hypotheses a text returned by the signature `nbest`; at most decoding.beam_size."""
+    """Hypotheses per text that the signature `nbest` returns; at most decoding.beam_size."""
     sample: PositiveInt = 200
-    """Dev sentences on which the written artefact is compared with the model."""
+    """Number of dev sentences on which the export is compared with the model."""
     server_version: str | None = None
-    """Version of the stock TensorFlow Serving that will run it, which is the tag of its image, such as 2.21.0; not
-    older than the TensorFlow that exports. null takes that one's minor version."""
+    """Version of the TensorFlow Serving that will run the export, such as 2.21.0 (the tag of its image). It must not be
+    older than the exporting TensorFlow; null is that TensorFlow's minor version."""
 
     @model_validator(mode="after")
-    def _server_version_is_one(self) -> "ExportConfig":
+    def _server_version_is_valid(self) -> "ExportConfig":
         if self.server_version is not None and not re.fullmatch(r"\d+\.\d+\.\d+", self.server_version):
             raise ValueError(f"server_version must be three numbers, such as 2.21.0; found '{self.server_version}'")
         return self
 
 
 class Config(Section):
-    """One training recipe, and what a trained model remembers of it."""
+    """A training recipe, which a trained model stores."""
 
     run_dir: Path | None = None
-    """Folder of the run; null means runs/ and the configuration file's name."""
+    """Folder of the run; null is runs/ and the name of the configuration file."""
     seed: Count = 1
-    """Seed of weights, data order, dropout and subword sampling."""
+    """Random seed of weights, data order, dropout and subword sampling."""
     data: DataConfig
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
@@ -333,8 +336,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _tying_needs_one_vocabulary(self) -> "Config":
-        one = self.tokenizer.joint and self.tokenizer.source_model == self.tokenizer.target_model
-        if self.model.tied_embeddings == "all" and not one:
+        is_joint = self.tokenizer.joint and self.tokenizer.source_model == self.tokenizer.target_model
+        if self.model.tied_embeddings == "all" and not is_joint:
             raise ValueError("model.tied_embeddings all needs one vocabulary: tokenizer.joint true and one model file")
         return self
 

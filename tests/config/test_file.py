@@ -175,7 +175,7 @@ def test_numbers_and_words_have_the_meaning_of_yaml_1_2(file):
         ("batch_size=2", r"unknown key. Did you mean 'training.batch_size'\?"),
         ("batch_sise=2", r"unknown key. Did you mean 'training.batch_size'\?"),
         ("qqq=2", "unknown key."),
-        ("data.dev={source: a}", "the key 'target' is missing. File of target sentences, one a line."),
+        ("data.dev={source: a}", "the key 'target' is missing. File of target sentences, one per line."),
         ("seed", "expected KEY=VALUE, such as training.batch_size=64."),
         ("data.train.1.source=x", "expected an index below 1, the length of the list, found '1'."),
         ("data.train.first=x", "expected an index below 1, the length of the list, found 'first'."),
@@ -217,9 +217,9 @@ model:
         [
             "x.yaml:1: data: the key 'target_language' is missing. Language code of the target; chooses sacreBLEU's "
             "tokeniser (ja, zh, ko have their own).",
-            "x.yaml:5: data.train.1: the key 'target' is missing. File of target sentences, one a line.",
+            "x.yaml:5: data.train.1: the key 'target' is missing. File of target sentences, one per line.",
             "x.yaml:6: data.train.1.traget: unknown key. Did you mean 'target'?",
-            "x.yaml:1: data: the key 'dev' is missing. Corpus for validation while training.",
+            "x.yaml:1: data: the key 'dev' is missing. Corpus for validation during training.",
             "x.yaml:10: training.bacth_size: unknown key. Did you mean 'batch_size'?",
             "x.yaml:12: training.devices.1: expected text, found 1",
             "x.yaml:14: model.encoder_units: encoder_units must be even, since each direction has half of it; found 3",

@@ -58,10 +58,10 @@ def test_types_ranges_and_defaults_are_in_plain_words(name, kind, default):
 def test_one_key_is_explained():
     assert explain("training.batch_size") == (
         "training.batch_size: a whole number of 1 or more; default 64\n"
-        "    Size of one update's batch over all devices, in units of batch_by.\n"
+        "    Size of a batch over all devices, in the unit of batch_by.\n"
     )
     assert explain("data.train.0.source") == (
-        "data.train.N.source: a path; required\n    File of source sentences, one a line.\n"
+        "data.train.N.source: a path; required\n    File of source sentences, one per line.\n"
     )
 
 

@@ -29,13 +29,13 @@ def test_a_configuration_is_frozen():
 @pytest.mark.parametrize(
     ("section", "keys", "message"),
     [
-        ("tokenizer", {"source_model": "x"}, "source_model and target_model are given together"),
-        ("tokenizer", {"target_model": "x"}, "source_model and target_model are given together"),
+        ("tokenizer", {"source_model": "x"}, "source_model and target_model go together"),
+        ("tokenizer", {"target_model": "x"}, "source_model and target_model go together"),
         ("model", {"encoder_units": 511}, "encoder_units must be even.*found 511"),
         ("model", {"attention_heads": 7}, "attention_heads must divide decoder_units; found 7 and 512"),
         ("model", {"attention_hops": 3}, "attention_hops must not exceed decoder_layers; found 3 and 2"),
-        ("model", {"attention_hops": 2, "input_feeding": True}, "input_feeding goes with attention_hops 1"),
-        ("training", {}, "training has no end"),
+        ("model", {"attention_hops": 2, "input_feeding": True}, "input_feeding needs attention_hops 1"),
+        ("training", {}, "training would never end"),
         ("training", {"max_updates": 9, "schedule": "linear"}, "schedule linear needs schedule_updates"),
         ("training", {"max_updates": 9, "schedule": "cosine"}, "schedule cosine needs schedule_updates"),
         ("training", {"max_updates": 9, "schedule": "inverse_sqrt"}, "inverse_sqrt needs warmup_updates"),
