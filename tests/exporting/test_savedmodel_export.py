@@ -260,7 +260,7 @@ def test_unknown_or_ineffective_options_are_refused(exported, tmp_path, options,
     [
         ({"decoding": {"beam_size": 2}}, "export.nbest must not exceed decoding.beam_size; found 3 and 2"),
         ({"export": {"nbest": 6}}, "export.nbest must not exceed decoding.beam_size; found 6 and 5"),
-        ({"export": {"n_best": 2}}, "export.n_best: unknown key. Did you mean 'export.nbest'?"),
+        ({"export": {"n_best": 2}}, "export.n_best: unknown key. Did you mean 'nbest'?"),
         ({"export": {"max_batch": "8"}}, "export.max_batch: expected"),
         ({"decoding": {"beam_size": 0}}, "decoding.beam_size: expected"),
         ({"decoding": {"precision": "bfloat16"}}, "decoding.precision is not a setting of an export"),
