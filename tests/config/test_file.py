@@ -215,8 +215,8 @@ model:
 """
     assert sorted(mistakes(file(text))) == sorted(
         [
-            "x.yaml:1: data: the key 'target_language' is missing. Language code of the target; chooses sacreBLEU's "
-            "tokeniser (ja, zh, ko have their own).",
+            "x.yaml:1: data: the key 'target_language' is missing. Language code of the target. It chooses sacreBLEU's "
+            "tokenizer (ja, ko and zh have their own).",
             "x.yaml:5: data.train.1: the key 'target' is missing. File of target sentences, one per line.",
             "x.yaml:6: data.train.1.traget: unknown key. Did you mean 'target'?",
             "x.yaml:1: data: the key 'dev' is missing. Corpus for validation during training.",
