@@ -32,11 +32,11 @@ class Work:
 class Pairs:
     """Tokenized pairs in memory."""
 
-    pieces: list[tuple[list[int], list[int]]]
+    tokens: list[tuple[list[int], list[int]]]
 
-    def ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[list[list[int]], list[list[int]]]:
+    def read_ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[list[list[int]], list[list[int]]]:
         """Returns the source ids and the target ids of some pairs."""
-        return [self.pieces[n][0] for n in pairs], [self.pieces[n][1] for n in pairs]
+        return [self.tokens[n][0] for n in pairs], [self.tokens[n][1] for n in pairs]
 
 
 def of_recipe(path: Path) -> Work:

@@ -20,8 +20,8 @@ LAYERS = [
     ["data"],
     ["compilation"],
     ["backend", "weights", "config"],
-    ["files", "progress"],
-    ["process"],
+    ["files", "progress", "signals"],
+    ["process", "signals"],
     ["errors", "version"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

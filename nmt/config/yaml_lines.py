@@ -74,7 +74,7 @@ def _refuse_aliases(text: str, name: str) -> None:
     # Nine levels of aliases to lists of aliases are a few hundred bytes, and more values than any memory holds.
     for event in yaml.parse(text, Loader=yaml.BaseLoader):
         if isinstance(event, yaml.AliasEvent):
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1 if event.start_mark else 1
             raise UserError(
                 f"{name}:{line}: expected a value, found the alias *{event.anchor}; write the value itself."
             )

@@ -91,8 +91,8 @@ class JaxUpdate(Update):
         state, seeds = self._state(), self._seeds(1)
         for rows, *lengths in shapes:
             rows += -rows % self.rows_multiple
-            ids = [np.empty((rows, length), np.int32) for length in lengths]
-            examples = self._by_micro_batch(Examples(*ids, np.empty(rows, np.float32)))
+            source, target = (np.empty((rows, length), np.int32) for length in lengths)
+            examples = self._by_micro_batch(Examples(source, target, np.empty(rows, np.float32)))
             lowered = self._compiled.lower(state, seeds, examples)
             self._precompiled[_shape(examples)] = self._compilers.submit(lowered.compile)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from nmt.config.reference import as_words
 from nmt.config.schema import DecodingConfig
-from nmt.translators.export_record import read_record, recorded_settings
+from nmt.translators.export_record import read_record, read_settings
 from nmt.translators.opening import find_kind
 
 WIDTH, INDENT = 120, 13  # columns of a line, and of the names
@@ -47,9 +47,9 @@ def _describe_model(path: Path) -> dict[str, str]:
 
 
 def _describe_savedmodel(path: Path) -> dict[str, str]:
-    from nmt.translators.savedmodel import RECORD, version_folder
+    from nmt.translators.savedmodel import RECORD, find_version
 
-    folder = version_folder(path)
+    folder = find_version(path)
     if not (folder / RECORD).is_file():  # a SavedModel from elsewhere
         return {"kind": "SavedModel, not an export of this toolkit", "folder": str(folder)}
     return _describe_export("export (SavedModel)", folder, read_record(folder, RECORD))
@@ -64,7 +64,7 @@ def _describe_litert(path: Path) -> dict[str, str]:
 def _describe_export(kind: str, folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
     # The operations of a graph are a long list, for servers that lack one.
     facts = {key: json.dumps(fact) for key, fact in record.items() if key not in ("kind", "operations")}
-    settings = _format_settings(recorded_settings(record))
+    settings = _format_settings(read_settings(record))
     return {"kind": kind, "folder": str(folder), **facts, "decoding": settings}
 
 

@@ -36,6 +36,6 @@ def read_record(folder: Path, name: Path | str) -> dict[str, Any]:
     return record
 
 
-def recorded_settings(record: Mapping[str, Any]) -> DecodingConfig:
+def read_settings(record: Mapping[str, Any]) -> DecodingConfig:
     """Returns the settings that an export was made with."""
     return DecodingConfig.model_validate(record["decoding"])

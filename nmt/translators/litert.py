@@ -16,7 +16,7 @@ from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
 from nmt.model_folder import SOURCE, TARGET
 from nmt.process import count_threads, silence_stderr
-from nmt.translators.export_record import read_record, recorded_settings
+from nmt.translators.export_record import read_record, read_settings
 from nmt.translators.hypothesis import Hypothesis, Translation
 from nmt.translators.protocol import TokenTranslator, change_fixed
 
@@ -49,7 +49,7 @@ class LiteRTTranslator(TokenTranslator):
         self.record = record
         self.source_language = record.get("source_language")
         self.target_language = record["target_language"]
-        self.settings = recorded_settings(record)
+        self.settings = read_settings(record)
         self.max_tokens = record["limits"]["max_tokens"]
         self.multi_sentence_share = record.get("model", {}).get("multi_sentence_share", 0.0)
         self._source_tokenizer, self._target = source_tokenizer, target_tokenizer

@@ -13,7 +13,7 @@ from nmt.decoding.alignment import TokenAttention
 from nmt.errors import UserError
 from nmt.model_folder import SOURCE
 from nmt.process import silence_stderr
-from nmt.translators.export_record import read_record, recorded_settings
+from nmt.translators.export_record import read_record, read_settings
 from nmt.translators.hypothesis import Hypothesis, Translation
 from nmt.translators.protocol import Translator, change_fixed
 
@@ -42,7 +42,7 @@ class SavedModelTranslator(Translator):
         self.source_language = record.get("source_language")
         self.target_language = record["target_language"]
         self.max_n_best = record["limits"]["nbest"]
-        self.settings = recorded_settings(record)
+        self.settings = read_settings(record)
         self.max_tokens = record["limits"]["max_tokens"]
         self.max_characters = record["limits"]["max_characters"]
         self.multi_sentence_share = record.get("model", {}).get("multi_sentence_share", 0.0)
@@ -56,7 +56,7 @@ class SavedModelTranslator(Translator):
         Raises:
             UserError: there is no export of this toolkit, or tensorflow-text is missing.
         """
-        folder = version_folder(Path(path))
+        folder = find_version(Path(path))
         record = read_record(folder, RECORD)
         number = folder.resolve().name
         with silence_stderr():
@@ -166,7 +166,7 @@ def _as_tokens(row: np.ndarray) -> list[str]:
     return [token.decode() for token in row if token]
 
 
-def version_folder(path: Path) -> Path:
+def find_version(path: Path) -> Path:
     """Returns the version folder at a path: the path itself, or the folder in it with the highest number.
 
     Raises:
@@ -174,13 +174,13 @@ def version_folder(path: Path) -> Path:
     """
     if (path / "saved_model.pb").is_file():
         return path
-    found = [folder for folder in versions(path) if (folder / "saved_model.pb").is_file()]
+    found = [folder for folder in list_versions(path) if (folder / "saved_model.pb").is_file()]
     if not found:
         raise UserError(f"{path} is not an export: expected saved_model.pb in it, or in a folder 1, 2, … of it.")
     return found[-1]
 
 
-def versions(path: Path) -> list[Path]:
+def list_versions(path: Path) -> list[Path]:
     """Returns what a folder holds under a number, lowest first; TensorFlow Serving serves the highest."""
     numbered = [child for child in path.glob("[0-9]*") if child.name.isdecimal()]
     return sorted(numbered, key=lambda child: int(child.name))

@@ -111,8 +111,8 @@ def test_a_shard_that_takes_its_workers_with_it_is_given_up(tmp_path, monkeypatc
     found = worker(row)
     assert found["lines"] == 0
     assert found["mistake"].endswith(
-        "a.txt: 3 workers in a row died while translating it, perhaps because memory ran out. With fewer --workers, each "
-        "has more memory."
+        "a.txt: 3 workers in a row died while translating it, perhaps because memory ran out. With fewer --workers, "
+        "each has more memory."
     )
 
 

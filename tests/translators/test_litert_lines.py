@@ -16,7 +16,7 @@ from nmt.translators.litert import LiteRTTranslator
 from nmt.translators.opening import open_translator
 from tests.exported_model import PARAGRAPH, SENTENCES
 
-LONG = ". ".join(SENTENCES[:30])  # more pieces than the model reads at once
+LONG = ". ".join(SENTENCES[:30])  # more tokens than the model reads at once
 LINES = ["", *SENTENCES[:40], "  ", LONG, "€ 𝄞 日本", PARAGRAPH, "a" * 300, ""]
 
 

@@ -20,7 +20,7 @@ WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 MAX_SOURCE = 23
 
 Answer = tuple[Sequence[int], float, bool]
-"""Pieces without EOS, log-probability, finished."""
+"""Tokens without EOS, log-probability, finished."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ class FakeSearch:
     """Takes the place of the model and its search, and remembers what it was asked.
 
     The best hypothesis of a source is the source itself, unless `answers` says otherwise; its log-probability is -1 a
-    piece, EOS counted.
+    token, EOS counted.
     """
 
     def __init__(self) -> None:
@@ -57,16 +57,16 @@ class FakeSearch:
         self.settings.append(settings)
         self.n_best.append(n_best)
         self.banned_ids.append(banned_ids)
-        rows = [self.answers([int(piece) for piece in row if piece not in (0, EOS_ID)]) for row in source]
+        rows = [self.answers([int(token) for token in row if token not in (0, EOS_ID)]) for row in source]
         size = (len(rows), max(settings.beam_size, n_best))
         ids = np.zeros((*size, 1 + max(len(one[0]) for row in rows for one in row)), "int32")
         lengths, finished = np.zeros(size, "int32"), np.zeros(size, "bool")
         log_probs = np.full(size, -1e9, "float32")
         for (b, row), k in itertools.product(enumerate(rows), range(size[1])):
             if k < len(row):
-                pieces, log_probs[b, k], finished[b, k] = row[k]
-                lengths[b, k] = len(pieces) + finished[b, k]
-                ids[b, k, : lengths[b, k]] = [*pieces, EOS_ID][: lengths[b, k]]
+                tokens, log_probs[b, k], finished[b, k] = row[k]
+                lengths[b, k] = len(tokens) + finished[b, k]
+                ids[b, k, : lengths[b, k]] = [*tokens, EOS_ID][: lengths[b, k]]
         scores = log_probs / ((5 + lengths) / 6) ** settings.length_penalty
         return Hypotheses(ids, lengths, log_probs, scores, finished)
 
@@ -95,7 +95,7 @@ def texts(count: int, seed: int = 1) -> list[str]:
 
 
 def rows_of(source: np.ndarray) -> list[list[int]]:
-    return [[int(piece) for piece in row if piece] for row in source]
+    return [[int(token) for token in row if token] for row in source]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 97])
@@ -190,7 +190,7 @@ def test_the_parts_of_a_long_line_join_best_with_best(fake: FakeSearch, tokenize
 
 
 def spellings(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """The word "one" in its usual pieces, and letter by letter."""
+    """The word "one" in its usual tokens, and letter by letter."""
     ids = {tokenizer.get_token(n): n for n in range(tokenizer.vocabulary_size)}
     usual, letters = tokenizer.encode(["one"])[0], [ids["▁"], ids["o"], ids["n"], ids["e"]]
     assert usual != letters
@@ -292,8 +292,8 @@ def test_the_best_of_a_model_fall_in_score_and_differ(real: ModelTranslator) -> 
         assert not any("\n" in one.text for one in hypotheses)
 
 
-def test_attention_is_that_of_the_pieces_that_were_found(real: ModelTranslator) -> None:
-    """A line in parts, one alone and a blank one: rows of weights for the pieces of each text."""
+def test_attention_is_that_of_the_tokens_that_were_found(real: ModelTranslator) -> None:
+    """A line in parts, one alone and a blank one: rows of weights for the tokens of each text."""
     lines = ["one two", " ".join(WORDS * 5), "", "three"]
     plain = list(real.stream(lines, n_best=3))
     found = list(real.stream(lines, n_best=3, attention=True))
@@ -305,7 +305,7 @@ def test_attention_is_that_of_the_pieces_that_were_found(real: ModelTranslator) 
         for hypothesis in translation.hypotheses:
             parts = hypothesis.attention
             assert [token for part in parts for token in part.target] == list(hypothesis.tokens)
-            assert [piece for part in parts for piece in part.source] == tokenizer.tokenize(line)
+            assert [token for part in parts for token in part.source] == tokenizer.tokenize(line)
             assert " ".join("".join(part.target).replace("▁", " ").strip() for part in parts) == hypothesis.text
             for part in parts:
                 assert part.weights.shape == (len(part.target), len(part.source) + 1)

@@ -12,7 +12,7 @@ import pytest
 
 from nmt.errors import UserError
 from nmt.translators.hypothesis import Translation
-from nmt.translators.savedmodel import SavedModelTranslator, version_folder, versions
+from nmt.translators.savedmodel import SavedModelTranslator, find_version, list_versions
 from tests.exported_model import NBEST, PARAGRAPH, SENTENCES
 from tests.server.test_serving_documentation import program
 
@@ -131,9 +131,9 @@ def test_the_newest_version_is_opened(copy):
     for name in ("10", "9", "11", "x12"):
         (copy.parent / name).mkdir()
     shutil.copy(copy / "saved_model.pb", copy.parent / "10")
-    assert [folder.name for folder in versions(copy.parent)] == ["1", "9", "10", "11"]
-    assert version_folder(copy.parent) == copy.parent / "10"  # 9 and 11 hold nothing
-    assert version_folder(copy) == copy
+    assert [folder.name for folder in list_versions(copy.parent)] == ["1", "9", "10", "11"]
+    assert find_version(copy.parent) == copy.parent / "10"  # 9 and 11 hold nothing
+    assert find_version(copy) == copy
 
 
 def test_a_folder_without_an_export_is_refused(tmp_path):
