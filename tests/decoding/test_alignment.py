@@ -1,4 +1,4 @@
-"""Pieces and attention become words, offsets and weights; by hand, and whatever the text."""
+"""Tokens and attention become words, offsets and weights; by hand, and whatever the text."""
 
 from itertools import pairwise
 
@@ -20,8 +20,8 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     return train_tokenizer(CORPUS, kind=request.param, vocabulary_size=300)
 
 
-def found_words(text: str, pieces: list[str]) -> list[str]:
-    return [text[word.start : word.end] for word in find_words(text, pieces)[0]]
+def found_words(text: str, tokens: list[str]) -> list[str]:
+    return [text[word.start : word.end] for word in find_words(text, tokens)[0]]
 
 
 def dense(alignment: Alignment) -> np.ndarray:
@@ -32,8 +32,8 @@ def dense(alignment: Alignment) -> np.ndarray:
     return rows
 
 
-def test_pieces_are_merged_and_what_went_to_the_end_is_left_out():
-    """The second word has two pieces over two words of the source, the first of which has two pieces as well."""
+def test_tokens_are_merged_and_what_went_to_the_end_is_left_out():
+    """The second word has two tokens over two words of the source, the first of which has two tokens as well."""
     part = TokenAttention(
         source=["▁ab", "c", "▁d"],
         target=["▁x", "▁y", "z"],
@@ -76,7 +76,7 @@ def test_no_text_has_no_words(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "pieces", "expected"),
+    ("text", "tokens", "expected"),
     [
         ("the book.", ["▁the", "▁book", "."], ["the", "book", "."]),
         ("the book.", ["▁the", "▁bo", "ok."], ["the", "book."]),
@@ -97,14 +97,14 @@ def test_no_text_has_no_words(text):
         ("a b", ["▁a", "▁b", "▁"], ["a", "b"]),
     ],
 )
-def test_words_begin_at_spaces_and_at_punctuation(text, pieces, expected):
-    assert found_words(text, pieces) == (expected.split() if isinstance(expected, str) else expected)
+def test_words_begin_at_spaces_and_at_punctuation(text, tokens, expected):
+    assert found_words(text, tokens) == (expected.split() if isinstance(expected, str) else expected)
 
 
-def test_letters_of_the_text_that_no_piece_shows_lose_nobody():
+def test_letters_of_the_text_that_no_token_shows_lose_nobody():
     """As where a normalisation removes or replaces some."""
-    text, pieces = "one xxxxx two three four", ["▁one", "▁two", "▁th", "qq", "ee", "▁four"]
-    assert [text[start:end] for start, end in find_spans(text, pieces)] == ["one", "two", "th", "r", "ee", "four"]
+    text, tokens = "one xxxxx two three four", ["▁one", "▁two", "▁th", "qq", "ee", "▁four"]
+    assert [text[start:end] for start, end in find_spans(text, tokens)] == ["one", "two", "th", "r", "ee", "four"]
 
 
 TEXTS = st.text(
@@ -119,13 +119,13 @@ TEXTS = st.text(
 @given(text=TEXTS | st.sampled_from(CORPUS))
 def test_every_letter_lies_in_a_word_and_words_do_not_overlap(tokenizer, text):
     ids = tokenizer.encode([text])[0]
-    pieces = [tokenizer.get_token(one) for one in ids]
-    found, numbers = find_words(text, pieces)
+    tokens = [tokenizer.get_token(one) for one in ids]
+    found, numbers = find_words(text, tokens)
     assert all(word.start < word.end for word in found)
     assert all(left.end <= right.start for left, right in pairwise(found))
     assert numbers == sorted(numbers)
     decoded = tokenizer.decode([ids])[0]
-    shown = [decoded[word.start : word.end] for word in find_words(decoded, pieces)[0]]
+    shown = [decoded[word.start : word.end] for word in find_words(decoded, tokens)[0]]
     assert "".join("".join(shown).split()) == "".join(decoded.split()) or not decoded.isprintable()
 
 
@@ -138,18 +138,18 @@ def test_spans_are_those_of_sentencepiece(tokenizer):
         "日本 🙂 xyz Schnee",
     ]:
         theirs = SentencePieceText.FromString(tokenizer._processor.encode(text, out_type="serialized_proto")).pieces
-        ours = find_spans(text, [piece.piece for piece in theirs])
-        # Of a letter in several pieces, it calls the last one alone the whole.
+        ours = find_spans(text, [token.piece for token in theirs])
+        # Of a letter in several tokens, it calls the last one alone the whole.
         known = [(a, b) for a, b in zip(ours, theirs, strict=True) if b.surface and not b.piece.startswith("<0x")]
         assert len(known) > 3
-        for (start, end), piece in known:
-            assert text[start:end] == text.encode()[piece.begin : piece.end].decode().strip()
+        for (start, end), token in known:
+            assert text[start:end] == text.encode()[token.begin : token.end].decode().strip()
 
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), num_parts=st.integers(1, 3))
-def test_rows_sum_to_one_and_dividing_pieces_changes_nothing(seed, num_parts):
-    """A piece cut in two, each half with the attention of the whole or half of what the whole was given."""
+def test_rows_sum_to_one_and_dividing_tokens_changes_nothing(seed, num_parts):
+    """A token cut in two, each half with the attention of the whole or half of what the whole was given."""
     random = np.random.default_rng(seed)
     parts, divided, source, target = [], [], [], []
     for _ in range(num_parts):

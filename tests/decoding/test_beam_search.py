@@ -18,15 +18,15 @@ from nmt.models.queries import ActiveQueries
 PAD, BOS, EOS, A, B = range(5)
 V = 5
 BANNED = (PAD, BOS)
-LONGEST = 4  # pieces, EOS counted, of the searches over random tables
-# All that fits into four pieces: 1 + 2 + 4 + 8 finished hypotheses and 16 unfinished ones.
+LONGEST = 4  # tokens, EOS counted, of the searches over random tables
+# All that fits into four tokens: 1 + 2 + 4 + 8 finished hypotheses and 16 unfinished ones.
 WHOLE_SPACE = 31
 
 PENALTIES = pytest.mark.parametrize("length_penalty", [0.0, 0.6, 1.7])
 
 
 class Found(NamedTuple):
-    """One hypothesis: its pieces without EOS."""
+    """One hypothesis: its tokens without EOS."""
 
     ids: tuple[int, ...]
     log_prob: float
@@ -41,18 +41,18 @@ class Found(NamedTuple):
 
 
 def random_tables(count: int, seed: int = 1) -> np.ndarray:
-    """Logits of the next piece after every prefix: [count, prefix, V]; a prefix is its ids read as digits."""
+    """Logits of the next token after every prefix: [count, prefix, V]; a prefix is its ids read as digits."""
     random = np.random.default_rng(seed)
     return random.normal(scale=1.5, size=(count, V**LONGEST, V)).astype("float32")
 
 
 def table_of(after: dict[int, dict[int, float]], longest: int = LONGEST) -> np.ndarray:
-    """The same for probabilities that depend on the last piece alone: [1, prefix, V]."""
+    """The same for probabilities that depend on the last token alone: [1, prefix, V]."""
     probabilities = np.full((V, V), 1e-20)
     for last, row in after.items():
         assert sum(row.values()) == pytest.approx(1)
-        for piece, probability in row.items():
-            probabilities[last, piece] = probability
+        for token, probability in row.items():
+            probabilities[last, token] = probability
     return np.log(probabilities).astype("float32")[np.arange(V**longest) % V][None]
 
 
@@ -120,12 +120,12 @@ def best(hypotheses: Hypotheses) -> Found:
 
 
 def log_prob_of(table: np.ndarray, ids: Sequence[int]) -> float:
-    """Forced decoding: the sum of what the table says about each piece after those before it."""
+    """Forced decoding: the sum of what the table says about each token after those before it."""
     prefix, total = 0, 0.0
-    for last, piece in itertools.pairwise([BOS, *ids]):
+    for last, token in itertools.pairwise([BOS, *ids]):
         prefix = prefix * V + last
         logits = table[prefix].astype("float64")
-        total += logits[piece] - np.log(np.exp(logits).sum())
+        total += logits[token] - np.log(np.exp(logits).sum())
     return total
 
 
@@ -148,8 +148,8 @@ def plain_search(
     ended: list[Found] = []
     open_ones = [Found((), 0.0, False)]
     for position in range(limit):
-        pieces = [A, B] if position < min_length else [EOS, A, B]
-        reached = [(*one.ids, piece) for one in open_ones for piece in pieces]
+        tokens = [A, B] if position < min_length else [EOS, A, B]
+        reached = [(*one.ids, token) for one in open_ones for token in tokens]
         scored = sorted(((log_prob_of(table, ids), ids) for ids in reached), reverse=True)[: beam_size - len(ended)]
         ended += [Found(ids[:-1], log_prob, True) for log_prob, ids in scored if ids[-1] == EOS]
         open_ones = [Found(ids, log_prob, False) for log_prob, ids in scored if ids[-1] != EOS]
@@ -188,7 +188,7 @@ def test_beam_of_one_is_greedy() -> None:
         ids: list[int] = []
         while len(ids) < LONGEST and EOS not in ids:
             prefix = int("".join(map(str, [BOS, *ids])), V)
-            ids.append(max([EOS, A, B], key=lambda piece: table[prefix, piece]))
+            ids.append(max([EOS, A, B], key=lambda token: table[prefix, token]))
         assert found.ids[row, 0, : len(ids)].tolist() == ids
 
 
@@ -264,7 +264,7 @@ def test_hypotheses_that_are_given_up_take_no_more_steps() -> None:
 
 
 def steps_taken(table: np.ndarray, limit: int, **options: Any) -> int:
-    """How often the search asks for the next pieces."""
+    """How often the search asks for the next tokens."""
     taken, step = [], table_step(table)
 
     def counted(*args: Any) -> Any:
@@ -297,8 +297,8 @@ def test_a_long_hypothesis_may_still_win_after_a_short_one_has_ended() -> None:
     prefix = 0
     for last in [BOS] + [A] * 6:
         prefix = prefix * V + last
-        for piece, probability in after(prefix).items():
-            table[prefix, piece] = math.log(probability)
+        for token, probability in after(prefix).items():
+            table[prefix, token] = math.log(probability)
     table[prefix, EOS], table[prefix, A] = 0.0, -50.0
     found = found_in(searched(table[None], limits=[7], beam_size=2, length_penalty=1.0))
     assert [one.ids for one in found] == [(A,) * 6, ()]
@@ -309,7 +309,7 @@ def test_a_long_hypothesis_may_still_win_after_a_short_one_has_ended() -> None:
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])
 def test_the_score_is_the_log_probability_over_the_penalty_of_wu(exponent: float) -> None:
     found = searched(table_of(NEXT), beam_size=2, length_penalty=exponent)
-    # "B" and EOS are two pieces: (5 + 2) / 6.
+    # "B" and EOS are two tokens: (5 + 2) / 6.
     assert found.scores[0, 0] == pytest.approx(math.log(0.36) / (7 / 6) ** exponent)
 
 
@@ -394,7 +394,7 @@ def test_room_for_more_steps_changes_nothing() -> None:
         np.testing.assert_array_equal(one, other)
 
 
-def test_without_eos_before_the_limit_all_pieces_are_returned() -> None:
+def test_without_eos_before_the_limit_all_tokens_are_returned() -> None:
     table = table_of({BOS: {A: 0.7, B: 0.3}, A: {B: 0.8, A: 0.2}, B: {A: 0.6, B: 0.4}})
     found = searched(table, beam_size=2)
     assert not found.finished.any()
@@ -404,7 +404,7 @@ def test_without_eos_before_the_limit_all_pieces_are_returned() -> None:
 
 
 def test_an_unfinished_hypothesis_comes_after_finished_ones() -> None:
-    # At a limit of two pieces, "A A" has 0.81 and "B" with EOS 0.1.
+    # At a limit of two tokens, "A A" has 0.81 and "B" with EOS 0.1.
     table = table_of({BOS: {A: 0.9, B: 0.1}, A: {A: 0.9, B: 0.1}, B: {EOS: 1}})
     found = found_in(searched(table, limits=[2], beam_size=2))
     assert [(one.ids, one.finished) for one in found] == [((B,), True), ((A, A), False)]
@@ -442,7 +442,7 @@ def test_banned_ids_never_appear_and_keep_their_probability(beam_size: int) -> N
 
 
 def test_slots_without_a_hypothesis_come_last() -> None:
-    # All that two pieces allow is "", "A" and the unfinished "A A", to which the table gives 0.4 times 0.1.
+    # All that two tokens allow is "", "A" and the unfinished "A A", to which the table gives 0.4 times 0.1.
     table = table_of({BOS: {EOS: 0.6, A: 0.4}, A: {EOS: 0.9, A: 0.1}})
     settings: dict[str, Any] = {"banned_ids": [PAD, BOS, B], "limits": [2], "length_penalty": 0.0}
     found = searched(table, beam_size=7, n_best=7, **settings)

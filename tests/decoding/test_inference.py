@@ -16,7 +16,7 @@ from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 V = 19
 BANNED = [PAD_ID, UNK_ID, BOS_ID]
 SOURCE = np.array([[4, 5, 6, 7, 3], [8, 9, 3, 0, 0], [3, 0, 0, 0, 0]], "int32")
-NUM_PIECES = np.array([5, 3, 1])  # EOS counted
+NUM_TOKENS = np.array([5, 3, 1])  # EOS counted
 MAX_LENGTH = 13
 WIDE = SearchSettings(beam_size=3, max_length=MAX_LENGTH)
 
@@ -48,8 +48,8 @@ def searched(
     return Hypotheses(*(ops.convert_to_numpy(x) for x in found))
 
 
-def raise_logit(model: Seq2Seq, piece: int | list[int], by: float) -> None:
-    model.projection.bias.assign_add(by * np.isin(np.arange(V), piece).astype("float32"))
+def raise_logit(model: Seq2Seq, token: int | list[int], by: float) -> None:
+    model.projection.bias.assign_add(by * np.isin(np.arange(V), token).astype("float32"))
 
 
 def test_the_shapes_are_what_they_promise(model: Seq2Seq) -> None:
@@ -73,9 +73,9 @@ def test_forced_decoding_gives_back_the_log_probabilities(model: Seq2Seq) -> Non
 def test_a_row_depends_neither_on_its_neighbours_nor_on_padding(model: Seq2Seq) -> None:
     together = searched(model)
     assert together.ids[:, 0].any(axis=1).all()
-    for row, num_pieces in enumerate(NUM_PIECES):
+    for row, num_tokens in enumerate(NUM_TOKENS):
         # Two at least: Keras warns of a softmax over one.
-        alone = searched(model, SOURCE[row : row + 1, : max(num_pieces, 2)])
+        alone = searched(model, SOURCE[row : row + 1, : max(num_tokens, 2)])
         steps = alone.ids.shape[2]
         np.testing.assert_array_equal(together.ids[row, :, :steps], alone.ids[0])
         np.testing.assert_array_equal(together.lengths[row], alone.lengths[0])
@@ -86,7 +86,7 @@ def test_a_row_depends_neither_on_its_neighbours_nor_on_padding(model: Seq2Seq) 
 
 @pytest.mark.parametrize(("max_length", "limits"), [(29, [20, 16, 12]), (17, [17, 16, 12])])
 def test_each_row_has_a_limit_of_its_own(plain: Seq2Seq, max_length: int, limits: list[int]) -> None:
-    """Twice its pieces, EOS counted, and ten; the maximum where that is less."""
+    """Twice its tokens, EOS counted, and ten; the maximum where that is less."""
     raise_logit(plain, EOS_ID, -1000)
     found = searched(plain, settings=SearchSettings(beam_size=1, max_length=max_length), n_best=1)
     assert found.lengths[:, 0].tolist() == limits
@@ -97,8 +97,8 @@ def test_each_row_has_a_limit_of_its_own(plain: Seq2Seq, max_length: int, limits
 def test_banned_ids_never_appear(plain: Seq2Seq) -> None:
     raise_logit(plain, BANNED, 9.0)
     found = searched(plain)
-    pieces = [ids[:length] for ids, length in zip(found.ids.reshape(9, -1), found.lengths.ravel(), strict=True)]
-    assert not np.isin(np.concatenate(pieces), BANNED).any()
+    tokens = [ids[:length] for ids, length in zip(found.ids.reshape(9, -1), found.lengths.ravel(), strict=True)]
+    assert not np.isin(np.concatenate(tokens), BANNED).any()
 
 
 def test_dropout_stays_out_of_search(plain: Seq2Seq) -> None:
@@ -124,17 +124,17 @@ def test_compiled_search_equals_eager_search_and_sees_new_weights(
     assert (keras.ops.convert_to_numpy(fast(ops.convert_to_tensor(SOURCE)).lengths)[:, 0] == 1).all()
 
 
-def test_forced_decoding_tells_what_each_piece_attended_to(model: Seq2Seq) -> None:
+def test_forced_decoding_tells_what_each_token_attended_to(model: Seq2Seq) -> None:
     """As the search sees it: a decoder's step at a time, each row by itself."""
     target = np.array([[9, 10, 3, 0], [11, 3, 0, 0], [12, 13, 14, 3]], "int32")
     found = ops.convert_to_numpy(read_attention(model, ops.convert_to_tensor(SOURCE), ops.convert_to_tensor(target)))
     assert found.shape == (3, 4, 5)
-    for row, num_pieces in enumerate(NUM_PIECES):
-        encoded = model.encoder(SOURCE[row : row + 1, : max(num_pieces, 2)])
+    for row, num_tokens in enumerate(NUM_TOKENS):
+        encoded = model.encoder(SOURCE[row : row + 1, : max(num_tokens, 2)])
         state, memory = model.decoder.get_initial_state(encoded), model.decoder.project_memory(encoded)
         for position, before in enumerate([BOS_ID, *target[row, :-1]]):
             _, state, weights = model.decoder.step(np.array([[before]], "int32"), state, memory)
-            alone = ops.convert_to_numpy(weights)[0, 0, :num_pieces]
-            np.testing.assert_allclose(found[row, position, :num_pieces], alone, atol=1e-5)
-        assert (found[row, :, num_pieces:] == 0).all()
+            alone = ops.convert_to_numpy(weights)[0, 0, :num_tokens]
+            np.testing.assert_allclose(found[row, position, :num_tokens], alone, atol=1e-5)
+        assert (found[row, :, num_tokens:] == 0).all()
     np.testing.assert_allclose(found.sum(axis=2), 1, atol=1e-5)
