@@ -61,6 +61,8 @@ class Embedding(keras.layers.Layer):
         Returns:
             [..., 1] in the compute type; None if no token is dropped.
         """
+        if not training or not self.word_dropout.rate:
+            return None  # before any operation is added, since every step of a search looks up tokens
         like = ops.cast(ids[..., None], self.compute_dtype)  # only its shape and type are used
         return self.word_dropout.draw_mask(like, training=training)
 
