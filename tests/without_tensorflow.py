@@ -26,7 +26,7 @@ def main():
     os.environ |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     # As if they were not installed: importing one raises, and looking for it finds nothing.
     sys.modules |= {"tensorflow": None, "tensorflow_text": None}
-    from nmt import cli
+    from nmt.cli.main import main as run_command
     from nmt.training import update_jax, validation
     from nmt.translators import model as translator
 
@@ -34,7 +34,7 @@ def main():
     count(validation.Validator, "_loss")
     count(translator, "search")
     try:
-        cli.main()
+        run_command()
     finally:
         assert not [name for name in sys.modules if name.startswith("tensorflow.")]
         print(json.dumps(TRACED), file=sys.stderr)
