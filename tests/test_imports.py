@@ -20,7 +20,7 @@ LAYERS = [
     ["data"],
     ["compilation"],
     ["backend", "weights", "config"],
-    ["files", "progress", "signals"],
+    ["files", "progress"],
     ["process", "signals"],
     ["errors", "version"],
 ]

@@ -5,10 +5,8 @@ TensorFlow inside their functions, so that help and mistakes in a configuration 
 """
 
 import os
-import signal
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -16,6 +14,7 @@ import typer
 from nmt.cli import deployment, information, training, translating
 from nmt.errors import NmtError, UserError
 from nmt.files import check_platform
+from nmt.signals import exit_on_sigterm
 from nmt.version import __version__
 
 PACKAGES = ("tensorflow", "jax", "keras", "sentencepiece", "sacrebleu")
@@ -72,7 +71,7 @@ def main(commands: typer.Typer = app) -> None:
     Exit codes: 0 success, 1 failure, 2 a user's mistake, 130 Ctrl-C, 143 SIGTERM. A server that a signal stops has
     succeeded.
     """
-    signal.signal(signal.SIGTERM, _exit_on_signal)
+    exit_on_sigterm()
     try:
         check_platform()
         commands(standalone_mode=True)
@@ -90,10 +89,6 @@ def main(commands: typer.Typer = app) -> None:
         if os.environ.get("NMT_TRACEBACK"):
             raise
         _fail(f"{type(error).__name__}: {error}{DEFECT}", 1)
-
-
-def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)
 
 
 def _fail(message: str, code: int) -> NoReturn:

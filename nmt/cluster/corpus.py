@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nmt.cluster.session import SignalFlag, WorkerResources, open_session, record_signals, set_up_worker
+from nmt.cluster.session import WorkerResources, open_session, set_up_worker
 from nmt.cluster.shards import Shard, check_record, find_parts, find_shards, remove_parts, translate_shard
 from nmt.errors import InterruptionError, UserError
 from nmt.files import folder_lock
+from nmt.signals import SignalFlag, record_signals
 
 MAX_DEATHS = 3  # workers that may die on one shard: a shard that kills every worker must not be retried for ever
 

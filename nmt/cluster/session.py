@@ -5,25 +5,23 @@ import importlib
 import logging
 import math
 import os
-import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from nmt.errors import UserError
 from nmt.process import choose_device, choose_threads, count_cpus, silence_stderr
+from nmt.signals import restore_handlers
 
 INSTALL = 'This command needs ray. Install with: pip install "nmt[ray]"'
 # Workers exchange only names and numbers, since each reads its files itself; Ray would reserve 30 % of the memory.
 OBJECT_STORE_BYTES = 128 * 2**20
 CORES_PER_WORKER = 4  # without GPUs and without --workers
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -66,35 +64,6 @@ def allocate(cores: Sequence[int], gpus: int, *, workers: int | None, tasks: int
     return WorkerResources(workers, threads, 1 / math.ceil(workers / gpus) if gpus else 0.0)
 
 
-@dataclass
-class SignalFlag:
-    """The last signal that arrived."""
-
-    signal_number: int = 0
-    """0 if there was none."""
-
-
-@contextmanager
-def record_signals() -> Iterator[SignalFlag]:
-    """Records SIGINT and SIGTERM before their handlers run, because Ray may replace the exit code that they set."""
-    flag = SignalFlag()
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-
-    def record(number: int, frame: FrameType | None) -> None:
-        flag.signal_number = number
-        handler = handlers[signal.Signals(number)]
-        if callable(handler):
-            handler(number, frame)
-        else:
-            raise KeyboardInterrupt
-
-    with _restore_handlers():
-        with contextlib.suppress(ValueError):  # not in the main thread, which alone receives signals
-            for number in SIGNALS:
-                signal.signal(number, record)
-        yield flag
-
-
 @dataclass(frozen=True)
 class Session:
     """A running Ray."""
@@ -126,7 +95,7 @@ def open_session(address: str | None, *, workers: int | None, log: Callable[[str
         # standard error, its threads to standard output.
         with silence_stderr(), Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
             if ours:
-                with _restore_handlers():
+                with restore_handlers():
                     _start(ray, address, workers)
             yield Session(lambda tasks: allocate(*_list_machines(ray), workers=workers, tasks=tasks), log_to_terminal)
     finally:
@@ -143,7 +112,7 @@ def import_ray() -> Any:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
-        with _restore_handlers():  # importing Ray replaces the handler of SIGTERM
+        with restore_handlers():  # importing Ray replaces the handler of SIGTERM
             return importlib.import_module("ray")
     except ImportError as error:
         raise UserError(INSTALL) from error
@@ -154,18 +123,6 @@ def set_up_worker(folder: str, threads: int, *, gpu: bool) -> None:
     os.chdir(folder)
     choose_device(None if gpu else "cpu")
     choose_threads(threads)
-
-
-@contextmanager
-def _restore_handlers() -> Iterator[None]:
-    """Restores the signal handlers at the end of the block."""
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):  # not in the main thread, which alone receives signals
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
 
 
 def _start(ray: Any, address: str | None, workers: int | None) -> None:

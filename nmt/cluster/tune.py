@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from nmt.cluster.results import write_results
-from nmt.cluster.session import WorkerResources, import_ray, open_session, record_signals, set_up_worker
+from nmt.cluster.session import WorkerResources, import_ray, open_session, set_up_worker
 from nmt.cluster.space import Space, read_space
 from nmt.cluster.trials import FAILED, STOPPED, UNFINISHED, Trial, plan_trials
 from nmt.config.schema import Config
@@ -19,6 +19,7 @@ from nmt.config.yaml_lines import read_yaml, write_yaml
 from nmt.errors import InterruptionError, UserError
 from nmt.evaluation.metrics import check_languages
 from nmt.files import atomic_write, discard, folder_lock
+from nmt.signals import record_signals
 
 RETRIES = 2  # restarts of a trial whose worker died; it resumes from its last checkpoint
 REDUCTION = 3  # one in so many trials continues beyond each rung

@@ -13,8 +13,8 @@ from nmt.errors import UserError
 from nmt.evaluation.metrics import check_languages
 from nmt.files import compute_digest
 from nmt.model_folder import ModelFolder, find_model_folder
+from nmt.signals import defer_signals
 from nmt.training.backends import make_strategy, make_workers
-from nmt.training.interruption import defer_signals
 from nmt.training.run_folder import RunFolder, find_free_path
 from nmt.training.trainer import Trainer
 

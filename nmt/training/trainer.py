@@ -12,10 +12,10 @@ from nmt.data.batching import Batch, BatchLoader, BatchPlan, prefetch
 from nmt.data.preparation import Log, prepare_training_data
 from nmt.errors import InterruptionError
 from nmt.model_folder import ModelFolder
+from nmt.signals import SignalFlag
 from nmt.training.backends import make_update, make_workers
 from nmt.training.best_model import BestModel
 from nmt.training.checkpoint import Checkpoint, Checkpointer, CheckpointFolder, Progress
-from nmt.training.interruption import SignalFlag
 from nmt.training.recovery import Recovery
 from nmt.training.run_folder import RunFolder, Writer
 from nmt.training.run_log import RunLog

@@ -1,7 +1,6 @@
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -9,61 +8,11 @@ import pytest
 from nmt.config.file import dump_config
 from nmt.errors import InterruptionError
 from nmt.training.checkpoint import CheckpointFolder
-from nmt.training.interruption import SIGNALS, defer_signals
 from nmt.training.train import train
 
 NEVER = 1_000_000
 SAVED_WITHIN = 30
 """Seconds from a signal to the end of the process."""
-
-
-@pytest.fixture(autouse=True)
-def _usual_handlers():
-    """Those of a program in the foreground; a shell's background jobs begin with Ctrl-C ignored."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_is_noted(number):
-    before = [signal.getsignal(each) for each in SIGNALS]
-    with defer_signals() as notice:
-        assert notice.signal_number == 0
-        signal.raise_signal(number)
-        assert notice.signal_number == number
-    assert [signal.getsignal(each) for each in SIGNALS] == before
-
-
-@pytest.mark.parametrize("first", SIGNALS)
-def test_the_second_signal_ends_at_once(first):
-    with defer_signals():
-        signal.raise_signal(first)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-
-
-def test_handlers_are_put_back_after_a_failure():
-    before = [signal.getsignal(each) for each in SIGNALS]
-    with pytest.raises(RuntimeError), defer_signals():
-        raise RuntimeError
-    assert [signal.getsignal(each) for each in SIGNALS] == before
-
-
-def test_outside_the_main_thread_signals_stay_with_their_owner():
-    before = [signal.getsignal(each) for each in SIGNALS]
-    seen = []
-
-    def work():
-        with defer_signals() as notice:
-            seen.append((notice.signal_number, [signal.getsignal(each) for each in SIGNALS]))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [(0, before)]
 
 
 def test_exit_codes_are_those_of_the_shell():
