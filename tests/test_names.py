@@ -12,9 +12,9 @@ build change check choose clean close compare compile compute convert count cut 
 download draw drop dump encode estimate evaluate examine explain export fetch find finish fit forget format fuse
 gather get halve handle hold import join limit list listen load locate lock log look make map measure name normalize
 observe open pad parse plan precompile prefetch prepare print probe project quantize rank read record recover remove
-rename render replace report require restart roll round run sample save scale scan scatter score search select send
-serve set shift show silence split start step stop stream submit suggest sync tokenize trace track train translate
-try tune use validate wait write
+rename render replace report require restart restore roll round run sample save scale scan scatter score search
+select send serve set shift show silence split start step stop stream submit suggest sync tokenize trace track train
+translate try tune use validate wait write
 """
 VERBS = set(VERB_LIST.split())
 

@@ -40,6 +40,11 @@ class Hypotheses(NamedTuple):
     finished: Any
     """bool [B, K], False where the length limit cut a hypothesis off before its EOS."""
 
+    @property
+    def exists(self) -> Any:
+        """bool [B, K], False in slots without a hypothesis: a tiny vocabulary or length limit allows fewer than K."""
+        return self.log_probs > IMPOSSIBLE / 2
+
 
 class Slots(NamedTuple):
     """Hypotheses of some rows."""

@@ -172,7 +172,7 @@ class PortableTranslator(tf.Module):
         """
         same = tf.debugging.assert_equal(tf.size(source), tf.size(target), "source and target differ in number")
         with tf.control_dependencies([same]), self._weights.use():
-            sources = self._tokenize(source, self._source, max_tokens=self._translator.max_source)
+            sources = self._tokenize(source, self._source, max_tokens=self._translator.max_tokens)
             targets = self._tokenize(target, self._target, max_tokens=self._settings.max_length - 1)
             log_probs = self._score_tokens(sources, targets)
         return {
@@ -184,7 +184,7 @@ class PortableTranslator(tf.Module):
         }
 
     def _read_source(self, text: Any) -> Tokens:
-        return drop_blank(self._tokenize(text, self._source, max_tokens=self._translator.max_source), text)
+        return drop_blank(self._tokenize(text, self._source, max_tokens=self._translator.max_tokens), text)
 
     def _tokenize(self, text: Any, tokenizer: Any, *, max_tokens: int) -> Tokens:
         return tokenize(text, tokenizer, max_characters=self._limits.max_characters, max_tokens=max_tokens)
@@ -370,11 +370,9 @@ def drop_duplicates(found: Hypotheses, detokenize: Callable, n_best: int) -> NBe
     ids = tf.where(tf.sequence_mask(found.lengths, num_steps), found.ids, 0)
     rows = tf.RaggedTensor.from_tensor(tf.reshape(ids, [-1, num_steps]), tf.reshape(found.lengths, [-1]))
     texts = tf.reshape(detokenize(rows), [-1, beam_size])
-    # There are fewer hypotheses than slots if the vocabulary or the length limit is tiny.
-    exists = found.log_probs > IMPOSSIBLE / 2
-    same = tf.equal(texts[:, :, None], texts[:, None, :]) & exists[:, None, :]
+    same = tf.equal(texts[:, :, None], texts[:, None, :]) & found.exists[:, None, :]
     better = np.tri(beam_size, k=-1, dtype=bool)
-    is_new = exists & ~tf.reduce_any(same & better, axis=2)
+    is_new = found.exists & ~tf.reduce_any(same & better, axis=2)
     # A stable sort moves the new ones to the front and keeps their order.
     slots = tf.argsort(tf.cast(~is_new, tf.int32), axis=1, stable=True)[:, :n_best]
     texts, scores, log_probs, ids, is_new = (

@@ -69,7 +69,7 @@ class Validator:
             self.prepared.source_tokenizer,
             self.prepared.target_tokenizer,
             self.config.decoding,
-            max_source=self.config.data.max_length,
+            max_tokens=self.config.data.max_length,
         ).with_settings(beam_size=1)
 
     @cached_property

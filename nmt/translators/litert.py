@@ -68,9 +68,7 @@ class LiteRTTranslator(TokenTranslator):
         folder = Path(path)
         record = read_record(folder, RECORD)
         if importlib.util.find_spec("ai_edge_litert") is None:
-            raise UserError(
-                f"{folder} is an export for LiteRT, which is not installed here: pip install -r requirements-litert.txt"
-            )
+            raise UserError(f'{folder} is an export for LiteRT. Install LiteRT with: pip install "nmt[litert]"')
         from ai_edge_litert.interpreter import Interpreter
 
         with silence_stderr():

@@ -10,7 +10,7 @@ import numpy as np
 from nmt.compilation import compile_function, has_gpu, has_static_shapes
 from nmt.config.schema import MAX_BEAM_SIZE, DecodingConfig
 from nmt.data.tokenizer import Tokenizer
-from nmt.decoding.beam_search import IMPOSSIBLE
+from nmt.decoding.beam_search import Hypotheses
 from nmt.decoding.forced import ForcedDecoding
 from nmt.decoding.grouping import Group, make_search_grouping
 from nmt.decoding.inference import choose_n_best, search
@@ -33,8 +33,9 @@ class ModelTranslator(TokenTranslator):
         model: in inference.
         source_tokenizer, target_tokenizer: text to ids and back.
         settings: of search and batching.
-        max_source: longest text translated at once, in tokens; longer ones are translated in parts.
-        multi_sentence_share: of the training lines, those that held more than one sentence.
+        max_tokens: longest text translated at once, in tokens; longer ones are translated in parts.
+        source_language, target_language: language codes, if known.
+        multi_sentence_share: share of the training lines that held more than one sentence.
     """
 
     max_n_best = MAX_BEAM_SIZE
@@ -47,7 +48,7 @@ class ModelTranslator(TokenTranslator):
         target_tokenizer: Tokenizer,
         settings: DecodingConfig,
         *,
-        max_source: int,
+        max_tokens: int,
         source_language: str | None = None,
         target_language: str | None = None,
         multi_sentence_share: float = 0.0,
@@ -56,7 +57,7 @@ class ModelTranslator(TokenTranslator):
         self.source_tokenizer = self._source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
         self.settings = settings
-        self.max_source = self.max_tokens = max_source
+        self.max_tokens = max_tokens
         self.source_language = source_language
         self.target_language = target_language
         self.multi_sentence_share = multi_sentence_share
@@ -93,7 +94,7 @@ class ModelTranslator(TokenTranslator):
             folder.source_tokenizer,
             folder.target_tokenizer,
             settings,
-            max_source=folder.config.data.max_length,
+            max_tokens=folder.config.data.max_length,
             source_language=folder.config.data.source_language,
             target_language=folder.config.data.target_language,
             multi_sentence_share=folder.facts.get("multi_sentence_share", 0.0),
@@ -119,7 +120,7 @@ class ModelTranslator(TokenTranslator):
             self.source_tokenizer,
             self.target_tokenizer,
             settings,
-            max_source=self.max_source,
+            max_tokens=self.max_tokens,
             source_language=self.source_language,
             target_language=self.target_language,
             multi_sentence_share=self.multi_sentence_share,
@@ -146,8 +147,9 @@ class ModelTranslator(TokenTranslator):
 
     def _search(self, ids: list[list[int]], group: Group, n_best: int) -> list[list["_Found"]]:
         found = self._compile_search(choose_n_best(self.settings, n_best))(group.pad(ids))
-        columns = [np.asarray(x)[: len(group.members)] for x in found]
-        return [_distinct(self.target_tokenizer, n_best, *row) for row in zip(*columns, strict=True)]
+        found = Hypotheses(*(np.asarray(x)[: len(group.members)] for x in found))
+        rows = zip(*found, found.exists, strict=True)
+        return [_drop_duplicates(self.target_tokenizer, n_best, *row) for row in rows]
 
     def _read_attention(self, ids: list[list[int]], group: Group, rows: list[list["_Found"]]) -> list:
         pairs = zip(group.members, rows, strict=True)
@@ -155,7 +157,7 @@ class ModelTranslator(TokenTranslator):
 
     @cached_property
     def _target_tokens(self) -> np.ndarray:
-        """All tokens of the target by id, since one look-up per token would take longer."""
+        """All target tokens by id. Indexing an array is much faster than one call of SentencePiece per token."""
         tokens = [self.target_tokenizer.get_token(one) for one in range(self.target_tokenizer.vocabulary_size)]
         return np.array(tokens, object)
 
@@ -184,7 +186,7 @@ class _Found(NamedTuple):
     is_finished: bool
 
 
-def _distinct(
+def _drop_duplicates(
     tokenizer: Tokenizer,
     n_best: int,
     ids: np.ndarray,
@@ -192,12 +194,16 @@ def _distinct(
     log_probs: np.ndarray,
     scores: np.ndarray,
     finished: np.ndarray,
+    exists: np.ndarray,
 ) -> list[_Found]:
-    """Returns the first hypotheses of a sentence with different texts, since several segmentations may spell one."""
+    """Returns the first hypotheses of a sentence with different texts, since several segmentations may spell one.
+
+    `nmt.exporting.graph.drop_duplicates` does the same in TensorFlow operations, for all sentences at once.
+    """
     by_text: dict[str, _Found] = {}
-    for row, length, log_prob, score, is_finished in zip(ids, lengths, log_probs, scores, finished, strict=True):
-        # There are fewer hypotheses than slots if the vocabulary or the length limit is tiny.
-        if len(by_text) < n_best and log_prob > IMPOSSIBLE / 2:
+    columns = (ids, lengths, log_probs, scores, finished)
+    for row, length, log_prob, score, is_finished in zip(*(column[exists] for column in columns), strict=True):
+        if len(by_text) < n_best:
             tokens = row[: length - is_finished]
             [text] = tokenizer.decode(tokens[None])
             by_text.setdefault(text, _Found(text, float(score), float(log_prob), tokens, bool(is_finished)))

@@ -18,7 +18,6 @@ from nmt.translators.hypothesis import Hypothesis, Translation
 from nmt.translators.protocol import Translator, change_fixed
 
 RECORD = Path("assets.extra", "export.json")
-INSTALL = "install it by: pip install tensorflow-text (there is none for Windows)"
 # Texts per call when attention is wanted, by far the largest output: [texts, hypotheses, target tokens, source tokens].
 ATTENTION_BATCH = 8
 
@@ -201,8 +200,11 @@ def check_tensorflow_text() -> None:
     """Raises UserError if TensorFlow or tensorflow-text is missing, without importing either."""
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
-            "An export needs TensorFlow, which is not installed: pip install -r requirements.txt, here or elsewhere; "
-            "models trained on JAX are the same there."
+            "An export needs TensorFlow, which is not installed. Install it with: pip install tensorflow, here or on "
+            "another machine. Models trained on JAX can be copied there."
         )
     if importlib.util.find_spec("tensorflow_text") is None:
-        raise UserError(f"An export needs the package tensorflow-text, which is not installed; {INSTALL}")
+        raise UserError(
+            "An export needs the package tensorflow-text, which is not installed. Install it with: pip install "
+            "tensorflow-text (there is none for Windows)."
+        )

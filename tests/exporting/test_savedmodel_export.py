@@ -231,7 +231,7 @@ def test_a_folder_that_is_not_writable_is_an_error(exported, tmp_path):
     [
         (
             ["tensorflow", "tensorflow_text"],
-            r"needs TensorFlow, which is not installed: pip install -r requirements.txt",
+            r"needs TensorFlow, which is not installed\. Install it with: pip install tensorflow,",
         ),
         (["tensorflow_text"], r"needs the package tensorflow-text.*pip install tensorflow-text"),
     ],

@@ -85,7 +85,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSearch:
 
 def faked(tokenizer: Tokenizer, **decoding: Any) -> ModelTranslator:
     model: Any = NoModel()
-    return ModelTranslator(model, tokenizer, tokenizer, DecodingConfig(**decoding), max_source=MAX_SOURCE)
+    return ModelTranslator(model, tokenizer, tokenizer, DecodingConfig(**decoding), max_tokens=MAX_SOURCE)
 
 
 def texts(count: int, seed: int = 1) -> list[str]:
@@ -254,7 +254,7 @@ def test_other_settings_leave_the_first_translator_alone(fake: FakeSearch, token
     assert (second.settings.beam_size, second.settings.length_penalty) == (1, 0.5)
     assert first.settings.beam_size == 5
     assert second.model is first.model
-    assert second.max_source == MAX_SOURCE
+    assert second.max_tokens == MAX_SOURCE
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +267,7 @@ def real(tokenizer: Tokenizer) -> ModelTranslator:
     for weight in model.trainable_variables:
         weight.assign(random.normal(scale=0.7, size=weight.shape))
     decoding = DecodingConfig(beam_size=3, max_length=11, batch_tokens=61)
-    return ModelTranslator(model, tokenizer, tokenizer, decoding, max_source=MAX_SOURCE)
+    return ModelTranslator(model, tokenizer, tokenizer, decoding, max_tokens=MAX_SOURCE)
 
 
 def test_a_loaded_model_keeps_its_precision(fake: FakeSearch, tokenizer: Tokenizer) -> None:
