@@ -64,7 +64,7 @@ def test_a_second_start_does_the_missing_shards_and_names_a_broken_one(place, ex
         "0xff at byte 5 of the line. Convert the text to UTF-8, for example with iconv.\n"
     )
     assert "5 shards, 3 of them already translated." in done.stdout
-    assert "part-9.txt · refused" in done.stdout
+    assert "part-9.txt · failed" in done.stdout
     assert read_packed(place / "out" / NAMES[0]) == expected[NAMES[0]]
     assert {name: (place / "out" / name).stat().st_mtime_ns for name in NAMES[1:]} == before
     assert not (place / "out" / "part-9.txt").exists()
