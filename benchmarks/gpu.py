@@ -112,10 +112,9 @@ def nmt_learner(work: Work, precision: str) -> Learn:
     import keras
 
     from nmt.models.seq2seq import make_seq2seq
-    from nmt.training.mesh import make_mesh
     from nmt.training.objective import Objective
     from nmt.training.schedules import make_optimizer
-    from nmt.training.update_jax import JaxUpdate
+    from nmt.training.update_jax import JaxUpdate, make_mesh
 
     keras.utils.set_random_seed(1)
     model = make_seq2seq(

@@ -158,7 +158,7 @@ def test_compilations_are_few_however_many_shapes_the_text_has(folder, nmt_on):
     assert len(lengths) > NUM_BUCKETS
     assert 3 <= traced["_update"] <= NUM_BUCKETS
     # At most two numbers of rows for each of the widths 16, 32 and 64, in two validations.
-    assert traced["_loss"] <= 6
+    assert traced["_sum_loss"] <= 6
     assert traced["search"] <= 6
 
 

@@ -9,12 +9,12 @@ PACKAGE = Path(__file__).parents[1] / "nmt"
 VERB_LIST = """
 abbreviate accept activate add adjust agree align allocate append assign attend average barrier block broadcast
 build change check choose clean close compare compile compute convert count cut decode defer derive describe discard
-download draw drop dump encode estimate evaluate examine explain export fetch find finish fit forget format fuse
-gather get halve handle hold import join limit list listen load locate lock log look make map measure name normalize
-observe open pad parse plan precompile prefetch prepare print probe project quantize rank read record recover remove
-rename render replace report require restart restore roll round run sample save scale scan scatter score search
-select send serve set shift show silence split start step stop stream submit suggest sync tokenize trace track train
-translate try tune use validate wait write
+download draw drop dump encode estimate evaluate examine exit explain export fetch find finish fit forget format
+fuse gather get halve handle hold import join limit list listen load locate lock log look make map measure name
+normalize observe open pad parse plan precompile prefetch prepare print probe project quantize rank read record
+recover remove rename render replace report require restart restore roll round run sample save scale scan scatter
+score search select send serve set shift show silence split start step stop stream submit suggest sync tokenize
+trace track train translate try tune use validate wait write
 """
 VERBS = set(VERB_LIST.split())
 

@@ -31,7 +31,7 @@ def main():
     from nmt.translators import model as translator
 
     count(update_jax.JaxUpdate, "_update")
-    count(validation.Validator, "_loss")
+    count(validation.Validator, "_sum_loss")
     count(translator, "search")
     try:
         run_command()

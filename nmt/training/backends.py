@@ -1,4 +1,4 @@
-"""Which backend trains: its devices and its update. TensorFlow and JAX are imported only where they are chosen."""
+"""Devices, workers and update of the backend in use. The other backend is not imported."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,13 +13,13 @@ from nmt.training.workers import Workers
 
 
 def make_strategy(kind: StrategyName, devices: Sequence[str] | None = None) -> Any:
-    """The devices that share a batch: a tf.distribute strategy, or JAX's mesh.
+    """Returns the devices that share a batch: a tf.distribute strategy, or a JAX mesh.
 
     Raises:
-        UserError: a device does not exist, or the backend cannot share in this way.
+        UserError: a device does not exist, or the backend does not support this strategy.
     """
     if keras.backend.backend() == "jax":
-        from nmt.training.mesh import make_mesh
+        from nmt.training.update_jax import make_mesh
 
         return make_mesh(kind, devices)
     from nmt.training import strategy
@@ -28,7 +28,7 @@ def make_strategy(kind: StrategyName, devices: Sequence[str] | None = None) -> A
 
 
 def make_workers(strategy: Any) -> Workers:
-    """The processes that share a strategy; on JAX there is but one."""
+    """Returns the processes that share a strategy; on JAX there is only one."""
     if keras.backend.backend() == "jax":
         return Workers()
     from nmt.training import strategy as tensorflow_strategy
@@ -36,9 +36,14 @@ def make_workers(strategy: Any) -> Workers:
     return tensorflow_strategy.make_workers(strategy)
 
 
-def make_update(config: Config, vocabularies: tuple[int, int], strategy: Any) -> tuple[Any, Update]:
-    """Builds the model, for vocabularies of so many source and target pieces, and its compiled update for the devices
-    of a strategy."""
+def make_update(config: Config, vocabulary_sizes: tuple[int, int], strategy: Any) -> tuple[Any, Update]:
+    """Builds a model and its compiled update.
+
+    Args:
+        config: the configuration.
+        vocabulary_sizes: number of source and of target tokens.
+        strategy: the devices, as from `make_strategy`.
+    """
     settings = config.training
     options = {
         "objective": Objective.from_config(settings),
@@ -51,12 +56,12 @@ def make_update(config: Config, vocabularies: tuple[int, int], strategy: Any) ->
     if keras.backend.backend() == "jax":
         from nmt.training.update_jax import JaxUpdate
 
-        model = _make_model(config, *vocabularies)
+        model = _make_model(config, *vocabulary_sizes)
         return model, JaxUpdate(model, model.optimizer, strategy, **options)
     from nmt.training.update_tensorflow import TensorFlowUpdate, WorkersUpdate
 
     with strategy.scope():
-        model = _make_model(config, *vocabularies)
+        model = _make_model(config, *vocabulary_sizes)
     kind = WorkersUpdate if make_workers(strategy).count > 1 else TensorFlowUpdate
     return model, kind(model, model.optimizer, strategy, **options)
 

@@ -10,6 +10,8 @@ B sentences, S and T source and target positions, N = B T, E units of an attenti
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from nmt.backend import ops
 from nmt.compilation import batch_gather, gather_rows
 from nmt.config.schema import TrainingConfig
@@ -39,6 +41,12 @@ class Examples(NamedTuple):
     def from_batch(cls, batch: Batch) -> "Examples":
         """Returns the arrays of a batch."""
         return cls(batch.source, batch.target, batch.weights)
+
+    @classmethod
+    def make_empty(cls, rows: int, source_length: int, target_length: int) -> "Examples":
+        """Returns arrays of the shapes of such a batch, with arbitrary values."""
+        lengths = cls((source_length,), (target_length,), ())
+        return cls(*(np.empty((rows, *n), dtype) for n, (dtype, _) in zip(lengths, EXAMPLE_TYPES, strict=True)))
 
 
 EXAMPLE_TYPES = Examples(source=("int32", 2), target=("int32", 2), weights=("float32", 1))

@@ -1,12 +1,12 @@
-"""The folder of a run: what stands where, whose it is, and whether a configuration may go on with it.
+"""The folder of a run: its files, its lock, and which changes of the configuration it accepts.
 
 config.yaml       the effective configuration
 source.model, target.model
-checkpoints/      the last few moments of the run
-best/             a model folder: the best weights so far
-history.jsonl     one record a line: training, validation
+checkpoints/      the last few checkpoints
+best/             a model folder with the best weights so far
+history.jsonl     one record per line: training or validation
 tensorboard/
-cache/            line indexes and pieces, made again when missing
+cache/            line indexes and tokens, rebuilt when missing
 """
 
 import re
@@ -28,7 +28,11 @@ MAY_CHANGE = re.compile(
 
 
 class RunFolder:
-    """One run's folder."""
+    """The folder of one run.
+
+    Args:
+        path: created by `lock`.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -39,25 +43,24 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
 
     def accept(self, config: Config) -> bool:
-        """Writes the configuration and returns whether an earlier part of the run is to be gone on with.
+        """Writes the configuration, and returns whether the run was started before.
 
         Raises:
-            UserError: the run was begun with a configuration that differs in more than limits, intervals, patience and
-                logging.
+            UserError: the run was started with a configuration that differs in a key that affects training.
         """
         resumed = self.config.is_file()
         if resumed:
             before = config_from_text(self.config.read_text(encoding="utf-8"), str(self.config))
             changed = [line for line in find_differences(before, config) if not MAY_CHANGE.match(line.split(":")[0])]
             if changed and not any(self.checkpoints.glob("update-*.h5")):
-                # A mistake stopped the run before its first checkpoint: nothing was learned with the old values.
+                # The run stopped before its first checkpoint, so nothing was trained with the old values.
                 discard(self.path / "source.model")
                 discard(self.path / "target.model")
             elif changed:
                 raise UserError(
-                    f"The run in {self.path} was begun with another configuration:\n  "
+                    f"The run in {self.path} was started with another configuration:\n  "
                     + "\n  ".join(changed)
-                    + "\nGo on with the old values, choose another run_dir, or start a new run from its weights with "
+                    + "\nRestore the old values, choose another run_dir, or start a new run from the weights with "
                     "--fork."
                 )
         with atomic_write(self.config) as aside:
@@ -65,18 +68,22 @@ class RunFolder:
         return resumed
 
     def check_shared(self) -> None:
-        """Raises UserError where this machine does not see what the chief has just written."""
+        """Checks that this machine sees what the chief has just written.
+
+        Raises:
+            UserError: it does not.
+        """
         if not self.config.is_file():
             raise UserError(
-                f"run_dir: {self.path} does not hold what worker 0 wrote there; expected one folder, on a file system "
-                "that all workers share."
+                f"run_dir: expected a folder on a file system that all workers share, but {self.path} does not have "
+                "the files that worker 0 wrote there."
             )
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other processes from training in this folder; the lock goes with the process, however it ends."""
+        """Keeps other processes from training in this folder. The lock ends with the process, however that ends."""
         with folder_lock(self.path, doing="training", key="run_dir"):
-            for left in self.path.rglob(".*.part"):  # half written by a process that was killed
+            for left in self.path.rglob(".*.part"):  # incomplete files of a process that was killed
                 discard(left)
             yield
 
@@ -115,7 +122,7 @@ class Writer:
 
 
 def find_free_path(path: Path) -> Path:
-    """The first of path-2, path-3, … that does not exist."""
+    """Returns the first of path-2, path-3, … that does not exist."""
     number = 2
     while path.with_name(f"{path.name}-{number}").exists():
         number += 1

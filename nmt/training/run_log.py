@@ -1,46 +1,48 @@
-"""What a run says of itself: lines or a progress bar for people, history.jsonl for programs, curves for TensorBoard."""
+"""What a run reports: lines or a progress bar for people, history.jsonl for programs, curves for TensorBoard."""
 
 import contextlib
 import json
 import math
+import os
+import socket
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from nmt.data.preparation import Log
 from nmt.errors import UserError
 from nmt.files import append_line, atomic_write
 from nmt.training.run_folder import RunFolder
-from nmt.training.tensorboard import TensorBoardWriter
 from nmt.training.update import Outcome
 from nmt.training.validation import Validation
 
+# The first record of a file that TensorBoard reads.
+FILE_VERSION = "brain.Event:2"
+
 
 class RunLog:
-    """Takes what happens in a run and passes it on.
+    """Records updates and validations, by the names of their metrics.
 
     Args:
-        folder: where history and curves go.
+        folder: holds the history and the curves.
         log: receives one message per line.
-        every: updates between records of training.
-        total: updates expected, or None where it is not known.
+        every: number of updates between two records of training.
+        total: number of updates expected, or None if it is not known.
         tensorboard: whether to write curves.
-        silent: write nothing, as every worker but the chief.
+        silent: write and log nothing, as every worker but the chief.
     """
 
     def __init__(
-        self,
-        folder: RunFolder,
-        log: Log,
-        *,
-        every: int,
-        total: int | None,
-        tensorboard: bool,
-        silent: bool = False,
+        self, folder: RunFolder, log: Log, *, every: int, total: int | None, tensorboard: bool, silent: bool = False
     ):
         self.folder = folder
         self.log = log if not silent else lambda _: None
@@ -48,55 +50,55 @@ class RunLog:
         self.silent = silent
         self.curves = TensorBoardWriter(folder.tensorboard) if tensorboard and not silent else None
         self.bar = _Bar(total) if sys.stderr.isatty() and not silent else None
-        self._gap = False
+        self._has_gap = False
         self._recent: list[Outcome] = []
-        self._since = time.perf_counter()
+        self._recent_since = time.perf_counter()
 
     def forget_after(self, update: int) -> None:
-        """Drops the history's records of updates that a resumed run does again."""
+        """Removes the records of later updates from the history, since a resumed run repeats them."""
         if self.silent or not self.folder.history.is_file():
             return
         lines = self.folder.history.read_text(encoding="utf-8").splitlines()
         with atomic_write(self.folder.history) as aside:
-            aside.write_text("".join(f"{line}\n" for line in lines if _update_of(line) <= update), encoding="utf-8")
+            aside.write_text("".join(f"{line}\n" for line in lines if _read_update(line) <= update), encoding="utf-8")
 
     def record_update(self, update: int, epoch: int, learning_rate: float, outcome: Outcome) -> None:
-        """Takes the outcome of one update."""
+        """Collects the outcome of an update, and records the means over the last few."""
         self._recent.append(outcome)
         if self.bar:
             self.bar.show(update, f"epoch {epoch + 1} · loss {outcome.loss:.3f}")
         if update % self.every:
             return
-        seconds, tokens = time.perf_counter() - self._since, sum(o.num_tokens for o in self._recent)
-        mean = {name: self._mean(name) for name in outcome.metrics}
+        seconds, tokens = time.perf_counter() - self._recent_since, sum(o.num_tokens for o in self._recent)
+        means = {name: self._average(name) for name in outcome.metrics}
         speed = {"learning_rate": learning_rate, "tokens_per_second": tokens / seconds}
-        self._record(update, "training", {"epoch": epoch, **mean, **speed})
+        self._record(update, "training", {"epoch": epoch, **means, **speed})
         if not self.bar:
             self.log(
-                f"update {update:,} · epoch {epoch + 1} · loss {mean['loss']:.3f} · {tokens / seconds:,.0f} tokens/s"
+                f"update {update:,} · epoch {epoch + 1} · loss {means['loss']:.3f} · {tokens / seconds:,.0f} tokens/s"
             )
-        self._recent, self._since = [], time.perf_counter()
+        self._recent, self._recent_since = [], time.perf_counter()
 
     def record_validation(self, update: int, validation: Validation, is_best: bool) -> None:
-        """Takes a validation."""
+        """Records and logs a validation."""
         self._record(update, "validation", asdict(validation))
         self.log(
             f"update {update:,} · validation: BLEU {validation.bleu:.2f} · perplexity {validation.perplexity:.2f}"
             + (" · best so far" if is_best else "")
         )
-        # The time of a validation is none of training, whose means begin anew.
-        self._recent, self._since = [], time.perf_counter()
+        # The time of a validation must not count as time of training, so the means start again.
+        self._recent, self._recent_since = [], time.perf_counter()
 
     def close(self) -> None:
-        """Ends the bar and the curves."""
+        """Closes the progress bar and the curves."""
         if self.bar:
             self.bar.close()
         if self.curves:
-            with contextlib.suppress(OSError):  # a full disk was said before
+            with contextlib.suppress(OSError):  # a full disk was reported before
                 self.curves.close()
 
-    def _mean(self, name: str) -> float:
-        """The mean over the tokens of the recent updates that were applied; NaN where none was."""
+    def _average(self, name: str) -> float:
+        """Returns the mean per token over the recent updates that were applied, or NaN if none was."""
         applied = [o for o in self._recent if o.is_applied]
         tokens = sum(o.num_tokens for o in applied)
         return sum(o.metrics[name] * o.num_tokens for o in applied) / tokens if tokens else math.nan
@@ -104,16 +106,46 @@ class RunLog:
     def _record(self, update: int, kind: str, values: dict[str, Any]) -> None:
         if self.silent:
             return
-        # JSON has no word for what is not finite.
-        known = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        # JSON has neither infinity nor NaN.
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         try:
-            append_line(self.folder.history, json.dumps({"update": update, "kind": kind, **known}, allow_nan=False))
+            append_line(self.folder.history, json.dumps({"update": update, "kind": kind, **finite}, allow_nan=False))
             if self.curves:
                 self.curves.add_scalars(update, {f"{kind}/{name}": value for name, value in values.items()})
         except (OSError, UserError) as error:
-            if not self._gap:
-                self.log(f"update {update:,}: the history has a gap from here on. {error}")
-            self._gap = True
+            if not self._has_gap:
+                self.log(f"update {update:,}: from here on, history.jsonl is incomplete. {error}")
+            self._has_gap = True
+
+
+class TensorBoardWriter:
+    """Writes one file of curves for TensorBoard.
+
+    It uses TensorBoard's pure Python, so that it works on both backends. `tensorboard.summary.Writer` would import
+    TensorFlow wherever that is installed.
+
+    Args:
+        folder: created if it is missing.
+    """
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+        self._records = RecordWriter((folder / name).open("wb"))
+        self._write(file_version=FILE_VERSION)
+
+    def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds one point to each of several curves, by their tags, and flushes them to the file."""
+        for tag, value in values.items():
+            self._write(step=step, summary=scalar_pb(tag, value))
+        self._records.flush()
+
+    def close(self) -> None:
+        """Closes the file. It may be called again."""
+        self._records.close()
+
+    def _write(self, **content: Any) -> None:
+        self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
 
 
 class _Bar:
@@ -137,8 +169,8 @@ class _Bar:
         self.progress.stop()
 
 
-def _update_of(line: str) -> int:
+def _read_update(line: str) -> int:
     try:
         return int(json.loads(line)["update"])
     except (ValueError, KeyError):
-        return sys.maxsize  # a torn last line
+        return sys.maxsize  # the last line of a process that was killed while writing it

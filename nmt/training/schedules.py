@@ -1,4 +1,4 @@
-"""The optimizer, and its learning rate as a function of the update's number alone."""
+"""The optimizer, and its learning rate as a function of the number of the update alone."""
 
 import math
 from collections.abc import Callable
@@ -11,16 +11,16 @@ from nmt.config.schema import ScheduleName, TrainingConfig
 def compute_learning_rate(
     update: int, *, peak: float, kind: ScheduleName, warmup: int = 0, length: int | None = None, final: float = 0.0
 ) -> float:
-    """The rate of one update.
+    """Returns the learning rate of one update.
 
     Args:
         update: counted from 1.
-        peak: the rate at the end of the warm-up.
+        peak: learning rate at the end of the warm-up.
         kind: constant; linear or cosine (Loshchilov and Hutter 2017) down to the final rate at update `length`; or
-            inverse_sqrt, peak times sqrt(warmup / update) (Vaswani et al. 2017, section 5.3).
-        warmup: updates of linear growth from 0.
-        length: updates of a linear or cosine schedule, warm-up counted; afterwards the rate stays at its end.
-        final: the end of a linear or cosine schedule, as a share of the peak.
+            inverse_sqrt, which is peak times sqrt(warmup / update) (Vaswani et al. 2017, section 5.3).
+        warmup: number of updates of linear growth from 0.
+        length: number of updates of a linear or cosine schedule, warm-up included; the rate stays constant afterwards.
+        final: final rate of a linear or cosine schedule, as a fraction of the peak.
 
     >>> [round(compute_learning_rate(n, peak=1.0, kind="linear", warmup=2, length=6), 2) for n in (1, 2, 4, 6, 9)]
     [0.5, 1.0, 0.5, 0.0, 0.0]
@@ -32,7 +32,7 @@ def compute_learning_rate(
     if kind == "inverse_sqrt":
         return peak * math.sqrt(warmup / update)
     if length is None:
-        raise ValueError(f"A {kind} schedule needs its length.")
+        raise ValueError(f"A {kind} schedule requires a length.")
     done = min(1.0, (update - warmup) / (length - warmup))
     falling = 1 - done if kind == "linear" else (1 + math.cos(math.pi * done)) / 2
     return peak * (final + (1 - final) * falling)
@@ -51,10 +51,10 @@ def make_schedule(settings: TrainingConfig) -> Callable[[int], float]:
 
 
 def make_optimizer(settings: TrainingConfig) -> keras.optimizers.Optimizer:
-    """Returns the optimizer of a configuration, whose learning rate each update sets."""
+    """Returns the optimizer of a configuration. Each update sets its learning rate."""
     if settings.optimizer == "sgd":
         return keras.optimizers.SGD(settings.learning_rate, name="sgd")
-    # A name of its own: Keras counts the optimizers of a process, and checkpoints know variables by their paths.
+    # Explicit names: Keras would number the optimizers of a process, and checkpoints store variables by their paths.
     betas = {"beta_1": settings.beta_1, "beta_2": settings.beta_2}
     adam = {**betas, "epsilon": settings.epsilon, "name": settings.optimizer}
     if settings.optimizer == "adam":

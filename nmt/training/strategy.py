@@ -1,4 +1,4 @@
-"""Where the replicas of a model live: one device, all GPUs of a machine, or several machines."""
+"""The devices that TensorFlow trains on: one device, all GPUs of a machine, or several machines."""
 
 import gc
 import json
@@ -19,7 +19,7 @@ from nmt.training.workers import Workers
 SLURM_PORT = 8888
 SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
 TF_CONFIG = '{"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}}'
-# What collective operations end with when a worker is gone, by whoever notices it first.
+# Collective operations end with one of these when a worker is gone, depending on who notices it first.
 LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -35,28 +35,29 @@ def make_strategy(kind: StrategyName, devices: Sequence[str] | None = None) -> t
     """Returns the tf.distribute strategy of a configuration.
 
     Args:
-        kind: auto mirrors where there are several GPUs; multi_worker reads TF_CONFIG, or else what Slurm says, waits
-            for the other workers, and must come before anything else of TensorFlow.
-        devices: such as ["GPU:0", "GPU:1"]; None takes all.
+        kind: auto mirrors if there are several GPUs. multi_worker reads TF_CONFIG, or else Slurm's variables, waits for
+            the other workers, and must come before any other use of TensorFlow.
+        devices: names such as ["GPU:0", "GPU:1"]; None means all.
 
     Raises:
-        UserError: a device does not exist, or TF_CONFIG is missing or no description of a cluster.
+        UserError: a device does not exist, or TF_CONFIG is missing or does not describe a cluster.
     """
     if kind == "multi_worker":
-        gc.unfreeze()  # what `nmt.backend` froze: else its pool of threads would be torn down too late, and complain
+        # Undoes the freeze of `nmt.backend`: the strategy's thread pool must be collected before Python exits, or it
+        # prints errors.
+        gc.unfreeze()
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=_cluster_resolver())
     gpus = tf.config.list_logical_devices("GPU")
     if devices is not None:
         _check_devices(devices)
-    several = len(devices or gpus) > 1
-    if kind == "mirrored" or (kind == "auto" and several):
-        gc.unfreeze()  # it has such a pool, too
+    if kind == "mirrored" or (kind == "auto" and len(devices or gpus) > 1):
+        gc.unfreeze()  # for the same reason
         return tf.distribute.MirroredStrategy(list(devices) if devices else None)
     return tf.distribute.get_strategy()
 
 
 class DistributedWorkers(Workers):
-    """The processes of a MultiWorkerMirroredStrategy, one a machine."""
+    """The processes of a MultiWorkerMirroredStrategy, one per machine."""
 
     def __init__(self, strategy: tf.distribute.MultiWorkerMirroredStrategy):
         self.strategy = strategy
@@ -68,33 +69,33 @@ class DistributedWorkers(Workers):
         self.replicas = strategy.num_replicas_in_sync // self.count
 
     def all_reduce_sum(self, values: np.ndarray) -> np.ndarray:
-        """The sum over all workers, as in `Workers`."""
+        """Returns the sum over all workers, as in `Workers`."""
         values = np.asarray(values, np.float64)
 
-        def of_replica(context: Any) -> tf.Tensor:
+        def contribute(context: Any) -> tf.Tensor:
             first = context.replica_id_in_sync_group % self.replicas == 0
             return tf.constant(values if first else np.zeros_like(values))
 
         try:
-            mine = self.strategy.experimental_distribute_values_from_function(of_replica)
+            mine = self.strategy.experimental_distribute_values_from_function(contribute)
             return self.strategy.reduce(tf.distribute.ReduceOp.SUM, mine, axis=None).numpy()
         except LOST as error:
             raise self.make_lost_error(error) from error
 
     def make_lost_error(self, error: Exception) -> WorkerLostError:
-        """What to say when a collective operation has failed: which worker does not answer."""
+        """Returns the error for a collective operation that failed; it names the workers that do not respond."""
         gone = [n for n, address in enumerate(self.addresses) if n != self.number and not _answers(address)]
         if not gone:
             return WorkerLostError(f"The workers lost each other: {str(error).splitlines()[0]}")
         names = ", ".join(f"{n} ({self.addresses[n]})" for n in gone)
         return WorkerLostError(
-            f"Worker {names} is gone. Nothing since the last checkpoint is kept; the same command on all workers goes "
-            "on from there."
+            f"Worker {names} is gone. Updates since the last checkpoint are lost. The same command on all workers "
+            "resumes the run."
         )
 
 
 def make_workers(strategy: tf.distribute.Strategy) -> Workers:
-    """The processes that share a strategy."""
+    """Returns the processes that share a strategy."""
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return DistributedWorkers(strategy)
     return Workers()
@@ -114,7 +115,7 @@ def _check_devices(devices: Sequence[str]) -> None:
     for device in devices:
         if device.removeprefix("/device:") not in known:
             raise UserError(
-                f"training.devices: there is no device {device}; this machine has {', '.join(known)}."
+                f"training.devices: expected devices of {', '.join(known)}, found {device}."
                 f"{suggest_name(device, known)}"
             )
 
@@ -125,26 +126,27 @@ def _cluster_resolver() -> tf.distribute.cluster_resolver.ClusterResolver:
         return _slurm_resolver()
     if not text:
         raise UserError(
-            "training.strategy multi_worker needs the environment variable TF_CONFIG or to be started by Slurm's srun; "
-            "found neither."
+            "training.strategy multi_worker requires the environment variable TF_CONFIG, or Slurm's srun; found "
+            "neither."
         )
     try:
         described = json.loads(text)
         task, cluster = described["task"], described["cluster"]
         addresses = cluster[task["type"]]
     except json.JSONDecodeError as error:
-        raise UserError(f"TF_CONFIG is no JSON: {error}.") from error
+        raise UserError(f"TF_CONFIG: expected JSON: {error}.") from error
     except (KeyError, TypeError) as error:
         raise UserError(f"TF_CONFIG: expected {TF_CONFIG}, found {text}") from error
     if not 0 <= int(task["index"]) < len(addresses):
-        raise UserError(f"TF_CONFIG: task.index is {task['index']}, but there are {len(addresses)} of {task['type']}.")
+        raise UserError(f"TF_CONFIG: expected task.index below {len(addresses)}, found {task['index']}.")
     return tf.distribute.cluster_resolver.TFConfigClusterResolver()
 
 
 def _slurm_resolver() -> tf.distribute.cluster_resolver.SlurmClusterResolver:
     if shutil.which("nvidia-smi"):
         return tf.distribute.cluster_resolver.SlurmClusterResolver(port_base=SLURM_PORT)
-    # It can count GPUs by nvidia-smi alone and can do without none: one for each task, which nobody looks for.
+    # The resolver counts GPUs with nvidia-smi only and requires at least one. It is told one per task, which is not
+    # used, since auto_set_gpu is off.
     return tf.distribute.cluster_resolver.SlurmClusterResolver(
         port_base=SLURM_PORT, gpus_per_node=int(os.environ[SLURM_TASKS]), gpus_per_task=1, auto_set_gpu=False
     )

@@ -60,7 +60,7 @@ class Update:
     runs_ahead = False
     """Whether `start` returns before the update is done."""
     _compilers: Executor | None = None
-    """Threads that compile beside what else is done."""
+    """Threads that compile in the background."""
 
     def __init__(
         self,
@@ -83,15 +83,20 @@ class Update:
         self.scales_loss = model.dtype_policy.compute_dtype == "float16"
         self.seed_states = [v for v in model.variables if "seed_generator_state" in v.path]
         optimizer.build(model.trainable_variables)
-        # Copies, here and in `restart_averages`: the memory of a weight and of its average is written to by JAX.
+        # Copies, here and in `restart_averages`: JAX writes to the memory of a weight and to that of its average.
         starts = [np.asarray(v.value).copy() for v in self.averaged]
         self.averages = [keras.Variable(start, dtype=start.dtype.name, trainable=False) for start in starts]
-        # Powers of two only: scaling by them loses nothing.
+        # Powers of two only, by which scaling is exact.
         self.loss_scale = keras.Variable(2.0**15 if self.scales_loss else 1.0, trainable=False, name="loss_scale")
         self.good_updates = keras.Variable(0, dtype="int32", trainable=False, name="good_updates")
 
     def __call__(self, batch: Batch, *, update: int, learning_rate: float) -> Outcome:
-        """Learns from one batch, whose rows are a multiple of `rows_multiple`; `update` counts from 1.
+        """Trains on one batch and returns the outcome.
+
+        Args:
+            batch: its number of rows must be a multiple of `rows_multiple`.
+            update: counted from 1.
+            learning_rate: of this update.
 
         Raises:
             OutOfMemoryError: it can be tried again after `halve_micro_batches`.
@@ -99,7 +104,9 @@ class Update:
         return self.start(batch, update=update, learning_rate=learning_rate)()
 
     def start(self, batch: Batch, *, update: int, learning_rate: float) -> Callable[[], Outcome]:
-        """Begins to learn from one batch and returns what waits for the outcome; the next may begin before that.
+        """Starts to train on one batch, and returns a function that waits for the outcome.
+
+        The next update may be started before that. The arguments are those of a call.
 
         Raises:
             OutOfMemoryError: it can be tried again after `halve_micro_batches`.
@@ -107,25 +114,25 @@ class Update:
         raise NotImplementedError
 
     def precompile(self, shapes: Iterable[tuple[int, int, int]]) -> None:
-        """Tells of the shapes that batches will have, (rows, source length, target length), to prepare for them."""
+        """Prepares for the shapes that batches will have: (rows, source length, target length)."""
 
     def close(self) -> None:
-        """Lets what has not begun to be compiled be."""
+        """Cancels compilations that have not started."""
         if self._compilers:
             self._compilers.shutdown(wait=False, cancel_futures=True)
 
     def halve_micro_batches(self) -> None:
-        """Cuts the batches to come into twice as many micro-batches: half the memory, and the same result."""
+        """Cuts further batches into twice as many micro-batches, for half the memory and the same result."""
         raise NotImplementedError
 
     @property
     def rows_multiple(self) -> int:
-        """What the number of rows of a batch must be a multiple of."""
+        """The number of rows of a batch must be a multiple of this."""
         return self.num_devices * self.accumulation_steps
 
     @property
     def state_variables(self) -> list:
-        """What, besides weights and averages, the next update depends on."""
+        """The variables besides weights and averages that the next update depends on."""
         return [*self.optimizer.variables, *([self.loss_scale, self.good_updates] if self.scales_loss else [])]
 
     @property
@@ -160,25 +167,29 @@ class Update:
         return self.get_averages() or get_arrays(self.model.trainable_variables)
 
     def get_averages(self) -> dict[str, np.ndarray]:
-        """The moving averages by the paths of their weights; empty where there are none."""
+        """Returns the moving averages by the paths of their weights; empty if there are none."""
         paths = index_by_path(self.averaged)
         return {path: np.asarray(average.value) for path, average in zip(paths, self.averages, strict=True)}
 
     def assign_averages(self, arrays: Mapping[str, np.ndarray], origin: str) -> None:
-        """Sets the moving averages; raises UserError where they are not those of this model."""
+        """Sets the moving averages.
+
+        Raises:
+            UserError: they are not those of this model.
+        """
         if arrays.keys() != {v.path for v in self.averaged}:
-            raise UserError(f"{origin} does not hold the moving averages that training.ema_decay asks for.")
+            raise UserError(f"{origin} does not have the moving averages that training.ema_decay requires.")
         for variable, average in zip(self.averaged, self.averages, strict=True):
             average.assign(arrays[variable.path])
 
     def restart_averages(self) -> None:
-        """Sets the moving averages to the weights as they are."""
+        """Sets the moving averages to the current weights."""
         copies = {path: array.copy() for path, array in get_arrays(self.averaged).items()}
         self.assign_averages(copies, "The model")
 
 
 def derive_dropout_seeds(seed: int, update: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Dropout as a pure function of the seed, the update and the place: seeds int32 [*shape, 2]."""
+    """Returns seeds of dropout, int32 [*shape, 2], as a pure function of seed, update and place in the array."""
     seeds = [(derive_seed(seed, update, *place), update) for place in np.ndindex(shape)]
     return np.array(seeds, dtype=np.int32).reshape((*shape, 2))
 
@@ -190,7 +201,7 @@ def compute_means(sums: Sums) -> dict[str, Any]:
 
 
 def scale_gradients(norm: Any, num_tokens: Any, loss_scale: Any, clip_norm: float | None) -> tuple[Any, Any]:
-    """Returns what turns the sums of gradients into the clipped gradient of the mean loss: one factor for all of them.
+    """Returns the factor that turns sums of gradients into the clipped gradient of the mean loss.
 
     Args:
         norm: global norm of the sums, over all devices and micro-batches.

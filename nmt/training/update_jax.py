@@ -1,9 +1,9 @@
-"""One update on JAX: one program over all devices, compiled once for each shape of a batch.
+"""The update on JAX, and the devices that it runs on: one program over all of them, compiled for each batch shape.
 
-B rows, S and T the source and target length, A micro-batches, D dropout layers.
+B rows, S and T source and target length, A micro-batches, D dropout layers.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,10 +16,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nmt.backend import keras
 from nmt.compilation import has_gpu
+from nmt.config.schema import StrategyName
 from nmt.data.batching import Batch
-from nmt.errors import OutOfMemoryError
+from nmt.errors import OutOfMemoryError, UserError, suggest_name
 from nmt.models.seq2seq import Seq2Seq
-from nmt.training.mesh import ROWS
 from nmt.training.objective import Examples, Sums
 from nmt.training.update import (
     Outcome,
@@ -33,9 +33,35 @@ from nmt.training.update import (
     scale_gradients,
 )
 
+ROWS = "rows"
+"""The axis of the mesh, along which the rows of a batch are shared."""
+
+
+def make_mesh(kind: StrategyName, devices: Sequence[str] | None = None) -> Mesh:
+    """Returns the devices of this process as a mesh of one axis.
+
+    Args:
+        kind: auto and mirrored use all devices, single the first.
+        devices: names such as ["GPU:0", "GPU:1"]; None means all.
+
+    Raises:
+        UserError: a device does not exist, or `kind` is multi_worker.
+    """
+    if kind == "multi_worker":
+        raise UserError("training.strategy multi_worker requires the TensorFlow backend. JAX trains in one process.")
+    known = {f"{device.platform.upper()}:{device.id}": device for device in jax.devices()}
+    for device in devices or []:
+        if device.removeprefix("/device:") not in known:
+            raise UserError(
+                f"training.devices: expected devices of {', '.join(known)}, found {device}."
+                f"{suggest_name(device, known)}"
+            )
+    chosen = [known[device.removeprefix("/device:")] for device in devices or known]
+    return Mesh(np.array(chosen[:1] if kind == "single" else chosen), (ROWS,))
+
 
 class State(NamedTuple):
-    """What an update changes, as arrays in the order of their Keras variables."""
+    """The arrays that an update changes, in the order of their Keras variables."""
 
     weights: list
     averages: list
@@ -47,19 +73,19 @@ class State(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Fetched:
-    """What the host wants to know of an update, as one array: fetching several costs a round trip each."""
+    """What the host reads after an update, as one array: each array that it reads costs a round trip to the device."""
 
     values: jax.Array
     """Metrics, number of tokens, and whether the update was applied."""
     names: tuple[str, ...] = field(metadata={"static": True})
-    """Names of the metrics. They are static, so the compiled program returns them without computing anything."""
+    """Names of the metrics; static, so that a compiled program returns them beside its arrays."""
 
 
 class JaxUpdate(Update):
-    """The update over a mesh of devices: weights on each of them, the rows of a batch shared among them.
+    """The update over a mesh of devices, each of which has all weights and a share of the rows.
 
-    The program is written for the whole batch, and XLA divides it. So N devices compute what one computes, dropout
-    included: its masks are drawn for the whole batch.
+    The program is written for the whole batch, and XLA divides it among the devices. So N devices give the result of
+    one, including dropout, whose masks are drawn for the whole batch.
     """
 
     runs_ahead = True
@@ -69,44 +95,44 @@ class JaxUpdate(Update):
         self.num_devices = mesh.size
         self.everywhere = everywhere = NamedSharding(mesh, PartitionSpec())
         rows = NamedSharding(mesh, PartitionSpec(None, ROWS))
-        # The old state's memory becomes the new one's.
+        # Donated: the new state is written to the memory of the old one.
         self._compiled = jax.jit(
             self._update,
             donate_argnums=0,
             in_shardings=(everywhere, everywhere, rows),
             out_shardings=everywhere,
-            # Trying kernels for every product and shape takes minutes, and gains little on cuBLAS in 16 bits.
+            # Autotuning Triton's kernels for every product and shape takes minutes. In 16 bits it gains little over
+            # cuBLAS.
             compiler_options={"xla_gpu_enable_triton_gemm": model.dtype_policy.compute_dtype == "float32"},
         )
-        self._precompiled: dict[tuple[int, ...], Future] = {}
+        self._precompiled: dict[tuple[tuple[int, ...], ...], Future] = {}
 
     def precompile(self, shapes: Iterable[tuple[int, int, int]]) -> None:
-        """Begins to compile for these shapes, several at once, while training goes on with those that are done.
+        """Compiles for these shapes in the background, several at once, while training uses those that are ready.
 
-        On a GPU a dozen compilations take longer than thousands of updates; a CPU has no time for what may never come.
+        On a GPU a dozen compilations take longer than thousands of updates. On a CPU they would compete with training,
+        for shapes that may never occur.
         """
         if not has_gpu():
             return
         self._compilers = ThreadPoolExecutor(thread_name_prefix="compiling")
         state, seeds = self._state(), self._seeds(1)
         for rows, *lengths in shapes:
-            rows += -rows % self.rows_multiple
-            source, target = (np.empty((rows, length), np.int32) for length in lengths)
-            examples = self._by_micro_batch(Examples(source, target, np.empty(rows, np.float32)))
+            examples = self._split(Examples.make_empty(rows + -rows % self.rows_multiple, *lengths))
             lowered = self._compiled.lower(state, seeds, examples)
-            self._precompiled[_shape(examples)] = self._compilers.submit(lowered.compile)
+            self._precompiled[_shapes(examples)] = self._compilers.submit(lowered.compile)
 
     def start(self, batch: Batch, *, update: int, learning_rate: float) -> Callable[[], Outcome]:
-        """Hands a batch to the devices, as in `Update`, and returns before they have learned from it."""
+        """Sends a batch to the devices, as in `Update`, and returns before they have finished."""
         self.optimizer.learning_rate = learning_rate
-        examples = self._by_micro_batch(Examples.from_batch(batch))
+        examples = self._split(Examples.from_batch(batch))
         state = self._state()
         try:
-            compiling = self._precompiled.get(_shape(examples))
+            compiling = self._precompiled.get(_shapes(examples))
             compiled = compiling.result() if compiling else self._compiled
             after, fetched = compiled(state, self._seeds(update), examples)
         except jax.errors.JaxRuntimeError as error:
-            # Once the old state's memory is given away, there is nothing to try again from.
+            # The update can be tried again only if the old state has not been overwritten.
             if "RESOURCE_EXHAUSTED" in str(error) and not any(x.is_deleted() for x in jax.tree.leaves(state)):
                 raise OutOfMemoryError(str(error)) from error
             raise
@@ -115,30 +141,32 @@ class JaxUpdate(Update):
         return lambda: _read(fetched)
 
     def halve_micro_batches(self) -> None:
-        """Cuts the batches to come into twice as many micro-batches; all are compiled anew."""
+        """Cuts further batches into twice as many micro-batches, for which all shapes are compiled again."""
         self.accumulation_steps *= 2
 
-    def _by_micro_batch(self, examples: Examples) -> Examples:
-        """Gives every A-th row to the same micro-batch: [B, ...] -> [A, B / A, ...]."""
+    def _split(self, examples: Examples) -> Examples:
+        """Splits rows into micro-batches, each of which gets every A-th row: [B, ...] -> [A, B / A, ...]."""
         micros = range(self.accumulation_steps)
         return Examples(*(np.stack([rows[micro :: self.accumulation_steps] for micro in micros]) for rows in examples))
 
     def _seeds(self, update: int) -> np.ndarray:
-        """A seed for each micro-batch and layer: int32 [A, D, 2]."""
+        """Returns a seed for each micro-batch and layer: int32 [A, D, 2]."""
         return derive_dropout_seeds(self.seed, update, (self.accumulation_steps, len(self.seed_states)))
 
     @cached_property
     def _variables(self) -> State:
-        """What holds the state between updates; Keras takes its time to list it."""
+        """The variables that hold the state between updates. Cached, because Keras needs milliseconds to list them."""
         optimizer = self.optimizer.variables
         return State(self.model.trainable_variables, self.averages, optimizer, self.loss_scale, self.good_updates)
 
     def _state(self) -> State:
-        return jax.tree.map(self._placed, self._variables, is_leaf=_is_variable)
+        return jax.tree.map(self._place, self._variables, is_leaf=_is_variable)
 
-    def _placed(self, variable: keras.Variable) -> jax.Array:
-        """The value, on every device: there already, unless it was assigned from elsewhere. A program is compiled for
-        where its arguments are."""
+    def _place(self, variable: keras.Variable) -> jax.Array:
+        """Returns the value of a variable on all devices, where it is already unless it was assigned from outside.
+
+        A program is compiled for the placement of its arguments, so another placement would compile it again.
+        """
         value = variable.value
         return value if value.committed else jax.device_put(value, self.everywhere)
 
@@ -150,16 +178,16 @@ class JaxUpdate(Update):
             sums, more = self._micro_batch(state, *micro_batch)
             return [g + m for g, m in zip(gradients, more, strict=True)], sums
 
-        # One after the other: side by side they would need the memory that accumulation is to save. Unlike what is
-        # carried along, the outputs of each turn need no initial value, so that no metric is listed here.
+        # A scan, since micro-batches that ran in parallel would need the memory that accumulation is meant to save.
+        # Gradients are carried, but sums are outputs: those need no initial value, so no metric is named here.
         gradients, each = jax.lax.scan(add, [jnp.zeros_like(w) for w in state.weights], (seeds, examples))
         sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), each)
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in gradients))
         norm, factor = scale_gradients(norm, sums.num_tokens, state.loss_scale, self.clip_norm)
         gradients = [g * factor.astype(g.dtype) for g in gradients]
         finite = check_finite(norm, sums.loss)
-        # A choice of values, not a branch, for which the host would have to wait.
-        after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), self._applied(state, gradients), state)
+        # Selecting values keeps the host from waiting, as it would for the condition of a branch.
+        after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), self._apply(state, gradients), state)
         if self.scales_loss:
             scale, good = adjust_loss_scale(state.loss_scale, state.good_updates, finite)
             after = after._replace(loss_scale=scale, good_updates=good)
@@ -180,7 +208,8 @@ class JaxUpdate(Update):
         gradients, sums = jax.grad(scaled_loss, has_aux=True)(state.weights)
         return sums, gradients
 
-    def _applied(self, state: State, gradients: list) -> State:
+    def _apply(self, state: State, gradients: list) -> State:
+        """Returns the state after the optimizer has used the gradients, with its moving averages."""
         weights, optimizer = self.optimizer.stateless_apply(state.optimizer, gradients, state.weights)
         values = dict(zip((v.path for v in self.optimizer.variables), optimizer, strict=True))
         decay = limit_decay(self.ema_decay, values[self.optimizer.iterations.path])
@@ -189,9 +218,8 @@ class JaxUpdate(Update):
         return state._replace(weights=weights, averages=averages, optimizer=optimizer)
 
 
-def _shape(examples: Examples) -> tuple[int, ...]:
-    """The shapes of source and target [A, B / A, N], which determine those of all other arrays."""
-    return *examples.source.shape, *examples.target.shape
+def _shapes(examples: Examples) -> tuple[tuple[int, ...], ...]:
+    return tuple(array.shape for array in examples)
 
 
 def _read(fetched: Fetched) -> Outcome:

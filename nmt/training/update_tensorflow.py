@@ -1,4 +1,4 @@
-"""One update on TensorFlow: gradients of every replica and micro-batch, summed, normalised, clipped, applied once.
+"""The update on TensorFlow: gradients of all replicas and micro-batches are summed, scaled, and applied once.
 
 B rows, S and T the longest source and target, R replicas, A micro-batches, D dropout layers.
 """
@@ -34,11 +34,11 @@ from nmt.training.update import (
 class TensorFlowUpdate(Update):
     """The update under a tf.distribute strategy: each replica and micro-batch takes every (R A)-th row.
 
-    It is two functions, one that finds the gradient and one that applies it. On a single device the second, a dozen
-    passes over all weights, is one kernel of XLA, which is compiled while the first is traced.
+    It consists of two functions. `_compute` finds the gradient, and `_apply` applies it. On a single device XLA turns
+    `_apply`, a dozen passes over all weights, into one kernel, which is compiled while `_compute` is traced.
 
-    Keras clips before it reduces, and its optimizers are wrong on sparse gradients with repeated ids, so that all are
-    made dense.
+    Keras' own training step would clip before it reduces. Its optimizers are also wrong on sparse gradients with
+    repeated ids, so all gradients are made dense.
     """
 
     def __init__(
@@ -54,50 +54,51 @@ class TensorFlowUpdate(Update):
         self.alone = strategy is tf.distribute.get_strategy()
         with strategy.scope():
             super().__init__(model, optimizer, **settings)
-        self._apply = tf.function(self._applied, jit_compile=self.alone or None, autograph=False)
+        self._apply = tf.function(self._apply_gradients, jit_compile=self.alone or None, autograph=False)
         self._kernels = XlaKernels()
-        self._find = self._finding()
+        self._compute = self._make_compute()
         if self.alone and not int(self.optimizer.iterations):
             self._prepare()
 
-    def _finding(self) -> Any:
-        """Makes the function of a batch that returns what `_found` does."""
-        return self._of_batches(self._found)
+    def _make_compute(self) -> Any:
+        """Returns the function that computes what `_compute_gradients` does, as a graph for the micro-batches."""
+        return self._make_graph(self._compute_gradients)
 
-    def _of_batches(self, function: Callable) -> Callable:
+    def _make_graph(self, function: Callable) -> Callable:
+        """Turns a function of a batch into one graph for all lengths."""
         examples = [tf.TensorSpec([None] * rank, dtype) for dtype, rank in EXAMPLE_TYPES]
         signature = [*examples, tf.TensorSpec(self._seed_shape(), tf.int32)]
         return tf.function(function, input_signature=signature, autograph=False)
 
     def _prepare(self) -> None:
-        """Traces one function while the other is compiled: on two cores a training begins so much sooner."""
+        """Traces one function while the other is compiled: with two cores, training starts that much sooner."""
         silence_xla_banner()
         self._compilers = ThreadPoolExecutor(1, "compiling")
         nothing = [tf.zeros_like(v.value) for v in self.model.trainable_variables], tf.zeros(())
         self._apply.get_concrete_function(*nothing)
-        # Only what is called is compiled. Of a state that is new, no gradient at a rate of zero changes nothing but the
-        # number of updates.
+        # XLA compiles at the first call. With new weights, a gradient of zero at a rate of zero changes nothing except
+        # the number of iterations.
         self.optimizer.learning_rate = 0.0
         called = self._compilers.submit(self._apply, *nothing)
-        self._find.get_concrete_function()
+        self._compute.get_concrete_function()
         called.result()
         self.optimizer.iterations.assign(0)
 
     def precompile(self, shapes: Iterable[tuple[int, int, int]]) -> None:
-        """Begins to compile the kernels of a position for the numbers of rows that batches will have."""
+        """Compiles the kernels of a position in the background, for the numbers of rows that batches will have."""
         if self._compilers:
             compile_for = self._kernels.make_compiler()
             for rows in sorted({-(-rows // self.rows_multiple) for rows, *_ in shapes}):
                 self._compilers.submit(compile_for, rows)
 
     def start(self, batch: Batch, *, update: int, learning_rate: float) -> Callable[[], Outcome]:
-        """Learns from one batch, as in `Update`, and has the outcome when it returns."""
+        """Trains on one batch, as in `Update`. The outcome is known when this returns."""
         self.optimizer.learning_rate = learning_rate
         seeds = self._seeds(update)
         try:
-            metrics, num_tokens, finite, share, gradients = self._find(*Examples.from_batch(batch), seeds)
+            metrics, num_tokens, finite, factor, gradients = self._compute(*Examples.from_batch(batch), seeds)
             if finite:
-                self._apply(gradients, share)
+                self._apply(gradients, factor)
         except tf.errors.ResourceExhaustedError as error:
             raise OutOfMemoryError(str(error)) from error
         except LOST as error:
@@ -108,28 +109,27 @@ class TensorFlowUpdate(Update):
         return lambda: outcome
 
     def halve_micro_batches(self) -> None:
-        """Cuts the batches to come into twice as many micro-batches."""
+        """Cuts further batches into twice as many micro-batches, and traces the graph again."""
         self.accumulation_steps *= 2
-        self._find = self._finding()
+        self._compute = self._make_compute()
 
     def _seed_shape(self) -> tuple[int, ...]:
         return (self.accumulation_steps, self.num_devices, len(self.seed_states), 2)
 
     def _seeds(self, update: int) -> np.ndarray:
-        """A seed for each micro-batch, replica and layer: int32 [A, R, D, 2]."""
+        """Returns a seed for each micro-batch, replica and layer: int32 [A, R, D, 2]."""
         return derive_dropout_seeds(self.seed, update, self._seed_shape()[:3])
 
-    def _found(self, *batch: Any) -> tuple:
-        """Metrics, number of tokens, whether all is finite, and the sums of gradients with the factor that makes a
-        clipped mean of them."""
+    def _compute_gradients(self, *batch: Any) -> tuple:
+        """Returns metrics, number of tokens, whether all is finite, the factor of the gradients, and their sums."""
         with self._kernels.activate() if self.alone else nullcontext():
-            return self._summed(self.strategy.run(self._gradient_sums, args=batch))
+            return self._reduce(self.strategy.run(self._sum_micro_batches, args=batch))
 
-    def _summed(self, sums: tuple[Sums, list]) -> tuple:
-        """What `_found` returns, of what each replica found."""
+    def _reduce(self, sums: tuple[Sums, list]) -> tuple:
+        """Returns what `_compute_gradients` does, from the sums of each replica."""
         reduced = tf.nest.map_structure(lambda s: self.strategy.reduce(tf.distribute.ReduceOp.SUM, s, axis=None), sums)
         totals, gradients = reduced
-        norm, share = scale_gradients(
+        norm, factor = scale_gradients(
             tf.linalg.global_norm(gradients), totals.num_tokens, self.loss_scale.value, self.clip_norm
         )
         finite = check_finite(norm, totals.loss)
@@ -137,24 +137,24 @@ class TensorFlowUpdate(Update):
             scale, good = adjust_loss_scale(self.loss_scale.value, self.good_updates.value, finite)
             self.loss_scale.assign(scale)
             self.good_updates.assign(good)
-        return {**compute_means(totals), "gradient_norm": norm}, totals.num_tokens, finite, share, gradients
+        return {**compute_means(totals), "gradient_norm": norm}, totals.num_tokens, finite, factor, gradients
 
-    def _gradient_sums(self, *batch: Any) -> tuple[Sums, list]:
+    def _sum_micro_batches(self, *batch: Any) -> tuple[Sums, list]:
         """Adds up the objective's sums, and the dense gradient of its loss, over the micro-batches of one replica."""
         *examples, seeds = batch
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        sums = self._micro_batch(Examples(*examples), seeds, replica, 0)
+        sums = self._sum_micro_batch(Examples(*examples), seeds, replica, 0)
         for micro in range(1, self.accumulation_steps):
-            # One after the other: side by side they would need the memory that accumulation is to save.
+            # In sequence: in parallel they would need the memory that accumulation is meant to save.
             with tf.control_dependencies(tf.nest.flatten(sums)):
-                more = self._micro_batch(Examples(*examples), seeds, replica, micro)
+                more = self._sum_micro_batch(Examples(*examples), seeds, replica, micro)
             sums = tf.nest.map_structure(tf.add, sums, more)
         return sums
 
-    def _micro_batch(self, examples: Examples, seeds: Any, replica: Any, micro: int) -> tuple[Sums, list]:
+    def _sum_micro_batch(self, examples: Examples, seeds: Any, replica: Any, micro: int) -> tuple[Sums, list]:
         for state, seed in zip(self.seed_states, tf.unstack(seeds[micro, replica]), strict=True):
             state.assign(tf.cast(seed, state.dtype))
-        # Every (R A)-th row: sorted by length, neighbours would load the replicas unevenly.
+        # Every (R A)-th row. Rows are sorted by length, so blocks of neighbours would load the replicas unevenly.
         first, stride = micro * self.num_devices + replica, self.rows_multiple
         mine = Examples(*(rows[first::stride] for rows in examples))
         variables = [v.value for v in self.model.trainable_variables]
@@ -164,8 +164,9 @@ class TensorFlowUpdate(Update):
             scaled = sums.loss * tf.cast(self.loss_scale.value, sums.loss.dtype)
         return sums, [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)]
 
-    def _applied(self, sums: list, share: Any) -> None:
-        gradients = [s * tf.cast(share, s.dtype) for s in sums]
+    def _apply_gradients(self, gradients: list, factor: Any) -> None:
+        """Scales the sums of gradients by a factor, applies them, and updates the moving averages."""
+        gradients = [g * tf.cast(factor, g.dtype) for g in gradients]
         self.optimizer.apply(gradients, self.model.trainable_variables)
         decay = limit_decay(self.ema_decay, self.optimizer.iterations.value)
         for average, variable in zip(self.averages, self.averaged, strict=True):
@@ -173,28 +174,28 @@ class TensorFlowUpdate(Update):
 
 
 class WorkersUpdate(TensorFlowUpdate):
-    """The gradient is found in two parts: what each worker finds for itself, and what needs all of them.
+    """The update of several processes, in two graphs: what each worker sums up alone, and the reduction over all.
 
-    A worker without memory for its own says so between the two, while it still can: a failure in the second part would
-    leave the others waiting for its sums.
+    A worker that runs out of memory reports it between the two. A failure during the reduction would leave the others
+    waiting for its sums.
     """
 
-    def _finding(self) -> Any:
-        gradients, summed = self._of_batches(self._own_sums), tf.function(self._summed, autograph=False)
+    def _make_compute(self) -> Any:
+        sum_own, reduce = self._make_graph(self._sum_own), tf.function(self._reduce, autograph=False)
 
-        def found(*batch: Any) -> tuple:
+        def compute(*batch: Any) -> tuple:
             failure: tf.errors.ResourceExhaustedError | None = None
             try:
-                sums = gradients(*batch)
+                sums = sum_own(*batch)
             except tf.errors.ResourceExhaustedError as error:
                 failure = error
             [lacking] = self.workers.all_gather(failure is not None)
             if lacking.any():
-                reason = f"Worker {lacking.argmax()} has not enough memory."
+                reason = f"Worker {lacking.argmax()} does not have enough memory."
                 raise failure or tf.errors.ResourceExhaustedError(None, None, reason)
-            return summed(sums)
+            return reduce(sums)
 
-        return found
+        return compute
 
-    def _own_sums(self, *batch: Any) -> tuple[Sums, list]:
-        return self.strategy.run(self._gradient_sums, args=batch)
+    def _sum_own(self, *batch: Any) -> tuple[Sums, list]:
+        return self.strategy.run(self._sum_micro_batches, args=batch)

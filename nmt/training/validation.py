@@ -1,4 +1,4 @@
-"""Validation while training: loss and greedy BLEU of the dev text, in float32, with the weights in question."""
+"""Validation during training: loss and BLEU of greedy search on the dev text, in float32."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -20,41 +20,42 @@ from nmt.training.workers import Workers
 from nmt.translators.model import ModelTranslator
 from nmt.weights import assign_arrays
 
-MAX_ROWS = 128  # the loss is made of the logits of all positions at once
+MAX_ROWS = 128  # the loss holds the probabilities of all positions of a batch at once
 
 
 @dataclass(frozen=True)
 class Validation:
-    """How good some weights are on the dev text."""
+    """Scores on the dev text. The history stores them by these names."""
 
     loss: float
-    """Negative log-likelihood, nats a target piece, EOS counted."""
+    """Negative log-likelihood in nats per target token, EOS included."""
     perplexity: float
     bleu: float
-    """Detokenised sacreBLEU of greedy search, 0 to 100."""
+    """Detokenized sacreBLEU of greedy search, 0 to 100."""
 
     def score(self, best_by: str) -> float:
-        """What the best weights have most of."""
+        """Returns the score by which the best weights are chosen: higher is better."""
         return self.bleu if best_by == "bleu" else -self.loss
 
 
 class Validator:
-    """Scores weights on the dev text with a float32 model of its own, so that training's are left alone.
+    """Scores weights on the dev text with a float32 model of its own, so that the trained one is not touched.
 
-    Each worker scores and translates its share.
+    Model, search and batches are made at the first validation, so that the first update does not wait for them.
+
+    Args:
+        config: the configuration.
+        data: tokenizers and dev text.
+        workers: the processes that train together. Each scores and translates its share.
     """
 
-    def __init__(self, config: Config, prepared: TrainingData, workers: Workers):
-        self.config, self.prepared, self.workers = config, prepared, workers
-        self.sources, self.targets = prepared.dev_sources, prepared.dev_targets
-        self.language = config.data.target_language
-
-    # What follows is made when it is first asked for: the first update need not wait for it.
+    def __init__(self, config: Config, data: TrainingData, workers: Workers):
+        self.config, self.data, self.workers = config, data, workers
 
     @cached_property
     def model(self) -> Seq2Seq:
-        """Holds the weights in question."""
-        source_vocabulary_size, target_vocabulary_size = self.prepared.vocabulary_sizes
+        """The model that holds the weights to be scored."""
+        source_vocabulary_size, target_vocabulary_size = self.data.vocabulary_sizes
         return make_seq2seq(
             self.config.model,
             source_vocabulary_size=source_vocabulary_size,
@@ -63,11 +64,11 @@ class Validator:
 
     @cached_property
     def translator(self) -> ModelTranslator:
-        """The greedy search with them."""
+        """The greedy search with that model."""
         return ModelTranslator(
             self.model,
-            self.prepared.source_tokenizer,
-            self.prepared.target_tokenizer,
+            self.data.source_tokenizer,
+            self.data.target_tokenizer,
             self.config.decoding,
             max_tokens=self.config.data.max_length,
         ).with_settings(beam_size=1)
@@ -75,42 +76,39 @@ class Validator:
     @cached_property
     def batches(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """This worker's share of the dev pairs: source and target, int32 [B, S] and [B, T]."""
-        return _batches(self.prepared, self.config.decoding.batch_tokens)[self.workers.number :: self.workers.count]
+        return _make_batches(self.data, self.config.decoding.batch_tokens)[self.workers.number :: self.workers.count]
 
     @cached_property
-    def losses(self) -> Callable:
-        """Of such a batch: the sum of the loss, and the number of target pieces."""
-        return compile_function(self._loss, self.model.variables, num_inputs=2)
+    def sum_loss(self) -> Callable:
+        """The compiled function from such a batch to the summed loss and the number of target tokens."""
+        return compile_function(self._sum_loss, self.model.variables, num_inputs=2)
 
     def validate(self, weights: Mapping[str, np.ndarray]) -> Validation:
         """Scores weights given by variable path."""
         assign_arrays(self.model.trainable_variables, weights, "Validation")
         sums = np.zeros(2)
         for batch in self.batches:
-            sums += [float(x) for x in self.losses(*batch)]
-        nll, pieces = self.workers.all_reduce_sum(sums)
-        loss = float(nll / pieces)
-        translations = self.workers.map_sharded(self.sources, partial(self.translator.translate, split=False))
-        score = bleu(translations, self.targets, target_language=self.language)
-        return Validation(loss, math.exp(min(loss, 700.0)), score)
+            sums += [float(x) for x in self.sum_loss(*batch)]
+        nll, num_tokens = self.workers.all_reduce_sum(sums)
+        loss = float(nll / num_tokens)
+        translations = self.workers.map_sharded(self.data.dev_sources, partial(self.translator.translate, split=False))
+        score = bleu(translations, self.data.dev_targets, target_language=self.config.data.target_language)
+        return Validation(loss, math.exp(min(loss, 700.0)), score)  # e^710 exceeds float64
 
-    def _loss(self, source: Any, target: Any) -> tuple[Any, Any]:
+    def _sum_loss(self, source: Any, target: Any) -> tuple[Any, Any]:
         sums = Objective()(self.model, Examples(source, target))
         return sums.loss, sums.num_tokens
 
 
-def _batches(prepared: TrainingData, batch_tokens: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The dev pairs, shortest first, padded, at most `batch_tokens` pieces of either side a batch."""
-    sides = (
-        prepared.source_tokenizer.encode(prepared.dev_sources),
-        prepared.target_tokenizer.encode(prepared.dev_targets),
-    )
+def _make_batches(data: TrainingData, batch_tokens: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns the dev pairs, shortest first, padded, with at most `batch_tokens` tokens per side and batch."""
+    sides = data.source_tokenizer.encode(data.dev_sources), data.target_tokenizer.encode(data.dev_targets)
     longest = [max(len(source), len(target)) + 1 for source, target in zip(*sides, strict=True)]
     groups = make_grouping(batch_tokens, MAX_ROWS).split(longest)
-    return [(group.pad(sides[0]), _without_filling(group.pad(sides[1]), group)) for group in groups]
+    return [(group.pad(sides[0]), _blank_filling(group.pad(sides[1]), group)) for group in groups]
 
 
-def _without_filling(target: np.ndarray, group: Group) -> np.ndarray:
-    """Makes rows that only fill up all padding, which no loss counts."""
+def _blank_filling(target: np.ndarray, group: Group) -> np.ndarray:
+    """Replaces rows that only fill the batch up by padding, which does not count."""
     target[len(group.members) :] = PAD_ID
     return target

@@ -1,6 +1,6 @@
-"""The processes that train one model together: what they add up, and how they keep in step.
+"""The processes that train one model together, and the collective operations that keep them in step.
 
-A single process is a team of one, for which every question is answered already.
+For a single process every operation is trivial.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,15 +14,16 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """One process alone.
+    """A single process, and the base of several.
 
-    Of several, worker 0 is the chief, the only one that writes. Whatever decides on the course of the run is added up
-    over all, so that they decide alike.
+    Worker 0 is the chief, the only one that writes files. Decisions about the course of a run are made from values that
+    are reduced over all workers, so that all decide alike.
     """
 
     number = 0
-    """Of this worker, from 0."""
+    """The number of this worker, from 0."""
     count = 1
+    """Number of workers."""
 
     @property
     def is_chief(self) -> bool:
@@ -30,7 +31,7 @@ class Workers:
         return self.number == 0
 
     def all_reduce_sum(self, values: np.ndarray) -> np.ndarray:
-        """The sum over all workers of arrays of one shape; returns when all have come here.
+        """Returns the sum of an array over all workers, once all have called this.
 
         Raises:
             WorkerLostError: a worker is gone.
@@ -38,42 +39,44 @@ class Workers:
         return values
 
     def make_lost_error(self, error: Exception) -> WorkerLostError:
-        """What to say when something that all do together has failed."""
+        """Returns the error for a collective operation that failed."""
         return WorkerLostError(str(error))
 
     def all_gather(self, *values: float) -> list[np.ndarray]:
-        """For each of some values, what it is on each worker: float64 [count]."""
-        said = np.zeros((len(values), self.count))
-        said[:, self.number] = values
-        return list(self.all_reduce_sum(said))
+        """Returns for each value its values on all workers: float64 [count]."""
+        gathered = np.zeros((len(values), self.count))
+        gathered[:, self.number] = values
+        return list(self.all_reduce_sum(gathered))
 
     def map_sharded(self, items: Sequence[str], work: Callable[[Sequence[str]], Sequence[str]]) -> list[str]:
-        """Does some work on texts, each worker on its share, and returns all results in order."""
+        """Applies a function to texts, each worker to its share, and returns all results in order on all workers."""
         if self.count == 1:
             return list(work(items))
         mine = [text.encode() for text in work(items[self.number :: self.count])]
         sizes = np.zeros(len(items))
+        # Collective operations take arrays of one shape. So the lengths come first, then the bytes of all texts, at
+        # places that do not overlap.
         sizes[self.number :: self.count] = [len(text) for text in mine]
         ends = self.all_reduce_sum(sizes).cumsum().astype(int)
-        characters = np.zeros(ends[-1] if len(ends) else 0)
+        content = np.zeros(ends[-1] if len(ends) else 0)
         for end, text in zip(ends[self.number :: self.count], mine, strict=True):
-            characters[end - len(text) : end] = np.frombuffer(text, np.uint8)
-        everything = self.all_reduce_sum(characters).astype(np.uint8).tobytes()
-        return [everything[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
+            content[end - len(text) : end] = np.frombuffer(text, np.uint8)
+        joined = self.all_reduce_sum(content).astype(np.uint8).tobytes()
+        return [joined[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
 
     def broadcast(self, text: str) -> str:
-        """A text as the chief has it."""
+        """Returns the chief's text on all workers."""
         return self.map_sharded([text] * self.count, lambda mine: mine)[0]
 
     def barrier(self) -> None:
-        """Returns when all workers have come here."""
+        """Returns once all workers have called this."""
         self.all_gather(0)
 
     def chief_first(self, work: Callable[[], Result]) -> Result:
-        """Does some work, the chief first, whose files the others then find.
+        """Calls a function on the chief, then on the others, which find the files that the chief wrote.
 
         Raises:
-            UserError: this worker's own, or, where another could not do it, one that names the other.
+            UserError: the function raised it here, or on another worker, which is named.
         """
         done: list[Result] = []
         problem: UserError | None = None
@@ -87,12 +90,20 @@ class Workers:
             if problem:
                 raise problem
             if failures.any():
-                raise UserError(f"Worker {failures.argmax()} could not begin; what it says itself tells why.")
+                raise UserError(f"Worker {failures.argmax()} could not start; its own output tells why.")
         return done[0]
 
-    def check_equal(self, what: str, fingerprint: str) -> None:
-        """Raises UserError where a worker has another one than the chief."""
-        [said] = self.all_gather(int(fingerprint[:12], 16))  # 48 bits, exact in float64
-        differs = said != said[0]
+    def check_equal(self, name: str, fingerprint: str) -> None:
+        """Checks that all workers have the same thing.
+
+        Args:
+            name: what it is, for the message.
+            fingerprint: its digest in hexadecimal.
+
+        Raises:
+            UserError: a worker has another one than the chief.
+        """
+        [gathered] = self.all_gather(int(fingerprint[:12], 16))  # 48 bits, exact in float64
+        differs = gathered != gathered[0]
         if differs.any():
-            raise UserError(f"Worker {differs.argmax()} has another {what} than worker 0; all need the same.")
+            raise UserError(f"The {name} must be the same on all workers, but worker {differs.argmax()} has another.")

@@ -76,16 +76,16 @@ def memory(fewest: int) -> None:
 
     from nmt.training.update_tensorflow import TensorFlowUpdate
 
-    learned = TensorFlowUpdate._micro_batch
+    learned = TensorFlowUpdate._sum_micro_batch
 
     def greedy(self: TensorFlowUpdate, *args: Any) -> list:
         sums = learned(self, *args)
         if self.accumulation_steps < fewest:
             # Fails as an allocation would, but at once, where TensorFlow tries for ten seconds to find the memory.
-            tf.raw_ops.Stage(values=[sums[0]], memory_limit=1)
+            tf.raw_ops.Stage(values=[sums[0].loss], memory_limit=1)
         return sums
 
-    TensorFlowUpdate._micro_batch = greedy
+    TensorFlowUpdate._sum_micro_batch = greedy
 
 
 def preceding(owner: type, name: str, work: Callable) -> None:

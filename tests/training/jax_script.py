@@ -13,8 +13,7 @@ from backend_cases import DESCENT, DROPOUT, OTHER, learned, make_model, settings
 
 
 def run(name, case, starts, kind, **changes):
-    from nmt.training.mesh import make_mesh
-    from nmt.training.update_jax import JaxUpdate
+    from nmt.training.update_jax import JaxUpdate, make_mesh
 
     prefix = f"{name}/"
     weights = {path.removeprefix(prefix): array for path, array in starts.items() if path.startswith(prefix)}

@@ -249,7 +249,7 @@ def test_only_the_chief_writes_and_the_others_learn_whether_it_could(make_checkp
 def test_workers_that_see_different_checkpoints_are_refused(make_checkpointer):
     make_checkpointer(Steady(3.0)).save(Progress(7))
     workers = Second(0, 0, 5)  # neither has failed, and the chief has found the checkpoint of update 5
-    with pytest.raises(UserError, match="Worker 1 has another checkpoint than worker 0"):
+    with pytest.raises(UserError, match="The checkpoint must be the same on all workers, but worker 1 has another"):
         make_checkpointer(Steady(3.0), workers).load_latest(pytest.fail)
 
 

@@ -226,5 +226,5 @@ def test_another_tokenizer_is_refused(finished):
 def _not_the_one(what, run_dir):
     return (
         f"The {what} is not the one that the run in {run_dir} was started with. Restore it, choose another run_dir, or "
-        "start a new run from its weights with --fork.\n"
+        "start a new run from the weights with --fork.\n"
     )

@@ -4,7 +4,7 @@ from nmt.errors import UserError
 
 jax = pytest.importorskip("jax")
 
-from nmt.training.mesh import make_mesh  # noqa: E402, it needs JAX
+from nmt.training.update_jax import make_mesh  # noqa: E402, it needs JAX
 
 
 @pytest.mark.parametrize("kind", ["auto", "mirrored", "single"])
@@ -14,10 +14,10 @@ def test_the_only_device_is_the_mesh(kind):
 
 
 def test_one_process_trains():
-    with pytest.raises(UserError, match=r"training.strategy multi_worker needs the TensorFlow backend"):
+    with pytest.raises(UserError, match=r"training.strategy multi_worker requires the TensorFlow backend"):
         make_mesh("multi_worker")
 
 
 def test_an_unknown_device_is_named():
-    with pytest.raises(UserError, match=r"there is no device CPU:7; JAX has CPU:0\. Did you mean 'CPU:0'\?"):
+    with pytest.raises(UserError, match=r"expected devices of CPU:0, found CPU:7\. Did you mean 'CPU:0'\?"):
         make_mesh("auto", ["CPU:7"])

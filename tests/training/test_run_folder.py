@@ -73,13 +73,13 @@ def test_any_other_change_is_refused_with_what_differs(folder, recipe):
     with pytest.raises(UserError) as refused:
         folder.accept(changed)
     first, *lines, last = str(refused.value).splitlines()
-    assert first == f"The run in {folder.path} was begun with another configuration:"
+    assert first == f"The run in {folder.path} was started with another configuration:"
     assert [line.strip() for line in lines] == [
         "model.encoder_units: 16 became 32",
         "training.batch_size: 16 became 8",
         "training.learning_rate: 0.0078125 became 0.25",
     ]
-    assert "choose another run_dir, or start a new run from its weights with --fork" in last
+    assert "choose another run_dir, or start a new run from the weights with --fork" in last
     assert config_from_text(folder.config.read_text(), "config.yaml") == config
 
 

@@ -50,5 +50,5 @@ def test_the_peak_is_reached_at_the_end_of_the_warm_up_and_never_passed(kind):
 
 @pytest.mark.parametrize("kind", ["linear", "cosine"])
 def test_a_falling_schedule_needs_its_length(kind):
-    with pytest.raises(ValueError, match=f"A {kind} schedule needs its length"):
+    with pytest.raises(ValueError, match=f"A {kind} schedule requires a length"):
         compute_learning_rate(1, peak=1, kind=kind)

@@ -320,7 +320,7 @@ def test_no_checkpoint_is_made_of_a_run_that_does_not_learn(rehearsal, recipe, t
 
 def test_a_pair_too_large_for_the_memory_is_told(recipe, tmp_path, monkeypatch):
     exhausted = Mock(side_effect=tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"))
-    monkeypatch.setattr(TensorFlowUpdate, "_finding", lambda update: exhausted)
+    monkeypatch.setattr(TensorFlowUpdate, "_make_compute", lambda update: exhausted)
     with pytest.raises(UserError, match=r"^update 1: not enough memory, even for one sentence pair at a time"):
         train(recipe(tmp_path), log=lambda _: None)
 

@@ -421,7 +421,7 @@ def test_averages_go_with_the_setting():
     assert_same(update.get_averages(), doubled, rtol=0)
     update.restart_averages()
     assert_same(update.get_averages(), weights_of(update), rtol=0)
-    words = "The checkpoint does not hold the moving averages that training.ema_decay asks for"
+    words = "The checkpoint does not have the moving averages that training.ema_decay requires"
     with pytest.raises(UserError, match=words):
         update.assign_averages({}, "The checkpoint")
     assert made_update().get_averages() == {}

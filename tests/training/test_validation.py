@@ -5,7 +5,7 @@ import pytest
 
 from nmt.data.tokenizer import EOS_ID
 from nmt.decoding import grouping
-from nmt.training.validation import _batches
+from nmt.training.validation import _make_batches
 
 
 class Letters:
@@ -27,7 +27,7 @@ PREPARED = SimpleNamespace(
 def test_every_pair_is_validated_once_and_what_fills_up_does_not_count(monkeypatch, each_shape):
     monkeypatch.setattr(grouping, "has_static_shapes", lambda: each_shape)
     pairs = []
-    for source, target in _batches(PREPARED, batch_tokens=64):
+    for source, target in _make_batches(PREPARED, batch_tokens=64):
         assert len(source) == len(target)
         for row, other in zip(source, target, strict=True):
             assert np.count_nonzero(row == EOS_ID) == 1  # the encoder takes no empty row

@@ -234,7 +234,7 @@ def test_a_mistake_of_one_worker_stops_all(recipe, tmp_path):
     assert other_file.read_text() != config_file.read_text()
     for code, _, errors in ended(team(config_file, other_file)[0]):
         assert code == 2
-        assert errors == "Worker 1 has another configuration than worker 0; all need the same.\n"
+        assert errors == "The configuration must be the same on all workers, but worker 1 has another.\n"
     assert not (tmp_path / "run").exists()
 
 
@@ -262,12 +262,12 @@ def test_shared_work_comes_back_in_order():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, "needs the environment variable TF_CONFIG or to be started by Slurm's srun; found neither."),
-        ("{", "TF_CONFIG is no JSON: "),
+        (None, "requires the environment variable TF_CONFIG, or Slurm's srun; found neither."),
+        ("{", "TF_CONFIG: expected JSON: "),
         ('{"task": {}}', r'TF_CONFIG: expected {"cluster": .*}, found {"task": {}}'),
         (
             '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
-            "TF_CONFIG: task.index is 1, but there are 1 of worker.",
+            "TF_CONFIG: expected task.index below 1, found 1.",
         ),
     ],
 )
@@ -293,5 +293,5 @@ def test_what_srun_says_makes_a_cluster_without_gpus_too(monkeypatch):
 def test_a_folder_that_is_not_shared_is_found_out(tmp_path):
     from nmt.training.run_folder import RunFolder
 
-    with pytest.raises(UserError, match="does not hold what worker 0 wrote there"):
+    with pytest.raises(UserError, match="does not have the files that worker 0 wrote there"):
         RunFolder(Path(tmp_path)).check_shared()
