@@ -19,10 +19,11 @@ from nmt.config.file import config_from_text, dump_config, find_differences
 from nmt.config.schema import Config
 from nmt.data.preparation import Log
 from nmt.errors import UserError
-from nmt.files import atomic_write, discard, folder_lock
+from nmt.files import atomic_write, discard, folder_lock, get_current_version
 
+# Keys that a resumed run may change, since no update depends on them.
 MAY_CHANGE = re.compile(
-    r"run_dir|data\.cache"
+    r"run_dir|data\.cache|decoding\.|export\."
     r"|training\.(max_(updates|epochs|minutes)|validate_every|checkpoint_every|keep_checkpoints|patience|max_skipped|max_rollbacks|on_full_disk|log_every|tensorboard)"
 )
 
@@ -45,6 +46,8 @@ class RunFolder:
     def accept(self, config: Config) -> bool:
         """Writes the configuration, and returns whether the run was started before.
 
+        Changed settings of decoding and export also apply to the best model that the run has already.
+
         Raises:
             UserError: the run was started with a configuration that differs in a key that affects training.
         """
@@ -63,9 +66,19 @@ class RunFolder:
                     + "\nRestore the old values, choose another run_dir, or start a new run from the weights with "
                     "--fork."
                 )
+            if (before.decoding, before.export) != (config.decoding, config.export):
+                self._change_best(config)
         with atomic_write(self.config) as aside:
             aside.write_text(dump_config(config), encoding="utf-8")
         return resumed
+
+    def _change_best(self, config: Config) -> None:
+        path = get_current_version(self.best) / "config.yaml"
+        if path.is_file():
+            best = config_from_text(path.read_text(encoding="utf-8"), str(path))
+            best = best.model_copy(update={"decoding": config.decoding, "export": config.export})
+            with atomic_write(path) as aside:
+                aside.write_text(dump_config(best), encoding="utf-8")
 
     def check_shared(self) -> None:
         """Checks that this machine sees what the chief has just written.

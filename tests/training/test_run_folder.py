@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from nmt.config.file import config_from_text
+from nmt.config.file import config_from_text, dump_config
 from nmt.errors import UserError
 from nmt.training.run_folder import RunFolder, find_free_path
 
@@ -83,17 +83,49 @@ def test_any_other_change_is_refused_with_what_differs(folder, recipe):
     assert config_from_text(folder.config.read_text(), "config.yaml") == config
 
 
-@pytest.mark.parametrize("section", ["seed", "data", "decoding"])
+@pytest.mark.parametrize("section", ["seed", "data"])
 def test_other_sections_are_refused_too(folder, recipe, section):
     config = recipe(folder.path)
     begin(folder, config)
     change = {
         "seed": {"seed": 2},
         "data": {"data": config.data.model_copy(update={"max_length": 9})},
-        "decoding": {"decoding": config.decoding.model_copy(update={"beam_size": 9})},
     }[section]
     with pytest.raises(UserError, match=rf"\n  {section}.*: .* became [29]\n"):
         folder.accept(config.model_copy(update=change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"decoding": {"beam_size": 9, "length_penalty": 0.5}}, {"export": {"nbest": 2, "server_version": "2.21.0"}}],
+    ids=lambda change: next(iter(change)),
+)
+def test_decoding_and_export_may_change_also_for_the_best_model(folder, recipe, change):
+    config = recipe(folder.path)
+    begin(folder, config)
+    folder.best.mkdir()
+    stored = config.model_copy(update={"training": config.training.model_copy(update={"max_updates": 7})})
+    (folder.best / "config.yaml").write_text(dump_config(stored))
+    changed = config_with(config, change)
+    assert folder.accept(changed) is True
+    assert config_from_text(folder.config.read_text(), "config.yaml") == changed
+    assert config_from_text((folder.best / "config.yaml").read_text(), "config.yaml") == config_with(stored, change)
+
+
+def test_settings_of_the_best_model_that_were_edited_by_hand_stay(folder, recipe):
+    config = recipe(folder.path)
+    begin(folder, config)
+    folder.best.mkdir()
+    edited = dump_config(config_with(config, {"decoding": {"beam_size": 12}}))
+    (folder.best / "config.yaml").write_text(edited)
+    folder.accept(config)
+    assert (folder.best / "config.yaml").read_text() == edited
+
+
+def config_with(config, sections):
+    """Returns a configuration with other values in some sections."""
+    changed = {name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
+    return config.model_copy(update=changed)
 
 
 def test_only_one_may_train_in_a_folder(folder):
