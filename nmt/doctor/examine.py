@@ -49,5 +49,5 @@ def examine(config: Config, *, tests: dict[str, tuple[list[str], list[str]]]) ->
         yield from examine_lengths(config, corpus, tokenizers)
         yield from examine_dev(config, dev, tokenizers)
         sizes = tokenizers[0].vocabulary_size, tokenizers[1].vocabulary_size
-        yield from examine_memory(config, vocabularies=sizes, lengths=find_longest_pair(config, corpus, tokenizers))
+        yield from examine_memory(config, vocabulary_sizes=sizes, lengths=find_longest_pair(config, corpus, tokenizers))
     yield from examine_machine()

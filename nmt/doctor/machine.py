@@ -14,19 +14,19 @@ from nmt.progress import format_bytes
 PACKAGES = ("nmt", "tensorflow", "jax", "keras", "sentencepiece", "sacrebleu", "numpy")
 
 
-def examine_memory(config: Config, *, vocabularies: tuple[int, int], lengths: tuple[int, int]) -> Iterator[Finding]:
+def examine_memory(config: Config, *, vocabulary_sizes: tuple[int, int], lengths: tuple[int, int]) -> Iterator[Finding]:
     """Runs updates on the longest batch, and reports the memory they need and the disk space of a run.
 
     Args:
         config: the whole configuration.
-        vocabularies: number of source tokens and of target tokens.
+        vocabulary_sizes: number of source tokens and of target tokens.
         lengths: tokens of the longest source and target, EOS included.
     """
     settings = config.training
     rows = settings.batch_size if settings.batch_by == "sentences" else max(1, settings.batch_size // lengths[1])
     small = max(1, rows // 4)
     available = read_available_memory()
-    use = probe_memory(config, vocabularies=vocabularies, lengths=lengths, rows=(small, rows))
+    use = probe_memory(config, vocabulary_sizes=vocabulary_sizes, lengths=lengths, rows=(small, rows))
     longest = f"{rows:,} pairs of {lengths[0]:,} and {lengths[1]:,} tokens, the longest batch"
     if use is None:
         yield Finding("memory", "error", f"an update fails on {longest}; {format_bytes(available)} are free")

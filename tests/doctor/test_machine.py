@@ -19,7 +19,7 @@ def config(write, make_config):
 
 
 def test_an_update_is_run_and_its_memory_is_reported(config):
-    memory, disk = examine_memory(config, vocabularies=(320, 320), lengths=(20, 30))
+    memory, disk = examine_memory(config, vocabulary_sizes=(320, 320), lengths=(20, 30))
     assert memory.verdict == disk.verdict == "ok"
     assert "MB for 8 pairs of 20 and 30 tokens, the longest batch" in memory.found
     model = make_seq2seq(config.model, source_vocabulary_size=320, target_vocabulary_size=320)
@@ -30,7 +30,7 @@ def test_an_update_is_run_and_its_memory_is_reported(config):
 
 def test_the_memory_of_the_doctor_itself_is_not_counted(config):
     ours = np.ones(3 * GIGABYTE // 2, "uint8")
-    use = probe_memory(config, vocabularies=(320, 320), lengths=(20, 30), rows=(2, 8))
+    use = probe_memory(config, vocabulary_sizes=(320, 320), lengths=(20, 30), rows=(2, 8))
     assert use is not None and max(use.peaks) < ours.nbytes
 
 
@@ -40,14 +40,14 @@ def test_the_largest_batch_is_extrapolated_from_two(config, monkeypatch, free, v
     use = MemoryUse(weights=1000, peaks=(2 * GIGABYTE - 6 * GIGABYTE // 8, 2 * GIGABYTE))
     monkeypatch.setattr(machine, "probe_memory", lambda *args, **kwargs: use)
     monkeypatch.setattr(machine, "read_available_memory", lambda: free)
-    memory, _ = examine_memory(config, vocabularies=(320, 320), lengths=(20, 30))
+    memory, _ = examine_memory(config, vocabulary_sizes=(320, 320), lengths=(20, 30))
     assert memory.verdict == verdict
     assert memory.found.endswith(f"about {fitting:,} pairs fit")
 
 
 def test_an_update_that_fails_is_an_error(config, monkeypatch):
     monkeypatch.setattr(machine, "probe_memory", lambda *args, **kwargs: None)
-    [memory] = examine_memory(config, vocabularies=(320, 320), lengths=(20, 30))
+    [memory] = examine_memory(config, vocabulary_sizes=(320, 320), lengths=(20, 30))
     assert memory.verdict == "error"
 
 
