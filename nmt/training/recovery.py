@@ -51,8 +51,9 @@ class Recovery:
                 update.halve_micro_batches()
                 steps = update.accumulation_steps
                 self.log(
-                    f"update {number:,}: not enough memory. Batches are now cut into {steps} micro-batches, which does "
-                    f"not change any result. Set training.accumulation_steps={steps} to avoid this in the next run."
+                    f"update {number:,}: not enough memory. Batches are now cut into {steps} micro-batches, which "
+                    f"changes only the masks of dropout. Set training.accumulation_steps={steps} to avoid this in the "
+                    "next run."
                 )
 
     def record_outcome(self, number: int, outcome: Outcome) -> None:

@@ -91,8 +91,8 @@ def test_a_batch_too_large_for_the_memory_is_cut_and_nothing_changes(finished, t
     assert (done.returncode, done.stderr) == (0, "")
     [told] = [line for line in done.stdout.splitlines() if "memory" in line]
     assert told == (
-        "update 1: not enough memory. Batches are now cut into 2 micro-batches, which does not change any result. "
-        "Set training.accumulation_steps=2 to avoid this in the next run."
+        "update 1: not enough memory. Batches are now cut into 2 micro-batches, which changes only the masks of "
+        "dropout. Set training.accumulation_steps=2 to avoid this in the next run."
     )
     losses, expected = ([r["loss"] for r in records(run)] for run in (config.run_dir, finished.run_dir))
     np.testing.assert_allclose(losses, expected, rtol=1e-5)

@@ -66,8 +66,8 @@ def test_micro_batches_are_halved_until_they_fit(make_recovery, said):
     assert update.accumulation_steps == 4
     assert wait() == (8, 1234, 0.5)  # 6 rows, and 2 that fill up
     assert said == [
-        f"update 1,234: not enough memory. Batches are now cut into {steps} micro-batches, which does not change any "
-        f"result. Set training.accumulation_steps={steps} to avoid this in the next run."
+        f"update 1,234: not enough memory. Batches are now cut into {steps} micro-batches, which changes only the "
+        f"masks of dropout. Set training.accumulation_steps={steps} to avoid this in the next run."
         for steps in (2, 4)
     ]
 

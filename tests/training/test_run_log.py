@@ -117,6 +117,18 @@ def test_what_will_be_done_again_is_forgotten(folder, make_log):
     assert records(folder) == []
 
 
+def test_records_of_older_versions_are_kept_when_a_run_is_resumed(folder, make_log):
+    old = '{"update": 2, "kind": "training", "epoch": 0, "loss": 1.5, "nll": 1.2, "pieces_per_second": 1000.0}\n'
+    folder.history.write_text(old + '{"update": 4, "kind": "training", "pieces_per_second": 1000.0}\n')
+    log = make_log()
+    log.forget_after(2)
+    log.record_update(3, 0, 0.25, outcome(1.0, 2))
+    log.record_update(4, 0, 0.25, outcome(1.0, 2))
+    assert folder.history.read_text().startswith(old)
+    assert [record["update"] for record in records(folder)] == [2, 4]
+    assert "tokens_per_second" in records(folder)[1]
+
+
 def test_nothing_to_forget_in_a_new_run(folder, make_log):
     make_log().forget_after(0)
     assert not folder.history.exists()
