@@ -116,21 +116,21 @@ class JaxUpdate(Update):
         if not has_gpu():
             return
         self._compilers = ThreadPoolExecutor(thread_name_prefix="compiling")
-        state, seeds = self._state(), self._seeds(1)
+        state, seeds = self._get_state(), self._derive_seeds(1)
         for rows, *lengths in shapes:
             examples = self._split(Examples.make_empty(rows + -rows % self.rows_multiple, *lengths))
             lowered = self._compiled.lower(state, seeds, examples)
-            self._precompiled[_shapes(examples)] = self._compilers.submit(lowered.compile)
+            self._precompiled[_get_shapes(examples)] = self._compilers.submit(lowered.compile)
 
     def start(self, batch: Batch, *, update: int, learning_rate: float) -> Callable[[], Outcome]:
         """Sends a batch to the devices, as in `Update`, and returns before they have finished."""
         self.optimizer.learning_rate = learning_rate
         examples = self._split(Examples.from_batch(batch))
-        state = self._state()
+        state = self._get_state()
         try:
-            compiling = self._precompiled.get(_shapes(examples))
+            compiling = self._precompiled.get(_get_shapes(examples))
             compiled = compiling.result() if compiling else self._compiled
-            after, fetched = compiled(state, self._seeds(update), examples)
+            after, fetched = compiled(state, self._derive_seeds(update), examples)
         except jax.errors.JaxRuntimeError as error:
             # The update can be tried again only if the old state has not been overwritten.
             if "RESOURCE_EXHAUSTED" in str(error) and not any(x.is_deleted() for x in jax.tree.leaves(state)):
@@ -138,7 +138,7 @@ class JaxUpdate(Update):
             raise
         self._assign(after)
         fetched.values.copy_to_host_async()
-        return lambda: _read(fetched)
+        return lambda: _await_outcome(fetched)
 
     def halve_micro_batches(self) -> None:
         """Cuts further batches into twice as many micro-batches, for which all shapes are compiled again."""
@@ -149,7 +149,7 @@ class JaxUpdate(Update):
         micros = range(self.accumulation_steps)
         return Examples(*(np.stack([rows[micro :: self.accumulation_steps] for micro in micros]) for rows in examples))
 
-    def _seeds(self, update: int) -> np.ndarray:
+    def _derive_seeds(self, update: int) -> np.ndarray:
         """Returns a seed for each micro-batch and layer: int32 [A, D, 2]."""
         return derive_dropout_seeds(self.seed, update, (self.accumulation_steps, len(self.seed_states)))
 
@@ -159,7 +159,7 @@ class JaxUpdate(Update):
         optimizer = self.optimizer.variables
         return State(self.model.trainable_variables, self.averages, optimizer, self.loss_scale, self.good_updates)
 
-    def _state(self) -> State:
+    def _get_state(self) -> State:
         return jax.tree.map(self._place, self._variables, is_leaf=_is_variable)
 
     def _place(self, variable: keras.Variable) -> jax.Array:
@@ -218,11 +218,11 @@ class JaxUpdate(Update):
         return state._replace(weights=weights, averages=averages, optimizer=optimizer)
 
 
-def _shapes(examples: Examples) -> tuple[tuple[int, ...], ...]:
+def _get_shapes(examples: Examples) -> tuple[tuple[int, ...], ...]:
     return tuple(array.shape for array in examples)
 
 
-def _read(fetched: Fetched) -> Outcome:
+def _await_outcome(fetched: Fetched) -> Outcome:
     """Waits for the result of an update."""
     *means, num_tokens, applied = np.asarray(fetched.values).tolist()
     return Outcome(dict(zip(fetched.names, means, strict=True)), int(num_tokens), bool(applied))

@@ -67,7 +67,7 @@ class TensorFlowUpdate(Update):
     def _make_graph(self, function: Callable) -> Callable:
         """Turns a function of a batch into one graph for all lengths."""
         examples = [tf.TensorSpec([None] * rank, dtype) for dtype, rank in EXAMPLE_TYPES]
-        signature = [*examples, tf.TensorSpec(self._seed_shape(), tf.int32)]
+        signature = [*examples, tf.TensorSpec(self._get_seed_shape(), tf.int32)]
         return tf.function(function, input_signature=signature, autograph=False)
 
     def _prepare(self) -> None:
@@ -94,7 +94,7 @@ class TensorFlowUpdate(Update):
     def start(self, batch: Batch, *, update: int, learning_rate: float) -> Callable[[], Outcome]:
         """Trains on one batch, as in `Update`. The outcome is known when this returns."""
         self.optimizer.learning_rate = learning_rate
-        seeds = self._seeds(update)
+        seeds = self._derive_seeds(update)
         try:
             metrics, num_tokens, finite, factor, gradients = self._compute(*Examples.from_batch(batch), seeds)
             if finite:
@@ -113,12 +113,12 @@ class TensorFlowUpdate(Update):
         self.accumulation_steps *= 2
         self._compute = self._make_compute()
 
-    def _seed_shape(self) -> tuple[int, ...]:
+    def _get_seed_shape(self) -> tuple[int, ...]:
         return (self.accumulation_steps, self.num_devices, len(self.seed_states), 2)
 
-    def _seeds(self, update: int) -> np.ndarray:
+    def _derive_seeds(self, update: int) -> np.ndarray:
         """Returns a seed for each micro-batch, replica and layer: int32 [A, R, D, 2]."""
-        return derive_dropout_seeds(self.seed, update, self._seed_shape()[:3])
+        return derive_dropout_seeds(self.seed, update, self._get_seed_shape()[:3])
 
     def _compute_gradients(self, *batch: Any) -> tuple:
         """Returns metrics, number of tokens, whether all is finite, the factor of the gradients, and their sums."""
