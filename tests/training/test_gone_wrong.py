@@ -158,10 +158,7 @@ def test_a_full_disk_leaves_older_checkpoints_whole(recipe, tmp_path, small_disk
     if reaction == "continue":
         assert process.returncode == 143
         assert last > before
-        assert (
-            errors == f"Interrupted after update {last:,}; saved in {config.run_dir}. The same command goes on "
-            "from there.\n"
-        )
+        assert errors == f"Interrupted after update {last:,}; saved in {config.run_dir}. The same command resumes it.\n"
     else:
         assert process.returncode == 2
         assert (
