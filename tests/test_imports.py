@@ -20,6 +20,7 @@ LAYERS = [
     ["data"],
     ["compilation"],
     ["backend", "weights", "config"],
+    ["streams"],
     ["files", "progress"],
     ["process", "signals"],
     ["errors", "version"],
