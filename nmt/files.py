@@ -1,27 +1,31 @@
-"""Atomic files, folders that one process at a time may use, compressed files, and digests.
+"""Atomic files, folders that one process at a time may use, and digests.
 
 A file appears under its name only once it is whole and on the disk: it is written under a temporary name, synced and
 then renamed, which POSIX guarantees to be atomic within a folder.
 """
 
 import errno
-import gzip
+import glob
 import hashlib
-import lzma
 import os
+import platform
+import re
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO
 
-from nmt.errors import UserError, suggest_name
+from nmt.errors import UserError
 
-COMPRESSED = (".gz", ".xz")
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LOCK = ".lock"
+PART = re.compile(r"\.(?P<process>[0-9]+)(-(?P<machine>[0-9a-f]+))?\.part")
+# A partial file of another machine, or of a container that is gone, is stale if nobody has written to it for a day.
+STALE_SECONDS = 86_400
 
 
 def check_platform() -> None:
@@ -31,22 +35,25 @@ def check_platform() -> None:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, keep_stale: bool = False) -> Iterator[Path]:
     """Yields a temporary path beside `path` to write a file or folder to, and renames it to `path` at the end.
 
     If the block raises, the temporary file is removed and `path` stays as it was. If the process is killed, a hidden
-    file `.NAME.PID.part` is left behind, which no reader looks at.
+    file `.NAME.PID-MACHINE.part` is left behind, which no reader looks at, and which the next write removes.
 
     Args:
         path: a file, which may exist and is replaced, or a folder, which must not exist (see `atomic_replace`).
+        keep_stale: leaves the files of killed processes, for callers who count them.
 
     Raises:
         UserError: the folder cannot be written to, or the disk is full.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f".{path.name}.{os.getpid()}-{_get_machine()}.part")
     with _explain_refusal(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         discard(aside)
+        if not keep_stale:
+            _discard_stale(path)
     try:
         with _explain_full_disk(path):
             yield aside
@@ -58,6 +65,33 @@ def atomic_write(path: Path) -> Iterator[Path]:
             _sync_one(path.parent)
     finally:
         discard(aside)
+
+
+def _discard_stale(path: Path) -> None:
+    """Removes the partial files that killed processes left when they wrote `path`."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        found = PART.fullmatch(part.name.removeprefix(f".{path.name}"))
+        if found and _is_stale(part, int(found["process"]), found["machine"]):
+            discard(part)
+
+
+def _is_stale(part: Path, process: int, machine: str | None) -> bool:
+    if machine not in (None, _get_machine()):
+        with suppress(FileNotFoundError):
+            return part.stat().st_mtime < time.time() - STALE_SECONDS
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # another user's
+        return False
+    return False
+
+
+def _get_machine() -> str:
+    """Returns a short name of this machine: process ids of two machines that share a folder may be equal."""
+    return compute_digest(platform.node().encode(errors="replace"))[:8]
 
 
 @contextmanager
@@ -174,35 +208,52 @@ def _sync_one(path: Path) -> None:
         os.close(descriptor)
 
 
-def open_bytes(path: Path) -> BinaryIO:
-    """Opens a plain, .gz or .xz file for reading its uncompressed bytes.
+def compute_digest(content: bytes) -> str:
+    """Returns the digest of some bytes in hexadecimal, to detect damage and to tell contents apart."""
+    return start_digest(content).hexdigest()
+
+
+def compute_file_digest(path: Path, start: int = 0) -> str:
+    """Returns the digest of a file's bytes from `start` on, without reading the whole file into memory.
 
     Raises:
         UserError: the file does not exist or cannot be read.
     """
-    if path.is_dir():
-        raise UserError(f"Expected a file at {path}, found a folder.")
     try:
-        if path.suffix == ".gz":
-            return cast(BinaryIO, gzip.open(path, "rb"))
-        if path.suffix == ".xz":
-            return cast(BinaryIO, lzma.open(path, "rb"))
-        return path.open("rb")
-    except FileNotFoundError as error:
-        raise UserError(f"There is no file {path}.{_suggest_file(path)}") from error
+        with path.open("rb") as file:
+            file.seek(start)
+            return hashlib.file_digest(file, start_digest).hexdigest()  # type: ignore[arg-type]
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
 
 
-def _suggest_file(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f" There is no folder {path.parent} either."
-    return suggest_name(path.name, [other.name for other in path.parent.iterdir()])
+def read_limited(path: Path, limit: int) -> bytes:
+    """Reads a file that should be small; see `check_size`."""
+    check_size(path, limit)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
 
 
-def compute_digest(content: bytes) -> str:
-    """Returns the digest of some bytes in hexadecimal, to detect damage and to tell contents apart."""
-    return start_digest(content).hexdigest()
+def check_size(path: Path, limit: int) -> None:
+    """Checks that something is a file that is not too large to read, rather than a pipe that never ends.
+
+    Args:
+        path: the file.
+        limit: the largest size, in bytes.
+
+    Raises:
+        UserError: it is missing, is not a file, or is larger.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"Expected a file at {path}, found a folder, device or pipe.")
+    if status.st_size > limit:
+        raise UserError(f"{path} has {status.st_size:,} bytes, expected at most {limit:,}.")
 
 
 def start_digest(content: bytes = b"") -> "hashlib.blake2b":
@@ -226,13 +277,12 @@ def folder_lock(folder: Path, *, doing: str, key: str = "") -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+")
+        file = _open_lock(folder)
     except OSError as error:
         raise UserError(f"Cannot write to {f'{key} ' if key else ''}{folder}: {error.strerror}.") from error
     with file:
         if not _try_lock(file):
-            file.seek(0)
-            raise UserError(f"Process {file.read().strip()} is already {doing} in {folder}.")
+            raise UserError(f"Process {file.read(20).strip()} is already {doing} in {folder}.")
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -242,10 +292,25 @@ def folder_lock(folder: Path, *, doing: str, key: str = "") -> Iterator[None]:
 def wait_for_unlock(folder: Path, *, seconds: float) -> None:
     """Waits until no other process holds the lock of a folder, but no longer than some seconds."""
     end = time.monotonic() + seconds
-    with (folder / LOCK).open("a") as file:
+    with _open_lock(folder) as file:
         # Closing the file releases the lock again.
         while not _try_lock(file) and time.monotonic() < end:
             time.sleep(0.2)
+
+
+def _open_lock(folder: Path) -> IO[str]:
+    """Opens the lock file of a folder for reading and writing.
+
+    Raises:
+        UserError: it is something else: the lock is emptied, so it must not be a link to another file.
+        OSError: it cannot be opened.
+    """
+    path = folder / LOCK
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UserError(f"Expected a lock file at {path}, found a link or another kind of file. Remove it.")
+    # A link that is made just now is not followed either.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    return os.fdopen(descriptor, "r+", encoding="ascii", errors="replace")
 
 
 def _try_lock(file: IO[str]) -> bool:

@@ -1,6 +1,4 @@
 import errno
-import gzip
-import lzma
 import math
 import os
 import sys
@@ -17,9 +15,10 @@ from nmt.files import (
     atomic_write,
     check_platform,
     compute_digest,
+    compute_file_digest,
     discard,
     folder_lock,
-    open_bytes,
+    read_limited,
     recover,
     start_digest,
     wait_for_unlock,
@@ -62,11 +61,14 @@ def test_the_older_file_survives_a_failure(tmp_path, interruption):
     assert names(tmp_path) == ["file"]
 
 
-def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path):
-    words = r"^Cannot write .*/file: No space left on device\.$"
-    with pytest.raises(UserError, match=words), atomic_write(tmp_path / "file") as aside:
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.ENOSPC, "No space left on device"), (errno.EFBIG, "File too large")]
+)
+def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path, number, words):
+    expected = rf"^Cannot write .*/file: {words}\.$"
+    with pytest.raises(UserError, match=expected), atomic_write(tmp_path / "file") as aside:
         aside.touch()
-        raise OSError(errno.ENOSPC, "a message of HDF5")
+        raise OSError(number, "a message of HDF5")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -87,14 +89,38 @@ def test_a_folder_whose_writing_fails_leaves_nothing(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_files_of_a_killed_process_with_the_same_id_are_removed(tmp_path):
-    leavings = tmp_path / f".model.{os.getpid()}.part"
-    leavings.mkdir()
-    (leavings / "stale").touch()
+def find_dead_process() -> int:
+    process = os.posix_spawn("/bin/true", ["true"], os.environ)
+    os.waitpid(process, 0)
+    return process
+
+
+def test_partial_files_of_killed_processes_are_removed_and_those_of_live_ones_kept(tmp_path, monkeypatch):
+    with atomic_write(tmp_path / "model") as aside:
+        aside.touch()
+        same = aside.name  # the same process id, of a process that was killed before
+    machine = same.rpartition("-")[2]
+    dead, alive = find_dead_process(), os.getppid()
+    stale = [same, f".model.{dead}-{machine}", f".model.{dead}.part"]
+    kept = [f".model.{alive}-{machine}", f".model.{dead}-0123abcd.part", f".model.x.{dead}.part", ".model.notes.part"]
+    for name in (*stale, *kept):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "inner").touch()
+    with atomic_write(tmp_path / "model", keep_stale=True) as aside:
+        aside.touch()
+    assert set(names(tmp_path)) == {"model", *stale[1:], *kept}
+    (tmp_path / "model").unlink()
     with atomic_write(tmp_path / "model") as aside:
         aside.mkdir()
         (aside / "fresh").touch()
+    assert set(names(tmp_path)) == {"model", *kept}
     assert names(tmp_path / "model") == ["fresh"]
+    (tmp_path / "model" / "fresh").unlink()
+    (tmp_path / "model").rmdir()
+    monkeypatch.setattr(files, "STALE_SECONDS", -1)  # on another machine, time decides
+    with atomic_write(tmp_path / "model") as aside:
+        aside.touch()
+    assert set(names(tmp_path)) == {"model", *kept} - {kept[1]}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot sync a folder")
@@ -195,37 +221,6 @@ def test_discard_removes_files_folders_and_links_but_not_the_targets_of_links(tm
     assert names(kept) == ["file"]
 
 
-@pytest.mark.parametrize(("ending", "pack"), [("", bytes), (".gz", gzip.compress), (".xz", lzma.compress)])
-def test_open_bytes_decompresses(tmp_path, ending, pack):
-    path = tmp_path / f"text{ending}"
-    path.write_bytes(pack(PLAIN))
-    with open_bytes(path) as stream:
-        assert stream.read() == PLAIN
-
-
-@pytest.mark.parametrize("ending", ["", ".gz", ".xz"])
-def test_a_missing_file_is_reported_with_the_closest_name(tmp_path, ending):
-    (tmp_path / f"train.en{ending}").touch()
-    with pytest.raises(UserError, match=rf"There is no file .*tran.en{ending}. Did you mean 'train.en{ending}'\?$"):
-        open_bytes(tmp_path / f"tran.en{ending}")
-
-
-def test_a_missing_folder_is_reported(tmp_path):
-    with pytest.raises(UserError, match=r"There is no file .*x. There is no folder .*absent either\.$"):
-        open_bytes(tmp_path / "absent" / "x")
-
-
-def test_a_folder_is_not_a_file(tmp_path):
-    with pytest.raises(UserError, match=r"Expected a file at .*, found a folder\.$"):
-        open_bytes(tmp_path)
-
-
-def test_an_unreadable_file_is_reported(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"Cannot read .*x: Not a directory\.$"):
-        open_bytes(tmp_path / "file" / "x")
-
-
 def test_a_locked_folder_is_refused_until_it_is_free(tmp_path):
     with folder_lock(tmp_path / "run", doing="training", key="run_dir"):
         # A second open file stands for a second process: flock belongs to the open file.
@@ -247,6 +242,42 @@ def test_a_folder_that_cannot_be_locked_is_named_with_its_key(tmp_path):
     words = r"^Cannot write to run_dir .*file/run: Not a directory\.$"
     with pytest.raises(UserError, match=words), folder_lock(tmp_path / "file" / "run", doing="training", key="run_dir"):
         pytest.fail("there is no folder to lock")
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "pipe"])
+def test_a_lock_that_is_something_else_is_left_alone(tmp_path, kind):
+    precious, lock = tmp_path / "precious", tmp_path / "run" / ".lock"
+    precious.write_text("text")
+    lock.parent.mkdir()
+    if kind == "folder":
+        lock.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.symlink_to(precious if kind == "link" else tmp_path / "new")
+    words = r"^Expected a lock file at .*run/\.lock, found a link or another kind of file\. Remove it\.$"
+    with pytest.raises(UserError, match=words), folder_lock(lock.parent, doing="training"):
+        pytest.fail("it was opened")
+    with pytest.raises(UserError, match=words):
+        wait_for_unlock(lock.parent, seconds=1)
+    assert precious.read_text() == "text" and not (tmp_path / "new").exists()
+
+
+def test_a_file_of_a_stranger_is_read_only_if_it_is_a_small_file(tmp_path):
+    (tmp_path / "small").write_bytes(b"abc")
+    assert read_limited(tmp_path / "small", 3) == b"abc"
+    with pytest.raises(UserError, match=r"small has 3 bytes, expected at most 2\.$"):
+        read_limited(tmp_path / "small", 2)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"Expected a file at .*pipe, found a folder, device or pipe\.$"):
+        read_limited(tmp_path / "pipe", 2)
+    with pytest.raises(UserError, match=r"Cannot read .*nothing: No such file or directory\.$"):
+        read_limited(tmp_path / "nothing", 2)
+
+
+def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):
+    (tmp_path / "file").write_bytes(b"xabc")
+    assert compute_file_digest(tmp_path / "file", 1) == compute_digest(b"abc")
 
 
 def test_a_digest_stays_what_it_was():
