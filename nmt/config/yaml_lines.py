@@ -11,6 +11,9 @@ import yaml
 
 from nmt.errors import UserError
 
+# Far more than a configuration has: PyYAML takes a minute for some megabytes, and seconds for a thousand levels.
+MAX_CHARACTERS, MAX_DEPTH = 1_000_000, 32
+
 Place = tuple[str | int, ...]  # keys and list indexes, from the top of the file down to one value
 
 WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
@@ -51,15 +54,13 @@ def read_yaml(text: str, name: str, base: Place = ()) -> tuple[Any, dict[Place, 
         The value, and the line of each key and list entry by place, counted from 1.
 
     Raises:
-        UserError: the text is not YAML, has a key twice, or uses tags or aliases.
+        UserError: the text is not YAML, has a key twice, uses tags or aliases, or is far too large or too deep.
     """
     lines: dict[Place, int] = {}
     try:
-        _refuse_aliases(text, name)
+        _check_structure(text, name)
         node = yaml.compose(text, Loader=yaml.BaseLoader)
         return None if node is None else _value(node, base, lines, name), lines
-    except RecursionError as error:
-        raise UserError(f"{name}: nested too deeply.") from error
     except yaml.MarkedYAMLError as error:
         problem = ", ".join(filter(None, (error.context, error.problem)))
         mark = error.problem_mark
@@ -70,11 +71,17 @@ def read_yaml(text: str, name: str, base: Place = ()) -> tuple[Any, dict[Place, 
         raise UserError(f"{name}:{line}: the character U+{error.character:04X} is not allowed.") from error
 
 
-def _refuse_aliases(text: str, name: str) -> None:
-    # Nine levels of aliases to lists of aliases are a few hundred bytes, and more values than any memory holds.
+def _check_structure(text: str, name: str) -> None:
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(f"{name}: expected at most {MAX_CHARACTERS:,} characters, found {len(text):,}.")
+    depth = 0
     for event in yaml.parse(text, Loader=yaml.BaseLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise UserError(f"{name}:{line}: nested too deeply: expected at most {MAX_DEPTH} levels.")
+        # Nine levels of aliases to lists of aliases are a few hundred bytes, and more values than any memory holds.
         if isinstance(event, yaml.AliasEvent):
-            line = event.start_mark.line + 1 if event.start_mark else 1
             raise UserError(
                 f"{name}:{line}: expected a value, found the alias *{event.anchor}; write the value itself."
             )

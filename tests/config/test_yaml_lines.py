@@ -92,7 +92,9 @@ def test_aliases_are_refused_before_they_multiply():
         ("a: 1\nb: !!set {c}", "x:2: expected a value without a tag, found tag:yaml.org,2002:set."),
         ("[a]: 1", "x:1: expected the name of a key, found a list or a section."),
         ("a: &b [*b]", "x:1: expected a value, found the alias *b; write the value itself."),
-        ("[" * 600 + "]" * 600, "x: nested too deeply."),
+        ("[" * 33 + "]" * 33, "x:1: nested too deeply: expected at most 32 levels."),
+        ("a:\n" + "- " * 100_000, "x:2: nested too deeply: expected at most 32 levels."),
+        ("- a\n" * 300_000, "x: expected at most 1,000,000 characters, found 1,200,000."),
         ("a: 1\nb: \0", "x:2: the character U+0000 is not allowed."),
     ],
 )
