@@ -22,14 +22,16 @@ VERBS = set(VERB_LIST.split())
 OTHER_FIRST_WORDS = {"as", "from", "to", "is", "has", "can", "may", "needs", "with", "on"}
 # Functions named after the operation that papers, Keras or other libraries call so.
 TERMS = {
-    *("atomic_replace", "atomic_write", "at_least_float32", "batch_gather", "beam_search", "bleu", "config_from_text"),
+    *("atomic_replace", "atomic_write", "at_least_float32", "batch_gather", "beam_search", "bleu", "chrf"),
+    *("config_from_text",),
     *("cross_entropy", "folder_lock", "learning_rate", "length_penalty", "matmul", "reservoir_sample", "top_k"),
     *("all_gather", "all_reduce_sum", "chief_first", "index_by_path"),
 }
 # Names that other programs call: Keras, uvicorn, asyncio, io, the signatures of a SavedModel, and the commands of nmt.
 FOREIGN = {
     *("call", "handle_exit", "connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing"),
-    *("nbest", "readable", "readinto", "serving_default", "token_log_probs"),
+    *("startup",),
+    *("fileno", "nbest", "readable", "readinto", "serving_default", "token_log_probs"),
     *("demo", "doctor", "info", "main"),
 }
 # A function that is a property, a cached value or a validator has a noun's name.

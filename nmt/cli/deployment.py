@@ -13,6 +13,7 @@ from nmt.cli.options import (
     Model,
     PruningThreshold,
     Threads,
+    check_finite,
     print_line,
     read_settings,
     require_packages,
@@ -55,12 +56,16 @@ def export(
         ),
     ] = None,
     max_bleu_loss: Annotated[
-        float | None, typer.Option(min=0, help="BLEU points that --quantize may cost; default: 0.5.")
+        float | None,
+        typer.Option(min=0, callback=check_finite, help="BLEU points that --quantize may cost; default: 0.5."),
     ] = None,
     max_differing: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Share of sentences that --quantize may change if there are no references; default: 0.1."
+            min=0,
+            max=1,
+            callback=check_finite,
+            help="Share of sentences that --quantize may change if there are no references; default: 0.1.",
         ),
     ] = None,
     beam_size: BeamSize = None,
@@ -118,13 +123,31 @@ def serve(
     api_key_file: Annotated[
         Path | None, typer.Option(help="File with the key that requests must send; or set NMT_API_KEY.")
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Site whose pages may use the server, such as https://example.com; or *."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Further host name by which clients may call the server.")
+    ] = None,
     max_batch: Annotated[int, typer.Option(min=1, max=256, help="Texts translated together.")] = 32,
-    max_wait: Annotated[float, typer.Option(min=0, max=1000, help="Milliseconds a text waits for others.")] = 5,
-    max_queue: Annotated[int, typer.Option(min=1, help="Texts that may wait before requests are refused.")] = 1024,
+    max_wait: Annotated[
+        float, typer.Option(min=0, max=1000, callback=check_finite, help="Milliseconds a text waits for others.")
+    ] = 5,
+    max_queue: Annotated[
+        int, typer.Option(min=1, help="Texts of one client that may wait before its requests are refused.")
+    ] = 1024,
+    max_connections: Annotated[int, typer.Option(min=1, help="Connections open at a time.")] = 1000,
     max_body: Annotated[int, typer.Option(min=1, help="Bytes per request.")] = 1 << 20,
+    max_bodies: Annotated[
+        int | None, typer.Option(min=1, help="Bytes of all requests together; default: 64 times --max-body.")
+    ] = None,
     max_texts: Annotated[int, typer.Option(min=1, help="Texts per request.")] = 128,
     max_characters: Annotated[int, typer.Option(min=1, help="Characters per text.")] = 10_000,
-    timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds to answer a request.")] = 30,
+    max_work: Annotated[int, typer.Option(min=1, help="Source tokens times beam size, per request.")] = 500_000,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=3600, callback=check_finite, help="Seconds to answer a request.")
+    ] = 30,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     pruning_threshold: PruningThreshold = None,
@@ -140,14 +163,20 @@ def serve(
         pruning_threshold=pruning_threshold,
     )
     require_packages("nmt serve", "serve", "fastapi", "uvicorn", "prometheus_client")
+    if max_bodies is not None and max_bodies < max_body:
+        raise UserError(f"--max-bodies {max_bodies} is less than one request may have, --max-body {max_body}.")
     set_up_process(device, threads)
+    from nmt.server.access import make_access
     from nmt.server.limits import Limits
     from nmt.server.run import serve as serve_model
 
     limits = Limits(
         max_body=max_body,
+        max_bodies=max_bodies or 64 * max_body,
         max_texts=max_texts,
         max_characters=max_characters,
+        max_work=max_work,
+        max_connections=max_connections,
         max_queue=max_queue,
         max_batch=max_batch,
         max_wait=max_wait / 1000,
@@ -160,6 +189,7 @@ def serve(
         name=name,
         limits=limits,
         key_file=api_key_file,
+        access=make_access(host, allow_origin or (), allow_host or ()),
         decoding=settings["decoding"],
         log=print_line,
     )

@@ -8,10 +8,12 @@ from starlette.exceptions import HTTPException
 
 from nmt.errors import RequestError, UserError
 from nmt.server import openapi
+from nmt.server.access import Access
 from nmt.server.batcher import Batcher
 from nmt.server.limits import Limits
 from nmt.server.metrics import CONTENT_TYPE, Metrics
 from nmt.server.middleware import INTERNAL_ERROR, Middleware
+from nmt.server.text_cutter import TextCutter
 from nmt.server.tfserving_routes import make_tfserving_routes
 from nmt.server.translate_routes import make_translate_routes
 from nmt.server.webpage import make_page_routes, read_page
@@ -27,7 +29,9 @@ class Server:
     batcher: Batcher
 
 
-def make_server(translator: Translator, name: str, limits: Limits, *, key: str | None = None) -> Server:
+def make_server(
+    translator: Translator, name: str, limits: Limits, *, key: str | None = None, access: Access | None = None
+) -> Server:
     """Makes the server of a translator and starts the thread that translates.
 
     Args:
@@ -35,6 +39,7 @@ def make_server(translator: Translator, name: str, limits: Limits, *, key: str |
         name: of the model, in the paths of TensorFlow Serving's API.
         limits: of requests and of the queue.
         key: required in requests; None requires no key.
+        access: web pages and host names that may use the server; by default its own page and every name.
     """
     metrics = Metrics()
     batcher = Batcher(translator, limits, metrics.observe_batch)
@@ -50,13 +55,14 @@ def make_server(translator: Translator, name: str, limits: Limits, *, key: str |
     )
     page = read_page()
     # The page itself needs no key, because users enter theirs on it.
-    middleware = Middleware(app, limits, metrics, key=key, public_paths=page)
+    middleware = Middleware(app, limits, metrics, key=key, public_paths=page, access=access)
     metrics.track(lambda: batcher.num_waiting, lambda: middleware.num_in_progress)
     _add_error_handlers(app)
     _add_probes(app, middleware, batcher, metrics)
     app.include_router(make_page_routes(page))
-    app.include_router(make_translate_routes(name, translator, batcher, limits))
-    app.include_router(make_tfserving_routes(name, translator, batcher, limits))
+    cutter = TextCutter(translator, limits)
+    app.include_router(make_translate_routes(name, translator, batcher, cutter, limits))
+    app.include_router(make_tfserving_routes(name, translator, batcher, cutter, limits))
     openapi.finish_document(app, name=name, version=translator.version, key=key is not None)
     return Server(middleware, batcher)
 

@@ -5,16 +5,16 @@ import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from typing import Any
 
 from nmt.config.schema import SearchSettings
 from nmt.errors import RequestError
-from nmt.server.limits import Limits
+from nmt.server.fair_queue import FairQueue, Job, Options
+from nmt.server.limits import QUEUE_SHARE, Limits
 from nmt.translators.hypothesis import Translation
 from nmt.translators.protocol import Translator
 
@@ -22,26 +22,12 @@ logger = logging.getLogger(__name__)
 
 # Settings whose searches stay compiled. Bounded, because requests with ever new settings must not fill the memory.
 MAX_SETTINGS = 4
-
-
-@dataclass(frozen=True)
-class Options:
-    """What may differ between requests; only texts with equal options are translated together."""
-
-    settings: SearchSettings
-    n_best: int = 1
-    attention: bool = False
-
-
-@dataclass(frozen=True)
-class Job:
-    """A text that waits to be translated."""
-
-    text: str
-    options: Options
-    result: "Future[Translation]"
-    arrived: float
-    """Time of `time.monotonic`."""
+# A batch cannot be interrupted, and everybody waits for it. It therefore holds no more work than the translator does in
+# half a second, or than this: batches of a few short texts are slow, and say little about its speed.
+MAX_BATCH_SECONDS = 0.5
+MIN_BATCH_WORK = 2000
+# Seconds per unit of work until it is known: about half the speed of a small model on two cores.
+SECONDS_PER_WORK = 1e-4
 
 
 class Batcher:
@@ -49,28 +35,40 @@ class Batcher:
 
     A text that is alone does not wait: the thread waits for others only if there were others at the last batch.
 
+    Clients take turns (see `FairQueue`), and a batch is short, so that a client with little text is not kept waiting by
+    one with much. Texts whose futures are cancelled, as those of clients that have left, are dropped before each batch.
+
     Each text carries the future of its own result, so that no result can reach another request.
 
     Args:
         translator: called by the thread of this object only.
         limits: max_batch, max_wait and max_queue.
         observe: called with the number of texts and the seconds of each batch.
+        clock: returns seconds; for tests.
     """
 
-    def __init__(self, translator: Translator, limits: Limits, observe: Callable[[int, float], None] = lambda *_: None):
+    def __init__(
+        self,
+        translator: Translator,
+        limits: Limits,
+        observe: Callable[[int, float], None] = lambda *_: None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self._translator = translator
         self._limits = limits
         self._observe = observe
+        self._clock = clock
         self._find_translator = lru_cache(MAX_SETTINGS)(self._make_translator)
         # Making a translator takes several tenths of a millisecond, which each request would cost.
         self._change_settings = lru_cache(64)(lambda changes: translator.with_settings(**dict(changes)).settings)
         # Returns one object for equal options, so that those of all waiting texts are compared by identity: comparing
         # the values of two settings takes 3 to 6 µs.
         self._share = lru_cache(64)(lambda options: options)
-        self._waiting: deque[Job] = deque()
+        self._queue = FairQueue()
+        self._numbers = count()
         self._changed = threading.Condition()
         self._is_closed = False
-        self._seconds_per_text = 0.0
+        self._seconds_per_work = SECONDS_PER_WORK
         self._is_crowded = True
         self._thread = threading.Thread(target=self._run, name="translating", daemon=True)
         self._thread.start()
@@ -78,7 +76,7 @@ class Batcher:
     @property
     def num_waiting(self) -> int:
         """Number of texts in the queue."""
-        return len(self._waiting)
+        return len(self._queue)
 
     @property
     def is_working(self) -> bool:
@@ -102,43 +100,55 @@ class Batcher:
         settings = self._change_settings(tuple(sorted((changes or {}).items())))
         return Options(settings, n_best, attention)
 
-    def submit(self, texts: Sequence[str], options: Options) -> list["Future[Translation]"]:
+    def submit(
+        self, texts: Sequence[str], options: Options, *, tokens: Sequence[int] | None = None, client: str = ""
+    ) -> list["Future[Translation]"]:
         """Queues all of these texts, or none of them, and returns the futures of their translations.
 
         A text is not translated if its future is cancelled before its batch starts. A request with more texts than the
         queue holds is accepted if the queue is empty.
 
+        Args:
+            texts: none of them longer than the translator reads at once.
+            options: of the request.
+            tokens: number of source tokens of each text; by default the translator counts them.
+            client: whose turn this takes, and who has `limits.max_queue` places.
+
         Raises:
             RequestError: 429, the queue is full; 503, the server is stopping.
         """
         options = self._share(options)
+        tokens = self._translator.count_tokens(texts) if tokens is None else tokens
         with self._changed:
             if self._is_closed:
                 raise RequestError(503, "The server is stopping.")
-            if self._is_too_full_for(len(texts)):
-                # Clients that disconnected or timed out do not keep their places.
-                self._waiting = deque(job for job in self._waiting if not job.result.cancelled())
-            if self._is_too_full_for(len(texts)):
-                taken = f"{len(self._waiting):,} of {self._limits.max_queue:,} places are taken"
-                seconds = self._seconds_per_text * len(self._waiting)
+            if self._find_taken(client, len(texts)) is not None:
+                self._queue.drop_cancelled()
+            if (taken := self._find_taken(client, len(texts))) is not None:
+                seconds = self._seconds_per_work * self._queue.work
                 raise RequestError(
                     429,
-                    f"The queue has no room for this request: {taken}. Try again later.",
+                    f"The queue has no room for this request: {taken} places are taken. Try again later.",
                     {"Retry-After": str(min(60, max(1, math.ceil(seconds))))},
                 )
-            now = time.monotonic()
-            jobs = [Job(text, options, Future(), now) for text in texts]
-            self._waiting.extend(jobs)
+            now = self._clock()
+            jobs = [
+                Job(text, options, options.estimate_work(length), Future(), now, next(self._numbers))
+                for text, length in zip(texts, tokens, strict=True)
+            ]
+            self._queue.add(client, jobs)
             self._changed.notify_all()
         return [job.result for job in jobs]
 
-    async def translate(self, texts: Sequence[str], options: Options) -> list[Translation]:
+    async def translate(
+        self, texts: Sequence[str], options: Options, *, tokens: Sequence[int] | None = None, client: str = ""
+    ) -> list[Translation]:
         """Queues texts and returns their translations, in order; a caller that is cancelled takes its texts back.
 
-        Raises:
-            RequestError: see `submit`.
+        See `submit`.
         """
-        return await asyncio.gather(*map(asyncio.wrap_future, self.submit(texts, options)))
+        futures = self.submit(texts, options, tokens=tokens, client=client)
+        return await asyncio.gather(*map(asyncio.wrap_future, futures))
 
     def close(self, timeout: float | None = None) -> None:
         """Refuses new texts, translates those in the queue, and waits `timeout` seconds for the thread to end."""
@@ -147,48 +157,47 @@ class Batcher:
             self._changed.notify_all()
         self._thread.join(timeout)
 
-    def _is_too_full_for(self, num_texts: int) -> bool:
-        return bool(self._waiting) and len(self._waiting) + num_texts > self._limits.max_queue
+    def _find_taken(self, client: str, num_texts: int) -> str | None:
+        """Returns how many places are taken if so many more texts of a client have no room; else None."""
+        places = ((self._queue.count(client), self._limits.max_queue),)
+        # The places of all clients together. Their number is bounded, because their texts are in the memory.
+        places += ((len(self._queue), QUEUE_SHARE * self._limits.max_queue),)
+        for taken, limit in places:
+            if taken and taken + num_texts > limit:
+                return f"{taken:,} of {limit:,}"
+        return None
 
     def _run(self) -> None:
         while (batch := self._wait_for_batch()) is not None:
             if batch:
-                started = time.monotonic()
+                started = self._clock()
                 self._translate(batch)
-                seconds = time.monotonic() - started
-                # A moving average over about five batches.
-                self._seconds_per_text += 0.2 * (seconds / len(batch) - self._seconds_per_text)
+                seconds = self._clock() - started
+                work = sum(job.work for job in batch)
+                if work >= MIN_BATCH_WORK / 2:
+                    # A moving average over about five batches.
+                    self._seconds_per_work += 0.2 * (seconds / work - self._seconds_per_work)
                 self._observe(len(batch), seconds)
-                self._is_crowded = len(batch) > 1 or bool(self._waiting)
+                self._is_crowded = len(batch) > 1 or len(self._queue) > 0
 
     def _wait_for_batch(self) -> list[Job] | None:
         """Waits for the next texts to translate together; returns None at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_closed)
-            if not self._waiting:
-                return None
-            oldest = self._waiting[0]
-            until = oldest.arrived + (self._limits.max_wait if self._is_crowded else 0.0)
+            self._changed.wait_for(lambda: len(self._queue) or self._is_closed)
+            lead = self._queue.find_next()
+            if lead is None:
+                return None if self._is_closed else []
+            until = lead.arrived + (self._limits.max_wait if self._is_crowded else 0.0)
             self._changed.wait_for(
-                lambda: self._is_closed or self._count_matching(oldest.options) >= self._limits.max_batch,
-                timeout=max(0.0, until - time.monotonic()),
+                lambda: self._is_closed or self._queue.count_matching(lead.options) >= self._limits.max_batch,
+                timeout=max(0.0, until - self._clock()),
             )
-            return self._take_batch(oldest.options)
-
-    def _count_matching(self, options: Options) -> int:
-        return sum(job.options is options for job in self._waiting)
-
-    def _take_batch(self, options: Options) -> list[Job]:
-        """Removes the oldest texts with these options from the queue, and drops cancelled ones."""
-        batch: list[Job] = []
-        others: deque[Job] = deque()
-        for job in self._waiting:
-            if job.options is not options or len(batch) == self._limits.max_batch:
-                others.append(job)
-            elif job.result.set_running_or_notify_cancel():
-                batch.append(job)
-        self._waiting = others
-        return batch
+            # Another client's text may have come meanwhile, and have its turn first.
+            lead = self._queue.find_next()
+            if lead is None:
+                return []
+            max_work = max(MIN_BATCH_WORK, MAX_BATCH_SECONDS / max(self._seconds_per_work, 1e-9))
+            return self._queue.take(lead, max_jobs=self._limits.max_batch, max_work=max_work)
 
     def _translate(self, batch: list[Job]) -> None:
         options = batch[0].options

@@ -1,11 +1,17 @@
 """Limits of a server, and the errors of requests that exceed them."""
 
 import asyncio
+import unicodedata
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 from nmt.errors import RequestError
+
+# The queue has so many times `max_queue` places, which is what one client can take.
+QUEUE_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -16,10 +22,16 @@ class Limits:
     """Bytes of a request's body."""
     max_texts: int = 128
     """Texts per request."""
+    max_bodies: int = 1 << 26
+    """Bytes of the bodies of all requests together, except for small ones."""
     max_characters: int = 10_000
-    """Characters per text."""
+    """Characters per text, after Unicode normalization."""
+    max_work: int = 500_000
+    """Source tokens times beam size, per request."""
     max_queue: int = 1024
-    """Texts, or parts of long texts, that wait to be translated."""
+    """Texts, or parts of long texts, of one client that wait to be translated."""
+    max_connections: int = 1000
+    """Connections open at a time."""
     max_batch: int = 32
     """Texts translated together."""
     max_wait: float = 0.005
@@ -37,11 +49,32 @@ def check_texts(texts: Sequence[str], limits: Limits) -> None:
         )
     for number, text in enumerate(texts):
         if len(text) > limits.max_characters:
-            raise RequestError(
-                400,
-                f"A text can have at most {limits.max_characters:,} characters, found {len(text):,} in text {number} "
-                "(counted from 0). Split it.",
-            )
+            raise _make_length_error(limits, f"found {len(text):,}", number)
+        if (length := count_characters(text)) > limits.max_characters:
+            raise _make_length_error(limits, f"found {len(text):,} that the model reads as {length:,}", number)
+
+
+def count_characters(text: str) -> int:
+    """Returns the characters of a text after Unicode normalization (NFKC), which writes U+FDFA as 18 characters.
+
+    Characters are counted one by one. A text whose normalized characters are combined is a little shorter.
+    """
+    if text.isascii():
+        return len(text)
+    return sum(number * _expand(character) for character, number in Counter(text).items())
+
+
+@lru_cache(1 << 14)
+def _expand(character: str) -> int:
+    return len(unicodedata.normalize("NFKC", character))
+
+
+def _make_length_error(limits: Limits, found: str, number: int) -> RequestError:
+    return RequestError(
+        400,
+        f"A text can have at most {limits.max_characters:,} characters, {found} in text {number} (counted from 0). "
+        "Split it.",
+    )
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ class ErrorBody(BaseModel):
 
 
 ERRORS: dict[int | str, Schema] = {
-    status: {"model": ErrorBody} for status in (400, 401, 404, 405, 408, 413, 429, 500, 503, 504)
+    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503, 504)
 }
 
 

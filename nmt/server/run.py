@@ -4,6 +4,8 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -11,21 +13,18 @@ from typing import Any
 import uvicorn
 
 from nmt.errors import UserError
+from nmt.server.access import Access, is_loopback
 from nmt.server.app import Server, make_server
-from nmt.server.http_timeouts import make_protocol
+from nmt.server.connections import BACKLOG, ListeningServer, fit_connections, make_config
 from nmt.server.limits import Limits
 from nmt.server.middleware import KEY_VARIABLE, read_key
 from nmt.translators.opening import find_kind, open_translator
 from nmt.translators.protocol import Translator
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 GRACE = 5.0  # seconds beyond the time-out for sending the last responses
-# Seconds that an idle connection stays open: longer than the minute of most reverse proxies, because a proxy must not
-# send a request on a connection that the server is closing.
-KEEP_ALIVE = 75
 
 
-class StoppingServer(uvicorn.Server):
+class StoppingServer(ListeningServer):
     """Stops on a signal in two steps: it finishes the requests in progress and refuses new ones, then closes its port.
 
     uvicorn alone closes the port at once, so that new clients get no answer that explains why.
@@ -68,6 +67,7 @@ def serve(
     name: str | None,
     limits: Limits,
     key_file: Path | None = None,
+    access: Access | None = None,
     decoding: Mapping[str, Any] | None = None,
     log: Callable[[str], None] = print,
 ) -> None:
@@ -80,6 +80,7 @@ def serve(
         name: of the model in the paths of TensorFlow Serving's API; None takes the folder's.
         limits: of requests and of the queue.
         key_file: contains the key that requests must send; NMT_API_KEY can contain it instead.
+        access: web pages and host names that may use the server.
         decoding: settings of the section `decoding` other than the model's own, such as {"beam_size": 1}.
         log: receives a line when the server is ready, and one when it stops.
 
@@ -87,27 +88,33 @@ def serve(
         UserError: there is no such model, a setting is invalid, the address is not available, or the key is invalid.
     """
     name = check_name(name or derive_name(model))
-    key = read_key(os.environ, key_file)
+    log = ignore_failures(log)
+    key = read_key(os.environ, key_file, log)
+    max_connections = fit_connections(limits.max_connections)
+    if max_connections < limits.max_connections:
+        log(f"The server keeps at most {max_connections:,} connections open: ulimit -n allows no more.")
+        limits = replace(limits, max_connections=max_connections)
     with listen(host, port) as listener:
         translator = open_model(model, decoding or {})
-        server = make_server(translator, name, limits, key=key)
-        config = uvicorn.Config(
-            server.middleware,
-            http=make_protocol(limits.timeout),
-            lifespan="off",
-            ws="none",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=int(GRACE),
-        )
+        server = make_server(translator, name, limits, key=key, access=access)
+        config = make_config(server, timeout=limits.timeout, max_connections=max_connections)
+        config.timeout_graceful_shutdown = int(GRACE)
         log(f"Serving {model} as {name}, version {translator.version}: {_url(host, listener)}")
         if is_open(host, key):
             log(f"Anyone who can reach {host} can translate. Set {KEY_VARIABLE} or --api-key-file to require a key.")
         StoppingServer(config, server, limits.timeout + GRACE, log).run(sockets=[listener])
         server.batcher.close(GRACE)
         log("Stopped.")
+
+
+def ignore_failures(log: Callable[[str], None]) -> Callable[[str], None]:
+    """Returns a function that logs a line if that is possible: a full disk is no reason to stop serving."""
+
+    def log_if_possible(line: str) -> None:
+        with suppress(OSError):
+            log(line)
+
+    return log_if_possible
 
 
 def open_model(model: Path, decoding: Mapping[str, Any]) -> Translator:
@@ -131,14 +138,14 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         raise UserError(f"Cannot listen on {host}, port {port}: {getattr(error, 'strerror', error)}.") from error
 
 
 def is_open(host: str, key: str | None) -> bool:
     """Returns whether users of other machines can translate without a key."""
-    return key is None and host not in LOOPBACK
+    return key is None and not is_loopback(host)
 
 
 def derive_name(model: Path) -> str:

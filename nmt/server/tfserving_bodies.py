@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from nmt.config.schema import ExportConfig
 from nmt.decoding.beam_search import IMPOSSIBLE
 from nmt.errors import RequestError
 from nmt.translators.hypothesis import Hypothesis, Translation
@@ -24,7 +23,7 @@ DEFAULT = "serving_default"
 INPUT = "text"
 MAX_SHOWN = 200  # characters of a value in an error message
 MAX_VERSION = 2**63 - 1
-SURROGATE = re.compile("[\ud800-\udfff]")
+SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True)
@@ -46,13 +45,15 @@ def read_json(body: bytes) -> dict[str, Any]:
     if not body.strip():
         raise RequestError(400, "JSON Parse error: The document is empty")
     try:
-        document = json.loads(body.decode("utf-8"))
+        document = json.loads(body.decode("utf-8-sig"))  # some clients send a byte order mark
     except UnicodeDecodeError as error:
         raise RequestError(400, f"JSON Parse error: Invalid encoding in string. at offset: {error.start}") from error
     except json.JSONDecodeError as error:
         raise RequestError(400, f"JSON Parse error: Invalid value. {error.msg} at offset: {error.pos}") from error
     except (RecursionError, ValueError) as error:
         raise RequestError(400, "JSON Parse error: lists or numbers are too large") from error
+    if SURROGATE_ESCAPE.search(body):
+        _check_surrogates(document)
     if not isinstance(document, dict):
         raise RequestError(400, f"JSON Value: {abbreviate(document)} Is not object")
     return document
@@ -87,9 +88,8 @@ def read_predict_request(document: dict[str, Any]) -> PredictRequest:
 
 
 def choose_n_best(translator: Translator) -> int:
-    """Returns the columns of the signature `nbest`: an export's own, or for a model those of a default export."""
-    beam_size = translator.settings.beam_size
-    return translator.max_n_best if translator.max_n_best <= beam_size else min(ExportConfig().nbest, beam_size)
+    """Returns the columns of the signature `nbest`, at most as many as hypotheses are searched at a time."""
+    return min(translator.signature_n_best, translator.settings.beam_size)
 
 
 def make_predict_body(request: PredictRequest, translations: Sequence[Translation], *, nbest: int) -> dict[str, Any]:
@@ -215,17 +215,20 @@ def _text(value: Any) -> str:
         raise RequestError(400, f"JSON Value: {abbreviate(value)} not formatted correctly for base64 data")
     if not isinstance(value, str):
         raise RequestError(400, f"JSON Value: {abbreviate(value)} Type: {_kind(value)} is not of expected type: string")
-    check_surrogates(value)
     return value
 
 
-def check_surrogates(text: str) -> None:
-    """Raises a RequestError with status 400 if a text contains half of a surrogate pair, as from "\\ud800".
+def _check_surrogates(document: Any) -> None:
+    """Raises a RequestError with status 400 if a text or a key contains half of a surrogate pair, as from "\\ud800".
 
-    JSON can express it, while UTF-8 cannot, so the response could not be encoded.
+    JSON can express it, while UTF-8 cannot, so that no response and no message could contain it.
     """
-    if not text.isascii() and SURROGATE.search(text):
-        raise RequestError(400, "JSON Parse error: The surrogate pair in string is invalid.")
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(400, "JSON Parse error: The surrogate pair in string is invalid.") from error
+    except RecursionError as error:
+        raise RequestError(400, "JSON Parse error: lists or numbers are too large") from error
 
 
 def _kind(value: Any) -> str:

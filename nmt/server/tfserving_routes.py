@@ -8,18 +8,23 @@ from nmt.errors import RequestError
 from nmt.server import openapi, tfserving_bodies
 from nmt.server.batcher import Batcher
 from nmt.server.limits import Limits, check_texts, limit_time
+from nmt.server.text_cutter import TextCutter, identify_client
+from nmt.translators.hypothesis import join_translations
 from nmt.translators.protocol import Translator
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
-def make_tfserving_routes(name: str, translator: Translator, batcher: Batcher, limits: Limits) -> APIRouter:
+def make_tfserving_routes(
+    name: str, translator: Translator, batcher: Batcher, cutter: TextCutter, limits: Limits
+) -> APIRouter:
     """Returns the paths of TensorFlow Serving, for one model and its one version.
 
     Args:
         name: of the model.
         translator: what the batcher translates with.
         batcher: translates the texts of requests.
+        cutter: cuts them to size first.
         limits: max_texts, max_characters and timeout.
     """
     router = APIRouter(prefix="/v1")
@@ -72,8 +77,12 @@ def make_tfserving_routes(name: str, translator: Translator, batcher: Batcher, l
         wanted = tfserving_bodies.read_predict_request(document)
         check_texts(wanted.texts, limits)
         options = batcher.make_options(n_best=nbest if wanted.signature == "nbest" else 1)
+        client = identify_client(request)
         async with limit_time(limits):
-            translations = await batcher.translate(wanted.texts, options)
+            cut, tokens = await cutter.cut(wanted.texts, options, client=client)
+            parts = [part for text in cut for part in text.parts]
+            results = iter(await batcher.translate(parts, options, tokens=tokens, client=client))
+        translations = [join_translations(text, [next(results) for _ in text.parts]) for text in cut]
         return tfserving_bodies.make_predict_body(wanted, translations, nbest=nbest)
 
     @router.get("/models", include_in_schema=False)

@@ -13,7 +13,8 @@ from nmt.errors import RequestError, suggest_name
 from nmt.server.batcher import Batcher
 from nmt.server.limits import Limits, check_texts, limit_time
 from nmt.server.openapi import describe_body, describe_translate_request
-from nmt.server.tfserving_bodies import abbreviate, check_surrogates, choose_n_best, read_json
+from nmt.server.text_cutter import TextCutter, identify_client
+from nmt.server.tfserving_bodies import abbreviate, read_json
 from nmt.translators.hypothesis import Translation, join_translations
 from nmt.translators.protocol import CHANGEABLE, Translator
 
@@ -85,15 +86,19 @@ class About(BaseModel):
     target_language: str | None
     max_characters: int
     max_n_best: int
+    beam_size: int
 
 
-def make_translate_routes(name: str, translator: Translator, batcher: Batcher, limits: Limits) -> APIRouter:
+def make_translate_routes(
+    name: str, translator: Translator, batcher: Batcher, cutter: TextCutter, limits: Limits
+) -> APIRouter:
     """Returns the paths of nmt's own interface.
 
     Args:
         name: of the model.
         translator: what the batcher translates with.
         batcher: translates the texts of requests.
+        cutter: cuts them to size first.
         limits: max_texts, max_characters and timeout.
     """
     router = APIRouter()
@@ -108,7 +113,8 @@ def make_translate_routes(name: str, translator: Translator, batcher: Batcher, l
             source_language=translator.source_language,
             target_language=translator.target_language,
             max_characters=limits.max_characters,
-            max_n_best=choose_n_best(translator),
+            max_n_best=translator.max_n_best,
+            beam_size=translator.settings.beam_size,
         )
 
     @router.post("/translate", openapi_extra=body, response_model_exclude_none=True)
@@ -122,10 +128,11 @@ def make_translate_routes(name: str, translator: Translator, batcher: Batcher, l
         mode = changes.pop(CHANGEABLE, None)
         splitter = translator.with_settings(**{CHANGEABLE: mode}) if mode else translator
         options = batcher.make_options(changes, n_best=wanted.n_best, attention=wanted.alignments)
+        client = identify_client(request)
         async with limit_time(limits):
-            # In a thread: texts that are cut are tokenized several times.
-            split = await asyncio.to_thread(splitter.split_texts, texts)
-            results = iter(await batcher.translate([part for text in split for part in text.parts], options))
+            split, tokens = await cutter.cut(texts, options, client=client, splitter=splitter)
+            parts = [part for text in split for part in text.parts]
+            results = iter(await batcher.translate(parts, options, tokens=tokens, client=client))
         translations = [join_translations(text, [next(results) for _ in text.parts]) for text in split]
         if not wanted.alignments:
             return _make_response(translations, alignments=False)
@@ -151,8 +158,6 @@ def read_request(body: bytes) -> TextRequest:
     texts: Any = [document["text"]] if isinstance(document["text"], str) else document["text"]
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise RequestError(400, "text: expected a text or a list of texts.")
-    for text in texts:
-        check_surrogates(text)
     try:
         return TranslateRequest.model_validate(document)
     except ValidationError as error:

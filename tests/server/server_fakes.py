@@ -8,12 +8,12 @@ from typing import Any
 
 import httpx
 import numpy as np
-import uvicorn
 
 from nmt.config.schema import SearchSettings
 from nmt.decoding.alignment import TokenAttention
+from nmt.server.access import Access
 from nmt.server.app import Server, make_server
-from nmt.server.http_timeouts import make_protocol
+from nmt.server.connections import ListeningServer, make_config
 from nmt.server.limits import Limits
 from nmt.server.run import listen
 from nmt.translators.hypothesis import Hypothesis, Translation
@@ -28,6 +28,7 @@ class FakeTranslator(Translator):
 
     source_language, target_language = "en", "de"
     max_n_best = 64
+    signature_n_best = 5
     max_tokens = 100
 
     def __init__(self, settings: SearchSettings | None = None, original: "FakeTranslator | None" = None):
@@ -70,23 +71,17 @@ def attend_by_place(line: str, translation: str) -> TokenAttention:
     return TokenAttention(source, target, weights)
 
 
-def make_fake(translator: FakeTranslator | None = None, *, key: str | None = None, **limits: Any) -> Server:
-    return make_server(translator or FakeTranslator(), "demo", Limits(**limits), key=key)
+def make_fake(
+    translator: FakeTranslator | None = None, *, key: str | None = None, access: Access | None = None, **limits: Any
+) -> Server:
+    return make_server(translator or FakeTranslator(), "demo", Limits(**limits), key=key, access=access)
 
 
 @contextlib.contextmanager
-def on_a_port(server: Server, *, patience: float = 30) -> Iterator[int]:
+def on_a_port(server: Server, *, patience: float = 30, max_connections: int = 100) -> Iterator[int]:
     """Serves on a port, for tests that need a real connection, and yields the port."""
     with listen("127.0.0.1", 0) as listener:
-        config = uvicorn.Config(
-            server.middleware,
-            http=make_protocol(patience),
-            lifespan="off",
-            ws="none",
-            log_level="warning",
-            log_config=None,
-        )
-        http = uvicorn.Server(config)
+        http = ListeningServer(make_config(server, timeout=patience, max_connections=max_connections))
         thread = threading.Thread(target=http.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

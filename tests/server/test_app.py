@@ -1,9 +1,11 @@
 """Responses and errors of nmt's own paths, with a fake translator."""
 
 import asyncio
+import gzip
 import json
 import random
 import re
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +15,7 @@ from pydantic import Field
 
 from nmt.config.schema import SearchSettings
 from nmt.errors import UserError
-from nmt.server import translate_routes
+from nmt.server import middleware, translate_routes
 from nmt.server.middleware import read_key
 from tests.server.server_fakes import FakeTranslator, ask, client_of, make_fake, read_error
 
@@ -116,6 +118,8 @@ def test_a_new_setting_reaches_the_translator_without_server_code(monkeypatch):
         (b'"text"', 'JSON Value: "text" Is not object'),
         (b'{"text": "\xff"}', "JSON Parse error: Invalid encoding in string. at offset: 10"),
         (b'{"text": "\\ud800"}', "The surrogate pair in string is invalid"),
+        (b'{"\\uDFFF": "a"}', "The surrogate pair in string is invalid"),
+        (b'{"text": "a", "n_best": {"a": ["\\udead"]}}', "The surrogate pair in string is invalid"),
         (b"[" * 2900, "JSON Parse error"),
         (b"{}", "text: missing; expected a text or a list of texts"),
         (b'{"txt": "a"}', "txt: unknown key. Did you mean 'text'?"),
@@ -133,6 +137,10 @@ def test_a_new_setting_reaches_the_translator_without_server_code(monkeypatch):
         (
             json.dumps({"text": ["a", "b" * 1001]}).encode(),
             "at most 1,000 characters, found 1,001 in text 1 (counted from 0). Split it.",
+        ),
+        (
+            json.dumps({"text": "\ufdfa" * 100}).encode(),
+            "at most 1,000 characters, found 100 that the model reads as 1,800 in text 0",
         ),
     ],
 )
@@ -163,6 +171,153 @@ def test_a_large_body_is_refused_with_and_without_a_content_length(server):
         answer = ask(server, "POST", "/translate", content=content, headers=headers)
         assert read_error(answer) == (413, "A request can have at most 3,000 bytes. Send several requests.")
         assert answer.headers["connection"] == "close"
+
+
+def test_a_body_too_large_is_not_waited_for(monkeypatch):
+    """Content-Length may name any number: what is more than the server reads is refused at once, the rest soon."""
+    monkeypatch.setattr(middleware, "DISCARD_PATIENCE", 0.02)
+    server = make_fake(max_body=3000)
+
+    async def begin():
+        yield b"{"
+        await asyncio.sleep(5)
+
+    for declared in ("4000", "9" * 20):
+        answer = ask(server, "POST", "/translate", content=begin(), headers={"Content-Length": declared})
+        assert read_error(answer)[0] == 413, declared
+    server.batcher.close(5)
+
+
+def test_gzip_bodies_are_read_within_the_same_limit(server):
+    def send(body, encoding="gzip"):
+        return ask(server, "POST", "/translate", content=body, headers={"Content-Encoding": encoding})
+
+    body = gzip.compress(b'{"text": "a"}')
+    assert translations(send(body)) == translations(send(body, "X-GZIP")) == ["A"]
+    assert translations(send(b'{"text": "a"}', "identity")) == ["A"]
+    assert read_error(send(gzip.compress(b" " * 3001)))[0] == 413
+    status, message = read_error(send(b'{"text": "a"}'))
+    assert (status, message[:62]) == (400, "The request body is not gzip, as its Content-Encoding says: Er")
+    for wrong in (body[:-3], body + body, body + b"x"):
+        assert read_error(send(wrong)) == (400, "The request body is not one complete gzip member.")
+    answer = send(b"", "br")
+    assert read_error(answer) == (415, "Content-Encoding: expected gzip or none, found 'br'.")
+    assert answer.headers["accept-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize("path", ["/", "/about", "/health", "/metrics", "/openapi.json", "/v1/models/demo"])
+def test_head_is_answered_as_get_without_a_body(server, path):
+    head, get = (ask(server, method, path) for method in ("HEAD", "GET"))
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    if path != "/metrics":
+        assert head.headers["content-length"] == str(len(get.content))
+
+
+def test_head_is_refused_where_get_is(server):
+    assert ask(server, "HEAD", "/translate").status_code == 405
+    assert ask(server, "HEAD", "/nowhere").status_code == 404
+
+
+def test_a_byte_order_mark_is_skipped(server):
+    for path, body in (("/translate", {"text": "a"}), ("/v1/models/demo:predict", {"inputs": ["a"]})):
+        assert ask(server, "POST", path, content=b"\xef\xbb\xbf" + json.dumps(body).encode()).status_code == 200
+
+
+def test_all_bodies_together_have_a_limit_but_small_ones_have_room():
+    server = make_fake(max_bodies=250_000)
+    arrived = asyncio.Event()
+
+    async def begin():
+        yield b" " * 200_000
+        arrived.set()
+        await asyncio.sleep(5)
+
+    async def crowd():
+        async with client_of(server) as client:
+            slow = asyncio.create_task(client.post("/translate", content=begin()))
+            await arrived.wait()
+            large = await client.post("/translate", content=b" " * 200_000)
+            small = await client.post("/translate", json={"text": "a" * 50_000, "beam_size": 1})
+            slow.cancel()
+            await asyncio.wait((slow,))
+            return large, small, await client.post("/translate", content=b" " * 200_000)
+
+    large, small, later = asyncio.run(crowd())
+    assert read_error(large)[0] == 503 and "no memory for this request" in read_error(large)[1]
+    assert large.headers["retry-after"] == "1"
+    assert read_error(small)[0] == 400  # it was read
+    assert read_error(later) == (400, "JSON Parse error: The document is empty")
+    server.batcher.close(5)
+
+
+def test_a_request_of_too_much_work_is_refused_before_it_is_queued():
+    translator = FakeTranslator()
+    server = make_fake(translator, max_work=100)
+    for path, body, status in (
+        ("/translate", {"text": "a b c d", "beam_size": 20}, 200),
+        ("/translate", {"text": "a b c d", "beam_size": 21}, 400),
+        ("/translate", {"text": "a b c d", "n_best": 21}, 400),
+        ("/translate", {"text": ["a b c d"] * 5}, 400),
+        ("/v1/models/demo:predict", {"inputs": ["a b c d"] * 4}, 200),
+        ("/v1/models/demo:predict", {"inputs": ["a b c d"] * 5}, 400),
+    ):
+        answer = ask(server, "POST", path, json=body)
+        assert answer.status_code == status, body
+        if status == 400:
+            assert "is too much work: at most 100 tokens times beam size" in read_error(answer)[1]
+    assert len(translator.batches) == 2
+    server.batcher.close(5)
+
+
+def test_long_requests_of_one_client_are_cut_one_after_the_other_and_others_are_answered():
+    """Cutting needs a thread. One client must not take them all, nor must it cut for a request that timed out."""
+    go, cut = threading.Event(), []
+
+    class SlowToSplit(FakeTranslator):
+        def split_texts(self, texts):
+            if len(texts[0]) > 300:
+                cut.append(len(texts))
+                assert go.wait(10)
+            return super().split_texts(texts)
+
+    server = make_fake(SlowToSplit(), timeout=0.3, max_characters=10_000)
+
+    async def crowd():
+        async with client_of(server) as client:
+            long = [client.post("/translate", json={"text": ["a " * 4000] * 3}) for _ in range(40)]
+            tasks = list(map(asyncio.create_task, long))
+            await asyncio.sleep(0.05)
+            short = await client.post("/translate", json={"text": "a"})
+            answers = await asyncio.gather(*tasks)
+            go.set()
+            return short, answers
+
+    short, answers = asyncio.run(crowd())
+    assert translations(short) == ["A"]
+    assert {read_error(answer)[0] for answer in answers} == {504}
+    assert cut == [1]  # the first text of the first request
+    server.batcher.close(5)
+
+
+def test_probes_have_room_when_all_connections_are_busy():
+    translator = FakeTranslator()
+    translator.may_go.clear()
+    server = make_fake(translator, max_connections=4)
+
+    async def crowd():
+        async with client_of(server) as client:
+            tasks = [asyncio.create_task(client.post("/translate", json={"text": "a"})) for _ in range(3)]
+            await asyncio.sleep(0.05)
+            refused, probe = await client.post("/translate", json={"text": "a"}), await client.get("/health")
+            translator.may_go.set()
+            return refused, probe, await asyncio.gather(*tasks)
+
+    refused, probe, answers = asyncio.run(crowd())
+    assert read_error(refused) == (503, "The server is busy with 3 requests. Try again later.")
+    assert refused.headers["retry-after"] == "1"
+    assert [answer.status_code for answer in (probe, *answers)] == [200] * 4
+    server.batcher.close(5)
 
 
 def test_a_body_that_does_not_arrive_times_out():
@@ -357,6 +512,23 @@ def test_a_key_comes_from_a_file_or_a_variable(tmp_path):
     for key in ("", " ", "two words", "schlüssel"):
         with pytest.raises(UserError, match=r"NMT_API_KEY: expected a key of printable ASCII .* without spaces"):
             read_key({"NMT_API_KEY": key}, None)
+
+
+def test_a_key_file_of_several_lines_or_for_everybody_is_named(tmp_path):
+    file = tmp_path / "key"
+    file.write_text("one\ntwo\n")
+    with pytest.raises(UserError, match=r"--api-key-file .*key: expected one line with a key, found 2 lines\."):
+        read_key({}, file)
+    file.write_text("one\n")
+    logged = []
+    for mode, warned in ((0o644, True), (0o640, True), (0o600, False), (0o400, False)):
+        file.chmod(mode)
+        assert read_key({}, file, logged.append) == "one"
+        assert bool(logged) == warned
+        if warned:
+            assert logged.pop() == (
+                f"Other users of this machine can read the key: {file} has mode {mode:04o}. Run: chmod 600 {file}"
+            )
 
 
 def test_a_server_without_its_thread_is_unhealthy():

@@ -1,13 +1,16 @@
 """The queue and its thread, with a translator that records its calls."""
 
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
 from nmt.config.schema import SearchSettings
 from nmt.errors import RequestError, UserError
-from nmt.server.batcher import MAX_SETTINGS, Batcher, Options
+from nmt.server.batcher import MAX_SETTINGS, Batcher
+from nmt.server.fair_queue import Options
 from nmt.server.limits import Limits
 from nmt.translators.hypothesis import Hypothesis, Translation
 from nmt.translators.protocol import Translator, change_settings
@@ -201,3 +204,107 @@ def test_equal_options_share_a_batch_although_they_are_different_objects(recorde
     recorder.may_go.set()
     assert texts(futures) == ["a 7", "b 7", "c 7"]
     assert [asked for asked, _ in recorder.asked[1:]] == [["a", "b", "c"]]
+
+
+class Clock:
+    """Seconds that pass only while something is translated."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class Slow(Recorder):
+    """Is as fast as the demo's model on two cores: 1,920,000 units of work took it 244 s."""
+
+    def __init__(self, clock, *rest):
+        super().__init__(*rest)
+        self.clock = clock
+        self.ended = {}  # time by text
+
+    def with_settings(self, **changes):
+        return Slow(self.clock, change_settings(self.settings, changes), self.original)
+
+    def translate_batch(self, texts, **options):
+        found = super().translate_batch(texts, **options)
+        self.clock.now += sum(len(text.split()) + 1 for text in texts) * self.settings.beam_size / 7870
+        self.original.ended |= dict.fromkeys(texts, self.clock.now)
+        return found
+
+
+def test_other_clients_wait_for_one_batch_of_a_client_with_much_work():
+    """200 texts of half a second each wait. Those of others are next, whatever their options."""
+    clock = Clock()
+    translator = Slow(clock)
+    translator.may_go.clear()
+    batcher = Batcher(translator, Limits(max_wait=0), clock=clock)
+    heavy = batcher.submit(
+        [f"{n} " + "word " * 59 for n in range(200)], Options(SearchSettings(beam_size=64)), client="a"
+    )
+    while batcher.num_waiting == 200:
+        time.sleep(0.001)
+    light = batcher.submit(["one"], Options(SearchSettings()), client="b")
+    light += batcher.submit(["two"], Options(SearchSettings(beam_size=64)), client="c")
+    translator.may_go.set()
+    texts(light)
+    assert max(translator.ended[text] for text in ("one", "two")) < 2
+    for future in heavy:
+        future.cancel()
+    batcher.close(5)
+
+
+def test_a_batch_holds_about_half_a_second_of_work():
+    clock = Clock()
+    translator = Slow(clock)
+    translator.may_go.clear()
+    batcher = Batcher(translator, Limits(max_wait=0, max_batch=32), clock=clock)
+    futures = batcher.submit(["word " * 19] * 800, Options(SearchSettings(beam_size=10)))  # 200 units of work each
+    translator.may_go.set()
+    texts(futures)
+    sizes = [len(asked) for asked, _ in translator.asked]
+    assert sizes[0] == 25  # 5,000 units, as long as the speed is not known
+    assert sizes[-2] == 19  # 3,800 units
+    batcher.close(5)
+
+
+def test_a_client_that_left_takes_no_more_than_the_batch_in_progress(recorder, held):
+    gone = held.submit(["a", "b", "c"], GREEDY, client="gone")
+    stays = held.submit(["d"], GREEDY, client="stays")
+    for future in gone:
+        future.cancel()
+    recorder.may_go.set()
+    assert texts(stays) == ["d 1"]
+    assert recorder.asked[1:] == [(["d"], GREEDY)]
+
+
+def test_one_client_cannot_fill_the_queue_of_others(recorder, held):
+    for client in "abcd":
+        held.submit(["x"] * (5 if client == "a" else 6), GREEDY, client=client)
+        with pytest.raises(RequestError, match=r"[56] of 6 places are taken"):
+            held.submit(["x"] * 2, GREEDY, client=client)
+    held.submit(["x"], GREEDY, client="e")
+    with pytest.raises(RequestError, match="24 of 24 places are taken"):
+        held.submit(["x"], GREEDY, client="f")
+
+
+def test_at_most_four_other_settings_are_kept_and_the_rest_is_released():
+    made = []
+
+    class Counted(Recorder):
+        def with_settings(self, **changes):
+            other = Counted(change_settings(self.settings, changes), self.original)
+            if len(changes) > 1:  # not only asked whether the settings are valid
+                made.append(weakref.ref(other))
+            return other
+
+    batcher = Batcher(Counted(), Limits(max_wait=0))
+    for n in range(20):
+        options = batcher.make_options({"length_penalty": 2 + n / 100})
+        assert texts(batcher.submit(["a"], options)) == ["a 5"]
+    texts(batcher.submit(["a"], batcher.make_options()))  # the thread lets go of what it used last
+    gc.collect()
+    # The model's own settings are one of those kept.
+    assert len(made) == 20 and sum(one() is not None for one in made) <= MAX_SETTINGS
+    batcher.close(5)

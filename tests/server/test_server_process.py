@@ -10,11 +10,12 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
 from nmt.errors import UserError
-from nmt.server.run import check_name, derive_name, is_open, listen
+from nmt.server.run import check_name, derive_name, ignore_failures, is_open, listen
 from tests.exported_model import SENTENCES
 from tests.server.server_fakes import make_fake, on_a_port
 
@@ -117,6 +118,14 @@ def test_a_server_without_a_key_on_a_public_address_is_open():
     assert is_open("0.0.0.0", None) and is_open("::", None)
     assert not is_open("0.0.0.0", "s3cret")
     assert not any(is_open(host, None) for host in ("127.0.0.1", "::1", "localhost"))
+
+
+def test_a_full_disk_behind_standard_output_does_not_stop_the_server():
+    with Path("/dev/full").open("w") as full:
+        log = ignore_failures(lambda line: print(line, file=full, flush=True))
+        log("Serving runs/demo.")
+        log("Stopped.")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())  # else closing the file fails
 
 
 def test_a_model_is_named_after_its_folder(tmp_path):

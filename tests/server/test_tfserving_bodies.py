@@ -126,6 +126,8 @@ def test_metadata(server, path):
         ('{"inputs": ["a", "b", "c", "d"]}', "at most 3 texts, found 4"),
         ('{"inputs": ["' + "a" * 101 + '"]}', "at most 100 characters, found 101 in text 0"),
         ('{"inputs": ["\\udc00"]}', "JSON Parse error: The surrogate pair in string is invalid."),
+        ('{"signature_name": "\\ud83d", "inputs": ["a"]}', "The surrogate pair in string is invalid."),
+        ('{"instances": [{"\\udc00": "a"}]}', "The surrogate pair in string is invalid."),
     ],
 )  # fmt: skip
 def test_a_bad_request_gets_400(server, body, words):

@@ -67,5 +67,6 @@ def test_about_describes_the_server(server):
         "source_language": "en",
         "target_language": "de",
         "max_characters": 10_000,
-        "max_n_best": 5,
+        "max_n_best": 64,
+        "beam_size": 5,
     }

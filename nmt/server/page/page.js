@@ -48,7 +48,9 @@ async function translate() {
   try {
     if (!about) showAbout(await send("about", { key, signal: current.signal }));
     if (!text.trim()) return showMessage("");
-    const wanted = Array.from(text).length > LONG ? 1 : Math.min(1 + ALTERNATIVES, about.max_n_best);
+    // More alternatives than the beam holds would change the translation.
+    const most = Math.min(1 + ALTERNATIVES, about.max_n_best, about.beam_size);
+    const wanted = Array.from(text).length > LONG ? 1 : most;
     const body = { text, n_best: wanted, alignments: true };
     const response = await send("translate", { body, key, signal: current.signal });
     const [best] = response.translations;
