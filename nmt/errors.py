@@ -24,8 +24,16 @@ class UserError(NmtError, ValueError):
     exit_code = 2
 
 
+class FormatError(UserError):
+    """Raised for a file that another version of nmt wrote in a format which this one does not read."""
+
+
 class DivergenceError(NmtError):
-    """Raised when the loss or the gradient of a training stays infinite or NaN; the last checkpoint is kept."""
+    """Raised when a training diverges: its loss or gradient stays infinite, NaN or far too high. Checkpoints are kept."""
+
+
+class UnsavedError(NmtError):
+    """Raised when a training has ended, but its best model or its last checkpoint could not be written."""
 
 
 class OutOfMemoryError(NmtError):

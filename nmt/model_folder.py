@@ -14,14 +14,18 @@ from typing import Any
 import numpy as np
 
 from nmt.config.file import config_from_text, dump_config
-from nmt.config.schema import Config
+from nmt.config.schema import Config, ModelConfig
 from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
-from nmt.files import atomic_replace, get_current_version
+from nmt.files import atomic_replace, check_size, get_current_version
 from nmt.weights import load_arrays, save_arrays
 
 CONFIG, SOURCE, TARGET, WEIGHTS = "config.yaml", "source.model", "target.model", "weights.h5"
+# Far more than these files have, since a folder may come from anywhere.
+MAX_BYTES = {CONFIG: 1 << 20, SOURCE: 1 << 28, TARGET: 1 << 28}
+# Types of the facts that are read when a model is opened or described.
+FACT_TYPES = {"update": int, "dev_bleu": float, "multi_sentence_share": float, "versions": dict}
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,17 @@ class ModelFolder:
             UserError: the folder is missing, is not a model folder, or its files do not belong together.
         """
         path = find_model_folder(path)
-        config = config_from_text("\n".join(read_lines(path / CONFIG)), str(path / CONFIG))
+        for name, limit in MAX_BYTES.items():
+            check_size(path / name, limit)
+        try:
+            config = config_from_text("\n".join(read_lines(path / CONFIG)), str(path / CONFIG))
+        except UserError:
+            load_arrays(path / WEIGHTS)  # a format of another version explains unknown keys better
+            raise
         source, target = Tokenizer.load_pair(path / SOURCE, path / TARGET)
         weights, facts = load_arrays(path / WEIGHTS)
+        _check_facts(path, facts)
+        _check_size(path, config.model, source.vocabulary_size, weights)
         _check_tokenizers(path, source, target, facts)
         return cls(config, source, target, weights, facts)
 
@@ -86,6 +98,24 @@ def find_model_folder(path: Path) -> Path:
 def get_fingerprints(source: Tokenizer, target: Tokenizer) -> dict[str, str]:
     """Returns the facts that are stored with weights to recognise the tokenizers that they were trained with."""
     return {"source_tokenizer": source.fingerprint, "target_tokenizer": target.fingerprint}
+
+
+def _check_facts(path: Path, facts: Mapping[str, Any]) -> None:
+    for name, kind in FACT_TYPES.items():
+        if name in facts and not isinstance(facts[name], kind | int if kind is float else kind):
+            raise UserError(f"{path / WEIGHTS} is damaged: its fact {name} is {facts[name]!r}.")
+
+
+def _check_size(path: Path, model: ModelConfig, vocabulary_size: int, weights: Mapping[str, np.ndarray]) -> None:
+    """Raises UserError if the configured model is larger than its weights, before memory is allocated for it."""
+    encoder = (4 * model.encoder_layers - 2) * model.encoder_units**2
+    decoder = 4 * model.decoder_layers * model.decoder_units**2
+    expected = encoder + decoder + model.embedding_units * vocabulary_size
+    if expected > (found := sum(array.size for array in weights.values())):
+        raise UserError(
+            f"{path / CONFIG} does not fit {WEIGHTS}: a model of this size has more than {expected:,} weights, found "
+            f"{found:,}. It belongs to a model of another architecture."
+        )
 
 
 def _check_tokenizers(path: Path, source: Tokenizer, target: Tokenizer, facts: Mapping[str, Any]) -> None:

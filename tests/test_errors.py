@@ -8,12 +8,14 @@ from nmt.cli.main import main
 from nmt.errors import (
     DivergenceError,
     ExportError,
+    FormatError,
     InterruptionError,
     NmtError,
     OperationError,
     OutOfMemoryError,
     ParityError,
     RequestError,
+    UnsavedError,
     UserError,
     WorkerLostError,
     suggest_name,
@@ -21,7 +23,9 @@ from nmt.errors import (
 
 EXIT_CODES = [
     (UserError("lines differ"), 2),
+    (FormatError("format 2"), 2),
     (DivergenceError("not finite"), 1),
+    (UnsavedError("the disk is full"), 1),
     (OutOfMemoryError("no memory"), 1),
     (WorkerLostError("worker 1 is gone"), 1),
     (InterruptionError("saved", signal.SIGINT), 130),

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from nmt import weights as weights_file
 from nmt.config.schema import Config
 from nmt.data.tokenizer import train_tokenizer
 from nmt.errors import UserError
@@ -149,6 +152,57 @@ def test_weights_of_another_architecture_are_reported(path):
     (path / "config.yaml").write_text(text.replace("layer_norm: false", "layer_norm: true"))
     with pytest.raises(UserError, match=r"has no weight .*norm.*\. It was saved by a model of another architecture"):
         ModelTranslator.load(path)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("encoder_units: 16", "encoder_units: 100000"), ("decoder_layers: 1", "decoder_layers: 1000000")],
+)
+def test_a_model_larger_than_its_weights_is_not_built(path, before, after):
+    text = (path / "config.yaml").read_text()
+    assert before in text
+    (path / "config.yaml").write_text(text.replace(before, after))
+    with pytest.raises(UserError, match=r"config.yaml does not fit weights.h5: a model of this size has more than"):
+        ModelFolder.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("config.yaml", b"data:\n  source_language: \xff\n", r"config.yaml:2: Expected UTF-8 text, found 0xff"),
+        ("config.yaml", b"\0" * 5, r"config.yaml:1: the character U\+0000 is not allowed"),
+        ("config.yaml", b"a: " + b"[" * 2000, r"config.yaml:1: nested too deeply"),
+        ("config.yaml", b"#" * 2_000_000, r"config.yaml has 2,000,000 bytes, expected at most 1,048,576"),
+        ("config.yaml", b"", r"config.yaml: expected sections such as 'training:' with keys in them"),
+        ("source.model", b"", r"source.model: Expected a SentencePiece model"),
+        ("source.model", b"\x0a\xff\xff", r"source.model: Expected a SentencePiece model"),
+        ("target.model", b"\0" * 100, r"target.model: Expected a SentencePiece model"),
+        ("weights.h5", b"\x89HDF\r\n\x1a\n" + b"\xff" * 100, r"weights.h5 is damaged or not a weights file"),
+    ],
+)
+def test_a_damaged_file_is_one_message(path, name, content, words):
+    (path / name).write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        ModelFolder.load(path)
+
+
+def test_a_format_of_another_version_explains_keys_that_this_one_does_not_know(path, monkeypatch):
+    folder = ModelFolder.load(path)
+    monkeypatch.setattr(weights_file, "FORMAT", 2)
+    folder.save(path)
+    monkeypatch.undo()
+    (path / "config.yaml").write_text((path / "config.yaml").read_text() + "\nquantum: {}\n")
+    with pytest.raises(UserError, match=r"weights.h5 has format 2, but this version of nmt reads format 1"):
+        ModelFolder.load(path)
+
+
+@pytest.mark.parametrize(
+    "facts", [{"update": "many"}, {"dev_bleu": []}, {"multi_sentence_share": None}, {"versions": 1}]
+)
+def test_facts_of_another_type_are_named(model, path, facts):
+    replace(model, facts={**model.facts, **facts}).save(path)
+    with pytest.raises(UserError, match=rf"weights.h5 is damaged: its fact {next(iter(facts))} is "):
+        ModelFolder.load(path)
 
 
 def test_a_path_that_cannot_be_written_is_named(model, tmp_path):

@@ -3,8 +3,9 @@ import keras
 import numpy as np
 import pytest
 
+from nmt import weights
 from nmt.errors import UserError
-from nmt.weights import assign_arrays, get_arrays, load_arrays, save_arrays
+from nmt.weights import HEADER_BYTES, assign_arrays, get_arrays, load_arrays, save_arrays
 
 ARRAYS = {
     "seq2seq/encoder/kernel": np.random.default_rng(1).normal(size=(3, 5)).astype("float32"),
@@ -34,6 +35,11 @@ def test_facts_are_optional(tmp_path):
     assert load_arrays(tmp_path / "a.h5") == ({}, {})
 
 
+def remove_header(content: bytes) -> bytes:
+    """Returns a file as the first ones of format 1 are: without a checksum of the whole file."""
+    return bytes(HEADER_BYTES) + content[HEADER_BYTES:]
+
+
 @pytest.mark.parametrize("name", ["seq2seq/encoder/kernel", "half", "iterations"])
 def test_a_flipped_bit_in_an_array_is_reported(path, name):
     content = bytearray(path.read_bytes())
@@ -41,15 +47,27 @@ def test_a_flipped_bit_in_an_array_is_reported(path, name):
     assert content.count(values) == 1
     content[content.index(values) + len(values) // 2] ^= 1
     path.write_bytes(content)
+    with pytest.raises(UserError, match=r"weights.h5 is damaged: its checksum does not match its content\. Copy it"):
+        load_arrays(path)
+    path.write_bytes(remove_header(content))
     with pytest.raises(UserError, match=f"weights.h5 is damaged: the checksum of {name} does not match its values"):
+        load_arrays(path)
+
+
+def test_a_damaged_file_is_not_opened_by_hdf5(path, monkeypatch):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    monkeypatch.setattr(h5py, "File", lambda *_: pytest.fail("opened"))
+    with pytest.raises(UserError, match="its checksum does not match its content"):
         load_arrays(path)
 
 
 def test_a_flipped_bit_anywhere_is_reported_or_changes_nothing(path):
     """In names, shapes, facts, and in the structures of HDF5."""
-    whole, arrays, facts = path.read_bytes(), *load_arrays(path)
+    whole, arrays, facts = remove_header(path.read_bytes()), *load_arrays(path)
     random, found = np.random.default_rng(1), 0
-    for place in random.integers(len(whole), size=400):
+    for place in random.integers(HEADER_BYTES, len(whole), size=400):
         flipped = bytearray(whole)
         flipped[place] ^= 1 << random.integers(8)
         path.write_bytes(flipped)
@@ -64,6 +82,7 @@ def test_a_flipped_bit_anywhere_is_reported_or_changes_nothing(path):
 
 
 def test_changed_facts_are_reported(path):
+    path.write_bytes(remove_header(path.read_bytes()))
     with h5py.File(path, "r+") as file:
         file.attrs["facts"] = file.attrs["facts"].replace("7", "8")
     with pytest.raises(UserError, match="the checksum of its facts does not match them"):
@@ -71,9 +90,10 @@ def test_changed_facts_are_reported(path):
 
 
 def test_a_truncated_file_is_reported(path):
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"weights.h5 is damaged or not a weights file: "):
-        load_arrays(path)
+    for whole in (path.read_bytes(), remove_header(path.read_bytes())):
+        path.write_bytes(whole[:-100])
+        with pytest.raises(UserError, match=r"weights.h5 is damaged(: its checksum| or not a weights file: )"):
+            load_arrays(path)
 
 
 def test_another_kind_of_file_is_reported(tmp_path):
@@ -95,10 +115,110 @@ def test_files_of_other_programs_are_refused(tmp_path):
 
 
 def test_a_newer_format_asks_for_an_update(path):
+    path.write_bytes(remove_header(path.read_bytes()))
     with h5py.File(path, "a") as file:
         file.attrs["format"] = 2
     with pytest.raises(UserError, match=r"has format 2, but this version of nmt reads format 1\. Update nmt"):
         load_arrays(path)
+
+
+def make_link(file):
+    file["a"] = h5py.SoftLink("/elsewhere")
+
+
+def make_external_link(file):
+    file["a"] = h5py.ExternalLink("/etc/passwd", "/")
+
+
+def make_external_storage(file):
+    file.create_dataset("a", shape=(8,), dtype="u1", external=[("/etc/passwd", 0, 8)])
+
+
+def make_virtual(file):
+    layout = h5py.VirtualLayout((8,), "u1")
+    layout[:] = h5py.VirtualSource("/tmp/other.h5", "a", (8,))
+    file.create_virtual_dataset("a", layout)
+
+
+def make_compressed(file):
+    file.create_dataset("a", shape=(1 << 33,), dtype="u1", chunks=(1 << 20,), compression="gzip")
+
+
+def make_unwritten(file):
+    file.create_dataset("a", shape=(1 << 33,), dtype="u1")
+
+
+def make_text(file):
+    file["a"] = ["text", "of any length"]
+
+
+def make_deep(file):
+    for _ in range(100):
+        file = file.create_group("a")
+
+
+def make_cycle(file):
+    file["a"] = file["/"]
+
+
+def make_lattice(file):
+    """Makes 30 groups, each with two names in the one above, so that there are 2^30 paths."""
+    for _ in range(30):
+        file = file.create_group("a")
+        file.parent["b"] = file
+
+
+def make_type(file):
+    file["a"] = np.dtype("f4")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (make_link, "a is a link to another place"),
+        (make_external_link, "a is a link to another place"),
+        (make_external_storage, "the values of a are in another file"),
+        (make_virtual, "the values of a are in another file"),
+        (make_compressed, "a declares 8,589,934,592 bytes and is stored in 0"),
+        (make_unwritten, "a declares 8,589,934,592 bytes and is stored in 0"),
+        (make_text, "a is not an array of numbers"),
+        (make_type, "a is not an array of numbers"),
+        (make_deep, "nested at most 16 deep"),
+        (make_cycle, "nested at most 16 deep"),
+        (make_lattice, "nested at most 16 deep"),
+    ],
+)
+def test_what_hdf5_could_make_more_of_than_the_file_holds_is_refused(tmp_path, make, words):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs["format"] = 1
+        make(file)
+    with pytest.raises(UserError, match=rf"a\.h5 is not a file of nmt: .*{words}"):
+        load_arrays(tmp_path / "a.h5")
+
+
+def test_too_many_groups_are_refused(path, monkeypatch):
+    monkeypatch.setattr(weights, "MAX_ITEMS", 5)
+    with pytest.raises(UserError, match="is not a file of nmt: expected at most 5 arrays and groups"):
+        load_arrays(path)
+
+
+def test_arrays_that_share_their_bytes_are_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs["format"] = 1
+        file["a0"] = np.zeros(10_000)
+        for number in range(1, 100):
+            file[f"a{number}"] = file["a0"]
+    with pytest.raises(UserError, match=r"a\.h5 is not a file of nmt: its .* bytes declare arrays of 8,000,000 bytes"):
+        load_arrays(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("facts", ["[]", "[" * 100_000, 7])
+def test_facts_of_another_kind_are_reported(tmp_path, facts):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs["format"] = 1
+        file.attrs.create("facts", facts, dtype=None if facts == 7 else h5py.string_dtype())
+    with pytest.raises(UserError, match=r"a\.h5 is damaged"):
+        load_arrays(tmp_path / "a.h5")
 
 
 def test_a_failed_save_leaves_the_older_file(path):
