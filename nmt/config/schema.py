@@ -55,6 +55,9 @@ class DataConfig(Section):
     """Drop pairs whose two sides are the same text."""
     drop_duplicates: bool = False
     """Drop later copies of a pair."""
+    join_pairs: Share = 0.0
+    """Share of the training examples that are two pairs joined into one, other pairs in every epoch, so that the model
+    learns to translate texts of several sentences. Pairs are joined only if both stay within max_length together."""
     cache: Path | None = None
     """Folder for line indexes, unpacked text and token ids; null keeps them in the run folder."""
 

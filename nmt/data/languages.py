@@ -60,6 +60,14 @@ class Language:
         """Whether spaces do not separate the words, so that characters are the unit to count."""
         return self.script != "Latn" and (self.is_chinese or self.language in WRITTEN_WITHOUT_SPACES)
 
+    @property
+    def sentence_joint(self) -> str:
+        """What stands between two sentences of a text: nothing in Chinese and Japanese, else a space.
+
+        Thai, Lao, Khmer and Burmese have no spaces between words, but between sentences they do.
+        """
+        return "" if self.script != "Latn" and (self.is_chinese or self.language == "ja") else " "
+
 
 @functools.cache
 def parse_language(code: str | None) -> Language:

@@ -11,6 +11,8 @@ from nmt.config.schema import Config, DataConfig, TokenizerConfig
 from nmt.data.batching import TokenizedCorpus
 from nmt.data.cleaning import CleaningReport, clean
 from nmt.data.corpus import ParallelCorpus, read_parallel, split_indices
+from nmt.data.joining import JoinedTokens, JoinPlan
+from nmt.data.languages import parse_language
 from nmt.data.token_cache import CachedTokens, SampledTokens
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
 
@@ -25,12 +27,13 @@ class TrainingData:
 
     corpus: ParallelCorpus
     kept: np.ndarray
-    """int64 [N], the pairs of the corpus to train on."""
+    """int64 [N], the numbers of the examples to train on, by which `tokenized` knows them: pairs of the corpus, or
+    examples of `JoinedTokens`."""
     lengths: np.ndarray
-    """int16 or int32 [N, 2], tokens on both sides of the pairs to train on, EOS included. With subword sampling, what
-    nine in ten samples do not exceed."""
+    """int16 or int32 [N, 2], tokens on both sides of the examples, EOS included. With subword sampling, what nine in
+    ten samples do not exceed."""
     tokenized: TokenizedCorpus
-    """The corpus as token ids, sampled or not."""
+    """The examples as token ids, sampled or not."""
     source_tokenizer: Tokenizer
     target_tokenizer: Tokenizer
     dev_sources: list[str]
@@ -50,6 +53,12 @@ class TrainingData:
             "source tokenizer": self.source_tokenizer.fingerprint,
             "target tokenizer": self.target_tokenizer.fingerprint,
         }
+
+    def sample_sources(self, size: int) -> list[str]:
+        """Returns the source text of at most `size` examples, evenly spaced. Some are two sentences joined."""
+        sample = self.kept[np.linspace(0, len(self.kept) - 1, min(len(self.kept), size)).astype(np.int64)]
+        reader = self.tokenized if isinstance(self.tokenized, JoinedTokens) else self.corpus
+        return reader.read_sources(sample)
 
 
 def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingData:
@@ -90,17 +99,36 @@ def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingDa
     lengths = _count_eos(tokens.lengths, kept)
     if sampled is not None:
         lengths = _lengthen(lengths, sampled.estimate_growth(tokens.lengths, kept))
+    tokenized: TokenizedCorpus = sampled or tokens
+    if config.data.join_pairs:
+        tokenized = _join_pairs(config, sampled or tokens, corpus, (source, target), kept, tokens.lengths)
+        log(f"Joined {tokenized.plan.num_joined:,} times two pairs to one: {len(tokenized.plan):,} examples.")
+        kept, lengths = np.arange(len(tokenized.plan)), tokenized.plan.add_lengths(lengths)
     return TrainingData(
         corpus,
         kept,
         lengths,
-        sampled or tokens,
+        tokenized,
         source,
         target,
         dev_sources,
         dev_targets,
         report,
     )
+
+
+def _join_pairs(
+    config: Config,
+    tokens: CachedTokens | SampledTokens,
+    corpus: ParallelCorpus,
+    tokenizers: tuple[Tokenizer, Tokenizer],
+    kept: np.ndarray,
+    best_lengths: np.ndarray,
+) -> JoinedTokens:
+    data = config.data
+    plan = JoinPlan(best_lengths[kept], share=data.join_pairs, max_length=data.max_length, seed=config.seed)
+    joints = (parse_language(data.source_language).sentence_joint, parse_language(data.target_language).sentence_joint)
+    return JoinedTokens(tokens, corpus, tokenizers, kept=kept, plan=plan, joints=joints)
 
 
 def read_dev(data: DataConfig) -> tuple[list[str], list[str]]:

@@ -23,7 +23,8 @@ class CachedTokens:
     lengths: np.ndarray
     """int32 [pairs, 2], source and target tokens of each pair, without EOS."""
 
-    def __init__(self, lengths: Path, starts: Path, ids: Path):
+    def __init__(self, lengths: Path, starts: Path, ids: Path, tokenizers: tuple[Tokenizer, Tokenizer]):
+        self.tokenizers = tokenizers
         self.lengths, self._starts, mapped = (np.load(path, mmap_mode="r") for path in (lengths, starts, ids))
         self._ids = mapped.view(np.ndarray)  # slicing numpy.memmap itself is several times slower
 
@@ -37,17 +38,21 @@ class CachedTokens:
         key = "-".join(name[:12] for name in (corpus.fingerprint, source.fingerprint, target.fingerprint))
         files = [cache / f"{kind}.{key}.npy" for kind in ("lengths", "starts", "tokens")]
         try:
-            return cls(*files)
+            return cls(*files, (source, target))
         except (OSError, ValueError):
             # Another run may write the same files at the same time. That is safe: the key names the content, and each
             # file replaces the other run's as a whole.
             _write_tokens(files, corpus, source, target)
-        return cls(*files)
+        return cls(*files, (source, target))
 
     def read_ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Returns the ids of both sides of these pairs, the same ones in every epoch."""
         source, target = (self._read_side(side, pairs) for side in (0, 1))
         return source, target
+
+    def encode_side(self, side: int, texts: Sequence[str], *, keys: np.ndarray, epoch: int) -> list[list[int]]:
+        """Returns the ids of other texts, as sources (side 0) or targets (side 1)."""
+        return self.tokenizers[side].encode(texts)
 
     def _read_side(self, side: int, pairs: np.ndarray) -> list[np.ndarray]:
         starts = self._starts[pairs, side]
@@ -97,11 +102,13 @@ class SampledTokens:
     def read_ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[list[list[int]], list[list[int]]]:
         """Returns the ids of both sides of these pairs, as sampled in this epoch in whichever batch."""
         texts = self.corpus.read_sources(pairs), self.corpus.read_targets(pairs)
-        source, target = (
-            tokenizer.sample(lines, seed=derive_seed(self.seed, epoch, side), alpha=self.alpha, keys=pairs)
-            for side, (tokenizer, lines) in enumerate(zip(self.tokenizers, texts, strict=True))
-        )
+        source, target = (self.encode_side(side, lines, keys=pairs, epoch=epoch) for side, lines in enumerate(texts))
         return source, target
+
+    def encode_side(self, side: int, texts: Sequence[str], *, keys: np.ndarray, epoch: int) -> list[list[int]]:
+        """Samples the ids of texts, as sources (side 0) or targets (side 1); `keys` are as in `Tokenizer.sample`."""
+        seed = derive_seed(self.seed, epoch, side)
+        return self.tokenizers[side].sample(texts, seed=seed, alpha=self.alpha, keys=keys)
 
     def estimate_growth(self, best_lengths: np.ndarray, pairs: np.ndarray) -> np.ndarray:
         """Estimates by what factor sampling lengthens the sides of pairs, for a plan of their batches.

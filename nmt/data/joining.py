@@ -1,0 +1,214 @@
+"""Joins sentence pairs into training examples of two sentences, so that a model learns to translate longer texts.
+
+Which pairs are joined differs from epoch to epoch and is a pure function of (seed, epoch). The lengths of the examples
+are the same in every epoch: a pair changes places with pairs of the same lengths only. One plan of the batches holds
+for all epochs, therefore, and so do the number of batches and the limits on lengths.
+
+Shapes: N sentence pairs; M examples, each of one pair or two.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from nmt.data.corpus import ParallelCorpus
+from nmt.data.tokenizer import Tokenizer
+
+# What the draws of places and of epochs have in their seeds, so that they differ from those of the batches.
+PLACES_DRAW, EPOCH_DRAW = 1, 2
+NO_PAIR = -1
+# Joined examples that are tokenized as a whole to find out whether the ids of the parts are the same, and how many of
+# them must be.
+CHECKED_EXAMPLES, EQUAL_SHARE = 500, 0.99
+
+
+class JoinPlan:
+    """Assigns pairs to examples, epoch by epoch.
+
+    Args:
+        lengths: int [N, 2], tokens of both sides of each pair, without EOS.
+        share: share of the examples that consist of two pairs, below 1. There are fewer if too few pairs fit together.
+        max_length: largest number of tokens of either side of two pairs together.
+        seed: seed of all draws.
+    """
+
+    def __init__(self, lengths: np.ndarray, *, share: float, max_length: int, seed: int):
+        self.seed = seed
+        self._groups = _group_equal(lengths)
+        self._by_group = np.argsort(self._groups, kind="stable").astype(np.int32)
+        self._places = _pair_places(
+            lengths[self._by_group],
+            count=round(len(lengths) * share / (1 + share)),
+            max_length=max_length,
+            random=np.random.default_rng([seed, PLACES_DRAW]),
+        )
+        self._epoch = -1
+        self._examples = self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def num_joined(self) -> int:
+        """Number of examples that consist of two pairs. They come first."""
+        return int(np.count_nonzero(self._places[:, 1] != NO_PAIR))
+
+    def draw_epoch(self, epoch: int) -> np.ndarray:
+        """Returns the pairs of each example: int32 [M, 2]; the second one is NO_PAIR in examples of one pair.
+
+        Every pair is in exactly one example.
+        """
+        if epoch != self._epoch:
+            order = np.random.default_rng([self.seed, epoch, EPOCH_DRAW]).permutation(len(self._groups))
+            # Place by place, a pair drawn from the group that the place belongs to.
+            pairs = order[np.argsort(self._groups[order], kind="stable")].astype(np.int32)
+            self._examples, self._epoch = _look_up(pairs, self._places), epoch
+        return self._examples
+
+    def add_lengths(self, lengths: np.ndarray) -> np.ndarray:
+        """Returns the lengths of the examples: [M, 2], given those of the pairs [N, 2], both with EOS.
+
+        Pairs of equal lengths in this plan must have equal lengths here, too. Text that is joined before it is
+        segmented can have a token more or less.
+        """
+        first, second = _look_up(self._by_group, self._places).T
+        added = lengths[first].astype(np.int32)
+        is_joined = second != NO_PAIR
+        added[is_joined] += lengths[second[is_joined]] - 1
+        return added.astype(np.int16) if added.max() <= np.iinfo(np.int16).max else added
+
+
+def _group_equal(lengths: np.ndarray) -> np.ndarray:
+    """Numbers the groups of pairs that agree in both lengths: an unsigned integer for each pair [N]."""
+    columns = lengths.astype(np.int64)
+    _, groups = np.unique(columns[:, 0] * (columns[:, 1].max() + 1) + columns[:, 1], return_inverse=True)
+    # NumPy sorts numbers of 16 bits in linear time.
+    return groups.astype(np.min_scalar_type(int(groups.max())))
+
+
+def _pair_places(lengths: np.ndarray, *, count: int, max_length: int, random: np.random.Generator) -> np.ndarray:
+    """Draws which places share an example: int32 [M, 2], given the lengths [N, 2] that belong to the places."""
+    order = random.permutation(np.arange(len(lengths), dtype=np.int32))
+    candidates = order[: len(order) // 2 * 2].reshape(-1, 2)
+    fits = (lengths[candidates[:, 0]] + lengths[candidates[:, 1]] <= max_length).all(axis=1)
+    joined = candidates[fits][:count]
+    is_single = np.ones(len(lengths), dtype=bool)
+    is_single[joined] = False
+    first = np.flatnonzero(is_single).astype(np.int32)
+    return np.concatenate([joined, np.stack([first, np.full_like(first, NO_PAIR)], axis=1)])
+
+
+def _look_up(pairs: np.ndarray, places: np.ndarray) -> np.ndarray:
+    return np.where(places == NO_PAIR, NO_PAIR, pairs[places])
+
+
+class SegmentedCorpus(Protocol):
+    """A corpus as token ids that can also segment other text in the same way (`nmt.data.token_cache`)."""
+
+    def read_ids(
+        self, pairs: np.ndarray, *, epoch: int, batch: int
+    ) -> tuple[Sequence[Sequence[int] | np.ndarray], Sequence[Sequence[int] | np.ndarray]]:
+        """Returns the ids of the sources and of the targets of these pairs, without EOS."""
+
+    def encode_side(
+        self, side: int, texts: Sequence[str], *, keys: np.ndarray, epoch: int
+    ) -> Sequence[Sequence[int] | np.ndarray]:
+        """Returns the ids of texts as sources (side 0) or targets (side 1), without EOS."""
+
+
+class JoinedTokens:
+    """The examples of a plan as token ids.
+
+    The ids of two sentences are joined where that gives the ids of the joined text, which a sample shows: SentencePiece
+    marks the start of every word, and so that of a text, by "▁", and its tokens usually end where words do. Otherwise
+    the text is joined and segmented, which takes longer: in Chinese and Japanese, where no space stands between two
+    sentences, and with tokenizers that put several words into one token or add no "▁" to the start.
+
+    Args:
+        tokens: the corpus as token ids.
+        corpus: its text.
+        tokenizers: of source and target.
+        kept: int [N], the corpus index of each pair of the plan.
+        plan: which pairs form which example.
+        joints: what stands between two sentences, for source and target.
+    """
+
+    def __init__(
+        self,
+        tokens: SegmentedCorpus,
+        corpus: ParallelCorpus,
+        tokenizers: tuple[Tokenizer, Tokenizer],
+        *,
+        kept: np.ndarray,
+        plan: JoinPlan,
+        joints: tuple[str, str],
+    ):
+        self.tokens, self.corpus, self.kept, self.plan = tokens, corpus, kept, plan
+        self.joints = joints
+        self._joins_ids = [self._equals_joined_text(side, tokenizer) for side, tokenizer in enumerate(tokenizers)]
+
+    def read_ids(
+        self, pairs: np.ndarray, *, epoch: int, batch: int
+    ) -> tuple[list[Sequence[int] | np.ndarray], list[Sequence[int] | np.ndarray]]:
+        """Returns the ids of both sides of these examples, as they are joined in this epoch."""
+        first, second = self.plan.draw_epoch(epoch)[pairs].T
+        is_joined = second != NO_PAIR
+        read = self.kept[np.concatenate([first, second[is_joined]])]
+        sides = self.tokens.read_ids(read, epoch=epoch, batch=batch)
+        joined = np.flatnonzero(is_joined)
+        source, target = (
+            self._join(side, ids, joined, read[joined], read[len(pairs) :], epoch) for side, ids in enumerate(sides)
+        )
+        return source, target
+
+    def read_sources(self, examples: np.ndarray) -> list[str]:
+        """Returns the source text of these examples, as they are joined in the first epoch."""
+        first, second = self.plan.draw_epoch(0)[examples].T
+        texts = self.corpus.read_sources(self.kept[first])
+        joined = np.flatnonzero(second != NO_PAIR)
+        for place, text in zip(joined, self.corpus.read_sources(self.kept[second[joined]]), strict=True):
+            texts[place] += self.joints[0] + text
+        return texts
+
+    def _join(
+        self,
+        side: int,
+        ids: Sequence[Sequence[int] | np.ndarray],
+        joined: np.ndarray,
+        first: np.ndarray,
+        second: np.ndarray,
+        epoch: int,
+    ) -> list[Sequence[int] | np.ndarray]:
+        """Returns the ids of one side of examples.
+
+        Args:
+            side: 0 for sources, 1 for targets.
+            ids: of the first pair of each example, followed by those of the second pairs.
+            joined: int [J], the examples that have two pairs.
+            first: int [J], the corpus index of their first pairs.
+            second: int [J], that of their second pairs.
+            epoch: in which text is sampled.
+        """
+        rows = list(ids[: len(ids) - len(joined)])
+        if self._joins_ids[side]:
+            for place, others in zip(joined, ids[len(rows) :], strict=True):
+                rows[place] = np.concatenate([np.asarray(rows[place], np.int32), np.asarray(others, np.int32)])
+        else:
+            texts = self._join_texts(side, first, second)
+            for place, row in zip(joined, self.tokens.encode_side(side, texts, keys=first, epoch=epoch), strict=True):
+                rows[place] = row
+        return rows
+
+    def _join_texts(self, side: int, first: np.ndarray, second: np.ndarray) -> list[str]:
+        read = self.corpus.read_targets if side else self.corpus.read_sources
+        return [self.joints[side].join(pair) for pair in zip(read(first), read(second), strict=True)]
+
+    def _equals_joined_text(self, side: int, tokenizer: Tokenizer) -> bool:
+        """Returns whether the ids of two texts, one after the other, are those of the joined text."""
+        sample = self.kept[self.plan.draw_epoch(0)[: min(CHECKED_EXAMPLES, self.plan.num_joined)]]
+        read = self.corpus.read_targets if side else self.corpus.read_sources
+        parts = [tokenizer.encode(read(pairs)) for pairs in sample.T]
+        whole = tokenizer.encode(self._join_texts(side, *sample.T))
+        equal = sum(one + other == both for one, other, both in zip(*parts, whole, strict=True))
+        return equal >= EQUAL_SHARE * len(sample)
