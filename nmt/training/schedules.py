@@ -16,14 +16,15 @@ def compute_learning_rate(
     Args:
         update: counted from 1.
         peak: learning rate at the end of the warm-up.
-        kind: constant; linear or cosine (Loshchilov and Hutter 2017) down to the final rate at update `length`; or
-            inverse_sqrt, which is peak times sqrt(warmup / update) (Vaswani et al. 2017, section 5.3).
+        kind: constant; linear or cosine (Loshchilov and Hutter 2017) down to the final rate; or inverse_sqrt, which is
+            peak times sqrt(warmup / update) (Vaswani et al. 2017, section 5.3).
         warmup: number of updates of linear growth from 0.
-        length: number of updates of a linear or cosine schedule, warm-up included; the rate stays constant afterwards.
+        length: number of updates of a linear or cosine schedule, warm-up included. The first update after it has the
+            final rate, so that a final rate of 0 costs no update.
         final: final rate of a linear or cosine schedule, as a fraction of the peak.
 
     >>> [round(compute_learning_rate(n, peak=1.0, kind="linear", warmup=2, length=6), 2) for n in (1, 2, 4, 6, 9)]
-    [0.5, 1.0, 0.5, 0.0, 0.0]
+    [0.5, 1.0, 0.6, 0.2, 0.0]
     """
     if update <= warmup:
         return peak * update / warmup
@@ -33,7 +34,7 @@ def compute_learning_rate(
         return peak * math.sqrt(warmup / update)
     if length is None:
         raise ValueError(f"A {kind} schedule requires a length.")
-    done = min(1.0, (update - warmup) / (length - warmup))
+    done = min(1.0, (update - warmup) / (length + 1 - warmup))
     falling = 1 - done if kind == "linear" else (1 + math.cos(math.pi * done)) / 2
     return peak * (final + (1 - final) * falling)
 
@@ -47,6 +48,19 @@ def make_schedule(settings: TrainingConfig) -> Callable[[int], float]:
         warmup=settings.warmup_updates,
         length=settings.schedule_updates,
         final=settings.final_rate,
+    )
+
+
+def find_idle_updates(settings: TrainingConfig, max_updates: int | None) -> str | None:
+    """Returns a warning if the learning rate is 0 in the last updates of a run, which then learn nothing."""
+    length = settings.schedule_updates
+    if settings.schedule not in ("linear", "cosine") or length is None or settings.final_rate:
+        return None
+    if max_updates is None or max_updates <= length:
+        return None
+    return (
+        f"the learning rate is 0 after update {length:,} (training.schedule_updates), but training lasts until update "
+        f"{max_updates:,}. Set training.schedule_updates={max_updates}, or training.final_rate above 0."
     )
 
 

@@ -1,11 +1,31 @@
 import math
+import re
 
 import pytest
 
-from nmt.training.schedules import compute_learning_rate
+from nmt.config.schema import TrainingConfig
+from nmt.training.schedules import compute_learning_rate, find_idle_updates
 
 HALF = math.sqrt(0.5)
 KINDS = ("constant", "linear", "cosine", "inverse_sqrt")
+
+
+def settings(**values):
+    return TrainingConfig(**{"max_updates": 9, "schedule": "linear", "schedule_updates": 8, **values})
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_updates_at_a_rate_of_0_are_warned_about(kind):
+    words = r"^the learning rate is 0 after update 8 \(.*\), but training lasts until update 9\. Set .*_updates=9, or"
+    assert re.match(words, find_idle_updates(settings(schedule=kind), 9))
+
+
+@pytest.mark.parametrize(
+    ("values", "max_updates"),
+    [({}, 8), ({}, None), ({"final_rate": 0.1}, 9), ({"schedule": "constant", "schedule_updates": None}, 9)],
+)
+def test_a_schedule_that_ends_with_the_run_is_not_warned_about(values, max_updates):
+    assert find_idle_updates(settings(**values), max_updates) is None
 
 
 def course(num_updates, **kwargs):
@@ -18,15 +38,15 @@ def test_constant_step_by_step():
 
 
 def test_linear_step_by_step():
-    assert course(8, kind="linear", warmup=2, length=6) == [0.5, 1, 0.75, 0.5, 0.25, 0, 0, 0]
-    assert course(6, kind="linear", length=4, final=0.2) == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.2, 0.2])
+    assert course(8, kind="linear", warmup=2, length=6) == pytest.approx([0.5, 1, 0.8, 0.6, 0.4, 0.2, 0, 0])
+    assert course(6, kind="linear", length=3, final=0.2) == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.2, 0.2])
 
 
 def test_cosine_step_by_step():
     falling = [(1 + HALF) / 2, 1 / 2, (1 - HALF) / 2, 0, 0]
-    assert course(6, kind="cosine", warmup=1, length=5) == pytest.approx([1, *falling])
+    assert course(6, kind="cosine", warmup=1, length=4) == pytest.approx([1, *falling])
     # With final 0.4, what falls is the other 0.6.
-    assert course(5, kind="cosine", length=4, final=0.4) == pytest.approx([0.4 + 0.6 * x for x in falling])
+    assert course(5, kind="cosine", length=3, final=0.4) == pytest.approx([0.4 + 0.6 * x for x in falling])
 
 
 def test_inverse_square_root_step_by_step():
