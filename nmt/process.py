@@ -18,24 +18,67 @@ FLAGS = ("flags", "Features")  # how the line starts in /proc/cpuinfo: on x86-64
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "PJRT_NPROC")
 
 
+_required_gpu: str | None = None
+
+
 def choose_device(device: str | None) -> None:
     """Restricts the process to one kind of device. Call it before TensorFlow or JAX is imported.
 
     Args:
-        device: cpu, gpu, gpu:N, or None for every device.
+        device: cpu, gpu, gpu:N, or None for every device. N counts the GPUs of CUDA_VISIBLE_DEVICES if that is set.
 
     Raises:
-        UserError: the name is none of these.
+        UserError: the name is none of these, or CUDA_VISIBLE_DEVICES has fewer GPUs.
     """
-    if device is None or device == "gpu":
+    global _required_gpu
+    _required_gpu = None
+    if device is None:
         return
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ["JAX_PLATFORMS"] = "cpu"
-    elif match := re.fullmatch(r"gpu:(\d+)", device):
-        os.environ["CUDA_VISIBLE_DEVICES"] = match[1]
-    else:
+        return
+    match = re.fullmatch(r"gpu(?::(\d+))?", device)
+    if match is None:
         raise UserError(f"--device: expected cpu, gpu or gpu:N with a number, found '{device}'.")
+    _required_gpu = device
+    if match[1] is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = _find_gpu(int(match[1]))
+
+
+def _find_gpu(number: int) -> str:
+    """Returns the name for CUDA of one of the GPUs that this process may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return str(number)
+    names = [name for name in visible.split(",") if name.strip()]
+    if number >= len(names):
+        raise UserError(
+            f"--device gpu:{number}: expected a number below {len(names)}, since CUDA_VISIBLE_DEVICES is '{visible}'."
+        )
+    return names[number]
+
+
+def check_device() -> None:
+    """Checks that there is the GPU that `choose_device` was asked for. Call it when TensorFlow or JAX is imported.
+
+    Raises:
+        UserError: TensorFlow or JAX sees no such GPU, or neither is imported, as with a LiteRT model.
+    """
+    if _required_gpu is None:
+        return
+    jax, tensorflow = (sys.modules.get(name) for name in ("jax", "tensorflow"))
+    if jax and os.environ.get("KERAS_BACKEND") == "jax":
+        name, has_gpu = "JAX", jax.default_backend() == "gpu"
+    elif tensorflow:
+        name, has_gpu = "TensorFlow", bool(tensorflow.config.list_physical_devices("GPU"))
+    else:
+        raise UserError(f"--device {_required_gpu}: LiteRT runs on the CPU. Leave --device out.")
+    if not has_gpu:
+        raise UserError(
+            f"--device {_required_gpu}: {name} finds no such GPU. Leave --device out to use what there is, or check "
+            "the driver and the installation for GPUs (`nmt doctor` lists the devices)."
+        )
 
 
 def choose_threads(threads: int | None) -> None:
@@ -55,6 +98,18 @@ def count_cpus() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def open_standard_descriptors() -> None:
+    """Opens /dev/null in place of standard streams that are closed (`nmt … >&-`).
+
+    A file that we open would get their number otherwise, and native libraries would write their messages into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number
 
 
 @contextmanager

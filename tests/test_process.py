@@ -1,16 +1,21 @@
-"""Threads and memory of a process."""
+"""Devices, threads and memory of a process."""
 
 import os
 import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from nmt import process
+from nmt.errors import UserError
 from nmt.process import (
+    check_device,
+    choose_device,
     choose_threads,
     count_cpus,
     count_threads,
@@ -18,6 +23,7 @@ from nmt.process import (
     read_memory,
     read_peak_memory,
 )
+from nmt.translators import opening
 
 PEAK = "from nmt.process import read_memory; block = b'x' * 200_000_000; del block; print(*read_memory())"
 
@@ -68,3 +74,96 @@ def test_threads_are_those_that_were_chosen_or_one_per_core(monkeypatch):
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "")  # so that it is removed again at the end
     choose_threads(3)
     assert count_threads() == 3
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    """Lets a test choose devices, with nothing left behind."""
+    monkeypatch.setattr(process, "_required_gpu", None)
+    for name in ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS"):
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    return monkeypatch
+
+
+def pretend(monkeypatch, **libraries):
+    for name in ("tensorflow", "jax"):
+        monkeypatch.setitem(sys.modules, name, libraries.get(name))
+
+
+def tensorflow_with(gpus):
+    return SimpleNamespace(config=SimpleNamespace(list_physical_devices={"GPU": gpus}.get))
+
+
+def jax_on(platform):
+    return SimpleNamespace(default_backend=lambda: platform)
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "expected"),
+    [
+        (None, None, None),
+        ("cpu", "2,3", ""),
+        ("gpu", None, None),
+        ("gpu", "2,3", "2,3"),
+        ("gpu:1", None, "1"),
+        ("gpu:1", "2,3", "3"),  # as a scheduler has it
+    ],
+)
+def test_a_device_is_chosen_by_number_among_the_visible_ones(no_gpu, device, visible, expected):
+    if visible is not None:
+        no_gpu.setenv("CUDA_VISIBLE_DEVICES", visible)
+    choose_device(device)
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == expected
+
+
+def test_a_number_beyond_the_visible_gpus_is_refused(no_gpu):
+    no_gpu.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    with pytest.raises(
+        UserError, match=r"^--device gpu:2: expected a number below 2, since CUDA_VISIBLE_DEVICES is '2"
+    ):
+        choose_device("gpu:2")
+
+
+@pytest.mark.parametrize(
+    ("backend", "libraries", "words"),
+    [
+        ("tensorflow", {"tensorflow": tensorflow_with([])}, "--device gpu:9: TensorFlow finds no such GPU."),
+        ("jax", {"jax": jax_on("cpu")}, "--device gpu:9: JAX finds no such GPU."),
+        ("jax", {"tensorflow": tensorflow_with([])}, "--device gpu:9: TensorFlow finds no such GPU."),  # a SavedModel
+        ("tensorflow", {}, "--device gpu:9: LiteRT runs on the CPU. Leave --device out."),
+    ],
+)
+def test_a_gpu_that_does_not_exist_is_refused(no_gpu, backend, libraries, words):
+    no_gpu.setenv("KERAS_BACKEND", backend)
+    choose_device("gpu:9")
+    pretend(no_gpu, **libraries)
+    with pytest.raises(UserError, match=f"^{words}"):
+        check_device()
+
+
+@pytest.mark.parametrize(
+    ("device", "libraries"),
+    [
+        ("gpu", {"tensorflow": tensorflow_with(["GPU:0"])}),
+        ("cpu", {"tensorflow": tensorflow_with([])}),
+        (None, {"tensorflow": tensorflow_with([])}),
+        ("cpu", {}),
+    ],
+)
+def test_devices_that_exist_are_accepted(no_gpu, device, libraries):
+    choose_device(device)
+    pretend(no_gpu, **libraries)
+    check_device()
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "saved_model.pb", "weights.h5"])
+def test_every_kind_of_translator_checks_the_device(no_gpu, tmp_path, name):
+    (tmp_path / name).touch()
+    classes = dict.fromkeys(("ModelTranslator", "SavedModelTranslator", "LiteRTTranslator"), Mock())
+    no_gpu.setattr(opening, "importlib", SimpleNamespace(import_module=lambda _: SimpleNamespace(**classes)))
+    choose_device("gpu")
+    pretend(no_gpu, tensorflow=tensorflow_with([]))
+    with pytest.raises(UserError, match=r"^--device gpu: TensorFlow finds no such GPU"):
+        opening.open_translator(tmp_path)

@@ -22,10 +22,12 @@ def train(
 
     settings = load_config(config, overrides or [])
     set_up_process(device, threads)
+    from nmt.process import check_device
     from nmt.training.train import train as train_model
 
+    check_device()
     best = train_model(settings, fork=fork, log=print_line)
-    print_line(f"The best model is in {best}. Try: nmt translate {settings.run_dir}")
+    print_line(f"The best model is in {best}. Try: nmt translate {best.parent}")
 
 
 def tune(

@@ -1,6 +1,7 @@
 """Devices, workers and update of the backend in use. The other backend is not imported."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from nmt.backend import keras
@@ -25,6 +26,17 @@ def make_strategy(kind: StrategyName, devices: Sequence[str] | None = None) -> A
     from nmt.training import strategy
 
     return strategy.make_strategy(kind, devices)
+
+
+def use_device(strategy: Any) -> AbstractContextManager:
+    """Lets what runs outside the strategy, such as validation, use the device that was chosen for training."""
+    if keras.backend.backend() == "jax":
+        from nmt.training import update_jax
+
+        return update_jax.use_device(strategy)
+    from nmt.training import strategy as tensorflow_strategy
+
+    return tensorflow_strategy.use_device(strategy)
 
 
 def make_workers(strategy: Any) -> Workers:

@@ -6,15 +6,16 @@ import os
 import shutil
 import socket
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from nmt.config.schema import StrategyName
-from nmt.errors import UserError, WorkerLostError, suggest_name
+from nmt.errors import UserError, WorkerLostError
 from nmt.process import silence_stderr
-from nmt.training.workers import Workers
+from nmt.training.workers import Workers, check_devices
 
 SLURM_PORT = 8888
 SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
@@ -37,23 +38,38 @@ def make_strategy(kind: StrategyName, devices: Sequence[str] | None = None) -> t
     Args:
         kind: auto mirrors if there are several GPUs. multi_worker reads TF_CONFIG, or else Slurm's variables, waits for
             the other workers, and must come before any other use of TensorFlow.
-        devices: names such as ["GPU:0", "GPU:1"]; None means all.
+        devices: names such as ["GPU:0", "GPU:1"]; None means all, and the first for `single`.
 
     Raises:
-        UserError: a device does not exist, or TF_CONFIG is missing or does not describe a cluster.
+        UserError: a device does not exist, the strategy cannot use these devices, or TF_CONFIG is missing or does not
+            describe a cluster.
     """
     if kind == "multi_worker":
+        if devices is not None:
+            check_devices(kind, devices, [])
         # Undoes the freeze of `nmt.backend`: the strategy's thread pool must be collected before Python exits, or it
         # prints errors.
         gc.unfreeze()
-        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=_cluster_resolver())
-    gpus = tf.config.list_logical_devices("GPU")
-    if devices is not None:
-        _check_devices(devices)
-    if kind == "mirrored" or (kind == "auto" and len(devices or gpus) > 1):
+        resolver = _cluster_resolver()
+        _check_port(resolver)
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    known = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
+    gpus = [name for name in known if name.startswith("GPU:")]
+    chosen = gpus if devices is None else check_devices(kind, devices, known)
+    if kind == "mirrored" or (kind == "auto" and len(chosen) > 1):
         gc.unfreeze()  # for the same reason
-        return tf.distribute.MirroredStrategy(list(devices) if devices else None)
-    return tf.distribute.get_strategy()
+        return tf.distribute.MirroredStrategy(chosen if devices else None)
+    default = gpus[0] if gpus else "CPU:0"
+    if not devices or chosen[0] == default:
+        return tf.distribute.get_strategy()  # kernels are fused only without a strategy
+    return tf.distribute.OneDeviceStrategy(chosen[0])
+
+
+def use_device(strategy: tf.distribute.Strategy) -> AbstractContextManager:
+    """Places what runs outside the strategy, such as validation, on the only device of a OneDeviceStrategy."""
+    if isinstance(strategy, tf.distribute.OneDeviceStrategy):
+        return tf.device(strategy.extended.worker_devices[0])
+    return nullcontext()
 
 
 class DistributedWorkers(Workers):
@@ -88,10 +104,7 @@ class DistributedWorkers(Workers):
         if not gone:
             return WorkerLostError(f"The workers lost each other: {str(error).splitlines()[0]}")
         names = ", ".join(f"{n} ({self.addresses[n]})" for n in gone)
-        return WorkerLostError(
-            f"Worker {names} is gone. Updates since the last checkpoint are lost. The same command on all workers "
-            "resumes the run."
-        )
+        return WorkerLostError(f"Worker {names} is gone. Updates since the last checkpoint are lost.")
 
 
 def make_workers(strategy: tf.distribute.Strategy) -> Workers:
@@ -110,14 +123,17 @@ def _answers(address: str) -> bool:
         return False
 
 
-def _check_devices(devices: Sequence[str]) -> None:
-    known = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
-    for device in devices:
-        if device.removeprefix("/device:") not in known:
-            raise UserError(
-                f"training.devices: expected devices of {', '.join(known)}, found {device}."
-                f"{suggest_name(device, known)}"
-            )
+def _check_port(resolver: tf.distribute.cluster_resolver.ClusterResolver) -> None:
+    """Raises UserError if another program uses the port of this worker. TensorFlow would name neither."""
+    address = resolver.cluster_spec().task_address(resolver.task_type, resolver.task_id)
+    port = int(address.rpartition(":")[2])
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise UserError(
+            f"This worker, {address}, cannot listen on port {port}: {error.strerror}. Stop the program that uses it "
+            "or choose another port."
+        ) from error
 
 
 def _cluster_resolver() -> tf.distribute.cluster_resolver.ClusterResolver:

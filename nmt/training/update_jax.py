@@ -5,6 +5,7 @@ B rows, S and T source and target length, A micro-batches, D dropout layers.
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from nmt.backend import keras
 from nmt.compilation import has_gpu
 from nmt.config.schema import StrategyName
 from nmt.data.batching import Batch
-from nmt.errors import OutOfMemoryError, UserError, suggest_name
+from nmt.errors import OutOfMemoryError, UserError
 from nmt.models.seq2seq import Seq2Seq
 from nmt.training.objective import Examples, Sums
 from nmt.training.update import (
@@ -32,6 +33,7 @@ from nmt.training.update import (
     limit_decay,
     scale_gradients,
 )
+from nmt.training.workers import check_devices
 
 ROWS = "rows"
 """The axis of the mesh, along which the rows of a batch are shared."""
@@ -45,19 +47,20 @@ def make_mesh(kind: StrategyName, devices: Sequence[str] | None = None) -> Mesh:
         devices: names such as ["GPU:0", "GPU:1"]; None means all.
 
     Raises:
-        UserError: a device does not exist, or `kind` is multi_worker.
+        UserError: a device does not exist, the strategy cannot use these devices, or `kind` is multi_worker.
     """
     if kind == "multi_worker":
         raise UserError("training.strategy multi_worker requires the TensorFlow backend. JAX trains in one process.")
     known = {f"{device.platform.upper()}:{device.id}": device for device in jax.devices()}
-    for device in devices or []:
-        if device.removeprefix("/device:") not in known:
-            raise UserError(
-                f"training.devices: expected devices of {', '.join(known)}, found {device}."
-                f"{suggest_name(device, known)}"
-            )
-    chosen = [known[device.removeprefix("/device:")] for device in devices or known]
+    names = list(known) if devices is None else check_devices(kind, devices, list(known))
+    chosen = [known[name] for name in names]
     return Mesh(np.array(chosen[:1] if kind == "single" else chosen), (ROWS,))
+
+
+def use_device(mesh: Mesh) -> AbstractContextManager:
+    """Places what runs outside the mesh, such as validation, on its first device."""
+    first = mesh.devices.flat[0]
+    return nullcontext() if first == jax.devices()[0] else jax.default_device(first)
 
 
 class State(NamedTuple):

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from nmt.errors import UserError, WorkerLostError
+from nmt.config.schema import StrategyName
+from nmt.errors import UserError, WorkerLostError, suggest_name
 
 Result = TypeVar("Result")
 
@@ -107,3 +108,32 @@ class Workers:
         differs = gathered != gathered[0]
         if differs.any():
             raise UserError(f"The {name} must be the same on all workers, but worker {differs.argmax()} has another.")
+
+
+def check_devices(kind: StrategyName, devices: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Returns the names of `training.devices` as the backend knows them.
+
+    Args:
+        kind: the strategy.
+        devices: names such as "GPU:0" or "/device:GPU:0".
+        known: names of all devices.
+
+    Raises:
+        UserError: a device does not exist or is named twice, or the strategy does not choose among devices.
+    """
+    if kind == "multi_worker":
+        raise UserError(
+            "training.devices has no effect with training.strategy multi_worker: each worker uses all devices that it "
+            "sees. Remove it, and set CUDA_VISIBLE_DEVICES on a worker to choose among its GPUs."
+        )
+    names = [device.removeprefix("/device:") for device in devices]
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"training.devices: expected devices of {', '.join(known)}, found {name}.{suggest_name(name, known)}"
+            )
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"training.devices: expected one or more different devices, found {list(devices)}.")
+    if kind == "single" and len(names) > 1:
+        raise UserError(f"training.strategy single trains on one device, but training.devices has {len(names)}.")
+    return names

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nmt.model_folder import find_model_folder
+from nmt.process import check_device
 from nmt.translators.protocol import Translator
 
 
@@ -62,15 +63,15 @@ def open_translator(path: Path | str, **changes: Any) -> Translator:
         **changes: settings of the section `decoding` other than its own, such as beam_size=1; None leaves one as it is.
 
     Raises:
-        UserError: there is no model or export, a setting is unknown or invalid, or it is fixed in the export.
+        UserError: there is no model or export, a setting is unknown, invalid or fixed in the export, or the GPU that
+            `--device` names does not exist.
     """
     path = Path(path)
     kind = find_kind(path)
     module, name = kind.translator
     implementation = getattr(importlib.import_module(module), name)
-    if kind.fixed:
-        return implementation.load(path).with_settings(**changes)
     # A model has its precision from loading on.
-    return implementation.load(path, precision=changes.get("precision")).with_settings(
-        **{name: value for name, value in changes.items() if name != "precision"}
-    )
+    loading = {} if kind.fixed else {"precision": changes.pop("precision", None)}
+    translator = implementation.load(path, **loading)
+    check_device()  # which requires the imports that a translator needs
+    return translator.with_settings(**changes)

@@ -34,6 +34,8 @@ def rows_of(number):
 
 
 def strategy_of(num_replicas):
+    if not isinstance(num_replicas, int):
+        return num_replicas
     if num_replicas == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy([f"CPU:{n}" for n in range(num_replicas)])
@@ -89,6 +91,25 @@ def loss_of_equal_rows(num_replicas):
     return update(batch, update=1, learning_rate=0.0).loss
 
 
+def devices_of_the_second_device_alone():
+    """Devices of the weights, of a reduced loss, and of what is computed beside the strategy."""
+    from nmt.data.batching import Batch, pad
+    from nmt.training.strategy import make_strategy, use_device
+
+    strategy = make_strategy("single", ["CPU:1"])
+    with use_device(strategy):
+        update = make_update(strategy, 1, precision="float32", settings=SETTINGS["sgd"], dropout=NO_DROPOUT)
+        before = [weight.numpy() for weight in update.model.trainable_variables]
+        outcome = update(Batch(0, 0, pad([[5, 6, 7]]), pad([[7, 6]]), np.ones(1, "f")), update=1, learning_rate=0.5)
+        weights = update.model.trainable_variables
+        changed = any((weight.numpy() != old).any() for weight, old in zip(weights, before, strict=True))
+        places = {weight.value.device for weight in weights} | {(tf.ones(2) * 2).device}
+    return {
+        "places": sorted(place.rpartition("/device:")[2] for place in places),
+        "learns": changed and outcome.is_applied,
+    }
+
+
 def main():
     # Before the package is imported, whose first act is to start TensorFlow.
     [cpu] = tf.config.list_physical_devices("CPU")
@@ -101,7 +122,7 @@ def main():
         for replicas, micro in places
     }
     equal_rows = [loss_of_equal_rows(num_replicas) for num_replicas in (1, 2)]
-    print(json.dumps({"courses": courses, "equal_rows": equal_rows}))
+    print(json.dumps({"courses": courses, "equal_rows": equal_rows, "single": devices_of_the_second_device_alone()}))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from nmt.errors import UserError
 
 jax = pytest.importorskip("jax")
 
-from nmt.training.update_jax import make_mesh  # noqa: E402, it needs JAX
+from nmt.training.update_jax import make_mesh, use_device  # noqa: E402, it needs JAX
 
 
 @pytest.mark.parametrize("kind", ["auto", "mirrored", "single"])
@@ -16,6 +16,11 @@ def test_the_only_device_is_the_mesh(kind):
 def test_one_process_trains():
     with pytest.raises(UserError, match=r"training.strategy multi_worker requires the TensorFlow backend"):
         make_mesh("multi_worker")
+
+
+def test_what_runs_outside_the_mesh_uses_its_first_device():
+    with use_device(make_mesh("auto", ["CPU:0"])):
+        assert jax.numpy.zeros(()).devices() == {jax.devices()[0]}
 
 
 def test_an_unknown_device_is_named():

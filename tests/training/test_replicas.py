@@ -33,6 +33,10 @@ def test_replicas_and_micro_batches_learn_what_one_learns(found, case, place, to
     np.testing.assert_allclose(several, one, rtol=tolerance)
 
 
+def test_a_single_device_that_was_chosen_is_used(found):
+    assert found["single"] == {"places": ["CPU:1"], "learns": True}
+
+
 def test_the_courses_are_worth_comparing(found):
     for name, course in found["courses"].items():
         losses, norms, num_tokens = np.array(course).T
