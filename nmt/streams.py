@@ -36,6 +36,10 @@ class DamagedFileError(UserError):
     """Raised for a compressed file that cannot be unpacked."""
 
 
+# As the program zstd writes; the other formats always have one.
+CHECKSUM = {zstd.CompressionParameter.checksum_flag: 1}
+
+
 class Compression(NamedTuple):
     """A kind of compressed file."""
 
@@ -59,7 +63,9 @@ COMPRESSIONS = {
     ),
     ".xz": Compression(re.compile(rb"\xfd7zXZ\x00"), lzma.LZMAFile, lambda file: lzma.LZMAFile(file, "wb")),  # noqa: SIM115
     ".zst": Compression(
-        re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), zstd.ZstdFile, lambda file: zstd.ZstdFile(file, "wb")
+        re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
+        zstd.ZstdFile,
+        lambda file: zstd.ZstdFile(file, "wb", options=CHECKSUM),
     ),
 }
 # What text is sometimes packed in, and cannot be read.
@@ -134,12 +140,11 @@ def open_output(path: Path, *, keep_stale: bool = False) -> Iterator[IO[str]]:
         UserError: the file cannot be written.
     """
     if path == STANDARD:
-        with _explain_writing("standard output"):
-            yield _get_standard_output()
-            sys.stdout.flush()
+        with write_standard_output() as out:
+            yield out
         return
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_explain_writing(path))
+        stack.enter_context(_explain_writing(str(path)))
         compression = COMPRESSIONS.get(path.suffix.lower())
         file = stack.enter_context(_open_target(path, keep_stale=keep_stale))
         packed = cast(BinaryIO, stack.enter_context(compression.pack(file))) if compression else file  # type: ignore[call-overload]
@@ -148,6 +153,35 @@ def open_output(path: Path, *, keep_stale: bool = False) -> Iterator[IO[str]]:
         yield text
         text.flush()
         text.detach()
+
+
+@contextmanager
+def write_standard_output() -> Iterator[IO[str]]:
+    """Yields standard output, which is flushed at the end of the block.
+
+    Raises:
+        UserError: it is closed, or cannot be written to.
+        BrokenPipeError: the reader has gone.
+    """
+    if sys.stdout is None:
+        raise UserError("Standard output is closed.")
+    with _explain_writing("to standard output"):
+        # The locale of a terminal may not have all characters. Programs may give sys.stdout another value.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")
+        yield sys.stdout
+        sys.stdout.flush()
+
+
+def replace_home(path: Path) -> Path:
+    """Returns a path with the home folder in place of a ~ at its beginning.
+
+    Shells do not replace it in --input=~/text or in an environment variable.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:  # there is no such user: a file may begin with ~
+        return path
 
 
 def _open_file(path: Path) -> io.RawIOBase:
@@ -279,14 +313,6 @@ def _refuse_damaged(path: Path, error: Exception) -> NoReturn:
     ) from error
 
 
-def _get_standard_output() -> IO[str]:
-    if sys.stdout is None:
-        raise UserError("Standard output is closed. Give a file.")
-    # The locale of a terminal may not have all characters.
-    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-    return sys.stdout
-
-
 @contextmanager
 def _open_target(path: Path, *, keep_stale: bool) -> Iterator[BinaryIO]:
     """Opens a file by its kind, and closes it."""
@@ -331,7 +357,7 @@ def _create_like(path: Path, model: os.stat_result | None) -> BinaryIO:
 
 
 @contextmanager
-def _explain_writing(target: Path | str) -> Iterator[None]:
+def _explain_writing(target: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -1,19 +1,17 @@
 """The shards of a corpus: files that are translated one by one to files of the same name, whole or absent."""
 
 import glob
-import gzip
 import json
-import lzma
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 from nmt.config.file import rename_old_keys
-from nmt.data.corpus import open_lines, read_stream
+from nmt.data.corpus import read_stream
 from nmt.errors import UserError, suggest_name
 from nmt.files import atomic_write, discard, start_digest
+from nmt.streams import open_bytes, open_output
 from nmt.translators.opening import find_folder
 from nmt.translators.protocol import Translator
 
@@ -69,12 +67,11 @@ def translate_shard(translator: Translator, shard: Shard) -> int:
     """
     count = 0
     with (
-        open_lines(shard.source) as stream,
-        atomic_write(shard.target) as aside,
-        _open_compressed(aside, shard.target) as out,
+        open_bytes(shard.source) as stream,
+        open_output(shard.target, keep_stale=True) as out,  # `find_parts` counts them
     ):
         for translation in translator.stream(read_stream(stream, str(shard.source))):
-            out.write(f"{translation.text}\n".encode())
+            out.write(f"{translation.text}\n")
             count += 1
     return count
 
@@ -123,21 +120,6 @@ def check_record(folder: Path, shards: list[Shard], model: Path, settings: Mappi
         return
     with atomic_write(record) as aside:
         aside.write_text(json.dumps(made_with), encoding="utf-8")
-
-
-@contextmanager
-def _open_compressed(path: Path, name: Path) -> Iterator[IO[bytes]]:
-    """Opens a file for writing, compressed according to the suffix of `name`."""
-    with path.open("wb") as file:
-        if name.suffix == ".gz":
-            # Without name and time in the header, equal translations are equal files.
-            with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as compressed:
-                yield cast(IO[bytes], compressed)
-        elif name.suffix == ".xz":
-            with lzma.open(file, "wb") as compressed:
-                yield cast(IO[bytes], compressed)
-        else:
-            yield file
 
 
 def _explain_no_files(path: Path, source: str) -> str:

@@ -13,7 +13,7 @@ from nmt.config.reference import as_words, get_keys, suggest_key
 from nmt.config.schema import Config
 from nmt.config.yaml_lines import Place, read_yaml, write_yaml
 from nmt.errors import UserError, suggest_name
-from nmt.files import open_bytes
+from nmt.streams import open_bytes
 
 # How messages name a place: "a.yaml:3: training.seed" or "command line: training.seed=x".
 Labels = dict[Place, str]

@@ -33,7 +33,8 @@ from nmt.data.fetching import (
     read_members,
 )
 from nmt.errors import UserError, suggest_name
-from nmt.files import open_bytes, sync
+from nmt.files import sync
+from nmt.streams import DamagedFileError, open_bytes
 
 Pair = tuple[str, str]
 
@@ -332,10 +333,8 @@ def _measure(path: Path, max_bytes: int) -> tuple[int, str]:
             while chunk := stream.read(CHUNK_BYTES):
                 count, last = count + chunk.count(b"\n"), chunk[-1:]
                 digest.update(chunk)
-    except UserError:
-        raise
-    except (*DAMAGE_ERRORS, lzma.LZMAError) as error:
-        raise UserError(f"{path.name} is damaged: {error}. It was not kept.") from error
+    except DamagedFileError as error:
+        raise UserError(f"{path.name} is damaged: {error.__cause__}. It was not kept.") from error
     return count + (last != b"\n"), digest.hexdigest()
 
 

@@ -6,14 +6,11 @@ from Windows read like any other.
 """
 
 import codecs
-import gzip
-import lzma
 import mmap
 import re
 import shutil
-import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,42 +20,51 @@ from typing import BinaryIO
 import numpy as np
 
 from nmt.errors import UserError
-from nmt.files import COMPRESSED, atomic_write, compute_digest, open_bytes, start_digest
+from nmt.files import atomic_write, compute_digest, start_digest
+from nmt.streams import STANDARD, is_compressed, name_stream, open_bytes
 
 CHUNK_BYTES = 1 << 22
 CHUNK_PAIRS = 1 << 16
 
 
 def read_lines(path: Path) -> list[str]:
-    """Reads a plain, .gz or .xz file that fits into memory, such as a development set.
+    """Reads a file that fits into memory, such as a development set, or standard input for "-".
 
     Raises:
         UserError: the file is missing, damaged or not UTF-8.
     """
-    with open_lines(path) as stream:
-        return list(read_stream(stream, str(path)))
+    with open_bytes(path) as stream:
+        return list(read_stream(stream, name_stream(path)))
 
 
-def read_parallel(source: Path, target: Path) -> tuple[list[str], list[str]]:
-    """Reads a source and a target file that fit into memory.
+def read_parallel(source: Path, *targets: Path) -> tuple[list[str], ...]:
+    """Reads a source and a target file, or several, that fit into memory.
 
     Raises:
         UserError: a file is missing, damaged, empty or not UTF-8, or their numbers of lines differ.
     """
-    sources, targets = read_lines(source), read_lines(target)
-    _check_aligned(source, len(sources), target, len(targets))
+    if [source, *targets].count(STANDARD) > 1:
+        raise UserError("Standard input can be read only once; give one file as '-'.")
+    sources, *others = (read_lines(path) for path in (source, *targets))
+    for target, lines in zip(targets, others, strict=True):
+        _check_aligned(source, len(sources), target, len(lines))
     if not sources:
-        raise UserError(f"{source} is empty.")
-    return sources, targets
+        raise UserError(f"{name_stream(source)} is empty.")
+    return sources, *others
 
 
-def read_stream(stream: BinaryIO, name: str) -> Iterator[str]:
+def read_stream(stream: Iterable[bytes], name: str, first: int = 1) -> Iterator[str]:
     """Yields the lines of a stream, such as standard input, each as soon as it is complete.
+
+    Args:
+        stream: lines of bytes, with their ends.
+        name: of the stream, for messages.
+        first: number of the first of these lines in the stream.
 
     Raises:
         UserError: a line is not UTF-8; the message begins with `name` and the number of the line.
     """
-    for number, line in enumerate(stream, start=1):
+    for number, line in enumerate(stream, start=first):
         content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         if not content:
             return
@@ -69,20 +75,6 @@ def read_stream(stream: BinaryIO, name: str) -> Iterator[str]:
                 f"{name}:{number}: Expected UTF-8 text, found 0x{content[error.start]:02x} at byte {error.start + 1} "
                 "of the line. Convert the text to UTF-8, for example with iconv."
             ) from error
-
-
-@contextmanager
-def open_lines(path: Path) -> Iterator[BinaryIO]:
-    """Opens a plain, .gz or .xz file for reading its unpacked bytes, as input of `read_stream`.
-
-    Raises:
-        UserError: the file is missing, or it turns out to be damaged while it is read.
-    """
-    try:
-        with open_bytes(path) as stream:
-            yield stream
-    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-        raise UserError(f"Cannot unpack {path}: it is damaged or cut short ({error}). Download it again.") from error
 
 
 def _decode_line(line: bytes) -> str:
@@ -153,6 +145,8 @@ class TextFile:
 
 def _digest_state(path: Path) -> str:
     """Digests path, size and time of a file. It changes whenever the file does, and its content is not read."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"Expected a file at {path}, which is read many times, found a pipe or device.")
     with open_bytes(path):
         state = path.stat()
     return compute_digest(f"{path.resolve()}\n{state.st_size}\n{state.st_mtime_ns}".encode())
@@ -160,10 +154,10 @@ def _digest_state(path: Path) -> str:
 
 def _unpack(path: Path, copy: Path) -> Path:
     """Returns the path itself, or for a compressed file the path of its unpacked copy."""
-    if path.suffix not in COMPRESSED:
+    if not is_compressed(path):
         return path
     if not copy.exists():
-        with open_lines(path) as packed, atomic_write(copy) as aside, aside.open("wb") as plain:
+        with open_bytes(path) as packed, atomic_write(copy) as aside, aside.open("wb") as plain:
             shutil.copyfileobj(packed, plain, CHUNK_BYTES)
     return copy
 

@@ -15,7 +15,8 @@ from sentencepiece import sentencepiece_model_pb2
 
 from nmt.data.subword_sampling import SubwordSampler
 from nmt.errors import UserError, suggest_name
-from nmt.files import atomic_write, open_bytes
+from nmt.files import atomic_write
+from nmt.streams import open_bytes
 
 PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
 NORMALIZATIONS = ("identity", "nfkc", "nfkc_cf", "nmt_nfkc", "nmt_nfkc_cf")

@@ -1,32 +1,31 @@
 """Translates lines of a file or stream to a file or stream, for `nmt translate`."""
 
-import contextlib
 import json
-import queue
-import sys
-import threading
+import select
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from nmt.data.batching import split_chunks
-from nmt.data.corpus import open_lines, read_stream
-from nmt.files import atomic_write
+from nmt.data.corpus import read_stream
+from nmt.errors import UserError
+from nmt.streams import is_regular_file, name_stream, open_bytes, open_output
 from nmt.translators.hypothesis import Translation
 from nmt.translators.protocol import WINDOW, Translator
 
+PIPE_BYTES = 1 << 16  # what a pipe of Linux holds
+REFILL = 0.05  # seconds in which a program refills a pipe that was full
 
-def translate_lines(
-    translator: Translator, source: Path | None, target: Path | None, *, n_best: int, as_json: bool
-) -> None:
+
+def translate_lines(translator: Translator, source: Path, target: Path, *, n_best: int, as_json: bool) -> None:
     """Translates lines of text.
 
     Lines of a file are read many at a time. Lines of a terminal or pipe are translated as soon as they arrive.
 
     Args:
         translator: of any kind.
-        source: file to translate, or None for standard input.
-        target: file for the translations, written as a whole or not at all, or None for standard output.
+        source: file to translate, or "-" for standard input.
+        target: file for the translations, or "-" for standard output; see `open_output`.
         n_best: hypotheses per line; with more than one, each is a line of number, score and text, separated by tabs.
         as_json: whether to write one JSON object per line instead: the source, its hypotheses (text, score, log_prob
             and is_finished, which is false if the length limit cut one off and null if an export does not tell), and
@@ -35,9 +34,9 @@ def translate_lines(
     Raises:
         UserError: the file is damaged, a line is not UTF-8, or the translator cannot return n hypotheses.
     """
-    with _open_source(source) as chunks, _open_target(target) as out:
+    with open_bytes(source) as stream, open_output(target) as out:
         number = 0
-        for chunk in chunks:
+        for chunk in _read_chunks(stream, name_stream(source)):
             for translation in translator.stream(chunk, n_best=n_best):
                 number += 1
                 out.write(_format(number, translation, n_best=n_best, as_json=as_json))
@@ -57,48 +56,50 @@ def _format(number: int, translation: Translation, *, n_best: int, as_json: bool
     return "".join(f"{number}\t{hypothesis.score:.4f}\t{hypothesis.text}\n" for hypothesis in translation.hypotheses)
 
 
-@contextlib.contextmanager
-def _open_source(path: Path | None) -> Iterator[Iterator[list[str]]]:
-    if path is None:
-        yield _stream_arrived(read_stream(sys.stdin.buffer, "standard input"))
+def _read_chunks(stream: BinaryIO, name: str) -> Iterator[list[str]]:
+    """Yields at most a window of lines at a time. Of a stream that grows, those that have arrived."""
+    if is_regular_file(stream):
+        yield from split_chunks(read_stream(stream, name), WINDOW)
         return
-    with open_lines(path) as file:
-        yield split_chunks(read_stream(file, str(path)), WINDOW)
+    number = 1
+    for lines in _read_arrived(stream):
+        yield from _split_before_error(read_stream(lines, name, first=number))
+        number += len(lines)
 
 
-@contextlib.contextmanager
-def _open_target(path: Path | None) -> Iterator[IO[str]]:
-    if path is None:
-        # The locale of a terminal may not have all characters.
-        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-        yield sys.stdout
-        return
-    with atomic_write(path) as aside, aside.open("w", encoding="utf-8") as file:
-        yield file
-
-
-def _stream_arrived(lines: Iterator[str]) -> Iterator[list[str]]:
-    """Yields the lines that have arrived, as soon as there is one, and at most a window of them at a time."""
-    arrived: queue.Queue = queue.Queue(WINDOW)
-
-    def read() -> None:
-        try:
-            for line in lines:
-                arrived.put((line, None))
-            arrived.put((None, None))
-        except Exception as error:
-            arrived.put((None, error))
-
-    threading.Thread(target=read, daemon=True, name="standard input").start()
-    while True:
-        entries = [arrived.get()]
-        with contextlib.suppress(queue.Empty):
-            while entries[-1][0] is not None and len(entries) < WINDOW:
-                entries.append(arrived.get_nowait())
-        if chunk := [line for line, _ in entries if line is not None]:
+def _split_before_error(lines: Iterator[str]) -> Iterator[list[str]]:
+    """Yields windows of lines, also of those before one that cannot be read."""
+    chunk: list[str] = []
+    try:
+        for line in lines:
+            chunk.append(line)
+            if len(chunk) == WINDOW:
+                yield chunk
+                chunk = []
+    except UserError:
+        if chunk:
             yield chunk
-        line, error = entries[-1]
-        if error is not None:
-            raise error
-        if line is None:
-            return
+        raise
+    if chunk:
+        yield chunk
+
+
+def _read_arrived(stream: BinaryIO) -> Iterator[list[bytes]]:
+    """Yields the lines that have arrived, as soon as there is one: about a window of them, or what a pipe holds."""
+    # No thread reads ahead: one that waits for input can neither be interrupted nor ended.
+    parts: list[bytes] = []  # of a line whose end has not arrived
+    lines: list[bytes] = []
+    while block := stream.read1(PIPE_BYTES):  # type: ignore[attr-defined]
+        first, *others = block.split(b"\n")
+        parts.append(first)
+        for other in others:
+            lines.append(b"".join(parts) + b"\n")
+            parts = [other]
+        patience = REFILL if len(block) == PIPE_BYTES else 0
+        if lines and (len(lines) >= WINDOW or not select.select([stream], [], [], patience)[0]):
+            yield lines
+            lines = []
+    if last := b"".join(parts):
+        lines.append(last)
+    if lines:
+        yield lines

@@ -1,3 +1,4 @@
+import bz2
 import contextlib
 import gzip
 import io
@@ -63,7 +64,7 @@ class Pipes:
         with self.monkeypatch.context() as patch:
             patch.setattr(sys, "stdin", self.stdin)
             patch.setattr(sys, "stdout", self.stdout)
-            translate_lines(translator, None, None, n_best=1, as_json=False)
+            translate_lines(translator, Path("-"), Path("-"), n_best=1, as_json=False)
 
     def write(self, text: bytes) -> None:
         os.write(self.input, text)
@@ -173,7 +174,7 @@ def test_what_is_no_utf8_names_its_line(tmp_path: Path) -> None:
 
 
 def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
-    source = tmp_path / "source.gz"
+    source = tmp_path / "source"
     source.write_bytes(gzip.compress(os.urandom(1000).hex().encode())[:500])
     with pytest.raises(UserError, match=rf"^Cannot unpack {source}: it is damaged or cut short \("):
         translate_lines(Upper(), source, tmp_path / "target", n_best=1, as_json=False)
@@ -203,6 +204,25 @@ def test_what_has_arrived_is_translated_together(pipes: Pipes) -> None:
     assert all(translator.chunks)
 
 
+def test_a_full_pipe_is_waited_for_so_that_a_window_is_translated_together(
+    pipes: Pipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines_module, "PIPE_BYTES", 8)
+    monkeypatch.setattr(lines_module, "WINDOW", 4)
+    translator = Upper()
+    pipes.write(b"\xef\xbb\xbfone\ntwo\nthree\nfour\nfive\nsix")
+    pipes.end()
+    pipes.translate(translator)
+    assert translator.chunks == [["one", "two", "three", "four"], ["five", "six"]]
+
+
+def test_a_packed_pipe_is_unpacked(pipes: Pipes) -> None:
+    pipes.write(bz2.compress("eins\nzwei ü\n".encode()))
+    pipes.end()
+    pipes.translate(Upper())
+    assert [pipes.answer(), pipes.answer()] == ["EINS", "ZWEI Ü"]
+
+
 def test_a_bad_line_of_a_pipe_comes_after_the_answers_to_good_ones(pipes: Pipes) -> None:
     pipes.write(b"good\nb\xe4d\n")
     pipes.end()
@@ -222,5 +242,5 @@ def test_a_reader_that_has_gone_is_told_to_the_caller(pipes: Pipes) -> None:
 def test_standard_output_is_utf8_whatever_the_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
-    translate_lines(Upper(), file_of(tmp_path / "source", "süß 二\n"), None, n_best=1, as_json=False)
+    translate_lines(Upper(), file_of(tmp_path / "source", "süß 二\n"), Path("-"), n_best=1, as_json=False)
     assert written.getvalue().decode() == "SÜSS 二\n"
