@@ -13,7 +13,6 @@ from nmt.cli.options import (
     Model,
     PruningThreshold,
     Threads,
-    check_finite,
     print_line,
     read_settings,
     require_packages,
@@ -57,15 +56,12 @@ def export(
     ] = None,
     max_bleu_loss: Annotated[
         float | None,
-        typer.Option(min=0, callback=check_finite, help="BLEU points that --quantize may cost; default: 0.5."),
+        typer.Option(min=0, max=100, help="BLEU points that --quantize may cost; default: 0.5."),
     ] = None,
     max_differing: Annotated[
         float | None,
         typer.Option(
-            min=0,
-            max=1,
-            callback=check_finite,
-            help="Share of sentences that --quantize may change if there are no references; default: 0.1.",
+            min=0, max=1, help="Share of sentences that --quantize may change if there are no references; default: 0.1."
         ),
     ] = None,
     beam_size: BeamSize = None,
@@ -131,9 +127,7 @@ def serve(
         list[str] | None, typer.Option(metavar="NAME", help="Further host name by which clients may call the server.")
     ] = None,
     max_batch: Annotated[int, typer.Option(min=1, max=256, help="Texts translated together.")] = 32,
-    max_wait: Annotated[
-        float, typer.Option(min=0, max=1000, callback=check_finite, help="Milliseconds a text waits for others.")
-    ] = 5,
+    max_wait: Annotated[float, typer.Option(min=0, max=1000, help="Milliseconds a text waits for others.")] = 5,
     max_queue: Annotated[
         int, typer.Option(min=1, help="Texts of one client that may wait before its requests are refused.")
     ] = 1024,
@@ -145,9 +139,7 @@ def serve(
     max_texts: Annotated[int, typer.Option(min=1, help="Texts per request.")] = 128,
     max_characters: Annotated[int, typer.Option(min=1, help="Characters per text.")] = 10_000,
     max_work: Annotated[int, typer.Option(min=1, help="Source tokens times beam size, per request.")] = 500_000,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, max=3600, callback=check_finite, help="Seconds to answer a request.")
-    ] = 30,
+    timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds to answer a request.")] = 30,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     pruning_threshold: PruningThreshold = None,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from nmt.errors import UserError
+from nmt.streams import write_standard_output
 
 ConfigFile = Annotated[
     str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a recipe that comes with nmt, such as demo.")
@@ -77,19 +78,25 @@ def set_up_process(device: str | None = None, threads: int | None = None) -> Non
     choose_threads(threads)
 
 
-def stream_path(path: Path | None) -> Path | None:
-    """Returns None for "-", which stands for standard input or output."""
-    return None if path == Path("-") else path
-
-
 def print_line(line: str) -> None:
-    """Prints a line at once, also where standard output is a file or a pipe."""
-    print(line, flush=True)
+    """Prints a line at once, also where standard output is a file or a pipe.
+
+    Raises:
+        UserError: standard output is closed or cannot be written to.
+    """
+    with write_standard_output() as out:
+        print(line, file=out)
+
+
+def print_error(message: str) -> None:
+    """Prints a line to standard error at once, unless it is closed. There it spoils no output for programs."""
+    if sys.stderr is not None:
+        print(message, file=sys.stderr, flush=True)
 
 
 def print_warning(message: str) -> None:
-    """Prints a warning to standard error, where it spoils no output for programs."""
-    print(f"Warning: {message}", file=sys.stderr, flush=True)
+    """Prints a warning to standard error."""
+    print_error(f"Warning: {message}")
 
 
 def require_packages(command: str, extra: str, *modules: str) -> None:

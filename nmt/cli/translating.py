@@ -1,5 +1,6 @@
 """`nmt translate`, `nmt translate-corpus`, `nmt evaluate`: text through a model or an export."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -16,25 +17,33 @@ from nmt.cli.options import (
     PruningThreshold,
     Threads,
     Workers,
+    print_error,
     print_line,
     print_warning,
     read_settings,
     set_up_process,
-    stream_path,
 )
 from nmt.errors import UserError
+from nmt.streams import STANDARD, open_output, replace_home
 
 
 def translate(
     model: Model,
     overrides: Decoding = None,
     input: Annotated[
-        Path | None,
-        typer.Option("--input", "-i", help="Text to translate, one sentence per line; default or -: stdin."),
-    ] = None,
+        Path,
+        typer.Option(
+            "--input", "-i", help="Text to translate, plain or compressed; lines may hold several sentences. -: stdin."
+        ),
+    ] = STANDARD,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File for the translations; default or -: stdout.")
-    ] = None,
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File for the translations; .gz, .bz2, .xz and .zst are compressed. -: stdout.",
+        ),
+    ] = STANDARD,
     n_best: Annotated[
         int,
         typer.Option("--n-best", "-n", min=1, max=64, help="Translations per line: tab-separated number, score, text."),
@@ -59,13 +68,13 @@ def translate(
     from nmt.translators.opening import open_translator
 
     translator = open_translator(model, **settings["decoding"])
-    translate_lines(translator, stream_path(input), stream_path(output), n_best=n_best, as_json=json)
+    translate_lines(translator, input, output, n_best=n_best, as_json=json)
 
 
 def translate_corpus(
     model: Model,
     input: Annotated[
-        str, typer.Argument(metavar="INPUT", help="Folder of text files (plain, .gz or .xz), or a quoted pattern.")
+        str, typer.Argument(metavar="INPUT", help="Folder of text files, plain or compressed, or a quoted pattern.")
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder for the translations, one file for each.")],
     overrides: Decoding = None,
@@ -86,19 +95,35 @@ def translate_corpus(
     from nmt.cluster.corpus import translate_corpus as translate_files
 
     translate_files(
-        model, input, output, settings=settings["decoding"], workers=workers, address=address, log=print_line
+        model,
+        str(replace_home(Path(input))),
+        output,
+        settings=settings["decoding"],
+        workers=workers,
+        address=address,
+        log=print_line,
     )
 
 
 def evaluate(
     model: Model,
-    source: Annotated[Path, typer.Option(help="Test sentences, one per line.")],
-    reference: Annotated[Path, typer.Option(help="Human translations of the test sentences, one per line.")],
+    source: Annotated[Path, typer.Option(help="Test sentences, one per line, which is not split further. -: stdin.")],
+    reference: Annotated[
+        list[Path],
+        typer.Option(help="Human translations of the test sentences, one per line. Repeat it for several references."),
+    ],
     overrides: Decoding = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File for the model's translations.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="File for the model's translations. -: stdout, and the scores go to stderr."
+        ),
+    ] = None,
     json: Json = False,
-    lowercase: Annotated[bool, typer.Option("--lowercase", help="With --tokenized: also score tok-lc.")] = False,
-    tokenized: Annotated[bool, typer.Option("--tokenized", help="With --lowercase: also score tok-lc.")] = False,
+    tok_lc: Annotated[
+        bool, typer.Option("--tok-lc", help="Add BLEU in the Multi30k convention: lower-cased, tokenized by Moses.")
+    ] = False,
+    removed: Annotated[bool, typer.Option("--lowercase", "--tokenized", hidden=True)] = False,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     pruning_threshold: PruningThreshold = None,
@@ -106,10 +131,8 @@ def evaluate(
     threads: Threads = None,
 ) -> None:
     """Score a model on a test set: BLEU, chrF and TER, with signature and confidence interval."""
-    if lowercase != tokenized:
-        raise UserError(
-            "--lowercase and --tokenized only work together: they add a score in the Multi30k convention (tok-lc)."
-        )
+    if removed:
+        raise UserError("--lowercase and --tokenized have become one option, --tok-lc.")
     settings = read_settings(
         overrides,
         "decoding",
@@ -120,12 +143,12 @@ def evaluate(
     set_up_process(device, threads)
     from nmt.evaluation.evaluate import evaluate as evaluate_model
     from nmt.evaluation.evaluate import report
-    from nmt.files import atomic_write
     from nmt.translators.opening import open_translator
 
     translator = open_translator(model, **settings["decoding"])
-    result = evaluate_model(translator, source, reference, tokenized=tokenized, warn=print_warning)
-    if output:
-        with atomic_write(output) as aside:
-            aside.write_text("".join(f"{line}\n" for line in result.hypotheses), encoding="utf-8")
-    print_line(report(result, as_json=json))
+    # Opened first: a file that cannot be written is a mistake to hear of before the work.
+    with open_output(output) if output else nullcontext() as out:
+        result = evaluate_model(translator, source, reference, tok_lc=tok_lc, warn=print_warning)
+        if out:
+            out.writelines(f"{line}\n" for line in result.hypotheses)
+    (print_error if output == STANDARD else print_line)(report(result, as_json=json))

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from nmt.config.reference import as_words, get_keys, suggest_key
@@ -139,7 +139,7 @@ def check_value(key: str, value: Any, label: str) -> None:
     field = section.model_fields[last]
     kind: Any = Annotated[field.annotation, field]
     try:
-        TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+        TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         raise UserError(f"{label}: expected {get_keys()[key].kind}, found {_found(value)}") from error
 

@@ -328,7 +328,7 @@ class Config(Section):
 
     run_dir: Path | None = None
     """Folder of the run; null is runs/ and the name of the configuration file."""
-    seed: Count = 1
+    seed: Annotated[int, Field(ge=0, le=(1 << 32) - 1)] = 1
     """Random seed of weights, data order, dropout and subword sampling."""
     data: DataConfig
     tokenizer: TokenizerConfig = TokenizerConfig()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sacrebleu.significance import PairedTest, Result
 
-from nmt.evaluation.metrics import NUM_RESAMPLES, Score, check_pairs, make_interval, make_metrics
+from nmt.evaluation.metrics import HIGHEST, NUM_RESAMPLES, Score, check_pairs, make_interval, make_metrics
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,7 @@ class Comparison:
 def compare(
     baseline: Sequence[str],
     systems: Sequence[Sequence[str]],
-    references: Sequence[str],
-    *,
+    *references: Sequence[str],
     target_language: str | None,
 ) -> list[dict[str, Comparison]]:
     """Compares systems with a baseline.
@@ -43,7 +42,7 @@ def compare(
     Args:
         baseline: translations of a test set, one per line.
         systems: translations of the same test set by other systems.
-        references: human translations.
+        *references: human translations, one per line; several give each translation several references.
         target_language: code of the target, which chooses BLEU's tokenizer.
 
     Returns:
@@ -57,17 +56,20 @@ def compare(
         check_pairs(hypotheses, references)
     metrics = make_metrics(target_language)
     named = [(str(number), hypotheses) for number, hypotheses in enumerate(all_systems)]
-    test = PairedTest(named, metrics, [references], test_type="bs", n_samples=NUM_RESAMPLES)
+    test = PairedTest(named, metrics, references, test_type="bs", n_samples=NUM_RESAMPLES)
     signatures, results = test()
     # sacreBLEU uses its own names ("chrF2"), in the order of `metrics`.
     keys = dict(zip(signatures, metrics, strict=True))
     return [
-        {key: _make_comparison(results[name][number], str(signatures[name])) for name, key in keys.items()}
+        {
+            key: _make_comparison(results[name][number], str(signatures[name]), HIGHEST[key])
+            for name, key in keys.items()
+        }
         for number in range(len(all_systems))
     ]
 
 
-def _make_comparison(result: Result | str, signature: str) -> Comparison:
+def _make_comparison(result: Result | str, signature: str, highest: float) -> Comparison:
     assert isinstance(result, Result) and result.mean is not None and result.ci is not None  # for the type checker
-    score = Score(float(result.score), signature, make_interval(result.mean, result.ci))
+    score = Score(float(result.score), signature, make_interval(result.mean, result.ci, highest))
     return Comparison(score, result.p_value)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,9 @@ class Evaluation:
 def evaluate(
     translator: Translator,
     source: Path | str,
-    reference: Path | str,
+    reference: Path | str | Sequence[Path | str],
     *,
-    tokenized: bool = False,
+    tok_lc: bool = False,
     warn: Callable[[str], None] = lambda message: None,
 ) -> Evaluation:
     """Translates a test set and scores the translations, detokenized and cased.
@@ -45,8 +45,9 @@ def evaluate(
 
     Args:
         translator: such as `nmt.open_translator(folder)`.
-        source, reference: files with the same number of lines.
-        tokenized: whether to add a score in the Multi30k convention, lower-cased and Moses-tokenized ("tok-lc").
+        source: file of test sentences, or "-" for standard input.
+        reference: file of human translations, or several such files, with as many lines as `source`.
+        tok_lc: whether to add a score in the Multi30k convention, lower-cased and Moses-tokenized ("tok-lc").
         warn: receives warnings about what may distort the scores, before translation begins.
 
     Raises:
@@ -56,13 +57,14 @@ def evaluate(
     language = translator.target_language
     for warning in check_languages(translator.source_language, language):
         warn(warning)
-    sources, references = read_parallel(Path(source), Path(reference))
+    files = [reference] if isinstance(reference, Path | str) else reference
+    sources, *references = read_parallel(Path(source), *map(Path, files))
     started = time.perf_counter()
     hypotheses = translator.translate(sources, split=False)
     seconds = time.perf_counter() - started
-    scores = score(hypotheses, references, target_language=language)
-    if tokenized:
-        scores["bleu_tok_lc"] = score_tokenized(hypotheses, references, target_language=language or "en")
+    scores = score(hypotheses, *references, target_language=language)
+    if tok_lc:
+        scores["bleu_tok_lc"] = score_tokenized(hypotheses, *references, target_language=language or "en")
     decoding = {**translator.settings.model_dump(), CHANGEABLE: "never"}  # as it was done, whatever the setting says
     return Evaluation(hypotheses, scores, seconds, decoding)
 

@@ -5,6 +5,7 @@ cased). `score_tokenized` reads "tok-lc" text, lower-cased and Moses-tokenized, 
 All numbers equal those of sacreBLEU's command line, including the effect of the environment variable SACREBLEU_SEED.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from nmt.data.languages import find_warnings, parse_language
 from nmt.errors import UserError
 
 NUM_RESAMPLES = 1000  # as `sacrebleu --confidence`
+HIGHEST = {"bleu": 100.0, "chrf": 100.0, "ter": math.inf}  # scores; the lowest is 0
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Score:
     """sacreBLEU's signature, which says how the score was computed."""
     interval: tuple[float, float] | None
     """95 % confidence interval, sacreBLEU's "μ ± c": the mean of the bootstrap resamples, plus and minus half the width
-    of their middle 95 %; None if it was not requested."""
+    of their middle 95 %, cut at the ends of the metric's range; None if it was not requested."""
 
     def as_record(self) -> dict[str, object]:
         """Returns the score as a JSON object.
@@ -42,12 +44,13 @@ class Score:
 
 
 def score(
-    hypotheses: Sequence[str], references: Sequence[str], *, target_language: str | None, confidence: bool = True
+    hypotheses: Sequence[str], *references: Sequence[str], target_language: str | None, confidence: bool = True
 ) -> dict[str, Score]:
     """Scores detokenized, cased hypotheses.
 
     Args:
-        hypotheses, references: one per line.
+        hypotheses: one per line.
+        *references: human translations, one per line; several give each hypothesis several references.
         target_language: code such as "de" or "zho_Hant" (see nmt/data/languages.py), which chooses BLEU's tokenizer.
             chrF reads characters. TER lower-cases and splits at spaces only, so it means little in Chinese and
             Japanese.
@@ -62,7 +65,10 @@ def score(
     """
     check_pairs(hypotheses, references)
     metrics = make_metrics(target_language)
-    return {name: _score_corpus(metric, hypotheses, references, confidence) for name, metric in metrics.items()}
+    return {
+        name: _score_corpus(metric, hypotheses, references, HIGHEST[name] if confidence else None)
+        for name, metric in metrics.items()
+    }
 
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str], *, target_language: str | None) -> float:
@@ -71,12 +77,22 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str], *, target_languag
     >>> round(bleu(["ein Hund läuft im Schnee"], ["ein Hund läuft im Schnee"], target_language="de"), 6)
     100.0
     """
-    check_pairs(hypotheses, references)
-    return _score_corpus(make_bleu(target_language), hypotheses, references, confidence=False).score
+    check_pairs(hypotheses, [references])
+    return _score_corpus(make_bleu(target_language), hypotheses, [references]).score
+
+
+def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """Returns chrF as `score` does, but without its interval.
+
+    >>> round(chrf(["ein Hund läuft im Schnee"], ["ein Hund läuft im Schnee"]), 6)
+    100.0
+    """
+    check_pairs(hypotheses, [references])
+    return _score_corpus(CHRF(), hypotheses, [references]).score
 
 
 def score_tokenized(
-    hypotheses: Sequence[str], references: Sequence[str], *, target_language: str, confidence: bool = True
+    hypotheses: Sequence[str], *references: Sequence[str], target_language: str, confidence: bool = True
 ) -> Score:
     """Returns BLEU of tok-lc text (the Multi30k convention), given detokenized text of both sides.
 
@@ -84,9 +100,9 @@ def score_tokenized(
     often a point higher than the detokenized, cased one of the same text.
     """
     check_pairs(hypotheses, references)
-    hypotheses = tokenize_lowercase(hypotheses, target_language)
-    references = tokenize_lowercase(references, target_language)
-    return _score_corpus(BLEU(lowercase=True, tokenize="none", force=True), hypotheses, references, confidence)
+    hypotheses, *others = (tokenize_lowercase(lines, target_language) for lines in (hypotheses, *references))
+    metric = BLEU(lowercase=True, tokenize="none", force=True)
+    return _score_corpus(metric, hypotheses, others, HIGHEST["bleu"] if confidence else None)
 
 
 def tokenize_lowercase(lines: Sequence[str], language: str) -> list[str]:
@@ -136,20 +152,24 @@ def check_languages(source_language: str | None, target_language: str | None) ->
     return list(find_warnings(source=source_language, target=target_language))
 
 
-def check_pairs(hypotheses: Sequence[str], references: Sequence[str]) -> None:
-    """Raises UserError unless every hypothesis has a reference; sacreBLEU would drop the surplus silently."""
-    if len(hypotheses) != len(references):
-        raise UserError(
-            f"Every hypothesis needs a reference, found {len(hypotheses)} hypotheses and {len(references)} references."
-        )
+def check_pairs(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    """Raises UserError unless every hypothesis has all references; sacreBLEU would drop the surplus silently."""
+    for lines in references:
+        if len(hypotheses) != len(lines):
+            raise UserError(
+                f"Every hypothesis needs a reference, found {len(hypotheses)} hypotheses and {len(lines)} references."
+            )
     if not hypotheses:
         raise UserError("There is nothing to score: found 0 hypotheses and 0 references.")
 
 
-def _score_corpus(metric: Metric, hypotheses: Sequence[str], references: Sequence[str], confidence: bool) -> Score:
-    resamples = NUM_RESAMPLES if confidence else 1
+def _score_corpus(
+    metric: Metric, hypotheses: Sequence[str], references: Sequence[Sequence[str]], highest: float | None = None
+) -> Score:
+    """Returns a corpus score, with its confidence interval if the metric's highest score is given."""
+    resamples = 1 if highest is None else NUM_RESAMPLES
     try:
-        result = metric.corpus_score(hypotheses, [references], n_bootstrap=resamples)
+        result = metric.corpus_score(hypotheses, references, n_bootstrap=resamples)
     except TypeError:
         # sacreBLEU cannot average its NumPy floats with the Python 0.0 of a resample without any match.
         compute = metric._compute_score_from_stats
@@ -160,12 +180,19 @@ def _score_corpus(metric: Metric, hypotheses: Sequence[str], references: Sequenc
             return one
 
         metric._compute_score_from_stats = compute_python_floats  # type: ignore[method-assign]
-        result = metric.corpus_score(hypotheses, [references], n_bootstrap=resamples)
+        result = metric.corpus_score(hypotheses, references, n_bootstrap=resamples)
     # sacreBLEU publishes mean and half-width as formatted text only; these attributes hold them unrounded.
-    interval = make_interval(result._mean, result._ci) if confidence else None
+    interval = None if highest is None else make_interval(result._mean, result._ci, highest)
     return Score(float(result.score), str(metric.get_signature()), interval)
 
 
-def make_interval(mean: float, half_width: float) -> tuple[float, float]:
-    """Returns the bounds of an interval as Python floats; sacreBLEU's are NumPy's, some of 32 bits."""
-    return float(mean) - float(half_width), float(mean) + float(half_width)
+def make_interval(mean: float, half_width: float, highest: float) -> tuple[float, float]:
+    """Returns the bounds of an interval as Python floats; sacreBLEU's are NumPy's, some of 32 bits.
+
+    Few sentences with very different scores have a wide interval around a mean that is not in its middle. It ends where
+    the range of the metric, from 0 to `highest`, does.
+
+    >>> make_interval(40.0, 50.0, highest=100.0), make_interval(90.0, 20.0, highest=math.inf)
+    ((0.0, 90.0), (70.0, 110.0))
+    """
+    return max(0.0, float(mean) - float(half_width)), min(highest, float(mean) + float(half_width))

@@ -1,0 +1,207 @@
+"""Arguments of the commands: what becomes of them, and which are mistakes. Without a model and without TensorFlow."""
+
+import errno
+import gzip
+import io
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from echo import OPENING
+
+from nmt.cli.main import main
+
+SERVER_LIMITS = {
+    "--max-body": (10, "max_body"),
+    "--max-texts": (3, "max_texts"),
+    "--max-characters": (7, "max_characters"),
+    "--max-batch": (2, "max_batch"),
+    "--max-queue": (9, "max_queue"),
+    "--timeout": (2.5, "timeout"),
+}
+
+
+@pytest.fixture
+def nmt(monkeypatch, capsys):
+    """Runs a command in this process, and returns exit code, standard output and standard error."""
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setitem(sys.modules, "nmt.translators.opening", OPENING)
+    for name in ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        monkeypatch.setenv(name, "")  # so that it is as it was at the end
+    for name in ("OMP_NUM_THREADS", "PJRT_NPROC"):
+        monkeypatch.setenv(name, "1")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["nmt", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Puts an object in place of a module that a command imports."""
+    return lambda name, **values: monkeypatch.setitem(sys.modules, name, SimpleNamespace(**values))
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_options_of_the_server_reach_it(nmt, fake, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    called = []
+    fake("nmt.server.run", serve=lambda model, **options: called.append((model, options)))
+    limits = [argument for option, (value, _) in SERVER_LIMITS.items() for argument in (option, value)]
+    options = ("--host", "::1", "--port", 0, "--name", "m", "--max-wait", 4, "--api-key-file=~/key", "--threads", 3)
+    assert nmt("serve", "model", *options, *limits, "--device", "cpu", "--beam-size", 2) == (0, "", "")
+    [(model, found)] = called
+    assert model == Path("model") and found["key_file"] == tmp_path / "key"
+    assert {name: found[name] for name in ("host", "port", "name")} == {"host": "::1", "port": 0, "name": "m"}
+    assert found["decoding"] == {"beam_size": 2}
+    for value, name in [*SERVER_LIMITS.values(), (0.004, "max_wait")]:
+        assert getattr(found["limits"], name) == value
+    assert (os.environ["TF_NUM_INTRAOP_THREADS"], os.environ["JAX_PLATFORMS"]) == ("3", "cpu")
+
+
+def test_options_of_an_export_reach_it(nmt, fake, tmp_path):
+    called = []
+    fake("nmt.exporting.savedmodel", export=lambda *places, **options: called.append(options) or tmp_path / "1")
+    fake("nmt.exporting.quantization", Quantization=lambda kind, **options: (kind, options))
+    code, out, err = nmt(
+        *("export", "model", tmp_path, "--server-version", "2.19.0", "--precision", "bfloat16", "--sample", "s"),
+        *("--max-bleu-loss", 0.2, "--max-differing", 0.3),
+    )
+    assert (code, err) == (0, "") and out.startswith(f"Exported to {tmp_path / '1'}.")
+    assert called[0]["export"] == {"server_version": "2.19.0"} and called[0]["sample"] == Path("s")
+    limits = {"max_bleu_loss": 0.2, "max_differing": 0.3, "precision": "bfloat16"}
+    assert called[0]["quantize"] == ("bfloat16", limits)
+
+
+def test_a_corpus_is_downloaded_into_the_folder_that_is_named(nmt, monkeypatch, tmp_path):
+    from nmt.data import catalog
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    called = []
+    monkeypatch.setattr(catalog, "download", lambda name, **options: called.append((name, options)) or [Path("a")])
+    assert nmt("download", "kftt", "--into=~/d", "--mirror", "m") == (0, "a\n", "")
+    assert (called[0][0], called[0][1]["into"], called[0][1]["mirror"]) == ("kftt", tmp_path / "d", Path("m"))
+
+
+def test_a_key_is_explained_as_text_and_as_a_table(nmt):
+    code, out, _ = nmt("config", "explain", "decoding.beam_size")
+    assert code == 0 and out.startswith("decoding.beam_size: a whole number from 1 to 64; default 5\n")
+    code, out, _ = nmt("config", "explain", "decoding.beam_size", "--markdown")
+    assert code == 0 and out.splitlines()[2].startswith("| `decoding.beam_size` | a whole number from 1 to 64 | 5 |")
+    assert len(out.splitlines()) == 3
+
+
+def test_text_is_translated_from_and_to_any_stream(nmt, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "in", "eins\nzwei ü\n")
+    assert nmt("translate", "m", "--input=~/in", "--output=~/out.gz") == (0, "", "")
+    assert gzip.decompress((tmp_path / "out.gz").read_bytes()).decode() == "eins\nzwei ü\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((tmp_path / "out.gz").read_bytes())))
+    assert nmt("translate", "m", "-i", "-", "-o", "-") == (0, "eins\nzwei ü\n", "")
+
+
+@pytest.fixture
+def test_set(tmp_path):
+    """A source that echoes to a translation, and two references of which each has half of the lines right."""
+    lines = [f"{word} Mann geht mit {word} Hund durch den Wald ." for word in ("ein", "der", "mein", "kein")]
+    write(tmp_path / "s", "".join(f"{line}\n" for line in lines))
+    for number in (0, 1):
+        right = [line if place % 2 == number else "ganz etwas anderes steht hier" for place, line in enumerate(lines)]
+        write(tmp_path / f"r{number}", "".join(f"{line}\n" for line in right))
+    return tmp_path
+
+
+def test_several_references_count_together(nmt, test_set):
+    source, one, two = ("--source", test_set / "s"), test_set / "r0", test_set / "r1"
+    records = [
+        json.loads(nmt("evaluate", "m", *source, *references, "--json", "--tok-lc")[1])
+        for references in (("--reference", one), ("--reference", one, "--reference", two))
+    ]
+    for name in ("bleu", "chrf", "ter", "bleu_tok_lc"):
+        assert [record[name]["signature"].partition("|")[0] for record in records] == ["nrefs:1", "nrefs:2"]
+        perfect = 0 if name == "ter" else 100
+        assert records[0][name]["score"] != pytest.approx(perfect)
+        assert records[1][name]["score"] == pytest.approx(perfect)
+        assert records[1][name]["interval"] == pytest.approx([perfect, perfect])
+
+
+def test_translations_of_a_test_set_are_written_anywhere(nmt, test_set):
+    arguments = ("evaluate", "m", "--source", test_set / "s", "--reference", test_set / "s")
+    code, out, err = nmt(*arguments, "--output", test_set / "hyp.gz")
+    assert (code, err) == (0, "") and out.startswith("bleu         100.00")
+    assert gzip.decompress((test_set / "hyp.gz").read_bytes()) == (test_set / "s").read_bytes()
+    code, out, err = nmt(*arguments, "--output", "-")
+    assert (code, out) == (0, (test_set / "s").read_text()) and err.startswith("bleu         100.00")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evaluate", "m", "--source", "s", "--reference", "s", "--reference", "short"], "s has 4, short has 1."),
+        (["evaluate", "m", "--source", "-", "--reference", "-"], "Standard input can be read only once"),
+        (["evaluate", "m", "--source", "s", "--reference", "s", "--lowercase"], "have become one option, --tok-lc."),
+        (["evaluate", "m", "--source", "s", "--reference", "s", "--tokenized"], "have become one option, --tok-lc."),
+        (["evaluate", "m", "--source", "s", "--reference", "s", "-o", "."], "Cannot write .: expected a file, found a"),
+        (["translate", "m", "-i", "s", "-o", "."], "Cannot write .: expected a file, found a folder."),
+        (["translate", "m", "-i", "zip"], "Cannot read zip: it is a ZIP archive."),
+        (["translate", "m", "--pruning-threshold", "inf"], "decoding.pruning_threshold=inf: expected a number of 0 or"),
+        (["translate", "m", "--pruning-threshold", "nan"], "decoding.pruning_threshold=nan: expected a number of 0 or"),
+        (["translate", "m", "decoding.length_penalty=1e999"], "decoding.length_penalty=1e999: expected a number"),
+        (["serve", "m", "--timeout", "nan"], "Invalid value for '--timeout': Input should be less than"),
+        (["serve", "m", "--max-wait", "nan"], "Invalid value for '--max-wait': Input should be less than"),
+        (["export", "m", "d", "--max-bleu-loss", "inf"], "Invalid value for '--max-bleu-loss'"),
+        (["export", "m", "d", "--max-differing", "nan"], "Invalid value for '--max-differing'"),
+        (["train", "demo", "seed=18446744073709551617"], "seed=18446744073709551617: expected a whole number from 0"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_message(nmt, test_set, monkeypatch, arguments, words):
+    monkeypatch.chdir(test_set)
+    write(test_set / "short", "one\n")
+    (test_set / "zip").write_bytes(b"PK\x03\x04" + b"\0" * 30)
+    code, out, err = nmt(*arguments)
+    assert (code, out) == (2, "")
+    assert words in " ".join(err.replace("│", " ").split())  # Typer puts some in a box
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "Interrupted.\n"),
+        (SystemExit(143), 143, ""),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 0, ""),
+        (OSError(errno.EMFILE, "Too many open files", "some/file"), 1, "Too many open files: some/file.\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "No space left on device.\n"),
+        (RuntimeError("odd"), 1, "RuntimeError: odd\nThis looks like a bug in nmt. Set NMT_TRACEBACK=1 to see where"),
+    ],
+)
+def test_each_end_has_its_exit_code(nmt, fake, error, code, message):
+    def describe(model):
+        raise error
+
+    fake("nmt.translators.describe", describe=describe)
+    found, out, err = nmt("info", "m")
+    assert (found, out) == (code, "") and (err.startswith(message) if message else err == "")
+
+
+def test_closed_standard_streams_get_no_traceback(nmt, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        assert nmt("config", "explain", "seed")[::2] == (2, "Standard output is closed.\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", None)
+        assert nmt("config", "explain", "sed") == (2, "", "")  # above all, not on standard output
+    monkeypatch.setattr(sys, "stdin", None)
+    assert nmt("translate", "m") == (2, "", "Standard input is closed. Give a file.\n")
