@@ -112,18 +112,6 @@ def open_standard_descriptors() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number
 
 
-def open_standard_descriptors() -> None:
-    """Opens /dev/null in place of standard streams that are closed (`nmt … >&-`).
-
-    A file that we open would get their number otherwise, and native libraries would write their messages into it.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number
-
-
 @contextmanager
 def silence_stderr() -> Iterator[None]:
     """Discards what native libraries write to standard error inside the block. Exceptions pass through."""
