@@ -8,8 +8,18 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+
+def _expand_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"there is no home folder for {path.parts[0]} in {path}") from error
+
+
+# Shells replace a ~ at the start of a word only, and so neither in a file nor in run_dir=~/x.
+UserPath = Annotated[Path, AfterValidator(_expand_home)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
 ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt"]
@@ -29,9 +39,9 @@ class Section(BaseModel):
 class CorpusFiles(Section):
     """A parallel corpus: line n of `target` translates line n of `source`. Plain text, .gz or .xz, in UTF-8."""
 
-    source: Path
+    source: UserPath
     """File of source sentences, one per line."""
-    target: Path
+    target: UserPath
     """File of target sentences, one per line."""
 
 
@@ -58,7 +68,7 @@ class DataConfig(Section):
     join_pairs: Share = 0.0
     """Share of the training examples that are two pairs joined into one, other pairs in every epoch, so that the model
     learns to translate texts of several sentences. Pairs are joined only if both stay within max_length together."""
-    cache: Path | None = None
+    cache: UserPath | None = None
     """Folder for line indexes, unpacked text and token ids; null keeps them in the run folder."""
 
 
@@ -79,9 +89,9 @@ class TokenizerConfig(Section):
     """Strings that are always one token."""
     normalization: Literal["nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf", "identity"] = "nmt_nfkc"
     """SentencePiece's normalization rule; those with cf also fold case."""
-    source_model: Path | None = None
+    source_model: UserPath | None = None
     """Existing SentencePiece model for the source; null trains one."""
-    target_model: Path | None = None
+    target_model: UserPath | None = None
     """Existing SentencePiece model for the target; null trains one."""
     sampling_alpha: Annotated[float, Field(gt=0, le=1)] | None = None
     """Subword sampling during training: smoothing of the unigram model (Kudo 2018), or merge dropout for BPE (Provilkov
@@ -184,18 +194,22 @@ class TrainingConfig(Section):
     schedule_updates: PositiveInt | None = None
     """Length of a linear or cosine schedule in updates, warm-up included; afterwards the rate stays constant."""
     final_rate: Share = 0.0
-    """Learning rate at the end of a linear or cosine schedule, as a share of learning_rate."""
+    """Learning rate after the end of a linear or cosine schedule, as a share of learning_rate."""
     clip_norm: PositiveFloat | None = 1.0
     """Maximum global norm of the gradient, which is a mean over target tokens; null never clips."""
     label_smoothing: Share = 0.1
     """Probability mass spread evenly over the vocabulary (Szegedy et al. 2016)."""
+    consistency: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of R-Drop, the authors' alpha (Liang et al. 2021): each pair is read twice, with different dropout, and the
+    two predictions are drawn together. It takes about twice the time and memory. 0 reads each pair once."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the arithmetic, including softmax. Weights, cell states and the sum of the loss stay float32. float16
     scales the loss."""
     ema_decay: Share | None = None
     """Decay per update of the moving average of the weights, which validation and the best model then use."""
     average_last: PositiveInt = 1
-    """Checkpoints whose weights are averaged at the end. The average becomes the best model if it scores higher."""
+    """Checkpoints whose weights are averaged at the end. The average becomes the best model if it scores higher; both
+    scores and the decision are logged and recorded in history.jsonl."""
     max_updates: PositiveInt | None = None
     """Stop after this many updates."""
     max_epochs: PositiveInt | None = None
@@ -210,19 +224,22 @@ class TrainingConfig(Section):
     """Number of checkpoints to keep; older ones are removed."""
     max_skipped: PositiveInt = 30
     """Consecutive updates skipped for a gradient that is not finite, after which training returns to the last
-    checkpoint and halves its learning rate for the rest of the run."""
+    checkpoint and halves its learning rate for the rest of the run. It does the same after so many updates, but at
+    least 30, whose loss is above twice the lowest so far and 1 nat above it."""
     max_rollbacks: Count = 3
     """Returns to a checkpoint after which the run stops."""
     on_full_disk: Literal["continue", "stop"] = "continue"
     """What to do if a checkpoint cannot be written: continue warns and keeps the older ones, stop ends the run."""
     patience: PositiveInt | None = None
     """Stop after this many validations without a better one."""
-    best_by: Literal["bleu", "loss"] = "bleu"
-    """Measure of the best validation: BLEU of greedy search on the dev text, or the loss."""
+    best_by: Literal["bleu", "chrf", "loss"] = "bleu"
+    """Measure of the best validation: BLEU or chrF of greedy search on the dev text, or the loss. Of equal scores the
+    one with the lowest loss is best."""
     strategy: StrategyName = "auto"
     """Distribution strategy; auto is mirrored if there are several GPUs, else single."""
     devices: list[str] | None = None
-    """Devices of the mirrored strategy, such as ["GPU:0", "GPU:1"]; null uses all."""
+    """Devices to train on, such as ["GPU:0", "GPU:1"], one for single; null uses all, or the first for single. Not for
+    multi_worker, where each worker uses all devices that it sees."""
     log_every: PositiveInt = 50
     """Updates between log lines."""
     tensorboard: bool = True
@@ -326,7 +343,7 @@ class ExportConfig(Section):
 class Config(Section):
     """A training recipe, which a trained model stores."""
 
-    run_dir: Path | None = None
+    run_dir: UserPath | None = None
     """Folder of the run; null is runs/ and the name of the configuration file."""
     seed: Annotated[int, Field(ge=0, le=(1 << 32) - 1)] = 1
     """Random seed of weights, data order, dropout and subword sampling."""

@@ -1,6 +1,7 @@
 """The best model of a run: weights are scored on the dev text, and the best are written as a model folder."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -10,11 +11,12 @@ import numpy as np
 
 from nmt.backend import keras
 from nmt.config.schema import Config
-from nmt.data.preparation import Log, TrainingData
+from nmt.data.preparation import TrainingData
 from nmt.model_folder import ModelFolder, get_fingerprints
-from nmt.training.checkpoint import Progress, average_checkpoints
+from nmt.training.checkpoint import Progress
 from nmt.training.run_folder import Writer
 from nmt.training.validation import Validation, Validator
+from nmt.training.workers import Workers
 from nmt.translators.sentences import measure_share
 from nmt.version import __version__
 
@@ -27,66 +29,98 @@ class Scored(NamedTuple):
 
     validation: Validation
     score: float
-    """BLEU, or the negative loss: higher is better."""
+    """BLEU, chrF, or the negative loss: higher is better."""
     is_best: bool
+
+
+class Candidate(NamedTuple):
+    """The best weights so far, while they are not written yet."""
+
+    weights: Mapping[str, np.ndarray]
+    scored: Scored
+    update: int
 
 
 class BestModel:
     """Scores weights and keeps the best.
+
+    A model that cannot be written, as on a full disk, is kept in memory and written later. Checkpoints count a model as
+    the best only once it is written, so that a run which is killed before that keeps the next one.
 
     Args:
         config: the configuration that is stored with the model.
         data: tokenizers that are stored with the model, and the text that they were trained on.
         validator: scores weights; every worker must call it.
         path: the model folder to write.
-        writer: writes it; None on workers that do not write.
+        workers: the processes that train together. The chief writes.
+        writer: writes the folder.
     """
 
-    def __init__(self, config: Config, data: TrainingData, validator: Validator, path: Path, writer: Writer | None):
-        self.config, self.data, self.validator, self.path, self.writer = config, data, validator, path, writer
+    def __init__(
+        self, config: Config, data: TrainingData, validator: Validator, path: Path, workers: Workers, writer: Writer
+    ):
+        self.config, self.data, self.validator, self.path = config, data, validator, path
+        self.workers, self.writer = workers, writer
+        self.unwritten: Candidate | None = None
+        self._last_try = -1  # the update of the last attempt to write
 
     def score(self, weights: Mapping[str, np.ndarray], progress: Progress) -> Scored:
-        """Validates weights, and compares them with the best so far. Equal weights are not better."""
+        """Validates weights, and compares them with the best so far. Equal scores are ranked by the loss."""
         validation = self.validator.validate(weights)
         score = validation.score(self.config.training.best_by)
-        return Scored(validation, score, progress.best_score is None or score > progress.best_score)
+        if self.unwritten:
+            best_score, best_loss = self.unwritten.scored.score, self.unwritten.scored.validation.loss
+        elif progress.best_score is None:
+            return Scored(validation, score, True)
+        else:
+            best_score, best_loss = progress.best_score, progress.best_loss
+        is_better = score > best_score or (
+            score == best_score and best_loss is not None and validation.loss < best_loss
+        )
+        return Scored(validation, score, is_better)
 
-    def save(self, weights: Mapping[str, np.ndarray], validation: Validation, progress: Progress) -> None:
-        """Writes weights as the best model."""
-        if self.writer is None:
-            return
+    def save(self, weights: Mapping[str, np.ndarray], scored: Scored, progress: Progress) -> Progress:
+        """Writes weights as the best model, and returns the progress, with their score if they were written."""
+        self.unwritten, self._last_try = Candidate(weights, scored, progress.update), -1
+        progress = self.save_unwritten(progress)
+        if self.unwritten:
+            # Training goes on in the memory that the weights may share.
+            self.unwritten = self.unwritten._replace(weights={name: np.array(a) for name, a in weights.items()})
+        return progress
+
+    def save_unwritten(self, progress: Progress) -> Progress:
+        """Writes the best weights if they could not be written before, and returns the progress as `save` does."""
+        if self.unwritten is None or self._last_try == progress.update:
+            return progress
+        self._last_try = progress.update
+        weights, scored, update = self.unwritten
+        is_written = False
+        if self.workers.is_chief:
+            model = self._make_model(weights, scored.validation, update)
+            is_written = self.writer.try_write(lambda: model.save(self.path), "the best model", update=progress.update)
+        [written] = self.workers.all_gather(is_written)
+        if not written[0]:
+            return progress
+        self.unwritten = None
+        return replace(progress, best_score=scored.score, best_loss=scored.validation.loss)
+
+    def _make_model(self, weights: Mapping[str, np.ndarray], validation: Validation, update: int) -> ModelFolder:
         facts = {
-            "update": progress.update,
+            "update": update,
             "dev_bleu": validation.bleu,
             "dev_loss": validation.loss,
+            **({} if validation.chrf is None else {"dev_chrf": validation.chrf}),
             "seed": self.config.seed,
             "versions": get_versions(),
             "multi_sentence_share": self._multi_sentence_share,
             **get_fingerprints(self.data.source_tokenizer, self.data.target_tokenizer),
         }
-        model = ModelFolder(self.config, self.data.source_tokenizer, self.data.target_tokenizer, weights, facts)
-        self.writer.try_write(lambda: model.save(self.path), "the best model", update=progress.update)
-
-    def try_average(self, checkpoints: list[Path], progress: Progress, log: Log) -> None:
-        """Scores the average of several checkpoints, and keeps it if it is the best.
-
-        Args:
-            checkpoints: their files.
-            progress: where the run stands.
-            log: receives the score.
-        """
-        weights = average_checkpoints(checkpoints)
-        scored = self.score(weights, progress)
-        log(f"Average of the last {len(checkpoints)} checkpoints: BLEU {scored.validation.bleu:.2f}.")
-        if scored.is_best:
-            self.save(weights, scored.validation, progress)
+        return ModelFolder(self.config, self.data.source_tokenizer, self.data.target_tokenizer, weights, facts)
 
     @cached_property
     def _multi_sentence_share(self) -> float:
         """Share of the training lines with several sentences, estimated from a sample; `decoding.split_sentences`."""
-        kept = self.data.kept
-        sample = kept[np.linspace(0, len(kept) - 1, min(len(kept), SENTENCE_SAMPLE)).astype("int64")]
-        return measure_share(self.data.corpus.read_sources(sample), self.config.data.source_language)
+        return measure_share(self.data.sample_sources(SENTENCE_SAMPLE), self.config.data.source_language)
 
 
 def get_versions() -> dict[str, str]:

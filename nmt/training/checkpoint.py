@@ -4,15 +4,15 @@ Dropout, the order of the data and subword sampling are functions of the seed an
 random state is stored.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nmt.data.preparation import Log
-from nmt.errors import UserError
+from nmt.errors import FormatError, UserError
 from nmt.training.run_folder import Writer
 from nmt.training.update import Update
 from nmt.training.workers import Workers
@@ -31,22 +31,39 @@ class Progress:
     batch: int = 0
     """The next batch of the epoch."""
     best_score: float | None = None
-    """BLEU, or the negative loss, of the best validation."""
+    """Score of the best model that was written: BLEU, chrF or the negative loss."""
+    best_loss: float | None = None
+    """Its loss, which decides between equal scores; None in runs of versions that did not record it."""
     validations_since_best: int = 0
     validated: int = 0
     """Number of updates done at the last validation."""
+    averaged: int = 0
+    """Number of updates done when the average of the last checkpoints was scored."""
     rollbacks: int = 0
     """How often the run returned to a checkpoint. Each time halves the learning rate."""
+    mean_loss: float | None = None
+    """Moving average of the training loss; None before the first update."""
+    lowest_loss: float | None = None
+    """Lowest moving average so far; None until it covers enough updates."""
 
     def count_batch(self, epoch: int, index: int) -> "Progress":
         """Returns the progress after the update of batch `index` of an epoch."""
         return replace(self, update=self.update + 1, epoch=epoch, batch=index + 1)
 
-    def count_validation(self, score: float, is_best: bool) -> "Progress":
+    def count_loss(self, number: int, loss: float, *, window: int) -> "Progress":
+        """Returns the progress once the loss of update `number` is known, averaged over about `window` updates."""
+        before = loss if self.mean_loss is None else self.mean_loss
+        mean = before + (loss - before) / min(number, window)
+        if number < window:
+            return replace(self, mean_loss=mean)
+        return replace(
+            self, mean_loss=mean, lowest_loss=min(mean, mean if self.lowest_loss is None else self.lowest_loss)
+        )
+
+    def count_validation(self, is_best: bool) -> "Progress":
         """Returns the progress after a validation."""
-        if is_best:
-            return replace(self, validated=self.update, best_score=score, validations_since_best=0)
-        return replace(self, validated=self.update, validations_since_best=self.validations_since_best + 1)
+        since_best = 0 if is_best else self.validations_since_best + 1
+        return replace(self, validated=self.update, validations_since_best=since_best)
 
 
 @dataclass(frozen=True)
@@ -89,12 +106,14 @@ class CheckpointFolder:
         """Reads the newest intact checkpoint, and logs the damaged ones that it skips. None if there is no checkpoint.
 
         Raises:
-            UserError: all checkpoints are damaged.
+            UserError: all checkpoints are damaged, or another version of nmt wrote the newest one.
         """
         problem: UserError | None = None
         for path in reversed(self.list_files()):
             try:
                 return read_checkpoint(path)
+            except FormatError:
+                raise  # an older checkpoint would lose updates that another version of nmt can resume
             except UserError as error:
                 log(f"{error} Trying the previous checkpoint.")
                 problem = error
@@ -109,18 +128,30 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Reads one checkpoint.
 
     Raises:
+        FormatError: another version of nmt wrote it.
         UserError: the file is damaged, or is not a checkpoint.
     """
     flat, facts = load_arrays(path)
-    try:
-        progress = Progress(**facts.pop("progress"))
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a checkpoint of a run.") from error
+    progress = facts.pop("progress", None)
+    if not isinstance(progress, dict):
+        raise UserError(f"{path} is not a checkpoint of a run.")
+    _check_names(path, "progress", progress, [field.name for field in fields(Progress)])
+    _check_names(path, "part", {name.partition("/")[0] for name in flat}, PARTS)
     arrays: dict[str, dict[str, np.ndarray]] = {part: {} for part in PARTS}
     for name, array in flat.items():
         part, _, rest = name.partition("/")
         arrays[part][rest] = array
-    return Checkpoint(progress, arrays, facts)
+    return Checkpoint(Progress(**progress), arrays, facts)
+
+
+def _check_names(path: Path, what: str, found: Iterable[str], known: Iterable[str]) -> None:
+    """Raises FormatError if a checkpoint holds something that this version does not know."""
+    for name in found:
+        if name not in known:
+            raise FormatError(
+                f"{path} has the {what} '{name}', which this version of nmt does not know; expected "
+                f"{', '.join(known)}. Resume the run with the version that wrote it."
+            )
 
 
 def average_checkpoints(paths: list[Path]) -> dict[str, np.ndarray]:

@@ -9,17 +9,21 @@ tensorboard/
 cache/            line indexes and tokens, rebuilt when missing
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from nmt.config.file import config_from_text, dump_config, find_differences
 from nmt.config.schema import Config
+from nmt.data.corpus import read_lines
 from nmt.data.preparation import Log
 from nmt.errors import UserError
-from nmt.files import atomic_write, discard, folder_lock, get_current_version
+from nmt.files import atomic_write, discard, folder_lock, get_current_version, recover
+from nmt.model_folder import WEIGHTS
+from nmt.weights import load_arrays
 
 # Keys that a resumed run may change, since no update depends on them.
 MAY_CHANGE = re.compile(
@@ -43,6 +47,28 @@ class RunFolder:
         self.history = path / "history.jsonl"
         self.tensorboard = path / "tensorboard"
 
+    def check_no_other_model(self) -> None:
+        """Checks that no model is in the folder that training from scratch would replace.
+
+        Raises:
+            UserError: there is one.
+        """
+        remedy = "Choose another run_dir, or start a new run from its weights with --fork."
+        if (self.path / WEIGHTS).is_file():
+            raise UserError(f"run_dir: {self.path} is a model folder, not the folder of a run. {remedy}")
+        best = get_current_version(self.best)
+        if not (best / WEIGHTS).is_file() or self._has_checkpoints():
+            return
+        if self.config.is_file():
+            # A run that was killed between its first validation and its first checkpoint starts again.
+            _, facts = load_arrays(best / WEIGHTS)
+            if facts.get("update", 0) < self._read_config(self.config).training.checkpoint_every:
+                return
+        raise UserError(
+            f"run_dir: {self.path} has the model {best}, but no run with checkpoints that could be resumed. Training "
+            f"would replace the model. {remedy}"
+        )
+
     def accept(self, config: Config) -> bool:
         """Writes the configuration, and returns whether the run was started before.
 
@@ -53,9 +79,9 @@ class RunFolder:
         """
         resumed = self.config.is_file()
         if resumed:
-            before = config_from_text(self.config.read_text(encoding="utf-8"), str(self.config))
+            before = self._read_config(self.config)
             changed = [line for line in find_differences(before, config) if not MAY_CHANGE.match(line.split(":")[0])]
-            if changed and not any(self.checkpoints.glob("update-*.h5")):
+            if changed and not self._has_checkpoints():
                 # The run stopped before its first checkpoint, so nothing was trained with the old values.
                 discard(self.path / "source.model")
                 discard(self.path / "target.model")
@@ -75,10 +101,21 @@ class RunFolder:
     def _change_best(self, config: Config) -> None:
         path = get_current_version(self.best) / "config.yaml"
         if path.is_file():
-            best = config_from_text(path.read_text(encoding="utf-8"), str(path))
+            best = self._read_config(path)
             best = best.model_copy(update={"decoding": config.decoding, "export": config.export})
             with atomic_write(path) as aside:
                 aside.write_text(dump_config(best), encoding="utf-8")
+
+    def _has_checkpoints(self) -> bool:
+        return any(self.checkpoints.glob("update-*.h5"))
+
+    def _read_config(self, path: Path) -> Config:
+        return config_from_text("\n".join(read_lines(path)), str(path))
+
+    def remove_unless_begun(self) -> None:
+        """Removes the folder, unless it has a checkpoint or a model."""
+        if not self._has_checkpoints() and not self.best.exists():
+            discard(self.path)
 
     def check_shared(self) -> None:
         """Checks that this machine sees what the chief has just written.
@@ -98,6 +135,7 @@ class RunFolder:
         with folder_lock(self.path, doing="training", key="run_dir"):
             for left in self.path.rglob(".*.part"):  # incomplete files of a process that was killed
                 discard(left)
+            recover(self.best)
             yield
 
 
@@ -140,3 +178,26 @@ def find_free_path(path: Path) -> Path:
     while path.with_name(f"{path.name}-{number}").exists():
         number += 1
     return path.with_name(f"{path.name}-{number}")
+
+
+def read_history(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], list[int]]:
+    """Reads a history.jsonl; both results are empty if it does not exist.
+
+    Returns:
+        The lines with their records, and the numbers of the lines that are damaged. An incomplete last line counts as
+        neither: the process was killed while it wrote it.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    records, damaged = [], []
+    for number, line in enumerate(lines, start=1):
+        try:
+            text = line.decode()
+            record = json.loads(text)
+            records.append((text, {**record, "update": int(record["update"])}))
+        except (ValueError, KeyError, TypeError):
+            if number < len(lines):
+                damaged.append(number)
+    return records, damaged

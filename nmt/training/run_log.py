@@ -8,7 +8,6 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from nmt.data.preparation import Log
 from nmt.errors import UserError
 from nmt.files import append_line, atomic_write
-from nmt.training.run_folder import RunFolder
+from nmt.training.run_folder import RunFolder, read_history
 from nmt.training.update import Outcome
 from nmt.training.validation import Validation
 
@@ -54,13 +53,33 @@ class RunLog:
         self._recent: list[Outcome] = []
         self._recent_since = time.perf_counter()
 
-    def forget_after(self, update: int) -> None:
-        """Removes the records of later updates from the history, since a resumed run repeats them."""
-        if self.silent or not self.folder.history.is_file():
+    def forget_after(self, update: int, *, is_validated: bool = True) -> None:
+        """Removes from the history what a resumed run repeats: the records of later updates.
+
+        Damaged lines are removed as well. The damaged file is kept under another name.
+
+        Args:
+            update: the last update that is not repeated.
+            is_validated: whether its validation is not repeated either.
+        """
+        history = self.folder.history
+        if self.silent or not history.is_file():
             return
-        lines = self.folder.history.read_text(encoding="utf-8").splitlines()
-        with atomic_write(self.folder.history) as aside:
-            aside.write_text("".join(f"{line}\n" for line in lines if _read_update(line) <= update), encoding="utf-8")
+        content = history.read_bytes()
+        records, damaged = read_history(history)
+        if damaged:
+            copy = history.with_name(f"{history.name}.damaged")
+            with atomic_write(copy) as aside:
+                aside.write_bytes(content)
+            self.log(f"{history}: removed damaged lines ({', '.join(map(str, damaged))}). The old file is {copy}.")
+        kept = [
+            line
+            for line, record in records
+            if record["update"] < update
+            or (record["update"] == update and (is_validated or record.get("kind") == "training"))
+        ]
+        with atomic_write(history) as aside:
+            aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
     def record_update(self, update: int, epoch: int, learning_rate: float, outcome: Outcome) -> None:
         """Collects the outcome of an update, and records the means over the last few."""
@@ -81,13 +100,15 @@ class RunLog:
 
     def record_validation(self, update: int, validation: Validation, is_best: bool) -> None:
         """Records and logs a validation."""
-        self._record(update, "validation", asdict(validation))
-        self.log(
-            f"update {update:,} · validation: BLEU {validation.bleu:.2f} · perplexity {validation.perplexity:.2f}"
-            + (" · best so far" if is_best else "")
-        )
+        self._record(update, "validation", validation.as_record())
+        self.log(f"update {update:,} · validation: {validation}" + (" · best so far" if is_best else ""))
         # The time of a validation must not count as time of training, so the means start again.
         self._recent, self._recent_since = [], time.perf_counter()
+
+    def record_average(self, update: int, validation: Validation, *, is_best: bool, num_checkpoints: int) -> None:
+        """Records the scores of the average of the last checkpoints, and whether it became the best model."""
+        scores = {**validation.as_record(), "is_best": is_best, "num_checkpoints": num_checkpoints}
+        self._record(update, "average", scores)
 
     def close(self) -> None:
         """Closes the progress bar and the curves."""
@@ -167,10 +188,3 @@ class _Bar:
 
     def close(self) -> None:
         self.progress.stop()
-
-
-def _read_update(line: str) -> int:
-    try:
-        return int(json.loads(line)["update"])
-    except (ValueError, KeyError):
-        return sys.maxsize  # the last line of a process that was killed while writing it

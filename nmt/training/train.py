@@ -1,22 +1,27 @@
 """Starts a training: its workers, its folder, its lock; the loop itself is in `trainer`."""
 
+import re
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from nmt.backend import keras
-from nmt.config.file import dump_config
+from nmt.config.file import dump_config, find_differences
 from nmt.config.schema import Config
 from nmt.data.preparation import Log
+from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
 from nmt.evaluation.metrics import check_languages
 from nmt.files import compute_digest
 from nmt.model_folder import ModelFolder, find_model_folder
 from nmt.signals import defer_signals
-from nmt.training.backends import make_strategy, make_workers
+from nmt.training.backends import make_strategy, make_workers, use_device
 from nmt.training.run_folder import RunFolder, find_free_path
 from nmt.training.trainer import Trainer
+
+# Lines of `find_differences` with settings that made the tokenizers. Sampling takes effect in training alone.
+IGNORED_BY_FORK = re.compile(r"tokenizer\.(?!sampling_alpha)")
 
 
 def train(
@@ -40,7 +45,8 @@ def train(
     Raises:
         UserError: configuration, files or the run folder do not allow it.
         InterruptionError: a signal arrived; the run was saved.
-        DivergenceError: the gradient stayed infinite or NaN.
+        DivergenceError: the loss or the gradient stayed infinite, NaN or far too high.
+        UnsavedError: the best model or the last checkpoint could not be written.
         WorkerLostError: another worker of a distributed training is gone.
     """
     started = time.monotonic()
@@ -61,10 +67,12 @@ def train(
     if fork:
         forked = find_model_folder(config.run_dir)
         initial = ModelFolder.load(forked)
+        _check_tokenizer_settings(config, initial, forked)
         config = config.model_copy(update={"run_dir": Path(workers.broadcast(str(find_free_path(config.run_dir))))})
         log(f"Starting a new run in {config.run_dir} from the weights of {forked}.")
     folder = RunFolder(Path(config.run_dir or ""))
     with ExitStack() as stack:
+        stack.enter_context(use_device(strategy))
         workers.chief_first(
             lambda: _prepare_run_folder(folder, config, initial, stack) if workers.is_chief else folder.check_shared()
         )
@@ -74,12 +82,37 @@ def train(
 
 
 def _prepare_run_folder(folder: RunFolder, config: Config, initial: ModelFolder | None, stack: ExitStack) -> None:
-    """Locks the folder of a run and writes the configuration, and the tokenizers of a fork."""
+    """Locks the folder of a run and writes the configuration, and the tokenizers of a fork.
+
+    Closing the stack releases the lock, and removes the folder of a fork that failed before its first checkpoint.
+    """
+    folder.check_no_other_model()
     stack.enter_context(folder.lock())
+    if initial is not None:
+        stack.callback(folder.remove_unless_begun)
     folder.accept(config)
     if initial is not None:
         initial.source_tokenizer.save(folder.path / "source.model")
         initial.target_tokenizer.save(folder.path / "target.model")
+
+
+def _check_tokenizer_settings(config: Config, initial: ModelFolder, path: Path) -> None:
+    """Raises UserError if a fork would ignore settings, since it keeps the tokenizers of its model."""
+    settings = config.tokenizer
+    if settings.source_model and settings.target_model:
+        given = Tokenizer.load_pair(settings.source_model, settings.target_model)
+        if [one.fingerprint for one in given] == [
+            initial.source_tokenizer.fingerprint,
+            initial.target_tokenizer.fingerprint,
+        ]:
+            return
+    changed = [line for line in find_differences(initial.config, config) if IGNORED_BY_FORK.match(line)]
+    if changed:
+        raise UserError(
+            f"--fork keeps the tokenizers of {path}, so that these settings would have no effect:\n  "
+            + "\n  ".join(changed)
+            + "\nRestore the old values, or train from scratch in another run_dir."
+        )
 
 
 def _ignore(line: str) -> None:

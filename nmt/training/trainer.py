@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,20 +11,23 @@ from nmt.compilation import has_static_shapes
 from nmt.config.schema import Config
 from nmt.data.batching import Batch, BatchLoader, BatchPlan, prefetch
 from nmt.data.preparation import Log, prepare_training_data
-from nmt.errors import InterruptionError
+from nmt.errors import InterruptionError, UnsavedError, WorkerLostError
 from nmt.model_folder import ModelFolder
 from nmt.signals import SignalFlag
 from nmt.training.backends import make_update, make_workers
-from nmt.training.best_model import BestModel
-from nmt.training.checkpoint import Checkpoint, Checkpointer, CheckpointFolder, Progress
+from nmt.training.best_model import BestModel, Scored
+from nmt.training.checkpoint import Checkpoint, Checkpointer, CheckpointFolder, Progress, average_checkpoints
 from nmt.training.recovery import Recovery
 from nmt.training.run_folder import RunFolder, Writer
 from nmt.training.run_log import RunLog
-from nmt.training.schedules import make_schedule
+from nmt.training.schedules import find_idle_updates, make_schedule
 from nmt.training.stopping import Stopping
 from nmt.training.update import Outcome
-from nmt.training.validation import Validation, Validator
+from nmt.training.validation import Validation, Validator, explain_zero_bleu
 from nmt.weights import assign_arrays
+
+ZERO_VALIDATIONS = 3
+"""Validations in a row with a BLEU of 0 after which the likely reasons are logged, once."""
 
 
 class PendingUpdate(NamedTuple):
@@ -76,8 +80,10 @@ class Trainer:
         self.stopping = Stopping(
             settings, workers, self.model, batches_per_epoch=self.plan.num_batches, started=started
         )
+        if warning := find_idle_updates(settings, self.stopping.max_updates):
+            log(f"Warning: {warning}")
         validator = Validator(config, self.data, workers)
-        self.best = BestModel(config, self.data, validator, folder.best, writer if workers.is_chief else None)
+        self.best = BestModel(config, self.data, validator, folder.best, workers, writer)
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.model)
         self.run_log = RunLog(
             folder,
@@ -91,6 +97,7 @@ class Trainer:
         self.pending: PendingUpdate | None = None
         self.last_metrics: dict[str, float] = {}
         self.last_validation: Validation | None = None
+        self.num_zero_scores = 0
         self.is_fork = False
 
     def run(self, initial: ModelFolder | None, signals: SignalFlag) -> Path:
@@ -106,6 +113,8 @@ class Trainer:
         try:
             reason = self.stopping.check_limits(self.progress) or self._train(signals)
             self._finish(reason)
+        except WorkerLostError as error:
+            raise WorkerLostError(f"{error} {self._explain_resuming()} the run.") from error
         finally:
             self.update.close()
             self.run_log.close()
@@ -143,9 +152,9 @@ class Trainer:
                     self._validate()
                 if self.progress.batch == self.plan.num_batches:
                     self._end_epoch(batch.epoch)
-                # A state that skips updates may be broken; rolling back to it would not help.
-                if self.progress.update % self.settings.checkpoint_every == 0 and not self.recovery.num_skipped:
-                    self.checkpointer.save(self.progress)
+                # A state whose updates fail may be broken; rolling back to it would not help.
+                if self.progress.update % self.settings.checkpoint_every == 0 and not self.recovery.num_failed:
+                    self._save()
                 stop = self.stopping.agree_on_stop(self.progress, signals.signal_number)
                 if stop.signal_number:
                     self._interrupt(stop.signal_number)
@@ -168,7 +177,7 @@ class Trainer:
             return
         (number, epoch, learning_rate, wait), self.pending = self.pending, None
         outcome = wait()
-        self.recovery.record_outcome(number, outcome)
+        self.progress = self.recovery.record_outcome(number, outcome, self.progress)
         self.run_log.record_update(number, epoch, learning_rate, outcome)
         self.last_metrics = dict(outcome.metrics)
         self.callbacks.on_train_batch_end(number, self.last_metrics)
@@ -178,7 +187,7 @@ class Trainer:
         update, settings = self.progress.update, self.settings
         return (
             not self.update.runs_ahead
-            or bool(self.callbacks.callbacks or self.recovery.num_skipped)
+            or bool(self.callbacks.callbacks or self.recovery.num_failed)
             or update % settings.validate_every == 0
             or update % settings.checkpoint_every == 0
             or update == settings.max_updates
@@ -188,29 +197,50 @@ class Trainer:
     def _end_epoch(self, epoch: int) -> None:
         last = self.last_validation
         validation = {"val_loss": last.loss, "val_bleu": last.bleu} if last else {}
+        if last and last.chrf is not None:
+            validation["val_chrf"] = last.chrf
         self.callbacks.on_epoch_end(epoch, {**self.last_metrics, **validation})
 
     def _validate(self) -> None:
         weights = self.update.get_evaluated_weights()
         scored = self.best.score(weights, self.progress)
-        self.progress = self.progress.count_validation(scored.score, scored.is_best)
+        self.progress = self.progress.count_validation(scored.is_best)
         if scored.is_best:
-            self.best.save(weights, scored.validation, self.progress)
+            self.progress = self.best.save(weights, scored, self.progress)
+        else:
+            self.progress = self.best.save_unwritten(self.progress)
         self.run_log.record_validation(self.progress.update, scored.validation, scored.is_best)
         self.last_validation = scored.validation
+        self._watch_for_zero(scored.validation)
+
+    def _watch_for_zero(self, validation: Validation) -> None:
+        """Logs the likely reasons once BLEU has been 0 in several validations."""
+        self.num_zero_scores = 0 if validation.bleu else self.num_zero_scores + 1
+        if self.num_zero_scores == ZERO_VALIDATIONS:
+            self.log(
+                f"Warning: BLEU was 0 in {ZERO_VALIDATIONS} validations in a row. "
+                f"{explain_zero_bleu(self.config, validation)}"
+            )
+
+    def _save(self) -> bool:
+        """Writes the best model if it is not written yet, and a checkpoint; returns whether the latter was written."""
+        self.progress = self.best.save_unwritten(self.progress)
+        return self.checkpointer.save(self.progress)
 
     def _restore(self, initial: ModelFolder | None) -> None:
         """Resumes from the newest checkpoint, or starts from the weights of a model or from scratch."""
         checkpoint = self.checkpointer.load_latest(self.log)
         if checkpoint:
             self._assign(checkpoint)
+            self._forget_missing_model()
             self.log(f"Resuming the run in {self.folder.path} after update {self.progress.update:,}.")
             return
         if initial:
             assign_arrays(self.model.trainable_variables, initial.weights, "The model to fork")
             self.update.restart_averages()
             # Otherwise a fork that is killed before its first checkpoint would resume from random weights.
-            self.checkpointer.save(self.progress)
+            if not self.checkpointer.save(self.progress):
+                raise UnsavedError(f"The fork was not started: {self.folder.path} cannot hold its first checkpoint.")
         self.run_log.forget_after(0)
 
     def _roll_back(self) -> None:
@@ -223,27 +253,80 @@ class Trainer:
 
     def _assign(self, checkpoint: Checkpoint) -> None:
         self.checkpointer.assign(checkpoint)
-        self.progress = checkpoint.progress
-        self.run_log.forget_after(self.progress.update)
+        self.progress = progress = checkpoint.progress
+        self.run_log.forget_after(progress.update, is_validated=progress.validated == progress.update)
 
     def _interrupt(self, signal_number: int) -> None:
         """Saves the run and raises InterruptionError."""
         self._await_pending()
-        saved = self.checkpointer.save(self.progress)
+        saved = self._save()
         where = f"saved in {self.folder.path}" if saved else "it could not be saved, but earlier checkpoints are intact"
         self.run_log.close()
-        the = f"Without --fork, and with run_dir={self.folder.path}, the" if self.is_fork else "The"
         raise InterruptionError(
-            f"Interrupted after update {self.progress.update:,}; {where}. {the} same command resumes it.",
-            signal_number,
+            f"Interrupted after update {self.progress.update:,}; {where}. {self._explain_resuming()} it.", signal_number
         )
 
+    def _explain_resuming(self) -> str:
+        """Returns how to resume the run: the beginning of a sentence that ends with its object."""
+        everywhere = " on all workers" if self.workers.count > 1 else ""
+        the = f"Without --fork, and with run_dir={self.folder.path}, the" if self.is_fork else "The"
+        return f"{the} same command{everywhere} resumes"
+
     def _finish(self, reason: str) -> None:
-        """Validates and saves the last update, and tries the average of the last checkpoints."""
+        """Validates and saves the last update, and tries the average of the last checkpoints.
+
+        Raises:
+            UnsavedError: the best model or the last checkpoint could not be written.
+        """
         self._await_pending()
         self.log(f"Finished: {reason}, after {self.stopping.minutes:.1f} minutes.")
-        if self.progress.validated != self.progress.update or self.progress.best_score is None:
+        self._forget_missing_model()
+        has_best = self.progress.best_score is not None or self.best.unwritten is not None
+        if self.progress.validated != self.progress.update or not has_best:
             self._validate()
-        self.checkpointer.save(self.progress)
-        if self.settings.average_last > 1:
-            self.best.try_average(self.checkpointer.list_last(self.settings.average_last), self.progress, self.log)
+        is_saved = self._save()
+        if self.settings.average_last > 1 and self.progress.averaged != self.progress.update and is_saved:
+            self._try_average()
+            is_saved = self._save()
+        if is_saved and not self.best.unwritten:
+            return
+        if self.best.unwritten and is_saved:
+            # The same command then validates these weights again, and so writes them.
+            self.checkpointer.save(replace(self.progress, validated=0, averaged=0))
+        missing = "the best model" if self.best.unwritten else "the last checkpoint"
+        raise UnsavedError(
+            f"Training has ended, but {missing} could not be written to {self.folder.path}. Make room on the disk or "
+            f"correct its permissions. {self._explain_resuming()} the run."
+        )
+
+    def _forget_missing_model(self) -> None:
+        """Lets any model be the best if the best one was removed from the run folder."""
+        [found] = self.workers.all_gather(self.folder.best.is_dir())
+        if not found[0] and not self.best.unwritten:
+            self.progress = replace(self.progress, best_score=None, best_loss=None)
+
+    def _try_average(self) -> None:
+        """Scores the average of the last checkpoints, and keeps it if it is the best."""
+        files = self.checkpointer.list_last(self.settings.average_last)
+        if len(files) == 1:
+            self.log("There is only one checkpoint, so that there is nothing to average (training.average_last).")
+            return
+        weights = average_checkpoints(files)
+        before, scored = self.progress.best_score, self.best.score(weights, self.progress)
+        self.progress = replace(self.progress, averaged=self.progress.update)
+        if scored.is_best:
+            self.progress = self.best.save(weights, scored, self.progress)
+        self.run_log.record_average(
+            self.progress.update, scored.validation, is_best=scored.is_best, num_checkpoints=len(files)
+        )
+        self.log(_explain_average(scored, before, by=self.settings.best_by, num_checkpoints=len(files)))
+
+
+def _explain_average(scored: Scored, best_score: float | None, *, by: str, num_checkpoints: int) -> str:
+    """Returns the scores of averaged weights, whether they became the best model, and why."""
+    before = "none" if best_score is None else f"{abs(best_score):.3f}"
+    decision = "It is the best model now" if scored.is_best else "The best model is kept"
+    return (
+        f"Average of the last {num_checkpoints} checkpoints: {scored.validation}. {decision}: the average has "
+        f"{by} {abs(scored.score):.3f}, the best model had {before}."
+    )

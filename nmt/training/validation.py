@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 
 from nmt.compilation import compile_function
 from nmt.config.schema import Config
+from nmt.data.languages import parse_language
 from nmt.data.preparation import TrainingData
 from nmt.data.tokenizer import PAD_ID
 from nmt.decoding.grouping import Group, make_grouping
-from nmt.evaluation.metrics import bleu
+from nmt.evaluation.metrics import bleu, chrf
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.training.objective import Examples, Objective
 from nmt.training.workers import Workers
@@ -32,10 +33,23 @@ class Validation:
     perplexity: float
     bleu: float
     """Detokenized sacreBLEU of greedy search, 0 to 100."""
+    chrf: float | None = None
+    """chrF of the same translations, 0 to 100; None unless `training.best_by` is chrf."""
+
+    def __str__(self) -> str:
+        by_characters = "" if self.chrf is None else f" · chrF {self.chrf:.2f}"
+        return f"BLEU {self.bleu:.2f}{by_characters} · perplexity {self.perplexity:.2f}"
+
+    def as_record(self) -> dict[str, float]:
+        """Returns the scores that were computed, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def score(self, best_by: str) -> float:
         """Returns the score by which the best weights are chosen: higher is better."""
-        return self.bleu if best_by == "bleu" else -self.loss
+        if best_by == "loss":
+            # NaN would never compare as lower, and so stay the best for good.
+            return -self.loss if math.isfinite(self.loss) else -math.inf
+        return self.chrf if best_by == "chrf" and self.chrf is not None else self.bleu
 
 
 class Validator:
@@ -92,8 +106,10 @@ class Validator:
         nll, num_tokens = self.workers.all_reduce_sum(sums)
         loss = float(nll / num_tokens)
         translations = self.workers.map_sharded(self.data.dev_sources, partial(self.translator.translate, split=False))
-        score = bleu(translations, self.data.dev_targets, target_language=self.config.data.target_language)
-        return Validation(loss, math.exp(min(loss, 700.0)), score)  # e^710 exceeds float64
+        references = self.data.dev_targets
+        score = bleu(translations, references, target_language=self.config.data.target_language)
+        by_characters = chrf(translations, references) if self.config.training.best_by == "chrf" else None
+        return Validation(loss, math.exp(min(loss, 700.0)), score, by_characters)  # e^710 exceeds float64
 
     def _sum_loss(self, source: Any, target: Any) -> tuple[Any, Any]:
         sums = Objective()(self.model, Examples(source, target))
@@ -112,3 +128,14 @@ def _blank_filling(target: np.ndarray, group: Group) -> np.ndarray:
     """Replaces rows that only fill the batch up by padding, which does not count."""
     target[len(group.members) :] = PAD_ID
     return target
+
+
+def explain_zero_bleu(config: Config, validation: Validation) -> str:
+    """Returns the likely reasons for a BLEU of 0, in words."""
+    language = config.data.target_language
+    return (
+        f"Either the model has not learned enough yet (its perplexity is {validation.perplexity:.1f} and should fall), "
+        f"or data.target_language does not fit the text ('{language}' makes sacreBLEU split it by the tokenizer "
+        f"{parse_language(language).bleu_tokenizer}), or the lines of {config.data.dev.target} do not translate "
+        f"those of {config.data.dev.source}."
+    )

@@ -43,7 +43,7 @@ def test_the_page_has_a_full_row_for_every_key():
         ("training.label_smoothing", "a number of 0 or more and below 1", "0.1"),
         ("training.max_minutes", "null or a number above 0", "null"),
         ("tokenizer.vocabulary_size", "a whole number from 16 to 1000000", "8000"),
-        ("training.best_by", "one of bleu, loss", "bleu"),
+        ("training.best_by", "one of bleu, chrf, loss", "bleu"),
         ("training.tensorboard", "true or false", "true"),
         ("data.train", "a list of 1 or more entries, each a section", "required"),
         ("data.train.N.source", "a path", "required"),

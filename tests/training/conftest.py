@@ -73,18 +73,22 @@ class CountingUpdate(Update):
         self.model = model
         self.state_variables = [keras.Variable(0, dtype="int32", trainable=False, name="updates")]
         self.unapplied: range = range(0)
+        self.high: range = range(0)
         self.tolerated_rate = 0.0
         self.rates: list[float] = []
         self.course: list[tuple[str, int]] = []
 
     def start(self, batch: Any, *, update: int, learning_rate: float) -> Callable[[], Outcome]:
-        applied = update not in self.unapplied or learning_rate <= self.tolerated_rate
+        is_tolerated = learning_rate <= self.tolerated_rate
+        applied = update not in self.unapplied or is_tolerated
         for weight in self.model.trainable_variables:
             weight.assign_add(keras.ops.full_like(weight, float(applied)))
         self.state_variables[0].assign_add(1)
         self.rates.append(learning_rate)
         self.course.append(("started", update))
         loss = 1 / update if applied else float("nan")
+        if update in self.high and not is_tolerated:
+            loss = 50.0
         outcome = Outcome({"loss": loss, "nll": loss, "gradient_norm": 2.0}, batch.num_target_tokens, applied)
 
         def wait() -> Outcome:
@@ -121,7 +125,7 @@ class Rehearsal:
         self.update: CountingUpdate
         self.validator: ScriptedValidator
         self.said: list[str] = []
-        self.unapplied = range(0)
+        self.unapplied = self.high = range(0)
         self.tolerated_rate = 0.0
         self.outcomes: list[Validation] = []
 
@@ -131,7 +135,8 @@ class Rehearsal:
             weight.assign(keras.ops.zeros_like(weight))
         model.optimizer = keras.optimizers.SGD()
         self.update = CountingUpdate(model)
-        self.update.unapplied, self.update.tolerated_rate = self.unapplied, self.tolerated_rate
+        self.update.unapplied, self.update.high = self.unapplied, self.high
+        self.update.tolerated_rate = self.tolerated_rate
         return model, self.update
 
     def make_validator(self, config: Config, prepared: Any, workers: Any) -> ScriptedValidator:

@@ -1,15 +1,17 @@
 import errno
+import math
 
 import numpy as np
 import pytest
 
-from nmt import weights
+from nmt import weights as arrays
 from nmt.data.preparation import prepare_training_data
-from nmt.model_folder import ModelFolder
-from nmt.training.best_model import BestModel, get_versions
-from nmt.training.checkpoint import Checkpoint, CheckpointFolder, Progress
+from nmt.data.tokenizer import Tokenizer
+from nmt.training.best_model import BestModel, Scored, get_versions
+from nmt.training.checkpoint import Progress
 from nmt.training.run_folder import Writer
 from nmt.training.validation import Validation
+from nmt.training.workers import Workers
 
 WEIGHTS = {"bias": np.array([1.0, 2.0], "float32")}
 
@@ -38,10 +40,10 @@ def said():
 
 @pytest.fixture
 def make_best(recipe, data, tmp_path, said):
-    def made(*validations, writes=True, **settings):
-        writer = Writer("continue", said.append) if writes else None
+    def made(*validations, workers=None, **settings):
         config = recipe(tmp_path, **settings)
-        return BestModel(config, data, ScriptedValidator(*validations), tmp_path / "best", writer)
+        writer = Writer("continue", said.append)
+        return BestModel(config, data, ScriptedValidator(*validations), tmp_path / "best", workers or Workers(), writer)
 
     return made
 
@@ -49,66 +51,92 @@ def make_best(recipe, data, tmp_path, said):
 BETTER_BLEU, BETTER_LOSS = Validation(2.0, 7.4, 30.0), Validation(1.5, 4.5, 20.0)
 
 
+DIVERGED = Validation(float("nan"), float("inf"), 0.0)
+
+
 @pytest.mark.parametrize(
-    ("best_by", "best_score", "validation", "score", "is_best"),
+    ("best_by", "best", "validation", "score", "is_best"),
     [
-        ("bleu", None, BETTER_LOSS, 20.0, True),
-        ("bleu", 20.0, BETTER_BLEU, 30.0, True),
-        ("bleu", 20.0, BETTER_LOSS, 20.0, False),
-        ("loss", -2.0, BETTER_LOSS, -1.5, True),
-        ("loss", -1.5, BETTER_BLEU, -2.0, False),
+        ("bleu", (None, None), BETTER_LOSS, 20.0, True),
+        ("bleu", (20.0, 1.0), BETTER_BLEU, 30.0, True),
+        ("bleu", (30.0, 2.0), BETTER_LOSS, 20.0, False),
+        ("loss", (-2.0, 2.0), BETTER_LOSS, -1.5, True),
+        ("loss", (-1.5, 1.5), BETTER_BLEU, -2.0, False),
+        # Equal scores are ranked by the loss.
+        ("bleu", (20.0, 1.6), BETTER_LOSS, 20.0, True),
+        ("bleu", (20.0, 1.5), BETTER_LOSS, 20.0, False),
+        # Of a run that an older version began, the loss of the best is not known.
+        ("bleu", (20.0, None), BETTER_LOSS, 20.0, False),
+        ("chrf", (40.0, 9.0), Validation(9.0, 8103.1, 0.0, 40.5), 40.5, True),
+        ("chrf", (41.0, 9.0), Validation(1.0, 2.7, 99.0, 40.5), 40.5, False),
+        # A loss that is not a number is worse than any other, even as the first.
+        ("loss", (None, None), DIVERGED, -math.inf, True),
+        ("loss", (-math.inf, math.nan), BETTER_LOSS, -1.5, True),
     ],
 )
-def test_only_a_higher_score_is_better(make_best, best_by, best_score, validation, score, is_best):
-    best = make_best(validation, best_by=best_by)
-    assert best.score(WEIGHTS, Progress(best_score=best_score)) == (validation, score, is_best)
-    assert best.validator.asked == [WEIGHTS]
+def test_the_best_has_the_highest_score_and_then_the_lowest_loss(make_best, best_by, best, validation, score, is_best):
+    made = make_best(validation, best_by=best_by)
+    best_score, best_loss = best
+    progress = Progress(best_score=best_score, best_loss=best_loss)
+    assert made.score(WEIGHTS, progress) == (validation, score, is_best)
+    assert made.validator.asked == [WEIGHTS]
 
 
 def test_the_model_is_stored_with_its_scores_and_versions(make_best, data):
     best = make_best()
-    best.save(WEIGHTS, BETTER_BLEU, Progress(update=7))
-    model = ModelFolder.load(best.path)
-    np.testing.assert_array_equal(model.weights["bias"], WEIGHTS["bias"])
-    assert {name: model.facts[name] for name in ("update", "dev_bleu", "dev_loss", "seed", "versions")} == {
+    progress = best.save(WEIGHTS, Scored(BETTER_BLEU, 30.0, True), Progress(update=7))
+    assert progress == Progress(update=7, best_score=30.0, best_loss=2.0)
+    weights, facts = arrays.load_arrays(best.path / "weights.h5")
+    np.testing.assert_array_equal(weights["bias"], WEIGHTS["bias"])
+    assert {name: facts[name] for name in ("update", "dev_bleu", "dev_loss", "seed", "versions")} == {
         "update": 7,
         "dev_bleu": 30.0,
         "dev_loss": 2.0,
         "seed": 1,
         "versions": get_versions(),
     }
-    assert model.source_tokenizer.fingerprint == data.source_tokenizer.fingerprint
+    assert Tokenizer.load(best.path / "source.model").fingerprint == data.source_tokenizer.fingerprint
 
 
-def test_workers_other_than_the_chief_do_not_write(make_best):
-    best = make_best(writes=False)
-    best.save(WEIGHTS, BETTER_BLEU, Progress(update=7))
+class Second(Workers):
+    """Worker 1 of 2, whose chief wrote a file or could not."""
+
+    number, count = 1, 2
+
+    def __init__(self, is_written):
+        self.is_written = is_written
+
+    def all_reduce_sum(self, values):
+        return values + np.array([[self.is_written, 0]], float)
+
+
+@pytest.mark.parametrize(("is_written", "best_score"), [(True, 30.0), (False, None)])
+def test_other_workers_do_not_write_and_learn_whether_the_chief_could(make_best, is_written, best_score):
+    best = make_best(workers=Second(is_written))
+    assert best.save(WEIGHTS, Scored(BETTER_BLEU, 30.0, True), Progress(update=7)).best_score == best_score
     assert not best.path.exists()
 
 
-def test_a_full_disk_is_a_warning_and_leaves_the_older_model(make_best, monkeypatch, said):
+def test_a_model_that_could_not_be_written_is_written_later(make_best, monkeypatch, said):
     def fill_disk(array):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    best = make_best()
-    best.save(WEIGHTS, BETTER_LOSS, Progress(update=7))
-    monkeypatch.setattr(weights, "_checksum", fill_disk)
-    best.save(WEIGHTS, BETTER_BLEU, Progress(update=1400))
+    weights = {"bias": WEIGHTS["bias"].copy()}
+    best = make_best(BETTER_LOSS)
+    progress = best.save(weights, Scored(BETTER_LOSS, 20.0, True), Progress(update=7))
+    monkeypatch.setattr(arrays, "_checksum", fill_disk)
+    assert best.save(weights, Scored(BETTER_BLEU, 30.0, True), progress) == progress
     monkeypatch.undo()
-    [line] = said
-    assert line.startswith("update 1,400: the best model could not be written; training continues without it. ")
-    assert ModelFolder.load(best.path).facts["update"] == 7
-
-
-@pytest.mark.parametrize(("best_score", "is_kept"), [(29.0, True), (30.0, False)])
-def test_the_average_of_checkpoints_is_kept_if_it_is_the_best(make_best, tmp_path, said, best_score, is_kept):
-    folder = CheckpointFolder(tmp_path / "checkpoints", keep=3)
-    for update in (4, 8):
-        arrays = {"weights": {"bias": np.full(2, update, "float32")}, "averages": {}, "optimizer": {}}
-        folder.save(Checkpoint(Progress(update), arrays, {}))
-    best = make_best(BETTER_BLEU)
-    best.try_average(folder.list_files(), Progress(update=8, best_score=best_score), said.append)
-    [scored] = best.validator.asked
-    np.testing.assert_array_equal(scored["bias"], [6, 6])
-    assert said == ["Average of the last 2 checkpoints: BLEU 30.00."]
-    assert best.path.exists() == is_kept
+    assert [line.partition(". ")[0] for line in said] == [
+        "update 7: the best model could not be written; training continues without it"
+    ]
+    assert arrays.load_arrays(best.path / "weights.h5")[1]["dev_bleu"] == 20.0
+    weights["bias"][:] = 9  # by further training
+    # Weights that are worse than the unwritten ones are not the best, although they equal the written ones.
+    assert not best.score(weights, progress).is_best
+    assert best.save_unwritten(progress) == progress, "the same update: the disk cannot have changed"
+    later = Progress(update=9, best_score=20.0, best_loss=1.5)
+    assert best.save_unwritten(later) == Progress(update=9, best_score=30.0, best_loss=2.0)
+    written, facts = arrays.load_arrays(best.path / "weights.h5")
+    assert (facts["update"], facts["dev_bleu"], best.unwritten) == (7, 30.0, None)
+    np.testing.assert_array_equal(written["bias"], WEIGHTS["bias"])

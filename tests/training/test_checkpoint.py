@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as get_arrays
 
-from nmt.errors import UserError
+from nmt import weights
+from nmt.errors import FormatError, UserError
 from nmt.training.checkpoint import (
     PARTS,
     Checkpoint,
@@ -67,6 +68,7 @@ ARRAYS = st.sampled_from(["float32", "float16", "float64", "int32", "int64", "ui
 )
 PART = st.dictionaries(NAMES.map("-".join), ARRAYS, max_size=4)
 COUNTS = st.integers(0, 10**8)
+SCORES = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 
 
 @settings(deadline=None, max_examples=40)
@@ -74,8 +76,9 @@ COUNTS = st.integers(0, 10**8)
     progress=st.builds(
         Progress,
         *[COUNTS] * 3,
-        st.none() | st.floats(allow_nan=False, allow_infinity=False),
-        *[COUNTS] * 3,
+        *[SCORES] * 2,
+        *[COUNTS] * 4,
+        *[SCORES] * 2,
     ),
     parts=st.tuples(PART, PART, PART),
     facts=st.dictionaries(st.text(min_size=1).filter(lambda name: name != "progress"), st.text()),
@@ -148,14 +151,46 @@ def test_other_arrays_are_no_checkpoint(tmp_path):
         read_checkpoint(tmp_path / "update-1.h5")
 
 
+@pytest.mark.parametrize(
+    ("arrays", "progress", "words"),
+    [
+        (
+            {"weights/a": 1.0, "schedule/b": 1.0},
+            {"update": 9},
+            r"the part 'schedule', which .*; expected weights, aver",
+        ),
+        (
+            {"weights/a": 1.0},
+            {"update": 9, "shard": 3},
+            r"the progress 'shard', which .* with the version that wrote it",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_version_is_named_and_not_skipped(folder, arrays, progress, words):
+    saved(folder, 5)
+    newest = folder.path / "update-000000009.h5"
+    save_arrays(newest, {name: np.array(value) for name, value in arrays.items()}, {"progress": progress})
+    with pytest.raises(FormatError, match=rf"^{newest} has {words}"):
+        folder.load_latest(pytest.fail)
+
+
+def test_a_checkpoint_of_another_format_is_not_skipped(folder, monkeypatch):
+    saved(folder, 5)
+    monkeypatch.setattr(weights, "FORMAT", 9)
+    saved(folder, 6)
+    monkeypatch.undo()
+    with pytest.raises(FormatError, match=r"update-000000006.h5 has format 9, but this version of nmt reads format"):
+        folder.load_latest(pytest.fail)
+
+
 def test_the_average_is_the_mean(folder):
     paths = saved(folder, 1, 2, 3)
-    weights = [checkpoint(n).arrays["weights"] for n in (2, 3)]
+    second, third = (checkpoint(n).arrays["weights"] for n in (2, 3))
     found = average_checkpoints(paths[1:])
-    assert found.keys() == weights[0].keys()
+    assert found.keys() == second.keys()
     for name, array in found.items():
-        assert array.dtype == weights[0][name].dtype
-        np.testing.assert_allclose(array, (weights[0][name] + weights[1][name]) / 2, rtol=1e-6)
+        assert array.dtype == second[name].dtype
+        np.testing.assert_allclose(array, (second[name] + third[name]) / 2, rtol=1e-6)
 
 
 def test_the_average_is_of_moving_averages_where_there_are_any(folder):
@@ -171,11 +206,22 @@ def test_progress_counts_batches():
 
 
 def test_progress_counts_validations_since_the_best():
-    progress = Progress(update=3).count_validation(2.0, True)
-    assert progress == Progress(update=3, best_score=2.0, validated=3)
-    progress = progress.count_validation(1.0, False).count_validation(1.5, False)
-    assert (progress.best_score, progress.validations_since_best) == (2.0, 2)
-    assert progress.count_validation(3.0, True) == Progress(update=3, best_score=3.0, validated=3)
+    progress = Progress(update=3).count_validation(True)
+    assert progress == Progress(update=3, validated=3)
+    progress = progress.count_validation(False).count_validation(False)
+    assert progress.validations_since_best == 2
+    assert progress.count_validation(True) == Progress(update=3, validated=3)
+
+
+def test_progress_averages_the_loss_and_keeps_the_lowest_average():
+    progress, means, lowest = Progress(), [], []
+    for number, loss in enumerate([8.0, 4.0, 6.0, 2.0, 10.0], 1):
+        progress = progress.count_loss(number, loss, window=3)
+        means.append(progress.mean_loss)
+        lowest.append(progress.lowest_loss)
+    # The mean of all up to the third update; then each new loss weighs a third.
+    assert means == pytest.approx([8, 6, 6, 6 - 4 / 3, 6 - 4 / 3 + (10 - 14 / 3) / 3])
+    assert lowest == [None, None, 6, pytest.approx(14 / 3), pytest.approx(14 / 3)]
 
 
 class Steady:

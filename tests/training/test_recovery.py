@@ -1,3 +1,4 @@
+import math
 import re
 
 import numpy as np
@@ -7,7 +8,7 @@ from nmt.config.schema import TrainingConfig
 from nmt.data.batching import Batch
 from nmt.errors import DivergenceError, OutOfMemoryError, UserError
 from nmt.training.checkpoint import Checkpoint, CheckpointFolder, Progress
-from nmt.training.recovery import Recovery
+from nmt.training.recovery import Recovery, compute_loss_limit
 from nmt.training.update import Outcome
 
 
@@ -79,20 +80,20 @@ def test_a_single_pair_that_does_not_fit_is_an_error(make_recovery):
 
 def record(recovery, *applied):
     for number, is_applied in enumerate(applied, 1):
-        recovery.record_outcome(number, Outcome({"loss": 1.0}, 5, is_applied))
+        recovery.record_outcome(number, Outcome({"loss": 1.0}, 5, is_applied), Progress())
 
 
 def test_the_first_skipped_update_of_a_row_is_logged(make_recovery, said):
     recovery = make_recovery()
     record(recovery, True, False, False, True, False)
     assert said == [f"update {n}: the gradient is not finite; the update was skipped." for n in (2, 5)]
-    assert recovery.num_skipped == 1
+    assert recovery.num_failed == 1
 
 
 def test_float16_skips_updates_without_a_word(make_recovery, said):
     recovery = make_recovery(precision="float16")
     record(recovery, False)
-    assert (recovery.num_skipped, said) == (1, [])
+    assert (recovery.num_failed, said) == (1, [])
 
 
 def test_so_many_skipped_updates_in_a_row_require_a_rollback(make_recovery):
@@ -126,13 +127,68 @@ def test_rollbacks_have_a_limit(make_recovery, folder, rollbacks, tried):
     folder.save(Checkpoint(Progress(5), {}, {}))
     recovery = make_recovery(max_rollbacks=rollbacks)
     record(recovery, False, False, False)
-    words = f"in 3 updates in a row, up to update 9{tried}. Lower training.learning_rate or training.clip_norm; check"
-    with pytest.raises(DivergenceError, match=re.escape(words)):
+    words = f"in 3 updates in a row, up to update 9{tried}. Lower training.learning_rate or training.clip_norm, raise"
+    with pytest.raises(DivergenceError, match=rf"{re.escape(words)}.* Checkpoints are in {folder.path}\.$"):
         recovery.roll_back(Progress(update=9, rollbacks=rollbacks), last_update=9)
 
 
-def test_without_a_checkpoint_there_is_nothing_to_roll_back_to(make_recovery):
-    recovery = make_recovery()
+@pytest.mark.parametrize(
+    ("precision", "advice"), [("float32", ""), ("bfloat16", ", or set training.precision=float32")]
+)
+def test_without_a_checkpoint_none_is_named(make_recovery, precision, advice):
+    recovery = make_recovery(precision=precision)
     record(recovery, False, False, False)
-    with pytest.raises(DivergenceError, match=r"up to update 3\. Lower"):
+    words = rf"up to update 3\. Lower .*, raise training\.warmup_updates{advice}.*\. There is no checkpoint yet\.$"
+    with pytest.raises(DivergenceError, match=words):
         recovery.roll_back(Progress(update=3), last_update=3)
+
+
+def outcomes(recovery, *losses, first=1, progress=None):
+    """Records losses, and returns the progress after them."""
+    progress = progress or Progress()
+    for number, loss in enumerate(losses, first):
+        progress = recovery.record_outcome(number, Outcome({"loss": loss}, 5, math.isfinite(loss)), progress)
+    return progress
+
+
+def test_a_loss_that_stays_far_above_its_lowest_mean_requires_a_rollback(make_recovery, folder, said):
+    folder.save(Checkpoint(Progress(30), {}, {}))
+    recovery = make_recovery(max_skipped=3)
+    progress = outcomes(recovery, *[3.0] * 30)
+    assert compute_loss_limit(progress) == 6.0
+    progress = outcomes(recovery, *[6.5] * 29, first=31, progress=progress)
+    assert (recovery.num_failed, recovery.is_exhausted) == (29, False)
+    progress = outcomes(recovery, 6.5, first=60, progress=progress)
+    assert recovery.is_exhausted
+    found = recovery.roll_back(progress, last_update=60)
+    assert (found.progress, recovery.num_failed) == (Progress(30, rollbacks=1), 0)
+    assert said == [
+        "The loss was above 6.00, but had been 3.00 before, in 30 updates in a row, up to update 60. Rolling back to "
+        "update 30 with 0.5 times the learning rate (rollback 1 of at most 2)."
+    ]
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [9.0] * 20 + [50.0] * 9 + [4.0] * 40,  # before there is a mean to compare with
+        [3.0] * 40 + [9.0] * 29 + [3.0] + [9.0] * 29,  # never 30 in a row
+        [0.2] * 40 + [1.1] * 60,  # five times a loss that is close to 0
+        [3.0] * 40 + [5.9] * 60,  # not twice as high
+    ],
+)
+def test_a_loss_that_is_high_for_a_while_is_let_pass(make_recovery, losses):
+    recovery = make_recovery()
+    progress = Progress()
+    for number, loss in enumerate(losses, 1):
+        progress = outcomes(recovery, loss, first=number, progress=progress)
+        assert not recovery.is_exhausted
+
+
+def test_a_loss_that_explodes_and_then_is_not_finite_is_counted_by_what_came_last(make_recovery, folder, said):
+    folder.save(Checkpoint(Progress(30), {}, {}))
+    recovery = make_recovery(max_skipped=3)
+    progress = outcomes(recovery, *[3.0] * 30, *[99.0] * 5, *[math.nan] * 3)
+    assert recovery.is_exhausted
+    recovery.roll_back(progress, last_update=38)
+    assert said[-1].startswith("The gradient was not finite in 3 updates in a row, up to update 38. Rolling back to")

@@ -102,6 +102,9 @@ def test_a_validation_is_recorded_and_announced(folder, make_log, said):
         "update 7 · validation: BLEU 12.35 · perplexity 4.50 · best so far",
         "update 8 · validation: BLEU 12.35 · perplexity 4.50",
     ]
+    log.record_validation(9, Validation(1.5, 4.5, 12.345, 40.0), is_best=False)
+    assert records(folder)[-1] == {"update": 9, **expected, "chrf": 40.0}
+    assert said[-1] == "update 9 · validation: BLEU 12.35 · chrF 40.00 · perplexity 4.50"
 
 
 def test_what_will_be_done_again_is_forgotten(folder, make_log):
@@ -115,6 +118,40 @@ def test_what_will_be_done_again_is_forgotten(folder, make_log):
     assert [record["update"] for record in records(folder)] == [1, 1, 2, 2, 3, 3]
     log.forget_after(0)
     assert records(folder) == []
+
+
+def test_a_validation_that_will_be_done_again_is_forgotten(folder, make_log):
+    log = make_log(every=1)
+    for update in (1, 2):
+        log.record_update(update, 0, 0.25, outcome(1.0, 2))
+        log.record_validation(update, VALIDATION, is_best=False)
+    log.forget_after(2, is_validated=False)
+    assert [(r["update"], r["kind"]) for r in records(folder)] == [
+        (1, "training"),
+        (1, "validation"),
+        (2, "training"),
+    ]
+
+
+def test_a_damaged_history_is_kept_beside_its_sound_lines(folder, make_log, said):
+    lines = [b'{"update": 1}', b'{"update": 2', b"\xff\xfe", b'{"update": 3}', b"[]", b'{"update": 9}', b'{"upd']
+    content = b"\n".join(lines)
+    folder.history.write_bytes(content)
+    make_log().forget_after(3)
+    assert folder.history.read_bytes() == b'{"update": 1}\n{"update": 3}\n'
+    copy = folder.path / "history.jsonl.damaged"
+    assert copy.read_bytes() == content
+    assert said == [f"{folder.history}: removed damaged lines (2, 3, 5). The old file is {copy}."]
+
+
+def test_an_average_is_recorded_with_its_fate(folder, make_log):
+    log = make_log(tensorboard=True)
+    log.record_average(9, Validation(1.5, 4.5, 12.0, 30.0), is_best=False, num_checkpoints=3)
+    log.close()
+    scores = {"loss": 1.5, "perplexity": 4.5, "bleu": 12.0, "chrf": 30.0}
+    assert records(folder) == [{"update": 9, "kind": "average", **scores, "is_best": False, "num_checkpoints": 3}]
+    curves = curves_of(folder)
+    assert (curves["average/chrf", 9], curves["average/is_best", 9], curves["average/num_checkpoints", 9]) == (30, 0, 3)
 
 
 def test_records_of_older_versions_are_kept_when_a_run_is_resumed(folder, make_log):

@@ -3,7 +3,9 @@ import importlib
 import json
 import math
 import re
+import shutil
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -15,7 +17,8 @@ import tensorflow as tf
 from nmt import weights
 from nmt.config.schema import CorpusFiles
 from nmt.data.batching import NUM_BUCKETS
-from nmt.errors import DivergenceError, InterruptionError, UserError
+from nmt.data.tokenizer import train_tokenizer
+from nmt.errors import DivergenceError, InterruptionError, UnsavedError, UserError, WorkerLostError
 from nmt.model_folder import ModelFolder
 from nmt.training import objective
 from nmt.training.checkpoint import CheckpointFolder
@@ -79,8 +82,13 @@ def test_it_ends_after_max_minutes(rehearsal, recipe, tmp_path, monkeypatch):
 def test_the_schedule_counts_updates(rehearsal, recipe, tmp_path):
     config = recipe(tmp_path, max_updates=5, schedule="linear", warmup_updates=2, schedule_updates=4, learning_rate=1.0)
     rehearsal.train(config, bleu=[1])
-    assert rehearsal.update.rates == [0.5, 1, 0.5, 0, 0]
-    assert [record["learning_rate"] for record in history(tmp_path)[:5]] == [0.5, 1, 0.5, 0, 0]
+    rates = [0.5, 1, pytest.approx(2 / 3), pytest.approx(1 / 3), 0]
+    assert rehearsal.update.rates == rates
+    assert [record["learning_rate"] for record in history(tmp_path)[:5]] == rates
+    assert (
+        "Warning: the learning rate is 0 after update 4 (training.schedule_updates), but training lasts until update "
+        "5. Set training.schedule_updates=5, or training.final_rate above 0."
+    ) in rehearsal.said
 
 
 def test_patience_ends_it(rehearsal, recipe, tmp_path):
@@ -89,6 +97,19 @@ def test_patience_ends_it(rehearsal, recipe, tmp_path):
     # 4 is the best; the same again is not better.
     assert updates_of(tmp_path, "validation") == [3, 6, 9, 12, 15, 18]
     assert any(line.startswith("Finished: no improvement in 2 validations") for line in rehearsal.said)
+
+
+def test_patience_waits_while_bleu_is_equal_and_the_loss_falls(rehearsal, recipe, tmp_path):
+    config = recipe(tmp_path, max_updates=100, validate_every=1, patience=2)
+    best = rehearsal.train(config, bleu=[0, 0, 0, 0, 0, 0], loss=[9, 8, 7, 6, 7, 6])
+    assert updates_of(tmp_path, "validation") == [1, 2, 3, 4, 5, 6]
+    assert ModelFolder.load(best).facts["update"] == 4
+    [warning] = [line for line in rehearsal.said if line.startswith("Warning: BLEU")]
+    assert warning == (
+        "Warning: BLEU was 0 in 3 validations in a row. Either the model has not learned enough yet (its perplexity is "
+        "2.0 and should fall), or data.target_language does not fit the text ('en' makes sacreBLEU split it by the "
+        f"tokenizer 13a), or the lines of {config.data.dev.target} do not translate those of {config.data.dev.source}."
+    )
 
 
 @pytest.mark.parametrize(("best_by", "update"), [("bleu", 4), ("loss", 2)])
@@ -109,13 +130,23 @@ def test_the_end_is_validated_unless_it_just_was(rehearsal, recipe, tmp_path):
     assert updates_of(tmp_path / "b", "validation") == [2, 4]
 
 
-@pytest.mark.parametrize("validate_every", [2, 3])
-def test_a_finished_run_started_again_does_nothing(rehearsal, recipe, tmp_path, validate_every):
-    config = recipe(tmp_path, max_updates=4, validate_every=validate_every)
-    rehearsal.train(config, bleu=[1, 2])
+@pytest.mark.parametrize(("validate_every", "average_last"), [(2, 1), (3, 1), (2, 2)])
+def test_a_finished_run_started_again_does_nothing(rehearsal, recipe, tmp_path, validate_every, average_last):
+    config = recipe(
+        tmp_path, max_updates=4, validate_every=validate_every, checkpoint_every=2, average_last=average_last
+    )
+    rehearsal.train(config, bleu=[1, 2, 3][: 1 + average_last])
     before = history(tmp_path)
     rehearsal.train(config, bleu=[])
     assert history(tmp_path) == before
+
+
+def test_a_removed_best_model_is_made_again(rehearsal, recipe, tmp_path):
+    config = recipe(tmp_path, max_updates=4)
+    best = rehearsal.train(config, bleu=[2])
+    shutil.rmtree(best)
+    assert rehearsal.train(config, bleu=[1]) == best
+    assert ModelFolder.load(best).facts["dev_bleu"] == 1
 
 
 def test_the_average_of_the_last_checkpoints_is_their_mean(rehearsal, recipe, tmp_path):
@@ -126,12 +157,31 @@ def test_the_average_of_the_last_checkpoints_is_their_mean(rehearsal, recipe, tm
     model = ModelFolder.load(tmp_path)
     assert all((array == 6).all() for array in model.weights.values())
     assert model.facts["dev_bleu"] == 6
-    assert "Average of the last 3 checkpoints: BLEU 6.00." in rehearsal.said
+    assert (
+        "Average of the last 3 checkpoints: BLEU 6.00 · perplexity 2.00. It is the best model now: the average has "
+        "bleu 6.000, the best model had 5.000."
+    ) in rehearsal.said
+    scores = {"loss": 1.0, "perplexity": 2.0, "bleu": 6}
+    assert history(tmp_path)[-1] == {"update": 8, "kind": "average", **scores, "is_best": True, "num_checkpoints": 3}
+    # A longer run must be better than the average.
+    rehearsal.train(recipe(tmp_path, max_updates=9, checkpoint_every=2, average_last=3), bleu=[5.5, 5.7])
+    assert ModelFolder.load(tmp_path).facts["dev_bleu"] == 6
 
 
 def test_an_average_that_is_no_better_is_not_taken(rehearsal, recipe, tmp_path):
-    rehearsal.train(recipe(tmp_path, max_updates=8, checkpoint_every=2, average_last=3), bleu=[5, 5])
+    settings = {"max_updates": 8, "checkpoint_every": 2, "average_last": 3, "best_by": "loss"}
+    rehearsal.train(recipe(tmp_path, **settings), bleu=[5, 7], loss=[1.0, 1.0])
     assert all((array == 8).all() for array in ModelFolder.load(tmp_path).weights.values())
+    assert (
+        "Average of the last 3 checkpoints: BLEU 7.00 · perplexity 2.00. The best model is kept: the average has loss "
+        "1.000, the best model had 1.000."
+    ) in rehearsal.said
+    assert history(tmp_path)[-1]["is_best"] is False
+
+
+def test_a_single_checkpoint_is_not_averaged(rehearsal, recipe, tmp_path):
+    rehearsal.train(recipe(tmp_path, max_updates=2, average_last=3), bleu=[5])
+    assert any(line.startswith("There is only one checkpoint, so that there is nothing to") for line in rehearsal.said)
 
 
 class Recorder(keras.callbacks.Callback):
@@ -260,7 +310,7 @@ def broken_loss(monkeypatch):
 def test_thirty_updates_that_are_not_finite_end_it(recipe, tmp_path):
     said = []
     config = recipe(tmp_path, max_updates=100, checkpoint_every=10)
-    words = r"not finite in 30 updates in a row, up to update 30\. Lower training.learning_rate or training.clip_norm"
+    words = r"not finite in 30 updates in a row, up to update 30\. Lower .*\. There is no checkpoint yet\.$"
     with pytest.raises(DivergenceError, match=words):
         train(config, log=said.append)
     assert "update 1: the gradient is not finite; the update was skipped." in said
@@ -312,6 +362,16 @@ def test_a_run_that_no_rate_helps_ends(rehearsal, recipe, tmp_path):
     assert rehearsal.update.rates == [RATE / 4] * 7
 
 
+def test_a_loss_that_stays_high_is_rolled_back_too(rehearsal, recipe, tmp_path):
+    rehearsal.high, rehearsal.tolerated_rate = range(43, 200), RATE / 2
+    rehearsal.train(recipe(tmp_path, max_updates=80, checkpoint_every=10), bleu=[1])
+    # Updates 43 to 72 fail, during which no checkpoint is made.
+    assert rehearsal.update.rates == [RATE] * 72 + [RATE / 2] * 40
+    [back] = [line for line in rehearsal.said if "Rolling back" in line]
+    assert back.startswith("The loss was above 1.1") and " in 30 updates in a row, up to update 72." in back
+    assert "Rolling back to update 40 with 0.5 times the learning rate (rollback 1 of at most 3)." in back
+
+
 def test_no_checkpoint_is_made_of_a_run_that_does_not_learn(rehearsal, recipe, tmp_path):
     rehearsal.unapplied = range(4, 8)
     rehearsal.train(recipe(tmp_path, max_updates=9, checkpoint_every=2), bleu=[1])
@@ -336,8 +396,12 @@ def full_disk(monkeypatch):
 
 
 @pytest.mark.usefixtures("full_disk")
-def test_a_full_disk_does_not_end_a_training(rehearsal, recipe, tmp_path):
-    rehearsal.train(recipe(tmp_path, max_updates=5, checkpoint_every=2), bleu=[1])
+def test_a_full_disk_does_not_end_a_training_but_leaves_an_error(rehearsal, recipe, tmp_path):
+    words = (
+        f"^Training has ended, but the best model could not be written to {tmp_path}. .* The same command resumes the"
+    )
+    with pytest.raises(UnsavedError, match=words):
+        rehearsal.train(recipe(tmp_path, max_updates=5, checkpoint_every=2), bleu=[1])
     told = [line for line in rehearsal.said if "could not be written; training continues without it. " in line]
     assert all("No space left on device" in line for line in told)
     assert [line.split(" could")[0] for line in told] == [
@@ -348,6 +412,70 @@ def test_a_full_disk_does_not_end_a_training(rehearsal, recipe, tmp_path):
     ]
     assert updates_of(tmp_path) == [1, 2, 3, 4, 5]
     assert not [path for path in tmp_path.rglob("*") if ".part" in path.name]
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk that is full for some files: those of weights whose path ends so."""
+    full: list[str] = []
+    save = weights.save_arrays
+
+    def save_unless_full(path, *args):
+        if any(path.match(pattern) for pattern in full):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(path, *args)
+
+    for module in ("model_folder", "training.checkpoint"):
+        monkeypatch.setattr(f"nmt.{module}.save_arrays", save_unless_full)
+    return full
+
+
+class Free(keras.callbacks.Callback):
+    """Makes room on the disk after an update."""
+
+    def __init__(self, disk, after):
+        super().__init__()
+        self.disk, self.after = disk, after
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == self.after:
+            self.disk.clear()
+
+
+@pytest.mark.parametrize(("freed", "bleu", "update"), [(3, [5, 3, 4], 2), (5, [5, 3, 4], 2), (3, [5, 6, 4], 4)])
+def test_a_best_model_that_could_not_be_written_is_written_later(
+    rehearsal, recipe, tmp_path, disk, freed, bleu, update
+):
+    disk.append("weights.h5")
+    best = rehearsal.train(
+        recipe(tmp_path, max_updates=6, validate_every=2), bleu=bleu, callbacks=[Free(disk, after=freed)]
+    )
+    model = ModelFolder.load(best)
+    assert (model.facts["update"], model.facts["dev_bleu"]) == (update, max(bleu))
+    assert all((array == update).all() for array in model.weights.values())
+    assert checkpoints(tmp_path).load_latest().progress.best_score == max(bleu)
+
+
+def test_an_unwritten_best_model_is_an_error_at_the_end_and_the_same_command_writes_it(
+    rehearsal, recipe, tmp_path, disk
+):
+    config = recipe(tmp_path, max_updates=4, validate_every=2, checkpoint_every=2)
+    disk.append("weights.h5")
+    with pytest.raises(UnsavedError, match="the best model could not be written"):
+        rehearsal.train(config, bleu=[3, 5])
+    assert updates_of(tmp_path, "validation") == [2, 4]
+    disk.clear()
+    best = rehearsal.train(config, bleu=[5])
+    assert ModelFolder.load(best).facts["dev_bleu"] == 5
+    assert updates_of(tmp_path, "validation") == [2, 4]
+    rehearsal.train(config, bleu=[])
+
+
+def test_an_unwritten_last_checkpoint_is_an_error_at_the_end(rehearsal, recipe, tmp_path, disk):
+    disk.append("update-*.h5")
+    with pytest.raises(UnsavedError, match="the last checkpoint could not be written"):
+        rehearsal.train(recipe(tmp_path, max_updates=2), bleu=[3])
+    assert ModelFolder.load(tmp_path).facts["dev_bleu"] == 3
 
 
 @pytest.mark.usefixtures("full_disk")
@@ -463,10 +591,92 @@ def test_the_tenth_fork_is_as_good_as_the_first(rehearsal, recipe, tmp_path):
     assert f"from the weights of {tmp_path / 'run' / 'best'}." in rehearsal.said[0]
 
 
-def test_a_fork_of_another_architecture_is_refused(rehearsal, recipe, tmp_path):
-    rehearsal.train(recipe(tmp_path / "run", max_updates=2), bleu=[1])
+def test_a_fork_that_fails_leaves_nothing(rehearsal, recipe, tmp_path, disk):
+    run_dir = tmp_path / "run"
+    rehearsal.train(recipe(run_dir, max_updates=2), bleu=[1])
     with pytest.raises(UserError, match="another architecture"):
-        rehearsal.train(recipe(tmp_path / "run", max_updates=3, model={"encoder_units": 32}), bleu=[], fork=True)
+        rehearsal.train(recipe(run_dir, max_updates=3, model={"encoder_units": 32}), bleu=[], fork=True)
+    assert list(tmp_path.iterdir()) == [run_dir]
+    disk.append("update-*.h5")
+    with pytest.raises(UnsavedError, match=rf"The fork was not started: {run_dir}-2 cannot hold its first checkpoint"):
+        rehearsal.train(recipe(run_dir, max_updates=3), bleu=[], fork=True)
+    assert list(tmp_path.iterdir()) == [run_dir]
+
+
+def test_a_fork_refuses_settings_of_the_tokenizers_that_it_keeps(rehearsal, recipe, tmp_path):
+    run_dir = tmp_path / "run"
+    rehearsal.train(recipe(run_dir, max_updates=2), bleu=[1])
+    words = (
+        f"--fork keeps the tokenizers of {run_dir / 'best'}, so that these settings would have no effect:\n"
+        "  tokenizer.kind: unigram became bpe\n  tokenizer.vocabulary_size: 28 became 30\nRestore the old values, or"
+    )
+    with pytest.raises(UserError, match=re.escape(words)):
+        rehearsal.train(recipe(run_dir, tokenizer={"kind": "bpe", "vocabulary_size": 30}), bleu=[], fork=True)
+    other = train_tokenizer(["one two three"] * 9, kind="bpe", vocabulary_size=16, byte_fallback=False)
+    other.save(tmp_path / "other.model")
+    given = dict.fromkeys(("source_model", "target_model"), tmp_path / "other.model")
+    with pytest.raises(UserError, match=r"tokenizer\.source_model: null became"):
+        rehearsal.train(recipe(run_dir, tokenizer=given), bleu=[], fork=True)
+    assert not (tmp_path / "run-2").exists()
+    # Sampling takes effect in training, and models that are the same change nothing.
+    same = dict.fromkeys(given, run_dir / "source.model")
+    rehearsal.train(recipe(run_dir, max_updates=3, tokenizer={**same, "sampling_alpha": 0.1}), bleu=[1], fork=True)
+
+
+def test_training_where_a_model_is_but_no_run_is_refused(rehearsal, recipe, tmp_path):
+    rehearsal.train(recipe(tmp_path / "run", max_updates=2, checkpoint_every=1), bleu=[1])
+    shutil.copytree(tmp_path / "run" / "best", tmp_path / "copy" / "best")
+    shutil.copytree(tmp_path / "run", tmp_path / "lost", ignore=shutil.ignore_patterns("checkpoints"))
+    before = sorted(tmp_path.rglob("*"))
+    for name, words in (
+        ("copy", f"run_dir: {tmp_path / 'copy'} has the model {tmp_path / 'copy' / 'best'}, but no run with checkpoi"),
+        ("lost", f"run_dir: {tmp_path / 'lost'} has the model {tmp_path / 'lost' / 'best'}, but no run with checkpoi"),
+        ("run/best", f"run_dir: {tmp_path / 'run' / 'best'} is a model folder, not the folder of a run. Choose anothe"),
+    ):
+        with pytest.raises(UserError, match=f"^{re.escape(words)}.* with --fork"):
+            rehearsal.train(recipe(tmp_path / name, max_updates=2), bleu=[])
+    assert sorted(tmp_path.rglob("*")) == before
+    best = rehearsal.train(recipe(tmp_path / "copy", max_updates=2), bleu=[1], fork=True)
+    assert best == tmp_path / "copy-2" / "best"
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again(rehearsal, recipe, tmp_path):
+    config = recipe(tmp_path, max_updates=4, validate_every=2)
+    with pytest.raises(RuntimeError, match=UNTOLD):
+        rehearsal.train(config, bleu=[5])
+    rehearsal.train(config, bleu=[3, 4])
+    assert ModelFolder.load(tmp_path).facts["dev_bleu"] == 4
+
+
+def test_a_best_model_moved_aside_by_a_killed_process_is_put_back(rehearsal, recipe, tmp_path):
+    best = rehearsal.train(recipe(tmp_path, max_updates=2), bleu=[5])
+    best.rename(tmp_path / ".best.old")
+    assert ModelFolder.load(tmp_path).facts["dev_bleu"] == 5
+    assert rehearsal.train(recipe(tmp_path, max_updates=2), bleu=[]) == best
+    assert ModelFolder.load(best).facts["dev_bleu"] == 5
+
+
+def test_a_lost_worker_is_followed_by_how_to_resume_a_fork(rehearsal, recipe, tmp_path, monkeypatch):
+    rehearsal.train(recipe(tmp_path / "run", max_updates=2), bleu=[5])
+    monkeypatch.setattr(type(rehearsal.update), "start", Mock(side_effect=WorkerLostError("Worker 1 is gone.")))
+    fork = tmp_path / "run-2"
+    words = f"Worker 1 is gone. Without --fork, and with run_dir={fork}, the same command resumes the run."
+    with pytest.raises(WorkerLostError, match=re.escape(words)):
+        rehearsal.train(recipe(tmp_path / "run", max_updates=4), bleu=[], fork=True)
+
+
+def test_the_last_line_names_the_folder_of_a_fork(tmp_path, monkeypatch, capsys, digits):
+    from nmt.cli import training
+
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"data: {{source_language: en, target_language: en, train: [{{source: {digits.dev.source}, target: "
+        f"{digits.dev.target}}}], dev: {{source: {digits.dev.source}, target: {digits.dev.target}}}}}\n"
+        "training: {max_updates: 1}\n"
+    )
+    monkeypatch.setattr("nmt.training.train.train", lambda settings, **_: Path("runs/run-2/best"))
+    training.train(str(config), fork=True)
+    assert capsys.readouterr().out == "The best model is in runs/run-2/best. Try: nmt translate runs/run-2\n"
 
 
 def test_a_fork_of_nothing_is_refused(rehearsal, recipe, tmp_path):
