@@ -13,8 +13,6 @@ from nmt.config.reference import as_words
 from nmt.config.schema import Config
 from nmt.files import atomic_write
 
-COLUMNS = ("update", "bleu", "perplexity", "updates")
-
 
 def write_results(folder: Path, trials: list[Trial], config: Config, log: Callable[[str], None]) -> Trial | None:
     """Writes trials.csv, trials.md, trials.png and best.yaml, each whole or unchanged, and returns the best trial.
@@ -42,9 +40,10 @@ def write_results(folder: Path, trials: list[Trial], config: Config, log: Callab
 def rank_trials(trials: list[Trial]) -> list[Trial]:
     """Returns trials with the best one first, those without a validation last, and equal ones by number."""
 
-    def rank(trial: Trial) -> tuple[bool, float]:
+    def rank(trial: Trial) -> tuple[bool, float, float]:
         best = trial.find_best()
-        return best is None, -best.score(trial.config.training.best_by) if best else 0.0
+        score, negative_loss = best.rank(trial.config.training.best_by) if best else (0.0, 0.0)
+        return best is None, -score, -negative_loss
 
     return sorted(trials, key=rank)
 
@@ -55,8 +54,7 @@ def write_csv(trials: list[Trial]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_header(trials))
     for trial in trials:
-        best, updates = trial.find_best(), _updates(trial)
-        figures = [best.update, best.bleu, best.perplexity, updates] if best else [""] * len(COLUMNS)
+        figures = _get_figures(trial).values()
         writer.writerow([trial.name, trial.read_end()[0], *map(as_words, trial.values.values()), *figures])
     return text.getvalue()
 
@@ -66,27 +64,31 @@ def write_markdown(trials: list[Trial]) -> str:
     header = _header(trials)
     lines = [_row(header), _row(["---"] * len(header))]
     for trial in trials:
-        best = trial.find_best()
-        figures = _rounded(best, _updates(trial)) if best else [""] * len(COLUMNS)
+        figures = map(_round, _get_figures(trial).values())
         lines.append(_row([trial.name, trial.read_end()[0], *map(as_words, trial.values.values()), *figures]))
     failed = [f"{trial.name} failed: {trial.read_end()[1]}" for trial in trials if trial.read_end()[0] == FAILED]
     return "\n".join([*lines, *(["", *failed] if failed else [])]) + "\n"
 
 
 def _header(trials: list[Trial]) -> list[str]:
-    return ["trial", "state", *(trials[0].values if trials else ()), *COLUMNS]
+    return ["trial", "state", *trials[0].values, *_get_figures(trials[0])]
 
 
-def _rounded(best: Validated, updates: int) -> list[str]:
-    return [f"{best.update:,}", f"{best.bleu:.2f}", f"{best.perplexity:.2f}", f"{updates:,}"]
+def _get_figures(trial: Trial) -> dict[str, float | None]:
+    """Returns the figures of the best validation by column, with the number of updates; None if there is none yet."""
+    best, updates = trial.find_best(), max((one.update for one in trial.read_validations()), default=None)
+    names = ("update", "bleu", *(("chrf",) if trial.config.training.best_by == "chrf" else ()), "perplexity")
+    return {**{name: getattr(best, name, None) for name in names}, "updates": updates}
+
+
+def _round(figure: float | None) -> str:
+    if figure is None:
+        return ""
+    return f"{figure:,}" if isinstance(figure, int) else f"{figure:.2f}"
 
 
 def _row(cells: list[Any]) -> str:
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
-
-
-def _updates(trial: Trial) -> int:
-    return max((one.update for one in trial.read_validations()), default=0)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -112,7 +114,7 @@ def _plot(trials: list[Trial]) -> bytes:
         axes.set_xlabel(key)
         _scatter(axes, key, trials)
     for axes in (course, *scatters):
-        axes.set_ylabel("dev BLEU" if best_by == "bleu" else "dev perplexity")
+        axes.set_ylabel({"bleu": "dev BLEU", "chrf": "dev chrF", "loss": "dev perplexity"}[best_by])
         axes.grid(alpha=0.3)
     if len(trials) <= 12:  # more names would hide the lines
         course.legend(fontsize="small")
@@ -134,4 +136,4 @@ def _scatter(axes: Any, key: str, trials: list[Trial]) -> None:
 
 
 def _get_value(validated: Validated, best_by: str) -> float:
-    return validated.bleu if best_by == "bleu" else validated.perplexity
+    return validated.perplexity if best_by == "loss" else validated.score(best_by)

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,16 @@ from nmt.config.yaml_lines import Place, read_yaml
 from nmt.data.corpus import read_lines
 from nmt.errors import UserError, suggest_name
 
+# Patterns of the keys that cannot be searched, with the reason.
 FIXED = {
-    "run_dir": "each trial has its own folder",
-    "training.best_by": "all trials are compared by the same score",
-    "data.dev": "trials are compared on one dev text",
-    "data.dev.source": "trials are compared on one dev text",
-    "data.dev.target": "trials are compared on one dev text",
+    r"run_dir|data\.cache": "each trial has its own folder, and all share one cache",
+    r"training\.best_by": "all trials are compared by the same score",
+    r"data\.(source|target)_language": "all trials are compared by the same score",
+    r"data\.dev(\..*)?": "trials are compared on one dev text",
+    r"decoding\.(?!(min|max)_length$).*": "trials are compared by greedy search, which it does not change",
+    r"export(\..*)?": "exports are made after the training",
+    r"training\.(accumulation_steps|devices|strategy)": "it changes memory and time, but not the score",
+    r"training\.(log_every|tensorboard|keep_checkpoints|on_full_disk)": "it does not change the score",
 }
 DIGITS = 4  # significant digits of numbers drawn from a range, which keeps tables readable
 TRIES = 1000  # draws per trial until the values found so far are taken for the whole space
@@ -118,8 +123,9 @@ def _entries(
 def _read_values(key: str, value: Any, label: str) -> Choice | Range:
     if key not in get_keys() or "N" in key.split("."):
         raise UserError(f"{label}: unknown key.{suggest_key(key)}")
-    if key in FIXED:
-        raise UserError(f"{label}: cannot be searched, because {FIXED[key]}.")
+    for pattern, reason in FIXED.items():
+        if re.fullmatch(pattern, key):
+            raise UserError(f"{label}: cannot be searched, because {reason}.")
     if isinstance(value, dict):
         return _read_range(key, value, label)
     if not isinstance(value, list) or not value:

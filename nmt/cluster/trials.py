@@ -10,7 +10,9 @@ from nmt.cluster.space import Space, draw_values
 from nmt.config.file import replace_values
 from nmt.config.reference import as_words
 from nmt.config.schema import Config
+from nmt.errors import UserError
 from nmt.files import atomic_write
+from nmt.training.run_folder import read_history
 
 FINISHED, STOPPED, FAILED, UNFINISHED = "finished", "stopped early", "failed", "unfinished"
 LOWEST = -1e9  # score of weights whose loss is not finite, since the scheduler cannot take percentiles of infinity
@@ -24,10 +26,18 @@ class Validated:
     bleu: float
     perplexity: float
     loss: float
+    chrf: float | None = None
+    """Recorded only where `training.best_by` is chrf."""
 
     def score(self, best_by: str) -> float:
         """Returns the score that is highest for the best trial."""
+        if best_by == "chrf":
+            return LOWEST if self.chrf is None else self.chrf
         return self.bleu if best_by == "bleu" else -self.loss
+
+    def rank(self, best_by: str) -> tuple[float, float]:
+        """Returns what is highest for the best trial: of equal scores, that with the lowest loss."""
+        return self.score(best_by), -self.loss
 
 
 @dataclass(frozen=True)
@@ -56,11 +66,14 @@ class Trial:
 
     def read_end(self) -> tuple[str, str]:
         """Returns how the trial ended and why it failed; unfinished if it is to be resumed."""
+        path = self.folder / "trial.json"
         try:
-            record = json.loads((self.folder / "trial.json").read_text(encoding="utf-8"))
+            record = json.loads(path.read_text(encoding="utf-8"))
+            return record["ended"], record["why"]
         except (FileNotFoundError, NotADirectoryError):
             return UNFINISHED, ""
-        return record["ended"], record["why"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged. Delete it to resume the trial.") from error
 
     def record_end(self, ended: str, why: str = "") -> None:
         """Records how the trial ended."""
@@ -74,7 +87,7 @@ class Trial:
     def find_best(self) -> Validated | None:
         """Returns the validation of its best model, which is the first of equal ones, as in training."""
         by = self.config.training.best_by
-        return max(self.read_validations(), key=lambda one: one.score(by), default=None)
+        return max(self.read_validations(), key=lambda one: one.rank(by), default=None)
 
 
 def plan_trials(config: Config, space: Space, folder: Path, *, name: str, trials: int) -> list[Trial]:
@@ -88,8 +101,9 @@ def plan_trials(config: Config, space: Space, folder: Path, *, name: str, trials
         trials: number of trials; fewer are returned if the space has fewer.
 
     Raises:
-        UserError: some values cannot be combined.
+        UserError: some values cannot be combined, or a key of the space has no effect with this configuration.
     """
+    _check_effects(config, space, name)
     planned = []
     # All trials share one index of the text.
     common = {"data.cache": str(config.data.cache or folder / "cache")}
@@ -103,24 +117,34 @@ def plan_trials(config: Config, space: Space, folder: Path, *, name: str, trials
     return planned
 
 
+def _check_effects(config: Config, space: Space, name: str) -> None:
+    """Raises UserError if the rest of the configuration keeps a key of the space from changing a score."""
+    training, tokenizer = config.training, config.tokenizer
+    for key in space:
+        if key.startswith("decoding.") and training.best_by == "loss":
+            reason = "training.best_by is loss, for which nothing is translated"
+        elif key.startswith("tokenizer.") and tokenizer.source_model and key != "tokenizer.sampling_alpha":
+            reason = "tokenizer.source_model is set, so that no tokenizer is trained"
+        elif key == "training.checkpoint_every" and "training.average_last" not in space and training.average_last == 1:
+            reason = "it matters only to the average of checkpoints, and training.average_last is 1"
+        else:
+            continue
+        raise UserError(f"{name}: {key}: cannot be searched, because {reason}.")
+
+
 def read_validations(history: Path) -> list[Validated]:
-    """Reads the validations of a history.jsonl; none if the file does not exist yet."""
-    try:
-        lines = history.read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [_make_validated(record) for line in lines if (record := _read_record(line)).get("kind") == "validation"]
+    """Reads the validations of a history.jsonl, including that of the average of the last checkpoints.
 
-
-def _read_record(line: str) -> dict[str, Any]:
-    try:
-        return json.loads(line)
-    except ValueError:  # an incomplete last line of a run that was killed
-        return {}
+    Damaged lines are skipped; there are no validations if the file does not exist yet.
+    """
+    records, _ = read_history(history)
+    scored = (record for _, record in records if record.get("kind") in ("validation", "average"))
+    return [_make_validated(record) for record in scored if record.keys() >= {"loss", "perplexity", "bleu"}]
 
 
 def _make_validated(record: dict[str, Any]) -> Validated:
     # JSON cannot represent infinity and NaN, which are recorded as null. Such a loss is worse than any other.
     loss = record["loss"] if record["loss"] is not None else -LOWEST
     perplexity = record["perplexity"] if record["perplexity"] is not None else math.inf
-    return Validated(record["update"], record["bleu"] if record["bleu"] is not None else LOWEST, perplexity, loss)
+    bleu = record["bleu"] if record["bleu"] is not None else LOWEST
+    return Validated(record["update"], bleu, perplexity, loss, record.get("chrf"))

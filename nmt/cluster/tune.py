@@ -16,6 +16,7 @@ from nmt.cluster.space import Space, read_space
 from nmt.cluster.trials import FAILED, STOPPED, UNFINISHED, Trial, plan_trials
 from nmt.config.schema import Config
 from nmt.config.yaml_lines import read_yaml, write_yaml
+from nmt.data.corpus import read_lines
 from nmt.errors import InterruptionError, UserError
 from nmt.evaluation.metrics import check_languages
 from nmt.files import atomic_write, discard, folder_lock
@@ -97,7 +98,9 @@ def _check_record(folder: Path, config: Config, space: Space) -> None:
     record = folder / "search.yaml"
     searched = {"space": {key: str(one) for key, one in space.items()}, "configuration": config.model_dump(mode="json")}
     if record.is_file():
-        before, _ = read_yaml(record.read_text(encoding="utf-8"), str(record))
+        before, _ = read_yaml("\n".join(read_lines(record)), str(record))
+        if not isinstance(before, dict):
+            raise UserError(f"{record} is damaged: expected the space and the configuration of the search.")
         changed = [part for part in searched if before.get(part) != searched[part]]
         if changed:
             raise UserError(

@@ -7,6 +7,7 @@ from nmt.cluster.results import rank_trials, write_csv, write_markdown, write_re
 from nmt.cluster.space import Choice
 from nmt.cluster.trials import plan_trials
 from nmt.config.file import load_config
+from nmt.errors import UserError
 
 KEY = "training.learning_rate"
 
@@ -82,3 +83,42 @@ def test_a_missing_matplotlib_is_told(trials, tmp_path, monkeypatch):
     write_results(tmp_path, planned, config, log=said.append)
     assert said == ["No plot was drawn, since matplotlib is not installed."]
     assert not (tmp_path / "trials.png").exists()
+
+
+def test_the_average_of_checkpoints_counts_and_damaged_lines_do_not(trials):
+    _, planned = trials
+    history = planned[1].folder / "history.jsonl"
+    scores = {"bleu": 40.0, "loss": 1.0, "perplexity": 2.7}
+    history.write_bytes(b"\xff\n[]\n" + json.dumps({"update": 4, "kind": "average", **scores}).encode() + b"\n")
+    assert [(one.update, one.bleu) for one in planned[1].read_validations()] == [(4, 40.0)]
+    assert rank_trials(planned)[0] is planned[1]
+
+
+def test_equal_scores_are_ranked_by_the_loss(trials):
+    _, planned = trials
+    for trial, loss in zip(planned, (3.0, 2.0, 2.5, 2.0), strict=True):
+        record = {"update": 1, "kind": "validation", "bleu": 0.0, "loss": loss, "perplexity": loss}
+        (trial.folder / "history.jsonl").write_text(json.dumps(record))
+    assert [trial.number for trial in rank_trials(planned)] == [2, 4, 3, 1]
+
+
+def test_chrf_has_a_column_where_it_decides(task, tmp_path):
+    config = load_config(task / "tiny.yaml", ["training.best_by=chrf"])
+    planned = plan_trials(config, {KEY: Choice((0.1,))}, tmp_path, name="space.yaml", trials=1)
+    planned[0].folder.mkdir()
+    scores = ((1, 9.0, 20.0), (2, 1.0, 30.0))
+    records = (
+        {"update": n, "kind": "validation", "bleu": bleu, "chrf": chrf, "loss": 1.0, "perplexity": 2.7}
+        for n, bleu, chrf in scores
+    )
+    (planned[0].folder / "history.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert write_csv(planned) == (
+        f"trial,state,{KEY},update,bleu,chrf,perplexity,updates\ntrial-001,unfinished,0.1,2,1.0,30.0,2.7,2\n"
+    )
+
+
+def test_a_damaged_record_of_a_trial_is_named(trials):
+    _, planned = trials
+    (planned[0].folder / "trial.json").write_text('{"ended": "fin')
+    with pytest.raises(UserError, match=r"trial-001/trial.json is damaged\. Delete it to resume the trial\."):
+        planned[0].read_end()

@@ -1,5 +1,6 @@
 import math
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,14 @@ def test_keys_stand_in_their_sections_or_dotted(written):
         ("training.optimizer: {low: 1, high: 2}\n", "expected a list of values, since the key takes one of adamw"),
         ("training.optimizer: [adan]\n", "expected one of adamw, adam, sgd, found 'adan'"),
         ("training.best_by: [bleu, loss]\n", "training.best_by: cannot be searched, because all trials are"),
-        ("run_dir: [a, b]\n", "run_dir: cannot be searched, because each trial has its own folder."),
+        ("run_dir: [a, b]\n", "run_dir: cannot be searched, because each trial has its own folder"),
+        ("data.cache: [a, b]\n", "data.cache: cannot be searched, because each trial has its own folder, and all"),
+        ("data.target_language: [de, en]\n", "target_language: cannot be searched, because all trials are compared by"),
+        ("decoding.beam_size: [1, 2]\n", "beam_size: cannot be searched, because trials are compared by greedy search"),
+        ("decoding.precision: [auto, float32]\n", "decoding.precision: cannot be searched, because trials are"),
+        ("export: {nbest: [1, 2]}\n", "export.nbest: cannot be searched, because exports are made after the training."),
+        ("training.accumulation_steps: [1, 2]\n", "cannot be searched, because it changes memory and time, but"),
+        ("training.log_every: [1, 2]\n", "training.log_every: cannot be searched, because it does not change"),
         ("seed: [1]\nseed: [2]\n", "space.yaml:2: seed: given twice"),
         ("training: {seed: [1]}\ntraining.patience: [x]\n", "'seed'?\nspace.yaml:2: training.patience: expected"),
     ],
@@ -115,6 +123,31 @@ def test_trials_are_run_folders_of_checked_configurations(task, written):
     unchanged = {"run_dir", "training", "data"}
     assert trials[0].config.model_dump(exclude=unchanged) == config.model_dump(exclude=unchanged)
     assert trials[0].read_end() == ("unfinished", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "reason"),
+    [
+        ("decoding.max_length: [8, 9]\n", ["training.best_by=loss"], "training.best_by is loss, for which nothing is"),
+        (
+            "tokenizer.kind: [bpe]\n",
+            ["tokenizer.source_model=a", "tokenizer.target_model=a"],
+            "source_model is set, so",
+        ),
+        ("training.checkpoint_every: [8, 9]\n", [], "it matters only to the average of checkpoints, and training.aver"),
+    ],
+)
+def test_a_key_without_effect_on_this_configuration_is_refused(task, written, text, overrides, reason):
+    config = load_config(task / "tiny.yaml", overrides)
+    with pytest.raises(UserError, match=rf"^space.yaml: .*: cannot be searched, because .*{re.escape(reason)}"):
+        plan_trials(config, read_space(written(text)), Path("search"), name="space.yaml", trials=1)
+
+
+def test_a_key_is_searched_where_it_has_an_effect(task, written):
+    config = load_config(task / "tiny.yaml", ["training.best_by=bleu"])
+    text = "decoding.max_length: [8]\ntraining: {checkpoint_every: [8], average_last: [2]}\ntokenizer.kind: [bpe]\n"
+    [trial] = plan_trials(config, read_space(written(text)), Path("search"), name="space.yaml", trials=1)
+    assert (trial.config.decoding.max_length, trial.config.tokenizer.kind) == (8, "bpe")
 
 
 def test_values_that_do_not_go_together_are_told_with_their_trial(task, written):
