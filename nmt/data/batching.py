@@ -19,9 +19,13 @@ import numpy as np
 from nmt.data.tokenizer import EOS_ID, PAD_ID
 
 NUM_BUCKETS = 12
-# Pairs are shuffled, and then sorted by length within pools of this many batches. Larger pools need less padding;
-# smaller ones give a sentence other neighbours in every epoch.
-BATCHES_PER_POOL = 16
+# Pairs are shuffled, and then sorted by length within pools of this many batches. Larger pools need less padding.
+BATCHES_PER_POOL = 48
+# Sorted exactly, a pair would have mostly the same neighbours in every epoch. Pairs count as equally long whose targets
+# are in the same range of so many tokens, and source lengths are compared with so much noise. What that adds to the
+# padding, larger pools and the alternating order take away (`python -m benchmarks.batch_plan`).
+TARGET_RANGE, SOURCE_NOISE = 3, 2.0
+POOL_DRAW = 3  # what the draws of pools have in their seeds, so that they differ from all others
 
 Item = TypeVar("Item")
 
@@ -30,7 +34,7 @@ class BatchPlan:
     """Assigns sentence pairs to batches, epoch by epoch.
 
     Pairs are grouped into buckets of similar length and cut into batches within their bucket, so that little of a
-    batch is padding.
+    batch is padding. What is missing to a full batch comes from the next smaller bucket.
 
     Args:
         lengths: int [N, 2], source and target tokens of each pair, EOS included; N is at least 1.
@@ -62,15 +66,17 @@ class BatchPlan:
     def draw_epoch(self, epoch: int) -> "EpochBatches":
         """Returns the batches of an epoch, counted from 0. Every pair is in exactly one batch."""
         if self._batches is None or epoch != self._epoch:
-            self._batches, self._epoch = self._draw(np.random.default_rng([self.seed, epoch])), epoch
+            self._batches, self._epoch = self._draw(epoch), epoch
         return self._batches
 
-    def _draw(self, random: np.random.Generator) -> "EpochBatches":
+    def _draw(self, epoch: int) -> "EpochBatches":
+        random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(np.arange(len(self.lengths), dtype=np.int32))
         bucket_ids = self.bucket_ids[order]
         # The same as a stable argsort by bucket, in a fraction of its memory.
         order = np.concatenate([order[bucket_ids == bucket] for bucket in range(len(self.rows))])
-        return EpochBatches(self.lengths, order, self._cuts, random.permutation(self.num_batches))
+        cut_order = random.permutation(self.num_batches)
+        return EpochBatches(self.lengths, order, self._cuts, cut_order, seed=(self.seed, epoch))
 
 
 class EpochBatches(Sequence[np.ndarray]):
@@ -83,10 +89,14 @@ class EpochBatches(Sequence[np.ndarray]):
         order: int [N], the pairs in the order in which they are cut.
         cuts: int [number of batches, 4], from `_cut_batches`.
         cut_order: int [number of batches], the cut that each batch takes.
+        seed: seed of the plan and epoch.
     """
 
-    def __init__(self, lengths: np.ndarray, order: np.ndarray, cuts: np.ndarray, cut_order: np.ndarray):
+    def __init__(
+        self, lengths: np.ndarray, order: np.ndarray, cuts: np.ndarray, cut_order: np.ndarray, *, seed: tuple[int, int]
+    ):
         self._lengths, self._order, self._cuts, self._cut_order = lengths, order, cuts, cut_order
+        self._seed = seed
         self._pools: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -97,9 +107,17 @@ class EpochBatches(Sequence[np.ndarray]):
         pool = self._pools.get(start)
         if pool is None:
             pool = self._order[start:end]
-            pool = pool[np.lexsort(self._lengths[pool].T)]  # by target length, then by source length
+            pool = pool[_sort_roughly(self._lengths[pool], np.random.default_rng([*self._seed, start, POOL_DRAW]))]
             self._pools[start] = pool
         return pool[first - start : last - start]
+
+
+def _sort_roughly(lengths: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Sorts pairs by target length and then by source length, each with a tolerance: int [N] for lengths [N, 2]."""
+    ranges = (lengths[:, 1] + random.integers(TARGET_RANGE)) // TARGET_RANGE
+    source = lengths[:, 0] + SOURCE_NOISE * random.random(len(lengths))
+    # Up and down in turn, so that a batch across two ranges holds long sources of both or short ones of both.
+    return np.lexsort([np.where(ranges % 2, source, -source), ranges])
 
 
 def _cut_batches(counts: np.ndarray, rows: Sequence[int]) -> np.ndarray:
@@ -110,20 +128,38 @@ def _cut_batches(counts: np.ndarray, rows: Sequence[int]) -> np.ndarray:
         rows: rows of a full batch of each bucket.
 
     Returns:
-        int64 [number of batches, 4]: start and end of the batch, then start and end of its pool.
+        int64 [number of batches, 4]: start and end of the batch, then start and end of its pool; longest pairs first.
     """
-    found: list[np.ndarray] = []
-    start = 0
-    for end, size in zip(np.cumsum(counts).tolist(), rows, strict=True):
-        # Pairs that do not fill a batch of their own bucket move on to the next larger bucket.
-        full = start + (end - start) // size * size
-        first = np.arange(start, full, size)
-        pool = start + (first - start) // (BATCHES_PER_POOL * size) * (BATCHES_PER_POOL * size)
-        found.append(np.stack([first, first + size, pool, np.minimum(pool + BATCHES_PER_POOL * size, full)], axis=1))
-        start = full
-    if start < end:
-        found.append(np.array([[start, end, start, end]]))
-    return np.concatenate(found)
+    total = end = int(counts.sum())
+    num_batches = []
+    for first, size in reversed(list(zip(np.cumsum(counts) - counts, rows, strict=True))):
+        # The last batch of a bucket is filled with pairs of the next smaller one, which fit into it.
+        num_batches.append(max(0, -((first - end) // size)))
+        end -= num_batches[-1] * size
+    sizes = _spread_rest(np.repeat(rows[::-1], num_batches), total)
+    ends = total - np.cumsum(sizes) + sizes
+    # Pools do not cross buckets; the last pool of a bucket is smaller.
+    numbers = np.concatenate([np.arange(count) // BATCHES_PER_POOL for count in num_batches])
+    buckets = np.repeat(np.arange(len(rows)), num_batches)
+    is_first = np.diff(buckets * (len(sizes) + 1) + numbers, prepend=-1) != 0
+    pools = np.cumsum(is_first) - 1
+    pool_ends = ends[is_first]
+    pool_starts = np.append(pool_ends[1:], 0)
+    return np.stack([ends - sizes, ends, pool_starts[pools], pool_ends[pools]], axis=1)
+
+
+def _spread_rest(sizes: np.ndarray, total: int) -> np.ndarray:
+    """Makes full batches hold a number of pairs: the last of them, up to the last one of another size, get fewer alike.
+
+    One small batch would count as much for an update as all others.
+
+    Args:
+        sizes: int [number of batches], the sizes of full batches, which hold `total` pairs or up to one batch more.
+        total: number of pairs.
+    """
+    start = int(np.flatnonzero(np.append(True, sizes != sizes[-1]))[-1])
+    left, count = total - int(sizes[:start].sum()), len(sizes) - start
+    return np.append(sizes[:start], left // count + (np.arange(count) < left % count))
 
 
 @dataclass(frozen=True)

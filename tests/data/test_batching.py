@@ -129,10 +129,21 @@ def test_every_pair_is_in_exactly_one_batch(lengths, by, size, epoch):
     np.testing.assert_array_equal(np.sort(np.concatenate(batches)), np.arange(len(lengths)))
 
 
-def test_all_batches_of_sentences_but_one_are_full():
-    plan = BatchPlan(random_lengths(1009), by="sentences", size=31, seed=1)
-    sizes = sorted(len(batch) for batch in plan.draw_epoch(0))
-    assert sizes == [1009 % 31] + [31] * (1009 // 31)
+@pytest.mark.parametrize(("number", "sizes"), [(1009, {30, 31}), (32, {16}), (31, {31}), (30, {30}), (1, {1})])
+def test_batches_of_sentences_are_of_one_size_and_none_is_small(number, sizes):
+    plan = BatchPlan(random_lengths(number), by="sentences", size=31, seed=1)
+    assert {len(batch) for batch in plan.draw_epoch(0)} == sizes
+    assert plan.num_batches == -(-number // 31)
+
+
+def test_the_rest_of_the_tokens_is_spread_over_the_batches_of_its_bucket():
+    lengths = random_lengths(1009)
+    plan = BatchPlan(lengths, by="tokens", size=211, seed=1)
+    shapes = [(plan.rows[plan.bucket_ids[batch].max()], len(batch)) for batch in plan.draw_epoch(0)]
+    # The bucket of the shortest pairs is the last one to be cut, and has nothing to borrow from.
+    missing = [rows - size for rows, size in shapes if rows == max(plan.rows)]
+    assert max(missing) - min(missing) <= 1
+    assert all(size == rows for rows, size in shapes if rows < max(plan.rows))
 
 
 def test_batches_of_tokens_stay_within_their_size():
@@ -165,6 +176,34 @@ def test_neighbours_change_from_epoch_to_epoch():
     assert len(first & second) < len(first) / 10
 
 
+def share_met_again(plan):
+    """Returns the share of the pairs that share a batch of epoch 0 and share one of epoch 1, too."""
+    numbers = {pair: number for number, batch in enumerate(plan.draw_epoch(1)) for pair in batch.tolist()}
+    again = together = 0
+    for batch in plan.draw_epoch(0):
+        counts = np.array(list(Counter(numbers[pair] for pair in batch.tolist()).values()))
+        again += (counts * (counts - 1)).sum()
+        together += len(batch) * (len(batch) - 1)
+    return again / together
+
+
+def padding_of(lengths, batches):
+    return 1 - lengths.sum() / sum(lengths[batch].max(axis=0).sum() * len(batch) for batch in batches)
+
+
+def test_pairs_of_equal_lengths_meet_by_chance_alone():
+    plan = BatchPlan(np.full((1000, 2), 7), by="sentences", size=10, seed=1)
+    assert share_met_again(plan) == pytest.approx(9 / 999, abs=0.004)
+
+
+def test_pairs_of_many_lengths_seldom_meet_again():
+    """With lengths that are sorted exactly, three in five meet again."""
+    lengths = random_lengths(3001)
+    plan = BatchPlan(lengths, by="sentences", size=31, seed=1)
+    assert share_met_again(plan) < 0.3
+    assert padding_of(lengths, plan.draw_epoch(0)) < 0.055
+
+
 def test_short_and_long_batches_are_mixed():
     lengths = random_lengths(2003)
     longest = [lengths[batch].max() for batch in BatchPlan(lengths, by="sentences", size=7, seed=1).draw_epoch(0)]
@@ -172,10 +211,11 @@ def test_short_and_long_batches_are_mixed():
 
 
 @pytest.mark.parametrize(("by", "size"), [("sentences", 66), ("tokens", 1600)])
-def test_multi30k_is_padded_by_less_than_a_tenth(multi30k_lengths, by, size):
-    batches = BatchPlan(multi30k_lengths, by=by, size=size, seed=1).draw_epoch(0)
-    padded = sum(multi30k_lengths[batch].max(axis=0).sum() * len(batch) for batch in batches)
-    assert 1 - multi30k_lengths.sum() / padded < 0.1
+def test_multi30k_is_padded_little_and_neighbours_change(multi30k_lengths, by, size):
+    plan = BatchPlan(multi30k_lengths, by=by, size=size, seed=1)
+    batches = plan.draw_epoch(0)
+    assert padding_of(multi30k_lengths, batches) < 0.055
+    assert share_met_again(plan) < 0.14
     assert sum(map(len, batches)) == 29_000
     assert 29_000 / len(batches) >= 64
 
