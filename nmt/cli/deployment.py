@@ -1,5 +1,7 @@
 """`nmt export` and `nmt serve`: a trained model for others to use."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -183,5 +185,14 @@ def serve(
         key_file=api_key_file,
         access=make_access(host, allow_origin or (), allow_host or ()),
         decoding=settings["decoding"],
-        log=print_line,
+        log=_print_if_possible,
     )
+
+
+def _print_if_possible(line: str) -> None:
+    """Prints a line, unless nobody can read it: a full disk behind standard output is no reason to stop serving."""
+    try:
+        print_line(line)
+    except (UserError, OSError):
+        if sys.stdout is not None:  # Python would try again at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -159,12 +159,12 @@ class Batcher:
 
     def _find_taken(self, client: str, num_texts: int) -> str | None:
         """Returns how many places are taken if so many more texts of a client have no room; else None."""
-        places = ((self._queue.count(client), self._limits.max_queue),)
-        # The places of all clients together. Their number is bounded, because their texts are in the memory.
-        places += ((len(self._queue), QUEUE_SHARE * self._limits.max_queue),)
-        for taken, limit in places:
-            if taken and taken + num_texts > limit:
-                return f"{taken:,} of {limit:,}"
+        limit = self._limits.max_queue
+        # The places of all clients together are bounded because their texts are in the memory.
+        places = ((self._queue.count(client), limit), (len(self._queue), QUEUE_SHARE * limit))
+        for taken, most in places:
+            if taken and taken + num_texts > most:
+                return f"{taken:,} of {most:,}"
         return None
 
     def _run(self) -> None:
@@ -187,9 +187,10 @@ class Batcher:
             lead = self._queue.find_next()
             if lead is None:
                 return None if self._is_closed else []
+            options = lead.options
             until = lead.arrived + (self._limits.max_wait if self._is_crowded else 0.0)
             self._changed.wait_for(
-                lambda: self._is_closed or self._queue.count_matching(lead.options) >= self._limits.max_batch,
+                lambda: self._is_closed or self._queue.count_matching(options) >= self._limits.max_batch,
                 timeout=max(0.0, until - self._clock()),
             )
             # Another client's text may have come meanwhile, and have its turn first.

@@ -4,7 +4,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -88,7 +87,6 @@ def serve(
         UserError: there is no such model, a setting is invalid, the address is not available, or the key is invalid.
     """
     name = check_name(name or derive_name(model))
-    log = ignore_failures(log)
     key = read_key(os.environ, key_file, log)
     max_connections = fit_connections(limits.max_connections)
     if max_connections < limits.max_connections:
@@ -105,16 +103,6 @@ def serve(
         StoppingServer(config, server, limits.timeout + GRACE, log).run(sockets=[listener])
         server.batcher.close(GRACE)
         log("Stopped.")
-
-
-def ignore_failures(log: Callable[[str], None]) -> Callable[[str], None]:
-    """Returns a function that logs a line if that is possible: a full disk is no reason to stop serving."""
-
-    def log_if_possible(line: str) -> None:
-        with suppress(OSError):
-            log(line)
-
-    return log_if_possible
 
 
 def open_model(model: Path, decoding: Mapping[str, Any]) -> Translator:

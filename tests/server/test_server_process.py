@@ -13,9 +13,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import typer
 
+from nmt.cli.main import app
 from nmt.errors import UserError
-from nmt.server.run import check_name, derive_name, ignore_failures, is_open, listen
+from nmt.server import run
+from nmt.server.run import check_name, derive_name, is_open, listen
 from tests.exported_model import SENTENCES
 from tests.server.server_fakes import make_fake, on_a_port
 
@@ -120,12 +123,13 @@ def test_a_server_without_a_key_on_a_public_address_is_open():
     assert not any(is_open(host, None) for host in ("127.0.0.1", "::1", "localhost"))
 
 
-def test_a_full_disk_behind_standard_output_does_not_stop_the_server():
+def test_a_full_disk_behind_standard_output_does_not_stop_the_server(monkeypatch):
     with Path("/dev/full").open("w") as full:
-        log = ignore_failures(lambda line: print(line, file=full, flush=True))
-        log("Serving runs/demo.")
-        log("Stopped.")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())  # else closing the file fails
+        monkeypatch.setattr(sys, "stdout", full)
+        serve = typer.main.get_command(app).commands["serve"]
+        monkeypatch.setattr(run, "serve", lambda *_, log, **options: log("Serving runs/demo.") or log("Stopped."))
+        serve.main(["runs/demo"], standalone_mode=False)
+        full.flush()  # as at exit
 
 
 def test_a_model_is_named_after_its_folder(tmp_path):
