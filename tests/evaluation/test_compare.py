@@ -90,6 +90,15 @@ def test_a_system_with_missing_lines_is_refused():
         compare(BASELINE[1:], [AS_GOOD], REFERENCES, target_language="en")
 
 
+def test_several_references_count_together():
+    (baseline,) = compare(WORSE, [], REFERENCES, WORSE, target_language="en")
+    assert baseline["bleu"].score.score == pytest.approx(100)
+    assert baseline["bleu"].score.interval == pytest.approx((100, 100))
+    assert baseline["ter"].score.signature.startswith("nrefs:2|")
+    with pytest.raises(UserError, match="found 27 hypotheses and 26 references"):
+        compare(BASELINE, [], REFERENCES, REFERENCES[1:], target_language="en")
+
+
 def test_a_record_is_plain_json():
     for comparison in compare(BASELINE, [WORSE], REFERENCES, target_language="en")[1].values():
         record = json.loads(json.dumps(comparison.as_record()))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sacrebleu.metrics import BLEU, CHRF, TER
 
 from nmt.errors import UserError
 from nmt.evaluation import metrics
@@ -140,6 +141,32 @@ def test_bleu_alone_is_the_bleu_of_score():
     assert metrics.bleu(HYPOTHESES, REFERENCES, target_language="de") == expected
 
 
+def test_several_references_are_scored_as_sacrebleu_does():
+    second = with_slips(REFERENCES[::-1])[::-1]
+    ours = metrics.score(HYPOTHESES, REFERENCES, second, target_language="de", confidence=False)
+    for name, theirs in (("bleu", BLEU(force=True)), ("chrf", CHRF()), ("ter", TER())):
+        expected = theirs.corpus_score(HYPOTHESES, [REFERENCES, second])
+        assert ours[name].score == pytest.approx(expected.score, abs=1e-9)
+        assert ours[name].signature.startswith("nrefs:2|case:")
+    alone = metrics.score(HYPOTHESES, REFERENCES, target_language="de", confidence=False)
+    assert ours["bleu"].score > alone["bleu"].score
+    tokenized = metrics.score_tokenized(second, REFERENCES, second, target_language="de", confidence=False)
+    assert tokenized.score == pytest.approx(100) and tokenized.signature.startswith("nrefs:2|")
+
+
+def test_intervals_end_where_the_range_of_the_metric_ends():
+    # A quarter of the resamples has no error, a quarter 10 errors for each word, the others 10 for 11 words. So the
+    # middle 95 % are 1,000 wide, and around the mean of about 295 % the interval would begin at -205 %.
+    text = "eins zwei drei vier fünf sechs sieben acht neun zehn"
+    low, high = metrics.score([text, text], [text, "null"], target_language="de")["ter"].interval
+    assert low == 0 and high == pytest.approx(795, abs=30)
+    # More than a third of the resamples are without the bad sentence, at 100.
+    low, high = metrics.score([text] * 9 + ["x"], [text] * 9 + [f"{text} {text}"], target_language="de")[
+        "bleu"
+    ].interval
+    assert low < 90 and high == 100
+
+
 def test_case_matters_only_in_the_cased_score():
     shouted = [line.upper() for line in REFERENCES]
     assert metrics.bleu(shouted, REFERENCES, target_language="de") < 50
@@ -154,7 +181,8 @@ def test_without_confidence_there_is_no_interval_and_no_bootstrap_in_the_signatu
 
 def test_resamples_that_nothing_matches_have_a_share_in_the_interval():
     low, high = metrics.score(["x", "ein Hund"], ["abc def", "ein Hund"], target_language="de")["chrf"].interval
-    assert high - low == pytest.approx(100)  # a quarter of the resamples is one sentence twice, another the other
+    # A quarter of the resamples is one sentence twice, another the other: 100 wide, around a mean above 50.
+    assert 0 < low < 10 and high == 100
 
 
 def test_tokenized_score_is_that_of_the_command_line_on_the_tokenized_files(tmp_path):
