@@ -16,7 +16,8 @@ from nmt.exporting.job import ExportJob, write_record
 from nmt.exporting.quantization import Quantization
 from nmt.files import atomic_write
 from nmt.model_folder import SOURCE, TARGET
-from nmt.translators.litert import RECORD
+from nmt.translators.export_record import compute_digests
+from nmt.translators.litert import MODEL, RECORD
 
 PACKAGES = ("tensorflow", "ai-edge-litert", "keras", "sentencepiece")
 
@@ -67,7 +68,8 @@ def export_litert(
         log(f"Translating {len(job.sources)} sentences with LiteRT and with the model.")
         parity = job.check(aside)
         log(str(parity))
-        write_record(aside / RECORD, {**record, "parity": parity.as_record()})
+        digests = compute_digests(aside, [MODEL, SOURCE, TARGET])
+        write_record(aside / RECORD, {**record, "digests": digests, "parity": parity.as_record()})
     return Path(into)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from nmt.errors import ParityError, UserError
 from nmt.evaluation.metrics import bleu
 from nmt.exporting import fresh_process
 from nmt.exporting.quantization import Quantization
+from nmt.files import FULL
 from nmt.models.decoder import shift_right
 from nmt.progress import format_bytes
 from nmt.translators.hypothesis import Hypothesis
@@ -150,7 +152,12 @@ def run_artefact(folder: Path, sources: Sequence[str]) -> dict[str, Any]:
 
 
 def run_python(arguments: list[str], failure: type[Exception], environment: dict[str, str] | None = None) -> None:
-    """Runs Python without showing its output. If it fails, raises `failure` with the last lines of the output."""
+    """Runs Python without showing its output.
+
+    Raises:
+        UserError: it failed because the disk is full.
+        failure: it failed otherwise; the message ends with the last lines of its output.
+    """
     command = [
         sys.executable,
         "-P",
@@ -162,6 +169,10 @@ def run_python(arguments: list[str], failure: type[Exception], environment: dict
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if result.returncode:
+        # Python, TensorFlow and LiteRT each have an exception of their own for this; the words are the system's.
+        for words in map(os.strerror, FULL):
+            if words in result.stdout:
+                raise UserError(f"A process of the export could not write a file, so nothing was written: {words}.")
         last = "\n".join(result.stdout.splitlines()[-20:])
         raise failure(f"A process of the export exited with code {result.returncode}:\n{last}")
 

@@ -13,14 +13,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nmt.errors import OperationError, UserError
 from nmt.exporting.bundle import Bundle, find_text_signatures, make_model_name
 from nmt.exporting.job import ExportJob, write_record
 from nmt.exporting.quantization import Quantization
 from nmt.exporting.stock_server import check_operations, choose_server_version, read_meta_graph
 from nmt.exporting.warmup import WARMUP, make_warmup_requests, write_warmup
-from nmt.files import atomic_write
+from nmt.files import atomic_write, discard
 from nmt.model_folder import SOURCE, TARGET
-from nmt.translators.savedmodel import RECORD, check_tensorflow_text
+from nmt.translators.export_record import compute_digests
+from nmt.translators.savedmodel import GRAPH, RECORD, check_tensorflow_text, list_versions
+from nmt.translators.untrusted import check_meta_graph
 
 PACKAGES = ("tensorflow", "tensorflow-text", "keras", "sentencepiece")
 
@@ -61,11 +64,12 @@ def export(
     job = ExportJob.load(model, sample=sample, quantize=quantize, decoding=decoding, export=export)
     server_version = choose_server_version(job.config.export.server_version, log)
     target = _choose_version(Path(into))
-    with _remove_if_empty(target.parent), atomic_write(target) as aside:
+    with _remove_if_new(target.parent), atomic_write(target) as aside:
         log(f"Tracing the graph of {job.path} without GPUs.")
         job.trace(aside)
         meta_graph = read_meta_graph(aside)
         operations = check_operations(meta_graph.graph_def)
+        _check_trusted(meta_graph, target)
         log(f"Translating {len(job.sources)} sentences with the graph and with the model.")
         parity = job.check(aside)
         log(str(parity))
@@ -76,9 +80,10 @@ def export(
             server_version=server_version,
             operations={"number": len(operations), "names": list(operations)},
         )
-        write_record(aside / RECORD, {**record, "parity": parity.as_record()})
         _write_extras(aside, job, bundle)
-    bundle.write(target.parent, log)
+        digests = compute_digests(aside, [GRAPH, *_list_parts(aside)])
+        write_record(aside / RECORD, {**record, "digests": digests, "parity": parity.as_record()})
+        bundle.write(target.parent, log)
     return target
 
 
@@ -93,6 +98,21 @@ def _make_bundle(job: ExportJob, into: Path, server_version: str, signatures: Ma
         signatures={name: one for name, one in signatures.items() if not name.startswith("__")},
         example=make_warmup_requests(job.sources)[1][0],  # the sentence of median length
     )
+
+
+def _check_trusted(meta_graph: Any, path: Path) -> None:
+    """Raises OperationError if this toolkit would refuse to open the export."""
+    try:
+        check_meta_graph(meta_graph, path)
+    except UserError as error:
+        raise OperationError(f"The export could not be opened again, so nothing was written: {error}") from error
+
+
+def _list_parts(folder: Path) -> list[str]:
+    """Returns the files of an export that its translations depend on, besides the graph."""
+    models = [RECORD.with_name(SOURCE), RECORD.with_name(TARGET)]
+    weights = sorted(path.relative_to(folder) for path in (folder / "variables").iterdir())
+    return [path.as_posix() for path in (*models, *weights)]
 
 
 def _write_extras(aside: Path, job: ExportJob, bundle: Bundle) -> None:
@@ -110,13 +130,12 @@ def _choose_version(into: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _remove_if_empty(into: Path) -> Iterator[None]:
-    """Removes a folder that did not exist before if the block fails and leaves nothing in it."""
+def _remove_if_new(into: Path) -> Iterator[None]:
+    """Removes a folder that did not exist before if the block fails, unless it holds another export by now."""
     is_new = not into.exists()
     try:
         yield
     except BaseException:
-        if is_new:
-            with contextlib.suppress(OSError):
-                into.rmdir()
+        if is_new and not list_versions(into):
+            discard(into)
         raise

@@ -62,8 +62,8 @@ def _describe_litert(path: Path) -> dict[str, str]:
 
 
 def _describe_export(kind: str, folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
-    # The operations of a graph are a long list, for servers that lack one.
-    facts = {key: json.dumps(fact) for key, fact in record.items() if key not in ("kind", "operations")}
+    # The operations of a graph are a long list, for servers that lack one. Digests are for programs.
+    facts = {key: json.dumps(fact) for key, fact in record.items() if key not in ("kind", "operations", "digests")}
     settings = _format_settings(read_settings(record))
     return {"kind": kind, "folder": str(folder), **facts, "decoding": settings}
 

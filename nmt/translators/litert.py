@@ -16,9 +16,10 @@ from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
 from nmt.model_folder import SOURCE, TARGET
 from nmt.process import count_threads, silence_stderr
-from nmt.translators.export_record import read_record, read_settings
+from nmt.translators.export_record import check_digests, read_record, read_settings
 from nmt.translators.hypothesis import Hypothesis, Translation
 from nmt.translators.protocol import TokenTranslator, change_fixed
+from nmt.translators.untrusted import check_litert
 
 RECORD = "export.json"
 MODEL = "model.tflite"
@@ -63,21 +64,17 @@ class LiteRTTranslator(TokenTranslator):
         """Opens the folder of an export.
 
         Raises:
-            UserError: there is no export of this toolkit, or LiteRT is missing.
+            UserError: there is no export of this toolkit, it is damaged or does more than translate (see
+                `nmt.translators.untrusted`), or LiteRT is missing.
         """
         folder = Path(path)
-        record = read_record(folder, RECORD)
+        record = read_record(folder, RECORD, limits=("max_tokens", "eos_id"))
         if importlib.util.find_spec("ai_edge_litert") is None:
             raise UserError(f'{folder} is an export for LiteRT. Install LiteRT with: pip install "nmt[litert]"')
-        from ai_edge_litert.interpreter import Interpreter
-
-        with silence_stderr():
-            interpreters = [Interpreter(model_path=str(folder / MODEL), num_threads=1) for _ in range(count_threads())]
-            searches = [interpreter.get_signature_runner() for interpreter in interpreters]
-            for search in searches:
-                # The first call logs to standard error and is slow.
-                search(ids=np.array([[record["limits"]["eos_id"]]], "int32"))
         source, target = Tokenizer.load_pair(folder / SOURCE, folder / TARGET)
+        check_digests(folder, record)
+        check_litert(folder / MODEL)
+        searches = [_open(folder / MODEL, record["limits"]["eos_id"]) for _ in range(count_threads())]
         return cls(*searches, source_tokenizer=source, target_tokenizer=target, record=record)
 
     def with_settings(self, **changes: Any) -> "LiteRTTranslator":
@@ -129,3 +126,17 @@ class LiteRTTranslator(TokenTranslator):
             spelling,
             is_finished,
         )
+
+
+def _open(path: Path, eos_id: int) -> Any:
+    """Returns the search of a .tflite file, ready for its first sentence."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        with silence_stderr():
+            search = Interpreter(model_path=str(path), num_threads=1).get_signature_runner()
+            search(ids=np.array([[eos_id]], "int32"))  # the first call logs to standard error and is slow
+    except (ValueError, RuntimeError, TypeError) as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise UserError(f"{path} is damaged, or is not an export of this toolkit: {reason}") from error
+    return search

@@ -13,10 +13,12 @@ from nmt.decoding.alignment import TokenAttention
 from nmt.errors import UserError
 from nmt.model_folder import SOURCE
 from nmt.process import silence_stderr
-from nmt.translators.export_record import read_record, read_settings
+from nmt.translators.export_record import check_digests, read_record, read_settings
 from nmt.translators.hypothesis import Hypothesis, Translation
 from nmt.translators.protocol import Translator, change_fixed
+from nmt.translators.untrusted import check_savedmodel
 
+GRAPH = "saved_model.pb"
 RECORD = Path("assets.extra", "export.json")
 # Texts per call when attention is wanted, by far the largest output: [texts, hypotheses, target tokens, source tokens].
 ATTENTION_BATCH = 8
@@ -40,7 +42,7 @@ class SavedModelTranslator(Translator):
         self.version = version
         self.source_language = record.get("source_language")
         self.target_language = record["target_language"]
-        self.max_n_best = record["limits"]["nbest"]
+        self.max_n_best = self.signature_n_best = record["limits"]["nbest"]
         self.settings = read_settings(record)
         self.max_tokens = record["limits"]["max_tokens"]
         self.max_characters = record["limits"]["max_characters"]
@@ -53,15 +55,18 @@ class SavedModelTranslator(Translator):
         """Opens a version folder, or the newest one in a folder of versions.
 
         Raises:
-            UserError: there is no export of this toolkit, or tensorflow-text is missing.
+            UserError: there is no export of this toolkit, it is damaged or does more than translate (see
+                `nmt.translators.untrusted`), or tensorflow-text is missing.
         """
         folder = find_version(Path(path))
-        record = read_record(folder, RECORD)
+        record = read_record(folder, RECORD, limits=("max_characters", "max_batch", "nbest", "max_tokens"))
         number = folder.resolve().name
+        tokenizer = Tokenizer.load(folder / RECORD.parent / SOURCE)
         with silence_stderr():
             tensorflow = import_tensorflow()
-            model = tensorflow.saved_model.load(str(folder))
-        tokenizer = Tokenizer.load(folder / RECORD.parent / SOURCE)
+        check_savedmodel(folder)
+        check_digests(folder, record)
+        model = _load(folder, tensorflow)
         return cls(model, record, source_tokenizer=tokenizer, version=int(number) if number.isdecimal() else 1)
 
     def with_settings(self, **changes: Any) -> "SavedModelTranslator":
@@ -76,8 +81,8 @@ class SavedModelTranslator(Translator):
     def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
         """Translates each text as if it were alone; see `Translator.translate_batch`.
 
-        One translation without attention comes from the signature `serving_default`, which every other client asks as
-        well. All else comes from `nbest`, whose search does not prune and so may find a better first translation.
+        One translation without attention comes from the signature `serving_default`. All else comes from `nbest`, whose
+        first translation is the same.
         """
         self.check_n_best(n_best)
         if n_best == 1 and not attention:
@@ -142,6 +147,19 @@ class SavedModelTranslator(Translator):
         )
 
 
+def _load(folder: Path, tensorflow: Any) -> Any:
+    try:
+        with silence_stderr():
+            model = tensorflow.saved_model.load(str(folder))
+    except Exception as error:  # TensorFlow has no exception of its own for files that are damaged
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200].rstrip('.')}"
+        raise UserError(f"The export {folder} is damaged: {reason}. Copy it again.") from error
+    missing = sorted({"nbest", "serving_default"} - set(getattr(model, "signatures", {})))
+    if missing:
+        raise UserError(f"{folder} is not an export of this toolkit: it has no signature {missing[0]}.")
+    return model
+
+
 def _make_hypothesis(outputs: dict[str, np.ndarray], row: int, rank: int, attention: bool) -> Hypothesis:
     *source, eos = _as_tokens(outputs["source_tokens"][row]) or [""]
     target = _as_tokens(outputs["target_tokens"][row, rank])
@@ -171,9 +189,9 @@ def find_version(path: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    if (path / "saved_model.pb").is_file():
+    if (path / GRAPH).is_file():
         return path
-    found = [folder for folder in list_versions(path) if (folder / "saved_model.pb").is_file()]
+    found = [folder for folder in list_versions(path) if (folder / GRAPH).is_file()]
     if not found:
         raise UserError(f"{path} is not an export: expected saved_model.pb in it, or in a folder 1, 2, … of it.")
     return found[-1]

@@ -132,3 +132,10 @@ def test_the_error_of_a_failed_process_contains_its_last_output():
         run_python(
             ["-c", "import sys; print('out', flush=True); print('err', file=sys.stderr); sys.exit(3)"], ParityError
         )
+
+
+def test_a_process_that_finds_the_disk_full_is_one_message():
+    code = "import os; raise OSError(28, os.strerror(28))"
+    words = r"^A process of the export could not write a file, so nothing was written: No space left on device\.$"
+    with pytest.raises(UserError, match=words):
+        run_python(["-c", code], ParityError)

@@ -1,5 +1,6 @@
 """Exporting a model folder to a version folder, or failing without a trace."""
 
+import errno
 import json
 import re
 from importlib.metadata import version
@@ -150,7 +151,15 @@ def test_quantized_weights_that_lose_too_much_leave_nothing(
     with pytest.raises(ParityError, match=r"10 of 10 translations differ .* at most 90% may"):
         export(exported.model, tmp_path / "served", quantize=Quantization("int8", 0, 0.9), **given)
     assert not (tmp_path / "served").exists()
-    export(exported.model, tmp_path / "served", quantize=Quantization("int8", 0, 1), **given)
+
+    def fill_disk(into: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    # The files beside the version are written last.
+    monkeypatch.setattr(bundle.Bundle, "write", lambda files, into, log: fill_disk(into))
+    with pytest.raises(UserError, match=r"^Cannot write .*served/1: No space left on device\.$"):
+        export(exported.model, tmp_path / "served", quantize=Quantization("int8", 0, 1), **given)
+    assert names_in(tmp_path) == {"mine.txt"}
 
 
 def test_unknown_kinds_of_quantization_are_refused():
