@@ -37,7 +37,7 @@ class Section(BaseModel):
 
 
 class CorpusFiles(Section):
-    """A parallel corpus: line n of `target` translates line n of `source`. Plain text, .gz or .xz, in UTF-8."""
+    """A parallel corpus: line n of `target` translates line n of `source`. UTF-8 text, plain or compressed."""
 
     source: UserPath
     """File of source sentences, one per line."""
