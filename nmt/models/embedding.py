@@ -101,12 +101,13 @@ class OutputProjection(keras.layers.Layer):
         A search makes one before its first step.
         """
         matrix = ops.cast(self.matrix, self.compute_dtype)
+        bias = at_least_float32(self.bias)
         if keras.backend.standardize_dtype(matrix.dtype) in ("float32", "float64"):
             # A product that transposes its matrix on the way takes up to three times as long on a CPU.
             columns = ops.transpose(matrix)  # [V, E] -> [E, V]
-            return lambda states: at_least_float32(matmul(states, columns)) + self.bias
+            return lambda states: at_least_float32(matmul(states, columns)) + bias
         # In 16 bits oneDNN rearranges the matrix in any case, so that the transposition is free.
-        return lambda states: at_least_float32(matmul(states, ops.transpose(matrix))) + self.bias
+        return lambda states: at_least_float32(matmul(states, ops.transpose(matrix))) + bias
 
     def gather_logits(self, states: Any, ids: Any) -> Any:
         """Computes the logit of one token per position, without those of the others.
@@ -118,12 +119,13 @@ class OutputProjection(keras.layers.Layer):
         Returns:
             [...], at least float32.
         """
-        return ops.sum(at_least_float32(states) * gather_rows(self.matrix, ids), axis=-1) + gather_rows(self.bias, ids)
+        rows, biases = (at_least_float32(gather_rows(weight, ids)) for weight in (self.matrix, self.bias))
+        return ops.sum(at_least_float32(states) * rows, axis=-1) + biases
 
     def compute_mean_logit(self, states: Any) -> Any:
         """Computes the mean of the logits over the vocabulary, without the logits: [..., E] -> [...], at least float32.
 
         The mean of the products is the product with the mean row. Label smoothing needs it.
         """
-        mean = ops.mean(self.matrix, axis=0)  # [V, E] -> [E]
-        return ops.sum(at_least_float32(states) * mean, axis=-1) + ops.mean(self.bias)
+        mean = ops.mean(at_least_float32(self.matrix), axis=0)  # [V, E] -> [E]
+        return ops.sum(at_least_float32(states) * mean, axis=-1) + ops.mean(at_least_float32(self.bias))

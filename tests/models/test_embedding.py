@@ -104,6 +104,22 @@ def test_single_and_mean_logits_equal_those_of_the_whole_vocabulary(float64):
     np.testing.assert_allclose(layer.compute_mean_logit(states), logits.mean(-1), atol=1e-12)
 
 
+def test_weights_of_16_bits_give_float32_logits_eagerly(set_precision):
+    """As in a model that only translates."""
+    set_precision("bfloat16")
+    layer, states = projection(), keras.ops.cast(random(B, T, E), "bfloat16")
+    assert layer.matrix.dtype == layer.bias.dtype == "bfloat16"
+    logits = numpy_logits(layer, states)
+    chosen = np.take_along_axis(logits, IDS[:, :, None], 2)[:, :, 0]
+    for found, expected in (
+        (layer(states), logits),
+        (layer.gather_logits(states, IDS), chosen),
+        (layer.compute_mean_logit(states), logits.mean(-1)),
+    ):
+        assert found.dtype == "float32"
+        np.testing.assert_allclose(found, expected, atol=3e-2)
+
+
 @pytest.mark.parametrize("precision", HALVES)
 def test_half_precision_ends_in_float32_logits(set_precision, precision):
     set_precision(precision)
