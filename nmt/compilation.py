@@ -3,7 +3,7 @@
 B sentences, T positions, R rows, N, K and U any size. An ellipsis stands for any number of axes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -39,28 +39,62 @@ def has_static_shapes() -> bool:
     return keras.backend.backend() == "jax"
 
 
-def compile_function(function: Callable, variables: Sequence[Any], *, num_inputs: int) -> Callable:
-    """Compiles a function of int32 matrices that reads Keras variables.
+_is_differentiated: ContextVar[bool] = ContextVar("is_differentiated", default=True)
+
+
+def is_differentiated() -> bool:
+    """Returns whether gradients may be computed of what runs or is traced now; false in `without_gradients`."""
+    return _is_differentiated.get()
+
+
+@contextmanager
+def without_gradients() -> Iterator[None]:
+    """Promises that nothing inside the block is differentiated, so that no layer prepares a gradient of its own.
+
+    TensorFlow registers such a gradient under a new name for every graph, in a registry that is never cleared. The
+    gradient refers to the tensors of its graph, so that no graph with one is ever freed: 12 MB per search.
+    """
+    token = _is_differentiated.set(False)
+    try:
+        yield
+    finally:
+        _is_differentiated.reset(token)
+
+
+def compile_function(
+    function: Callable, variables: Sequence[Any], *, num_inputs: int, scalars: Mapping[str, str] | None = None
+) -> Callable:
+    """Compiles a function of int32 matrices that reads Keras variables and is never differentiated.
 
     Args:
-        function: takes `num_inputs` tensors [B, N] and returns a nest of tensors.
+        function: takes `num_inputs` tensors [B, N], and a mapping of scalars if there are any, and returns a nest of
+            tensors.
         variables: all variables that it reads. The compiled function sees later changes of their values.
-        num_inputs: number of its arguments.
+        num_inputs: number of its matrices.
+        scalars: names and types of further inputs, which the compiled function takes as one mapping. Their values can
+            change from call to call without another compilation.
     """
+
+    def trace(*inputs: Any) -> Any:
+        with without_gradients():
+            return function(*inputs)
+
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         # One graph for all shapes. XLA would compile each shape, and halves the speed of a search because its matrix
         # products are slower than oneDNN's (benchmarks/NOTES.md).
-        signature = [tf.TensorSpec([None, None], tf.int32)] * num_inputs
-        return tf.function(function, input_signature=signature, autograph=False)
+        signature: list = [tf.TensorSpec([None, None], tf.int32)] * num_inputs
+        if scalars:
+            signature.append({name: tf.TensorSpec([], dtype) for name, dtype in scalars.items()})
+        return tf.function(trace, input_signature=signature, autograph=False)
     import jax
 
     # The values are arguments of the compiled function: JAX would bake those of closed-over variables into it.
     @jax.jit
     def run(values: list, *inputs: Any) -> Any:
         with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
-            return function(*inputs)
+            return trace(*inputs)
 
     return lambda *inputs: run([variable.value for variable in variables], *inputs)
 
@@ -143,7 +177,7 @@ def fuse(function: Callable) -> Callable:
     return function if kernels is None or keras.backend.backend() != "tensorflow" else kernels.get(function)
 
 
-def draw_bytes(like: Any, last: int | None, seed: Any) -> Any:
+def draw_bytes(like: Any, last: int | None, seed: Any) -> tuple[Any, Any]:
     """Draws uniformly distributed bytes that depend on the seed alone.
 
     Args:
@@ -152,7 +186,7 @@ def draw_bytes(like: Any, last: int | None, seed: Any) -> Any:
         seed: integer [2].
 
     Returns:
-        uint8 [..., last].
+        uint8 [..., last], and four bytes more, uint8 [4].
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -160,15 +194,17 @@ def draw_bytes(like: Any, last: int | None, seed: Any) -> Any:
         shape = tf.shape(like)
         if last is not None:
             shape = tf.concat([shape[:-1], [last]], axis=0)
-        # TensorFlow draws no bytes: four of them share one 32-bit word. One word too many covers any remainder.
+        # TensorFlow draws no bytes: four of them share one 32-bit word. One more covers any rest, the last is spare.
         words = tf.random.stateless_uniform(
-            [tf.reduce_prod(shape) // 4 + 1], seed, minval=None, maxval=None, dtype=tf.int32
+            [tf.reduce_prod(shape) // 4 + 2], seed, minval=None, maxval=None, dtype=tf.int32
         )
-        return tf.reshape(tf.reshape(tf.bitcast(words, tf.uint8), [-1])[: tf.reduce_prod(shape)], shape)
+        drawn = tf.reshape(tf.bitcast(words, tf.uint8), [-1])
+        return tf.reshape(drawn[: tf.reduce_prod(shape)], shape), drawn[-4:]
     import jax
 
     shape = (*like.shape[:-1], like.shape[-1] if last is None else last)
-    return jax.random.bits(jax.random.wrap_key_data(seed), shape, "uint8")
+    key = jax.random.wrap_key_data(seed)
+    return jax.random.bits(key, shape, "uint8"), jax.random.bits(jax.random.fold_in(key, 1), (4,), "uint8")
 
 
 def gather_rows(table: Any, ids: Any) -> Any:

@@ -9,7 +9,7 @@ B sentences, T positions, I input units, U units. An ellipsis stands for any num
 from typing import Any, NamedTuple
 
 from nmt.backend import keras, ops
-from nmt.compilation import fuse, is_cudnn_fastest, map_pair, scan
+from nmt.compilation import fuse, is_cudnn_fastest, is_differentiated, map_pair, scan
 from nmt.models.layers import OrthogonalRows, at_least_float32, matmul
 
 
@@ -168,7 +168,6 @@ def _next_state(gates: Gates, cell: Any, dtype: str) -> LSTMState:
     return LSTMState(ops.cast(gates.output * ops.tanh(cell), dtype), cell)
 
 
-@ops.custom_gradient
 def _recur(projected: Any, kernel: Any, bias: Any, hidden: Any, cell: Any) -> Any:
     """Runs the LSTM over projected inputs, time first.
 
@@ -182,6 +181,19 @@ def _recur(projected: Any, kernel: Any, bias: Any, hidden: Any, cell: Any) -> An
     Returns:
         Hidden states [T, B, U].
     """
+    if is_differentiated():
+        return _recur_with_gradient(projected, kernel, bias, hidden, cell)
+
+    def forward(carry: Any, projected_t: Any) -> Any:
+        hidden, cell = carry
+        return _cell_forward(projected_t, ops.matmul(hidden, kernel), bias, cell)[:2]
+
+    return scan(forward, (hidden, cell), projected, differentiable=False)[0]
+
+
+@ops.custom_gradient
+def _recur_with_gradient(projected: Any, kernel: Any, bias: Any, hidden: Any, cell: Any) -> Any:
+    """Computes the same as `_recur`, and its gradient."""
     # Differentiated by the backend, the loop would add to the gradient of R, [U, 4U], at every position. That moves as
     # much memory as the arithmetic itself. Here the gradient of R is one matrix product after the loop, as in cuDNN.
     # Of each position only preactivations and cell are kept: computing the gates again is cheaper than reading them.

@@ -63,14 +63,25 @@ def drop(rate, *, whole_vectors=False, dtype="float32", seed=(1, 2)):
     return ops.convert_to_numpy(ops.cast(layer(np.ones(SHAPE), training=True), "float64"))
 
 
-@pytest.mark.parametrize(("rate", "bytes_dropped"), [(0.001, 1), (0.1, 26), (0.4, 102), (0.5, 128), (0.999, 255)])
-def test_dropout_drops_at_the_nearest_rate_and_scales_the_others(rate, bytes_dropped):
-    values = drop(rate)
-    share = bytes_dropped / 256
-    assert values.shape == SHAPE
-    np.testing.assert_allclose(np.unique(values), [0, 1 / (1 - share)], rtol=1e-6)
-    deviation = (share * (1 - share) / values.size) ** 0.5
-    assert np.mean(values == 0) == pytest.approx(share, abs=5 * deviation)
+@pytest.mark.parametrize("rate", [0.002, 0.1, 0.5, 0.99])
+def test_dropout_drops_at_its_rate_and_scales_the_others(rate):
+    calls = [drop(rate, seed=(1, n)) for n in range(50)]
+    assert calls[0].shape == SHAPE
+    steps = round(65536 * rate)
+    np.testing.assert_allclose(np.unique(np.concatenate(calls)), [0, 65536 / (65536 - steps)], rtol=1e-6)
+    shares = [np.mean(values == 0) for values in calls]
+    part = rate * 256 % 1  # of 1/256, between which each call chooses
+    deviation = ((rate * (1 - rate) / calls[0].size + part * (1 - part) / 65536) / len(calls)) ** 0.5
+    assert np.mean(shares) == pytest.approx(rate, abs=5 * deviation + 1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "unit"), [("bfloat16", 2**-7), ("float16", 2**-10)])
+def test_the_mean_scale_of_16_bits_is_exact(dtype, unit):
+    layer, num_calls = Dropout(0.1, dtype=dtype), 150
+    ones = ops.ones((3, 5), dtype)
+    scales = [float(ops.max(layer(ones, training=True))) for _ in range(num_calls)]
+    assert len(set(scales)) == 2 and max(scales) - min(scales) == unit
+    assert np.mean(scales) == pytest.approx(1 / 0.9, abs=4 * 0.42 * unit / num_calls**0.5)
 
 
 def test_dropout_drops_neighbours_independently():
