@@ -27,7 +27,7 @@ in the memory; the queries say which of the R x K slots the N are."""
 
 
 class Hypotheses(NamedTuple):
-    """Hypotheses of each sentence, best first: finished ones by score, then unfinished ones by score."""
+    """Hypotheses of each sentence, best first; see `rank_hypotheses`."""
 
     ids: Any
     """int32 [B, K, L], without BOS; 0 after EOS."""
@@ -66,6 +66,8 @@ class Rows(NamedTuple):
     """int32 [R], which of the B sentences they are."""
     limits: Any
     """int32 [R], maximum length of each, EOS included."""
+    limit_penalties: Any
+    """[R], the length penalty at the limit."""
     memory: Any
     """Memory of the step function; every array begins with [R]."""
 
@@ -76,6 +78,8 @@ class Beam(NamedTuple):
     positions: Any
     """int32 [R], number of steps taken."""
     slots: Slots
+    empty: Any
+    """[R], log-probability of the empty hypothesis, which takes no slot; 2 IMPOSSIBLE if there is none."""
     is_open: Any
     """bool [R, K], which slots are still extended; none in a row that has stopped."""
     queries: ActiveQueries
@@ -92,6 +96,8 @@ class Found(NamedTuple):
 
     slots: Slots
     """Each [B, K]."""
+    empty: Any
+    """[B]."""
     trace: Any
     """int32 [B, L + 1, 2, K]."""
 
@@ -115,8 +121,15 @@ def beam_search(
     A hypothesis is finished when its EOS is among the K best continuations of a step. It then keeps its slot (as in
     Marian), so that a beam of one is greedy search. A row stops when all its slots are finished, at its length limit,
     or when no open slot can win any more. Since log-probabilities only fall, an open hypothesis never scores above its
-    present log-probability at full length, so stopping early loses nothing. Pruning may lose a hypothesis (Freitag and
-    Al-Onaizan 2017, relative threshold): the slot of a pruned one waits for a better one.
+    present log-probability at full length, so stopping early loses nothing.
+
+    The empty hypothesis takes no slot unless the beam has one alone: EOS is often among the best first tokens, though
+    far behind, and would keep a slot from a translation to the end. It is ranked at the end: by its score, so that it
+    never comes before a better one that the length limit cut off.
+
+    Pruning may lose a hypothesis (Freitag and Al-Onaizan 2017, relative threshold): the slot of a pruned one waits for
+    a better one. Nothing is pruned with a minimum length: a hypothesis that should have ended pays for tokens that do
+    not fit it, so the best one at present may soon be far behind.
 
     Args:
         step: scores the next token of every slot.
@@ -126,17 +139,25 @@ def beam_search(
         max_steps: the largest of the limits, or more.
         bos_id, eos_id: ids of BOS and EOS.
         banned_ids: ids that are never produced.
-        settings: beam size, length penalty, minimum length and, if n_best is 1, pruning.
+        settings: beam size, length penalty, minimum length and, if n_best is 1, pruning. All but the beam size may be
+            scalar tensors.
         n_best: hypotheses wanted per sentence, at most the beam size: a row stops once no open one can be among them.
         max_active: how many sentences to search at a time. `step` then computes open slots only, and new sentences take
             the place of finished ones as soon as a quarter has stopped. None searches all of them to the end of the
             last, as static shapes require (JAX, XLA).
     """
     is_packed = max_active is not None
-    prunes = settings.pruning_threshold > 0 and n_best == 1
+    has_slot_for_empty = settings.beam_size == 1
+    prunes = n_best == 1 and not is_zero(settings.pruning_threshold)
+    keeps_all = ops.logical_or(settings.pruning_threshold == 0, settings.min_length > 0)
+    # The first step that may choose EOS, and the step after which there is an empty hypothesis, if any.
+    end_from = settings.min_length if has_slot_for_empty else ops.maximum(settings.min_length, 1)
+    empty_at = ops.where(settings.min_length > 0, -1, 0)
 
     def start_sentences(numbers: Any) -> tuple[Beam, Rows]:
-        rows = Rows(numbers, gather_rows(limits, numbers), _gather_all(memory, numbers))
+        its_limits = gather_rows(limits, numbers)
+        limit_penalties = settings.get_length_penalty(ops.cast(its_limits, "float32"))
+        rows = Rows(numbers, its_limits, limit_penalties, _gather_all(memory, numbers))
         first = _gather_all(state, numbers)
         return _first_beam(first, rows.limits, max_steps, bos_id, settings.beam_size, is_packed), rows
 
@@ -150,19 +171,28 @@ def beam_search(
         def advance(*parts: Any) -> tuple:
             beam = Beam(*parts)
             logits, state = step(beam.queries.gather(beam.slots.ids), beam.state, rows.memory, beam.queries)
-            top = _top_continuations(beam, ops.cast(logits, "float32"), banned_ids, eos_id, settings.min_length)
+            candidates = _score_continuations(beam, ops.cast(logits, "float32"), banned_ids, eos_id)
+            empty = beam.empty
+            if not is_zero(end_from):
+                is_early_end = ops.logical_and(candidates.ids == eos_id, (beam.positions < end_from)[:, None, None])
+                if not has_slot_for_empty:
+                    ended = ops.max(ops.where(is_early_end, candidates.log_probs, 2 * IMPOSSIBLE), axis=(1, 2))
+                    empty = ops.where(beam.positions == empty_at, ended, empty)
+                candidates = candidates.drop(is_early_end)
             running = ops.any(beam.is_open, axis=1)
-            slots, parents = _extend(beam.slots, running, *top, eos_id)
-            if prunes:
-                slots = _prune(slots, settings)
+            slots, parents = _extend(beam.slots, running, *_select_best(candidates), eos_id)
             positions = beam.positions + ops.cast(running, "int32")
-            is_open = _open_slots(slots, positions, rows.limits, settings, n_best)
+            ended_scores = _score_ended(slots, empty, settings)
+            if prunes:
+                slots = _prune(slots, ended_scores, keeps_all, settings)
+            is_open = _open_slots(slots, ended_scores, positions, rows, n_best)
             queries = select_active(is_open) if is_packed else beam.queries
             origins = queries.gather(batch_gather(beam.queries.slots, parents))
             return tuple(
                 Beam(
                     positions=positions,
                     slots=slots,
+                    empty=empty,
                     is_open=is_open,
                     queries=queries,
                     trace=_write_trace(beam.trace, beam.positions, parents, slots.ids),
@@ -172,17 +202,26 @@ def beam_search(
 
         return Beam(*ops.while_loop(is_worthwhile, advance, tuple(beam)))
 
+    def rank(found: Found) -> Hypotheses:
+        hypotheses = _read_trace(found, settings)
+        if has_slot_for_empty:
+            return hypotheses
+        ranked = rank_hypotheses(_append_empty(hypotheses, found.empty, eos_id))
+        return Hypotheses(*(part[:, : settings.beam_size] for part in ranked))
+
     num_sentences = ops.shape(limits)[0]
     if max_active is None:
         beam, rows = start_sentences(ops.arange(num_sentences, dtype="int32"))
         beam = take_steps(beam, rows)
-        return _rank(Found(beam.slots, beam.trace), settings)
+        return rank(Found(beam.slots, beam.empty, beam.trace))
 
     def search_and_refill(beam: Beam, rows: Rows, num_started: Any, found: Found) -> tuple:
         beam = take_steps(beam, rows)
         # Rows that go on are written as well, and again when they have stopped.
         found = tree.map_structure(
-            lambda old, new: ops.scatter_update(old, rows.numbers[:, None], new), found, Found(beam.slots, beam.trace)
+            lambda old, new: ops.scatter_update(old, rows.numbers[:, None], new),
+            found,
+            Found(beam.slots, beam.empty, beam.trace),
         )
         beam, rows = _drop_stopped(beam, rows)
         end = ops.minimum(num_started + max_active - ops.shape(rows.numbers)[0], num_sentences)
@@ -194,10 +233,10 @@ def beam_search(
 
     num_started = ops.minimum(max_active, num_sentences)
     beam, rows = start_sentences(ops.arange(num_started, dtype="int32"))
-    empty, _ = start_sentences(ops.arange(num_sentences, dtype="int32"))
-    loop_state = (beam, rows, num_started, Found(empty.slots, empty.trace))
+    blank, _ = start_sentences(ops.arange(num_sentences, dtype="int32"))
+    loop_state = (beam, rows, num_started, Found(blank.slots, blank.empty, blank.trace))
     *_, found = ops.while_loop(is_unfinished, search_and_refill, loop_state)
-    return _rank(found, settings)
+    return rank(found)
 
 
 def score_hypotheses(log_probs: Any, lengths: Any, settings: SearchSettings) -> Any:
@@ -205,29 +244,50 @@ def score_hypotheses(log_probs: Any, lengths: Any, settings: SearchSettings) -> 
     return log_probs / settings.get_length_penalty(ops.cast(lengths, "float32"))
 
 
-def _top_continuations(
-    beam: Beam, logits: Any, banned_ids: Sequence[int], eos_id: int, min_length: int
-) -> tuple[Any, Any, Any]:
-    """Returns the K best continuations of open slots, best first: log_probs, parents and ids, each [R, K].
+def is_zero(number: Any) -> bool:
+    """Returns whether a setting is known to be 0; a tensor may be anything."""
+    return isinstance(number, int | float) and number == 0
 
-    They are the K best of the W best of each slot. Passes over [N, V] are the main cost of a step besides its matrix
-    products, so banned ids and a premature EOS are penalized among the candidates only. W is so large that K candidates
-    remain even if all penalized ids are among them.
+
+class _Candidates(NamedTuple):
+    """The W best continuations of each slot."""
+
+    log_probs: Any
+    """[R, K, W], about IMPOSSIBLE or below where a slot is not open or a token is not allowed."""
+    ids: Any
+    """int32 [R, K, W]."""
+
+    def drop(self, is_dropped: Any) -> "_Candidates":
+        """Makes candidates impossible, given by a bool [R, K, W]."""
+        return self._replace(log_probs=ops.where(is_dropped, 2 * IMPOSSIBLE, self.log_probs))
+
+
+def _score_continuations(beam: Beam, logits: Any, banned_ids: Sequence[int], eos_id: int) -> _Candidates:
+    """Returns the W best continuations of each slot.
+
+    Passes over [N, V] are the main cost of a step besides its matrix products, so banned ids and a premature EOS are
+    excluded among the candidates only. W is so large that K candidates remain even if all of these are among them.
     """
     beam_size, vocabulary_size = beam.is_open.shape[1], logits.shape[-1]
     penalties = np.zeros(vocabulary_size, "float32")
     penalties[list(banned_ids)] = IMPOSSIBLE
     width = min(beam_size + len({*banned_ids, eos_id}), vocabulary_size)
-    probs, ids = top_k(ops.softmax(logits, axis=-1), width)  # [N, W]
-    totals = ops.log(probs) + gather_rows(penalties, ids) + beam.queries.gather(beam.slots.log_probs)[:, None]
+    values, ids = top_k(logits, width)  # [N, W]
+    # From the probability of the best token alone, which never underflows: the logarithm of a softmax is -inf where a
+    # token is 87 nats behind. A log-softmax of all tokens would pass over [N, V] more often.
+    first = ops.log(batch_gather(ops.softmax(logits, axis=-1), ids[:, :1]))  # [N, 1]
+    log_probs = values - values[:, :1] + first
+    totals = log_probs + gather_rows(penalties, ids) + beam.queries.gather(beam.slots.log_probs)[:, None]
     totals = ops.where(beam.is_open[:, :, None], beam.queries.scatter(totals), 2 * IMPOSSIBLE)  # [N, W] -> [R, K, W]
-    ids = ops.cast(beam.queries.scatter(ids), "int32")
-    if min_length:
-        is_early = ops.logical_and(ids == eos_id, (beam.positions < min_length)[:, None, None])
-        totals = totals + ops.where(is_early, IMPOSSIBLE, 0.0)
-    values, indices = ops.top_k(ops.reshape(totals, (-1, beam_size * width)), beam_size)
+    return _Candidates(totals, ops.cast(beam.queries.scatter(ids), "int32"))
+
+
+def _select_best(candidates: _Candidates) -> tuple[Any, Any, Any]:
+    """Returns the K best continuations of all slots of a row, best first: log_probs, parents and ids, each [R, K]."""
+    _, beam_size, width = candidates.ids.shape
+    values, indices = ops.top_k(ops.reshape(candidates.log_probs, (-1, beam_size * width)), beam_size)
     indices = ops.cast(indices, "int32")
-    ids = batch_gather(ops.reshape(ids, (-1, beam_size * width)), indices)
+    ids = batch_gather(ops.reshape(candidates.ids, (-1, beam_size * width)), indices)
     return ops.maximum(values, IMPOSSIBLE), indices // width, ids
 
 
@@ -269,6 +329,7 @@ def _first_beam(state: Any, limits: Any, max_steps: Any, bos_id: int, beam_size:
     return Beam(
         positions=ops.zeros((num_rows,), "int32"),
         slots=slots,
+        empty=ops.full((num_rows,), 2 * IMPOSSIBLE, "float32"),
         is_open=is_open,
         queries=queries,
         trace=ops.zeros((num_rows, max_steps + 1, 2, beam_size), "int32") + no_step,
@@ -296,17 +357,29 @@ def _extend(slots: Slots, running: Any, log_probs: Any, parents: Any, ids: Any, 
     return Slots(ids, log_probs, slots.lengths + one_if_free, ops.logical_or(slots.finished, is_eos)), parents
 
 
-def _prune(slots: Slots, settings: SearchSettings) -> Slots:
-    """Makes open hypotheses impossible that are too far behind the best open or finished one of their row."""
+def _score_ended(slots: Slots, empty: Any, settings: SearchSettings) -> Any:
+    """Returns the scores of finished hypotheses, the empty one last, [R, K + 1]; others have 2 IMPOSSIBLE."""
+    scores = ops.where(slots.finished, score_hypotheses(slots.log_probs, slots.lengths, settings), 2 * IMPOSSIBLE)
+    # The length penalty of a single token is 1, whatever its exponent.
+    return ops.concatenate([scores, empty[:, None]], axis=1)
+
+
+def _prune(slots: Slots, ended_scores: Any, keeps_all: Any, settings: SearchSettings) -> Slots:
+    """Makes open hypotheses impossible that are too far behind the best open or finished one of their row.
+
+    Args:
+        slots: the hypotheses.
+        ended_scores: from `_score_ended`.
+        keeps_all: bool, whether nothing is pruned.
+        settings: length penalty and threshold.
+    """
     open_log_probs = ops.where(slots.finished, IMPOSSIBLE, slots.log_probs)
-    scores = score_hypotheses(slots.log_probs, slots.lengths, settings)
-    finished_scores = ops.where(slots.finished, scores, IMPOSSIBLE)
     hopes = score_hypotheses(slots.log_probs, slots.lengths + LOOKAHEAD, settings)
     is_kept = ops.logical_and(
         slots.log_probs >= ops.max(open_log_probs, axis=1, keepdims=True) - settings.pruning_threshold,
-        hopes > ops.max(finished_scores, axis=1, keepdims=True),
+        hopes > ops.max(ended_scores, axis=1, keepdims=True),
     )
-    is_kept = ops.logical_or(is_kept, slots.finished)
+    is_kept = ops.logical_or(is_kept, ops.logical_or(slots.finished, keeps_all))
     return slots._replace(log_probs=ops.where(is_kept, slots.log_probs, IMPOSSIBLE))
 
 
@@ -334,6 +407,7 @@ def _drop_stopped(beam: Beam, rows: Rows) -> tuple[Beam, Rows]:
     beam = Beam(
         positions=gather_rows(beam.positions, kept),
         slots=_gather_all(beam.slots, kept),
+        empty=gather_rows(beam.empty, kept),
         is_open=is_open,
         queries=select_active(is_open),
         trace=gather_rows(beam.trace, kept),
@@ -352,36 +426,69 @@ def _concat(first: tuple[Beam, Rows], second: tuple[Beam, Rows]) -> tuple[Beam, 
     return beam._replace(queries=queries, state=_gather_all(beam.state, origins)), rows
 
 
-def _open_slots(slots: Slots, positions: Any, limits: Any, settings: SearchSettings, n_best: int) -> Any:
+def _open_slots(slots: Slots, ended_scores: Any, positions: Any, rows: Rows, n_best: int) -> Any:
     """Returns which slots [R, K] are extended: the open ones of rows in which one of them may enter the n best."""
-    scores = score_hypotheses(slots.log_probs, slots.lengths, settings)
-    scores = ops.where(slots.finished, scores, 2 * IMPOSSIBLE)
-    worst_wanted = ops.max(scores, axis=1) if n_best == 1 else ops.top_k(scores, n_best)[0][:, -1]
-    hopes = slots.log_probs / settings.get_length_penalty(ops.cast(limits, "float32"))[:, None]
+    worst_wanted = ops.max(ended_scores, axis=1) if n_best == 1 else ops.top_k(ended_scores, n_best)[0][:, -1]
+    hopes = slots.log_probs / rows.limit_penalties[:, None]
     hope = ops.max(ops.where(slots.finished, 2 * IMPOSSIBLE, hopes), axis=1)
-    is_running = ops.logical_and(hope > worst_wanted, positions < limits)
+    is_running = ops.logical_and(hope > worst_wanted, positions < rows.limits)
     # A slot with an impossible hypothesis waits for another one.
     is_waiting = ops.logical_or(slots.finished, slots.log_probs <= IMPOSSIBLE / 2)
     return ops.logical_and(is_running[:, None], ops.logical_not(is_waiting))
 
 
-def _rank(found: Found, settings: SearchSettings) -> Hypotheses:
-    """Sorts the slots by score and reads their tokens along the trace, from the last to the first."""
-    slots = found.slots
-    scores = score_hypotheses(slots.log_probs, slots.lengths, settings)
-    _, order = ops.top_k(ops.where(slots.finished, scores, scores + 2 * IMPOSSIBLE), slots.ids.shape[1])
-    order = ops.cast(order, "int32")
+def rank_hypotheses(hypotheses: Hypotheses) -> Hypotheses:
+    """Sorts the hypotheses of each sentence: finished ones by score, then unfinished ones by score.
 
-    def follow(carry: Any, at: Any) -> Any:
-        return batch_gather(at[:, 0], carry[0]), batch_gather(at[:, 1], carry[0])
+    The empty hypothesis is finished, but must not take the place of a text that the length limit cut off. Unless it
+    scores above a finished one, it is sorted among the unfinished ones.
+    """
+    scores, num_slots = hypotheses.scores, hypotheses.scores.shape[1]
+    is_empty = ops.logical_and(hypotheses.finished, hypotheses.lengths == 1)
+    is_text = ops.logical_and(hypotheses.finished, ops.logical_not(is_empty))
+    empty = ops.max(ops.where(is_empty, scores, 2 * IMPOSSIBLE), axis=1, keepdims=True)
+    is_above = ops.any(ops.logical_and(is_text, scores < empty), axis=1, keepdims=True)
+    is_first = ops.logical_or(is_text, ops.logical_and(is_empty, is_above))
+    by_score = ops.cast(ops.top_k(scores, num_slots)[1], "int32")
+    # A large number added to the scores of the others would round them.
+    ranks = ops.where(batch_gather(is_first, by_score), 0, num_slots) + ops.arange(num_slots, dtype="int32")
+    order = batch_gather(by_score, ops.cast(ops.top_k(-ranks, num_slots)[1], "int32"))
+    return Hypotheses(*(batch_gather(part, order) for part in hypotheses))
+
+
+def _append_empty(hypotheses: Hypotheses, log_probs: Any, eos_id: int) -> Hypotheses:
+    """Adds the empty hypothesis to the K of each sentence, [B, K + 1, ...].
+
+    Args:
+        hypotheses: each [B, K, ...].
+        log_probs: [B], of the empty hypothesis; 2 IMPOSSIBLE if there is none.
+        eos_id: id of EOS.
+    """
+    ids, log_probs = hypotheses.ids[:, :1], log_probs[:, None]
+    eos = ops.where(ops.arange(ops.shape(ids)[2], dtype="int32") == 0, eos_id, 0)
+    empty = Hypotheses(
+        ids=ops.broadcast_to(eos, ops.shape(ids)),
+        lengths=ops.ones_like(hypotheses.lengths[:, :1]),
+        log_probs=log_probs,
+        scores=log_probs,  # the length penalty of a single token is 1
+        finished=log_probs > IMPOSSIBLE / 2,
+    )
+    return Hypotheses(*(ops.concatenate(parts, axis=1) for parts in zip(hypotheses, empty, strict=True)))
+
+
+def _read_trace(found: Found, settings: SearchSettings) -> Hypotheses:
+    """Reads the tokens of the slots along the trace, from the last to the first."""
+    slots = found.slots
+
+    def follow(slot: Any, at: Any) -> Any:
+        return batch_gather(at[:, 0], slot[0]), batch_gather(at[:, 1], slot[0])
 
     steps = ops.transpose(found.trace[:, :-1], (1, 0, 2, 3))  # [B, L, 2, K] -> [L, B, 2, K]
-    _, ids = scan(follow, (order, order), steps, reverse=True, differentiable=False)
+    last = ops.arange(slots.ids.shape[1], dtype="int32") + ops.zeros_like(slots.ids)
+    _, ids = scan(follow, (last, last), steps, reverse=True, differentiable=False)
     ids = ops.transpose(ids, (1, 2, 0))  # [L, B, K] -> [B, K, L]
-    lengths, log_probs, scores, finished = (
-        batch_gather(x, order) for x in (slots.lengths, slots.log_probs, scores, slots.finished)
-    )
-    return Hypotheses(ids, lengths, log_probs, scores, finished)
+    scores = score_hypotheses(slots.log_probs, slots.lengths, settings)
+    return Hypotheses(ids, slots.lengths, slots.log_probs, scores, slots.finished)
 
 
 def _gather_all(arrays: Any, indices: Any) -> Any:

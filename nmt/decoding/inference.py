@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from nmt.backend import ops, tree
-from nmt.compilation import batch_gather
 from nmt.config.schema import SearchSettings
 from nmt.data.tokenizer import BOS_ID, EOS_ID
-from nmt.decoding.beam_search import Hypotheses, beam_search
+from nmt.decoding.beam_search import Hypotheses, beam_search, is_zero, rank_hypotheses
 from nmt.decoding.grouping import choose_max_active
 from nmt.models.attention import AttentionMemory
 from nmt.models.decoder import DecoderState, shift_right
@@ -26,7 +27,36 @@ def choose_n_best(settings: SearchSettings, n_best: int) -> int:
     Since several segmentations may spell the same text, more than n may be needed for n different texts. All are needed
     if ranking them again may put another one first.
     """
-    return 1 if n_best == 1 and not settings.coverage_penalty else max(settings.beam_size, n_best)
+    return 1 if n_best == 1 and is_zero(settings.coverage_penalty) else max(settings.beam_size, n_best)
+
+
+def needs_own_best(settings: SearchSettings, n_best: int) -> bool:
+    """Returns whether the best hypothesis must be searched for by itself if n are wanted.
+
+    It is the same whatever n is. A search for several does not prune, though, and its beam may be wider, so that it can
+    find another one.
+    """
+    prunes = settings.pruning_threshold > 0 and settings.coverage_penalty == 0 and settings.min_length == 0
+    return n_best > 1 and (prunes or n_best > settings.beam_size)
+
+
+def split_numbers(settings: SearchSettings) -> tuple[SearchSettings, dict[str, Any]]:
+    """Splits settings into those that a search is compiled for and the numbers that it takes as inputs.
+
+    It is compiled for the beam size, which decides about shapes, and for a coverage penalty of 0, which spares a pass.
+
+    Returns:
+        settings without the numbers, equal if one search serves both, and the numbers: int32 or float32 scalars.
+    """
+    values = {name: getattr(settings, name) for name in SearchSettings.model_fields}
+    values["split_sentences"] = "auto"  # the search does not read it
+    fixed = {"beam_size"} if settings.coverage_penalty else {"beam_size", "coverage_penalty"}
+    numbers = {
+        name: np.asarray(value, "int32" if isinstance(value, int) else "float32")
+        for name, value in values.items()
+        if name not in fixed and isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    return SearchSettings.model_construct(**{**values, **dict.fromkeys(numbers)}), numbers
 
 
 def search(
@@ -37,18 +67,20 @@ def search(
     n_best: int = 1,
     banned_ids: Sequence[int],
     refill: bool = False,
+    room: int | None = None,
 ) -> Hypotheses:
     """Translates rows of ids.
 
     Args:
         model: its weights are used as they are, without dropout.
         source: int32 [B, S], each row ended by EOS and padded with 0.
-        settings: of the search. The length limit of a row is min(2 x its source tokens + 10, max_length), so that it
-            does not depend on its neighbours.
+        settings: of the search; numbers may be scalar tensors, see `split_numbers`. The length limit of a row is
+            min(2 x its source tokens + 10, max_length), so that it does not depend on its neighbours.
         n_best: hypotheses wanted per row; with more than one, the beam is at least as wide.
         banned_ids: ids that are never produced.
         refill: whether new rows take the place of finished ones, for which shapes must be dynamic; see `max_active` of
             `beam_search`.
+        room: at least max_length, where that is a tensor and shapes are static.
 
     Returns:
         The hypotheses of all slots.
@@ -61,7 +93,10 @@ def search(
     num_tokens = ops.sum(ops.cast(encoded.memory_mask, "int32"), axis=1)
     max_steps = 2 * ops.shape(source)[1] + 10
     # Static shapes (JAX) are numbers, dynamic ones tensors.
-    min_of = min if isinstance(max_steps, int) else ops.minimum
+    if isinstance(max_steps, int):
+        max_steps = min(max_steps, room or settings.max_length)
+    else:
+        max_steps = ops.minimum(max_steps, settings.max_length)
     score = model.projection.make_scorer()
 
     def step(ids: Any, state: DecoderState, memory: Any, queries: ActiveQueries) -> tuple[Any, DecoderState]:
@@ -73,7 +108,7 @@ def search(
         state,
         memory,
         limits=ops.minimum(2 * num_tokens + 10, settings.max_length),
-        max_steps=min_of(max_steps, settings.max_length),
+        max_steps=max_steps,
         bos_id=BOS_ID,
         eos_id=EOS_ID,
         banned_ids=banned_ids,
@@ -81,7 +116,7 @@ def search(
         n_best=n_best,
         max_active=choose_max_active(settings) if refill else None,
     )
-    if not settings.coverage_penalty:
+    if is_zero(settings.coverage_penalty):
         return hypotheses
     coverage = _measure_coverage(model, encoded, memory, hypotheses)
     return _rank_by_coverage(hypotheses, coverage, encoded.memory_mask, settings.coverage_penalty)
@@ -112,7 +147,7 @@ def _measure_coverage(
 
 
 def _rank_by_coverage(hypotheses: Hypotheses, coverage: Any, memory_mask: Any, weight: float) -> Hypotheses:
-    """Adds the coverage penalty to scores and sorts the slots again, finished ones first.
+    """Adds the coverage penalty to scores and ranks the hypotheses again.
 
     The penalty is weight * sum_i log(min(coverage_i, 1)) over the source tokens i, EOS included and padding not (Wu et
     al. 2016, equation 14).
@@ -125,15 +160,7 @@ def _rank_by_coverage(hypotheses: Hypotheses, coverage: Any, memory_mask: Any, w
     """
     logs = ops.log(ops.clip(ops.cast(coverage, "float32"), COVERAGE_FLOOR, 1.0))
     penalties = ops.sum(ops.where(memory_mask[:, None], logs, 0.0), axis=2)  # [B, K, S] -> [B, K]
-    hypotheses = hypotheses._replace(scores=hypotheses.scores + weight * penalties)
-    num_slots = hypotheses.scores.shape[1]
-    _, by_score = ops.top_k(hypotheses.scores, num_slots)
-    by_score = ops.cast(by_score, "int32")
-    # A large number added to the scores of unfinished ones would round them.
-    ranks = ops.where(batch_gather(hypotheses.finished, by_score), 0, num_slots) + ops.arange(num_slots, dtype="int32")
-    _, finished_first = ops.top_k(-ranks, num_slots)
-    order = batch_gather(by_score, ops.cast(finished_first, "int32"))
-    return Hypotheses(*(batch_gather(x, order) for x in hypotheses))
+    return rank_hypotheses(hypotheses._replace(scores=hypotheses.scores + weight * penalties))
 
 
 def read_attention(model: Seq2Seq, source: Any, target: Any) -> Any:

@@ -9,6 +9,7 @@ hypotheses per text.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,10 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nmt.backend import ops, tree
+from nmt.compilation import without_gradients
 from nmt.config.schema import ExportConfig
-from nmt.data.tokenizer import BOS_ID, EOS_ID
+from nmt.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from nmt.decoding.beam_search import IMPOSSIBLE, Hypotheses
-from nmt.decoding.inference import search
+from nmt.decoding.inference import needs_own_best, search
 from nmt.exporting.weights import StoredWeights
 from nmt.models.decoder import shift_right
 from nmt.process import silence_stderr
@@ -111,7 +113,7 @@ class PortableTranslator(tf.Module):
             log_prob: float32 [N], sum of the tokens' log-probabilities (nats), EOS included.
             truncated: bool [N], whether the end of the text was cut off.
         """
-        with self._weights.use():
+        with self._weights.use(), without_gradients():
             source = self._read_source(text)
             best = self._search(source, n_best=1)
         return {
@@ -124,6 +126,8 @@ class PortableTranslator(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
     def translate_n_best(self, text: Any) -> dict[str, Any]:
         """Returns the n best translations of each text, with their tokens and attention.
+
+        The first one is that of `translate`.
 
         Args:
             text: as for `translate`.
@@ -138,7 +142,7 @@ class PortableTranslator(tf.Module):
                 the largest output, so ask for a few texts at a time.
             truncated: bool [N].
         """
-        with self._weights.use():
+        with self._weights.use(), without_gradients():
             source = self._read_source(text)
             best = self._search(source, n_best=self._limits.nbest)
             attention = self._read_attention(source, best.ids)
@@ -171,9 +175,15 @@ class PortableTranslator(tf.Module):
             truncated: bool [N], whether the end of either text was cut off.
         """
         same = tf.debugging.assert_equal(tf.size(source), tf.size(target), "source and target differ in number")
-        with tf.control_dependencies([same]), self._weights.use():
-            sources = self._tokenize(source, self._source, max_tokens=self._translator.max_tokens)
-            targets = self._tokenize(target, self._target, max_tokens=self._settings.max_length - 1)
+        with tf.control_dependencies([same]), self._weights.use(), without_gradients():
+            sources = self._tokenize_source(source)
+            targets = tokenize(
+                target,
+                self._target,
+                max_characters=self._limits.max_characters,
+                max_tokens=self._settings.max_length - 1,
+                continuations=find_continuations(self._translator.target_tokenizer),
+            )
             log_probs = self._score_tokens(sources, targets)
         return {
             "target_tokens": _spell(self._target, targets.ids),
@@ -184,25 +194,39 @@ class PortableTranslator(tf.Module):
         }
 
     def _read_source(self, text: Any) -> Tokens:
-        return drop_blank(self._tokenize(text, self._source, max_tokens=self._translator.max_tokens), text)
+        return drop_blank(self._tokenize_source(text), text)
 
-    def _tokenize(self, text: Any, tokenizer: Any, *, max_tokens: int) -> Tokens:
-        return tokenize(text, tokenizer, max_characters=self._limits.max_characters, max_tokens=max_tokens)
+    def _tokenize_source(self, text: Any) -> Tokens:
+        return tokenize(
+            text,
+            self._source,
+            max_characters=self._limits.max_characters,
+            max_tokens=self._translator.max_tokens,
+            continuations=find_continuations(self._translator.source_tokenizer),
+        )
 
     def _search(self, source: Tokens, *, n_best: int) -> NBest:
         num_texts = tf.size(source.lengths)
         num_steps = tf.minimum(2 * tf.shape(source.ids)[1] + 10, self._settings.max_length)
 
-        def translate(rows: Any) -> NBest:
+        def search_for(ids: Any, n_best: int, most: int) -> NBest:
             found = search(
                 self._translator.model,
-                gather_trimmed(source.ids, source.lengths, rows),
+                ids,
                 settings=self._settings,
                 n_best=n_best,
                 banned_ids=self._translator.target_tokenizer.banned_ids,
                 refill=True,
             )
-            best = drop_duplicates(found, self._target.detokenize, n_best)
+            return drop_duplicates(found, self._target.detokenize, most)
+
+        def translate(rows: Any) -> NBest:
+            ids = gather_trimmed(source.ids, source.lengths, rows)
+            if needs_own_best(self._settings, n_best):
+                others = search_for(ids, n_best, max(self._settings.beam_size, n_best))
+                best = put_first(search_for(ids, 1, 1), others, n_best)
+            else:
+                best = search_for(ids, n_best, n_best)
             return best._replace(ids=pad_to(best.ids, [num_steps]))
 
         # A blank text has one hypothesis, "", with score 0.
@@ -287,19 +311,29 @@ class PortableTranslator(tf.Module):
         )
 
 
-def tokenize(text: Any, tokenizer: Any, *, max_characters: int, max_tokens: int) -> Tokens:
-    """Tokenizes texts, and truncates those that are too long.
+def find_continuations(tokenizer: Tokenizer) -> np.ndarray:
+    """Returns which ids are bytes that continue a character of UTF-8, bool [V]."""
+    tokens = (tokenizer.get_token(one) for one in range(tokenizer.vocabulary_size))
+    return np.array([re.fullmatch("<0x[89AB][0-9A-F]>", token) is not None for token in tokens])
+
+
+def tokenize(text: Any, tokenizer: Any, *, max_characters: int, max_tokens: int, continuations: np.ndarray) -> Tokens:
+    """Tokenizes texts, and truncates those that are too long, never inside of a character.
 
     Args:
         text: string [N]; U+FFFD replaces invalid UTF-8.
         tokenizer: of tensorflow-text.
         max_characters: read of each text.
         max_tokens: kept of each text, without EOS.
+        continuations: see `find_continuations`.
     """
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
     beginning = tf.strings.substr(text, 0, max_characters, unit="UTF8_CHAR")
     tokens = tokenizer.tokenize(beginning)
-    kept = tokens[:, :max_tokens]
+    # One more than is kept: if that one continues a character, so do those before it, back to its first byte.
+    ids = tokens.to_tensor(shape=[None, max_tokens + 1])
+    last_start = tf.reduce_max(tf.where(tf.gather(continuations, ids), 0, tf.range(max_tokens + 1)), axis=1)
+    kept = tf.RaggedTensor.from_tensor(ids, tf.minimum(tf.cast(tokens.row_lengths(), tf.int32), last_start))
     truncated = (tf.strings.length(text) > tf.strings.length(beginning)) | (tokens.row_lengths() > kept.row_lengths())
     lengths = tf.cast(kept.row_lengths(), tf.int32) + 1
     ends = tf.fill([tf.size(text), 1], EOS_ID)
@@ -375,15 +409,38 @@ def drop_duplicates(found: Hypotheses, detokenize: Callable, n_best: int) -> NBe
     is_new = found.exists & ~tf.reduce_any(same & better, axis=2)
     # A stable sort moves the new ones to the front and keeps their order.
     slots = tf.argsort(tf.cast(~is_new, tf.int32), axis=1, stable=True)[:, :n_best]
-    texts, scores, log_probs, ids, is_new = (
-        tf.gather(x, slots, batch_dims=1) for x in (texts, found.scores, found.log_probs, ids, is_new)
+    columns = (tf.gather(x, slots, batch_dims=1) for x in (is_new, texts, found.scores, found.log_probs, ids))
+    return _blank_others(*columns)
+
+
+def put_first(best: NBest, others: NBest, n_best: int) -> NBest:
+    """Returns the n best of each text, beginning with the best one; others must not score above it.
+
+    Args:
+        best: one hypothesis per text.
+        others: K hypotheses per text, best first.
+        n_best: at most K + 1.
+    """
+    # `nmt.translators.model` does the same in Python.
+    ranks = tf.range(others.texts.shape[1])
+    is_other = (ranks < others.counts[:, None]) & (others.texts != best.texts) & (others.scores <= best.scores)
+    is_kept = tf.concat([best.counts[:, None] > 0, is_other], axis=1)
+    slots = tf.argsort(tf.cast(~is_kept, tf.int32), axis=1, stable=True)[:, :n_best]
+    joined = (
+        tf.concat([getattr(best, name), getattr(others, name)], axis=1)
+        for name in ("texts", "scores", "log_probs", "ids")
     )
+    return _blank_others(*(tf.gather(x, slots, batch_dims=1) for x in (is_kept, *joined)))
+
+
+def _blank_others(is_kept: Any, texts: Any, scores: Any, log_probs: Any, ids: Any) -> NBest:
+    """Returns hypotheses [N, n, ...], of which those that are not kept, in the last columns, become blank."""
     return NBest(
-        tf.where(is_new, texts, ""),
-        tf.where(is_new, scores, IMPOSSIBLE),
-        tf.where(is_new, log_probs, IMPOSSIBLE),
-        tf.reduce_sum(tf.cast(is_new, tf.int32), axis=1),
-        tf.where(is_new[:, :, None], ids, 0),
+        tf.where(is_kept, texts, ""),
+        tf.where(is_kept, scores, IMPOSSIBLE),
+        tf.where(is_kept, log_probs, IMPOSSIBLE),
+        tf.reduce_sum(tf.cast(is_kept, tf.int32), axis=1),
+        tf.where(is_kept[:, :, None], ids, 0),
     )
 
 

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nmt.compilation import without_gradients
 from nmt.decoding.inference import search
 from nmt.process import silence_stderr
 from nmt.translators.litert import MODEL
@@ -40,12 +41,13 @@ class PortableSearch(tf.Module):
             score: float32 [1], by which hypotheses are ranked.
             log_prob: float32 [1], sum of the tokens' log-probabilities (nats), EOS included.
         """
-        found = search(
-            self._translator.model,
-            ids,
-            settings=self._translator.settings,
-            banned_ids=self._translator.target_tokenizer.banned_ids,
-        )
+        with without_gradients():
+            found = search(
+                self._translator.model,
+                ids,
+                settings=self._translator.settings,
+                banned_ids=self._translator.target_tokenizer.banned_ids,
+            )
         return {"ids": found.ids[:, 0], "score": found.scores[:, 0], "log_prob": found.log_probs[:, 0]}
 
 

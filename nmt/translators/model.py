@@ -1,26 +1,30 @@
 """Translates with a trained model: batches bounded by tokens, results in order."""
 
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nmt.compilation import compile_function, has_gpu, has_static_shapes
-from nmt.config.schema import MAX_BEAM_SIZE, DecodingConfig
+from nmt.config.schema import MAX_BEAM_SIZE, DecodingConfig, ExportConfig, SearchSettings
 from nmt.data.tokenizer import Tokenizer
 from nmt.decoding.beam_search import Hypotheses
 from nmt.decoding.forced import ForcedDecoding
-from nmt.decoding.grouping import Group, make_search_grouping
-from nmt.decoding.inference import choose_n_best, search
+from nmt.decoding.grouping import Group, make_search_grouping, round_to_bucket_width
+from nmt.decoding.inference import choose_n_best, needs_own_best, search, split_numbers
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.process import choose_precision
 from nmt.translators.hypothesis import Hypothesis
-from nmt.translators.protocol import CHANGEABLE, TokenTranslator, change_settings
+from nmt.translators.protocol import TokenTranslator, change_settings
 from nmt.weights import assign_arrays
+
+# Compiled searches that a model keeps, some 12 MB each. All numbers but the beam size and the number of hypotheses are
+# their inputs, so that few are needed.
+MAX_SEARCHES = 8
 
 
 class ModelTranslator(TokenTranslator):
@@ -36,6 +40,7 @@ class ModelTranslator(TokenTranslator):
         max_tokens: longest text translated at once, in tokens; longer ones are translated in parts.
         source_language, target_language: language codes, if known.
         multi_sentence_share: share of the training lines that held more than one sentence.
+        signature_n_best: hypotheses that the signature `nbest` returns.
     """
 
     max_n_best = MAX_BEAM_SIZE
@@ -52,6 +57,7 @@ class ModelTranslator(TokenTranslator):
         source_language: str | None = None,
         target_language: str | None = None,
         multi_sentence_share: float = 0.0,
+        signature_n_best: int = ExportConfig().nbest,
     ):
         self.model = model
         self.source_tokenizer = self._source_tokenizer = source_tokenizer
@@ -61,8 +67,9 @@ class ModelTranslator(TokenTranslator):
         self.source_language = source_language
         self.target_language = target_language
         self.multi_sentence_share = multi_sentence_share
+        self.signature_n_best = signature_n_best
         self._grouping = make_search_grouping(settings)
-        self._searches: dict[int, Callable] = {}
+        self._searches = _Searches(model, target_tokenizer.banned_ids)
         self._forced = ForcedDecoding(model, source_tokenizer, target_tokenizer)
 
     @classmethod
@@ -98,10 +105,13 @@ class ModelTranslator(TokenTranslator):
             source_language=folder.config.data.source_language,
             target_language=folder.config.data.target_language,
             multi_sentence_share=folder.facts.get("multi_sentence_share", 0.0),
+            signature_n_best=folder.config.export.nbest,
         )
 
     def with_settings(self, **changes: Any) -> "ModelTranslator":
         """Returns a translator of the same model with other settings of `DecodingConfig`, such as beam_size=1.
+
+        Both share their compiled searches.
 
         Raises:
             UserError: a setting is unknown or invalid, or the precision differs from that of the loaded model.
@@ -112,19 +122,9 @@ class ModelTranslator(TokenTranslator):
                 f"decoding.precision: the model was loaded in {self.settings.precision}; to compute in "
                 f"{settings.precision}, load it again with that precision."
             )
-        same_search = self.settings.model_copy(update={CHANGEABLE: settings.split_sentences})
-        if settings == same_search:
-            return self._with(settings)
-        return ModelTranslator(
-            self.model,
-            self.source_tokenizer,
-            self.target_tokenizer,
-            settings,
-            max_tokens=self.max_tokens,
-            source_language=self.source_language,
-            target_language=self.target_language,
-            multi_sentence_share=self.multi_sentence_share,
-        )
+        other = self._with(settings)
+        other._grouping = make_search_grouping(settings)
+        return other
 
     def _translate_ids(self, ids: list[list[int]], n_best: int, attention: bool) -> list[list[Hypothesis]]:
         found: list[list[Hypothesis]] = [[] for _ in ids]
@@ -146,10 +146,20 @@ class ModelTranslator(TokenTranslator):
         return found
 
     def _search(self, ids: list[list[int]], group: Group, n_best: int) -> list[list["_Found"]]:
-        found = self._compile_search(choose_n_best(self.settings, n_best))(group.pad(ids))
+        if not needs_own_best(self.settings, n_best):
+            return self._search_rows(ids, group, n_best, n_best)
+        # All of the others, since the best one, or a better one, may be among the first of them.
+        pairs = zip(
+            self._search_rows(ids, group, 1, 1), self._search_rows(ids, group, n_best, MAX_BEAM_SIZE), strict=True
+        )
+        return [_put_first(best, others, n_best) for [best], others in pairs]
+
+    def _search_rows(self, ids: list[list[int]], group: Group, n_best: int, most: int) -> list[list["_Found"]]:
+        """Searches for n hypotheses per source and returns up to `most` of those found, with different texts."""
+        found = self._searches.run(group.pad(ids), self.settings, choose_n_best(self.settings, n_best))
         found = Hypotheses(*(np.asarray(x)[: len(group.members)] for x in found))
         rows = zip(*found, found.exists, strict=True)
-        return [_drop_duplicates(self.target_tokenizer, n_best, *row) for row in rows]
+        return [_drop_duplicates(self.target_tokenizer, most, *row) for row in rows]
 
     def _read_attention(self, ids: list[list[int]], group: Group, rows: list[list["_Found"]]) -> list:
         pairs = zip(group.members, rows, strict=True)
@@ -161,21 +171,42 @@ class ModelTranslator(TokenTranslator):
         tokens = [self.target_tokenizer.get_token(one) for one in range(self.target_tokenizer.vocabulary_size)]
         return np.array(tokens, object)
 
-    def _compile_search(self, n_best: int) -> Callable:
-        if n_best not in self._searches:
 
-            def run(source: Any) -> Any:
-                return search(
-                    self.model,
-                    source,
-                    settings=self.settings,
-                    n_best=n_best,
-                    banned_ids=self.target_tokenizer.banned_ids,
-                    refill=not has_static_shapes(),
-                )
+class _Searches:
+    """The compiled searches of a model.
 
-            self._searches[n_best] = compile_function(run, self.model.variables, num_inputs=1)
-        return self._searches[n_best]
+    Args:
+        model: in inference.
+        banned_ids: target ids that are never produced.
+    """
+
+    def __init__(self, model: Seq2Seq, banned_ids: Sequence[int]):
+        self._model = model
+        self._banned_ids = banned_ids
+        self._get_compiled = lru_cache(MAX_SEARCHES)(self._compile)
+
+    def run(self, source: np.ndarray, settings: SearchSettings, n_best: int) -> Hypotheses:
+        """Searches with the settings for n hypotheses; see `nmt.decoding.inference.search`."""
+        structure, numbers = split_numbers(settings)
+        room = round_to_bucket_width(settings.max_length) if has_static_shapes() else None
+        scalars = tuple((name, str(value.dtype)) for name, value in numbers.items())
+        return self._get_compiled(structure, scalars, n_best, room)(source, numbers)
+
+    def _compile(
+        self, structure: SearchSettings, scalars: tuple[tuple[str, str], ...], n_best: int, room: int | None
+    ) -> Callable:
+        def run(source: Any, numbers: Mapping[str, Any]) -> Any:
+            return search(
+                self._model,
+                source,
+                settings=structure.model_copy(update=numbers),
+                n_best=n_best,
+                banned_ids=self._banned_ids,
+                refill=not has_static_shapes(),
+                room=room,
+            )
+
+        return compile_function(run, self._model.variables, num_inputs=1, scalars=dict(scalars))
 
 
 class _Found(NamedTuple):
@@ -208,3 +239,10 @@ def _drop_duplicates(
             [text] = tokenizer.decode(tokens[None])
             by_text.setdefault(text, _Found(text, float(score), float(log_prob), tokens, bool(is_finished)))
     return list(by_text.values())
+
+
+def _put_first(best: _Found, others: list[_Found], n_best: int) -> list[_Found]:
+    """Returns n hypotheses that begin with the best one; others must not score above it."""
+    # `nmt.exporting.graph.put_first` does the same in TensorFlow operations.
+    rest = [one for one in others if one.text != best.text and one.score <= best.score]
+    return [best, *rest[: n_best - 1]]

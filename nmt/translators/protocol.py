@@ -42,6 +42,8 @@ class Translator(ABC):
     """Number of an export's version folder; 1 for models."""
     max_n_best: int
     """Most hypotheses per text that it returns."""
+    signature_n_best: int = 1
+    """Hypotheses per text of the signature `nbest`: `export.nbest`, as stored with the model."""
     settings: SearchSettings
     """How it searches."""
     max_tokens: int
@@ -72,7 +74,7 @@ class Translator(ABC):
 
         Args:
             texts: any number; the results of all are held in memory.
-            n_best: at most so many hypotheses per text.
+            n_best: at most so many hypotheses per text. The first one is the same whatever the number.
             attention: whether to return attention weights, for which the translations are read once more.
 
         Raises:

@@ -138,32 +138,51 @@ def plain_search(
     limit: int = LONGEST,
     pruning: float | None = None,
 ) -> list[Found]:
-    """Beam search in lists, which always goes on to the limit: an end keeps one of the slots for good."""
+    """Beam search in lists, which always goes on to the limit: an end keeps one of the slots for good.
+
+    The empty hypothesis has no slot, but a rank in the end.
+    """
 
     def promising(one: Found, ended: list[Found], open_ones: list[Found]) -> bool:
         hope = one.log_prob / ((5 + one.length + LOOKAHEAD) / 6) ** length_penalty
         behind = max(other.log_prob for other in open_ones) - one.log_prob
-        return pruning is None or (behind <= pruning and all(hope > other.score(length_penalty) for other in ended))
+        return behind <= pruning and all(hope > other.score(length_penalty) for other in ended)
 
+    empty = [] if min_length else [Found((), log_prob_of(table, [EOS]), True)]
     ended: list[Found] = []
     open_ones = [Found((), 0.0, False)]
     for position in range(limit):
-        tokens = [A, B] if position < min_length else [EOS, A, B]
+        tokens = [A, B] if position < max(min_length, 1) else [EOS, A, B]
         reached = [(*one.ids, token) for one in open_ones for token in tokens]
         scored = sorted(((log_prob_of(table, ids), ids) for ids in reached), reverse=True)[: beam_size - len(ended)]
         ended += [Found(ids[:-1], log_prob, True) for log_prob, ids in scored if ids[-1] == EOS]
         open_ones = [Found(ids, log_prob, False) for log_prob, ids in scored if ids[-1] != EOS]
-        open_ones = [one for one in open_ones if promising(one, ended, open_ones)]
-    ended.sort(key=lambda one: -one.score(length_penalty))
-    return ended + sorted(open_ones, key=lambda one: -one.score(length_penalty))
+        if pruning is not None:
+            open_ones = [one for one in open_ones if promising(one, empty + ended, open_ones)]
+    return ranked(ended, open_ones, empty, length_penalty)[:beam_size]
+
+
+def ranked(ended: list[Found], cut_off: list[Found], empty: list[Found], length_penalty: float) -> list[Found]:
+    """Finished ones by score, unfinished ones by score; but the empty one comes after all that are better."""
+    rows = [sorted(group, key=lambda one: -one.score(length_penalty)) for group in (ended, cut_off)]
+    if not empty:
+        return rows[0] + rows[1]
+    score = empty[0].score(length_penalty)
+    for row in rows:
+        for n, one in enumerate(row):
+            if one.score(length_penalty) < score:
+                row.insert(n, empty[0])
+                return rows[0] + rows[1]
+    return rows[0] + rows[1] + empty
 
 
 def everything(table: np.ndarray, length_penalty: float, min_length: int = 0) -> list[Found]:
-    """Every hypothesis there is, the finished ones by score and then the unfinished ones by score."""
+    """Every hypothesis there is."""
     texts = [ids for length in range(LONGEST + 1) for ids in itertools.product([A, B], repeat=length)]
     ended = [Found(ids, log_prob_of(table, [*ids, EOS]), True) for ids in texts if min_length <= len(ids) < LONGEST]
     cut_off = [Found(ids, log_prob_of(table, ids), False) for ids in texts if len(ids) == LONGEST]
-    return [one for group in (ended, cut_off) for one in sorted(group, key=lambda one: -one.score(length_penalty))]
+    empty = [one for one in ended if not one.ids]
+    return ranked([one for one in ended if one.ids], cut_off, empty, length_penalty)
 
 
 def assert_same(found: list[Found], expected: list[Found]) -> None:
@@ -239,6 +258,56 @@ def test_pruning_equals_a_pruned_search_in_plain_lists(
         assert_same(found_in(found, row)[:1], expected[:1])
         changed += expected[0].ids != plain_search(table, **settings)[0].ids
     assert changed  # or else it was not tried where it matters
+
+
+def forced_table() -> np.ndarray:
+    """After "A", nearly everything is EOS, and a second "A" is e ** -6. "B" is e ** -4 at first, then likely."""
+    first, low = math.exp(-4), math.exp(-6)
+    return table_of({BOS: {A: 1 - first, B: first}, A: {EOS: 1 - low, A: low}, B: {B: 0.8, EOS: 0.2}})
+
+
+@pytest.mark.parametrize(("min_length", "expected"), [(0, (A,)), (1, (A,)), (2, (B, B)), (3, (B, B, B))])
+def test_nothing_is_pruned_with_a_minimum_length(min_length: int, expected: tuple[int, ...]) -> None:
+    # A minimum of two makes "A" pay 6 nats for what does not fit it. Pruned by then, "B" would have cost 4 alone.
+    settings: dict[str, Any] = {"beam_size": 3, "length_penalty": 0.0, "min_length": min_length}
+    pruned, plain = (searched(forced_table(), pruning_threshold=threshold, **settings) for threshold in (3.0, 0.0))
+    assert best(pruned) == best(plain)
+    assert best(pruned).ids == expected
+
+
+@pytest.mark.parametrize("min_length", [1, 3])
+def test_a_threshold_changes_nothing_with_a_minimum_length(min_length: int) -> None:
+    tables = 2 * random_tables(20, seed=5)
+    settings: dict[str, Any] = {"beam_size": 4, "min_length": min_length}
+    for one, other in zip(
+        searched(tables, pruning_threshold=0.5, **settings), searched(tables, **settings), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_empty_hypothesis_takes_no_slot_and_is_ranked_like_the_others() -> None:
+    # EOS is the second-best first token, and far behind what else there is.
+    table = table_of({BOS: {A: 0.9, EOS: 0.06, B: 0.04}, A: {EOS: 0.6, A: 0.4}, B: {EOS: 1}})
+    settings: dict[str, Any] = {"beam_size": 2, "n_best": 2, "length_penalty": 0.0}
+    assert [one.ids for one in found_in(searched(table, **settings))] == [(A,), (A, A)]
+    # At a limit of one token nothing else ends. The text that was cut off is still the better translation.
+    assert found_in(searched(table, limits=[1], **settings)) == [
+        Found((A,), pytest.approx(math.log(0.9)), False),
+        Found((), pytest.approx(math.log(0.06)), True),
+    ]
+    likely = table_of({BOS: {A: 0.6, EOS: 0.3, B: 0.1}, A: {EOS: 0.7, A: 0.3}, B: {EOS: 1}})
+    assert [one.ids for one in found_in(searched(likely, **settings))] == [(A,), ()]
+    assert [one.ids for one in found_in(searched(likely, min_length=1, **settings))] == [(A,), (A, A)]
+
+
+@pytest.mark.parametrize("gap", [50.0, 100.0, 1000.0])
+def test_a_hypothesis_far_behind_the_best_one_keeps_its_log_probability(gap: float) -> None:
+    # The softmax of a token 104 nats behind is 0 in float32.
+    table = np.full((1, V**LONGEST, V), -1e5, "float32")
+    table[0, BOS, [A, B]] = 0, -gap
+    table[0, BOS * V + A, EOS] = table[0, BOS * V + B, EOS] = 0
+    found = found_in(searched(table, limits=[2], beam_size=2, n_best=2, length_penalty=0.0))
+    assert found == [Found((A,), pytest.approx(0, abs=1e-6), True), Found((B,), pytest.approx(-gap), True)]
 
 
 def test_many_results_are_not_pruned() -> None:
@@ -317,10 +386,11 @@ def test_the_score_is_the_log_probability_over_the_penalty_of_wu(exponent: float
 def test_the_best_of_many_fall_in_score_and_differ(length_penalty: float) -> None:
     found = searched(random_tables(13), beam_size=7, length_penalty=length_penalty, n_best=7)
     for row in range(13):
-        finished = found.finished[row]
+        has_text = (found.lengths[row] > 1) | ~found.finished[row]
+        finished, scores = found.finished[row][has_text], found.scores[row][has_text]
         assert (np.diff(finished.astype(int)) <= 0).all()
-        assert (np.diff(found.scores[row][finished]) <= 0).all()
-        assert (np.diff(found.scores[row][~finished]) <= 0).all()
+        assert (np.diff(scores[finished]) <= 0).all()
+        assert (np.diff(scores[~finished]) <= 0).all()
         hypotheses = found_in(found, row)
         assert len({(one.ids, one.finished) for one in hypotheses}) == len(hypotheses) == 7
 

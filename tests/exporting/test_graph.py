@@ -9,7 +9,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from nmt.data.tokenizer import BOS_ID, EOS_ID, LINE_BREAKERS
 from nmt.decoding.beam_search import Hypotheses
-from nmt.exporting.graph import count_next_batch, drop_duplicates
+from nmt.exporting.graph import NBest, count_next_batch, drop_duplicates, put_first
 from tests.exported_model import MAX_BATCH, MAX_CHARACTERS, MAX_TOKENS, NBEST, SENTENCES
 
 TEXTS = [
@@ -111,6 +111,48 @@ def test_a_text_of_10000_characters_is_cut_and_marked_and_leaves_its_neighbours_
     assert answer["truncated"].tolist() == [False, True, False]
     expected = exported.translator.translate([SENTENCES[0], beginning, SENTENCES[1]], split=False)
     assert [text.decode() for text in answer["translation"]] == expected
+
+
+def test_a_text_is_never_cut_inside_of_a_character(exported):
+    # "▁", and three bytes per character; the limit falls behind the second one of the twentieth.
+    text = "€" * 30
+    assert MAX_TOKENS % 3 == 0
+    answer = exported.call("nbest", [text, text[:19], text[:20]])
+    kept = [[token.decode() for token in row if token] for row in answer["source_tokens"]]
+    assert kept[0] == kept[1] == kept[2] == [*exported.translator.source_tokenizer.tokenize(text[:19]), "</s>"]
+    assert answer["truncated"].tolist() == [True, False, True]
+    assert len(set(answer["translations"][:, 0])) == 1
+
+
+def test_nbest_begins_with_the_translation_of_serving_default(exported):
+    best, nbest = (exported.call(name, SENTENCES[::8]) for name in ("serving_default", "nbest"))
+    assert best["translation"].tolist() == nbest["translations"][:, 0].tolist()
+    np.testing.assert_allclose(best["score"], nbest["scores"][:, 0], atol=1e-4)
+
+
+def test_a_best_hypothesis_is_put_first_without_better_ones_and_its_own_copy():
+    def made(texts, scores):
+        texts, scores = np.array(texts), np.array(scores, "float32")
+        ids = np.arange(1, scores.size + 1, dtype="int32").reshape(*scores.shape, 1)
+        return NBest(*map(tf.constant, (texts, scores, 3 * scores, (texts != "").sum(1, dtype="int32"), ids)))
+
+    best = made([["b"], ["a"]], [[-2], [-1]])
+    others = made([["a", "b", "c", "d"], ["a", "", "", ""]], [[-1, -2, -3, -4], [-1, -1e9, -1e9, -1e9]])
+    found = put_first(best, others, 3)
+    assert found.texts.numpy().tolist() == [[b"b", b"c", b"d"], [b"a", b"", b""]]
+    np.testing.assert_array_equal(found.scores, [[-2, -3, -4], [-1, -1e9, -1e9]])
+    assert found.counts.numpy().tolist() == [3, 1]
+    assert found.ids.numpy()[:, :, 0].tolist() == [[1, 3, 4], [2, 0, 0]]
+
+
+def test_no_gradient_is_stored(exported):
+    """TensorFlow would register it, and keep its graph, whenever the export is opened."""
+    saved = SavedModel.FromString((exported.version / "saved_model.pb").read_bytes())
+    functions = saved.meta_graphs[0].graph_def.library
+    assert not functions.registered_gradients
+    assert not [
+        node.name for function in functions.function for node in function.node_def if "_gradient_op_type" in node.attr
+    ]
 
 
 def test_characters_are_limited_where_tokens_are_few(exported):

@@ -1,15 +1,21 @@
+import gc
 import itertools
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorflow.python.framework.ops import gradient_registry
 
 from nmt.config.schema import DecodingConfig, ModelConfig, SearchSettings
+from nmt.data.batching import pad
 from nmt.data.tokenizer import EOS_ID, Tokenizer, train_tokenizer
 from nmt.decoding import grouping
 from nmt.decoding.beam_search import Hypotheses
+from nmt.decoding.inference import search
 from nmt.errors import UserError
 from nmt.models.seq2seq import make_seq2seq
 from nmt.translators import model as translator_module
@@ -52,6 +58,7 @@ class FakeSearch:
         n_best: int,
         banned_ids: Sequence[int],
         refill: bool,
+        room: int | None,
     ) -> Hypotheses:
         self.sources.append(source)
         self.settings.append(settings)
@@ -178,7 +185,7 @@ def test_a_long_line_is_translated_in_parts_and_nothing_is_lost(fake: FakeSearch
 def test_the_parts_of_a_long_line_join_best_with_best(fake: FakeSearch, tokenizer: Tokenizer) -> None:
     one, two = tokenizer.encode(["one", "two"])
     fake.answers = lambda ids: [(one, -1.0, True), (two, -2.0, True)]
-    translator = faked(tokenizer, length_penalty=0.0)
+    translator = faked(tokenizer, length_penalty=0.0, pruning_threshold=0.0)
     found = next(translator.stream([" ".join(WORDS * 5)], n_best=2))
     num_parts = sum(map(len, fake.sources))
     assert found.hypotheses == [
@@ -233,14 +240,30 @@ def test_slots_without_a_hypothesis_are_left_out(fake: FakeSearch, tokenizer: To
     assert [one.text for one in found.hypotheses] == ["six"]
 
 
-@pytest.mark.parametrize(("beam_size", "n_best", "expected"), [(1, 1, 1), (5, 2, 5), (2, 7, 7)])
+@pytest.mark.parametrize(("beam_size", "n_best", "expected"), [(1, 1, [1]), (5, 2, [5]), (2, 7, [1, 7])])
 def test_many_results_fill_every_slot_of_the_beam(
-    fake: FakeSearch, tokenizer: Tokenizer, beam_size: int, n_best: int, expected: int
+    fake: FakeSearch, tokenizer: Tokenizer, beam_size: int, n_best: int, expected: list[int]
 ) -> None:
-    translator = faked(tokenizer, beam_size=beam_size, length_penalty=0.5, min_length=3, max_length=17)
-    next(translator.stream(["one"], n_best=n_best))
-    assert fake.settings == [translator.settings]
-    assert fake.n_best == [expected]
+    wanted = {"beam_size": beam_size, "length_penalty": 0.5, "min_length": 3, "max_length": 17}
+    next(faked(tokenizer, **wanted).stream(["one"], n_best=n_best))
+    assert [{name: getattr(given, name) for name in wanted} for given in fake.settings] == [wanted] * len(fake.n_best)
+    assert fake.n_best == expected
+
+
+def test_the_first_of_several_is_what_a_search_for_one_finds(fake: FakeSearch, tokenizer: Tokenizer) -> None:
+    """A search for several does not prune, and has found a better one here."""
+    one, two, three = tokenizer.encode(["one", "two", "three"])
+    several: list[Answer] = [(one, -1.0, True), (two, -2.0, True), (three, -3.0, True)]
+    fake.answers = lambda _: several if fake.n_best[-1] > 1 else several[1:]
+    for settings, n_best, expected in [
+        ({}, 1, ["two"]),
+        ({}, 2, ["two", "three"]),
+        ({"pruning_threshold": 0.0}, 2, ["one", "two"]),
+        ({"coverage_penalty": 0.1}, 2, ["one", "two"]),
+        ({"pruning_threshold": 0.0, "beam_size": 1}, 3, ["two", "three"]),
+    ]:
+        [found] = faked(tokenizer, **settings).stream(["six"], n_best=n_best)
+        assert [hypothesis.text for hypothesis in found.hypotheses] == expected
 
 
 def test_what_a_decoder_must_never_emit_is_banned(fake: FakeSearch, tokenizer: Tokenizer) -> None:
@@ -268,6 +291,47 @@ def real(tokenizer: Tokenizer) -> ModelTranslator:
         weight.assign(random.normal(scale=0.7, size=weight.shape))
     decoding = DecodingConfig(beam_size=3, max_length=11, batch_tokens=61)
     return ModelTranslator(model, tokenizer, tokenizer, decoding, max_tokens=MAX_SOURCE)
+
+
+def test_numbers_of_a_search_need_no_new_graph_and_graphs_are_freed(
+    real: ModelTranslator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced: list[weakref.ref] = []
+
+    def trace(*args: Any, **kwargs: Any) -> Hypotheses:
+        traced.append(weakref.ref(tf.compat.v1.get_default_graph()))
+        return search(*args, **kwargs)
+
+    monkeypatch.setattr(translator_module, "search", trace)
+    tokenizer, lines = real.source_tokenizer, texts(7, seed=3)
+    source = pad(tokenizer.encode([line for line in lines if line]), 0)
+    translator = ModelTranslator(real.model, tokenizer, tokenizer, real.settings, max_tokens=MAX_SOURCE)
+    gradients = len(gradient_registry.list())
+    answers = set()
+    for changes in [
+        {},
+        {"length_penalty": 0.0},
+        {"length_penalty": 4.5, "pruning_threshold": 0.0},
+        {"pruning_threshold": 0.3},
+        {"min_length": 5},
+        {"min_length": 2, "max_length": 4},
+    ]:
+        changed = translator.with_settings(**changes)
+        found = [translation for translation in changed.stream(lines, split=False) if translation.source]
+        # The same search with constants, operation by operation.
+        expected = search(real.model, source, settings=changed.settings, banned_ids=tokenizer.banned_ids)
+        np.testing.assert_allclose([one.score for one in found], expected.scores[:, 0], rtol=1e-5)
+        for one, ids, length in zip(found, expected.ids[:, 0], expected.lengths[:, 0], strict=True):
+            assert one.text == tokenizer.decode([[n for n in np.asarray(ids)[:length] if n != EOS_ID]])[0]
+        answers.add(tuple(one.text for one in found))
+    assert len(answers) > 4
+    # None of these has a part in the search.
+    assert translator.with_settings(batch_tokens=1000, split_sentences="never").translate(["one"])
+    assert len(traced) == 1
+    assert len(gradient_registry.list()) == gradients
+    del translator, changed
+    gc.collect()
+    assert traced[0]() is None
 
 
 def test_a_loaded_model_keeps_its_precision(fake: FakeSearch, tokenizer: Tokenizer) -> None:
