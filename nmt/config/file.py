@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from nmt.config.reference import as_words, get_keys, suggest_key
 from nmt.config.schema import Config
-from nmt.config.yaml_lines import Place, read_yaml, write_yaml
+from nmt.config.yaml_lines import MAX_CHARACTERS, Place, read_yaml, write_yaml
 from nmt.errors import UserError, suggest_name
 from nmt.streams import open_bytes
 
@@ -19,6 +19,8 @@ from nmt.streams import open_bytes
 Labels = dict[Place, str]
 
 
+MAX_BYTES = 4 * MAX_CHARACTERS
+MAX_MISTAKES = 50
 # Stored configurations hold every key that their version had. Versions without these keys behaved as with these values.
 KEYS_SINCE = {"model": {"embedding_scale": 1.0}}
 # Keys of stored configurations that have another name today: new names by old ones.
@@ -202,7 +204,9 @@ def _read_override(override: str, sections: Sequence[str]) -> tuple[str, str, An
 
 def _text(path: Path) -> str:
     with open_bytes(path) as file:
-        content = file.read()
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{path}: expected a configuration of at most {MAX_BYTES:,} bytes, found a larger file.")
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -253,7 +257,11 @@ def _checked(values: dict[str, Any], labels: Labels) -> Config:
         # Strict mode rejects true as a number and "64" as an integer. Only JSON input may still give a path as text.
         return Config.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        raise UserError("\n".join(_problem(one, labels) for one in error.errors())) from error
+        mistakes = error.errors()
+        listed = [_problem(one, labels) for one in mistakes[:MAX_MISTAKES]]
+        if len(mistakes) > MAX_MISTAKES:
+            listed.append(f"… and {len(mistakes) - MAX_MISTAKES:,} more mistakes.")
+        raise UserError("\n".join(listed)) from error
 
 
 def _problem(error: ErrorDetails, labels: Labels) -> str:
