@@ -115,11 +115,11 @@ def test_another_search_in_the_same_folder_is_refused(searched):
     place, _, _ = searched
     done = nmt(*COMMAND, "model.layer_norm=true", cwd=place)
     assert done.returncode == 2
-    assert "was begun with another configuration, as runs/tiny-tune/search.yaml says." in done.stderr
+    assert "was started with another configuration; see runs/tiny-tune/search.yaml." in done.stderr
     (place / "other.yaml").write_text("training.learning_rate: [0.02, 0.01]\n")
     done = nmt(*COMMAND[:4], "--space", "other.yaml", "--trials", 2, cwd=place)
     assert done.returncode == 2
-    assert "was begun with another space, as" in done.stderr
+    assert "was started with another space; see" in done.stderr
 
 
 def test_an_interrupted_search_leaves_the_table_of_what_there_is(task):
@@ -153,6 +153,6 @@ def test_mecab_is_asked_for_before_anything_starts(task, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.import_module("sacrebleu.tokenizers.tokenizer_ja_mecab"), "MeCab", None)
     monkeypatch.chdir(task)
     config = load_config(Path("tiny.yaml"), ["data.target_language=jpn"])
-    with pytest.raises(UserError, match=r"BLEU in 'jpn' needs the tokeniser MeCab.*sacrebleu\[ja\]"):
+    with pytest.raises(UserError, match=r"BLEU in 'jpn' needs the tokenizer MeCab.*sacrebleu\[ja\]"):
         tune(config, tmp_path / "no space.yaml", folder=tmp_path / "search")
     assert list(tmp_path.iterdir()) == []

@@ -77,7 +77,7 @@ def test_the_halved_rate_is_kept_for_good_and_has_an_end(recipe, tmp_path):
     assert done.returncode == 1
     assert done.stderr == (
         "The gradient was not finite in 3 updates in a row, up to update 16, although the learning rate was halved "
-        "once. Lower training.learning_rate or training.clip_norm; checkpoints are in "
+        "once. Lower training.learning_rate or training.clip_norm, raise training.warmup_updates. Checkpoints are in "
         f"{config.run_dir / 'checkpoints'}.\n"
     )
     assert records(config.run_dir)[12]["learning_rate"] == RATE / 2
