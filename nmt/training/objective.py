@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nmt.backend import ops
+from nmt.backend import keras, ops
 from nmt.compilation import batch_gather, gather_rows
 from nmt.config.schema import TrainingConfig
 from nmt.data.batching import Batch
@@ -144,9 +144,7 @@ def _softmax_nll(states: Any, matrix: Any, bias: Any, targets: Any) -> Any:
         targets: int [N].
     """
     probabilities = ops.softmax(ops.matmul(states, ops.transpose(matrix)) + ops.cast(bias, states.dtype))
-    chosen = at_least_float32(batch_gather(probabilities, targets[:, None]))[:, 0]
-    # Only the value saturates where the probability underflows; its gradient does not pass through here.
-    nll = -ops.log(ops.maximum(chosen, 1e-37))
+    nll = _negate_log(probabilities, states, matrix, bias, targets)
 
     def gradient(*args: Any, upstream: Any = None) -> Any:
         weights = ops.cast(args[0] if upstream is None else upstream, states.dtype)[:, None]
@@ -160,6 +158,32 @@ def _softmax_nll(states: Any, matrix: Any, bias: Any, targets: Any) -> Any:
         return d_states, d_matrix, ops.cast(d_bias, bias.dtype), None
 
     return nll, gradient
+
+
+def _negate_log(probabilities: Any, states: Any, matrix: Any, bias: Any, targets: Any) -> Any:
+    """Returns -log of the probabilities [N, V] of targets [N], at least float32 [N].
+
+    A probability loses its digits below the smallest normal number of its type, from 87 nats on, in float16 from 10 on.
+    Only if that happens in a batch, these are computed from the logits, with a second pass over [N, V].
+    """
+    smallest = 2.0**-14 if keras.backend.standardize_dtype(probabilities.dtype) == "float16" else 2.0**-126
+
+    def gather(ids: Any) -> Any:
+        return at_least_float32(batch_gather(probabilities, ids[:, None]))[:, 0]
+
+    def score(ids: Any) -> Any:
+        rows, biases = (at_least_float32(gather_rows(weight, ids)) for weight in (matrix, bias))
+        return ops.sum(at_least_float32(states) * rows, axis=-1) + biases
+
+    chosen = gather(targets)
+    nll = -ops.log(ops.maximum(chosen, smallest))
+
+    def compute_from_logits() -> Any:
+        # The probability of the best token never underflows.
+        best = ops.cast(ops.argmax(probabilities, axis=-1), targets.dtype)
+        return ops.where(chosen < smallest, score(best) - score(targets) - ops.log(gather(best)), nll)
+
+    return ops.cond(ops.any(chosen < smallest), compute_from_logits, lambda: nll)
 
 
 def _sum_by_id(ids: Any, rows: Any, num_ids: int) -> Any:

@@ -170,6 +170,18 @@ def test_hopeless_targets_stay_finite():
     assert found[2][4] == pytest.approx(-2)
 
 
+@pytest.mark.parametrize("gap", [20, 90, 1000])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("mixed_float16", 1e-3), ("float64", 1e-12)])
+def test_the_loss_of_an_unlikely_target_never_saturates(set_precision, precision, tolerance, gap):
+    """The probability of a token 104 nats behind is 0 in float32, and in float16 that of one 18 nats behind."""
+    set_precision(precision)
+    layer = OutputProjection(V, E, tied=None)
+    layer.set_weights([np.zeros((V, E)), np.array([0.0, 0, 0, 0, -gap, 0, -2])])
+    _, plain = losses(layer, tf.zeros((B, T, E), layer.compute_dtype), TARGETS, WEIGHTS, 0.1)
+    # The targets are 4, 6, EOS, 4 and EOS, each over the sum of e ** logit.
+    assert float(plain) == pytest.approx(2 * gap + 2 + 5 * math.log(5 + math.exp(-2) + math.exp(-gap)), rel=tolerance)
+
+
 class RandomModel:
     """Stands in for a model: attentional states that depend on nothing; keeps what it was given to read."""
 
