@@ -151,7 +151,7 @@ def test_numbers_and_words_have_the_meaning_of_yaml_1_2(file):
         ("training.batch_size=010", "expected a whole number of 1 or more, found '010'"),
         ("training.batch_size=99999999999999999999", "expected a whole number of 1 or more, found '9+'"),
         ("seed=-1", "expected a whole number from 0 to 4294967295, found -1"),
-        ("seed=18446744073709551616", "expected a whole number from 0 to 4294967295, found 18446744073709551616"),
+        ("seed=18446744073709551616", "expected a whole number from 0 to 4294967295, found '18446744073709551616'"),
         ("decoding.beam_size=65", "expected a whole number from 1 to 64, found 65"),
         ("training.label_smoothing=1", "expected a number of 0 or more and below 1, found 1"),
         ("tokenizer.character_coverage=0", "expected a number above 0 and at most 1, found 0"),
