@@ -348,6 +348,14 @@ def test_a_lower_rate_is_tried_from_the_last_checkpoint_on(rehearsal, recipe, tm
     assert rehearsal.update.rates == [RATE / 4] * 2
 
 
+def test_a_rollback_keeps_the_best_model_of_the_updates_that_it_undoes(rehearsal, recipe, tmp_path):
+    rehearsal.unapplied, rehearsal.tolerated_rate = range(8, 100), RATE / 2
+    config = recipe(tmp_path, max_updates=12, checkpoint_every=3, validate_every=7, max_skipped=3)
+    # Validated at 7, after the checkpoint of 6; undone at 10; validated again at 7 with half the rate, and at the end.
+    rehearsal.train(config, bleu=[9, 5, 6])
+    assert ModelFolder.load(tmp_path).facts["dev_bleu"] == 9
+
+
 def test_a_run_that_no_rate_helps_ends(rehearsal, recipe, tmp_path):
     rehearsal.unapplied = range(8, 100)
     config = recipe(tmp_path, max_updates=12, checkpoint_every=5, max_skipped=3, max_rollbacks=2)
