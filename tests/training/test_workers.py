@@ -279,6 +279,15 @@ def test_what_is_said_of_a_wrong_cluster(monkeypatch, text, words):
         make_strategy("multi_worker")
 
 
+def test_a_port_that_another_program_uses_is_named(monkeypatch):
+    with socket.create_server(("", 0)) as taken:
+        address = f"localhost:{taken.getsockname()[1]}"
+        cluster = {"cluster": {"worker": [address]}, "task": {"type": "worker", "index": 0}}
+        monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+        with pytest.raises(UserError, match=f"This worker, {address}, cannot listen on port .*: Address already in"):
+            make_strategy("multi_worker")
+
+
 def test_what_srun_says_makes_a_cluster_without_gpus_too(monkeypatch):
     said = {"PROCID": 2, "STEP_NUM_TASKS": 3, "STEP_NODELIST": "node[07-08]", "STEP_TASKS_PER_NODE": "2,1"}
     for name, value in said.items():
