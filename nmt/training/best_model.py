@@ -68,16 +68,13 @@ class BestModel:
         """Validates weights, and compares them with the best so far. Equal scores are ranked by the loss."""
         validation = self.validator.validate(weights)
         score = validation.score(self.config.training.best_by)
+        best_score, best_loss = progress.best_score, progress.best_loss
         if self.unwritten:
             best_score, best_loss = self.unwritten.scored.score, self.unwritten.scored.validation.loss
-        elif progress.best_score is None:
+        if best_score is None:
             return Scored(validation, score, True)
-        else:
-            best_score, best_loss = progress.best_score, progress.best_loss
-        is_better = score > best_score or (
-            score == best_score and best_loss is not None and validation.loss < best_loss
-        )
-        return Scored(validation, score, is_better)
+        is_lower = best_loss is not None and validation.loss < best_loss
+        return Scored(validation, score, score > best_score or (score == best_score and is_lower))
 
     def save(self, weights: Mapping[str, np.ndarray], scored: Scored, progress: Progress) -> Progress:
         """Writes weights as the best model, and returns the progress, with their score if they were written."""

@@ -114,8 +114,10 @@ class Recovery:
         )
         self.num_failed = self._num_skipped = 0
         # The best model stays that of the updates that are undone, if they had a better one.
-        best = {"best_score": progress.best_score, "best_loss": progress.best_loss}
-        return replace(checkpoint, progress=replace(checkpoint.progress, rollbacks=rollbacks, **best))
+        resumed = replace(
+            checkpoint.progress, rollbacks=rollbacks, best_score=progress.best_score, best_loss=progress.best_loss
+        )
+        return replace(checkpoint, progress=resumed)
 
     def _advise(self, *, has_checkpoint: bool) -> str:
         """Returns what to change for a new run, and which checkpoints there are."""
