@@ -38,8 +38,9 @@ def check_platform() -> None:
 def atomic_write(path: Path, *, keep_stale: bool = False) -> Iterator[Path]:
     """Yields a temporary path beside `path` to write a file or folder to, and renames it to `path` at the end.
 
-    If the block raises, the temporary file is removed and `path` stays as it was. If the process is killed, a hidden
-    file `.NAME.PID-MACHINE.part` is left behind, which no reader looks at, and which the next write removes.
+    If the block raises, the temporary file is removed, with the folders made for it, and `path` stays as it was. If the
+    process is killed, a hidden file `.NAME.PID-MACHINE.part` is left behind, which no reader looks at, and which the
+    next write removes.
 
     Args:
         path: a file, which may exist and is replaced, or a folder, which must not exist (see `atomic_replace`).
@@ -50,6 +51,7 @@ def atomic_write(path: Path, *, keep_stale: bool = False) -> Iterator[Path]:
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}-{_get_machine()}.part")
     with _explain_refusal(path):
+        new_folders = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         discard(aside)
         if not keep_stale:
@@ -63,8 +65,12 @@ def atomic_write(path: Path, *, keep_stale: bool = False) -> Iterator[Path]:
             sync(aside)
             aside.replace(path)
             _sync_one(path.parent)
-    finally:
+    except BaseException:
         discard(aside)
+        with suppress(OSError):  # unless others have used them in the meantime
+            for folder in new_folders:
+                folder.rmdir()
+        raise
 
 
 def _discard_stale(path: Path) -> None:

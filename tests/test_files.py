@@ -82,8 +82,9 @@ def test_a_folder_appears_once_it_is_complete(tmp_path):
     assert names(tmp_path) == ["model"]
 
 
-def test_a_folder_whose_writing_fails_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError), atomic_write(tmp_path / "model") as aside:
+@pytest.mark.parametrize("path", ["model", "new/inner/model"])
+def test_a_folder_whose_writing_fails_leaves_nothing(tmp_path, path):
+    with pytest.raises(RuntimeError), atomic_write(tmp_path / path) as aside:
         (aside / "inner").mkdir(parents=True)
         raise RuntimeError
     assert names(tmp_path) == []
