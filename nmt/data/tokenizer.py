@@ -54,10 +54,13 @@ class Tokenizer:
     """
 
     def __init__(self, model: bytes) -> None:
-        self._model = normalize_special_ids(model)
-        self._processor = _load_processor(self._model)
-        self._sampler = _make_sampler(self._model, self._processor)
-        self._banned_ids = _find_banned_ids(self._processor)
+        try:
+            self._model = normalize_special_ids(model)
+            self._processor = _load_processor(self._model)
+            self._sampler = _make_sampler(self._model, self._processor)
+            self._banned_ids = _find_banned_ids(self._processor)
+        except UnicodeDecodeError as error:  # a damaged token
+            raise UserError(f"{NOT_A_MODEL} A token is not UTF-8.") from error
         self._skipped_ids = frozenset([PAD_ID, BOS_ID, EOS_ID, *self._banned_ids])
 
     @classmethod

@@ -352,7 +352,9 @@ def test_a_missing_model_file_is_named(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path / "source.model")
 
 
-@pytest.mark.parametrize("content", [b"", b"the\t-3.1\nand\t-3.4\n", foreign()[:100]])
+@pytest.mark.parametrize(
+    "content", [b"", b"the\t-3.1\nand\t-3.4\n", foreign()[:100], foreign().replace("▁".encode(), b"\xe2\x96\xff", 1)]
+)
 def test_a_file_that_is_not_a_model_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "source.vocab").write_bytes(content)
     with pytest.raises(UserError, match=r"source\.vocab: Expected a SentencePiece model, .* found something else"):
