@@ -6,9 +6,12 @@ from Windows read like any other.
 """
 
 import codecs
+import io
 import mmap
+import os
 import re
 import shutil
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +28,15 @@ from nmt.streams import STANDARD, is_compressed, name_stream, open_bytes
 
 CHUNK_BYTES = 1 << 22
 CHUNK_PAIRS = 1 << 16
+# Of a .npy file whose shape has one or two numbers, and of the checksum that we write after its numbers.
+HEADER_BYTES, CHECKSUM_BYTES = 128, 4
+# What the files of the cache are called, after the name of the text and the digest of its state: where its lines start,
+# the digest of its bytes, and for a compressed text those bytes.
+LINES, FINGERPRINT, COPY = ".lines.npy", ".blake2b", ".txt"
+
+
+class DamagedCacheError(UserError):
+    """A file of the cache is not as it was written. It can be rebuilt from the text."""
 
 
 def read_lines(path: Path) -> list[str]:
@@ -113,16 +125,25 @@ class TextFile:
             UserError: the file is missing, damaged, empty or not UTF-8.
         """
         entry = cache / f"{path.name}.{_digest_state(path)}"
-        text = _unpack(path, entry.with_name(f"{entry.name}.txt"))
-        starts, fingerprint = (entry.with_name(f"{entry.name}.{kind}") for kind in ("lines.npy", "blake2b"))
-        if not starts.exists():
-            _write_index(path, text, starts=starts, fingerprint=fingerprint)
-        bounds = _map_array(starts)
-        if len(bounds) == 1:
+        try:
+            return cls._map(path, entry)
+        except (FileNotFoundError, DamagedCacheError):
+            _write_index(path, entry)
+        return cls._map(path, entry)
+
+    @classmethod
+    def _map(cls, path: Path, entry: Path) -> "TextFile":
+        starts, fingerprint = map_array(_add_suffix(entry, LINES)), _read_sealed(_add_suffix(entry, FINGERPRINT))
+        if len(starts) == 1:
             raise UserError(f"Expected lines of text in {path}, found an empty file.")
+        text = _add_suffix(entry, COPY) if is_compressed(path) else path
         with text.open("rb") as file:
+            # A plain file is not part of the cache: whether it has changed, its state tells (`_digest_state`).
+            is_whole = text == path or _compute_file_digest(file) == fingerprint
+            if not is_whole or os.fstat(file.fileno()).st_size != starts[-1]:
+                raise DamagedCacheError(f"{text} is damaged, or changes while it is read.")
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return cls(path, fingerprint.read_text(), content, bounds)
+        return cls(path, fingerprint, content, starts)
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -130,6 +151,11 @@ class TextFile:
     def __getitem__(self, index: int) -> str:
         # The range takes negative indices, and raises IndexError, which ends an iteration.
         return self.read_lines([range(len(self))[index]])[0]
+
+    @property
+    def line_sizes(self) -> np.ndarray:
+        """The bytes of each line, line end included: int64 [number of lines]."""
+        return np.diff(self._starts)
 
     def read_lines(self, indices: Sequence[int] | np.ndarray) -> list[str]:
         """Returns the lines with these numbers, counted from 0, in the order of `indices`."""
@@ -143,38 +169,60 @@ class TextFile:
         return np.unique(np.searchsorted(self._starts, places, side="right") - 1)
 
 
+def _add_suffix(entry: Path, suffix: str) -> Path:
+    return entry.with_name(f"{entry.name}{suffix}")
+
+
 def _digest_state(path: Path) -> str:
-    """Digests path, size and time of a file. It changes whenever the file does, and its content is not read."""
+    """Digests the path of a file and what changes whenever it does. The content is not read.
+
+    Tools can set a file's time stamp to any value, but not the time of its last change (ctime). A file that is moved
+    over another one brings its own time stamp and number (inode).
+    """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise UserError(f"Expected a file at {path}, which is read many times, found a pipe or device.")
     with open_bytes(path):
         state = path.stat()
-    return compute_digest(f"{path.resolve()}\n{state.st_size}\n{state.st_mtime_ns}".encode())
+    facts = (path.resolve(), state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns)
+    return compute_digest("\n".join(map(str, facts)).encode())
 
 
-def _unpack(path: Path, copy: Path) -> Path:
-    """Returns the path itself, or for a compressed file the path of its unpacked copy."""
-    if not is_compressed(path):
-        return path
-    if not copy.exists():
-        with open_bytes(path) as packed, atomic_write(copy) as aside, aside.open("wb") as plain:
+def _compute_file_digest(file: BinaryIO) -> str:
+    digest = start_digest()
+    while chunk := file.read(CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _write_index(path: Path, entry: Path) -> None:
+    """Writes where the lines of a file start, the digest of its bytes, and if it is compressed, these bytes."""
+    text = path
+    if is_compressed(path):
+        text = _add_suffix(entry, COPY)
+        with open_bytes(path) as packed, atomic_write(text) as aside, aside.open("wb") as plain:
             shutil.copyfileobj(packed, plain, CHUNK_BYTES)
-    return copy
-
-
-def _write_index(path: Path, text: Path, *, starts: Path, fingerprint: Path) -> None:
-    """Writes where the lines of `text` start, and its digest.
-
-    `starts` appears last, so that its existence means that both are complete.
-    """
     try:
-        with open_growing_array(starts) as append, atomic_write(fingerprint) as aside:
-            aside.write_text(_scan(text, append))
+        with open_growing_array(_add_suffix(entry, LINES)) as append:
+            _write_sealed(_add_suffix(entry, FINGERPRINT), _scan(text, append))
     except UnicodeDecodeError:
         # The scan does not know line numbers. The slow reader does, and fails with them.
         with text.open("rb") as stream:
             deque(read_stream(stream, str(path)), maxlen=0)
         raise
+
+
+def _write_sealed(path: Path, text: str) -> None:
+    """Writes a line of text with a checksum of it and of the file's name."""
+    with atomic_write(path) as aside:
+        aside.write_text(f"{text} {zlib.crc32(f'{path.name} {text}'.encode()):08x}\n", encoding="ascii")
+
+
+def _read_sealed(path: Path) -> str:
+    """Reads what `_write_sealed` wrote; raises DamagedCacheError if it is something else."""
+    text, _, checksum = path.read_text(encoding="latin-1").rpartition(" ")
+    if checksum != f"{zlib.crc32(f'{path.name} {text}'.encode()):08x}\n":
+        raise DamagedCacheError(f"{path} is damaged.")
+    return text
 
 
 def _scan(text: Path, append: Callable[[np.ndarray], object]) -> str:
@@ -232,10 +280,13 @@ class ParallelCorpus:
             _check_aligned(source.path, len(source), target.path, len(target))
         fingerprint = compute_digest("".join(text.fingerprint for text in (*sources, *targets)).encode())
         first_rows = np.cumsum([0, *map(len, sources)])
-        kept_rows = cache / f"pairs.{fingerprint}.npy"
-        if not kept_rows.exists():
-            _index_pairs(sources, targets, first_rows, kept_rows)
-        return cls(fingerprint, sources, targets, first_rows, _map_array(kept_rows))
+        path = cache / f"pairs.{fingerprint}.npy"
+        try:
+            kept_rows = map_array(path)
+        except (FileNotFoundError, DamagedCacheError):
+            _index_pairs(sources, targets, first_rows, path)
+            kept_rows = map_array(path)
+        return cls(fingerprint, sources, targets, first_rows, kept_rows)
 
     def __len__(self) -> int:
         return len(self._kept_rows)
@@ -305,29 +356,58 @@ def open_growing_array(
     """Yields a function that appends numbers to a .npy file, so that the array is never held in memory.
 
     The file appears at `path` when the block ends without an exception. It is written as a stream and not through a
-    memory map, because a process that writes to a map dies with SIGBUS when the disk is full.
+    memory map, because a process that writes to a map dies with SIGBUS when the disk is full. A checksum follows the
+    numbers, for `map_array`; NumPy's own functions read the file, too, and ignore it.
 
     Args:
-        path: of the file.
+        path: of the file. Its name must tell what the numbers were made from, because the checksum includes it.
         dtype: type of the numbers.
         columns: number of columns of a 2-D array, to which whole rows are appended; None makes a 1-D array.
     """
     row_bytes = np.dtype(dtype).itemsize * (columns or 1)
+    checksum = zlib.crc32(path.name.encode())
     with atomic_write(path) as aside, aside.open("wb") as file:
-        _write_header(file, dtype, 0, columns)
-        header_bytes = file.tell()
-        yield lambda numbers: file.write(np.ascontiguousarray(numbers, dtype).data)
-        num_rows = (file.tell() - header_bytes) // row_bytes
+        file.write(_make_header(dtype, 0, columns))
+
+        def append(numbers: np.ndarray) -> None:
+            nonlocal checksum
+            content = np.ascontiguousarray(numbers, dtype).data
+            file.write(content)
+            checksum = zlib.crc32(content, checksum)
+
+        yield append
+        header = _make_header(dtype, (file.tell() - HEADER_BYTES) // row_bytes, columns)
+        file.write(zlib.crc32(header, checksum).to_bytes(CHECKSUM_BYTES, "little"))
         file.seek(0)
-        _write_header(file, dtype, num_rows, columns)
+        file.write(header)
 
 
-def _write_header(file: BinaryIO, dtype: str, num_rows: int, columns: int | None) -> None:
+def _make_header(dtype: str, num_rows: int, columns: int | None) -> bytes:
     # NumPy pads the header, so that the header for any number of rows has the same size.
     shape = (num_rows,) if columns is None else (num_rows, columns)
-    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+    assert len(header.getvalue()) == HEADER_BYTES
+    return header.getvalue()
 
 
-def _map_array(path: Path) -> np.ndarray:
+def map_array(path: Path) -> np.ndarray:
+    """Maps a file that `open_growing_array` wrote, after it has read all of it once to compare the checksum.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedCacheError: the file is not as it was written.
+    """
+    # CRC-32 finds every damage of up to 32 bits in a row, and of any other kind all but one in 4 billion. It takes a
+    # second or less per GB, less than the disk.
+    checksum = zlib.crc32(path.name.encode())
+    with path.open("rb") as file:
+        left = os.fstat(file.fileno()).st_size - HEADER_BYTES - CHECKSUM_BYTES
+        header = file.read(HEADER_BYTES)
+        while left > 0 and (chunk := file.read(min(left, CHUNK_BYTES))):
+            checksum = zlib.crc32(chunk, checksum)
+            left -= len(chunk)
+        if left or file.read() != zlib.crc32(header, checksum).to_bytes(CHECKSUM_BYTES, "little"):
+            raise DamagedCacheError(f"{path} is damaged.")
     # A plain view, because slicing numpy.memmap itself is several times slower.
     return np.asarray(np.load(path, mmap_mode="r"))

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from nmt.data.batching import derive_seed
-from nmt.data.corpus import ParallelCorpus, open_growing_array, split_indices
+from nmt.data.corpus import DamagedCacheError, ParallelCorpus, map_array, open_growing_array, split_indices
 from nmt.data.tokenizer import Tokenizer
 
 # Pairs that are sampled to estimate by how much sampling lengthens a side.
 GROWTH_PAIRS = 2000
+# Lengths (32 bits) and starts (64 bits) of the two sides of a pair in the cache.
+PAIR_BYTES = 2 * 4 + 2 * 8
 
 
 class CachedTokens:
@@ -25,8 +27,7 @@ class CachedTokens:
 
     def __init__(self, lengths: Path, starts: Path, ids: Path, tokenizers: tuple[Tokenizer, Tokenizer]):
         self.tokenizers = tokenizers
-        self.lengths, self._starts, mapped = (np.load(path, mmap_mode="r") for path in (lengths, starts, ids))
-        self._ids = mapped.view(np.ndarray)  # slicing numpy.memmap itself is several times slower
+        self.lengths, self._starts, self._ids = map(map_array, (lengths, starts, ids))
 
     @classmethod
     def open(cls, corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer, cache: Path) -> "CachedTokens":
@@ -35,15 +36,20 @@ class CachedTokens:
         Raises:
             UserError: the folder cannot be written to, or the disk is full.
         """
-        key = "-".join(name[:12] for name in (corpus.fingerprint, source.fingerprint, target.fingerprint))
-        files = [cache / f"{kind}.{key}.npy" for kind in ("lengths", "starts", "tokens")]
+        files = cls.find_files(corpus, source, target, cache)
         try:
             return cls(*files, (source, target))
-        except (OSError, ValueError):
+        except (OSError, DamagedCacheError):
             # Another run may write the same files at the same time. That is safe: the key names the content, and each
             # file replaces the other run's as a whole.
             _write_tokens(files, corpus, source, target)
         return cls(*files, (source, target))
+
+    @classmethod
+    def find_files(cls, corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer, cache: Path) -> list[Path]:
+        """Returns the paths of the lengths, starts and ids of a corpus, whether they exist or not."""
+        key = "-".join(name[:12] for name in (corpus.fingerprint, source.fingerprint, target.fingerprint))
+        return [cache / f"{kind}.{key}.npy" for kind in ("lengths", "starts", "tokens")]
 
     def read_ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Returns the ids of both sides of these pairs, the same ones in every epoch."""

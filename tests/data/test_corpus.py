@@ -172,6 +172,62 @@ def test_an_index_is_rebuilt_only_when_the_file_changes(tmp_path, monkeypatch):
     assert (list(again), again.fingerprint) == (["a", "", "b"], touched.fingerprint)
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_other_text_of_the_same_size_and_time_is_noticed(tmp_path, replaced):
+    """Written in place, or moved over the old file, and then given its time stamp (touch -r)."""
+    path = write(tmp_path / "text", "a\nbc\n")
+    mtime = path.stat().st_mtime_ns
+    first = TextFile.open(path, tmp_path / "cache")
+    other = write(tmp_path / "other" if replaced else path, "ab\nc\n")
+    os.utime(other, ns=(mtime, mtime))
+    other.replace(path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (5, mtime)
+    second = TextFile.open(path, tmp_path / "cache")
+    assert list(second) == ["ab", "c"]
+    assert second.fingerprint != first.fingerprint  # by which a resumed run notices
+
+
+def damage(path, how):
+    content = bytearray(path.read_bytes())
+    if how == "flipped":
+        content[len(content) // 2] ^= 1
+    elif how == "cut":
+        del content[len(content) // 2 :]
+    elif how == "longer":
+        content += b"\0"
+    else:
+        content.clear()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "longer", "empty"])
+@pytest.mark.parametrize("kind", ["[01]*.lines.npy", "[01]*.blake2b", "[01]*.txt", "pairs.*.npy"])
+def test_a_damaged_file_of_the_cache_is_rebuilt(tmp_path, kind, how):
+    pairs = [("a\nb\n\nc", "A\nB\nC\nD"), ("e\nf", "E\nF")]
+    files = [
+        tuple(write(tmp_path / f"{n}.{side}.gz", gzip.compress(text.encode())) for side, text in enumerate(sides))
+        for n, sides in enumerate(pairs)
+    ]
+    first = ParallelCorpus.open(files, tmp_path / "cache")
+    expected = everything(first)
+    damaged = list((tmp_path / "cache").glob(kind))
+    assert damaged
+    for path in damaged:
+        damage(path, how)
+    again = ParallelCorpus.open(files, tmp_path / "cache")
+    assert (everything(again), again.fingerprint) == (expected, first.fingerprint)
+
+
+def test_a_file_of_the_cache_under_the_name_of_another_is_rebuilt(tmp_path):
+    one, other = (write(tmp_path / name, text) for name, text in (("one", "a\nbc"), ("other", "ab\nc")))
+    for path in (one, other):
+        TextFile.open(path, tmp_path / "cache")
+    for suffix in ("lines.npy", "blake2b"):
+        [found], [overwritten] = ((tmp_path / "cache").glob(f"{name}.*.{suffix}") for name in ("one", "other"))
+        overwritten.write_bytes(found.read_bytes())
+    assert lines_of(other, tmp_path / "cache") == ["ab", "c"]
+
+
 def test_an_interrupted_index_is_not_used(tmp_path, monkeypatch):
     path = write(tmp_path / "text", "a\nb\n")
 

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -90,11 +89,17 @@ def test_an_interrupted_cache_is_rebuilt(monkeypatch, corpus, tokenizers, tmp_pa
     assert_holds(CachedTokens.open(corpus, *tokenizers, tmp_path), corpus, tokenizers)
 
 
+@pytest.mark.parametrize("how", ["cut", "flipped"])
 @pytest.mark.parametrize("name", ["tokens.*", "lengths.*", "starts.*"])
-def test_a_damaged_cache_is_rebuilt(corpus, tokenizers, tmp_path, name):
+def test_a_damaged_cache_is_rebuilt(corpus, tokenizers, tmp_path, name, how):
     CachedTokens.open(corpus, *tokenizers, tmp_path)
     [file] = tmp_path.rglob(name)
-    os.truncate(file, file.stat().st_size - 1)
+    content = bytearray(file.read_bytes())
+    if how == "cut":
+        del content[-1]
+    else:
+        content[-20] ^= 1  # one of the last numbers
+    file.write_bytes(content)
     assert_holds(CachedTokens.open(corpus, *tokenizers, tmp_path), corpus, tokenizers)
 
 
