@@ -150,8 +150,11 @@ def read_sample(dev: CorpusFiles, sample: Path | str | None, size: int) -> tuple
     """
     if sample is not None:
         sources = read_lines(Path(sample))
-        if not sources:
-            raise UserError(f"{sample} is empty. Expected sentences on which to compare the export with the model.")
+        if not any(line.strip() for line in sources[:size]):
+            raise UserError(
+                f"{sample} is empty, or its first {size} lines (export.sample) are blank. Expected sentences on which "
+                "to compare the export with the model."
+            )
         return sources[:size], None
     if not dev.source.is_file() or not dev.target.is_file():
         missing = dev.target if dev.source.is_file() else dev.source
@@ -160,4 +163,9 @@ def read_sample(dev: CorpusFiles, sample: Path | str | None, size: int) -> tuple
             "sentences, one per line, with --sample FILE."
         )
     sources, references = read_parallel(dev.source, dev.target)
+    if not any(line.strip() for line in sources[:size]):
+        raise UserError(
+            f"The export is compared with the model, but the first {size} lines of {dev.source}, the dev text, are "
+            "blank. Name a file of sentences, one per line, with --sample FILE."
+        )
     return sources[:size], references[:size]

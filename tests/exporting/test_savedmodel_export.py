@@ -15,6 +15,7 @@ from nmt.data.corpus import read_parallel
 from nmt.errors import ParityError, UserError
 from nmt.evaluation.metrics import bleu
 from nmt.exporting import bundle, parity
+from nmt.exporting.job import read_sample
 from nmt.exporting.quantization import Quantization
 from nmt.exporting.savedmodel import export
 from nmt.translators.savedmodel import SavedModelTranslator
@@ -216,10 +217,20 @@ def test_a_sample_of_the_users_is_compared_without_references(
     assert record["compared"] == 5 and record["bleu_model"] is None
 
 
-def test_a_sample_needs_sentences(exported, tmp_path):
-    (tmp_path / "empty").write_text("")
-    with pytest.raises(UserError, match=r"empty is empty\. Expected sentences"):
-        export(exported.model, tmp_path / "served", sample=tmp_path / "empty")
+@pytest.mark.parametrize("content", ["", "\n\n", " \n\u3000\n"])
+def test_a_sample_needs_sentences(tmp_path, content):
+    (tmp_path / "sample").write_text(content)
+    files = CorpusFiles(source=tmp_path / "sample", target=tmp_path / "sample")
+    with pytest.raises(UserError, match=r"sample is empty, or its first 7 lines .* are blank\. Expected sentences"):
+        read_sample(files, tmp_path / "sample", 7)
+    if content:
+        with pytest.raises(
+            UserError, match=r"the first 7 lines of .*sample, the dev text, are blank\. .* --sample FILE"
+        ):
+            read_sample(files, None, 7)
+
+
+def test_a_sample_that_does_not_exist_is_named(exported, tmp_path):
     with pytest.raises(UserError, match=r"There is no file .*nothing"):
         export(exported.model, tmp_path / "served", sample=tmp_path / "nothing")
 
