@@ -11,7 +11,7 @@ abbreviate accept activate add adjust agree align allocate append assign attend 
 build change check choose clean close compare compile compute convert count cut decode defer derive describe discard
 download draw drop dump encode estimate evaluate examine exit explain export fetch find finish fit forget format
 fuse gather get halve handle hold import join limit list listen load locate lock log look make map measure name
-normalize observe open pad parse plan precompile prefetch prepare print probe project quantize rank read record
+normalize observe open pad parse plan precompile prefetch prepare print probe project put quantize rank read record
 recover remove rename render replace report require restart restore roll round run sample save scale scan scatter
 score search select send serve set shift show silence split start step stop stream submit suggest sync tokenize
 trace track train translate try tune use validate wait write
@@ -19,7 +19,7 @@ trace track train translate try tune use validate wait write
 VERBS = set(VERB_LIST.split())
 
 # Converters, questions, and methods that return a changed copy.
-OTHER_FIRST_WORDS = {"as", "from", "to", "is", "has", "can", "may", "needs", "with", "on"}
+OTHER_FIRST_WORDS = {"as", "from", "to", "is", "has", "can", "may", "needs", "with", "without", "on"}
 # Functions named after the operation that papers, Keras or other libraries call so.
 TERMS = {
     *("atomic_replace", "atomic_write", "at_least_float32", "batch_gather", "beam_search", "bleu", "chrf"),

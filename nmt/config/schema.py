@@ -287,8 +287,9 @@ class SearchSettings(Section):
     it off."""
     pruning_threshold: Annotated[float, Field(ge=0)] = 3.0
     """An open hypothesis is pruned if its log-probability is this far below that of the best open one (in nats), or if
-    three more tokens at no cost would still leave its score below a finished one; 0 never prunes. It has no effect if
-    more than one translation per line is requested, or with a coverage penalty."""
+    three more tokens at no cost would still leave its score below a finished one; 0 never prunes. It has no effect with
+    a minimum length or a coverage penalty. If several translations per line are requested, the first one is still that
+    of a pruned search, and the others come from a second search without pruning."""
     min_length: Count = 0
     """Minimum length of a translation in tokens, without EOS."""
     max_length: PositiveInt = 256
