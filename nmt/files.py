@@ -173,10 +173,11 @@ def append_line(path: Path, line: str) -> None:
     """Appends a line to a file and syncs it to the disk. If that fails, the file is as it was.
 
     Raises:
-        UserError: the file cannot be written to.
+        UserError: the file cannot be written to, or is a link.
     """
     with _explain_refusal(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        # A link in a folder of somebody else could lead to any file of this user.
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             size, content = os.fstat(descriptor).st_size, f"{line}\n".encode()
             try:
@@ -262,7 +263,7 @@ def check_size(path: Path, limit: int) -> None:
         raise UserError(f"{path} has {status.st_size:,} bytes, expected at most {limit:,}.")
 
 
-def start_digest(content: bytes = b"") -> "hashlib.blake2b":
+def start_digest(content: bytes | memoryview = b"") -> "hashlib.blake2b":
     """Returns a digest whose `update` takes more bytes. Stored files contain such digests, so it must not change."""
     return hashlib.blake2b(content, digest_size=16)
 

@@ -11,6 +11,7 @@ from nmt import files
 from nmt.cli.main import main
 from nmt.errors import UserError
 from nmt.files import (
+    append_line,
     atomic_replace,
     atomic_write,
     check_platform,
@@ -303,3 +304,11 @@ def test_on_windows_every_command_names_wsl(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         main()
     assert capsys.readouterr().err == "nmt runs on Linux and macOS; on Windows use WSL 2.\n"
+
+
+def test_a_line_is_not_appended_to_the_target_of_a_link(tmp_path):
+    (tmp_path / "precious").write_text("text\n")
+    (tmp_path / "history.jsonl").symlink_to(tmp_path / "precious")
+    with pytest.raises(UserError, match=r"^Cannot write .*history\.jsonl: Too many levels of symbolic links\.$"):
+        append_line(tmp_path / "history.jsonl", "{}")
+    assert (tmp_path / "precious").read_text() == "text\n"
