@@ -23,8 +23,9 @@ from nmt.server.app import Server
 KEEP_ALIVE = 75
 # Connections that the system accepts and that wait for the server, as while it loads the model.
 BACKLOG = 2048
-# Connections that the server accepts before it looks after those that it has.
-ACCEPTED_AT_ONCE = 32
+# Connections that the server accepts before it looks after those that it has. Some five times as many are on their way
+# when it closes one to make room, and must have files as well.
+ACCEPTED_AT_ONCE = 8
 # Open files of the rest of the process, and of connections that are being accepted or closed.
 RESERVED_FILES = 96
 ACCEPT_FAILED = "socket.accept() out of system resource"

@@ -64,13 +64,14 @@ class TextCutter:
             if sum(map(len, chunk)) <= SMALL:
                 found, lengths = cut_chunk(chunk)
             else:
-                found, lengths = await self._run_in_thread(client, partial(cut_chunk, chunk))
+                found, lengths = await self.run_in_thread(client, partial(cut_chunk, chunk))
             whole += found
             tokens += lengths
             self._check_work(sum(map(options.estimate_work, tokens)))
         return whole, tokens
 
-    async def _run_in_thread(self, client: str, work: Callable[[], Result]) -> Result:
+    async def run_in_thread(self, client: str, work: Callable[[], Result]) -> Result:
+        """Returns the result of a function that is called in a thread, after earlier ones of the same client."""
         lock = self._locks.setdefault(client, asyncio.Lock())
         await lock.acquire()
         running = asyncio.get_running_loop().run_in_executor(None, work)

@@ -1,7 +1,7 @@
 """POST /translate: texts of any number of sentences and lines, with search settings."""
 
-import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -133,11 +133,11 @@ def make_translate_routes(
             split, tokens = await cutter.cut(texts, options, client=client, splitter=splitter)
             parts = [part for text in split for part in text.parts]
             results = iter(await batcher.translate(parts, options, tokens=tokens, client=client))
-        translations = [join_translations(text, [next(results) for _ in text.parts]) for text in split]
-        if not wanted.alignments:
-            return _make_response(translations, alignments=False)
-        # In a thread: aligning a long text takes long enough to delay other requests.
-        return await asyncio.to_thread(_make_response, translations, alignments=True)
+            translations = [join_translations(text, [next(results) for _ in text.parts]) for text in split]
+            if wanted.alignments:
+                # In a thread: aligning a long text takes long enough to delay other requests.
+                return await cutter.run_in_thread(client, partial(_make_response, translations, alignments=True))
+        return _make_response(translations, alignments=False)
 
     return router
 
