@@ -7,16 +7,25 @@ from nmt.config.schema import Config
 from nmt.data.corpus import ParallelCorpus
 from nmt.data.preparation import read_dev
 from nmt.doctor.findings import Finding
-from nmt.doctor.machine import examine_machine, examine_memory
+from nmt.doctor.machine import examine_disk, examine_machine, examine_memory
 from nmt.doctor.text import (
+    examine_alignment,
     examine_files,
+    examine_held_out,
     examine_language_codes,
     examine_languages,
     examine_overlap,
     examine_pairs,
     open_texts,
 )
-from nmt.doctor.tokens import examine_dev, examine_lengths, find_longest_pair, try_tokenizers
+from nmt.doctor.tokens import (
+    estimate_token_cache,
+    examine_dev,
+    examine_lengths,
+    find_longest_pair,
+    measure_lengths,
+    try_tokenizers,
+)
 from nmt.errors import UserError
 
 
@@ -40,14 +49,21 @@ def examine(config: Config, *, tests: dict[str, tuple[list[str], list[str]]]) ->
         return
     yield Finding("text", "ok", f"{len(corpus):,} pairs in {len(texts):,} files, {len(dev[0]):,} in dev, all UTF-8")
     yield from examine_files(texts)
+    yield from examine_alignment(list(zip(texts[::2], texts[1::2], strict=True)))
     yield from examine_pairs(corpus)
+    yield from examine_held_out({"dev": dev, **tests})
     yield from examine_overlap(corpus, {"dev": dev, **tests})
     yield from examine_languages(corpus, config.data)
     tokenizers, finding = try_tokenizers(config, corpus, run_dir)
     yield finding
     if tokenizers is not None:
-        yield from examine_lengths(config, corpus, tokenizers)
+        sample = measure_lengths(corpus, tokenizers)
+        yield from examine_lengths(config, corpus, sample)
         yield from examine_dev(config, dev, tokenizers)
         sizes = tokenizers[0].vocabulary_size, tokenizers[1].vocabulary_size
-        yield from examine_memory(config, vocabulary_sizes=sizes, lengths=find_longest_pair(config, corpus, tokenizers))
+        use, findings = examine_memory(config, vocabulary_sizes=sizes, lengths=find_longest_pair(config, sample))
+        yield from findings
+        if use is not None:
+            ids = estimate_token_cache(corpus, tokenizers, sample, cache)
+            yield from examine_disk(config, weights=use.weights, run_dir=run_dir, cache=cache, token_bytes=ids)
     yield from examine_machine()

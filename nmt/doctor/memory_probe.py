@@ -1,12 +1,15 @@
-"""Measures the memory that training needs, by a few updates on random ids.
+"""Measures the memory that training needs, of the host and of the GPU, by a few updates on random ids.
 
 They run in a separate process, because a process can only report the highest memory of its whole life.
 """
 
 import json
+import os
+import re
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +39,10 @@ class MemoryUse:
     """Size of the model's weights in float32."""
     peaks: tuple[int, int]
     """Highest memory of the process after the small and after the whole batch, including the framework."""
+    gpu_peaks: tuple[int, int] | None = None
+    """Highest memory of the first GPU after each batch; None if the updates run on the CPU."""
+    gpu_limit: int | None = None
+    """Memory of that GPU that training can use; None if it is not known."""
 
 
 def probe_memory(
@@ -58,7 +65,50 @@ def probe_memory(
     if done.returncode:
         return None
     found = json.loads(done.stdout.splitlines()[-1])
-    return MemoryUse(found["weights"], tuple(found["peaks"]))
+    gpu_peaks = found["gpu_peaks"]
+    return MemoryUse(
+        found["weights"], tuple(found["peaks"]), tuple(gpu_peaks) if gpu_peaks[-1] else None, found["gpu_limit"]
+    )
+
+
+def read_gpu_memory(array: Any) -> tuple[int, int | None]:
+    """Returns the highest memory of the GPU that holds an array, and the memory that the process can use there.
+
+    Args:
+        array: a tensor of TensorFlow or an array of JAX.
+
+    Returns:
+        Bytes; 0 and None if the array is not on a GPU, and None for the limit if it is not known.
+    """
+    if hasattr(array, "devices"):  # JAX, whose CPU keeps no statistics
+        statistics = next(iter(array.devices())).memory_stats() or {}
+        return statistics.get("peak_bytes_in_use", 0), statistics.get("bytes_limit")
+    device = re.search(r"GPU:\d+", array.device)
+    if not device:
+        return 0, None
+    peak = sys.modules["tensorflow"].config.experimental.get_memory_info(device[0])["peak"]
+    return peak, _ask_for_gpu_memory(int(device[0].removeprefix("GPU:")))
+
+
+def _ask_for_gpu_memory(number: int) -> int | None:
+    """Returns the memory of a GPU that other processes leave, in bytes, from the driver: TensorFlow does not tell it.
+
+    Args:
+        number: of the GPU among those that this process sees.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    name = visible[number].strip() if visible != [""] and number < len(visible) else str(number)
+    query = ["nvidia-smi", f"--id={name}", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    others = ["nvidia-smi", f"--id={name}", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    try:
+        total, apps = (
+            subprocess.run(one, capture_output=True, text=True, check=True).stdout for one in (query, others)
+        )
+        used = [line.split(",") for line in apps.splitlines()]
+        taken = sum(int(memory) for process, memory in used if int(process) != os.getpid())
+        return (int(total) - taken) << 20
+    except (OSError, subprocess.CalledProcessError, ValueError):
+        return None
 
 
 def main() -> None:
@@ -73,7 +123,8 @@ def main() -> None:
     kind = "auto" if config.training.strategy == "multi_worker" else config.training.strategy
     strategy = make_strategy(kind, config.training.devices)
     model, update = make_update(config, tuple(given["vocabulary_sizes"]), strategy)
-    random, peaks = np.random.default_rng(1), []
+    random, peaks, gpu_peaks = np.random.default_rng(1), [], []
+    gpu_limit = None
     for rows in given["rows"]:
         rows += -rows % update.rows_multiple
         source, target = (
@@ -82,8 +133,11 @@ def main() -> None:
         )
         update(Batch(0, 0, source, target, np.ones(rows, np.float32)), update=1, learning_rate=1e-3)
         peaks.append(read_peak_memory())
+        gpu_peak, gpu_limit = read_gpu_memory(model.trainable_variables[0].value)
+        gpu_peaks.append(gpu_peak)
     weights = sum(4 * int(np.prod(variable.shape)) for variable in model.trainable_variables)
-    print(json.dumps({"weights": weights, "peaks": peaks}), flush=True)
+    found = {"weights": weights, "peaks": peaks, "gpu_peaks": gpu_peaks, "gpu_limit": gpu_limit}
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,59 @@ from nmt.doctor.findings import Finding, report_count
 from nmt.errors import UserError
 from nmt.evaluation.metrics import check_languages
 
+# What UTF-8 looks like that was taken for Latin-1 or Windows-1252 and encoded again: the bytes 80 to BF, and sequences
+# beginning with C2 to C5 (Ã¤ for ä), CE to D1 and D7 to D9 (two letters of Greek, Cyrillic, Hebrew, Arabic), E2 80 (â€™
+# for an apostrophe), E0 A4 to E0 B9 (India, Thailand) and E3 to ED (two signs of Chinese, Japanese, Korean).
+_WINDOWS = "".join(bytes([one]).decode("cp1252", errors="ignore") for one in range(0x80, 0xA0))
+_BYTE = rb"(?:\xc2[\x80-\xbf]|" + b"|".join(re.escape(letter.encode()) for letter in _WINDOWS) + rb")"
+# Both patterns begin with one byte, which Python looks for quickly.
+MOJIBAKE = (
+    rb"\xc3(?:[\x82-\x85]"
+    + _BYTE
+    + rb"|[\x8e-\x91\x97-\x99]"
+    + _BYTE
+    + rb"\xc3[\x8e-\x91\x97-\x99]"
+    + _BYTE
+    + rb"|\xa2(?:\xc2\x80|\xe2\x82\xac)"
+    + _BYTE
+    + rb"|\xa0\xc2[\xa4-\xb9]"
+    + _BYTE
+    + rb"|[\xa3-\xad]"
+    + _BYTE
+    + _BYTE
+    + rb"\xc3[\xa3-\xad]"
+    + _BYTE
+    + _BYTE
+    + rb")"
+)
+# Names of elements that web pages are full of; <2de> and the like are tokens that users add.
+HTML_TAG = (
+    rb"<(?i:/?(?:a|abbr|article|b|blockquote|body|br|button|center|cite|code|dd|div|dl|dt|em|font|footer|form|h[1-6]|head"
+    rb"|header|hr|html|i|img|input|label|li|link|meta|nav|ol|option|p|pre|q|s|script|section|select|small|span|strong"
+    rb"|style|sub|sup|table|tbody|td|th|thead|title|tr|u|ul|video)(?:\s[^<>\n]*)?/?>|!--|!doctype)"
+)
+HTML_ENTITY = rb"&(?:[A-Za-z][A-Za-z0-9]{1,7}|#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6});"
+
 # Patterns in the bytes of UTF-8 text, and what they mean.
 ODDITIES = {
     "carriage returns": (rb"\r(?!\n)", "Windows or an old Mac may end the line there"),
     "unusual line breaks": (rb"\xe2\x80[\xa8\xa9]|\xc2\x85|[\x0b\x0c\x1c-\x1e]", "nmt treats them as characters"),
     "control characters": (rb"[\x00-\x08\x0e-\x1b\x7f]", "no text needs them"),
     "replacement characters": (rb"\xef\xbf\xbd", "U+FFFD: an earlier conversion lost a character"),
+    "mojibake": (MOJIBAKE, "UTF-8 that was decoded as Latin-1 or Windows-1252 and encoded again"),
+    "HTML tags": (HTML_TAG, "the model would learn to write them"),
+    "HTML entities": (HTML_ENTITY, "&amp; stands for &"),
+    "tabs": (rb"\t", "columns of a TSV file? A line is one sentence, columns included"),
 }
+# Up to this share of the lines, mojibake, tags and the like are what any corpus from the web contains.
+USUAL_SHARE = 0.001
+UNUSUAL_BYTES = ("carriage returns", "unusual line breaks", "control characters", "replacement characters")
+
+# Sides are shifted where the lengths of a window of lines hardly agree, but agree well with those of lines before or
+# after. Of 200 lines, lengths without any relation have a correlation of 0 +- 0.07, those of translations about 0.9.
+SHIFT_WINDOW, SHORTEST_SHIFTED = 200, 40
+SHIFTS = (-3, -2, -1, 1, 2, 3)
+MIN_SHIFTED_CORRELATION, MIN_CORRELATION_GAIN = 0.5, 0.35
 LANGUAGE_SAMPLE = 400
 LINES_TOGETHER = 8  # one short line is not enough to identify its language
 
@@ -36,10 +82,88 @@ def open_texts(data: DataConfig, cache: Path) -> list[TextFile]:
 
 def examine_files(texts: Sequence[TextFile]) -> Iterator[Finding]:
     """Searches the bytes of every training file for `ODDITIES`."""
+    total = sum(map(len, texts))
     for check, (pattern, meaning) in ODDITIES.items():
         lines = [(text, text.find_lines(re.compile(pattern))) for text in texts]
         first = next((f"{text.path}:{found[0] + 1} ({meaning})" for text, found in lines if len(found)), "")
-        yield report_count(check, sum(len(found) for _, found in lines), "lines", first)
+        number = sum(len(found) for _, found in lines)
+        is_usual = check not in UNUSUAL_BYTES and number <= USUAL_SHARE * total
+        yield report_count(check, number, "lines", first, verdict="note" if is_usual else "warning")
+
+
+def examine_alignment(files: Sequence[tuple[TextFile, TextFile]]) -> Iterator[Finding]:
+    """Looks for lines whose translation stands a few lines before or after, by the lengths of the lines.
+
+    A line that was lost on one side shifts all that follow. Then the model learns nothing but noise.
+    """
+    shifted = [found for pair in files if (found := _find_shift(*pair)) is not None]
+    if not shifted:
+        yield Finding("alignment", "ok", "no sign of sides that are shifted by a line")
+    for path, line, shift, share in shifted:
+        lines = f"{abs(shift)} line{'s' if abs(shift) > 1 else ''} {'later' if shift > 0 else 'earlier'}"
+        yield Finding(
+            "alignment",
+            "warning",
+            f"from about {path}:{line} on, {share:.0%} of the lines seem to have their source {lines}. Is one missing?",
+        )
+
+
+def _find_shift(source: TextFile, target: TextFile) -> tuple[Path, int, int, float] | None:
+    """Finds where the sides of a pair of files are shifted against each other.
+
+    Returns:
+        The target file, its first line that seems shifted (counted from 1), by how many lines its source comes later
+        (negative for earlier), and the share of the windows after this line that are shifted; or None.
+    """
+    count = min(len(source), len(target))
+    size = min(SHIFT_WINDOW, count)
+    if size < SHORTEST_SHIFTED:
+        return None
+    sides = [np.log(text.line_sizes[:count] + 1.0) for text in (source, target)]
+    correlations = {shift: _correlate(*_shift(*sides, shift), size) for shift in (0, *SHIFTS)}
+    num_windows = min(map(len, correlations.values()))
+    best, gains = 0, np.zeros(num_windows)
+    for shift in SHIFTS:
+        high = correlations[shift][:num_windows]
+        gain = np.where(high > MIN_SHIFTED_CORRELATION, high - correlations[0][:num_windows], 0)
+        if (gain > MIN_CORRELATION_GAIN).sum() > (gains > MIN_CORRELATION_GAIN).sum():
+            best, gains = shift, gain
+    windows = np.flatnonzero(gains > MIN_CORRELATION_GAIN)
+    if not len(windows):
+        return None
+    first = _find_start(sides, best, int(windows[0]) * size, size)
+    after = gains[-(-first // size) :] > MIN_CORRELATION_GAIN
+    return target.path, first + 1, best, float(after.mean()) if len(after) else 1.0
+
+
+def _shift(source: np.ndarray, target: np.ndarray, shift: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs each line of the target with the source line that is `shift` lines later, or with 0 at the end."""
+    moved = np.zeros_like(source)
+    if shift > 0:
+        moved[:-shift] = source[shift:]
+    elif shift < 0:
+        moved[-shift:] = source[:shift]
+    else:
+        moved = source
+    return moved, target
+
+
+def _correlate(source: np.ndarray, target: np.ndarray, size: int) -> np.ndarray:
+    """Returns the correlation of each window of `size` lines: float64 [number of whole windows]."""
+    sides = [side[: len(side) // size * size].reshape(-1, size) for side in (source, target)]
+    centred = [side - side.mean(axis=1, keepdims=True) for side in sides]
+    scale = np.sqrt((centred[0] ** 2).sum(axis=1) * (centred[1] ** 2).sum(axis=1))
+    return (centred[0] * centred[1]).sum(axis=1) / np.maximum(scale, 1e-9)
+
+
+def _find_start(sides: Sequence[np.ndarray], shift: int, start: int, size: int) -> int:
+    """Returns the line from which the shifted source fits better, in a window or in the one before it."""
+    lines = slice(max(0, start - size), start + size)
+    straight, moved = (_shift(sides[0], sides[1], one)[0][lines] for one in (0, shift))
+    target = sides[1][lines] - sides[1][lines].mean()
+    # Where the sum of all differences before a line is largest, the lines change sides.
+    advantage = target * (straight - moved)
+    return lines.start + int(np.argmax(np.concatenate([[0.0], np.cumsum(advantage)])))
 
 
 def examine_pairs(corpus: ParallelCorpus) -> Iterator[Finding]:
@@ -62,6 +186,20 @@ def _report_share(check: str, number: int, of: int, remedy: str) -> Finding:
     """Reports a number of pairs: a warning above one in a hundred, otherwise a note."""
     verdict: Literal["note", "warning"] = "warning" if number * 100 > of else "note"
     return report_count(check, number, f"of {of:,} pairs; {remedy}", verdict=verdict)
+
+
+def examine_held_out(held_out: dict[str, tuple[list[str], list[str]]]) -> Iterator[Finding]:
+    """Counts the blank lines of dev and test sets: a blank reference counts as a translation that should be empty.
+
+    Args:
+        held_out: sources and references by the name of the set.
+    """
+    for name, sides in held_out.items():
+        for side, lines in zip(("sources", "references"), sides, strict=True):
+            blank = [number for number, line in enumerate(lines, 1) if not line.strip()]
+            every = "; no score can be computed from them" if len(blank) == len(lines) else ""
+            first = f"line {blank[0]}{every}" if blank else ""
+            yield report_count(f"blank {name} {side}", len(blank), f"of {len(lines):,} lines", first)
 
 
 def examine_overlap(corpus: ParallelCorpus, held_out: dict[str, tuple[list[str], list[str]]]) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """Checks of the tokenizers: how they segment the text, what they lose, and which pairs are too long or too unequal."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from nmt.config.schema import Config
 from nmt.data.corpus import ParallelCorpus
 from nmt.data.languages import parse_language
 from nmt.data.preparation import load_tokenizers, train_tokenizers
+from nmt.data.token_cache import PAIR_BYTES, CachedTokens
 from nmt.data.tokenizer import UNK_ID, Tokenizer
 from nmt.doctor.findings import Finding, report_count
 from nmt.doctor.text import select_evenly
@@ -47,11 +49,27 @@ def try_tokenizers(config: Config, corpus: ParallelCorpus, run_dir: Path) -> tup
     return trained, Finding("tokenizer", "ok", f"{trained[0].vocabulary_size:,} tokens, trained on {sample}")
 
 
-def examine_lengths(config: Config, corpus: ParallelCorpus, tokenizers: Tokenizers) -> Iterator[Finding]:
-    """Counts training pairs that are too long or too unequal, in tokens."""
+@dataclass(frozen=True)
+class LengthSample:
+    """Some pairs of the training text and their lengths."""
+
+    indices: np.ndarray
+    """int64 [S], the pairs of the corpus, evenly spaced."""
+    lengths: np.ndarray
+    """int32 [S, 2], tokens of source and target, without EOS."""
+
+
+def measure_lengths(corpus: ParallelCorpus, tokenizers: Tokenizers) -> LengthSample:
+    """Counts the tokens of a sample of the training pairs."""
     indices = select_evenly(len(corpus), LENGTH_SAMPLE)
     texts = corpus.read_sources(indices), corpus.read_targets(indices)
-    lengths = np.stack([tokenizer.count_tokens(side) for tokenizer, side in zip(tokenizers, texts, strict=True)], 1)
+    lengths = [tokenizer.count_tokens(side) for tokenizer, side in zip(tokenizers, texts, strict=True)]
+    return LengthSample(indices, np.stack(lengths, axis=1))
+
+
+def examine_lengths(config: Config, corpus: ParallelCorpus, sample: LengthSample) -> Iterator[Finding]:
+    """Counts training pairs that are too long or too unequal, in tokens."""
+    indices, lengths = sample.indices, sample.lengths
     of = f"of {len(indices):,} pairs" + (" sampled" if len(indices) < len(corpus) else "")
     longer = np.flatnonzero(lengths.max(axis=1) > config.data.max_length)
     limit = f"{of} exceed data.max_length {config.data.max_length:,} and are dropped"
@@ -76,12 +94,19 @@ def _locate_first(corpus: ParallelCorpus, indices: np.ndarray, found: np.ndarray
     return corpus.locate(int(indices[found[0]])) if len(found) else ""
 
 
-def find_longest_pair(config: Config, corpus: ParallelCorpus, tokenizers: Tokenizers) -> tuple[int, int]:
-    """Returns the tokens of the longest source and of the longest target in a sample, EOS included."""
-    indices = select_evenly(len(corpus), LENGTH_SAMPLE)
-    texts = corpus.read_sources(indices), corpus.read_targets(indices)
-    source, target = (int(t.count_tokens(side).max()) for t, side in zip(tokenizers, texts, strict=True))
+def find_longest_pair(config: Config, sample: LengthSample) -> tuple[int, int]:
+    """Returns the tokens of the longest source and target to train on, as a sample shows them, EOS included."""
+    source, target = (int(longest) * (2 if config.data.join_pairs else 1) for longest in sample.lengths.max(axis=0))
     return min(source, config.data.max_length) + 1, min(target, config.data.max_length) + 1
+
+
+def estimate_token_cache(corpus: ParallelCorpus, tokenizers: Tokenizers, sample: LengthSample, cache: Path) -> int:
+    """Returns the bytes that the token ids of the corpus will take in the cache; 0 if they are there already."""
+    files = CachedTokens.find_files(corpus, *tokenizers, cache)
+    if all(file.exists() for file in files):
+        return 0
+    id_bytes = 2 if max(tokenizer.vocabulary_size for tokenizer in tokenizers) <= 1 << 16 else 4
+    return int(len(corpus) * (PAIR_BYTES + id_bytes * sample.lengths.sum(axis=1).mean()))
 
 
 def examine_dev(config: Config, dev: tuple[list[str], list[str]], tokenizers: Tokenizers) -> Iterator[Finding]:

@@ -1,11 +1,16 @@
 import importlib
+import re
 
+import numpy as np
 import pytest
 from doctor_corpus import PAIRS
 
 from nmt.data.corpus import ParallelCorpus
 from nmt.doctor.text import (
+    MOJIBAKE,
+    examine_alignment,
     examine_files,
+    examine_held_out,
     examine_language_codes,
     examine_languages,
     examine_overlap,
@@ -49,6 +54,10 @@ def test_clean_text_is_all_ok(opened):
         ("control characters", "a NUL \0 here"),
         ("control characters", "an escape \x1b[0m"),
         ("replacement characters", "K\ufffdche"),
+        ("mojibake", "Die KÃ¼che ist groÃ\x9f."),
+        ("HTML tags", '<p class="x">Die Küche</p>'),
+        ("HTML entities", "Die K&uuml;che"),
+        ("tabs", "The kitchen\tDie Küche"),
     ],
 )
 def test_unusual_bytes_are_counted_and_the_first_is_named(opened, check, bad):
@@ -59,6 +68,95 @@ def test_unusual_bytes_are_counted_and_the_first_is_named(opened, check, bad):
     found = by_check(examine_files(texts))
     assert found.pop(check).found.startswith(f"2 lines, first {texts[1].path}:7 (")
     assert {finding.verdict for finding in found.values()} == {"ok"}
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+@pytest.mark.parametrize(
+    "text",
+    ["Größe", "él y ella", "it’s", "“so”", "Привет", "Ελλάδα", "日本語", "한국어", "हिन्दी", "łódź", "שלום", "год"],
+)
+def test_text_that_was_encoded_twice_is_mojibake(text, encoding):
+    try:
+        twice = text.encode().decode(encoding).encode()
+    except UnicodeDecodeError:  # Windows-1252 has no character for some bytes; programs put Latin-1's there
+        twice = text.encode().decode("latin-1").encode()
+    assert re.search(MOJIBAKE, twice)
+    assert not re.search(MOJIBAKE, text.encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "voilà\u00a0»",
+        "«\u00a0À\u00a0»",
+        "São João",
+        "ÄÖÜ, ß",
+        "Ângela",
+        "à\u00a0«\u00a0Œuvre\u00a0»",
+        "naïve café – très",
+    ],
+)
+def test_accents_alone_are_no_mojibake(text):
+    assert not re.search(MOJIBAKE, text.encode())
+
+
+def test_a_few_tags_in_a_large_corpus_are_only_noted(opened):
+    _, texts, _ = opened([*PAIRS * 20, ("A <b>bold</b> word.", "Ein Wort.")])
+    found = by_check(examine_files(texts))
+    assert (found["HTML tags"].verdict, found["HTML entities"].verdict) == ("note", "ok")
+    assert found["HTML tags"].found.startswith(f"1 lines, first {texts[0].path}:1201 (")
+
+
+def shifted(opened, pairs, *, lost_sources=(), lost_targets=()):
+    """Returns the finding for pairs of which some lines are lost, and the target file."""
+    sources = [source for n, (source, _) in enumerate(pairs) if n not in lost_sources]
+    targets = [target for n, (_, target) in enumerate(pairs) if n not in lost_targets]
+    _, texts, _ = opened(list(zip(sources, targets, strict=False)))
+    [finding] = examine_alignment([tuple(texts)])
+    return finding, texts[1].path
+
+
+def random_pairs(count):
+    random = np.random.default_rng(1)
+    numbers = [random.integers(0, len(PAIRS), random.integers(1, 5)) for _ in range(count)]
+    return [tuple(" ".join(PAIRS[n][side] for n in row) for side in (0, 1)) for row in numbers]
+
+
+def test_sides_that_are_shifted_by_a_line_are_found(opened):
+    pairs = random_pairs(700)
+    finding, path = shifted(opened, pairs)
+    assert (finding.verdict, finding.found) == ("ok", "no sign of sides that are shifted by a line")
+    finding, path = shifted(opened, pairs, lost_targets=[0])
+    assert finding.verdict == "warning"
+    assert re.match(
+        rf"from about {path}:[1-5] on, 100% of the lines seem to have their source 1 line later", finding.found
+    )
+    finding, path = shifted(opened, pairs, lost_sources=[300, 301])
+    place = re.match(rf"from about {path}:(\d+) on, 100% of .* their source 2 lines earlier", finding.found)
+    assert place and abs(int(place[1]) - 300) < 10
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(80, "warning"), (39, "ok")])
+def test_short_files_are_compared_as_a_whole_or_not_at_all(opened, count, verdict):
+    finding, _ = shifted(opened, random_pairs(count + 1), lost_targets=[0])
+    assert finding.verdict == verdict
+
+
+def test_unrelated_sides_are_not_called_shifted(opened):
+    pairs = random_pairs(900)
+    finding, _ = shifted(opened, [(one[0], other[1]) for one, other in zip(pairs, pairs[::-1], strict=True)])
+    assert finding.verdict == "ok"
+
+
+def test_blank_lines_of_held_out_sets_are_counted():
+    sets = {"dev": (["a", "b"], ["", " "]), "x.en": (["a", "", "c"], ["A", "B", "C"])}
+    found = {name: (finding.verdict, finding.found) for name, finding in by_check(examine_held_out(sets)).items()}
+    assert found == {
+        "blank dev sources": ("ok", "none"),
+        "blank dev references": ("warning", "2 of 2 lines, first line 1; no score can be computed from them"),
+        "blank x.en sources": ("warning", "1 of 3 lines, first line 2"),
+        "blank x.en references": ("ok", "none"),
+    }
 
 
 def test_windows_line_endings_are_ok(opened):

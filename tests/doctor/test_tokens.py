@@ -2,8 +2,16 @@ import pytest
 from doctor_corpus import PAIRS
 
 from nmt.data.corpus import ParallelCorpus
+from nmt.data.token_cache import CachedTokens
 from nmt.doctor import tokens as tokens_module
-from nmt.doctor.tokens import examine_dev, examine_lengths, find_longest_pair, try_tokenizers
+from nmt.doctor.tokens import (
+    estimate_token_cache,
+    examine_dev,
+    examine_lengths,
+    find_longest_pair,
+    measure_lengths,
+    try_tokenizers,
+)
 
 
 @pytest.fixture
@@ -50,12 +58,37 @@ def test_long_and_unequal_pairs_are_located(opened, tmp_path):
     pairs[30] = (PAIRS[30][0], " ".join([PAIRS[30][1]] * 6))
     config, corpus = opened(pairs)
     tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
-    long, unequal, quantiles = examine_lengths(config, corpus, tokenizers)
+    sample = measure_lengths(corpus, tokenizers)
+    long, unequal, quantiles = examine_lengths(config, corpus, sample)
     source = config.data.train[0].source
     assert long.found == f"1 of 60 pairs exceed data.max_length 250 and are dropped, first {source}:9"
     assert unequal.found == f"1 of 60 pairs differ from the usual ratio by more than a factor of 4, first {source}:31"
     assert quantiles.found.startswith("median / 95 % / longest: source ")
-    assert find_longest_pair(config, corpus, tokenizers) == (251, 251)
+    assert find_longest_pair(config, sample) == (251, 251)
+
+
+def test_joined_pairs_are_longer_and_within_the_limit(opened, tmp_path):
+    config, corpus = opened()
+    tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
+    sample = measure_lengths(corpus, tokenizers)
+    source, target = sample.lengths.max(axis=0).tolist()
+    assert find_longest_pair(config, sample) == (source + 1, target + 1)
+    limit = 2 * source - 1
+    data = config.data.model_copy(update={"join_pairs": 0.5, "max_length": limit})
+    joined = find_longest_pair(config.model_copy(update={"data": data}), sample)
+    assert joined == (limit + 1, min(2 * target, limit) + 1)
+
+
+def test_the_size_of_the_token_cache_is_estimated_until_it_exists(opened, tmp_path):
+    config, corpus = opened()
+    tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
+    sample = measure_lengths(corpus, tokenizers)
+    estimated = estimate_token_cache(corpus, tokenizers, sample, tmp_path / "cache")
+    CachedTokens.open(corpus, *tokenizers, tmp_path / "cache")
+    files = CachedTokens.find_files(corpus, *tokenizers, tmp_path / "cache")
+    headers_and_checksums = 3 * (128 + 4)
+    assert estimated == sum(file.stat().st_size for file in files) - headers_and_checksums
+    assert estimate_token_cache(corpus, tokenizers, sample, tmp_path / "cache") == 0
 
 
 def test_characters_without_a_token_are_unknown(opened, tmp_path):
