@@ -29,6 +29,7 @@ STANDARD = Path("-")
 BUFFER_BYTES = 1 << 17
 # Other names of the open files of this process. Opening them again would cut off what a shell's >> is to keep.
 DESCRIPTOR = re.compile(r"/dev/(?:std(?P<name>out|err)|fd/(?P<device>\d+))|/proc/self/fd/(?P<process>\d+)")
+MOUNTS = Path("/proc/self/mountinfo")  # of Linux
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
@@ -130,7 +131,7 @@ def open_output(path: Path, *, keep_stale: bool = False) -> Iterator[IO[str]]:
 
     The suffixes .gz, .bz2, .xz and .zst compress the text. An ordinary file appears once it is whole: if the block
     raises, it stays as it was. It keeps the mode of the file that it replaces, and its owner if the system permits.
-    Links are followed. Devices and FIFOs are written to directly.
+    Links are followed. Devices, FIFOs and files that cannot be replaced are written to directly.
 
     Args:
         path: the file.
@@ -329,17 +330,29 @@ def _open_target(path: Path, *, keep_stale: bool) -> Iterator[BinaryIO]:
         raise UserError(f"Cannot write {path}: {error.strerror}.") from error
     if before and stat.S_ISDIR(before.st_mode):
         raise UserError(f"Cannot write {path}: expected a file, found a folder.")
-    if before and not stat.S_ISREG(before.st_mode):
+    target = Path(os.path.realpath(path))  # which, unlike Path.resolve, leaves a loop of links to the next call
+    if before and (not stat.S_ISREG(before.st_mode) or not _is_replaceable(target)):
         try:
-            special = path.open("wb")
+            existing = path.open("wb")
         except OSError as error:
             raise UserError(f"Cannot write {path}: {error.strerror}.") from error
-        with special:
-            yield special
+        with existing:
+            yield existing
         return
-    target = Path(os.path.realpath(path))  # which, unlike Path.resolve, leaves a loop of links to the next call
     with atomic_write(target, keep_stale=keep_stale) as aside, _create_like(aside, before) as file:
         yield file
+
+
+def _is_replaceable(path: Path) -> bool:
+    """Returns whether another file can be renamed to an existing one, which is known only after the work otherwise."""
+    if not os.access(path.parent, os.W_OK):
+        return False
+    try:
+        mounts = MOUNTS.read_text("utf-8", errors="surrogateescape").splitlines()
+    except OSError:  # not on Linux
+        return True
+    # A container may have mounted this one file (`docker run -v FILE:FILE`). Spaces are written as \040.
+    return str(path).replace(" ", "\\040") not in {line.split(" ")[4] for line in mounts}
 
 
 def _create_like(path: Path, model: os.stat_result | None) -> BinaryIO:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from backports import zstd
 
+from nmt import streams
 from nmt.errors import UserError
 from nmt.streams import CHECKSUM, DamagedFileError, is_compressed, open_bytes, open_output, replace_home
 
@@ -186,6 +187,23 @@ def test_an_open_file_of_the_process_is_not_cut_off(tmp_path):
         file.flush()
         write(Path(f"/dev/fd/{file.fileno()}"), "after\n")
     assert (tmp_path / "log").read_text() == "before\nafter\n"
+
+
+def test_a_file_that_cannot_be_replaced_is_written_in_place(tmp_path, monkeypatch):
+    path = tmp_path / "a b"
+    path.write_text("older and longer\n")
+    number = path.stat().st_ino
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"42 27 254:0 /x {tmp_path}/a\\040b rw - ext4 /dev/vda rw\n")
+    monkeypatch.setattr(streams, "MOUNTS", mounts)
+    write(path, "new\n")
+    mounts.write_text("")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda place, mode: place != tmp_path)  # root may write everywhere
+        write(path, "newer\n")
+    assert (path.read_text(), path.stat().st_ino) == ("newer\n", number)
+    write(path, "newest\n")
+    assert path.stat().st_ino != number
 
 
 def test_a_folder_is_not_a_file_to_write(tmp_path):

@@ -179,7 +179,7 @@ def _digest_state(path: Path) -> str:
     Tools can set a file's time stamp to any value, but not the time of its last change (ctime). A file that is moved
     over another one brings its own time stamp and number (inode).
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if path == STANDARD or (path.exists() and not path.is_file() and not path.is_dir()):
         raise UserError(f"Expected a file at {path}, which is read many times, found a pipe or device.")
     with open_bytes(path):
         state = path.stat()

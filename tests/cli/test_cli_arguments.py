@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import runpy
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from echo import OPENING
 
 from nmt.cli.main import main
 
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 SERVER_LIMITS = {
     "--max-body": (10, "max_body"),
     "--max-texts": (3, "max_texts"),
@@ -84,6 +86,27 @@ def test_options_of_an_export_reach_it(nmt, fake, tmp_path):
     assert called[0]["export"] == {"server_version": "2.19.0"} and called[0]["sample"] == Path("s")
     limits = {"max_bleu_loss": 0.2, "max_differing": 0.3, "precision": "bfloat16"}
     assert called[0]["quantize"] == ("bfloat16", limits)
+
+
+def test_options_of_the_commands_on_ray_reach_them(nmt, fake, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    called = []
+    fake("nmt.cluster.corpus", translate_corpus=lambda *places, **options: called.append((places, options)))
+    fake("nmt.cluster.tune", tune=lambda *places, **options: called.append((places[1:], options)))
+    assert nmt("translate-corpus", "m", "~/in", "out", "--workers", 3, "--address", "head:1")[0] == 0
+    assert nmt("tune", "demo", "--space", "s", "--trials", 5, "--grace", 4, "--into", "t", "--workers", 2)[0] == 0
+    (corpus, corpus_options), (space, tune_options) = called
+    assert corpus == (Path("m"), f"{tmp_path}/in", Path("out")) and space == (Path("s"),)
+    assert (corpus_options["workers"], corpus_options["address"]) == (3, "head:1")
+    assert [tune_options[name] for name in ("trials", "grace", "folder", "workers")] == [5, 4, Path("t"), 2]
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_script_is_the_command_of_its_name(monkeypatch, capsys, script):
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script), run_name="__main__")
+    assert ended.value.code == 0 and f" nmt {script.stem} [OPTIONS]" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_corpus_is_downloaded_into_the_folder_that_is_named(nmt, monkeypatch, tmp_path):

@@ -143,6 +143,8 @@ def test_a_pipe_is_no_file_to_train_on(tmp_path):
         UserError, match=r"^Expected a file at .*fifo, which is read many times, found a pipe or device"
     ):
         TextFile.open(tmp_path / "fifo", tmp_path / "cache")
+    with pytest.raises(UserError, match=r"^Expected a file at -, which is read many times"):
+        TextFile.open(Path("-"), tmp_path / "cache")
 
 
 @pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".xz", lzma.compress)])
