@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO, NamedTuple, NoReturn, cast
+from typing import IO, Any, BinaryIO, NamedTuple, NoReturn, cast
 
 from backports import zstd
 
@@ -38,7 +38,7 @@ class DamagedFileError(UserError):
 
 
 # As the program zstd writes; the other formats always have one.
-CHECKSUM = {zstd.CompressionParameter.checksum_flag: 1}
+CHECKSUM: dict[int, int] = {zstd.CompressionParameter.checksum_flag: 1}
 
 
 class Compression(NamedTuple):
@@ -46,9 +46,9 @@ class Compression(NamedTuple):
 
     magic: re.Pattern[bytes]
     """How a file begins."""
-    unpack: Callable[[BinaryIO], object]
+    unpack: Callable[[BinaryIO], Any]
     """Opens a packed stream for reading."""
-    pack: Callable[[BinaryIO], object]
+    pack: Callable[[BinaryIO], Any]
     """Opens a stream for writing packed bytes to it."""
 
 
@@ -148,7 +148,7 @@ def open_output(path: Path, *, keep_stale: bool = False) -> Iterator[IO[str]]:
         stack.enter_context(_explain_writing(str(path)))
         compression = COMPRESSIONS.get(path.suffix.lower())
         file = stack.enter_context(_open_target(path, keep_stale=keep_stale))
-        packed = cast(BinaryIO, stack.enter_context(compression.pack(file))) if compression else file  # type: ignore[call-overload]
+        packed = cast(BinaryIO, stack.enter_context(compression.pack(file))) if compression else file
         # Closed after the block, not by the stack: after an exception, nothing more needs to be written.
         text = io.TextIOWrapper(packed, encoding="utf-8", newline="\n")
         yield text

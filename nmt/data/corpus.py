@@ -49,8 +49,18 @@ def read_lines(path: Path) -> list[str]:
         return list(read_stream(stream, name_stream(path)))
 
 
-def read_parallel(source: Path, *targets: Path) -> tuple[list[str], ...]:
-    """Reads a source and a target file, or several, that fit into memory.
+def read_parallel(source: Path, target: Path) -> tuple[list[str], list[str]]:
+    """Reads a source and a target file that fit into memory.
+
+    Raises:
+        UserError: see `read_aligned`.
+    """
+    sources, targets = read_aligned(source, target)
+    return sources, targets
+
+
+def read_aligned(source: Path, *targets: Path) -> list[list[str]]:
+    """Reads a source file and any number of target files that fit into memory.
 
     Raises:
         UserError: a file is missing, damaged, empty or not UTF-8, or their numbers of lines differ.
@@ -62,7 +72,7 @@ def read_parallel(source: Path, *targets: Path) -> tuple[list[str], ...]:
         _check_aligned(source, len(sources), target, len(lines))
     if not sources:
         raise UserError(f"{name_stream(source)} is empty.")
-    return sources, *others
+    return [sources, *others]
 
 
 def read_stream(stream: Iterable[bytes], name: str, first: int = 1) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nmt.data.corpus import read_parallel
+from nmt.data.corpus import read_aligned
 from nmt.evaluation.metrics import Score, check_languages, score, score_tokenized
 from nmt.translators.protocol import CHANGEABLE, Translator
 
@@ -58,7 +58,7 @@ def evaluate(
     for warning in check_languages(translator.source_language, language):
         warn(warning)
     files = [reference] if isinstance(reference, Path | str) else reference
-    sources, *references = read_parallel(Path(source), *map(Path, files))
+    sources, *references = read_aligned(Path(source), *map(Path, files))
     started = time.perf_counter()
     hypotheses = translator.translate(sources, split=False)
     seconds = time.perf_counter() - started
