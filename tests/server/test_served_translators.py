@@ -151,6 +151,35 @@ def test_a_long_text_is_truncated_by_predict_and_translated_whole_by_translate(e
     assert first == " ".join(export.translate(SENTENCES[:20]))
 
 
+def test_predict_cuts_long_texts_for_a_model_before_they_wait(exported, model_server, monkeypatch):
+    """The model reads them in parts, and so would a batch: many parts at once."""
+    long = " ".join(SENTENCES[:60])
+    assert exported.translator.count_tokens([long])[0] > exported.translator.max_tokens
+    asked = []
+    monkeypatch.setattr(model_server.batcher, "submit", record_texts(model_server.batcher.submit, asked))
+    answer = ask(model_server, "POST", "/v1/models/served:predict", json={"inputs": ["a", long]})
+    [_, expected] = exported.translator.translate_batch(["a", long])
+    assert answer.json()["outputs"]["translation"][1] == expected.text
+    assert answer.json()["outputs"]["log_prob"][1] == pytest.approx(expected.log_prob, rel=1e-4)
+    assert len(asked) > 2
+    assert max(exported.translator.count_tokens(asked)) <= exported.translator.max_tokens
+
+
+def record_texts(submit, asked):
+    def record(texts, *rest, **options):
+        asked.extend(texts)
+        return submit(texts, *rest, **options)
+
+    return record
+
+
+def test_nbest_of_a_model_has_the_columns_of_its_export(server, model_server):
+    body = {"signature_name": "nbest", "inputs": [SENTENCES[0]]}
+    answers = [ask(one, "POST", "/v1/models/served:predict", json=body).json() for one in (server, model_server)]
+    for answer in answers:
+        assert [len(answer["outputs"][name][0]) for name in ("translations", "scores", "log_probs")] == [NBEST] * 3
+
+
 def test_translate_splits_as_python_does(export, server):
     for mode in ("auto", "always", "never"):
         answer = ask(server, "POST", "/translate", json={"text": [PARAGRAPH, "…"], "split_sentences": mode})
@@ -175,8 +204,8 @@ def test_settings_other_than_an_exports_own_are_refused_before_it_is_served(expo
     """Through the command line, which must pass its options on."""
     done = CliRunner().invoke(app, ["serve", str(exported.version), "--port", "0", option, "2"])
     setting = option.removeprefix("--").replace("-", "_")
-    assert isinstance(done.exception, UserError)
-    assert re.search(rf"made with decoding\.{setting} {own} and cannot translate with 2", str(done.exception))
+    assert done.exit_code == 2
+    assert re.search(rf"made with decoding\.{setting} {own} and cannot translate with 2", done.output)
 
 
 def test_the_version_is_the_folders(exported, export):
