@@ -65,6 +65,8 @@ def check_digests(folder: Path, record: Mapping[str, Any]) -> None:
     digests = record.get("digests", {})
     for name, digest in (digests if isinstance(digests, dict) else {}).items():
         path = folder / name
+        if Path(name).is_absolute() or ".." in path.parts[len(folder.parts) :]:
+            raise UserError(f"{folder} is not an export of this toolkit: its export.json names the file {name}.")
         if not path.is_file():
             raise UserError(f"The export {folder} is incomplete: there is no file {path}. Copy it again.")
         if compute_file_digest(path) != digest:

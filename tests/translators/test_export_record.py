@@ -57,3 +57,9 @@ def test_files_that_were_changed_are_named(tmp_path):
     (tmp_path / "b").unlink()
     with pytest.raises(UserError, match=r"incomplete: there is no file .*b\. Copy it again"):
         check_digests(tmp_path, record)
+
+
+@pytest.mark.parametrize("name", ["/proc/kcore", "../other", "variables/../../other"])
+def test_files_outside_of_the_export_are_not_read(tmp_path, name):
+    with pytest.raises(UserError, match=rf"is not an export of this toolkit: its export\.json names the file {name}\."):
+        check_digests(tmp_path / "1", {"digests": {name: "0" * 32}})

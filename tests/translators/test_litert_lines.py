@@ -57,6 +57,11 @@ def test_what_it_cannot_do_is_refused(folder, translator):
 def test_a_folder_that_is_not_whole_is_named(folder, tmp_path):
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     record = json.loads((copy / "export.json").read_text())
+    weights = bytearray((copy / "model.tflite").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (copy / "model.tflite").write_bytes(weights)
+    with pytest.raises(UserError, match=r"model\.tflite is damaged: its checksum is not the one in export\.json"):
+        LiteRTTranslator.load(copy)
     for number, advice in ((1, "Export the model again"), (3, "Update the toolkit")):
         (copy / "export.json").write_text(json.dumps({**record, "format": number}))
         with pytest.raises(UserError, match=rf"has format {number}; this version reads format 2\. {advice}\."):
