@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from nmt.cluster.session import WorkerResources, open_session, set_up_worker
-from nmt.cluster.shards import Shard, check_record, find_parts, find_shards, remove_parts, translate_shard
+from nmt.cluster.shards import (
+    Shard,
+    check_record,
+    find_parts,
+    find_shards,
+    find_subfolders,
+    remove_parts,
+    translate_shard,
+)
 from nmt.errors import InterruptionError, UserError
 from nmt.files import folder_lock
 from nmt.signals import SignalFlag, record_signals
@@ -84,6 +92,11 @@ def translate_corpus(
         InterruptionError: a signal arrived; finished translations stay.
     """
     shards = find_shards(source, folder)
+    if skipped := [subfolder for subfolder in find_subfolders(source) if subfolder.resolve() != folder.resolve()]:
+        log(
+            f"Skipped, since only files are translated: {', '.join(f'{subfolder}/' for subfolder in skipped)}. "
+            "Each folder needs a command of its own."
+        )
     with folder_lock(folder, doing="translating"):
         check_record(folder, shards, model, settings or {})
         remove_parts(shards)

@@ -9,7 +9,7 @@ from cluster_task import read_packed, write_packed
 
 from nmt.cluster import corpus as corpus_module
 from nmt.cluster.session import WorkerResources, allocate
-from nmt.cluster.shards import Shard, check_record, find_shards, remove_parts, translate_shard
+from nmt.cluster.shards import Shard, check_record, find_shards, find_subfolders, remove_parts, translate_shard
 from nmt.errors import UserError
 from nmt.files import folder_lock
 
@@ -36,6 +36,21 @@ def test_the_visible_files_of_a_folder_are_its_shards(corpus, tmp_path):
     out = tmp_path / "out"
     found = find_shards(str(corpus), out)
     assert found == [Shard(corpus / name, out / name) for name in ("a.txt.gz", "b.txt", "c.xz")]
+
+
+def test_subfolders_that_are_skipped_are_named(corpus, tmp_path, monkeypatch):
+    (corpus / ".git").mkdir()
+    assert find_subfolders(str(corpus)) == find_subfolders(f"{corpus}/*") == [corpus / "more"]
+    assert find_subfolders(f"{corpus}/b.txt") == []
+    out = corpus / "out"
+    out.mkdir()
+    monkeypatch.setattr(corpus_module, "check_record", lambda *args: None)
+    for shard in find_shards(str(corpus), out):
+        write_packed(shard.target, b"")
+    messages = []
+    corpus_module.translate_corpus(tmp_path / "model", str(corpus), out, log=messages.append)
+    skipped = f"Skipped, since only files are translated: {corpus / 'more'}/. Each folder needs a command of its own."
+    assert messages == [skipped, "3 shards, 3 of them already translated."]
 
 
 def test_a_pattern_or_one_file_will_do(corpus, tmp_path):
