@@ -125,7 +125,7 @@ def _translate(
     began, lines, mistakes = time.monotonic(), 0, []
     with open_session(address, workers=workers, log=log) as session:
         resources = session.allocate(len(shards))
-        session.log(f"Translating {len(shards):,} shards on {resources}.")
+        session.log(f"Translating {len(shards):,} {'shard' if len(shards) == 1 else 'shards'} on {resources}.")
         for number, row in enumerate(_translate_shards(shards, model, settings, resources), start=1):
             lines += row["lines"]
             if row["mistake"]:

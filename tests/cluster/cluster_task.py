@@ -58,6 +58,13 @@ def until(found: Callable[[], Any], process: subprocess.Popen, *, seconds: float
     raise TimeoutError(f"it never came: {process.communicate()}")
 
 
+def wait_for_line(process: subprocess.Popen, start: str) -> None:
+    """Reads what a process prints until a line starts like this; fails if the process ends before."""
+    assert process.stdout is not None
+    if not any(line.startswith(start) for line in process.stdout):
+        raise AssertionError(f"No line started with {start!r}: {process.communicate()}")
+
+
 def write_packed(path: Path, content: bytes) -> None:
     """Writes a file, packed as its name says."""
     packed = {".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from cluster_task import lines, nmt, read_packed, start, until, write_packed
+from cluster_task import lines, nmt, read_packed, start, until, wait_for_line, write_packed
 
 pytest.importorskip("ray")
 
@@ -85,9 +85,7 @@ def test_a_second_start_does_the_missing_shards_and_names_a_broken_one(place, ex
 def test_an_interruption_keeps_what_is_done(place):
     (place / "out" / NAMES[0]).unlink()
     process = start("translate-corpus", "model", "corpus", "out", cwd=place)
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("Translating 1 with"):
-        pass
+    wait_for_line(process, "Translating 1 shard on")
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143

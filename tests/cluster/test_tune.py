@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from cluster_task import nmt, start, until
+from cluster_task import nmt, start, until, wait_for_line
 
 from nmt.cluster.tune import tune
 from nmt.config.file import find_differences, load_config
@@ -125,9 +125,7 @@ def test_another_search_in_the_same_folder_is_refused(searched):
 def test_an_interrupted_search_leaves_the_table_of_what_there_is(task):
     (task / "space.yaml").write_text(SPACE)
     process = start(*COMMAND, "--workers", 1, "--into", "stopped", "training.max_updates=100000", cwd=task)
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("trial-001 · update 4 · BLEU"):
-        assert process.poll() is None
+    wait_for_line(process, "trial-001 · update 4 · BLEU")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (
