@@ -112,7 +112,7 @@ def check_record(folder: Path, shards: list[Shard], model: Path, settings: Mappi
     if not record.is_file() and (done := [shard.target for shard in shards if shard.is_done]):
         raise UserError(f"{done[0]} exists and was not made by nmt translate-corpus. Choose another folder.")
     if record.is_file():
-        before = rename_old_keys("decoding", json.loads(record.read_text(encoding="utf-8")))
+        before = _read_record(record)
         changed = [
             f"{name}: {_describe(before.get(name))} became {_describe(made_with.get(name))}"
             for name in before | made_with
@@ -127,6 +127,15 @@ def check_record(folder: Path, shards: list[Shard], model: Path, settings: Mappi
         return
     with atomic_write(record) as aside:
         aside.write_text(json.dumps(made_with), encoding="utf-8")
+
+
+def _read_record(record: Path) -> dict[str, Any]:
+    try:
+        return rename_old_keys("decoding", dict(json.loads(record.read_text(encoding="utf-8"))))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{record} is damaged: {error}. It tells what the translations were made with. Choose another folder."
+        ) from error
 
 
 def _explain_no_files(path: Path, source: str) -> str:

@@ -144,6 +144,15 @@ def test_a_folder_keeps_to_one_model_and_its_settings(model, tmp_path):
         check_record(tmp_path, [], tmp_path, own)
 
 
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff", b"7"])
+def test_a_damaged_record_is_one_message(model, tmp_path, content):
+    check_record(tmp_path, [], model, {})
+    [record] = tmp_path.glob("*.json")
+    record.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{record.name} is damaged: .* Choose another folder\."):
+        check_record(tmp_path, [], model, {})
+
+
 def test_files_of_others_are_not_taken_for_translations(model, tmp_path):
     (tmp_path / "a.txt").touch()
     with pytest.raises(UserError, match=r"a\.txt exists and was not made by nmt translate-corpus"):

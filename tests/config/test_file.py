@@ -238,6 +238,11 @@ model:
     )
 
 
+def test_of_many_mistakes_the_first_are_listed(file):
+    found = mistakes(file(MINIMAL + "".join(f"k{n}: 1\n" for n in range(60))))
+    assert len(found) == 51 and found[-1] == "… and 10 more mistakes."
+
+
 def test_a_missing_section_is_told_of_the_file(file):
     [mistake] = mistakes(file(MINIMAL.partition("training:")[0]))
     assert mistake.startswith("x.yaml: the key 'training' is missing. ")
