@@ -4,7 +4,7 @@ config.yaml       the effective configuration
 source.model, target.model
 checkpoints/      the last few checkpoints
 best/             a model folder with the best weights so far
-history.jsonl     one record per line: training or validation
+history.jsonl     one record per line: training, validation, or average (of the last checkpoints)
 tensorboard/
 cache/            line indexes and tokens, rebuilt when missing
 """

@@ -326,7 +326,8 @@ def _explain_average(scored: Scored, best_score: float | None, *, by: str, num_c
     """Returns the scores of averaged weights, whether they became the best model, and why."""
     before = "none" if best_score is None else f"{abs(best_score):.3f}"
     decision = "It is the best model now" if scored.is_best else "The best model is kept"
+    tie = " and a higher loss" if scored.is_best and scored.score == best_score else ""
     return (
         f"Average of the last {num_checkpoints} checkpoints: {scored.validation}. {decision}: the average has "
-        f"{by} {abs(scored.score):.3f}, the best model had {before}."
+        f"{by} {abs(scored.score):.3f}, the best model had {before}{tie}."
     )

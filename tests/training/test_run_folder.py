@@ -66,6 +66,15 @@ def test_a_run_may_be_moved(folder, recipe, tmp_path):
     assert RunFolder(tmp_path / "moved").accept(recipe(tmp_path / "moved")) is True
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "best/config.yaml"])
+def test_a_stored_configuration_that_is_not_utf_8_is_named(folder, recipe, name):
+    folder.accept(recipe(folder.path))
+    folder.best.mkdir()
+    (folder.path / name).write_bytes(b"seed: 1\nrun_dir: \xff\n")
+    with pytest.raises(UserError, match=rf"{folder.path / name}:2: [Ee]xpected UTF-8"):
+        folder.accept(config_with(recipe(folder.path), {"decoding": {"beam_size": 9}}))
+
+
 def test_any_other_change_is_refused_with_what_differs(folder, recipe):
     config = recipe(folder.path, max_updates=20)
     begin(folder, config)
