@@ -229,7 +229,7 @@ def compute_file_digest(path: Path, start: int = 0) -> str:
     try:
         with path.open("rb") as file:
             file.seek(start)
-            return hashlib.file_digest(file, start_digest).hexdigest()  # type: ignore[arg-type]
+            return hashlib.file_digest(file, start_digest).hexdigest()
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
 
