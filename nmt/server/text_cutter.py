@@ -53,10 +53,10 @@ class TextCutter:
         """
 
         def cut_chunk(chunk: Sequence[str]) -> tuple[list[SplitText], list[int]]:
-            found = splitter.split_texts(chunk) if splitter else self._cut_long(chunk)
-            parts = [part for text in found for part in text.parts]
-            # An export drops what is beyond.
-            return found, [min(n, self._translator.max_tokens) for n in self._translator.count_tokens(parts)]
+            if splitter is None:
+                return self._cut_long(chunk)
+            found = splitter.split_texts(chunk)
+            return found, self._count_tokens([part for text in found for part in text.parts])
 
         whole: list[SplitText] = []
         tokens: list[int] = []
@@ -79,15 +79,25 @@ class TextCutter:
         running.add_done_callback(lambda _: lock.release())
         return await asyncio.shield(running)
 
-    def _cut_long(self, texts: Sequence[str]) -> list[SplitText]:
+    def _cut_long(self, texts: Sequence[str]) -> tuple[list[SplitText], list[int]]:
         """Cuts the texts that `translate_batch` would translate in parts; an export reads the beginning of these."""
-        whole = [SplitText([text], ["", ""]) for text in texts]
-        if isinstance(self._translator, TokenTranslator):
-            by_line = self._translator.with_settings(**{CHANGEABLE: "never"})
-            for n, length in enumerate(self._translator.count_tokens(texts)):
-                if length > self._translator.max_tokens:
-                    [whole[n]] = by_line.split_texts([texts[n]])
-        return whole
+        found: list[SplitText] = []
+        tokens: list[int] = []
+        for text, length in zip(texts, self._translator.count_tokens(texts), strict=True):
+            if length > self._translator.max_tokens and isinstance(self._translator, TokenTranslator):
+                [cut] = self._translator.with_settings(**{CHANGEABLE: "never"}).split_texts([text])
+                found.append(cut)
+                tokens += self._count_tokens(cut.parts)
+            else:
+                found.append(SplitText([text], ["", ""]))
+                tokens.append(min(length, self._translator.max_tokens))
+        return found, tokens
+
+    def _count_tokens(self, parts: Sequence[str]) -> list[int]:
+        # An export drops what is beyond.
+        if not parts:
+            return []
+        return [min(length, self._translator.max_tokens) for length in self._translator.count_tokens(parts)]
 
     def _check_work(self, work: int) -> None:
         if work > self._limits.max_work:
