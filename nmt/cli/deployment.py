@@ -1,7 +1,5 @@
 """`nmt export` and `nmt serve`: a trained model for others to use."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +13,7 @@ from nmt.cli.options import (
     Model,
     PruningThreshold,
     Threads,
-    print_line,
+    log_line,
     read_settings,
     require_packages,
     set_up_process,
@@ -97,17 +95,17 @@ def export(
         "sample": sample,
         "quantize": Quantization(kind, **given, precision=precision or "float32") if kind else None,
         **settings,
-        "log": print_line,
+        "log": log_line,
     }
     if format == "litert":
         from nmt.exporting.litert import export_litert
 
-        print_line(f"Exported to {export_litert(model, directory, **common)}.")
+        log_line(f"Exported to {export_litert(model, directory, **common)}.")
         return
     from nmt.exporting.savedmodel import export as export_model
 
     version = export_model(model, directory, **common)
-    print_line(f"Exported to {version}. How to serve it: {version.parent / 'README.md'}")
+    log_line(f"Exported to {version}. How to serve it: {version.parent / 'README.md'}")
 
 
 def serve(
@@ -185,14 +183,5 @@ def serve(
         key_file=api_key_file,
         access=make_access(host, allow_origin or (), allow_host or ()),
         decoding=settings["decoding"],
-        log=_print_if_possible,
+        log=log_line,
     )
-
-
-def _print_if_possible(line: str) -> None:
-    """Prints a line, unless nobody can read it: a full disk behind standard output is no reason to stop serving."""
-    try:
-        print_line(line)
-    except (UserError, OSError):
-        if sys.stdout is not None:  # Python would try again at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nmt.cli.options import Model, Overrides, print_line
+from nmt.cli.options import Model, Overrides, log_line, print_line
 
 
 def demo(
@@ -18,7 +18,7 @@ def demo(
     settings = load_config("demo", overrides or [])
     from nmt.demo.run import run_demo
 
-    run_demo(settings, seed=seed, log=print_line)
+    run_demo(settings, seed=seed, log=log_line)
 
 
 def download(
@@ -33,7 +33,7 @@ def download(
     from nmt.progress import show_byte_progress
 
     with show_byte_progress() as progress:
-        files = fetch(name, into=into or Path("data", name), mirror=mirror, log=print_line, progress=progress)
+        files = fetch(name, into=into or Path("data", name), mirror=mirror, log=log_line, progress=progress)
     print_line("\n".join(str(file) for file in files))
 
 

@@ -4,7 +4,6 @@ A command's module parses its arguments and calls the rest of the package, nothi
 TensorFlow inside their functions, so that help and mistakes in a configuration are answered at once.
 """
 
-import contextlib
 import errno
 import functools
 import os
@@ -78,8 +77,7 @@ def _explain_failures() -> Iterator[None]:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    with contextlib.suppress(OSError):
-        print_error(message)
+    print_error(message)
     _end(code)
 
 

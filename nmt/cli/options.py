@@ -1,6 +1,8 @@
 """Arguments and options that several commands share, and how they become settings."""
 
+import contextlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,10 +90,21 @@ def print_line(line: str) -> None:
         print(line, file=out)
 
 
+def log_line(line: str) -> None:
+    """Prints a line about work that must not end because nobody can read it, as where its log fills the disk."""
+    try:
+        print_line(line)
+    except (UserError, OSError):
+        if sys.stdout is not None:  # Python would try again at the next line, and at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print_error("Standard output can no longer be written to. The work goes on without it.")
+
+
 def print_error(message: str) -> None:
-    """Prints a line to standard error at once, unless it is closed. There it spoils no output for programs."""
+    """Prints a line to standard error, if that can be written to. There it spoils no output for programs."""
     if sys.stderr is not None:
-        print(message, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            print(message, file=sys.stderr, flush=True)
 
 
 def print_warning(message: str) -> None:

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from nmt.cli.options import Address, ConfigFile, Device, Json, Overrides, Threads, Workers, print_line, set_up_process
+from nmt.cli.options import (
+    Address,
+    ConfigFile,
+    Device,
+    Json,
+    Overrides,
+    Threads,
+    Workers,
+    log_line,
+    print_line,
+    set_up_process,
+)
 from nmt.errors import UserError
 
 
@@ -26,8 +37,8 @@ def train(
     from nmt.training.train import train as train_model
 
     check_device()
-    best = train_model(settings, fork=fork, log=print_line)
-    print_line(f"The best model is in {best}. Try: nmt translate {best.parent}")
+    best = train_model(settings, fork=fork, log=log_line)
+    log_line(f"The best model is in {best}. Try: nmt translate {best.parent}")
 
 
 def tune(
@@ -46,10 +57,10 @@ def tune(
 
     settings = load_config(config, overrides or [])
     best = search(
-        settings, space, folder=into, trials=trials, grace=grace, workers=workers, address=address, log=print_line
+        settings, space, folder=into, trials=trials, grace=grace, workers=workers, address=address, log=log_line
     )
     if best:
-        print_line(f"The best trial is {best}; its configuration is {best.parent / 'best.yaml'}.")
+        log_line(f"The best trial is {best}; its configuration is {best.parent / 'best.yaml'}.")
 
 
 def doctor(

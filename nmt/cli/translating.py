@@ -17,6 +17,7 @@ from nmt.cli.options import (
     PruningThreshold,
     Threads,
     Workers,
+    log_line,
     print_error,
     print_line,
     print_warning,
@@ -101,7 +102,7 @@ def translate_corpus(
         settings=settings["decoding"],
         workers=workers,
         address=address,
-        log=print_line,
+        log=log_line,
     )
 
 

@@ -15,6 +15,7 @@ import pytest
 from echo import OPENING
 
 from nmt.cli.main import main
+from nmt.cli.options import log_line
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SERVER_LIMITS = {
@@ -217,6 +218,19 @@ def test_each_end_has_its_exit_code(nmt, fake, error, code, message):
     fake("nmt.translators.describe", describe=describe)
     found, out, err = nmt("info", "m")
     assert (found, out) == (code, "") and (err.startswith(message) if message else err == "")
+
+
+def test_work_goes_on_if_nobody_can_read_its_log(monkeypatch, capsys):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        log_line("update 1")
+        log_line("update 2")
+        gone.flush()  # as at exit
+    assert capsys.readouterr().err == "Standard output can no longer be written to. The work goes on without it.\n"
+    monkeypatch.setattr(sys, "stdout", None)
+    log_line("update 3")
 
 
 def test_closed_standard_streams_get_no_traceback(nmt, monkeypatch):
