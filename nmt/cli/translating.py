@@ -124,6 +124,10 @@ def evaluate(
     tok_lc: Annotated[
         bool, typer.Option("--tok-lc", help="Add BLEU in the Multi30k convention: lower-cased, tokenized by Moses.")
     ] = False,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="Another system's translations of the source: adds p-values of the paired bootstrap."),
+    ] = None,
     removed: Annotated[bool, typer.Option("--lowercase", "--tokenized", hidden=True)] = False,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
@@ -149,7 +153,7 @@ def evaluate(
     translator = open_translator(model, **settings["decoding"])
     # Opened first: a file that cannot be written is a mistake to hear of before the work.
     with open_output(output) if output else nullcontext() as out:
-        result = evaluate_model(translator, source, reference, tok_lc=tok_lc, warn=print_warning)
+        result = evaluate_model(translator, source, reference, tok_lc=tok_lc, baseline=baseline, warn=print_warning)
         if out:
             out.writelines(f"{line}\n" for line in result.hypotheses)
     (print_error if output == STANDARD else print_line)(report(result, as_json=json))

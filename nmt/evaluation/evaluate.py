@@ -3,11 +3,12 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from nmt.data.corpus import read_aligned
+from nmt.evaluation.compare import compare
 from nmt.evaluation.metrics import Score, check_languages, score, score_tokenized
 from nmt.translators.protocol import CHANGEABLE, Translator
 
@@ -23,10 +24,14 @@ class Evaluation:
     """Time spent translating, without loading the model."""
     decoding: dict[str, Any]
     """Settings of the search, by name."""
+    baseline: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """For bleu, chrf and ter: the score of the baseline, and the p-value of the difference (see `compare`)."""
 
     def as_record(self) -> dict[str, Any]:
         """Returns the record that `nmt evaluate --json` prints."""
         scores = {name: one.as_record() for name, one in self.scores.items()}
+        for name, (baseline, p_value) in self.baseline.items():
+            scores[name] |= {"baseline": baseline, "p_value": p_value}
         counts = {"sentences": len(self.hypotheses), "seconds": round(self.seconds, 3)}
         return {**scores, **counts, "decoding": self.decoding}
 
@@ -37,6 +42,7 @@ def evaluate(
     reference: Path | str | Sequence[Path | str],
     *,
     tok_lc: bool = False,
+    baseline: Path | str | None = None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> Evaluation:
     """Translates a test set and scores the translations, detokenized and cased.
@@ -48,6 +54,7 @@ def evaluate(
         source: file of test sentences, or "-" for standard input.
         reference: file of human translations, or several such files, with as many lines as `source`.
         tok_lc: whether to add a score in the Multi30k convention, lower-cased and Moses-tokenized ("tok-lc").
+        baseline: file of another system's translations, to tell a difference in quality from chance.
         warn: receives warnings about what may distort the scores, before translation begins.
 
     Raises:
@@ -58,15 +65,21 @@ def evaluate(
     for warning in check_languages(translator.source_language, language):
         warn(warning)
     files = [reference] if isinstance(reference, Path | str) else reference
-    sources, *references = read_aligned(Path(source), *map(Path, files))
+    others = [] if baseline is None else [baseline]
+    sources, *references = read_aligned(Path(source), *map(Path, [*files, *others]))
+    rivals = references.pop() if others else None
     started = time.perf_counter()
     hypotheses = translator.translate(sources, split=False)
     seconds = time.perf_counter() - started
     scores = score(hypotheses, *references, target_language=language)
     if tok_lc:
         scores["bleu_tok_lc"] = score_tokenized(hypotheses, *references, target_language=language or "en")
+    compared = {}
+    if rivals is not None:
+        theirs, ours = compare(rivals, [hypotheses], *references, target_language=language)
+        compared = {name: (theirs[name].score.score, cast(float, ours[name].p_value)) for name in theirs}
     decoding = {**translator.settings.model_dump(), CHANGEABLE: "never"}  # as it was done, whatever the setting says
-    return Evaluation(hypotheses, scores, seconds, decoding)
+    return Evaluation(hypotheses, scores, seconds, decoding, compared)
 
 
 def report(evaluation: Evaluation, *, as_json: bool) -> str:
@@ -77,6 +90,8 @@ def report(evaluation: Evaluation, *, as_json: bool) -> str:
     for name, one in evaluation.scores.items():
         low, high = one.interval or (one.score, one.score)
         lines.append(f"{name:<12} {one.score:.2f}  95 % from {low:.2f} to {high:.2f}  {one.signature}")
+        if name in evaluation.baseline:
+            lines.append("{:<12} {:.2f}  baseline, p = {:.4f}".format("", *evaluation.baseline[name]))
     count = len(evaluation.hypotheses)
     lines.append(
         f"{count:,} sentences in {evaluation.seconds:.1f} s, {count / max(evaluation.seconds, 1e-9):,.0f} per second"

@@ -163,6 +163,18 @@ def test_several_references_count_together(nmt, test_set):
         assert records[1][name]["interval"] == pytest.approx([perfect, perfect])
 
 
+def test_a_baseline_is_compared_with_the_model(nmt, test_set):
+    arguments = ("evaluate", "m", "--source", test_set / "s", "--reference", test_set / "s", "--baseline")
+    record = json.loads(nmt(*arguments, test_set / "r0", "--json")[1])
+    alone = json.loads(nmt(*arguments[:4], "--reference", test_set / "s", "--baseline", test_set / "s", "--json")[1])
+    for name in ("bleu", "chrf", "ter"):
+        assert alone[name]["baseline"] == pytest.approx(alone[name]["score"])
+        assert record[name]["baseline"] != pytest.approx(record[name]["score"])
+        assert 0 < record[name]["p_value"] <= 1
+    out = nmt(*arguments, test_set / "r0")[1].splitlines()
+    assert out[1] == f"{'':<12} {record['bleu']['baseline']:.2f}  baseline, p = {record['bleu']['p_value']:.4f}"
+
+
 def test_translations_of_a_test_set_are_written_anywhere(nmt, test_set):
     arguments = ("evaluate", "m", "--source", test_set / "s", "--reference", test_set / "s")
     code, out, err = nmt(*arguments, "--output", test_set / "hyp.gz")
