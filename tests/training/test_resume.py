@@ -110,7 +110,7 @@ def test_damaged_checkpoints_are_told_and_passed_over(runs):
     told = [line for line in done.stdout.splitlines() if line.endswith("Trying the previous checkpoint.")]
     assert len(told) == 2
     assert "update-000000012.h5 is damaged: its checksum does not match" in told[0]
-    assert "update-000000008.h5 is damaged or not a weights file: " in told[1]
+    assert "update-000000008.h5 is damaged: its checksum does not match" in told[1]
     assert f"Resuming the run in {runs.damaged} after update 4." in done.stdout.splitlines()
 
 
