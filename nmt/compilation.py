@@ -87,7 +87,10 @@ def compile_function(
         signature: list = [tf.TensorSpec([None, None], tf.int32)] * num_inputs
         if scalars:
             signature.append({name: tf.TensorSpec([], dtype) for name, dtype in scalars.items()})
-        return tf.function(trace, input_signature=signature, autograph=False)
+        compiled = tf.function(trace, input_signature=signature, autograph=False)
+        # TensorFlow would warn that it traces the same code often: every search is traced once.
+        get_traced = cache(compiled.get_concrete_function)
+        return lambda *inputs: get_traced()(*inputs)
     import jax
 
     # The values are arguments of the compiled function: JAX would bake those of closed-over variables into it.

@@ -1,9 +1,10 @@
 """A random model, its search with a coverage penalty, and the same scores by a NumPy loop over attention rows.
 
-As a program, for another backend: python coverage_case.py FILE.npz writes both.
+As a program, for another backend: python coverage_case.py FILE.npz writes both, from one compiled search.
 """
 
 import sys
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 V = 19
 BANNED = [0, 1, 2]
 WEIGHT = 0.7
+MAX_LENGTH = 13
 SOURCE = np.array([[4, 5, 6, 7, 3], [8, 9, 3, 0, 0], [14, 3, 0, 0, 0], [10, 11, 12, 3, 0]], "int32")
 
 
@@ -36,17 +38,55 @@ def run_search(
     from nmt.config.schema import SearchSettings
     from nmt.decoding.inference import search
 
-    chosen = SearchSettings(**{"beam_size": 4, "max_length": 13, "coverage_penalty": WEIGHT, **settings})
+    chosen = SearchSettings(**{"beam_size": 4, "max_length": MAX_LENGTH, "coverage_penalty": WEIGHT, **settings})
     found = search(model, ops.convert_to_tensor(source), settings=chosen, n_best=n_best, banned_ids=banned)
     return type(found)(*(ops.convert_to_numpy(x) for x in found))
 
 
-def penalty_of(model: Any, source: np.ndarray, target: list[int]) -> float:
-    """Equation 14 of Wu et al. 2016 for one source without padding and one target, with a weight of 1."""
+def compile_search(model: Any) -> tuple[Any, list[None]]:
+    """The same with numbers as inputs; and a list that grows with every compilation."""
     from keras import ops
 
-    before = np.array([[2, *target[:-1]]], "int32")
-    rows = ops.convert_to_numpy(model(source[None], before).attention_weights)[0].astype("float64")
+    from nmt.compilation import compile_function
+    from nmt.config.schema import SearchSettings
+    from nmt.decoding.inference import search, split_numbers
+
+    compilations: list[None] = []
+
+    def split(length_penalty: float) -> Any:
+        return split_numbers(
+            SearchSettings(beam_size=4, max_length=MAX_LENGTH, coverage_penalty=WEIGHT, length_penalty=length_penalty)
+        )
+
+    def trace(source: Any, numbers: Any) -> Any:
+        compilations.append(None)
+        settings = split(1.0)[0].model_copy(update=numbers)
+        return search(model, source, settings=settings, banned_ids=BANNED, room=MAX_LENGTH)
+
+    scalars = {name: str(value.dtype) for name, value in split(1.0)[1].items()}
+    compiled = compile_function(trace, model.variables, num_inputs=1, scalars=scalars)
+
+    def run(length_penalty: float) -> Any:
+        found = compiled(ops.convert_to_tensor(SOURCE), split(length_penalty)[1])
+        return type(found)(*(ops.convert_to_numpy(x) for x in found))
+
+    return run, compilations
+
+
+@cache
+def compile_reading(model: Any) -> Any:
+    """Teacher forcing, from source and target to attention rows; as single operations it takes a minute on JAX."""
+    from nmt.compilation import compile_function
+    from nmt.decoding.inference import read_attention
+
+    return compile_function(lambda *ids: read_attention(model, *ids), model.variables, num_inputs=2)
+
+
+def penalty_of(model: Any, source: np.ndarray, target: list[int]) -> float:
+    """Equation 14 of Wu et al. 2016 for one source without padding and one target, with a weight of 1."""
+    # Of one length, since JAX compiles every shape. What follows a token does not change its row.
+    padded = np.pad(np.array([target], "int32"), ((0, 0), (0, MAX_LENGTH - len(target))))
+    rows = np.asarray(compile_reading(model)(source[None], padded))[0, : len(target)].astype("float64")
     assert rows.shape == (len(target), len(source))
     return sum(np.log(min(sum(row[i] for row in rows), 1.0)) for i in range(len(source)))
 
@@ -64,5 +104,13 @@ def expected_scores(model: Any, found: Any, length_penalty: float = 1.0) -> np.n
 
 if __name__ == "__main__":
     model = make_model()
-    found = run_search(model)
-    np.savez(sys.argv[1], expected=expected_scores(model, found), **found._asdict())
+    search_with, compilations = compile_search(model)
+    found, other = search_with(1.0), search_with(0.3)
+    np.savez(
+        sys.argv[1],
+        expected=expected_scores(model, found),
+        other=other.scores,
+        expected_other=expected_scores(model, other, 0.3),
+        compilations=len(compilations),
+        **found._asdict(),
+    )

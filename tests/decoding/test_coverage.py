@@ -34,6 +34,8 @@ def test_scores_equal_a_loop_over_attention_rows_on_jax(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(script), str(tmp_path / "jax.npz")], env=environment, check=True)
     with np.load(tmp_path / "jax.npz") as on_jax:
         np.testing.assert_allclose(on_jax["scores"], on_jax["expected"], rtol=1e-5)
+        np.testing.assert_allclose(on_jax["other"], on_jax["expected_other"], rtol=1e-5)
+        assert on_jax["compilations"] == 1
         here = run_search(make_model())
         np.testing.assert_array_equal(on_jax["ids"], here.ids)
         np.testing.assert_allclose(on_jax["scores"], here.scores, rtol=1e-4)
