@@ -198,7 +198,7 @@ class Batcher:
             if lead is None:
                 return []
             max_work = max(MIN_BATCH_WORK, MAX_BATCH_SECONDS / max(self._seconds_per_work, 1e-9))
-            return self._queue.take(lead, max_jobs=self._limits.max_batch, max_work=max_work)
+            return self._queue.remove_batch(lead, max_jobs=self._limits.max_batch, max_work=max_work)
 
     def _translate(self, batch: list[Job]) -> None:
         options = batch[0].options

@@ -93,7 +93,7 @@ class FairQueue:
             self._remove_first(name, id(job.options))
         return None
 
-    def take(self, lead: Job, *, max_jobs: int, max_work: float) -> list[Job]:
+    def remove_batch(self, lead: Job, *, max_jobs: int, max_work: float) -> list[Job]:
         """Removes a job and others with its options, of all clients in turn, and drops cancelled ones.
 
         Args:

@@ -109,7 +109,7 @@ class TextCutter:
             )
 
 
-def identify_client(request: Request) -> str:
+def find_client(request: Request) -> str:
     """Returns the address that a request comes from; all addresses of one IPv6 network count as one client."""
     return _group_address(request.client.host) if request.client else ""
 

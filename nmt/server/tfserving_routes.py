@@ -8,7 +8,7 @@ from nmt.errors import RequestError
 from nmt.server import openapi, tfserving_bodies
 from nmt.server.batcher import Batcher
 from nmt.server.limits import Limits, check_texts, limit_time
-from nmt.server.text_cutter import TextCutter, identify_client
+from nmt.server.text_cutter import TextCutter, find_client
 from nmt.translators.hypothesis import join_translations
 from nmt.translators.protocol import Translator
 
@@ -77,7 +77,7 @@ def make_tfserving_routes(
         wanted = tfserving_bodies.read_predict_request(document)
         check_texts(wanted.texts, limits)
         options = batcher.make_options(n_best=nbest if wanted.signature == "nbest" else 1)
-        client = identify_client(request)
+        client = find_client(request)
         async with limit_time(limits):
             cut, tokens = await cutter.cut(wanted.texts, options, client=client)
             parts = [part for text in cut for part in text.parts]

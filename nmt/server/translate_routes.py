@@ -13,7 +13,7 @@ from nmt.errors import RequestError, suggest_name
 from nmt.server.batcher import Batcher
 from nmt.server.limits import Limits, check_texts, limit_time
 from nmt.server.openapi import describe_body, describe_translate_request
-from nmt.server.text_cutter import TextCutter, identify_client
+from nmt.server.text_cutter import TextCutter, find_client
 from nmt.server.tfserving_bodies import abbreviate, read_json
 from nmt.translators.hypothesis import Translation, join_translations
 from nmt.translators.protocol import CHANGEABLE, Translator
@@ -128,7 +128,7 @@ def make_translate_routes(
         mode = changes.pop(CHANGEABLE, None)
         splitter = translator.with_settings(**{CHANGEABLE: mode}) if mode else translator
         options = batcher.make_options(changes, n_best=wanted.n_best, attention=wanted.alignments)
-        client = identify_client(request)
+        client = find_client(request)
         async with limit_time(limits):
             split, tokens = await cutter.cut(texts, options, client=client, splitter=splitter)
             parts = [part for text in split for part in text.parts]

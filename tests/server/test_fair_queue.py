@@ -16,7 +16,7 @@ def jobs(text, *, options=NARROW, work=1):
 
 def take(queue, max_jobs=100, max_work=1000):
     lead = queue.find_next()
-    return "".join(job.text for job in queue.take(lead, max_jobs=max_jobs, max_work=max_work))
+    return "".join(job.text for job in queue.remove_batch(lead, max_jobs=max_jobs, max_work=max_work))
 
 
 def test_work_grows_with_tokens_and_hypotheses():
