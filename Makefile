@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BASE := $(VENV)/.base
 DEV := $(VENV)/.dev
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := $(BIN)/python scripts/install.py --quiet --editable
 CODE := nmt scripts benchmarks tests
 
 .PHONY: demo test bench soak lint types format clean
@@ -39,9 +39,9 @@ clean:
 # The demo needs neither the server's nor the tests' packages.
 $(BASE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --editable .
+	$(INSTALL)
 	touch $@
 
 $(DEV): $(BASE)
-	$(PIP) --editable ".[dev]"
+	$(INSTALL) dev
 	touch $@
