@@ -94,7 +94,7 @@ def test_a_translation_is_packed_as_its_text(corpus, tmp_path, name):
     ("name", "content", "words"),
     [
         ("bad.txt", b"one\ntwo \xff\n", "bad.txt:2: Expected UTF-8 text, found 0xff at byte 5"),
-        ("bad.gz", gzip.compress(b"one\n")[:-3], "Cannot unpack .*bad.gz: it is damaged or cut short"),
+        ("bad.gz", gzip.compress(b"one\n", mtime=0)[:-3], "Cannot unpack .*bad.gz: it is damaged or cut short"),
     ],
 )
 def test_a_broken_shard_is_named_and_leaves_nothing(tmp_path, name, content, words):
@@ -102,7 +102,7 @@ def test_a_broken_shard_is_named_and_leaves_nothing(tmp_path, name, content, wor
     out = tmp_path / "out"
     with pytest.raises(UserError, match=words):
         translate_shard(Upper(), Shard(tmp_path / name, out / name))
-    assert list(out.iterdir()) == []
+    assert not out.exists()
 
 
 def test_what_killed_workers_left_is_removed_and_nothing_else(tmp_path):
