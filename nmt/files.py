@@ -73,6 +73,22 @@ def atomic_write(path: Path, *, keep_stale: bool = False) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def open_staging_folder(path: Path) -> Iterator[Path]:
+    """Yields a new temporary folder beside `path`, named like those of `atomic_write`, and removes it at the end.
+
+    Those that killed processes left are removed first.
+    """
+    folder = path.with_name(f".{path.name}.{os.getpid()}-{_get_machine()}.part")
+    discard(folder)
+    _discard_stale(path)
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        discard(folder)
+
+
 def _discard_stale(path: Path) -> None:
     """Removes the partial files that killed processes left when they wrote `path`."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):

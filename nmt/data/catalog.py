@@ -10,7 +10,6 @@ import hashlib
 import lzma
 import os
 import shutil
-import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ from nmt.data.fetching import (
     read_members,
 )
 from nmt.errors import UserError, suggest_name
-from nmt.files import sync
+from nmt.files import open_staging_folder, sync
 from nmt.streams import DamagedFileError, open_bytes
 
 Pair = tuple[str, str]
@@ -247,10 +246,10 @@ def _fetch_and_unpack(entry: CatalogEntry, resource: Resource, into: Path, progr
 @contextmanager
 def _stage_files(into: Path) -> Iterator[Path]:
     """Yields a temporary folder. At the end, all its files move to `into`; if the block raises, none do."""
-    with tempfile.TemporaryDirectory(dir=into, prefix=".") as folder:
-        yield Path(folder)
-        sync(Path(folder))
-        for path in Path(folder).iterdir():
+    with open_staging_folder(into / "download") as folder:
+        yield folder
+        sync(folder)
+        for path in folder.iterdir():
             path.replace(into / path.name)
 
 

@@ -172,6 +172,17 @@ def test_a_file_is_fetched_unchanged_and_a_correct_one_is_not_fetched_again(serv
     assert (into / "train.en.gz").read_bytes() == content
 
 
+def test_the_folder_of_a_killed_download_is_removed_by_the_next(server: Server, tmp_path: Path) -> None:
+    server.pages["/text.en"] = b"one\ntwo\n"
+    left, own = (tmp_path / f".download.{process}.part" for process in (1 << 22, os.getppid()))
+    for folder in (left, own):  # process numbers end below the first one; the second one is alive
+        folder.mkdir()
+        (folder / "text.en").write_text("half")
+    found = entry(f"{server.address}/text.en", {"text.en": {"lines": [2]}})
+    download_entry(found, into=tmp_path, log=quiet)
+    assert names(tmp_path) == [own.name, "text.en"]
+
+
 def test_licence_and_origin_are_logged_before_the_first_byte(server: Server, tmp_path: Path) -> None:
     server.pages["/train.en"] = b"one\n"
     told: list[tuple[int, str]] = []
