@@ -70,14 +70,16 @@ class Objective:
 
     Args:
         label_smoothing: probability mass spread evenly over the vocabulary, from 0 to below 1.
+        consistency: weight of R-Drop (Liang et al. 2021), their alpha; 0 reads each pair once.
     """
 
     label_smoothing: float = field(default=0.0, kw_only=True)
+    consistency: float = field(default=0.0, kw_only=True)
 
     @classmethod
     def from_config(cls, settings: TrainingConfig) -> "Objective":
         """Returns the objective of a configuration."""
-        return cls(label_smoothing=settings.label_smoothing)
+        return cls(label_smoothing=settings.label_smoothing, consistency=settings.consistency)
 
     def __call__(self, model: Seq2Seq, examples: Examples, *, training: bool = False) -> Sums:
         """Runs the model on examples, reading the target by teacher forcing.
@@ -93,11 +95,19 @@ class Objective:
         counts = ops.cast(ops.not_equal(target, PAD_ID), "float32")
         if weights is not None:
             counts = counts * weights[:, None]
+        num_tokens = ops.sum(counts)
+        if self.consistency:
+            # Both readings of a pair are rows of one batch, so that the recurrence takes no more steps than for one.
+            source, target, counts = (ops.concatenate([rows, rows], axis=0) for rows in (source, target, counts))
         decoded = model(source, shift_right(target, BOS_ID), training=training)
-        loss, nll = cross_entropy(
-            model.projection, decoded.states, target, counts, label_smoothing=self.label_smoothing
-        )
-        return Sums(loss, ops.sum(counts), {"nll": nll})
+        arrays = model.projection, decoded.states, target, counts
+        if not self.consistency:
+            loss, nll = cross_entropy(*arrays, label_smoothing=self.label_smoothing)
+            return Sums(loss, num_tokens, {"nll": nll})
+        loss, nll, divergence = compute_r_drop(*arrays, label_smoothing=self.label_smoothing)
+        # Half of R-Drop's loss, so that its scale stays that of one reading and alpha keeps the published meaning.
+        loss = (loss + self.consistency * divergence) / 2
+        return Sums(loss, num_tokens, {"nll": nll / 2, "divergence": divergence})
 
 
 def cross_entropy(
@@ -118,15 +128,50 @@ def cross_entropy(
     Returns:
         The smoothed loss and the plain negative log-likelihood, each a scalar sum in nats.
     """
+    costs = _softmax_nll(*_flatten(projection, states, targets))
+    weights = ops.cast(weights, costs.dtype)
+    nll = ops.sum(costs * ops.reshape(weights, (-1,)))
+    return _smooth(nll, projection, states, targets, weights, label_smoothing), nll
+
+
+def compute_r_drop(
+    projection: OutputProjection, states: Any, targets: Any, weights: Any, *, label_smoothing: float
+) -> tuple[Any, Any, Any]:
+    """Sums the cross-entropy of a batch that holds every row twice, and how far the two predictions are apart.
+
+    Args:
+        projection: the model's output projection.
+        states: attentional states [2B, T, E], those of all rows and once more, with other dropout, those of all rows.
+        targets: int [2B, T], as in `cross_entropy`.
+        weights: float [2B, T], as in `cross_entropy`.
+        label_smoothing: mass spread evenly over the vocabulary, from 0 to below 1.
+
+    Returns:
+        The smoothed loss and the plain negative log-likelihood, both summed over the 2B rows, and the mean of the two
+        Kullback-Leibler divergences (Liang et al. 2021, equation 2), summed over B rows; scalars in nats.
+    """
+    costs = _softmax_nll_twice(*_flatten(projection, states, targets))
+    weights = ops.cast(weights, costs.dtype)
+    flat = ops.reshape(weights, (-1,))
+    num = ops.shape(flat)[0]
+    nll = ops.sum(costs[:num] * flat)
+    divergence = ops.sum(costs[num:] * flat[: num // 2])
+    return _smooth(nll, projection, states, targets, weights, label_smoothing), nll, divergence
+
+
+def _flatten(projection: OutputProjection, states: Any, targets: Any) -> tuple[Any, Any, Any, Any]:
+    """Returns states [N, E], the output matrix [V, E] in their type, the bias [V], and targets [N]."""
     matrix = ops.cast(ops.copy(projection.matrix), states.dtype)
     rows = ops.reshape(states, (-1, states.shape[-1]))  # [B, T, E] -> [N, E]
-    nll = _softmax_nll(rows, matrix, ops.copy(projection.bias), ops.reshape(targets, (-1,)))
-    weights = ops.cast(weights, nll.dtype)
-    nll = ops.sum(nll * ops.reshape(weights, (-1,)))
-    if not label_smoothing:
-        return nll, nll
+    return rows, matrix, ops.copy(projection.bias), ops.reshape(targets, (-1,))
+
+
+def _smooth(nll: Any, projection: OutputProjection, states: Any, targets: Any, weights: Any, mass: float) -> Any:
+    """Adds label smoothing to the sum of negative log-likelihoods."""
+    if not mass:
+        return nll
     towards_even = (projection.gather_logits(states, targets) - projection.compute_mean_logit(states)) * weights
-    return nll + label_smoothing * ops.sum(towards_even), nll
+    return nll + mass * ops.sum(towards_even)
 
 
 @ops.custom_gradient
@@ -158,6 +203,43 @@ def _softmax_nll(states: Any, matrix: Any, bias: Any, targets: Any) -> Any:
         return d_states, d_matrix, ops.cast(d_bias, bias.dtype), None
 
     return nll, gradient
+
+
+@ops.custom_gradient
+def _softmax_nll_twice(states: Any, matrix: Any, bias: Any, targets: Any) -> Any:
+    """Returns what `_softmax_nll` does for [2N] rows, and how far the N first distributions P are from the N last, Q.
+
+    The divergence is D = (KL(P || Q) + KL(Q || P)) / 2 = sum (P - Q) d / 2 with d = (s_P - s_Q) W', because neither the
+    bias nor the normalisers of P and Q change the sum. One more product loses less in 16 bits than logarithms of
+    rounded probabilities. dD / d(logits of P) = (P (d - sum P d) + P - Q) / 2, and the mirror image for Q.
+
+    Returns:
+        [3N]: the 2N negative log-likelihoods, then the N divergences.
+    """
+    num = ops.shape(states)[0] // 2
+    columns = ops.transpose(matrix)
+    probabilities = ops.softmax(ops.matmul(states, columns) + ops.cast(bias, states.dtype))
+    difference = ops.matmul(states[:num] - states[num:], columns)
+    nll = _negate_log(probabilities, states, matrix, bias, targets)
+    first, second = probabilities[:num], probabilities[num:]
+    divergence = ops.sum(at_least_float32(first - second) * at_least_float32(difference), axis=-1) / 2
+
+    def gradient(*args: Any, upstream: Any = None) -> Any:
+        upstream = ops.cast(args[0] if upstream is None else upstream, states.dtype)
+        weights, share = upstream[: 2 * num, None], upstream[2 * num :, None] / 2
+        apart = first - second
+        mean_first = ops.sum(first * difference, axis=-1, keepdims=True)
+        mean_second = ops.sum(second * difference, axis=-1, keepdims=True)
+        to_first = first * (difference - mean_first) + apart
+        to_second = second * (mean_second - difference) - apart
+        d_logits = probabilities * weights + ops.concatenate([share * to_first, share * to_second], axis=0)
+        d_states = ops.matmul(d_logits, matrix) - gather_rows(matrix, targets) * weights
+        d_matrix = ops.matmul(ops.transpose(d_logits), states) - _sum_by_id(targets, states * weights, matrix.shape[0])
+        d_bias = ops.matmul(ops.ones_like(weights[:, 0])[None], d_logits)[0]
+        d_bias = d_bias - _sum_by_id(targets, weights, matrix.shape[0])[:, 0]
+        return d_states, d_matrix, ops.cast(d_bias, bias.dtype), None
+
+    return ops.concatenate([nll, ops.cast(divergence, nll.dtype)], axis=0), gradient
 
 
 def _negate_log(probabilities: Any, states: Any, matrix: Any, bias: Any, targets: Any) -> Any:

@@ -18,6 +18,7 @@ class Case:
     optimizer: dict[str, Any]
     update: dict[str, Any] = field(default_factory=dict)
     label_smoothing: float = 0.0
+    consistency: float = 0.0
     num_updates: int = 4
     learning_rate: float = 2**-5
 
@@ -41,7 +42,9 @@ OTHER = Case(
     ADAMW,
     {"accumulation_steps": 3, "clip_norm": 0.05, "ema_decay": 0.3},
 )
-DROPOUT = Case({"decoder_layers": 1, "word_dropout": 0.2}, ADAMW, {"clip_norm": 0.05, "ema_decay": 0.3})
+DROPOUT = Case(
+    {"decoder_layers": 1, "word_dropout": 0.2}, ADAMW, {"clip_norm": 0.05, "ema_decay": 0.3}, consistency=2.0
+)
 
 
 def make_model(case: Case, weights: dict[str, np.ndarray] | None = None) -> Any:
@@ -66,7 +69,8 @@ def settings_of(case: Case) -> dict[str, Any]:
     """The settings of the update of a case."""
     from nmt.training.objective import Objective
 
-    return {"seed": 1, "objective": Objective(label_smoothing=case.label_smoothing), **case.update}
+    objective = Objective(label_smoothing=case.label_smoothing, consistency=case.consistency)
+    return {"seed": 1, "objective": objective, **case.update}
 
 
 def batch_of(number: int) -> Any:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from nmt.models.decoder import shift_right
 from nmt.models.embedding import OutputProjection
-from nmt.training.objective import Examples, Objective, _softmax_nll, cross_entropy
+from nmt.training.objective import Examples, Objective, _softmax_nll, compute_r_drop, cross_entropy
 
 B, T, E, V = 2, 3, 5, 7  # sentences, positions, units of a state, pieces
 TARGETS = np.array([[4, 6, 3], [4, 3, 0]])
@@ -37,6 +37,14 @@ def losses(layer, states, targets, weights, label_smoothing):
     return cross_entropy(layer, states, targets, weights, label_smoothing=label_smoothing)
 
 
+@tf.function
+def consistent_losses(layer, states, targets, weights, label_smoothing):
+    """The loss with three times the divergence, the loss, and the divergence."""
+    weights = tf.cast(weights, layer.variable_dtype)
+    loss, _, divergence = compute_r_drop(layer, states, targets, weights, label_smoothing=label_smoothing)
+    return loss + 3 * divergence, loss, divergence
+
+
 def numpy_losses(layer, states, targets, weights, label_smoothing):
     """Cross-entropy against the smoothed distribution, a piece at a time; and the plain one."""
     matrix, bias = (array(weight) for weight in layer.weights)
@@ -51,14 +59,37 @@ def numpy_losses(layer, states, targets, weights, label_smoothing):
     return smoothed, plain
 
 
-def gradients(layer, states, targets, weights, label_smoothing):
-    """Of the smoothed loss with respect to states, matrix and bias."""
+def numpy_divergence(layer, states, weights):
+    """The mean of both Kullback-Leibler divergences of rows b and b + B (Liang et al. 2021), a token at a time."""
+    matrix, bias = (array(weight) for weight in layer.weights)
+    total = 0.0
+    for b, t in np.ndindex(B, T):
+        p, q = (np.exp(x) / np.exp(x).sum() for x in (matrix @ states[copy, t] + bias for copy in (b, b + B)))
+        total += weights[b, t] * (p @ np.log(p / q) + q @ np.log(q / p)) / 2
+    return total
+
+
+def gradients(layer, states, targets, weights, label_smoothing, losses=losses):
+    """Of the first of the losses with respect to states, matrix and bias."""
     states = tf.constant(states)
     variables = [weight.value for weight in layer.weights]
     with tf.GradientTape() as tape:
         tape.watch(states)
-        loss, _ = losses(layer, states, targets, weights, label_smoothing)
+        loss = losses(layer, states, targets, weights, label_smoothing)[0]
     return [array(gradient) for gradient in tape.gradient(loss, [states, *variables])]
+
+
+def assert_equal_to_differences(computed, loss_of, arguments):
+    """Compares gradients with central differences of a loss of the arguments."""
+    for n, gradient in enumerate(computed):
+        numerical = np.zeros_like(arguments[n])
+        for place in np.ndindex(*numerical.shape):
+            above, below = ([argument.copy() for argument in arguments] for _ in range(2))
+            above[n][place] += 1e-5
+            below[n][place] -= 1e-5
+            numerical[place] = (loss_of(above) - loss_of(below)) / 2e-5
+        assert np.abs(numerical).max() > 1e-2
+        np.testing.assert_allclose(gradient, numerical, atol=1e-8)
 
 
 def test_two_pieces_of_equal_score_cost_ln_2_each():
@@ -95,15 +126,24 @@ def test_gradient_equals_numerical_differences(float64, label_smoothing):
         return numpy_losses(layer, changed[0], TARGETS, WEIGHTS, label_smoothing)[0]
 
     computed = gradients(layer, arguments[0], TARGETS, WEIGHTS, label_smoothing)
-    for n, gradient in enumerate(computed):
-        numerical = np.zeros_like(arguments[n])
-        for place in np.ndindex(*numerical.shape):
-            above, below = ([argument.copy() for argument in arguments] for _ in range(2))
-            above[n][place] += 1e-5
-            below[n][place] -= 1e-5
-            numerical[place] = (loss_of(above) - loss_of(below)) / 2e-5
-        assert np.abs(numerical).max() > 1e-2
-        np.testing.assert_allclose(gradient, numerical, atol=1e-8)
+    assert_equal_to_differences(computed, loss_of, arguments)
+
+
+def test_the_divergence_and_its_gradient_follow_the_definition(float64):
+    layer = projection()
+    targets, weights = np.tile(TARGETS, (2, 1)), np.tile(WEIGHTS, (2, 1))
+    arguments = [random(2 * B, T, E), *map(array, layer.weights)]
+    _, loss, divergence = consistent_losses(layer, arguments[0], targets, weights, 0.1)
+    assert float(loss) == pytest.approx(numpy_losses(layer, arguments[0], targets, weights, 0.1)[0])
+    assert float(divergence) == pytest.approx(numpy_divergence(layer, arguments[0], weights))
+
+    def loss_of(changed):
+        layer.set_weights(changed[1:])
+        smoothed, _ = numpy_losses(layer, changed[0], targets, weights, 0.1)
+        return smoothed + 3 * numpy_divergence(layer, changed[0], weights)
+
+    computed = gradients(layer, arguments[0], targets, weights, 0.1, losses=consistent_losses)
+    assert_equal_to_differences(computed, loss_of, arguments)
 
 
 def test_each_piece_has_its_own_share_of_the_gradient(float64):
@@ -190,7 +230,7 @@ class RandomModel:
 
     def __call__(self, source, target, training=False):
         self.read = source, target, training
-        return SimpleNamespace(states=tf.constant(random(B, T, E), "float32"))
+        return SimpleNamespace(states=tf.constant(random(len(source), T, E), "float32"))
 
 
 def test_the_objective_is_the_smoothed_loss_of_the_rows_that_count():
@@ -214,6 +254,23 @@ def test_with_its_defaults_the_objective_is_the_negative_log_likelihood_without_
     assert float(sums.loss) == float(sums.metrics["nll"]) == pytest.approx(plain, rel=1e-5)
     assert sums.num_tokens == 5
     assert model.read[2] is False
+
+
+def test_consistency_is_half_the_loss_of_r_drop_over_tokens_that_count_once():
+    """Liang et al. 2021, equation 4: the losses of both readings and alpha times the mean of both divergences."""
+    model, row_weights = RandomModel(), np.array([1, 0], "float32")
+    source = np.array([[5, 3], [6, 3]])
+    objective = Objective(label_smoothing=0.1, consistency=5.0)
+    sums = objective(model, Examples(source, TARGETS, row_weights), training=True)
+    targets, weights = np.tile(TARGETS, (2, 1)), np.tile(WEIGHTS * row_weights[:, None], (2, 1))
+    states = random(2 * B, T, E)
+    smoothed, plain = numpy_losses(model.projection, states, targets, weights, 0.1)
+    divergence = numpy_divergence(model.projection, states, weights)
+    assert float(sums.loss) == pytest.approx((smoothed + 5 * divergence) / 2, rel=1e-5)
+    assert float(sums.metrics["nll"]) == pytest.approx(plain / 2, rel=1e-5)
+    assert float(sums.metrics["divergence"]) == pytest.approx(divergence, rel=1e-5)
+    assert sums.num_tokens == 3  # 4, 6 and EOS
+    np.testing.assert_array_equal(model.read[0], np.tile(source, (2, 1)))
 
 
 def test_the_decoder_reads_bos_and_all_but_the_last():
