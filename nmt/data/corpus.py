@@ -18,12 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from nmt.errors import UserError
-from nmt.files import atomic_write, compute_digest, start_digest
+from nmt.files import atomic_write, compute_digest, compute_file_digest, start_digest
 from nmt.streams import STANDARD, is_compressed, name_stream, open_bytes
 
 CHUNK_BYTES = 1 << 22
@@ -149,7 +148,7 @@ class TextFile:
         text = _add_suffix(entry, COPY) if is_compressed(path) else path
         with text.open("rb") as file:
             # A plain file is not part of the cache: whether it has changed, its state tells (`_digest_state`).
-            is_whole = text == path or _compute_file_digest(file) == fingerprint
+            is_whole = text == path or compute_file_digest(text) == fingerprint
             if not is_whole or os.fstat(file.fileno()).st_size != starts[-1]:
                 raise DamagedCacheError(f"{text} is damaged, or changes while it is read.")
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -195,13 +194,6 @@ def _digest_state(path: Path) -> str:
         state = path.stat()
     facts = (path.resolve(), state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns)
     return compute_digest("\n".join(map(str, facts)).encode())
-
-
-def _compute_file_digest(file: BinaryIO) -> str:
-    digest = start_digest()
-    while chunk := file.read(CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _write_index(path: Path, entry: Path) -> None:

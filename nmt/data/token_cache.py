@@ -25,9 +25,9 @@ class CachedTokens:
     lengths: np.ndarray
     """int32 [pairs, 2], source and target tokens of each pair, without EOS."""
 
-    def __init__(self, lengths: Path, starts: Path, ids: Path, tokenizers: tuple[Tokenizer, Tokenizer]):
+    def __init__(self, files: Sequence[Path], tokenizers: tuple[Tokenizer, Tokenizer]):
         self.tokenizers = tokenizers
-        self.lengths, self._starts, self._ids = map(map_array, (lengths, starts, ids))
+        self.lengths, self._starts, self._ids = map(map_array, files)
 
     @classmethod
     def open(cls, corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer, cache: Path) -> "CachedTokens":
@@ -38,12 +38,12 @@ class CachedTokens:
         """
         files = cls.find_files(corpus, source, target, cache)
         try:
-            return cls(*files, (source, target))
+            return cls(files, (source, target))
         except (OSError, DamagedCacheError):
             # Another run may write the same files at the same time. That is safe: the key names the content, and each
             # file replaces the other run's as a whole.
             _write_tokens(files, corpus, source, target)
-        return cls(*files, (source, target))
+        return cls(files, (source, target))
 
     @classmethod
     def find_files(cls, corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer, cache: Path) -> list[Path]:

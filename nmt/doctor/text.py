@@ -120,7 +120,7 @@ def _find_shift(source: TextFile, target: TextFile) -> tuple[Path, int, int, flo
     if size < SHORTEST_SHIFTED:
         return None
     sides = [np.log(text.line_sizes[:count] + 1.0) for text in (source, target)]
-    correlations = {shift: _correlate(*_shift(*sides, shift), size) for shift in (0, *SHIFTS)}
+    correlations = {shift: _correlate(_shift(sides[0], shift), sides[1], size) for shift in (0, *SHIFTS)}
     num_windows = min(map(len, correlations.values()))
     best, gains = 0, np.zeros(num_windows)
     for shift in SHIFTS:
@@ -136,16 +136,10 @@ def _find_shift(source: TextFile, target: TextFile) -> tuple[Path, int, int, flo
     return target.path, first + 1, best, float(after.mean()) if len(after) else 1.0
 
 
-def _shift(source: np.ndarray, target: np.ndarray, shift: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs each line of the target with the source line that is `shift` lines later, or with 0 at the end."""
-    moved = np.zeros_like(source)
-    if shift > 0:
-        moved[:-shift] = source[shift:]
-    elif shift < 0:
-        moved[-shift:] = source[:shift]
-    else:
-        moved = source
-    return moved, target
+def _shift(values: np.ndarray, shift: int) -> np.ndarray:
+    """Returns for each place the value that is `shift` places later, or 0 if there is none."""
+    start, end = max(0, shift), len(values) + min(0, shift)
+    return np.pad(values[start:end], (max(0, -shift), max(0, shift)))
 
 
 def _correlate(source: np.ndarray, target: np.ndarray, size: int) -> np.ndarray:
@@ -159,7 +153,7 @@ def _correlate(source: np.ndarray, target: np.ndarray, size: int) -> np.ndarray:
 def _find_start(sides: Sequence[np.ndarray], shift: int, start: int, size: int) -> int:
     """Returns the line from which the shifted source fits better, in a window or in the one before it."""
     lines = slice(max(0, start - size), start + size)
-    straight, moved = (_shift(sides[0], sides[1], one)[0][lines] for one in (0, shift))
+    straight, moved = sides[0][lines], _shift(sides[0], shift)[lines]
     target = sides[1][lines] - sides[1][lines].mean()
     # Where the sum of all differences before a line is largest, the lines change sides.
     advantage = target * (straight - moved)
