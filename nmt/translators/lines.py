@@ -63,19 +63,16 @@ def _read_chunks(stream: BinaryIO, name: str) -> Iterator[list[str]]:
         return
     number = 1
     for lines in _read_arrived(stream):
-        yield from _split_before_error(read_stream(lines, name, first=number))
+        yield from _keep_before_error(read_stream(lines, name, first=number))
         number += len(lines)
 
 
-def _split_before_error(lines: Iterator[str]) -> Iterator[list[str]]:
-    """Yields windows of lines, also of those before one that cannot be read."""
+def _keep_before_error(lines: Iterator[str]) -> Iterator[list[str]]:
+    """Yields all lines together, also those before one that cannot be read."""
     chunk: list[str] = []
     try:
         for line in lines:
             chunk.append(line)
-            if len(chunk) == WINDOW:
-                yield chunk
-                chunk = []
     except UserError:
         if chunk:
             yield chunk
@@ -85,7 +82,7 @@ def _split_before_error(lines: Iterator[str]) -> Iterator[list[str]]:
 
 
 def _read_arrived(stream: BinaryIO) -> Iterator[list[bytes]]:
-    """Yields the lines that have arrived, as soon as there is one: about a window of them, or what a pipe holds."""
+    """Yields the lines that have arrived, as soon as there is one, and at most a window of them at a time."""
     # No thread reads ahead: one that waits for input can neither be interrupted nor ended.
     parts: list[bytes] = []  # of a line whose end has not arrived
     lines: list[bytes] = []
@@ -95,8 +92,11 @@ def _read_arrived(stream: BinaryIO) -> Iterator[list[bytes]]:
         for other in others:
             lines.append(b"".join(parts) + b"\n")
             parts = [other]
+        while len(lines) >= WINDOW:
+            yield lines[:WINDOW]
+            del lines[:WINDOW]
         patience = REFILL if len(block) == PIPE_BYTES else 0
-        if lines and (len(lines) >= WINDOW or not select.select([stream], [], [], patience)[0]):
+        if lines and not select.select([stream], [], [], patience)[0]:
             yield lines
             lines = []
     if last := b"".join(parts):
