@@ -7,6 +7,7 @@ then renamed, which POSIX guarantees to be atomic within a folder.
 import errno
 import glob
 import hashlib
+import json
 import os
 import platform
 import re
@@ -17,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from nmt.errors import UserError
 
@@ -205,6 +206,33 @@ def append_line(path: Path, line: str) -> None:
                 raise
         finally:
             os.close(descriptor)
+
+
+def read_json_lines(path: Path, *, key: str) -> tuple[list[tuple[str, dict[str, Any]]], list[int]]:
+    """Reads a file of JSON objects, one per line. There are none if it does not exist.
+
+    Args:
+        path: the file, written by `append_line`.
+        key: a whole number that every object has.
+
+    Returns:
+        The lines with their objects, and the numbers of the lines that are damaged. An incomplete last line counts as
+        neither: the process was killed while it wrote it.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    records, damaged = [], []
+    for number, line in enumerate(lines, start=1):
+        try:
+            text = line.decode()
+            record = json.loads(text)
+            records.append((text, {**record, key: int(record[key])}))
+        except (ValueError, KeyError, TypeError):
+            if number < len(lines):
+                damaged.append(number)
+    return records, damaged
 
 
 def discard(path: Path) -> None:

@@ -11,8 +11,7 @@ from nmt.config.file import replace_values
 from nmt.config.reference import as_words
 from nmt.config.schema import Config
 from nmt.errors import UserError
-from nmt.files import atomic_write
-from nmt.training.run_folder import read_history
+from nmt.files import atomic_write, read_json_lines
 
 FINISHED, STOPPED, FAILED, UNFINISHED = "finished", "stopped early", "failed", "unfinished"
 LOWEST = -1e9  # score of weights whose loss is not finite, since the scheduler cannot take percentiles of infinity
@@ -137,7 +136,7 @@ def read_validations(history: Path) -> list[Validated]:
 
     Damaged lines are skipped; there are no validations if the file does not exist yet.
     """
-    records, _ = read_history(history)
+    records, _ = read_json_lines(history, key="update")
     scored = (record for _, record in records if record.get("kind") in ("validation", "average"))
     return [_make_validated(record) for record in scored if record.keys() >= {"loss", "perplexity", "bleu"}]
 

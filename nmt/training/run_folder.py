@@ -9,12 +9,11 @@ tensorboard/
 cache/            line indexes and tokens, rebuilt when missing
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from nmt.config.file import config_from_text, dump_config, find_differences
 from nmt.config.schema import Config
@@ -178,26 +177,3 @@ def find_free_path(path: Path) -> Path:
     while path.with_name(f"{path.name}-{number}").exists():
         number += 1
     return path.with_name(f"{path.name}-{number}")
-
-
-def read_history(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], list[int]]:
-    """Reads a history.jsonl; both results are empty if it does not exist.
-
-    Returns:
-        The lines with their records, and the numbers of the lines that are damaged. An incomplete last line counts as
-        neither: the process was killed while it wrote it.
-    """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except (FileNotFoundError, NotADirectoryError):
-        return [], []
-    records, damaged = [], []
-    for number, line in enumerate(lines, start=1):
-        try:
-            text = line.decode()
-            record = json.loads(text)
-            records.append((text, {**record, "update": int(record["update"])}))
-        except (ValueError, KeyError, TypeError):
-            if number < len(lines):
-                damaged.append(number)
-    return records, damaged

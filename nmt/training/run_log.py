@@ -19,8 +19,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from nmt.data.preparation import Log
 from nmt.errors import UserError
-from nmt.files import append_line, atomic_write
-from nmt.training.run_folder import RunFolder, read_history
+from nmt.files import append_line, atomic_write, read_json_lines
+from nmt.training.run_folder import RunFolder
 from nmt.training.update import Outcome
 from nmt.training.validation import Validation
 
@@ -66,7 +66,7 @@ class RunLog:
         if self.silent or not history.is_file():
             return
         content = history.read_bytes()
-        records, damaged = read_history(history)
+        records, damaged = read_json_lines(history, key="update")
         if damaged:
             copy = history.with_name(f"{history.name}.damaged")
             with atomic_write(copy) as aside:

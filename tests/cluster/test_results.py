@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,3 +124,9 @@ def test_a_damaged_record_of_a_trial_is_named(trials):
     (planned[0].folder / "trial.json").write_text('{"ended": "fin')
     with pytest.raises(UserError, match=r"trial-001/trial.json is damaged\. Delete it to resume the trial\."):
         planned[0].read_end()
+
+
+def test_the_process_that_searches_does_not_import_keras():
+    # Its workers choose their devices before they do.
+    check = "import sys, nmt.cluster.tune; assert not {'keras', 'tensorflow'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", check], check=True)
