@@ -49,11 +49,10 @@ def test_every_pinned_package_has_hashes():
 @pytest.mark.parametrize(
     ("groups", "needed"),
     [
-        (["base"], PROJECT["project"]["dependencies"]),
-        (["jax-only"], requirements("requirements-jax.txt")),
-        *((["base", extra], needed) for extra, needed in EXTRAS.items()),
+        pytest.param(["base"], PROJECT["project"]["dependencies"], id="base"),
+        pytest.param(["jax-only"], requirements("requirements-jax.txt"), id="jax-only"),
+        *(pytest.param(["base", extra], needed, id=extra) for extra, needed in EXTRAS.items()),
     ],
-    ids=str,
 )
 def test_the_pinned_versions_are_in_range(groups, needed):
     pinned = select(*groups)
