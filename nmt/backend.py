@@ -10,6 +10,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 
 from nmt.errors import UserError
@@ -55,7 +56,7 @@ def _pause_garbage_collection() -> Iterator[None]:
 
 
 @contextmanager
-def _hide_packages(packages: set[str]) -> Iterator[None]:
+def _hide_packages(packages: AbstractSet[str]) -> Iterator[None]:
     """Makes the import of packages that are not imported yet fail inside the block."""
     hidden = packages - sys.modules.keys()
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None there makes an import fail
@@ -85,4 +86,11 @@ _import_keras()
 import keras  # noqa: E402, after its settings
 from keras import ops, tree  # noqa: E402
 
-__all__ = ["BACKENDS", "keras", "ops", "tree"]
+__all__ = ["BACKENDS", "keras", "ops", "set_random_seed", "tree"]
+
+
+def set_random_seed(seed: int) -> None:
+    """Sets the seed of Keras' initializers."""
+    # On JAX, Keras would import TensorFlow to seed it as well. That takes seconds and logs to standard error.
+    with _hide_packages(BACKENDS.keys() - {keras.backend.backend()}):
+        keras.utils.set_random_seed(seed)

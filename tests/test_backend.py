@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from nmt import backend as nmt_backend
 from nmt.backend import UNUSED
 
 BLOCKED = "import sys; sys.modules['tensorflow'] = None; from nmt.cli.main import main; main()"
@@ -41,3 +42,14 @@ print(json.dumps([before, [importlib.import_module(name).__name__ for name in {f
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
     assert json.loads(done.stdout) == [[], found]
+
+
+def test_the_other_backend_is_not_imported_for_its_seed(monkeypatch):
+    monkeypatch.setattr(nmt_backend.keras.backend, "backend", lambda: "jax")
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    seen = []
+    monkeypatch.setattr(nmt_backend.keras.utils, "set_random_seed", lambda seed: seen.append((seed, dict(sys.modules))))
+    nmt_backend.set_random_seed(7)
+    [(seed, modules)] = seen
+    assert (seed, modules["tensorflow"]) == (7, None)
+    assert "tensorflow" not in sys.modules

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from nmt.backend import keras
+from nmt.backend import keras, set_random_seed
 from nmt.config.schema import Config, StrategyName
 from nmt.models.seq2seq import make_seq2seq
 from nmt.training.objective import Objective
@@ -64,7 +64,7 @@ def make_update(config: Config, vocabulary_sizes: tuple[int, int], strategy: Any
         "clip_norm": settings.clip_norm,
         "ema_decay": settings.ema_decay,
     }
-    keras.utils.set_random_seed(config.seed)
+    set_random_seed(config.seed)
     if keras.backend.backend() == "jax":
         from nmt.training.update_jax import JaxUpdate
 
