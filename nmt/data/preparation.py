@@ -102,7 +102,7 @@ def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingDa
     tokenized: TokenizedCorpus = sampled or tokens
     if config.data.join_pairs:
         tokenized = _join_pairs(config, sampled or tokens, corpus, (source, target), kept, tokens.lengths)
-        log(f"Joined {tokenized.plan.num_joined:,} times two pairs to one: {len(tokenized.plan):,} examples.")
+        log(f"{len(tokenized.plan):,} examples, {tokenized.plan.num_joined:,} of them joined from two pairs.")
         kept, lengths = np.arange(len(tokenized.plan)), tokenized.plan.add_lengths(lengths)
     return TrainingData(
         corpus,

@@ -165,7 +165,7 @@ def test_training_data_is_joined_as_configured(corpus, tmp_path):
     config = Config(data=data, tokenizer=tokenizer, training={"max_updates": 1})
     messages: list[str] = []
     prepared = prepare_training_data(config, tmp_path, messages.append)
-    assert f"Joined {NUM_PAIRS // 3:,} times two pairs to one: {len(prepared.kept):,} examples." in messages
+    assert f"{len(prepared.kept):,} examples, {NUM_PAIRS // 3:,} of them joined from two pairs." in messages
     assert prepared.lengths.shape == (len(prepared.kept), 2)
     sources, targets = prepared.tokenized.read_ids(prepared.kept, epoch=0, batch=0)
     assert [len(row) + 1 for row in sources] == prepared.lengths[:, 0].tolist()
