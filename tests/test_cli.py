@@ -78,7 +78,10 @@ def test_the_doctor_finds_nothing_that_would_fail(place):
     assert list(found) == [
         *("language codes", "text"),
         *("carriage returns", "unusual line breaks", "control characters", "replacement characters"),
-        *("blank sides", "identical sides", "duplicate pairs", "dev in training", "dev.en in training", "languages"),
+        *("mojibake", "HTML tags", "HTML entities", "tabs", "alignment"),
+        *("blank sides", "identical sides", "duplicate pairs"),
+        *("blank dev sources", "blank dev references", "blank dev.en sources", "blank dev.en references"),
+        *("dev in training", "dev.en in training", "languages"),
         *("tokenizer", "long pairs", "unequal lengths", "tokens per sentence"),
         *("dev source", "dev target", "dev references", "memory", "disk", "devices", "versions"),
     ]
