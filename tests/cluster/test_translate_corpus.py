@@ -36,9 +36,9 @@ def expected(place):
 
 def test_a_killed_worker_is_replaced_and_every_line_comes_out_once(place, expected):
     process = start("translate-corpus", "model", "corpus", "out", "--workers", 2, cwd=place)
-    # What is being written is named for the process that writes it.
+    # What is being written is named for the process and the machine that write it.
     part = until(lambda: next((place / "out").glob(".part-*.part"), None), process)
-    os.kill(int(part.name.split(".")[-2]), signal.SIGKILL)
+    os.kill(int(part.name.split(".")[-2].partition("-")[0]), signal.SIGKILL)
     output, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
     assert {name: read_packed(place / "out" / name) for name in NAMES} == expected
