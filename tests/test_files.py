@@ -221,6 +221,8 @@ def test_discard_removes_files_folders_and_links_but_not_the_targets_of_links(tm
         discard(tmp_path / name)
     assert names(tmp_path) == ["kept"]
     assert names(kept) == ["file"]
+    (tmp_path / "file").write_text("text")
+    discard(tmp_path / "file" / "none")
 
 
 def test_a_locked_folder_is_refused_until_it_is_free(tmp_path):
