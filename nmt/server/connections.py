@@ -4,6 +4,7 @@ uvicorn limits only the time between two requests.
 """
 
 import asyncio
+import contextlib
 import json
 import resource
 import socket
@@ -92,11 +93,13 @@ def fit_connections(wanted: int) -> int:
 
     Beyond the limit no connection could be accepted, that of a health check neither.
     """
+    needed = wanted + RESERVED_FILES
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files != resource.RLIM_INFINITY and files < wanted + RESERVED_FILES:
-        needed = wanted + RESERVED_FILES
-        files = needed if most == resource.RLIM_INFINITY else min(needed, most)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    if files != resource.RLIM_INFINITY and files < needed:
+        raised = needed if most == resource.RLIM_INFINITY else min(needed, most)
+        with contextlib.suppress(ValueError, OSError):  # macOS states no limit and still refuses large numbers
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, most))
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return wanted if files == resource.RLIM_INFINITY else max(1, min(wanted, files - RESERVED_FILES))
 
 
