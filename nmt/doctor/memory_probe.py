@@ -87,11 +87,11 @@ def read_gpu_memory(array: Any) -> tuple[int, int | None]:
     if not device:
         return 0, None
     peak = sys.modules["tensorflow"].config.experimental.get_memory_info(device[0])["peak"]
-    return peak, _ask_for_gpu_memory(int(device[0].removeprefix("GPU:")))
+    return peak, _query_gpu_memory(int(device[0].removeprefix("GPU:")))
 
 
-def _ask_for_gpu_memory(number: int) -> int | None:
-    """Returns the memory of a GPU that other processes leave, in bytes, from the driver: TensorFlow does not tell it.
+def _query_gpu_memory(number: int) -> int | None:
+    """Returns the bytes of a GPU that other processes leave free, from its driver: TensorFlow does not report them.
 
     Args:
         number: of the GPU among those that this process sees.
@@ -99,15 +99,16 @@ def _ask_for_gpu_memory(number: int) -> int | None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     name = visible[number].strip() if visible != [""] and number < len(visible) else str(number)
     query = ["nvidia-smi", f"--id={name}", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    others = ["nvidia-smi", f"--id={name}", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    processes = ["nvidia-smi", f"--id={name}", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
     try:
         total, apps = (
-            subprocess.run(one, capture_output=True, text=True, check=True).stdout for one in (query, others)
+            subprocess.run(one, capture_output=True, text=True, check=True, timeout=30).stdout
+            for one in (query, processes)
         )
         used = [line.split(",") for line in apps.splitlines()]
         taken = sum(int(memory) for process, memory in used if int(process) != os.getpid())
         return (int(total) - taken) << 20
-    except (OSError, subprocess.CalledProcessError, ValueError):
+    except (OSError, subprocess.SubprocessError, ValueError):
         return None
 
 
