@@ -104,9 +104,10 @@ def _decode_line(line: bytes) -> str:
 
 def _check_aligned(source: Path, num_sources: int, target: Path, num_targets: int) -> None:
     if num_sources != num_targets:
+        first_gap = min(num_sources, num_targets) + 1
         raise UserError(
-            f"Source and target must have the same number of lines: {source} has {num_sources}, {target} has "
-            f"{num_targets}. The first line without a partner is line {min(num_sources, num_targets) + 1}."
+            f"Source and target must have the same number of lines: {name_stream(source)} has {num_sources}, "
+            f"{name_stream(target)} has {num_targets}. The first line without a partner is line {first_gap}."
         )
 
 
