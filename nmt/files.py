@@ -229,7 +229,7 @@ def read_json_lines(path: Path, *, key: str) -> tuple[list[tuple[str, dict[str, 
             text = line.decode()
             record = json.loads(text)
             records.append((text, {**record, key: int(record[key])}))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             if number < len(lines):
                 damaged.append(number)
     return records, damaged
