@@ -29,7 +29,7 @@ class FormatError(UserError):
 
 
 class DivergenceError(NmtError):
-    """Raised when a training diverges: its loss or gradient stays infinite, NaN or far too high. Checkpoints are kept."""
+    """Raised when training diverges: the loss or gradient stays infinite, NaN or far too high. Checkpoints are kept."""
 
 
 class UnsavedError(NmtError):

@@ -60,14 +60,14 @@ def find_shards(source: str, folder: Path) -> list[Shard]:
 
 
 def find_subfolders(source: str) -> list[Path]:
-    """Returns the folders in a folder of shards, or among the matches of a pattern: what is in them is not translated."""
+    """Returns the folders in a folder of shards, or among the matches of a pattern; their files are not translated."""
     path = Path(source)
     found = sorted(path.iterdir() if path.is_dir() else map(Path, glob.glob(source)))  # noqa: PTH207
     return [folder for folder in found if folder.is_dir() and not folder.name.startswith(".")]
 
 
 def translate_shard(translator: Translator, shard: Shard) -> int:
-    """Translates a shard and returns its number of lines, of which one window at a time is in memory.
+    """Translates a shard, one window of lines at a time, and returns its number of lines.
 
     Raises:
         UserError: the file is damaged or a line is not UTF-8; no translation is written.

@@ -202,8 +202,8 @@ class TrainingConfig(Section):
     such as padding, get their share: with 8,000 tokens and 0.1, less than 0.0001 of the probability, which lowers the
     score of every translation alike."""
     consistency: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of R-Drop, the authors' alpha (Liang et al. 2021): each pair is read twice, with different dropout, and the
-    two predictions are drawn together. It takes about twice the time and memory. 0 reads each pair once."""
+    """Weight of R-Drop, the authors' alpha (Liang et al. 2021): each pair is read twice, with different dropout, and
+    the two predictions are drawn together. It takes about twice the time and memory. 0 reads each pair once."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the arithmetic, including softmax. Weights, cell states and the sum of the loss stay float32. float16
     scales the loss."""
