@@ -267,7 +267,7 @@ def test_a_lock_that_is_something_else_is_left_alone(tmp_path, kind):
     assert precious.read_text() == "text" and not (tmp_path / "new").exists()
 
 
-def test_a_file_of_a_stranger_is_read_only_if_it_is_a_small_file(tmp_path):
+def test_a_file_from_elsewhere_is_read_only_if_it_is_small(tmp_path):
     (tmp_path / "small").write_bytes(b"abc")
     assert read_limited(tmp_path / "small", 3) == b"abc"
     with pytest.raises(UserError, match=r"small has 3 bytes, expected at most 2\.$"):

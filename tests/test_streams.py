@@ -43,7 +43,7 @@ def names(folder):
 
 @pytest.mark.parametrize("name", ["text", "text.GZ", "text.txt", "text.xz"])
 @pytest.mark.parametrize("suffix", PACK)
-def test_what_is_packed_is_known_by_its_content(tmp_path, suffix, name):
+def test_compression_is_recognized_by_content(tmp_path, suffix, name):
     path = tmp_path / name
     for content in (TEXT, b"", TEXT * 100_000):
         path.write_bytes(PACK[suffix](content))
@@ -53,7 +53,7 @@ def test_what_is_packed_is_known_by_its_content(tmp_path, suffix, name):
 
 
 @pytest.mark.parametrize("content", [TEXT, b"", b"B\n", b"BZh91 is not bzip2", b"P", b"(", b"\xff\n"])
-def test_what_is_not_packed_is_read_as_it_is(tmp_path, content):
+def test_plain_content_is_read_unchanged(tmp_path, content):
     (tmp_path / "text").write_bytes(content)
     assert read(tmp_path / "text") == content and not is_compressed(tmp_path / "text")
     if content:
@@ -84,7 +84,7 @@ def test_a_damaged_file_is_named(tmp_path, suffix):
         (b"\x1f\x9d", "a file of the program compress"),
     ],
 )
-def test_a_kind_that_cannot_be_read_is_named(tmp_path, head, kind):
+def test_an_unsupported_format_is_named(tmp_path, head, kind):
     (tmp_path / "text.gz").write_bytes(head + b"\0" * 20)
     with pytest.raises(
         UserError, match=rf"text.gz: it is {kind}\. Expected text, plain or as \.gz, \.bz2, \.xz, \.zst\."
@@ -107,7 +107,7 @@ def test_a_missing_file_is_reported_with_the_closest_name(tmp_path, ending):
         ("file/x", r"Cannot read .*x: Not a directory\.$"),
     ],
 )
-def test_what_cannot_be_opened_is_reported(tmp_path, name, words):
+def test_a_file_that_cannot_be_opened_is_reported(tmp_path, name, words):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=words):
         open_bytes(tmp_path / name)
@@ -152,7 +152,7 @@ def test_the_target_of_a_link_is_replaced_and_keeps_its_mode(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
-def test_the_owner_stays(tmp_path):
+def test_the_owner_is_kept(tmp_path):
     path = tmp_path / "out"
     path.touch(0o600)
     os.chown(path, 1234, 2345)

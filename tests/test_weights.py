@@ -188,7 +188,7 @@ def make_type(file):
         (make_lattice, "nested at most 16 deep"),
     ],
 )
-def test_what_hdf5_could_make_more_of_than_the_file_holds_is_refused(tmp_path, make, words):
+def test_declarations_beyond_the_content_of_the_file_are_refused(tmp_path, make, words):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.attrs["format"] = 1
         make(file)

@@ -1,4 +1,4 @@
-"""`nmt` with a translator that gives back its input, so that neither a model nor TensorFlow is needed."""
+"""`nmt` with a translator that returns its input, so that neither a model nor TensorFlow is needed."""
 
 import sys
 from types import SimpleNamespace

@@ -43,7 +43,7 @@ def test_a_signal_ends_a_command_that_waits_for_input(tmp_path, number, code, wo
     process.stderr.close()
 
 
-def test_standard_streams_that_end_are_no_bugs(tmp_path):
+def test_closed_and_full_standard_streams_get_one_message(tmp_path):
     (tmp_path / "in").write_text(TEXT)
     assert run("nmt translate m --input in | head -1", tmp_path) == (0, f"{LINE}\n", "")
     lines = [

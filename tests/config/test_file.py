@@ -238,7 +238,7 @@ model:
     )
 
 
-def test_of_many_mistakes_the_first_are_listed(file):
+def test_only_the_first_of_many_mistakes_are_listed(file):
     found = mistakes(file(MINIMAL + "".join(f"k{n}: 1\n" for n in range(60))))
     assert len(found) == 51 and found[-1] == "… and 10 more mistakes."
 

@@ -130,7 +130,7 @@ def test_every_pair_is_in_exactly_one_batch(lengths, by, size, epoch):
 
 
 @pytest.mark.parametrize(("number", "sizes"), [(1009, {30, 31}), (32, {16}), (31, {31}), (30, {30}), (1, {1})])
-def test_batches_of_sentences_are_of_one_size_and_none_is_small(number, sizes):
+def test_sizes_of_sentence_batches_differ_by_at_most_one(number, sizes):
     plan = BatchPlan(random_lengths(number), by="sentences", size=31, seed=1)
     assert {len(batch) for batch in plan.draw_epoch(0)} == sizes
     assert plan.num_batches == -(-number // 31)

@@ -132,12 +132,12 @@ def test_a_compressed_file_reads_like_its_text_and_is_unpacked_once(tmp_path, mo
 
 
 @pytest.mark.parametrize(("suffix", "pack"), [("", bz2.compress), (".gz", bytes)])
-def test_whether_a_file_is_compressed_is_seen_in_its_content(tmp_path, suffix, pack):
+def test_compression_is_recognized_by_content(tmp_path, suffix, pack):
     path = write(tmp_path / f"text{suffix}", pack(b"a\nb\n"))
     assert lines_of(path, tmp_path / "cache") == read_lines(path) == ["a", "b"]
 
 
-def test_a_pipe_is_no_file_to_train_on(tmp_path):
+def test_a_pipe_cannot_be_training_text(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(
         UserError, match=r"^Expected a file at .*fifo, which is read many times, found a pipe or device"

@@ -80,7 +80,7 @@ def test_pairs_that_do_not_fit_together_stay_apart():
     assert JoinPlan(np.full((1, 2), 6), share=0.5, max_length=50, seed=1).num_joined == 0
 
 
-def test_what_is_joined_is_a_function_of_seed_and_epoch():
+def test_joined_pairs_depend_on_seed_and_epoch_alone():
     def joined(epoch, seed=1):
         plan = JoinPlan(lengths_of(), share=0.5, max_length=50, seed=seed)
         plan.draw_epoch(7)
@@ -129,7 +129,7 @@ def test_ids_are_those_of_the_joined_text(corpus, tokenizers, joints, has_prefix
     assert any("。" in text[:-1] for text in texts[1])
 
 
-def test_sampled_ids_spell_the_joined_text_in_every_epoch_otherwise(corpus, tokenizers):
+def test_sampled_ids_spell_the_joined_text_differently_in_every_epoch(corpus, tokenizers):
     joined, _ = join(corpus, tokenizers, sampling_alpha=0.1)
     examples = np.arange(len(joined.plan))
     drawn = []

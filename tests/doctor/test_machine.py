@@ -55,7 +55,7 @@ def test_disk_space_is_for_checkpoints_models_and_the_cache(config, tmp_path, mo
         (None, "note", "how much the GPU has is not known"),
     ],
 )
-def test_where_updates_run_on_a_gpu_its_memory_decides(config, monkeypatch, limit, verdict, ending):
+def test_the_memory_of_the_gpu_decides_if_updates_run_there(config, monkeypatch, limit, verdict, ending):
     use = MemoryUse(1000, (GIGABYTE, GIGABYTE), (2 * GIGABYTE - 6 * GIGABYTE // 8, 2 * GIGABYTE), limit)
     monkeypatch.setattr(machine, "probe_memory", lambda *args, **kwargs: use)
     _, [host, gpu] = examine_memory(config, vocabulary_sizes=(320, 320), lengths=(20, 30))

@@ -96,7 +96,7 @@ def test_text_that_was_encoded_twice_is_mojibake(text, encoding):
         "naïve café – très",
     ],
 )
-def test_accents_alone_are_no_mojibake(text):
+def test_accents_alone_are_not_mojibake(text):
     assert not re.search(MOJIBAKE, text.encode())
 
 

@@ -154,7 +154,7 @@ def test_several_references_are_scored_as_sacrebleu_does():
     assert tokenized.score == pytest.approx(100) and tokenized.signature.startswith("nrefs:2|")
 
 
-def test_intervals_end_where_the_range_of_the_metric_ends():
+def test_intervals_stay_within_the_range_of_the_metric():
     # A quarter of the resamples has no error, a quarter 10 errors for each word, the others 10 for 11 words. So the
     # middle 95 % are 1,000 wide, and around the mean of about 295 % the interval would begin at -205 %.
     text = "eins zwei drei vier fünf sechs sieben acht neun zehn"

@@ -113,7 +113,7 @@ def test_a_text_of_10000_characters_is_cut_and_marked_and_leaves_its_neighbours_
     assert [text.decode() for text in answer["translation"]] == expected
 
 
-def test_a_text_is_never_cut_inside_of_a_character(exported):
+def test_a_text_is_never_cut_inside_a_character(exported):
     # "▁", and three bytes per character; the limit falls behind the second one of the twentieth.
     text = "€" * 30
     assert MAX_TOKENS % 3 == 0

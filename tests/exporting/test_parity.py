@@ -134,7 +134,7 @@ def test_the_error_of_a_failed_process_contains_its_last_output():
         )
 
 
-def test_a_process_that_finds_the_disk_full_is_one_message():
+def test_a_full_disk_in_the_fresh_process_is_one_message():
     code = "import os; raise OSError(28, os.strerror(28))"
     words = r"^A process of the export could not write a file, so nothing was written: No space left on device\.$"
     with pytest.raises(UserError, match=words):

@@ -41,7 +41,7 @@ def translate(server, **headers):
         {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "no-cors"},
     ],
 )
-def test_a_page_elsewhere_is_refused(closed, headers):
+def test_a_page_of_another_site_is_refused(closed, headers):
     for path in ("/translate", "/v1/models/demo:predict"):
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         status, message = read_error(ask(closed, "POST", path, json={"text": "a"}, headers=names))
@@ -59,7 +59,7 @@ def test_a_page_elsewhere_is_refused(closed, headers):
         {"Origin": "https://public.example", "Sec_Fetch_Site": "same-origin"},  # one that does not
     ],
 )
-def test_programs_and_the_own_page_are_answered(closed, headers):
+def test_programs_and_our_own_page_are_answered(closed, headers):
     assert translate(closed, **headers).status_code == 200
 
 

@@ -173,7 +173,7 @@ def test_a_large_body_is_refused_with_and_without_a_content_length(server):
         assert answer.headers["connection"] == "close"
 
 
-def test_a_body_too_large_is_not_waited_for(monkeypatch):
+def test_a_body_that_is_too_large_is_refused_before_it_has_arrived(monkeypatch):
     """Content-Length may name any number: what is more than the server reads is refused at once, the rest soon."""
     monkeypatch.setattr(middleware, "DISCARD_PATIENCE", 0.02)
     server = make_fake(max_body=3000)
@@ -514,7 +514,7 @@ def test_a_key_comes_from_a_file_or_a_variable(tmp_path):
             read_key({"NMT_API_KEY": key}, None)
 
 
-def test_a_key_file_of_several_lines_or_for_everybody_is_named(tmp_path):
+def test_a_key_file_with_several_lines_or_readable_by_others_is_named(tmp_path):
     file = tmp_path / "key"
     file.write_text("one\ntwo\n")
     with pytest.raises(UserError, match=r"--api-key-file .*key: expected one line with a key, found 2 lines\."):

@@ -132,7 +132,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def test_the_longest_idle_connection_makes_room_for_a_new_one():
-    """300 idle connections, with none, half and one whole request each, keep nobody from asking."""
+    """300 idle connections that sent nothing, half a request or a whole one do not keep out a new client."""
     probe = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
     translator = FakeTranslator()
     server = make_fake(translator, max_connections=20)
@@ -215,7 +215,7 @@ def web():
         yield port
 
 
-def test_accepting_without_free_files_logs_nothing_and_goes_on(caplog):
+def test_accepting_without_free_files_logs_nothing_and_continues(caplog):
     """asyncio would log a line for each connection that it may accept, 2,048 per second."""
     with on_a_port(make_fake()) as port, caplog.at_level(logging.ERROR):
         first = connect(port, b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -18,7 +18,7 @@ def test_one_process_trains():
         make_mesh("multi_worker")
 
 
-def test_what_runs_outside_the_mesh_uses_its_first_device():
+def test_computation_outside_the_mesh_uses_its_first_device():
     with use_device(make_mesh("auto", ["CPU:0"])):
         assert jax.numpy.zeros(()).devices() == {jax.devices()[0]}
 

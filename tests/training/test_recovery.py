@@ -177,7 +177,7 @@ def test_a_loss_that_stays_far_above_its_lowest_mean_requires_a_rollback(make_re
         [3.0] * 40 + [5.9] * 60,  # not twice as high
     ],
 )
-def test_a_loss_that_is_high_for_a_while_is_let_pass(make_recovery, losses):
+def test_a_loss_that_is_high_for_a_while_is_accepted(make_recovery, losses):
     recovery = make_recovery()
     progress = Progress()
     for number, loss in enumerate(losses, 1):

@@ -133,7 +133,7 @@ def test_a_validation_that_will_be_done_again_is_forgotten(folder, make_log):
     ]
 
 
-def test_a_damaged_history_is_kept_beside_its_sound_lines(folder, make_log, said):
+def test_a_damaged_history_is_kept_apart_from_its_undamaged_lines(folder, make_log, said):
     lines = [b'{"update": 1}', b'{"update": 2', b"\xff\xfe", b'{"update": 3}', b"[]", b'{"update": 9}', b'{"upd']
     content = b"\n".join(lines)
     folder.history.write_bytes(content)
@@ -144,7 +144,7 @@ def test_a_damaged_history_is_kept_beside_its_sound_lines(folder, make_log, said
     assert said == [f"{folder.history}: removed damaged lines (2, 3, 5). The old file is {copy}."]
 
 
-def test_an_average_is_recorded_with_its_fate(folder, make_log):
+def test_an_average_is_recorded_with_the_decision(folder, make_log):
     log = make_log(tensorboard=True)
     log.record_average(9, Validation(1.5, 4.5, 12.0, 30.0), is_best=False, num_checkpoints=3)
     log.close()

@@ -15,7 +15,7 @@ def settings(**values):
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine"])
-def test_updates_at_a_rate_of_0_are_warned_about(kind):
+def test_updates_at_a_rate_of_0_cause_a_warning(kind):
     words = r"^the learning rate is 0 after update 8 \(.*\), but training lasts until update 9\. Set .*_updates=9, or"
     assert re.match(words, find_idle_updates(settings(schedule=kind), 9))
 
@@ -24,7 +24,7 @@ def test_updates_at_a_rate_of_0_are_warned_about(kind):
     ("values", "max_updates"),
     [({}, 8), ({}, None), ({"final_rate": 0.1}, 9), ({"schedule": "constant", "schedule_updates": None}, 9)],
 )
-def test_a_schedule_that_ends_with_the_run_is_not_warned_about(values, max_updates):
+def test_a_schedule_that_ends_with_the_run_causes_no_warning(values, max_updates):
     assert find_idle_updates(settings(**values), max_updates) is None
 
 

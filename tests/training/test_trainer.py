@@ -140,7 +140,7 @@ def test_a_finished_run_started_again_does_nothing(rehearsal, recipe, tmp_path, 
     assert history(tmp_path) == before
 
 
-def test_a_removed_best_model_is_made_again(rehearsal, recipe, tmp_path):
+def test_a_removed_best_model_is_written_again(rehearsal, recipe, tmp_path):
     config = recipe(tmp_path, max_updates=4)
     best = rehearsal.train(config, bleu=[2])
     shutil.rmtree(best)
@@ -294,7 +294,7 @@ def test_keras_early_stopping_and_csv_logger_work(rehearsal, recipe, tmp_path):
     assert [float(row[header.index("val_bleu")]) for row in rows] == [2, 3, 2.5]
 
 
-def test_thirty_updates_that_are_not_finite_end_it(rehearsal, recipe, tmp_path):
+def test_thirty_updates_that_are_not_finite_end_the_training(rehearsal, recipe, tmp_path):
     rehearsal.unapplied = range(1, 31)
     words = r"not finite in 30 updates in a row, up to update 30\. Lower .*\. There is no checkpoint yet\.$"
     with pytest.raises(DivergenceError, match=words):
@@ -617,7 +617,7 @@ def test_a_fork_refuses_settings_of_the_tokenizers_that_it_keeps(rehearsal, reci
     rehearsal.train(recipe(run_dir, max_updates=3, tokenizer={**same, "sampling_alpha": 0.1}), bleu=[1], fork=True)
 
 
-def test_training_where_a_model_is_but_no_run_is_refused(rehearsal, recipe, tmp_path):
+def test_training_into_a_folder_with_a_model_but_no_run_is_refused(rehearsal, recipe, tmp_path):
     rehearsal.train(recipe(tmp_path / "run", max_updates=2, checkpoint_every=1), bleu=[1])
     shutil.copytree(tmp_path / "run" / "best", tmp_path / "copy" / "best")
     shutil.copytree(tmp_path / "run", tmp_path / "lost", ignore=shutil.ignore_patterns("checkpoints"))
@@ -650,7 +650,7 @@ def test_a_best_model_moved_aside_by_a_killed_process_is_put_back(rehearsal, rec
     assert ModelFolder.load(best).facts["dev_bleu"] == 5
 
 
-def test_a_lost_worker_is_followed_by_how_to_resume_a_fork(rehearsal, recipe, tmp_path, monkeypatch):
+def test_after_a_lost_worker_the_message_tells_how_to_resume_a_fork(rehearsal, recipe, tmp_path, monkeypatch):
     rehearsal.train(recipe(tmp_path / "run", max_updates=2), bleu=[5])
     monkeypatch.setattr(type(rehearsal.update), "start", Mock(side_effect=WorkerLostError("Worker 1 is gone.")))
     fork = tmp_path / "run-2"

@@ -32,7 +32,7 @@ RECORD |= {"limits": {"max_tokens": 60, "eos_id": 3}}
         ({"decoding": 5}, "another version of the toolkit: decoding: Input should be a valid dictionary"),
     ],
 )
-def test_a_record_that_is_not_ours_is_one_message(tmp_path, content, words):
+def test_a_record_of_another_program_is_one_message(tmp_path, content, words):
     content = content if isinstance(content, bytes) else json.dumps({**RECORD, **content}).encode()
     (tmp_path / "export.json").write_bytes(content)
     with pytest.raises(UserError, match=words):
@@ -60,6 +60,6 @@ def test_files_that_were_changed_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["/proc/kcore", "../other", "variables/../../other"])
-def test_files_outside_of_the_export_are_not_read(tmp_path, name):
+def test_files_outside_the_export_are_not_read(tmp_path, name):
     with pytest.raises(UserError, match=rf"is not an export of this toolkit: its export\.json names the file {name}\."):
         check_digests(tmp_path / "1", {"digests": {name: "0" * 32}})

@@ -250,7 +250,7 @@ def test_many_results_fill_every_slot_of_the_beam(
     assert fake.n_best == expected
 
 
-def test_the_first_of_several_is_what_a_search_for_one_finds(fake: FakeSearch, tokenizer: Tokenizer) -> None:
+def test_the_first_of_several_translations_is_that_of_a_search_for_one(fake: FakeSearch, tokenizer: Tokenizer) -> None:
     """A search for several does not prune, and has found a better one here."""
     one, two, three = tokenizer.encode(["one", "two", "three"])
     several: list[Answer] = [(one, -1.0, True), (two, -2.0, True), (three, -3.0, True)]

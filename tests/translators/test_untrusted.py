@@ -54,7 +54,7 @@ def test_an_operation_that_does_more_than_compute_is_named_wherever_it_is(operat
 
 
 @pytest.mark.parametrize("operation", FORBIDDEN)
-def test_a_function_that_nothing_calls_may_not_have_it_either(operation):
+def test_a_function_that_nothing_calls_is_checked_too(operation):
     graph = MetaGraphDef()
     add_function(graph, "__inference_f_1", operation)
     assert_refused(graph, f"the operation {operation}, ")
@@ -87,7 +87,7 @@ def test_a_saver_that_is_called_is_refused(call):
     assert_refused(graph, "the operation SaveV2, ")
 
 
-def test_objects_that_other_code_revives_are_refused():
+def test_objects_that_other_code_restores_are_refused():
     for kind, words in (("asset", "asset"), ("class", "_tf_keras_model"), ("registered", "Package>Layer")):
         graph = MetaGraphDef()
         one = graph.object_graph_def.nodes.add()
