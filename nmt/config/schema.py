@@ -66,8 +66,9 @@ class DataConfig(Section):
     drop_duplicates: bool = False
     """Drop later copies of a pair."""
     join_pairs: Share = 0.0
-    """Share of the training examples that are two pairs joined into one, other pairs in every epoch, so that the model
-    learns to translate texts of several sentences. Pairs are joined only if both stay within max_length together."""
+    """Share of the training examples that consist of two pairs joined into one, different pairs in every epoch, so that
+    the model learns to translate texts of several sentences. Pairs are joined only if both sides stay within
+    max_length."""
     cache: UserPath | None = None
     """Folder for line indexes, unpacked text and token ids; null keeps them in the run folder."""
 
@@ -202,8 +203,9 @@ class TrainingConfig(Section):
     such as padding, get their share: with 8,000 tokens and 0.1, less than 0.0001 of the probability, which lowers the
     score of every translation alike."""
     consistency: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of R-Drop, the authors' alpha (Liang et al. 2021): each pair is read twice, with different dropout, and
-    the two predictions are drawn together. It takes about twice the time and memory. 0 reads each pair once."""
+    """Weight of R-Drop, the authors' alpha (Liang et al. 2021): each pair is read twice with different dropout, and the
+    divergence of the two predictions is added to the loss. It takes about twice the time and memory. 0 reads each pair
+    once."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the arithmetic, including softmax. Weights, cell states and the sum of the loss stay float32. float16
     scales the loss."""
@@ -226,8 +228,8 @@ class TrainingConfig(Section):
     """Number of checkpoints to keep; older ones are removed."""
     max_skipped: PositiveInt = 30
     """Consecutive updates skipped for a gradient that is not finite, after which training returns to the last
-    checkpoint and halves its learning rate for the rest of the run. It does the same after so many updates, but at
-    least 30, whose loss is above twice the lowest so far and 1 nat above it."""
+    checkpoint and halves its learning rate for the rest of the run. It does the same after as many updates in a row, or
+    30 if that is more, whose loss is more than twice the lowest so far and more than 1 nat above it."""
     max_rollbacks: Count = 3
     """Returns to a checkpoint after which the run stops."""
     on_full_disk: Literal["continue", "stop"] = "continue"
@@ -235,13 +237,13 @@ class TrainingConfig(Section):
     patience: PositiveInt | None = None
     """Stop after this many validations without a better one."""
     best_by: Literal["bleu", "chrf", "loss"] = "bleu"
-    """Measure of the best validation: BLEU or chrF of greedy search on the dev text, or the loss. Of equal scores the
-    one with the lowest loss is best."""
+    """Measure of the best validation: BLEU or chrF of greedy search on the dev text, or the loss. Equal scores are
+    ranked by the loss."""
     strategy: StrategyName = "auto"
     """Distribution strategy; auto is mirrored if there are several GPUs, else single."""
     devices: list[str] | None = None
-    """Devices to train on, such as ["GPU:0", "GPU:1"], one for single; null uses all, or the first for single. Not for
-    multi_worker, where each worker uses all devices that it sees."""
+    """Devices to train on, such as ["GPU:0", "GPU:1"]; null uses all. The strategy single uses one device: the one
+    given, or the first. multi_worker refuses this key, because each worker uses all devices that it sees."""
     log_every: PositiveInt = 50
     """Updates between log lines."""
     tensorboard: bool = True
@@ -349,7 +351,7 @@ class Config(Section):
     run_dir: UserPath | None = None
     """Folder of the run; null is runs/ and the name of the configuration file."""
     seed: Annotated[int, Field(ge=0, le=(1 << 32) - 1)] = 1
-    """Random seed of weights, data order, dropout and subword sampling."""
+    """Random seed of weights, data order, joined pairs, dropout and subword sampling."""
     data: DataConfig
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
