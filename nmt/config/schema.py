@@ -367,6 +367,14 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _consistency_needs_dropout(self) -> "Config":
+        model = self.model
+        rates = (model.embedding_dropout, model.layer_dropout, model.output_dropout, model.word_dropout)
+        if self.training.consistency and not any(rates):
+            raise ValueError("training.consistency needs dropout: without it, both readings of a pair are the same")
+        return self
+
+    @model_validator(mode="after")
     def _beam_holds_nbest(self) -> "Config":
         if self.export.nbest > self.decoding.beam_size:
             raise ValueError(

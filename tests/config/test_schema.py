@@ -73,5 +73,14 @@ def test_their_possible_neighbours_are_accepted(section, keys):
     assert {key: str(getattr(made, key)) for key in keys} == {key: str(value) for key, value in keys.items()}
 
 
+def test_consistency_needs_dropout_of_any_kind():
+    rates = dict.fromkeys(("embedding_dropout", "layer_dropout", "output_dropout", "word_dropout"), 0.0)
+    training = {"max_updates": 9, "consistency": 1.0}
+    with pytest.raises(ValidationError, match=r"training\.consistency needs dropout"):
+        config(model=rates, training=training)
+    for name in rates:
+        assert config(model={**rates, name: 0.1}, training=training).training.consistency == 1
+
+
 def test_separate_vocabularies_go_with_separate_embeddings():
     assert not config(tokenizer={"joint": False}, model={"tied_embeddings": "target"}).tokenizer.joint
