@@ -21,11 +21,11 @@ from nmt.data.tokenizer import EOS_ID, PAD_ID
 NUM_BUCKETS = 12
 # Pairs are shuffled, and then sorted by length within pools of this many batches. Larger pools need less padding.
 BATCHES_PER_POOL = 48
-# Sorted exactly, a pair would have mostly the same neighbours in every epoch. Pairs count as equally long whose targets
-# are in the same range of so many tokens, and source lengths are compared with so much noise. What that adds to the
-# padding, larger pools and the alternating order take away (`python -m benchmarks.batch_plan`).
+# Sorted exactly, a pair would have nearly the same neighbours in every epoch. So target lengths are compared in ranges
+# of TARGET_RANGE tokens, and source lengths with up to SOURCE_NOISE tokens of noise. Large pools and the alternating
+# order make up for the padding that this adds (`python -m benchmarks.batch_plan`).
 TARGET_RANGE, SOURCE_NOISE = 3, 2.0
-POOL_DRAW = 3  # what the draws of pools have in their seeds, so that they differ from all others
+POOL_DRAW = 3  # part of the seeds of pools, which sets their draws apart from all others
 
 Item = TypeVar("Item")
 
@@ -34,7 +34,7 @@ class BatchPlan:
     """Assigns sentence pairs to batches, epoch by epoch.
 
     Pairs are grouped into buckets of similar length and cut into batches within their bucket, so that little of a
-    batch is padding. What is missing to a full batch comes from the next smaller bucket.
+    batch is padding. The last batch of a bucket is filled with pairs of the next smaller one.
 
     Args:
         lengths: int [N, 2], source and target tokens of each pair, EOS included; N is at least 1.
@@ -149,12 +149,14 @@ def _cut_batches(counts: np.ndarray, rows: Sequence[int]) -> np.ndarray:
 
 
 def _spread_rest(sizes: np.ndarray, total: int) -> np.ndarray:
-    """Makes full batches hold a number of pairs: the last of them, up to the last one of another size, get fewer alike.
+    """Shrinks the last batches evenly, so that all batches together hold a number of pairs.
 
-    One small batch would count as much for an update as all others.
+    Only the batches at the end that have the same size shrink. A single small batch would get as large an update as a
+    full one.
 
     Args:
-        sizes: int [number of batches], the sizes of full batches, which hold `total` pairs or up to one batch more.
+        sizes: int [number of batches], the sizes of full batches, with room for `total` pairs and less than one batch
+            to spare.
         total: number of pairs.
     """
     start = int(np.flatnonzero(np.append(True, sizes != sizes[-1]))[-1])

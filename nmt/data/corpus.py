@@ -27,15 +27,15 @@ from nmt.streams import STANDARD, is_compressed, name_stream, open_bytes
 
 CHUNK_BYTES = 1 << 22
 CHUNK_PAIRS = 1 << 16
-# Of a .npy file whose shape has one or two numbers, and of the checksum that we write after its numbers.
+# Sizes of the header of a .npy file with one or two axes, and of the checksum that we write after its numbers.
 HEADER_BYTES, CHECKSUM_BYTES = 128, 4
-# What the files of the cache are called, after the name of the text and the digest of its state: where its lines start,
-# the digest of its bytes, and for a compressed text those bytes.
+# Suffixes of the cache files of a text, after its name and the digest of its state: the starts of its lines, the digest
+# of its bytes and, if it is compressed, a copy of the unpacked bytes.
 LINES, FINGERPRINT, COPY = ".lines.npy", ".blake2b", ".txt"
 
 
 class DamagedCacheError(UserError):
-    """A file of the cache is not as it was written. It can be rebuilt from the text."""
+    """Raised for a damaged file of the cache, which can be rebuilt from the text."""
 
 
 def read_lines(path: Path) -> list[str]:
@@ -148,7 +148,7 @@ class TextFile:
             raise UserError(f"Expected lines of text in {path}, found an empty file.")
         text = _add_suffix(entry, COPY) if is_compressed(path) else path
         with text.open("rb") as file:
-            # A plain file is not part of the cache: whether it has changed, its state tells (`_digest_state`).
+            # A plain file is not part of the cache, and a change of it shows in its state (`_digest_state`).
             is_whole = text == path or compute_file_digest(text) == fingerprint
             if not is_whole or os.fstat(file.fileno()).st_size != starts[-1]:
                 raise DamagedCacheError(f"{text} is damaged, or changes while it is read.")
@@ -221,7 +221,7 @@ def _write_sealed(path: Path, text: str) -> None:
 
 
 def _read_sealed(path: Path) -> str:
-    """Reads what `_write_sealed` wrote; raises DamagedCacheError if it is something else."""
+    """Reads the line that `_write_sealed` wrote; raises DamagedCacheError if it is damaged."""
     text, _, checksum = path.read_text(encoding="latin-1").rpartition(" ")
     if checksum != f"{zlib.crc32(f'{path.name} {text}'.encode()):08x}\n":
         raise DamagedCacheError(f"{path} is damaged.")
@@ -395,14 +395,14 @@ def _make_header(dtype: str, num_rows: int, columns: int | None) -> bytes:
 
 
 def map_array(path: Path) -> np.ndarray:
-    """Maps a file that `open_growing_array` wrote, after it has read all of it once to compare the checksum.
+    """Maps a file that `open_growing_array` wrote, after reading all of it once to compare the checksum.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DamagedCacheError: the file is not as it was written.
+        DamagedCacheError: the file is damaged.
     """
-    # CRC-32 finds every damage of up to 32 bits in a row, and of any other kind all but one in 4 billion. It takes a
-    # second or less per GB, less than the disk.
+    # CRC-32 detects every burst of up to 32 damaged bits, and all but one in 4 billion other changes. It takes a second
+    # or less per GB, less than reading from the disk.
     checksum = zlib.crc32(path.name.encode())
     with path.open("rb") as file:
         left = os.fstat(file.fileno()).st_size - HEADER_BYTES - CHECKSUM_BYTES

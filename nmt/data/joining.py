@@ -1,8 +1,8 @@
 """Joins sentence pairs into training examples of two sentences, so that a model learns to translate longer texts.
 
 Which pairs are joined differs from epoch to epoch and is a pure function of (seed, epoch). The lengths of the examples
-are the same in every epoch: a pair changes places with pairs of the same lengths only. One plan of the batches holds
-for all epochs, therefore, and so do the number of batches and the limits on lengths.
+are the same in every epoch, because a pair changes places only with pairs of the same lengths. So the plan of the
+batches, their number and the limits on lengths stay the same as well.
 
 Shapes: N sentence pairs; M examples, each of one pair or two.
 """
@@ -15,11 +15,11 @@ import numpy as np
 from nmt.data.corpus import ParallelCorpus
 from nmt.data.tokenizer import Tokenizer
 
-# What the draws of places and of epochs have in their seeds, so that they differ from those of the batches.
+# Parts of the seeds of places and of epochs, which set their draws apart from those of the batches.
 PLACES_DRAW, EPOCH_DRAW = 1, 2
 NO_PAIR = -1
-# Joined examples that are tokenized as a whole to find out whether the ids of the parts are the same, and how many of
-# them must be.
+# Number of joined examples that are tokenized as a whole to compare their ids with those of the parts, and the share
+# that must agree.
 CHECKED_EXAMPLES, EQUAL_SHARE = 500, 0.99
 
 
@@ -131,7 +131,7 @@ class JoinedTokens:
         tokenizers: of source and target.
         kept: int [N], the corpus index of each pair of the plan.
         plan: which pairs form which example.
-        joints: what stands between two sentences, for source and target.
+        joints: the text between two sentences, for source and target.
     """
 
     def __init__(

@@ -27,11 +27,11 @@ class TrainingData:
 
     corpus: ParallelCorpus
     kept: np.ndarray
-    """int64 [N], the numbers of the examples to train on, by which `tokenized` knows them: pairs of the corpus, or
-    examples of `JoinedTokens`."""
+    """int64 [N], the examples to train on, as indices into `tokenized`: pairs of the corpus, or examples of
+    `JoinedTokens`."""
     lengths: np.ndarray
-    """int16 or int32 [N, 2], tokens on both sides of the examples, EOS included. With subword sampling, what nine in
-    ten samples do not exceed."""
+    """int16 or int32 [N, 2], tokens on both sides of the examples, EOS included. With subword sampling, the length that
+    nine in ten samples do not exceed."""
     tokenized: TokenizedCorpus
     """The examples as token ids, sampled or not."""
     source_tokenizer: Tokenizer
