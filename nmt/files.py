@@ -193,7 +193,7 @@ def append_line(path: Path, line: str) -> None:
         UserError: the file cannot be written to, or is a link.
     """
     with _explain_refusal(path):
-        # A link in a folder of somebody else could lead to any file of this user.
+        # In a folder that others can write to, a link could lead to any file of this user.
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             size, content = os.fstat(descriptor).st_size, f"{line}\n".encode()

@@ -22,7 +22,7 @@ from nmt.files import atomic_replace, check_size, get_current_version
 from nmt.weights import load_arrays, save_arrays
 
 CONFIG, SOURCE, TARGET, WEIGHTS = "config.yaml", "source.model", "target.model", "weights.h5"
-# Far more than these files have, since a folder may come from anywhere.
+# Far larger than these files ever are, but bounded, since a folder may come from anywhere.
 MAX_BYTES = {CONFIG: 1 << 20, SOURCE: 1 << 28, TARGET: 1 << 28}
 # Types of the facts that are read when a model is opened or described.
 FACT_TYPES = {"update": int, "dev_bleu": float, "multi_sentence_share": float, "versions": dict}

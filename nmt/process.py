@@ -103,7 +103,7 @@ def count_cpus() -> int:
 def open_standard_descriptors() -> None:
     """Opens /dev/null in place of standard streams that are closed (`nmt … >&-`).
 
-    A file that we open would get their number otherwise, and native libraries would write their messages into it.
+    Otherwise the next file that we open would get their number, and native libraries would write messages into it.
     """
     for number in range(3):
         try:

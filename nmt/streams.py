@@ -27,7 +27,7 @@ from nmt.files import atomic_write
 
 STANDARD = Path("-")
 BUFFER_BYTES = 1 << 17
-# Other names of the open files of this process. Opening them again would cut off what a shell's >> is to keep.
+# Other names of the open files of this process. Opening them again would truncate a file that a shell opened with >>.
 DESCRIPTOR = re.compile(r"/dev/(?:std(?P<name>out|err)|fd/(?P<device>\d+))|/proc/self/fd/(?P<process>\d+)")
 MOUNTS = Path("/proc/self/mountinfo")  # of Linux
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
@@ -69,7 +69,7 @@ COMPRESSIONS = {
         lambda file: zstd.ZstdFile(file, "wb", options=CHECKSUM),
     ),
 }
-# What text is sometimes packed in, and cannot be read.
+# Formats in which text is sometimes packed, but which cannot be read.
 UNSUPPORTED = {
     "a ZIP archive": re.compile(rb"PK\x03\x04"),
     "a 7-Zip archive": re.compile(rb"7z\xbc\xaf\x27\x1c"),
@@ -78,8 +78,8 @@ UNSUPPORTED = {
     "an lzip file": re.compile(rb"LZIP\x01"),
     "a file of the program compress": re.compile(rb"\x1f[\x9d\xa0]"),
 }
-HEAD_BYTES = 10  # the longest of these beginnings
-FIRST_BYTES = b"\x1fB\xfd\x28PQRSTUVWXYZ[\\]^_7\x04L"  # one of them begins so
+HEAD_BYTES = 10  # of the longest of these patterns
+FIRST_BYTES = b"\x1fB\xfd\x28PQRSTUVWXYZ[\\]^_7\x04L"  # the first bytes of all these patterns
 DAMAGE = (EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError)
 
 
@@ -118,7 +118,7 @@ def is_compressed(path: Path) -> bool:
 
 
 def is_regular_file(stream: BinaryIO) -> bool:
-    """Returns whether all of a stream of `open_bytes` is there already, which is not so for a pipe or a terminal."""
+    """Returns whether a stream of `open_bytes` is complete already, unlike a pipe or a terminal."""
     try:
         return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
     except io.UnsupportedOperation:  # a program gave sys.stdin another value
@@ -215,13 +215,13 @@ def _open_standard_input() -> io.RawIOBase:
 def _unpack(file: io.RawIOBase, path: Path) -> BinaryIO:
     head = _read_head(file, path)
     compression = _find_compression(head, path)
-    # A terminal that has sent its end would have to send it again if it were read once more.
+    # After its end, a terminal would have to be read, and ended, once more.
     whole = cast(BinaryIO, _Rejoined(head, file) if head else io.BytesIO())
     return cast(BinaryIO, compression.unpack(whole)) if compression else whole
 
 
 def _read_head(file: io.RawIOBase, path: Path) -> bytes:
-    """Reads the first bytes of a file, but not more of a line that someone types than decides what it is."""
+    """Reads the first bytes of a file, and stops as soon as they are plain text, which someone may be typing."""
     head = b""
     with _explain_reading(path):
         while len(head) < HEAD_BYTES and b"\n" not in head and (not head or head[0] in FIRST_BYTES):
@@ -265,13 +265,13 @@ class _Reader(io.RawIOBase):
 
     Args:
         stream: reads unpacked bytes.
-        file: is below `stream`.
+        file: the file that `stream` reads.
         path: of the file.
     """
 
     def __init__(self, stream: BinaryIO, file: io.RawIOBase, path: Path):
         self._file, self._path, self._stream = file, path, stream
-        # The other method of a packed stream waits until the buffer is full.
+        # `readinto` of a packed stream waits until the buffer is full.
         self._read = getattr(stream, "readinto1", None) or stream.readinto  # type: ignore[attr-defined]
 
     def readable(self) -> bool:
@@ -344,7 +344,7 @@ def _open_target(path: Path, *, keep_stale: bool) -> Iterator[BinaryIO]:
 
 
 def _is_replaceable(path: Path) -> bool:
-    """Returns whether another file can be renamed to an existing one, which is known only after the work otherwise."""
+    """Returns whether another file can be renamed to an existing one. Trying it would come after all the work."""
     if not os.access(path.parent, os.W_OK):
         return False
     try:

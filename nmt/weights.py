@@ -3,8 +3,8 @@
 Keras' own .weights.h5 numbers some layers by the order of their creation, so that it can load the wrong matrix without
 a warning. Here every array has its full name, shape, type and checksum, and any mismatch is an error.
 
-A file may come from anywhere, so nothing is read of which HDF5 could make more than the file itself holds: the file has
-a checksum in front, which is compared before HDF5 opens it, and arrays are plain bytes inside it.
+A file may come from anywhere. It begins with a checksum, which is compared before HDF5 opens it. Arrays that are
+compressed or stored elsewhere are refused, so that a file cannot expand to more bytes than it has.
 """
 
 import io
@@ -60,7 +60,7 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
     Raises:
         FormatError: another version of nmt wrote the file.
-        UserError: the file does not exist, is damaged, or holds something else than arrays.
+        UserError: the file does not exist, is damaged, or holds anything but arrays.
     """
     if not path.is_file():
         raise UserError(f"There is no file {path}.")
@@ -126,7 +126,7 @@ def index_by_path(variables: Iterable[Any]) -> dict[str, Any]:
 
 
 def _check_digest(path: Path) -> None:
-    """Raises UserError if a file is not as it was written. HDF5 itself may crash or hang on a damaged one."""
+    """Raises UserError if a file is damaged. HDF5 itself may crash or hang on such a file."""
     with path.open("rb") as file:
         header = HEADER.match(file.read(HEADER_BYTES))
     if header and compute_file_digest(path, HEADER_BYTES) != header["digest"].decode():
@@ -134,7 +134,7 @@ def _check_digest(path: Path) -> None:
 
 
 def _list_stored(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Returns the arrays of a file by name, none of which is read.
+    """Returns the arrays of a file by name, without reading them.
 
     Raises:
         UserError: something is not an array in this file, or the file has fewer bytes than it declares.
@@ -166,7 +166,7 @@ def _list_stored(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
 
 
 def _check_stored(path: Path, name: str, item: Any) -> None:
-    """Raises UserError if something is not an array of numbers that lies in the file uncompressed."""
+    """Raises UserError unless an item is an array of numbers that is stored in the file itself, uncompressed."""
     if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf":
         raise UserError(f"{path} is not a file of nmt: {name} is not an array of numbers.")
     if item.is_virtual or item.external:

@@ -134,7 +134,7 @@ def _read_record(record: Path) -> dict[str, Any]:
         return rename_old_keys("decoding", dict(json.loads(record.read_text(encoding="utf-8"))))
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{record} is damaged: {error}. It tells what the translations were made with. Choose another folder."
+            f"{record} is damaged: {error}. It records how the translations were made. Choose another folder."
         ) from error
 
 

@@ -35,7 +35,7 @@ class Validated:
         return self.bleu if best_by == "bleu" else -self.loss
 
     def rank(self, best_by: str) -> tuple[float, float]:
-        """Returns what is highest for the best trial: of equal scores, that with the lowest loss."""
+        """Returns the sort key that is highest for the best trial: the score, and the negative loss for ties."""
         return self.score(best_by), -self.loss
 
 

@@ -318,7 +318,7 @@ def find_continuations(tokenizer: Tokenizer) -> np.ndarray:
 
 
 def tokenize(text: Any, tokenizer: Any, *, max_characters: int, max_tokens: int, continuations: np.ndarray) -> Tokens:
-    """Tokenizes texts, and truncates those that are too long, never inside of a character.
+    """Tokenizes texts, and truncates those that are too long, never inside a character.
 
     Args:
         text: string [N]; U+FFFD replaces invalid UTF-8.
@@ -434,7 +434,7 @@ def put_first(best: NBest, others: NBest, n_best: int) -> NBest:
 
 
 def _blank_others(is_kept: Any, texts: Any, scores: Any, log_probs: Any, ids: Any) -> NBest:
-    """Returns hypotheses [N, n, ...], of which those that are not kept, in the last columns, become blank."""
+    """Returns hypotheses [N, n, ...]; those that are not kept, which are in the last columns, become blank."""
     return NBest(
         tf.where(is_kept, texts, ""),
         tf.where(is_kept, scores, IMPOSSIBLE),

@@ -96,7 +96,7 @@ SIGNIFICANT_BITS = {"bfloat16": 8, "float16": 11}
 
 
 def _round_at_random(number: float, unit: float, drawn: Any) -> Any:
-    """Rounds a number to one of the two multiples of a unit beside it, so that the mean is the number itself.
+    """Rounds a number up or down to a multiple of a unit at random, so that the mean is the number itself.
 
     Args:
         number: positive.

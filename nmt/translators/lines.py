@@ -57,7 +57,7 @@ def _format(number: int, translation: Translation, *, n_best: int, as_json: bool
 
 
 def _read_chunks(stream: BinaryIO, name: str) -> Iterator[list[str]]:
-    """Yields at most a window of lines at a time. Of a stream that grows, those that have arrived."""
+    """Yields at most a window of lines at a time; from a pipe or terminal, the lines that have arrived."""
     if is_regular_file(stream):
         yield from split_chunks(read_stream(stream, name), WINDOW)
         return
@@ -68,7 +68,7 @@ def _read_chunks(stream: BinaryIO, name: str) -> Iterator[list[str]]:
 
 
 def _keep_before_error(lines: Iterator[str]) -> Iterator[list[str]]:
-    """Yields all lines together, also those before one that cannot be read."""
+    """Yields all lines together, and those before one that cannot be read, before raising its error."""
     chunk: list[str] = []
     try:
         for line in lines:

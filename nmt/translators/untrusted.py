@@ -75,7 +75,7 @@ def check_savedmodel(folder: Path) -> None:
         graphs = proto.SavedModel.FromString(content).meta_graphs
     except DecodeError as error:
         raise UserError(f"{path} is damaged: it is not a SavedModel.") from error
-    # TensorFlow runs the first kind of graph, of version 1, in another way: it restores and initializes by operations.
+    # A graph of TensorFlow 1 restores and initializes its variables by operations, which run while it is loaded.
     if len(graphs) != 1 or not graphs[0].HasField("object_graph_def"):
         raise UserError(f"{path} is not an export of this toolkit: expected one graph of TensorFlow 2.")
     check_meta_graph(graphs[0], path)
