@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 # Settings whose searches stay compiled. Bounded, because requests with ever new settings must not fill the memory.
 MAX_SETTINGS = 4
-# A batch cannot be interrupted, and everybody waits for it. It therefore holds no more work than the translator does in
-# half a second, or than this: batches of a few short texts are slow, and say little about its speed.
+# A batch cannot be interrupted, and all clients wait for it. So it holds at most the work that the translator does in
+# half a second, or MIN_BATCH_WORK if that is more: batches of a few short texts say little about the speed.
 MAX_BATCH_SECONDS = 0.5
 MIN_BATCH_WORK = 2000
 # Seconds per unit of work until it is known: about half the speed of a small model on two cores.

@@ -24,8 +24,8 @@ from nmt.server.app import Server
 KEEP_ALIVE = 75
 # Connections that the system accepts and that wait for the server, as while it loads the model.
 BACKLOG = 2048
-# Connections that the server accepts before it looks after those that it has. Some five times as many are on their way
-# when it closes one to make room, and must have files as well.
+# New connections that the server accepts before it serves the open ones again. Some five times as many are on their way
+# when it closes one to make room, and need open files as well.
 ACCEPTED_AT_ONCE = 8
 # Open files of the rest of the process, and of connections that are being accepted or closed.
 RESERVED_FILES = 96
@@ -39,7 +39,7 @@ class ListeningServer(uvicorn.Server):
         """Begins to accept connections."""
         await super().startup(sockets)
         for listener in sockets or ():
-            listener.listen(BACKLOG)  # asyncio gives the system the number that it accepts at a time
+            listener.listen(BACKLOG)  # asyncio has set it to the number that it accepts at a time
         asyncio.get_running_loop().set_exception_handler(_handle_loop_error)
 
 
@@ -91,7 +91,7 @@ def make_config(server: Server, *, timeout: float, max_connections: int) -> uvic
 def fit_connections(wanted: int) -> int:
     """Returns how many of the connections wanted the limit of open files allows, after raising it as far as possible.
 
-    Beyond the limit no connection could be accepted, that of a health check neither.
+    Beyond the limit, no connection could be accepted, not even that of a health check.
     """
     needed = wanted + RESERVED_FILES
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -123,7 +123,7 @@ def make_protocol(
         observe_refusal: called with the status of each response that the application does not give.
     """
     alive: set[H11Protocol] = set()
-    idle: dict[H11Protocol, None] = {}  # connections without a request, that idle for longest first
+    idle: dict[H11Protocol, None] = {}  # connections without a request, longest idle first
 
     class LimitedProtocol(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -187,7 +187,7 @@ def make_protocol(
         def _refuse(self, status: int, message: str) -> None:
             observe_refusal(status)
             self._forget()
-            # What has begun to be answered cannot be answered otherwise.
+            # A response that has begun cannot be replaced by another one.
             if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                 body = json.dumps({"error": message}).encode()
                 headers = [

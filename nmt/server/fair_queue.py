@@ -41,7 +41,7 @@ class Job:
 @dataclass
 class _Client:
     start: float
-    """Virtual time at which its next job starts: the work that it was given, from the time when it came."""
+    """Virtual time at which its next job starts: the work that it has received since it came, and the time then."""
     count: int = 0
     waiting: dict[int, deque[Job]] = field(default_factory=dict)
     """Its jobs by the identity of their options."""
@@ -51,7 +51,7 @@ class _Client:
 
 
 class FairQueue:
-    """Serves the client next that was given the least work, so that no client waits for all of another's texts.
+    """Serves next the client that has received the least work, so that no client waits for all of another's texts.
 
     This is start-time fair queueing (Goyal, Vin and Cheng, 1996). The options of jobs are compared by identity.
     """

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from nmt.errors import RequestError
 
-# The queue has so many times `max_queue` places, which is what one client can take.
+# The queue has this many times `max_queue` places, while one client can take `max_queue` of them.
 QUEUE_SHARE = 4
 
 

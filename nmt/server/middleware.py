@@ -30,7 +30,7 @@ PROBES = ("/health", "/ready")
 # Bytes of a body that is too large that are still read, and dropped. A client that is sending does not read the error
 # before it has sent everything, and sees a broken connection if the server stops reading.
 MAX_DISCARDED = 1 << 26
-# Seconds without another part after which such a body is not waited for.
+# Seconds to wait for the next part of such a body.
 DISCARD_PATIENCE = 2.0
 # Bytes of a body that are not counted, so that small requests have room while large ones arrive.
 SMALL_BODY = 1 << 16

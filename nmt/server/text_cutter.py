@@ -34,7 +34,7 @@ class TextCutter:
     def __init__(self, translator: Translator, limits: Limits):
         self._translator = translator
         self._limits = limits
-        # Else the requests of one client would take all threads.
+        # Without them, the requests of one client could take all threads.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def cut(
@@ -94,7 +94,7 @@ class TextCutter:
         return found, tokens
 
     def _count_tokens(self, parts: Sequence[str]) -> list[int]:
-        # An export drops what is beyond.
+        # An export reads no more than `max_tokens`.
         if not parts:
             return []
         return [min(length, self._translator.max_tokens) for length in self._translator.count_tokens(parts)]
