@@ -78,7 +78,7 @@ class Recovery:
         if outcome.is_applied:
             self._num_skipped = 0
             self.num_failed = self.num_failed + 1 if outcome.loss > limit else 0
-            self._failure = f"The loss was above {limit:.2f}, but had been {progress.lowest_loss or 0:.2f} before,"
+            self._failure = f"The loss, {progress.lowest_loss or 0:.2f} at its lowest, was above {limit:.2f}"
             return progress.count_loss(number, outcome.loss, window=HIGH_UPDATES)
         self._num_skipped += 1
         self.num_failed += 1

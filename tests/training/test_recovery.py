@@ -163,7 +163,7 @@ def test_a_loss_that_stays_far_above_its_lowest_mean_requires_a_rollback(make_re
     found = recovery.roll_back(progress, last_update=60)
     assert (found.progress, recovery.num_failed) == (Progress(30, rollbacks=1), 0)
     assert said == [
-        "The loss was above 6.00, but had been 3.00 before, in 30 updates in a row, up to update 60. Rolling back to "
+        "The loss, 3.00 at its lowest, was above 6.00 in 30 updates in a row, up to update 60. Rolling back to "
         "update 30 with 0.5 times the learning rate (rollback 1 of at most 2)."
     ]
 
