@@ -123,13 +123,12 @@ def beam_search(
     or when no open slot can win any more. Since log-probabilities only fall, an open hypothesis never scores above its
     present log-probability at full length, so stopping early loses nothing.
 
-    The empty hypothesis takes no slot unless the beam has one alone: EOS is often among the best first tokens, though
-    far behind, and would keep a slot from a translation to the end. It is ranked at the end: by its score, so that it
-    never comes before a better one that the length limit cut off.
+    The empty hypothesis takes no slot, except in a beam of one: EOS is often among the best first tokens, though far
+    behind, and would keep a slot from a translation to the end. It is ranked at the end, by `rank_hypotheses`.
 
     Pruning may lose a hypothesis (Freitag and Al-Onaizan 2017, relative threshold): the slot of a pruned one waits for
-    a better one. Nothing is pruned with a minimum length: a hypothesis that should have ended pays for tokens that do
-    not fit it, so the best one at present may soon be far behind.
+    a better one. Nothing is pruned with a minimum length: a hypothesis that should have ended is forced to go on with
+    unlikely tokens, so the best one at present may soon be far behind.
 
     Args:
         step: scores the next token of every slot.

@@ -33,8 +33,8 @@ def choose_n_best(settings: SearchSettings, n_best: int) -> int:
 def needs_own_best(settings: SearchSettings, n_best: int) -> bool:
     """Returns whether the best hypothesis must be searched for by itself if n are wanted.
 
-    It is the same whatever n is. A search for several does not prune, though, and its beam may be wider, so that it can
-    find another one.
+    The best one is the same whatever n is. A search for several, however, does not prune and may have a wider beam, so
+    it can find another one.
     """
     prunes = settings.pruning_threshold > 0 and settings.coverage_penalty == 0 and settings.min_length == 0
     return n_best > 1 and (prunes or n_best > settings.beam_size)
@@ -43,7 +43,7 @@ def needs_own_best(settings: SearchSettings, n_best: int) -> bool:
 def split_numbers(settings: SearchSettings) -> tuple[SearchSettings, dict[str, Any]]:
     """Splits settings into those that a search is compiled for and the numbers that it takes as inputs.
 
-    It is compiled for the beam size, which decides about shapes, and for a coverage penalty of 0, which spares a pass.
+    It is compiled for the beam size, on which shapes depend, and for a coverage penalty of 0, which saves a pass.
 
     Returns:
         settings without the numbers, equal if one search serves both, and the numbers: int32 or float32 scalars.

@@ -53,10 +53,10 @@ def _report_memory(check: str, found: str, peaks: tuple[int, int], limit: int, *
 
     Args:
         check: name of the check.
-        found: what was measured, in words.
-        peaks: memory in bytes for each of the two.
-        limit: bytes that there are.
-        rows: pairs of each of the two.
+        found: the measurement, in words.
+        peaks: memory in bytes that each of the two batches needs.
+        limit: available memory in bytes.
+        rows: pairs in each of the two batches.
     """
     # Weights and the framework are in both measurements, so the difference is what the additional rows need.
     per_row = max(1.0, (peaks[1] - peaks[0]) / max(1, rows[1] - rows[0]))

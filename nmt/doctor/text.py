@@ -18,7 +18,7 @@ from nmt.doctor.findings import Finding, report_count
 from nmt.errors import UserError
 from nmt.evaluation.metrics import check_languages
 
-# What UTF-8 looks like that was taken for Latin-1 or Windows-1252 and encoded again: the bytes 80 to BF, and sequences
+# UTF-8 that was decoded as Latin-1 or Windows-1252 and encoded again looks like this: the bytes 80 to BF, and sequences
 # beginning with C2 to C5 (Ã¤ for ä), CE to D1 and D7 to D9 (two letters of Greek, Cyrillic, Hebrew, Arabic), E2 80 (â€™
 # for an apostrophe), E0 A4 to E0 B9 (India, Thailand) and E3 to ED (two signs of Chinese, Japanese, Korean).
 _WINDOWS = "".join(bytes([one]).decode("cp1252", errors="ignore") for one in range(0x80, 0xA0))
@@ -67,7 +67,7 @@ USUAL_SHARE = 0.001
 UNUSUAL_BYTES = ("carriage returns", "unusual line breaks", "control characters", "replacement characters")
 
 # Sides are shifted where the lengths of a window of lines hardly agree, but agree well with those of lines before or
-# after. Of 200 lines, lengths without any relation have a correlation of 0 +- 0.07, those of translations about 0.9.
+# after. In windows of 200 lines, unrelated lengths have a correlation of 0 ± 0.07, those of translations about 0.9.
 SHIFT_WINDOW, SHORTEST_SHIFTED = 200, 40
 SHIFTS = (-3, -2, -1, 1, 2, 3)
 MIN_SHIFTED_CORRELATION, MIN_CORRELATION_GAIN = 0.5, 0.35
@@ -94,7 +94,7 @@ def examine_files(texts: Sequence[TextFile]) -> Iterator[Finding]:
 def examine_alignment(files: Sequence[tuple[TextFile, TextFile]]) -> Iterator[Finding]:
     """Looks for lines whose translation stands a few lines before or after, by the lengths of the lines.
 
-    A line that was lost on one side shifts all that follow. Then the model learns nothing but noise.
+    A line that was lost on one side shifts all that follow, and from those the model learns nothing but noise.
     """
     shifted = [found for pair in files if (found := _find_shift(*pair)) is not None]
     if not shifted:

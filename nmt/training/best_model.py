@@ -45,7 +45,7 @@ class BestModel:
     """Scores weights and keeps the best.
 
     A model that cannot be written, as on a full disk, is kept in memory and written later. Checkpoints count a model as
-    the best only once it is written, so that a run which is killed before that keeps the next one.
+    the best only once it is written: a run that is killed before that writes the next one in its place.
 
     Args:
         config: the configuration that is stored with the model.
@@ -81,7 +81,7 @@ class BestModel:
         self.unwritten, self._last_try = Candidate(weights, scored, progress.update), -1
         progress = self.save_unwritten(progress)
         if self.unwritten:
-            # Training goes on in the memory that the weights may share.
+            # The weights may share memory with training, which continues.
             self.unwritten = self.unwritten._replace(weights={name: np.array(a) for name, a in weights.items()})
         return progress
 
