@@ -70,7 +70,7 @@ def test_an_installation_without_tensorflow_pins_none():
 def test_documents_install_what_is_pinned():
     texts = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), REPOSITORY / "Makefile"]
     lines = [line.strip(" |`") for path in texts for line in path.read_text(encoding="utf-8").splitlines()]
-    # Which files of CUDA are right depends on the driver; the other one is named as what is not checked.
+    # Packages for CUDA depend on the driver. The README says that the other command checks no hashes.
     by_pip = {found[0] for line in lines if (found := re.search(r"pip install [^#`]*[^#` ]", line))}
     assert by_pip == {'pip install "jax[cuda13]>=0.10,<0.12"', "pip install ."}
     extras = {found[1] for line in lines if (found := re.search(r"scripts/install\.py ([a-z]+)", line))}

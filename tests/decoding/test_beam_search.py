@@ -138,7 +138,7 @@ def plain_search(
     limit: int = LONGEST,
     pruning: float | None = None,
 ) -> list[Found]:
-    """Beam search in lists, which always goes on to the limit: an end keeps one of the slots for good.
+    """Beam search on lists, which always runs to the limit. A finished hypothesis keeps its slot.
 
     The empty hypothesis has no slot, but a rank in the end.
     """
@@ -163,7 +163,7 @@ def plain_search(
 
 
 def ranked(ended: list[Found], cut_off: list[Found], empty: list[Found], length_penalty: float) -> list[Found]:
-    """Finished ones by score, unfinished ones by score; but the empty one comes after all that are better."""
+    """Ranks finished, then unfinished hypotheses by score. The empty one comes before the first that scores lower."""
     rows = [sorted(group, key=lambda one: -one.score(length_penalty)) for group in (ended, cut_off)]
     if not empty:
         return rows[0] + rows[1]

@@ -108,7 +108,7 @@ def test_a_few_tags_in_a_large_corpus_are_only_noted(opened):
 
 
 def shifted(opened, pairs, *, lost_sources=(), lost_targets=()):
-    """Returns the finding for pairs of which some lines are lost, and the target file."""
+    """Returns the finding for pairs with some lines lost, and the target file."""
     sources = [source for n, (source, _) in enumerate(pairs) if n not in lost_sources]
     targets = [target for n, (_, target) in enumerate(pairs) if n not in lost_targets]
     _, texts, _ = opened(list(zip(sources, targets, strict=False)))

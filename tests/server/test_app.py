@@ -174,7 +174,7 @@ def test_a_large_body_is_refused_with_and_without_a_content_length(server):
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_has_arrived(monkeypatch):
-    """Content-Length may name any number: what is more than the server reads is refused at once, the rest soon."""
+    """A body that is longer than the server discards is refused at once, a shorter one after a little patience."""
     monkeypatch.setattr(middleware, "DISCARD_PATIENCE", 0.02)
     server = make_fake(max_body=3000)
 

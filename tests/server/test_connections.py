@@ -86,7 +86,7 @@ def test_responses_on_a_reused_connection_are_not_delayed():
 
 @pytest.mark.parametrize("pace", [None, 0.05])
 def test_headers_that_do_not_arrive_time_out(pace):
-    """Neither if nothing is sent, nor if a byte is sent now and then, nor after a complete request."""
+    """A client sends nothing, or a byte now and then after a complete request."""
     with on_a_port(make_fake(), patience=0.3) as port:
         connection = connect(port, b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n" if pace else b"")
         if pace:

@@ -92,7 +92,7 @@ def loss_of_equal_rows(num_replicas):
 
 
 def devices_of_the_second_device_alone():
-    """Devices of the weights, of a reduced loss, and of what is computed beside the strategy."""
+    """Returns the devices of the weights and of computation outside the strategy, and whether an update learns."""
     from nmt.data.batching import Batch, pad
     from nmt.training.strategy import make_strategy, use_device
 

@@ -65,7 +65,7 @@ DIVERGED = Validation(float("nan"), float("inf"), 0.0)
         # Equal scores are ranked by the loss.
         ("bleu", (20.0, 1.6), BETTER_LOSS, 20.0, True),
         ("bleu", (20.0, 1.5), BETTER_LOSS, 20.0, False),
-        # Of a run that an older version began, the loss of the best is not known.
+        # A run that an older version began has not stored the loss of its best model.
         ("bleu", (20.0, None), BETTER_LOSS, 20.0, False),
         ("chrf", (40.0, 9.0), Validation(9.0, 8103.1, 0.0, 40.5), 40.5, True),
         ("chrf", (41.0, 9.0), Validation(1.0, 2.7, 99.0, 40.5), 40.5, False),

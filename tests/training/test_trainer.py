@@ -410,7 +410,7 @@ def test_a_full_disk_does_not_end_a_training_but_leaves_an_error(rehearsal, reci
 
 @pytest.fixture
 def disk(monkeypatch):
-    """A disk that is full for some files: those of weights whose path ends so."""
+    """Returns a list of patterns. The disk is full for weights whose path matches one of them."""
     full: list[str] = []
     save = weights.save_arrays
 
