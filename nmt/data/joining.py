@@ -131,7 +131,7 @@ class JoinedTokens:
         tokenizers: of source and target.
         kept: int [N], the corpus index of each pair of the plan.
         plan: which pairs form which example.
-        joints: the text between two sentences, for source and target.
+        separators: text between two sentences, for source and target.
     """
 
     def __init__(
@@ -142,10 +142,10 @@ class JoinedTokens:
         *,
         kept: np.ndarray,
         plan: JoinPlan,
-        joints: tuple[str, str],
+        separators: tuple[str, str],
     ):
         self.tokens, self.corpus, self.kept, self.plan = tokens, corpus, kept, plan
-        self.joints = joints
+        self.separators = separators
         self._joins_ids = [self._equals_joined_text(side, tokenizer) for side, tokenizer in enumerate(tokenizers)]
 
     def read_ids(
@@ -168,7 +168,7 @@ class JoinedTokens:
         texts = self.corpus.read_sources(self.kept[first])
         joined = np.flatnonzero(second != NO_PAIR)
         for place, text in zip(joined, self.corpus.read_sources(self.kept[second[joined]]), strict=True):
-            texts[place] += self.joints[0] + text
+            texts[place] += self.separators[0] + text
         return texts
 
     def _join(
@@ -202,7 +202,7 @@ class JoinedTokens:
 
     def _join_texts(self, side: int, first: np.ndarray, second: np.ndarray) -> list[str]:
         read = self.corpus.read_targets if side else self.corpus.read_sources
-        return [self.joints[side].join(pair) for pair in zip(read(first), read(second), strict=True)]
+        return [self.separators[side].join(pair) for pair in zip(read(first), read(second), strict=True)]
 
     def _equals_joined_text(self, side: int, tokenizer: Tokenizer) -> bool:
         """Returns whether the ids of two texts, one after the other, are those of the joined text."""

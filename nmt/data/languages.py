@@ -61,8 +61,8 @@ class Language:
         return self.script != "Latn" and (self.is_chinese or self.language in WRITTEN_WITHOUT_SPACES)
 
     @property
-    def sentence_joint(self) -> str:
-        """What stands between two sentences of a text: nothing in Chinese and Japanese, else a space.
+    def sentence_separator(self) -> str:
+        """The text between two sentences: nothing in Chinese and Japanese, else a space.
 
         Thai, Lao, Khmer and Burmese have no spaces between words, but between sentences they do.
         """

@@ -127,8 +127,11 @@ def _join_pairs(
 ) -> JoinedTokens:
     data = config.data
     plan = JoinPlan(best_lengths[kept], share=data.join_pairs, max_length=data.max_length, seed=config.seed)
-    joints = (parse_language(data.source_language).sentence_joint, parse_language(data.target_language).sentence_joint)
-    return JoinedTokens(tokens, corpus, tokenizers, kept=kept, plan=plan, joints=joints)
+    separators = (
+        parse_language(data.source_language).sentence_separator,
+        parse_language(data.target_language).sentence_separator,
+    )
+    return JoinedTokens(tokens, corpus, tokenizers, kept=kept, plan=plan, separators=separators)
 
 
 def read_dev(data: DataConfig) -> tuple[list[str], list[str]]:

@@ -93,7 +93,7 @@ def test_joined_pairs_depend_on_seed_and_epoch_alone():
     assert both < 0.6 * min(alone)  # a pair that was alone in one epoch may be joined in the next
 
 
-def join(corpus, tokenizers, *, joints=(" ", ""), sampling_alpha=None):
+def join(corpus, tokenizers, *, separators=(" ", ""), sampling_alpha=None):
     kept = np.arange(1, len(corpus), 2)  # so that indices of the plan and of the corpus differ
     sides = (corpus.read_sources(kept), corpus.read_targets(kept))
     lengths = np.stack([t.count_tokens(side) for t, side in zip(tokenizers, sides, strict=True)], axis=1)
@@ -102,24 +102,25 @@ def join(corpus, tokenizers, *, joints=(" ", ""), sampling_alpha=None):
         tokens = CachedTokens.open(corpus, *tokenizers, corpus._sources[0].path.parent / "cache")
     else:
         tokens = SampledTokens(corpus, *tokenizers, alpha=sampling_alpha, seed=1)
-    return JoinedTokens(tokens, corpus, tokenizers, kept=kept, plan=plan, joints=joints), plan.add_lengths(lengths + 1)
+    joined = JoinedTokens(tokens, corpus, tokenizers, kept=kept, plan=plan, separators=separators)
+    return joined, plan.add_lengths(lengths + 1)
 
 
 def joined_texts(joined, corpus, examples, epoch):
     """Returns the texts of both sides, joined here."""
     found = []
-    for read, joint in ((corpus.read_sources, joined.joints[0]), (corpus.read_targets, joined.joints[1])):
+    for read, separator in ((corpus.read_sources, joined.separators[0]), (corpus.read_targets, joined.separators[1])):
         pairs = [[joined.kept[one] for one in row if one != NO_PAIR] for row in joined.plan.draw_epoch(epoch)[examples]]
-        found.append([joint.join(read(np.array(row))) for row in pairs])
+        found.append([separator.join(read(np.array(row))) for row in pairs])
     return found
 
 
-@pytest.mark.parametrize("joints", [(" ", ""), (" ", " ")])
+@pytest.mark.parametrize("separators", [(" ", ""), (" ", " ")])
 @pytest.mark.parametrize("has_prefix", [True, False])
-def test_ids_are_those_of_the_joined_text(corpus, tokenizers, joints, has_prefix):
+def test_ids_are_those_of_the_joined_text(corpus, tokenizers, separators, has_prefix):
     """With and without a space between the sentences, and a ▁ before the first word."""
     tokenizers = tokenizers if has_prefix else tuple(map(without_prefix, tokenizers))
-    joined, _ = join(corpus, tokenizers, joints=joints)
+    joined, _ = join(corpus, tokenizers, separators=separators)
     examples = np.random.default_rng(1).permutation(len(joined.plan))
     for epoch in (0, 2):
         texts = joined_texts(joined, corpus, examples, epoch)
@@ -177,8 +178,8 @@ def test_training_data_is_joined_as_configured(corpus, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("code", "joint"),
+    ("code", "separator"),
     [("ja", ""), ("yue", ""), ("zh-Hant", ""), ("ja-Latn", " "), ("ko", " "), ("th", " "), ("de", " ")],
 )
-def test_a_space_stands_between_sentences_unless_the_language_has_none(code, joint):
-    assert parse_language(code).sentence_joint == joint
+def test_a_space_stands_between_sentences_unless_the_language_has_none(code, separator):
+    assert parse_language(code).sentence_separator == separator
