@@ -67,7 +67,7 @@ def search(
     n_best: int = 1,
     banned_ids: Sequence[int],
     refill: bool = False,
-    room: int | None = None,
+    length_bound: int | None = None,
 ) -> Hypotheses:
     """Translates rows of ids.
 
@@ -80,7 +80,7 @@ def search(
         banned_ids: ids that are never produced.
         refill: whether new rows take the place of finished ones, for which shapes must be dynamic; see `max_active` of
             `beam_search`.
-        room: at least max_length, where that is a tensor and shapes are static.
+        length_bound: a number that max_length does not exceed, for static shapes where max_length is a tensor.
 
     Returns:
         The hypotheses of all slots.
@@ -94,7 +94,7 @@ def search(
     max_steps = 2 * ops.shape(source)[1] + 10
     # Static shapes (JAX) are numbers, dynamic ones tensors.
     if isinstance(max_steps, int):
-        max_steps = min(max_steps, room or settings.max_length)
+        max_steps = min(max_steps, length_bound or settings.max_length)
     else:
         max_steps = ops.minimum(max_steps, settings.max_length)
     score = model.projection.make_scorer()

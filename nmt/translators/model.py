@@ -188,12 +188,12 @@ class _Searches:
     def run(self, source: np.ndarray, settings: SearchSettings, n_best: int) -> Hypotheses:
         """Searches with the settings for n hypotheses; see `nmt.decoding.inference.search`."""
         structure, numbers = split_numbers(settings)
-        room = round_to_bucket_width(settings.max_length) if has_static_shapes() else None
+        length_bound = round_to_bucket_width(settings.max_length) if has_static_shapes() else None
         scalars = tuple((name, str(value.dtype)) for name, value in numbers.items())
-        return self._get_compiled(structure, scalars, n_best, room)(source, numbers)
+        return self._get_compiled(structure, scalars, n_best, length_bound)(source, numbers)
 
     def _compile(
-        self, structure: SearchSettings, scalars: tuple[tuple[str, str], ...], n_best: int, room: int | None
+        self, structure: SearchSettings, scalars: tuple[tuple[str, str], ...], n_best: int, length_bound: int | None
     ) -> Callable:
         def run(source: Any, numbers: Mapping[str, Any]) -> Any:
             return search(
@@ -203,7 +203,7 @@ class _Searches:
                 n_best=n_best,
                 banned_ids=self._banned_ids,
                 refill=not has_static_shapes(),
-                room=room,
+                length_bound=length_bound,
             )
 
         return compile_function(run, self._model.variables, num_inputs=1, scalars=dict(scalars))

@@ -61,7 +61,7 @@ def compile_search(model: Any) -> tuple[Any, list[None]]:
     def trace(source: Any, numbers: Any) -> Any:
         compilations.append(None)
         settings = split(1.0)[0].model_copy(update=numbers)
-        return search(model, source, settings=settings, banned_ids=BANNED, room=MAX_LENGTH)
+        return search(model, source, settings=settings, banned_ids=BANNED, length_bound=MAX_LENGTH)
 
     scalars = {name: str(value.dtype) for name, value in split(1.0)[1].items()}
     compiled = compile_function(trace, model.variables, num_inputs=1, scalars=scalars)

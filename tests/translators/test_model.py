@@ -58,7 +58,7 @@ class FakeSearch:
         n_best: int,
         banned_ids: Sequence[int],
         refill: bool,
-        room: int | None,
+        length_bound: int | None,
     ) -> Hypotheses:
         self.sources.append(source)
         self.settings.append(settings)
