@@ -192,8 +192,10 @@ def append_line(path: Path, line: str) -> None:
     Raises:
         UserError: the file cannot be written to, or is a link.
     """
-    with _explain_refusal(path):
-        # In a folder that others can write to, a link could lead to any file of this user.
+    # In a folder that others can write to, a link could lead to any file of this user.
+    if path.is_symlink():
+        raise UserError(f"Cannot write {path}: expected a file, found a link. Remove it.")
+    with _explain_refusal(path):  # nor is a link that is made just now followed
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             size, content = os.fstat(descriptor).st_size, f"{line}\n".encode()
