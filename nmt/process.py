@@ -52,6 +52,8 @@ def _find_gpu(number: int) -> str:
     if visible is None:
         return str(number)
     names = [name for name in visible.split(",") if name.strip()]
+    if not names:
+        raise UserError(f"--device gpu:{number}: CUDA_VISIBLE_DEVICES is '{visible}', which hides all GPUs.")
     if number >= len(names):
         raise UserError(
             f"--device gpu:{number}: expected a number below {len(names)}, since CUDA_VISIBLE_DEVICES is '{visible}'."
