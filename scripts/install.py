@@ -39,7 +39,7 @@ def main() -> None:
     if unknown := sorted(set(given.extras) - set(extras)):
         parser.error(f"there is no extra {', '.join(unknown)}; expected some of {', '.join(extras)}")
     if given.without_tensorflow and given.extras:
-        parser.error("--without-tensorflow goes with no extras")
+        parser.error("--without-tensorflow cannot be combined with extras")
     groups = {"jax-only"} if given.without_tensorflow else {"base", *given.extras}
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", *(["--quiet"] if given.quiet else [])]
     with tempfile.TemporaryDirectory() as folder:

@@ -91,7 +91,7 @@ def print_line(line: str) -> None:
 
 
 def log_line(line: str) -> None:
-    """Prints a line about work that must not end because nobody can read it, as where its log fills the disk."""
+    """Prints a line of a log. The work that it is about continues if the line cannot be written, as on a full disk."""
     try:
         print_line(line)
     except (UserError, OSError):

@@ -151,7 +151,7 @@ def evaluate(
     from nmt.translators.opening import open_translator
 
     translator = open_translator(model, **settings["decoding"])
-    # Opened first: a file that cannot be written is a mistake to hear of before the work.
+    # Opened first, so that a file that cannot be written is reported before the work.
     with open_output(output) if output else nullcontext() as out:
         result = evaluate_model(translator, source, reference, tok_lc=tok_lc, baseline=baseline, warn=print_warning)
         if out:

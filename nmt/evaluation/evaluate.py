@@ -65,9 +65,9 @@ def evaluate(
     for warning in check_languages(translator.source_language, language):
         warn(warning)
     files = [reference] if isinstance(reference, Path | str) else reference
-    others = [] if baseline is None else [baseline]
-    sources, *references = read_aligned(Path(source), *map(Path, [*files, *others]))
-    rivals = references.pop() if others else None
+    baselines = [] if baseline is None else [baseline]
+    sources, *references = read_aligned(Path(source), *map(Path, [*files, *baselines]))
+    baseline_lines = references.pop() if baselines else None
     started = time.perf_counter()
     hypotheses = translator.translate(sources, split=False)
     seconds = time.perf_counter() - started
@@ -75,9 +75,9 @@ def evaluate(
     if tok_lc:
         scores["bleu_tok_lc"] = score_tokenized(hypotheses, *references, target_language=language or "en")
     compared = {}
-    if rivals is not None:
-        theirs, ours = compare(rivals, [hypotheses], *references, target_language=language)
-        compared = {name: (theirs[name].score.score, cast(float, ours[name].p_value)) for name in theirs}
+    if baseline_lines is not None:
+        of_baseline, of_model = compare(baseline_lines, [hypotheses], *references, target_language=language)
+        compared = {name: (of_baseline[name].score.score, cast(float, of_model[name].p_value)) for name in of_baseline}
     decoding = {**translator.settings.model_dump(), CHANGEABLE: "never"}  # as it was done, whatever the setting says
     return Evaluation(hypotheses, scores, seconds, decoding, compared)
 
