@@ -12,8 +12,10 @@ CODE := nmt scripts benchmarks tests
 demo: $(BASE)
 	$(BIN)/nmt demo
 
+# One process more than there are processors: many tests wait for programs that they start.
 test: lint types
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder
 
 # Takes hours on an otherwise idle machine; benchmarks/.peers keeps the environments of the other toolkits.
 bench: $(DEV)
