@@ -50,7 +50,7 @@ def atomic_write(path: Path, *, keep_stale: bool = False) -> Iterator[Path]:
     Raises:
         UserError: the folder cannot be written to, or the disk is full.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{_get_machine()}.part")
+    aside = _name_part(path)
     with _explain_refusal(path):
         new_folders = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def open_staging_folder(path: Path) -> Iterator[Path]:
 
     Those that killed processes left are removed first.
     """
-    folder = path.with_name(f".{path.name}.{os.getpid()}-{_get_machine()}.part")
+    folder = _name_part(path)
     discard(folder)
     _discard_stale(path)
     folder.mkdir(mode=0o700)
@@ -88,6 +88,11 @@ def open_staging_folder(path: Path) -> Iterator[Path]:
         yield folder
     finally:
         discard(folder)
+
+
+def _name_part(path: Path) -> Path:
+    """Returns the temporary path beside `path` of this process, in the form of PART."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{_get_machine()}.part")
 
 
 def _discard_stale(path: Path) -> None:
