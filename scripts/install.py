@@ -6,7 +6,7 @@
     python scripts/install.py --editable dev     # to work on nmt
 
 pip alone cannot do this: it has no hash for a folder, and with hashes it accepts neither ranges of versions nor extras.
-The packages are therefore installed first, and nmt after them.
+So the packages are installed first, and nmt after them.
 """
 
 import argparse

@@ -27,7 +27,7 @@ from nmt.version import __version__
 
 PACKAGES = ("tensorflow", "jax", "keras", "sentencepiece", "sacrebleu")
 DEFECT = "\nThis looks like a bug in nmt. Set NMT_TRACEBACK=1 to see where it happened."
-# What the machine refuses is not a bug of nmt.
+# Errors with which the operating system refuses a call. They are not bugs of nmt.
 REFUSALS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EBADF, errno.EACCES, errno.EPERM),
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EADDRINUSE, errno.EADDRNOTAVAIL),

@@ -18,7 +18,7 @@ def _expand_home(path: Path) -> Path:
         raise ValueError(f"there is no home folder for {path.parts[0]} in {path}") from error
 
 
-# Shells replace a ~ at the start of a word only, and so neither in a file nor in run_dir=~/x.
+# Shells expand ~ only at the start of a word, so neither in a file nor in run_dir=~/x.
 UserPath = Annotated[Path, AfterValidator(_expand_home)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]

@@ -11,7 +11,7 @@ import yaml
 
 from nmt.errors import UserError
 
-# Far more than a configuration has: PyYAML takes a minute for some megabytes, and seconds for a thousand levels.
+# Far more than any configuration needs. PyYAML takes a minute for some megabytes, and seconds for a thousand levels.
 MAX_CHARACTERS, MAX_DEPTH = 1_000_000, 32
 
 Place = tuple[str | int, ...]  # keys and list indexes, from the top of the file down to one value

@@ -189,8 +189,8 @@ def _score_corpus(
 def make_interval(mean: float, half_width: float, highest: float) -> tuple[float, float]:
     """Returns the bounds of an interval as Python floats; sacreBLEU's are NumPy's, some of 32 bits.
 
-    Few sentences with very different scores have a wide interval around a mean that is not in its middle. It ends where
-    the range of the metric, from 0 to `highest`, does.
+    A few sentences with very different scores give a wide interval, which could exceed the range of the metric. It is
+    cut to that range, from 0 to `highest`.
 
     >>> make_interval(40.0, 50.0, highest=100.0), make_interval(90.0, 20.0, highest=math.inf)
     ((0.0, 90.0), (70.0, 110.0))

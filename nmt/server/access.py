@@ -19,13 +19,13 @@ class Access:
     origins: frozenset[str] = frozenset()
     """Origins of other sites' pages, such as https://example.com; "*" stands for all of them."""
     hosts: frozenset[str] | None = None
-    """Names in the header Host, in small letters; None accepts every name."""
+    """Names in the header Host, in lower case; None accepts every name."""
 
     def check(self, headers: MutableMapping[bytes, bytes], *, is_navigation: bool) -> None:
         """Refuses requests of other sites' pages, and those for other host names.
 
         A page elsewhere can have its own name resolve to this machine (DNS rebinding). Its requests then look like
-        those of our own page, except for their Host. Addresses cannot be changed so, and are accepted.
+        those of our own page, except for their Host. Addresses cannot be rebound like that and are accepted.
 
         Args:
             headers: of the request, the last one of each name.
@@ -81,7 +81,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _read_name(host: str) -> str:
-    """Returns a Host without its port, brackets and final point."""
+    """Returns the name in a Host header, without port, brackets and final dot."""
     found = HOST.fullmatch(host)
     return found[1].strip("[]").removesuffix(".") if found else host
 

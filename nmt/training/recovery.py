@@ -67,7 +67,7 @@ class Recovery:
                 )
 
     def record_outcome(self, number: int, outcome: Outcome, progress: Progress) -> Progress:
-        """Counts an update that failed, and returns the progress with the loss of one that did not.
+        """Counts an update that failed or was skipped, and returns the progress with the loss of one that was applied.
 
         Args:
             number: number of the update.

@@ -309,7 +309,7 @@ class Trainer:
         """Scores the average of the last checkpoints, and keeps it if it is the best."""
         files = self.checkpointer.list_last(self.settings.average_last)
         if len(files) == 1:
-            self.log("There is only one checkpoint, so that there is nothing to average (training.average_last).")
+            self.log("There is only one checkpoint, so there is nothing to average (training.average_last).")
             return
         weights = average_checkpoints(files)
         before, scored = self.progress.best_score, self.best.score(weights, self.progress)

@@ -148,7 +148,7 @@ class ModelTranslator(TokenTranslator):
     def _search(self, ids: list[list[int]], group: Group, n_best: int) -> list[list["_Found"]]:
         if not needs_own_best(self.settings, n_best):
             return self._search_rows(ids, group, n_best, n_best)
-        # All of the others, since the best one, or a better one, may be among the first of them.
+        # All others are needed, since the first of them may be the best one itself, or score above it.
         pairs = zip(
             self._search_rows(ids, group, 1, 1), self._search_rows(ids, group, n_best, MAX_BEAM_SIZE), strict=True
         )

@@ -180,7 +180,7 @@ def test_an_average_that_is_no_better_is_not_taken(rehearsal, recipe, tmp_path):
 
 def test_a_single_checkpoint_is_not_averaged(rehearsal, recipe, tmp_path):
     rehearsal.train(recipe(tmp_path, max_updates=2, average_last=3), bleu=[5])
-    assert any(line.startswith("There is only one checkpoint, so that there is nothing to") for line in rehearsal.said)
+    assert any(line.startswith("There is only one checkpoint, so there is nothing to") for line in rehearsal.said)
 
 
 class Recorder(keras.callbacks.Callback):
