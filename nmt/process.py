@@ -62,7 +62,7 @@ def _find_gpu(number: int) -> str:
 
 
 def check_device() -> None:
-    """Checks that there is the GPU that `choose_device` was asked for. Call it when TensorFlow or JAX is imported.
+    """Checks that the GPU given to `choose_device` exists. Call it once TensorFlow or JAX is imported.
 
     Raises:
         UserError: TensorFlow or JAX sees no such GPU, or neither is imported, as with a LiteRT model.

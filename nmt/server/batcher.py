@@ -158,7 +158,7 @@ class Batcher:
         self._thread.join(timeout)
 
     def _find_taken(self, client: str, num_texts: int) -> str | None:
-        """Returns how many places are taken if so many more texts of a client have no room; else None."""
+        """Returns how many places are taken if there is no room for further texts of a client, else None."""
         limit = self._limits.max_queue
         # The places of all clients together are bounded because their texts are in the memory.
         places = ((self._queue.count(client), limit), (len(self._queue), QUEUE_SHARE * limit))

@@ -1,4 +1,4 @@
-"""HTTP connections: how many there are, how long they wait, and what a malformed request is answered with.
+"""HTTP connections: their number, their time-outs, and the responses to malformed requests.
 
 uvicorn limits only the time between two requests.
 """
