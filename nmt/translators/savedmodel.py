@@ -1,6 +1,7 @@
 """Translates with an exported SavedModel, in Python, without rebuilding the model."""
 
 import importlib.util
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,8 @@ def import_tensorflow() -> Any:
         UserError: TensorFlow or tensorflow-text is missing.
     """
     check_tensorflow_text()
+    # As in nmt.backend: TensorFlow would log to standard error which operations oneDNN does not have.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     importlib.import_module("tensorflow_text")
     return importlib.import_module("tensorflow")
 
