@@ -1,4 +1,4 @@
-"""Arguments of the commands: what becomes of them, and which are mistakes. Without a model and without TensorFlow."""
+"""Arguments of the commands: which values reach the code, and which are refused. Without model and TensorFlow."""
 
 import errno
 import gzip
@@ -20,6 +20,9 @@ from nmt.cli.options import log_line
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SERVER_LIMITS = {
     "--max-body": (10, "max_body"),
+    "--max-bodies": (30, "max_bodies"),
+    "--max-work": (5, "max_work"),
+    "--max-connections": (4, "max_connections"),
     "--max-texts": (3, "max_texts"),
     "--max-characters": (7, "max_characters"),
     "--max-batch": (2, "max_batch"),
@@ -65,11 +68,14 @@ def test_options_of_the_server_reach_it(nmt, fake, tmp_path, monkeypatch):
     fake("nmt.server.run", serve=lambda model, **options: called.append((model, options)))
     limits = [argument for option, (value, _) in SERVER_LIMITS.items() for argument in (option, value)]
     options = ("--host", "::1", "--port", 0, "--name", "m", "--max-wait", 4, "--api-key-file=~/key", "--threads", 3)
-    assert nmt("serve", "model", *options, *limits, "--device", "cpu", "--beam-size", 2) == (0, "", "")
+    sites = ("--allow-origin", "https://a.example", "--allow-origin", "https://b.example", "--allow-host", "c.example")
+    assert nmt("serve", "model", *options, *limits, *sites, "--device", "cpu", "--beam-size", 2) == (0, "", "")
     [(model, found)] = called
     assert model == Path("model") and found["key_file"] == tmp_path / "key"
     assert {name: found[name] for name in ("host", "port", "name")} == {"host": "::1", "port": 0, "name": "m"}
     assert found["decoding"] == {"beam_size": 2}
+    assert found["access"].origins == {"https://a.example", "https://b.example"}
+    assert "c.example" in found["access"].hosts
     for value, name in [*SERVER_LIMITS.values(), (0.004, "max_wait")]:
         assert getattr(found["limits"], name) == value
     assert (os.environ["TF_NUM_INTRAOP_THREADS"], os.environ["JAX_PLATFORMS"]) == ("3", "cpu")
@@ -140,7 +146,7 @@ def test_text_is_translated_from_and_to_any_stream(nmt, tmp_path, monkeypatch):
 
 @pytest.fixture
 def test_set(tmp_path):
-    """A source that echoes to a translation, and two references of which each has half of the lines right."""
+    """A source whose echo is the right translation, and two references, each right in half of the lines."""
     lines = [f"{word} Mann geht mit {word} Hund durch den Wald ." for word in ("ein", "der", "mein", "kein")]
     write(tmp_path / "s", "".join(f"{line}\n" for line in lines))
     for number in (0, 1):
@@ -198,6 +204,7 @@ def test_translations_of_a_test_set_are_written_anywhere(nmt, test_set):
         (["translate", "m", "--pruning-threshold", "nan"], "decoding.pruning_threshold=nan: expected a number of 0 or"),
         (["translate", "m", "decoding.length_penalty=1e999"], "decoding.length_penalty=1e999: expected a number"),
         (["serve", "m", "--timeout", "nan"], "Invalid value for '--timeout': Input should be less than"),
+        (["serve", "m", "--max-bodies", 9], "--max-bodies 9 is less than one request may have, --max-body 1048576."),
         (["serve", "m", "--max-wait", "nan"], "Invalid value for '--max-wait': Input should be less than"),
         (["export", "m", "d", "--max-bleu-loss", "inf"], "Invalid value for '--max-bleu-loss'"),
         (["export", "m", "d", "--max-differing", "nan"], "Invalid value for '--max-differing'"),
@@ -245,7 +252,7 @@ def test_a_mistake_is_one_message(nmt, test_set, monkeypatch, arguments, words):
         (RuntimeError("odd"), 1, "RuntimeError: odd\nThis looks like a bug in nmt. Set NMT_TRACEBACK=1 to see where"),
     ],
 )
-def test_each_end_has_its_exit_code(nmt, fake, error, code, message):
+def test_each_exception_has_its_exit_code(nmt, fake, error, code, message):
     def describe(model):
         raise error
 
@@ -254,7 +261,7 @@ def test_each_end_has_its_exit_code(nmt, fake, error, code, message):
     assert (found, out) == (code, "") and (err.startswith(message) if message else err == "")
 
 
-def test_work_goes_on_if_nobody_can_read_its_log(monkeypatch, capsys):
+def test_work_continues_if_nobody_can_read_its_log(monkeypatch, capsys):
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as gone:
