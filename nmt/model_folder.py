@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from nmt.config.file import config_from_text, dump_config
+from nmt.config.file import dump_config, load_stored_config
 from nmt.config.schema import Config, ModelConfig
-from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
 from nmt.files import atomic_replace, check_size, get_current_version
@@ -63,7 +62,7 @@ class ModelFolder:
         for name, limit in MAX_BYTES.items():
             check_size(path / name, limit)
         try:
-            config = config_from_text("\n".join(read_lines(path / CONFIG)), str(path / CONFIG))
+            config = load_stored_config(path / CONFIG)
         except UserError:
             load_arrays(path / WEIGHTS)  # a format of another version explains unknown keys better
             raise

@@ -1,3 +1,4 @@
+import gzip
 from dataclasses import replace
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 
 from nmt import weights as weights_file
 from nmt.config.schema import Config
+from nmt.data import tokenizer as tokenizers
 from nmt.data.tokenizer import train_tokenizer
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder, find_model_folder, get_fingerprints
@@ -169,7 +171,7 @@ def test_a_model_larger_than_its_weights_is_not_built(path, before, after):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("config.yaml", b"data:\n  source_language: \xff\n", r"config.yaml:2: Expected UTF-8 text, found 0xff"),
+        ("config.yaml", b"data:\n  source_language: \xff\n", r"config.yaml:2: expected UTF-8, found the byte 0xff"),
         ("config.yaml", b"\0" * 5, r"config.yaml:1: the character U\+0000 is not allowed"),
         ("config.yaml", b"a: " + b"[" * 2000, r"config.yaml:1: nested too deeply"),
         ("config.yaml", b"#" * 2_000_000, r"config.yaml has 2,000,000 bytes, expected at most 1,048,576"),
@@ -182,6 +184,21 @@ def test_a_model_larger_than_its_weights_is_not_built(path, before, after):
 )
 def test_a_damaged_file_is_one_message(path, name, content, words):
     (path / name).write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        ModelFolder.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("config.yaml", r"config.yaml: expected a configuration of at most 4,000,000 bytes, found a larger file"),
+        ("source.model", r"source.model: expected a SentencePiece model of at most 1,000,000 bytes"),
+        ("target.model", r"target.model: expected a SentencePiece model of at most 1,000,000 bytes"),
+    ],
+)
+def test_a_compressed_file_is_not_unpacked_beyond_its_limit(path, monkeypatch, name, words):
+    monkeypatch.setattr(tokenizers, "MAX_MODEL_BYTES", 1_000_000)
+    (path / name).write_bytes(gzip.compress(b"#" * 5_000_000))
     with pytest.raises(UserError, match=words):
         ModelFolder.load(path)
 

@@ -75,6 +75,15 @@ def read_overrides(overrides: Sequence[str], *sections: str) -> dict[str, dict[s
     return found
 
 
+def load_stored_config(path: Path) -> Config:
+    """Reads the configuration that a run or model folder stores, also one that an older version wrote.
+
+    Raises:
+        UserError: the file is missing, too large or not UTF-8, or see `config_from_text`.
+    """
+    return config_from_text(_text(path), str(path))
+
+
 def config_from_text(text: str, name: str) -> Config:
     """Reads a stored configuration, also one that an older version wrote.
 

@@ -19,6 +19,8 @@ from nmt.files import atomic_write
 from nmt.streams import open_bytes
 
 PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
+# Far more than a model has. A file may come from anywhere, and a compressed one is unpacked as it is read.
+MAX_MODEL_BYTES = 1 << 28
 NORMALIZATIONS = ("identity", "nfkc", "nfkc_cf", "nmt_nfkc", "nmt_nfkc_cf")
 
 LINE_BREAKERS = "\0\n\r"
@@ -70,8 +72,7 @@ class Tokenizer:
         Raises:
             UserError: the file is missing, or it is not a SentencePiece model.
         """
-        with open_bytes(path) as file:
-            model = file.read()
+        model = _read_model(path)
         try:
             return cls(model)
         except UserError as error:
@@ -81,8 +82,7 @@ class Tokenizer:
     def load_pair(cls, source: Path, target: Path) -> tuple["Tokenizer", "Tokenizer"]:
         """Reads the models of both sides; if the files are equal, as for a joint model, returns one tokenizer twice."""
         first = cls.load(source)
-        with open_bytes(target) as file:
-            return first, first if file.read() == first.model else cls.load(target)
+        return first, first if _read_model(target) == first.model else cls.load(target)
 
     def save(self, path: Path) -> None:
         """Writes the model file, which any SentencePiece program can read."""
@@ -160,6 +160,14 @@ class Tokenizer:
     def get_token(self, token_id: int) -> str:
         """Returns a token as the model writes it, such as ▁the, </s> or <0x0A>."""
         return self._processor.id_to_piece(token_id)
+
+
+def _read_model(path: Path) -> bytes:
+    with open_bytes(path) as file:
+        model = file.read(MAX_MODEL_BYTES + 1)
+    if len(model) > MAX_MODEL_BYTES:
+        raise UserError(f"{path}: expected a SentencePiece model of at most {MAX_MODEL_BYTES:,} bytes.")
+    return model
 
 
 def normalize_special_ids(model: bytes) -> bytes:

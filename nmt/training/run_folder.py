@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from nmt.config.file import config_from_text, dump_config, find_differences
+from nmt.config.file import dump_config, find_differences, load_stored_config
 from nmt.config.schema import Config
-from nmt.data.corpus import read_lines
 from nmt.data.preparation import Log
 from nmt.errors import UserError
 from nmt.files import atomic_write, discard, folder_lock, get_current_version, recover
@@ -61,7 +60,7 @@ class RunFolder:
         if self.config.is_file():
             # A run that was killed between its first validation and its first checkpoint starts again.
             _, facts = load_arrays(best / WEIGHTS)
-            if facts.get("update", 0) < self._read_config(self.config).training.checkpoint_every:
+            if facts.get("update", 0) < load_stored_config(self.config).training.checkpoint_every:
                 return
         raise UserError(
             f"run_dir: {self.path} has the model {best}, but no run with checkpoints that could be resumed. Training "
@@ -78,7 +77,7 @@ class RunFolder:
         """
         resumed = self.config.is_file()
         if resumed:
-            before = self._read_config(self.config)
+            before = load_stored_config(self.config)
             changed = [line for line in find_differences(before, config) if not MAY_CHANGE.match(line.split(":")[0])]
             if changed and not self._has_checkpoints():
                 # The run stopped before its first checkpoint, so nothing was trained with the old values.
@@ -100,16 +99,13 @@ class RunFolder:
     def _change_best(self, config: Config) -> None:
         path = get_current_version(self.best) / "config.yaml"
         if path.is_file():
-            best = self._read_config(path)
+            best = load_stored_config(path)
             best = best.model_copy(update={"decoding": config.decoding, "export": config.export})
             with atomic_write(path) as aside:
                 aside.write_text(dump_config(best), encoding="utf-8")
 
     def _has_checkpoints(self) -> bool:
         return any(self.checkpoints.glob("update-*.h5"))
-
-    def _read_config(self, path: Path) -> Config:
-        return config_from_text("\n".join(read_lines(path)), str(path))
 
     def remove_unless_begun(self) -> None:
         """Removes the folder, unless it has a checkpoint or a model."""
