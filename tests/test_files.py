@@ -19,6 +19,7 @@ from nmt.files import (
     compute_file_digest,
     discard,
     folder_lock,
+    read_json_lines,
     read_limited,
     recover,
     start_digest,
@@ -316,3 +317,10 @@ def test_a_line_is_not_appended_to_the_target_of_a_link(tmp_path):
     ):
         append_line(tmp_path / "history.jsonl", "{}")
     assert (tmp_path / "precious").read_text() == "text\n"
+
+
+def test_json_lines_with_an_infinite_number_or_deep_nesting_are_damaged(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"n": 1}\n{"n": Infinity}\n{"n": ' + 100_000 * "[" + '\n{"n": 2}\n')
+    records, damaged = read_json_lines(path, key="n")
+    assert ([record["n"] for _, record in records], damaged) == ([1, 2], [2, 3])

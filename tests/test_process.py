@@ -126,6 +126,12 @@ def test_a_number_beyond_the_visible_gpus_is_refused(no_gpu):
         choose_device("gpu:2")
 
 
+def test_a_number_is_refused_if_all_gpus_are_hidden(no_gpu):
+    no_gpu.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UserError, match=r"^--device gpu:0: CUDA_VISIBLE_DEVICES is '', which hides all GPUs\.$"):
+        choose_device("gpu:0")
+
+
 @pytest.mark.parametrize(
     ("backend", "libraries", "words"),
     [
