@@ -3,6 +3,7 @@ import gzip
 import io
 import lzma
 import os
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt.data import corpus as corpus_module
-from nmt.data.corpus import ParallelCorpus, TextFile, read_lines, read_parallel, read_stream
+from nmt.data.corpus import ParallelCorpus, TextFile, read_aligned, read_lines, read_parallel, read_stream
 from nmt.errors import UserError
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -365,3 +366,10 @@ def test_real_archives_contain_the_documented_number_of_pairs(tmp_path, monkeypa
     with gzip.open(names[1], "rt", encoding="utf-8", newline="\n") as text:
         expected = text.read().split("\n")[:-1]
     assert corpus.read_targets(np.arange(len(corpus))) == [line for line in expected if line.strip()]
+
+
+def test_standard_input_is_named_if_the_numbers_of_lines_differ(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\nb\n")))
+    (tmp_path / "x").write_text("c\n")
+    with pytest.raises(UserError, match=r"standard input has 2, .*x has 1\. .* is line 2\.$"):
+        read_aligned(Path("-"), tmp_path / "x")

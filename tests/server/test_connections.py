@@ -248,3 +248,12 @@ def test_the_limit_of_open_files_is_raised_and_respected(monkeypatch, limits, co
     monkeypatch.setattr(connections.resource, "setrlimit", lambda which, wanted: found.append(wanted))
     assert fit_connections(1000) == connections_kept
     assert found[-1] == (raised, limits[1])
+
+
+def test_a_limit_of_open_files_that_cannot_be_raised_is_respected(monkeypatch):
+    def refuse(which, wanted):
+        raise ValueError("current limit exceeds maximum limit")  # macOS, above kern.maxfilesperproc
+
+    monkeypatch.setattr(connections.resource, "getrlimit", lambda which: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr(connections.resource, "setrlimit", refuse)
+    assert fit_connections(100_000) == 256 - RESERVED_FILES
