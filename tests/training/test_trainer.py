@@ -362,7 +362,8 @@ def test_a_loss_that_stays_high_is_rolled_back_too(rehearsal, recipe, tmp_path):
     # Updates 43 to 72 fail, during which no checkpoint is made.
     assert rehearsal.update.rates == [RATE] * 72 + [RATE / 2] * 40
     [back] = [line for line in rehearsal.said if "Rolling back" in line]
-    assert back.startswith("The loss was above 1.1") and " in 30 updates in a row, up to update 72." in back
+    assert back.startswith("The loss, 0.1") and " at its lowest, was above 1.1" in back
+    assert " in 30 updates in a row, up to update 72." in back
     assert "Rolling back to update 40 with 0.5 times the learning rate (rollback 1 of at most 3)." in back
 
 
