@@ -115,7 +115,7 @@ def check_litert(path: Path) -> None:
     if len(content) < 8 or not schema.Model.ModelBufferHasIdentifier(content, 0):
         raise UserError(f"{path} is damaged: it is not a LiteRT model.")
     try:
-        # Reads every table that an offset leads to, within the bounds of the file. LiteRT itself follows offsets unchecked.
+        # Follows every offset within the bounds of the file. LiteRT itself follows them unchecked.
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
     except Exception as error:  # whatever a wrong offset leads to
         raise UserError(f"{path} is damaged: it is not a LiteRT model.") from error
