@@ -26,6 +26,8 @@ SLOWEST = (
 
 # JAX, imported by some tests, would set it lower, and the processes that other tests start would inherit that.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# XLA takes half as long to compile for JAX if it optimizes less, and compiling is most of what these tests do.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -25,7 +25,7 @@ def run(name, case, starts, kind, **changes):
 
 def main():
     os.environ |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     starts = dict(np.load(sys.argv[1]))
     found = {name: run(name, case, starts, "single") for name, case in (("descent", DESCENT), ("other", OTHER))}
     for micro in (1, 3):
