@@ -1,5 +1,6 @@
 """The coverage penalty: hypotheses are ranked by how well their attention covers the source."""
 
+import importlib.util
 import itertools
 import os
 import subprocess
@@ -28,6 +29,7 @@ def test_scores_equal_a_loop_over_attention_rows(model: Any) -> None:
     np.testing.assert_allclose(found.scores, expected_scores(model, found), rtol=1e-5)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 def test_scores_equal_a_loop_over_attention_rows_on_jax(tmp_path: Path) -> None:
     script = Path(__file__).with_name("coverage_case.py")
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(script.parents[2])}
