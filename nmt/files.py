@@ -15,7 +15,7 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -58,7 +58,7 @@ def atomic_write(path: Path, *, keep_stale: bool = False) -> Iterator[Path]:
         if not keep_stale:
             _discard_stale(path)
     try:
-        with _explain_full_disk(path):
+        with explain_unwritable(str(path), FULL):
             yield aside
         with _explain_refusal(path):
             # Without the first sync, a power cut after the renaming could leave an empty file under the final name.
@@ -133,14 +133,17 @@ def _explain_refusal(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _explain_full_disk(path: Path) -> Iterator[None]:
+def explain_unwritable(target: str, numbers: Collection[int]) -> Iterator[None]:
+    """Turns errors of the operating system with these numbers into a UserError that names the target.
+
+    Any other error may have nothing to do with the target, because the caller's block can do anything.
+    """
     try:
         yield
     except OSError as error:
-        # Any other OSError may have nothing to do with `path`: the caller's block can do anything.
-        if error.errno not in FULL:
+        if error.errno is None or error.errno not in numbers:
             raise
-        raise UserError(f"Cannot write {path}: {os.strerror(error.errno)}.") from error
+        raise UserError(f"Cannot write {target}: {os.strerror(error.errno)}.") from error
 
 
 @contextmanager

@@ -23,14 +23,14 @@ from typing import IO, Any, BinaryIO, NamedTuple, NoReturn, cast
 from backports import zstd
 
 from nmt.errors import UserError, suggest_name
-from nmt.files import atomic_write
+from nmt.files import FULL, atomic_write, explain_unwritable
 
 STANDARD = Path("-")
 BUFFER_BYTES = 1 << 17
 # Other names of the open files of this process. Opening them again would truncate a file that a shell opened with >>.
 DESCRIPTOR = re.compile(r"/dev/(?:std(?P<name>out|err)|fd/(?P<device>\d+))|/proc/self/fd/(?P<process>\d+)")
 MOUNTS = Path("/proc/self/mountinfo")  # of Linux
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+UNWRITABLE = (*FULL, errno.EIO, errno.EBADF)
 
 
 class DamagedFileError(UserError):
@@ -78,7 +78,7 @@ UNSUPPORTED = {
     "an lzip file": re.compile(rb"LZIP\x01"),
     "a file of the program compress": re.compile(rb"\x1f[\x9d\xa0]"),
 }
-HEAD_BYTES = 10  # of the longest of these patterns
+HEAD_BYTES = 10  # the longest of these patterns
 FIRST_BYTES = b"\x1fB\xfd\x28PQRSTUVWXYZ[\\]^_7\x04L"  # the first bytes of all these patterns
 DAMAGE = (EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError)
 
@@ -145,7 +145,7 @@ def open_output(path: Path, *, keep_stale: bool = False) -> Iterator[IO[str]]:
             yield out
         return
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_explain_writing(str(path)))
+        stack.enter_context(explain_unwritable(str(path), UNWRITABLE))
         compression = COMPRESSIONS.get(path.suffix.lower())
         file = stack.enter_context(_open_target(path, keep_stale=keep_stale))
         packed = cast(BinaryIO, stack.enter_context(compression.pack(file))) if compression else file
@@ -166,7 +166,7 @@ def write_standard_output() -> Iterator[IO[str]]:
     """
     if sys.stdout is None:
         raise UserError("Standard output is closed.")
-    with _explain_writing("to standard output"):
+    with explain_unwritable("to standard output", UNWRITABLE):
         # The locale of a terminal may not have all characters. Programs may give sys.stdout another value.
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")
@@ -367,14 +367,3 @@ def _create_like(path: Path, model: os.stat_result | None) -> BinaryIO:
         with contextlib.suppress(OSError):
             os.fchmod(descriptor, stat.S_IMODE(model.st_mode))
     return file
-
-
-@contextmanager
-def _explain_writing(target: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        # Any other OSError may have nothing to do with the file: the caller's block can do anything.
-        if error.errno not in UNWRITABLE:
-            raise
-        raise UserError(f"Cannot write {target}: {os.strerror(error.errno)}.") from error

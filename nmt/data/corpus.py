@@ -29,8 +29,8 @@ CHUNK_BYTES = 1 << 22
 CHUNK_PAIRS = 1 << 16
 # Sizes of the header of a .npy file with one or two axes, and of the checksum that we write after its numbers.
 HEADER_BYTES, CHECKSUM_BYTES = 128, 4
-# Suffixes of the cache files of a text, after its name and the digest of its state: the starts of its lines, the digest
-# of its bytes and, if it is compressed, a copy of the unpacked bytes.
+# A text has these files in the cache, named after it and the digest of its state: where its lines start, a digest of
+# its bytes, and a copy of the unpacked bytes if it is compressed.
 LINES, FINGERPRINT, COPY = ".lines.npy", ".blake2b", ".txt"
 
 

@@ -112,7 +112,7 @@ class Batcher:
             texts: none of them longer than the translator reads at once.
             options: of the request.
             tokens: number of source tokens of each text; by default the translator counts them.
-            client: whose turn this takes, and who has `limits.max_queue` places.
+            client: the sender. Clients take turns, and each has `limits.max_queue` places.
 
         Raises:
             RequestError: 429, the queue is full; 503, the server is stopping.

@@ -58,7 +58,7 @@ class FairQueue:
 
     def __init__(self) -> None:
         self.work = 0
-        """Of all jobs."""
+        """Total work of the jobs that wait."""
         self._clients: dict[str, _Client] = {}
         self._now = 0.0  # virtual time: the start of the job that was taken last
         self._length = 0

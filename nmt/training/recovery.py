@@ -32,7 +32,6 @@ class Recovery:
         self.num_failed = 0
         """Updates in a row, up to the last known outcome, that were not applied or had too high a loss."""
         self._num_skipped = 0
-        self._failure = ""
 
     @property
     def is_exhausted(self) -> bool:
@@ -78,11 +77,9 @@ class Recovery:
         if outcome.is_applied:
             self._num_skipped = 0
             self.num_failed = self.num_failed + 1 if outcome.loss > limit else 0
-            self._failure = f"The loss, {progress.lowest_loss or 0:.2f} at its lowest, was above {limit:.2f}"
             return progress.count_loss(number, outcome.loss, window=HIGH_UPDATES)
         self._num_skipped += 1
         self.num_failed += 1
-        self._failure = "The gradient was not finite"
         # float16 skips updates in the normal course of things, to find its loss scale.
         if self._num_skipped == 1 and self.settings.precision != "float16":
             self.log(f"update {number:,}: the gradient is not finite; the update was skipped.")
@@ -98,9 +95,7 @@ class Recovery:
         Raises:
             DivergenceError: there is no checkpoint, or `max_rollbacks` is reached.
         """
-        failed = (
-            f"{self._failure} in {self._num_skipped or self.num_failed} updates in a row, up to update {last_update:,}"
-        )
+        failed = f"{self._describe_failures(progress)} in a row, up to update {last_update:,}"
         checkpoint = self.checkpoints.load_latest(self.log)
         rollbacks, limit = progress.rollbacks, self.settings.max_rollbacks
         if checkpoint is None or rollbacks == limit:
@@ -118,6 +113,12 @@ class Recovery:
             checkpoint.progress, rollbacks=rollbacks, best_score=progress.best_score, best_loss=progress.best_loss
         )
         return replace(checkpoint, progress=resumed)
+
+    def _describe_failures(self, progress: Progress) -> str:
+        if self._num_skipped >= self.settings.max_skipped:
+            return f"The gradient was not finite in {self._num_skipped} updates"
+        limit, lowest = compute_loss_limit(progress), progress.lowest_loss or 0.0
+        return f"The loss, {lowest:.2f} at its lowest, was above {limit:.2f} in {self.num_failed} updates"
 
     def _advise(self, *, has_checkpoint: bool) -> str:
         """Returns what to change for a new run, and which checkpoints there are."""

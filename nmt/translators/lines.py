@@ -84,7 +84,7 @@ def _keep_before_error(lines: Iterator[str]) -> Iterator[list[str]]:
 def _read_arrived(stream: BinaryIO) -> Iterator[list[bytes]]:
     """Yields the lines that have arrived, as soon as there is one, and at most a window of them at a time."""
     # No thread reads ahead: one that waits for input can neither be interrupted nor ended.
-    parts: list[bytes] = []  # of a line whose end has not arrived
+    parts: list[bytes] = []  # the beginning of a line that is still arriving
     lines: list[bytes] = []
     while block := stream.read1(PIPE_BYTES):  # type: ignore[attr-defined]
         first, *others = block.split(b"\n")

@@ -53,7 +53,7 @@ SAVER_OPERATIONS = frozenset(("DisableCopyOnRead", "MergeV2Checkpoints", "Restor
 OBJECT_KINDS = frozenset(
     ("bare_concrete_function", "captured_tensor", "constant", "function", "resource", "user_object", "variable")
 )
-WRAPPERS = (f"trackable_{kind}_wrapper" for kind in ("dict", "list", "tuple"))
+WRAPPERS = ("trackable_dict_wrapper", "trackable_list_wrapper", "trackable_tuple_wrapper")
 CLASSES = frozenset(("_generic_user_object", "signature_map", *WRAPPERS))
 SHARD = re.compile(r"variables\.data-[0-9]{5}-of-([0-9]{5})")
 

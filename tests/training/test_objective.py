@@ -70,7 +70,7 @@ def numpy_divergence(layer, states, weights):
 
 
 def gradients(layer, states, targets, weights, label_smoothing, losses=losses):
-    """Of the first of the losses with respect to states, matrix and bias."""
+    """Returns the gradients of the first loss with respect to states, matrix and bias."""
     states = tf.constant(states)
     variables = [weight.value for weight in layer.weights]
     with tf.GradientTape() as tape:

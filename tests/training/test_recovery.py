@@ -168,6 +168,16 @@ def test_a_loss_that_stays_far_above_its_lowest_mean_requires_a_rollback(make_re
     ]
 
 
+def test_a_skipped_update_among_high_losses_is_not_taken_for_the_only_failure(make_recovery, folder, said):
+    folder.save(Checkpoint(Progress(30), {}, {}))
+    recovery = make_recovery(max_skipped=3)
+    progress = outcomes(recovery, *[3.0] * 30)
+    progress = outcomes(recovery, *[6.5] * 29, math.nan, first=31, progress=progress)
+    assert recovery.is_exhausted
+    recovery.roll_back(progress, last_update=60)
+    assert said[-1].startswith("The loss, 3.00 at its lowest, was above 6.00 in 30 updates in a row, up to update 60. ")
+
+
 @pytest.mark.parametrize(
     "losses",
     [
