@@ -18,7 +18,7 @@ import typer
 
 from nmt.cli import deployment, information, training, translating
 from nmt.cli.options import print_error
-from nmt.errors import NmtError, UserError, WorkerLostError
+from nmt.errors import NmtError, UserError
 from nmt.files import check_platform
 from nmt.process import open_standard_descriptors
 from nmt.signals import exit_on_sigterm
@@ -62,11 +62,6 @@ def _explain_failures() -> Iterator[None]:
     except NmtError as error:
         if os.environ.get("NMT_TRACEBACK") and not isinstance(error, UserError):
             raise
-        if isinstance(error, WorkerLostError):
-            # Python would now take TensorFlow's pools of threads apart in any order, and sometimes print tracebacks.
-            print_error(str(error))
-            _flush()
-            os._exit(error.exit_code)
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         _fail("Interrupted.", 130)
@@ -87,17 +82,13 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _end(code: int) -> NoReturn:
-    _flush()
-    sys.exit(code)
-
-
-def _flush() -> None:
-    """Drops output that cannot be written: Python would try again, and fail, at exit."""
+    """Ends the process, and drops output that cannot be written: Python would try again, and fail, at exit."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
 
 
 app = typer.Typer(

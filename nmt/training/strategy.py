@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import traceback
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -100,6 +101,9 @@ class DistributedWorkers(Workers):
 
     def make_lost_error(self, error: Exception) -> WorkerLostError:
         """Returns the error for a collective operation that failed; it names the workers that do not respond."""
+        # TensorFlow does not close the thread pool of an operation that fails, and the traceback keeps it alive. Python
+        # would take it apart at exit in any order, and sometimes print an error (tensorflow/tensorflow#50487).
+        traceback.clear_frames(error.__traceback__)
         gone = [n for n, address in enumerate(self.addresses) if n != self.number and not _answers(address)]
         if not gone:
             return WorkerLostError(f"The workers lost each other: {str(error).splitlines()[0]}")

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+import weakref
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from nmt.config.file import dump_config
 from nmt.errors import UserError
 from nmt.training import strategy
 from nmt.training.checkpoint import CheckpointFolder
-from nmt.training.strategy import make_strategy
+from nmt.training.strategy import DistributedWorkers, make_strategy
 from nmt.training.workers import Workers
 
 NO_DROPOUT = {"embedding_dropout": 0.0, "layer_dropout": 0.0, "output_dropout": 0.0}
@@ -161,6 +162,24 @@ def test_only_the_chief_writes(two):
     assert curves.name.endswith(f".{two.chief}")
     records = [json.loads(line) for line in (two.run_dir / "history.jsonl").read_text().splitlines()]
     assert [record["update"] for record in records if record["kind"] == "training"] == list(range(1, 76))
+
+
+def test_what_a_failed_operation_used_is_released():
+    workers = DistributedWorkers.__new__(DistributedWorkers)  # without other processes
+    workers.addresses, workers.number = [], 0
+    used = []
+
+    def operate():
+        pool: set = set()
+        used.append(weakref.ref(pool))
+        raise ConnectionError("no answer")
+
+    try:
+        operate()
+    except ConnectionError as error:
+        assert used[0]() is not None
+        assert str(workers.make_lost_error(error)) == "The workers lost each other: no answer"
+        assert used[0]() is None
 
 
 def test_a_killed_worker_is_named_and_the_same_command_goes_on(recipe, tmp_path):
