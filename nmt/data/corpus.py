@@ -68,7 +68,7 @@ def read_aligned(source: Path, *targets: Path) -> list[list[str]]:
         raise UserError("Standard input can be read only once; give one file as '-'.")
     sources, *others = (read_lines(path) for path in (source, *targets))
     for target, lines in zip(targets, others, strict=True):
-        _check_aligned(source, len(sources), target, len(lines))
+        check_aligned(source, len(sources), target, len(lines))
     if not sources:
         raise UserError(f"{name_stream(source)} is empty.")
     return [sources, *others]
@@ -102,7 +102,8 @@ def _decode_line(line: bytes) -> str:
     return line.removesuffix(b"\r\n" if line.endswith(b"\r\n") else b"\n").decode()
 
 
-def _check_aligned(source: Path, num_sources: int, target: Path, num_targets: int) -> None:
+def check_aligned(source: Path, num_sources: int, target: Path, num_targets: int) -> None:
+    """Raises UserError unless both files have the same number of lines."""
     if num_sources != num_targets:
         first_gap = min(num_sources, num_targets) + 1
         raise UserError(
@@ -280,7 +281,7 @@ class ParallelCorpus:
         sources = [TextFile.open(source, cache) for source, _ in pairs]
         targets = [TextFile.open(target, cache) for _, target in pairs]
         for source, target in zip(sources, targets, strict=True):
-            _check_aligned(source.path, len(source), target.path, len(target))
+            check_aligned(source.path, len(source), target.path, len(target))
         fingerprint = compute_digest("".join(text.fingerprint for text in (*sources, *targets)).encode())
         first_rows = np.cumsum([0, *map(len, sources)])
         path = cache / f"pairs.{fingerprint}.npy"
