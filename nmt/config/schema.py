@@ -18,6 +18,17 @@ def _expand_home(path: Path) -> Path:
         raise ValueError(f"there is no home folder for {path.parts[0]} in {path}") from error
 
 
+def _check_tag(tag: str) -> str:
+    if re.fullmatch(r"<pad>|<unk>|<s>|</s>|<0x[0-9A-F]{2}>", tag):
+        raise ValueError(f"{tag} is a special token of every tokenizer; expected another symbol")
+    # A symbol that begins like a word would be found within words, and split them.
+    if not re.fullmatch(r"[^\s\w]\S*|_\S*", tag):
+        raise ValueError(
+            f"expected a symbol without spaces that begins with no letter or digit, such as <2de>; found {tag!r}"
+        )
+    return tag
+
+
 # Shells expand ~ only at the start of a word, so neither in a file nor in run_dir=~/x.
 UserPath = Annotated[Path, AfterValidator(_expand_home)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -117,6 +128,9 @@ class ModelConfig(Section):
     """Number of encoder layers. The first reads in both directions, the others forward with residual connections."""
     encoder_units: PositiveInt = 512
     """Width of the encoder's output (the memory). Each direction of the first layer has half of it."""
+    start_state: Literal["last_layer", "both_ends"] = "last_layer"
+    """What the decoder starts from: the output of the last encoder layer at the last token, or also what both
+    directions of the first layer have read at their ends. A single encoder layer includes both ends in any case."""
     decoder_layers: PositiveInt = 2
     """Number of decoder layers. The bottom one reads target embeddings alone, the upper ones also read the context."""
     decoder_units: PositiveInt = 512
@@ -157,6 +171,10 @@ class ModelConfig(Section):
         if self.attention == "multi_head" and self.decoder_units % self.attention_heads:
             raise ValueError(
                 f"attention_heads must divide decoder_units; found {self.attention_heads} and {self.decoder_units}"
+            )
+        if self.start_state == "both_ends" and self.encoder_layers == 1:
+            raise ValueError(
+                "start_state both_ends needs encoder_layers of 2 or more: a single layer gives both ends in any case"
             )
         if self.attention_hops > self.decoder_layers:
             raise ValueError(

@@ -1,6 +1,6 @@
 """The encoder: a bidirectional LSTM, then residual forward LSTMs.
 
-B sentences, S source tokens, E embedding units, U units of the encoder, M memory units.
+B sentences, S source tokens, E embedding units, U units of the encoder, M memory units, F units of the final state.
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ class EncoderOutput(NamedTuple):
     memory_mask: Any
     """bool [B, S], True on real tokens."""
     final_state: Any
-    """[B, U], the output of the last layer at the last token; of a single layer, of each direction at its end."""
+    """[B, F], from which the decoder starts, see `Encoder`."""
 
 
 class Encoder(keras.layers.Layer):
@@ -36,10 +36,15 @@ class Encoder(keras.layers.Layer):
         num_layers: LSTM layers, the bidirectional one included.
         units: U; each of the two directions of the first layer has half of them.
         bridge: append its token's embedding to each memory vector (source-side bridging, Kuang et al. 2018).
+        both_ends: let the final state of several layers include that of the bidirectional layer.
         dropout: share of values to drop between layers and from the memory.
         layer_norm: normalise the LSTMs.
 
     The memory has M = U units, or U + E with a bridge.
+
+    The final state of a single layer joins the outputs of both directions at their ends, F = U. That of several layers
+    is the output of the last one at the last token, F = U, where the backward direction has read one token only. With
+    `both_ends` it also has what the final state of a single layer would have, F = 2 U.
     """
 
     def __init__(
@@ -51,12 +56,15 @@ class Encoder(keras.layers.Layer):
         bridge: bool,
         dropout: float,
         layer_norm: bool,
+        both_ends: bool = False,
         **kwargs: Any,
     ):
         super().__init__(autocast=False, **kwargs)
         self.embedding = embedding
         self.bridge = bridge
+        self.both_ends = both_ends
         self.memory_units = units + (embedding.matrix.shape[1] if bridge else 0)
+        self.final_units = 2 * units if both_ends else units
         self.forward = LSTM(units // 2, layer_norm=layer_norm, name="forward")
         self.backward = LSTM(units // 2, layer_norm=layer_norm, name="backward")
         self.upper = [LSTM(units, layer_norm=layer_norm, name=f"upper_{n}") for n in range(1, num_layers)]
@@ -82,11 +90,14 @@ class Encoder(keras.layers.Layer):
         reversed_mask = None if word_mask is None else batch_gather(word_mask, reversal)
         reversed_vectors = self.embedding(reversed_ids, training=training, word_mask=reversed_mask)
         forward, backward = run_bidirectional(self.forward, self.backward, vectors, reversed_vectors)
-        final = ops.concatenate([_gather_one(forward, lengths - 1), _gather_one(backward, lengths - 1)], axis=-1)
+        ends = ops.concatenate([_gather_one(forward, lengths - 1), _gather_one(backward, lengths - 1)], axis=-1)
+        final = ends
         memory = ops.concatenate([forward, _gather_positions(backward, reversal)], axis=-1)  # [B, S, U]
         for layer in self.upper:
             memory = memory + layer(self.dropout(memory, training=training))
             final = _gather_one(memory, lengths - 1)
+        if self.both_ends:
+            final = ops.concatenate([ends, final], axis=-1)
         memory = self.dropout(memory, training=training)
         return EncoderOutput(ops.concatenate([memory, vectors], axis=-1) if self.bridge else memory, mask, final)
 

@@ -33,6 +33,7 @@ def test_a_configuration_is_frozen():
         ("tokenizer", {"target_model": "x"}, "source_model and target_model go together"),
         ("model", {"encoder_units": 511}, "encoder_units must be even.*found 511"),
         ("model", {"attention_heads": 7}, "attention_heads must divide decoder_units; found 7 and 512"),
+        ("model", {"start_state": "both_ends"}, "start_state both_ends needs encoder_layers of 2 or more"),
         ("model", {"attention_hops": 3}, "attention_hops must not exceed decoder_layers; found 3 and 2"),
         ("model", {"attention_hops": 2, "input_feeding": True}, "input_feeding needs attention_hops 1"),
         ("training", {}, "training would never end"),
@@ -59,6 +60,7 @@ def test_impossible_combinations_are_told(section, keys, message):
     [
         ("tokenizer", {"source_model": "x", "target_model": "x"}),
         ("model", {"attention": "bilinear", "attention_heads": 7}),
+        ("model", {"start_state": "both_ends", "encoder_layers": 2}),
         ("model", {"attention_hops": 2}),
         ("model", {"input_feeding": True}),
         ("training", {"max_epochs": 1}),

@@ -16,9 +16,10 @@ every_stack = pytest.mark.parametrize(
 )
 
 
-def make_encoder(num_layers=1, layer_norm=False, dropout=0.0, bridge=False, word_dropout=0.0):
+def make_encoder(num_layers=1, layer_norm=False, dropout=0.0, bridge=False, word_dropout=0.0, both_ends=False):
     words = Embedding(V, E, scale=1.0, dropout=0.0, word_dropout=word_dropout)
-    encoder = Encoder(words, num_layers=num_layers, units=M, bridge=bridge, dropout=dropout, layer_norm=layer_norm)
+    settings = {"bridge": bridge, "dropout": dropout, "layer_norm": layer_norm, "both_ends": both_ends}
+    encoder = Encoder(words, num_layers=num_layers, units=M, **settings)
     generator = np.random.default_rng(1)
     for weight in encoder.trainable_weights:
         weight.assign(generator.normal(size=weight.shape) / 2)
@@ -52,6 +53,33 @@ def test_each_direction_reads_within_the_length_of_its_row(float64, num_layers, 
         memory, final = encode_one(encoder, row)
         np.testing.assert_allclose(encoded.memory[b, : len(row)], memory, atol=1e-12)
         np.testing.assert_allclose(encoded.final_state[b], final, atol=1e-12)
+
+
+def test_both_ends_are_those_of_the_directions_and_of_the_last_layer(float64):
+    encoder = make_encoder(3, both_ends=True)
+    final_state = encoder(IDS).final_state
+    assert final_state.shape == (B, encoder.final_units) == (B, 2 * M)
+    for b, row in enumerate(ROWS):
+        ids = np.array([row])
+        forward = encoder.forward(encoder.embedding(ids))[0, -1]
+        backward = encoder.backward(encoder.embedding(ids[:, ::-1]))[0, -1]
+        np.testing.assert_allclose(
+            final_state[b], np.concatenate([forward, backward, encode_one(encoder, row)[1]]), atol=1e-12
+        )
+
+
+def test_the_first_word_reaches_the_final_state_by_the_backward_direction_with_both_ends_alone():
+    changed = IDS.copy()
+    changed[0, 0] = 13
+    differs = []
+    for both_ends in (False, True):
+        encoder = make_encoder(3, both_ends=both_ends)
+        for layer in (encoder.forward, *encoder.upper):  # these no longer react to what they read
+            layer.keras_lstm.cell.kernel.assign(np.zeros(layer.keras_lstm.cell.kernel.shape))
+        differs.append(to_numpy(encoder(IDS).final_state) != to_numpy(encoder(changed).final_state))
+    assert not differs[0].any()
+    of_backward = np.arange(2 * M) // (M // 2) == 1
+    np.testing.assert_array_equal(differs[1], [of_backward, of_backward & False, of_backward & False])
 
 
 def test_a_bridge_appends_the_embeddings_to_the_memory():

@@ -30,6 +30,7 @@ EVERY_MODEL = {
     "bridge": {"source_bridge": True, "attention_hops": 2},
     "feeding": {"decoder_layers": 1, "input_feeding": True},
     "norm": {"layer_norm": True},
+    "ends": {"start_state": "both_ends"},
     "unscaled": {"embedding_scale": 1.0},
     "apart": {"tied_embeddings": "none"},
 }
