@@ -41,6 +41,14 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Number of compute thre
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Number of worker processes; default: one per GPU, or one per 4 cores.")
 ]
+TranslatingWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Number of processes: 1 is this one, more need Ray; default: one per GPU or per 4 cores with Ray, else 1.",
+    ),
+]
 Address = Annotated[str | None, typer.Option(help="Address of a Ray cluster; default: start Ray on this machine.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -16,7 +16,7 @@ from nmt.cli.options import (
     Model,
     PruningThreshold,
     Threads,
-    Workers,
+    TranslatingWorkers,
     log_line,
     print_error,
     print_line,
@@ -79,13 +79,13 @@ def translate_corpus(
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder for the translations, one file for each.")],
     overrides: Decoding = None,
-    workers: Workers = None,
+    workers: TranslatingWorkers = None,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     pruning_threshold: PruningThreshold = None,
     address: Address = None,
 ) -> None:
-    """Translate many files with Ray Data; run again to translate what is missing."""
+    """Translate many files, with several processes if Ray is installed; run again to translate what is missing."""
     settings = read_settings(
         overrides,
         "decoding",
@@ -157,3 +157,45 @@ def evaluate(
         if out:
             out.writelines(f"{line}\n" for line in result.hypotheses)
     (print_error if output == STANDARD else print_line)(report(result, as_json=json))
+
+
+def compare(
+    systems: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="BASELINE SYSTEM...",
+            help="Translations of a test set, one per line; or models, which then translate --source.",
+            show_default=False,
+        ),
+    ],
+    reference: Annotated[
+        list[Path],
+        typer.Option(help="Human translations of the test sentences, one per line. Repeat it for several references."),
+    ],
+    source: Annotated[Path | None, typer.Option(help="Test sentences, one per line, which are not split.")] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(help="Language code of the translations, which chooses BLEU's tokenizer; default: the models'."),
+    ] = None,
+    training_text: Annotated[
+        Path | None, typer.Option(help="Target text in which words are counted; default: the first reference.")
+    ] = None,
+    examples: Annotated[int, typer.Option(min=0, help="Sentences to show of those that changed most.")] = 10,
+    json: Json = False,
+    html: Annotated[Path | None, typer.Option(help="File for a web page with the same tables and sentences.")] = None,
+) -> None:
+    """Compare translations: scores with significance tests, by length, by word frequency, sentence by sentence."""
+    from nmt.evaluation.compare_report import compare_files, write_html, write_json, write_text
+
+    with open_output(html) if html else nullcontext() as page:
+        report = compare_files(
+            systems,
+            reference,
+            source=source,
+            target_language=language,
+            training_text=training_text,
+            warn=print_warning,
+        )
+        if page:
+            page.write(write_html(report, examples=examples))
+    print_line(write_json(report) if json else write_text(report, examples=examples))

@@ -1,11 +1,12 @@
-"""The shards of a corpus: files that are translated one by one to files of the same name, whole or absent."""
+"""The shards of a corpus: pieces of text that are translated one by one, each to a file that is whole or absent."""
 
 import glob
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from nmt.config.file import rename_old_keys
 from nmt.data.corpus import read_stream
@@ -26,9 +27,30 @@ class Shard:
     target: Path
 
     @property
+    def name(self) -> str:
+        """Its name in the log."""
+        return self.source.name
+
+    @property
     def is_done(self) -> bool:
         """Whether the translation exists."""
         return self.target.exists()
+
+    def translate(self, translator: Translator) -> int:
+        """Translates the text, one window of lines at a time, and returns its number of lines.
+
+        Raises:
+            UserError: the file is damaged or a line is not UTF-8; no translation is written.
+        """
+        count = 0
+        with open_bytes(self.source) as stream, self._open_target() as out:
+            for translation in translator.stream(read_stream(stream, str(self.source))):
+                out.write(f"{translation.text}\n")
+                count += 1
+        return count
+
+    def _open_target(self) -> AbstractContextManager[IO[str]]:
+        return open_output(self.target, keep_stale=True)  # `find_parts` counts the files of processes that died
 
 
 def find_shards(source: str, folder: Path) -> list[Shard]:
@@ -66,51 +88,34 @@ def find_subfolders(source: str) -> list[Path]:
     return [folder for folder in found if folder.is_dir() and not folder.name.startswith(".")]
 
 
-def translate_shard(translator: Translator, shard: Shard) -> int:
-    """Translates a shard, one window of lines at a time, and returns its number of lines.
-
-    Raises:
-        UserError: the file is damaged or a line is not UTF-8; no translation is written.
-    """
-    count = 0
-    with (
-        open_bytes(shard.source) as stream,
-        open_output(shard.target, keep_stale=True) as out,  # `find_parts` counts them
-    ):
-        for translation in translator.stream(read_stream(stream, str(shard.source))):
-            out.write(f"{translation.text}\n")
-            count += 1
-    return count
-
-
 def find_parts(shard: Shard) -> list[Path]:
     """Returns the partial files of workers that are translating a shard or died doing so, one per worker."""
     return list(shard.target.parent.glob(f".{glob.escape(shard.target.name)}.*.part"))
 
 
-def remove_parts(shards: list[Shard]) -> None:
+def remove_parts(shards: Sequence[Shard]) -> None:
     """Removes the partial files of workers that died."""
     for shard in shards:
         for part in find_parts(shard):
             discard(part)
 
 
-def check_record(folder: Path, shards: list[Shard], model: Path, settings: Mapping[str, Any]) -> None:
+def check_record(folder: Path, files: Sequence[Path], model: Path, settings: Mapping[str, Any]) -> None:
     """Checks, or records, what a folder's translations are made with, so that it never mixes those of two models.
 
     Args:
         folder: folder of the translations.
-        shards: shards of the corpus.
+        files: what will be written to the folder.
         model: a run folder, a model folder or an export.
-        settings: decoding settings that replace the model's.
+        settings: what else the translations depend on, such as decoding settings that replace the model's.
 
     Raises:
         UserError: there is no model, or the folder holds translations of another model or with other settings.
     """
     made_with = {"model": _digest(model), **{name: value for name, value in settings.items() if value is not None}}
     record = folder / RECORD
-    if not record.is_file() and (done := [shard.target for shard in shards if shard.is_done]):
-        raise UserError(f"{done[0]} exists and was not made by nmt translate-corpus. Choose another folder.")
+    if not record.is_file() and (found := [file for file in files if file.exists()]):
+        raise UserError(f"{found[0]} exists and was not made by this command. Choose another folder.")
     if record.is_file():
         before = _read_record(record)
         changed = [

@@ -8,8 +8,9 @@ import pytest
 from cluster_task import read_packed, write_packed
 
 from nmt.cluster import corpus as corpus_module
+from nmt.cluster import pool
 from nmt.cluster.session import WorkerResources, allocate
-from nmt.cluster.shards import Shard, check_record, find_shards, find_subfolders, remove_parts, translate_shard
+from nmt.cluster.shards import Shard, check_record, find_shards, find_subfolders, remove_parts
 from nmt.errors import UserError
 from nmt.files import folder_lock
 
@@ -83,10 +84,10 @@ def test_a_wrong_corpus_is_told(corpus, tmp_path, monkeypatch, source, words):
 @pytest.mark.parametrize("name", ["a.txt.gz", "b.txt", "c.xz"])
 def test_a_translation_is_packed_as_its_text(corpus, tmp_path, name):
     shard = Shard(corpus / name, tmp_path / "out" / name)
-    assert translate_shard(Upper(), shard) == 3
+    assert shard.translate(Upper()) == 3
     assert read_packed(shard.target) == ["ONE", "", "TWO"]
     first = shard.target.read_bytes()
-    translate_shard(Upper(), shard)
+    shard.translate(Upper())
     assert shard.target.read_bytes() == first
 
 
@@ -101,7 +102,7 @@ def test_a_broken_shard_is_named_and_leaves_nothing(tmp_path, name, content, wor
     (tmp_path / name).write_bytes(content)
     out = tmp_path / "out"
     with pytest.raises(UserError, match=words):
-        translate_shard(Upper(), Shard(tmp_path / name, out / name))
+        Shard(tmp_path / name, out / name).translate(Upper())
     assert not out.exists()
 
 
@@ -113,12 +114,11 @@ def test_what_killed_workers_left_is_removed_and_nothing_else(tmp_path):
 
 
 def test_a_shard_that_takes_its_workers_with_it_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus_module, "set_up_worker", lambda *_, **__: None)
-    monkeypatch.setattr(corpus_module, "MAX_DEATHS", 3)
+    monkeypatch.setattr(pool, "MAX_DEATHS", 3)
     (tmp_path / "a.txt").write_text("one\ntwo\n")
-    worker = corpus_module.ShardTranslator("model", {}, folder=".", threads=1, gpu=False)
+    worker = pool.ShardTranslator("model", {}, [Shard(tmp_path / "a.txt", tmp_path / "out" / "a.txt")])
     worker.translator = Upper()
-    row = {"source": str(tmp_path / "a.txt"), "target": str(tmp_path / "out" / "a.txt")}
+    row = {"number": 0}
     (tmp_path / "out").mkdir()
     for process in (12, 34, 56):
         found = worker(row)
@@ -155,8 +155,8 @@ def test_a_damaged_record_is_one_message(model, tmp_path, content):
 
 def test_files_of_others_are_not_taken_for_translations(model, tmp_path):
     (tmp_path / "a.txt").touch()
-    with pytest.raises(UserError, match=r"a\.txt exists and was not made by nmt translate-corpus"):
-        check_record(tmp_path, [Shard(Path("a.txt"), tmp_path / "a.txt")], model, {})
+    with pytest.raises(UserError, match=r"a\.txt exists and was not made by this command"):
+        check_record(tmp_path, [tmp_path / "a.txt"], model, {})
 
 
 def test_a_folder_has_one_process_at_a_time(tmp_path):

@@ -63,7 +63,7 @@ def test_a_second_start_does_the_missing_shards_and_names_a_broken_one(place, ex
         "1 of 2 shards could not be translated. The others are.\n  corpus/part-9.txt:2: Expected UTF-8 text, found "
         "0xff at byte 5 of the line. Convert the text to UTF-8, for example with iconv.\n"
     )
-    assert "5 shards, 3 of them already translated." in done.stdout
+    assert done.stdout.startswith("5 shards, 3 of them already translated.\nTranslating 2 shards in this process.\n")
     assert "part-9.txt · failed" in done.stdout
     assert read_packed(place / "out" / NAMES[0]) == expected[NAMES[0]]
     assert {name: (place / "out" / name).stat().st_mtime_ns for name in NAMES[1:]} == before
@@ -102,10 +102,10 @@ def test_mistakes_are_told_before_ray_is_started(place):
     assert "Did you mean 'corpus'?" in done.stderr
 
 
-def test_without_ray_one_message_says_what_to_install(place):
+def test_several_workers_need_ray(place):
     code = (
         "import sys; sys.modules['ray'] = None; import nmt.cli.main\n"
-        "sys.argv = ['nmt', 'translate-corpus', 'model', 'corpus', 'without']\n"
+        "sys.argv = ['nmt', 'translate-corpus', 'model', 'corpus', 'without', '--workers', '2']\n"
         "nmt.cli.main.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=False)
