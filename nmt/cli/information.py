@@ -22,7 +22,7 @@ def demo(
 
 
 def download(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="multi30k, tatoeba or kftt.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="multi30k, multi30k-captions, tatoeba or kftt.")],
     mirror: Annotated[
         Path | None, typer.Option(envvar="NMT_MIRROR", help="Folder that holds NAME/FILE, instead of the internet.")
     ] = None,

@@ -851,9 +851,9 @@ def test_every_download_is_limited_and_every_text_has_a_checksum() -> None:
 
 
 def test_the_corpora_have_these_names_and_a_wrong_name_gets_a_suggestion(tmp_path: Path) -> None:
-    assert sorted(load_catalog()) == ["kftt", "multi30k", "tatoeba"]
+    assert sorted(load_catalog()) == ["kftt", "multi30k", "multi30k-captions", "tatoeba"]
     with pytest.raises(
-        UserError, match=r"no corpus 'multi30'\. Did you mean 'multi30k'\? Expected one of kftt, multi30k, ta"
+        UserError, match=r"no corpus 'multi30'\. Did you mean 'multi30k'\? Expected one of kftt, multi30k, mu"
     ):
         download("multi30", into=tmp_path)
 
