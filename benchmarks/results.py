@@ -42,7 +42,7 @@ def save(
         "machine": describe_machine(),
         "other_cores": round(other_cores, 2),
         "versions": {
-            "nmt": {"nmt": f"{nmt.__version__} ({_commit()})", **NMT.versions()},
+            "nmt": {"nmt": f"{nmt.__version__} ({describe_commit()})", **NMT.versions()},
             **{system.title: system.versions() for system in systems if system.environment},
         },
         "settings": {name: value for name, value in asdict(settings).items() if name != "quick"},
@@ -61,7 +61,7 @@ def load_all(folder: Path) -> dict[str, dict]:
     return {part: json.loads(path.read_text(encoding="utf-8")) for part, path in found.items() if path.is_file()}
 
 
-def _commit() -> str:
+def describe_commit() -> str:
     """Returns the current commit, with a plus if files differ from it."""
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
