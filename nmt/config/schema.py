@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from nmt.config.presets import PresetName, expand_preset
+
 
 def _expand_home(path: Path) -> Path:
     try:
@@ -119,6 +121,10 @@ class TokenizerConfig(Section):
 class ModelConfig(Section):
     """The LSTM encoder-decoder with attention."""
 
+    preset: PresetName | None = None
+    """Widths, layers and dropout for the keys that are not given, by the number of training pairs: small for some 20
+    thousand (trained on Multi30k), base for 200 thousand (not trained yet), large for 2 million (not trained yet). A
+    stored configuration has their values, and null here."""
     embedding_units: PositiveInt = 256
     """Width of source and target embeddings."""
     embedding_scale: Annotated[float, Field(gt=0)] = 8.0
@@ -161,6 +167,11 @@ class ModelConfig(Section):
     """Share of values dropped before the output projection during training."""
     word_dropout: Share = 0.0
     """Share of tokens whose whole embedding is dropped during training (Gal and Ghahramani 2016)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_preset(cls, values: Any) -> Any:
+        return expand_preset(values)
 
     @model_validator(mode="after")
     def _shapes_agree(self) -> "ModelConfig":
