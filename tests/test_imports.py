@@ -10,7 +10,8 @@ PACKAGE = Path(__file__).parents[1] / "nmt"
 LAYERS = [
     ["__main__"],
     ["cli"],
-    ["demo", "doctor", "cluster", "inspection"],
+    ["demo", "doctor", "synthesis", "inspection"],
+    ["cluster"],
     ["server", "exporting", "training"],
     ["evaluation"],
     ["translators"],

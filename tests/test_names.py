@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "nmt"
 VERB_LIST = """
 abbreviate accept activate add adjust agree align allocate append assign attend average barrier block broadcast
 build change check choose clean close compare compile compute convert count cut decode defer derive describe discard
-download draw drop dump encode estimate evaluate examine exit explain export fetch find finish fit forget format
+distill download draw drop dump encode estimate evaluate examine exit explain export fetch find finish fit forget format
 fuse gather get halve handle hold import join limit list listen load locate lock log look make map measure name
 normalize observe open pad parse plan precompile prefetch prepare print probe project put quantize rank read record
 recover remove rename render replace report require restart restore roll round run sample save scale scan scatter
@@ -23,7 +23,7 @@ OTHER_FIRST_WORDS = {"as", "from", "to", "is", "has", "can", "may", "needs", "wi
 # Functions named after the operation that papers, Keras or other libraries call so.
 TERMS = {
     *("atomic_replace", "atomic_write", "at_least_float32", "batch_gather", "beam_search", "bleu", "chrf"),
-    *("config_from_text",),
+    *("back_translate", "config_from_text"),
     *("cross_entropy", "folder_lock", "learning_rate", "length_penalty", "matmul", "reservoir_sample", "top_k"),
     *("all_gather", "all_reduce_sum", "chief_first", "index_by_path"),
 }

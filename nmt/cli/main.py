@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from nmt.cli import deployment, information, training, translating
+from nmt.cli import deployment, information, synthesis, training, translating
 from nmt.cli.options import print_error
 from nmt.errors import NmtError, UserError
 from nmt.files import check_platform
@@ -104,6 +104,8 @@ for command in (
     training.doctor,
     translating.translate,
     translating.translate_corpus,
+    synthesis.distill,
+    synthesis.back_translate,
     translating.evaluate,
     deployment.export,
     deployment.serve,

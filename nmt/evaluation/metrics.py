@@ -6,7 +6,7 @@ All numbers equal those of sacreBLEU's command line, including the effect of the
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from nmt.data.languages import find_warnings, parse_language
 from nmt.errors import UserError
 
 NUM_RESAMPLES = 1000  # as `sacrebleu --confidence`
+SENTENCE_METRICS = ("bleu", "chrf")
 HIGHEST = {"bleu": 100.0, "chrf": 100.0, "ter": math.inf}  # scores; the lowest is 0
 
 
@@ -125,8 +126,26 @@ def make_metrics(target_language: str | None) -> dict[str, Metric]:
     return {"bleu": make_bleu(target_language), "chrf": CHRF(), "ter": TER()}
 
 
-def make_bleu(target_language: str | None) -> BLEU:
+def make_sentence_metric(name: str, target_language: str | None) -> Callable[[str, str], float]:
+    """Returns a function from one hypothesis and its reference to sacreBLEU's sentence-level score.
+
+    Args:
+        name: one of SENTENCE_METRICS.
+        target_language: see `score`.
+
+    Raises:
+        UserError: see `make_bleu`.
+    """
+    metric = CHRF() if name == "chrf" else make_bleu(target_language, effective_order=True)
+    return lambda hypothesis, reference: float(metric.sentence_score(hypothesis, [reference]).score)
+
+
+def make_bleu(target_language: str | None, *, effective_order: bool = False) -> BLEU:
     """Returns BLEU with sacreBLEU's tokenizer for the language: zh, ja-mecab, ko-mecab, or 13a for all others.
+
+    Args:
+        target_language: see `score`.
+        effective_order: whether to leave out the n-gram orders that a text is too short for, as for single sentences.
 
     Raises:
         UserError: the tokenizer needs a package that is not installed.
@@ -134,7 +153,7 @@ def make_bleu(target_language: str | None) -> BLEU:
     tokenizer = parse_language(target_language).bleu_tokenizer
     try:
         # Without force, a hundred lines that end in " ." cause a warning. It does not change the score.
-        return BLEU(tokenize=tokenizer, force=True)
+        return BLEU(tokenize=tokenizer, force=True, effective_order=effective_order)
     except RuntimeError as error:
         raise UserError(
             f"BLEU in {target_language!r} needs the tokenizer MeCab, which is not installed. Install it with: "

@@ -108,6 +108,36 @@ def test_options_of_the_commands_on_ray_reach_them(nmt, fake, tmp_path, monkeypa
     assert [tune_options[name] for name in ("trials", "grace", "folder", "workers")] == [5, 4, Path("t"), 2]
 
 
+def test_options_of_synthetic_text_reach_it(nmt, fake, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    called = []
+
+    def record(*places, **options):
+        called.append((places, options))
+        return Path("d/data.yaml")
+
+    fake("nmt.synthesis.distillation", distill=record)
+    fake("nmt.synthesis.back_translation", back_translate=record)
+    common = ("--workers", 3, "--address", "head:1", "--beam-size", 2, "decoding.max_length=9")
+    assert nmt("distill", "m", "--into=~/d", "--source=~/a", "--source", "b", "--nearest", "chrf", *common) == (
+        *(0, "The entries for data.train are in d/data.yaml.\n", ""),
+    )
+    assert nmt("distill", "m", "--into", "d", "--config", "demo")[0] == 0
+    assert nmt("back-translate", "m", "~/t", "--into", "d", "--noise", "--tag", "<bt>", *common)[0] == 0
+    assert nmt("back-translate", "m", "t", "--into", "d", "--noise", "--seed", 7)[0] == 0
+    assert nmt("back-translate", "m", "t", "--into", "d")[0] == 0
+    (_, first), (_, second), (places, third), (_, fourth), (_, fifth) = called
+    shared = {"workers": 3, "address": "head:1", "settings": {"beam_size": 2, "max_length": 9}}
+    assert shared.items() <= first.items() and shared.items() <= third.items()
+    assert (first["into"], first["nearest"], first["config"]) == (tmp_path / "d", "chrf", None)
+    assert first["sources"] == [tmp_path / "a", Path("b")]
+    assert second["config"].run_dir == Path("runs/demo")
+    assert places == (Path("m"), [tmp_path / "t"]) and third["tag"] == "<bt>"
+    assert [one["noise_seed"] for one in (third, fourth, fifth)] == [1, 7, None]
+    code, _, err = nmt("back-translate", "m", "t", "--into", "d", "--seed", 7)
+    assert (code, err) == (2, "--seed is the seed of --noise, which is not given.\n")
+
+
 @pytest.mark.parametrize("name", ["demo", "evaluate", "export", "train", "translate"])
 def test_a_script_is_the_command_of_its_name(monkeypatch, capsys, name):
     script = SCRIPTS / f"{name}.py"

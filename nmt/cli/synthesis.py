@@ -1,0 +1,119 @@
+"""`nmt distill`, `nmt back-translate`: training text that a model makes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nmt.cli.options import (
+    Address,
+    BeamSize,
+    Decoding,
+    LengthPenalty,
+    Model,
+    PruningThreshold,
+    TranslatingWorkers,
+    log_line,
+    read_settings,
+)
+from nmt.errors import UserError
+
+Into = Annotated[Path, typer.Option(help="Folder for the pairs and data.yaml, which lists them for data.train.")]
+
+
+def distill(
+    model: Model,
+    into: Into,
+    overrides: Decoding = None,
+    config: Annotated[
+        str | None,
+        typer.Option(help="Configuration whose training text is translated; default: the one that MODEL stores."),
+    ] = None,
+    source: Annotated[
+        list[Path] | None,
+        typer.Option(help="File to translate instead of the training text. Repeat it for several files."),
+    ] = None,
+    nearest: Annotated[
+        str | None,
+        typer.Option(
+            metavar="bleu|chrf", help="Take the hypothesis of the beam that is nearest to the reference by this score."
+        ),
+    ] = None,
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    pruning_threshold: PruningThreshold = None,
+    workers: TranslatingWorkers = None,
+    address: Address = None,
+) -> None:
+    """Translate the training text, for a student to learn from; run again to resume (Kim and Rush 2016)."""
+    settings = read_settings(
+        overrides,
+        "decoding",
+        beam_size=beam_size,
+        length_penalty=length_penalty,
+        pruning_threshold=pruning_threshold,
+    )
+    from nmt.config.file import load_config
+    from nmt.synthesis.distillation import distill as distill_text
+
+    fragment = distill_text(
+        model,
+        into=into,
+        config=load_config(config) if config else None,
+        sources=source or (),
+        nearest=nearest,
+        settings=settings["decoding"],
+        workers=workers,
+        address=address,
+        log=log_line,
+    )
+    log_line(f"The entries for data.train are in {fragment}.")
+
+
+def back_translate(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Run folder, model folder or export; it translates from the target.")
+    ],
+    monolingual: Annotated[
+        Path, typer.Argument(metavar="MONOLINGUAL", help="Text in the target language, plain or compressed.")
+    ],
+    into: Into,
+    overrides: Decoding = None,
+    noise: Annotated[
+        bool, typer.Option("--noise", help="Drop, blank and move words of the sources (Edunov et al. 2018).")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the noise; default: 1.")] = None,
+    tag: Annotated[
+        str | None,
+        typer.Option(help="Symbol before each of the sources in training, such as '<bt>' (Caswell et al. 2019)."),
+    ] = None,
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    pruning_threshold: PruningThreshold = None,
+    workers: TranslatingWorkers = None,
+    address: Address = None,
+) -> None:
+    """Translate text of the target language back to make training pairs; run again to resume (Sennrich et al. 2016)."""
+    settings = read_settings(
+        overrides,
+        "decoding",
+        beam_size=beam_size,
+        length_penalty=length_penalty,
+        pruning_threshold=pruning_threshold,
+    )
+    if seed is not None and not noise:
+        raise UserError("--seed is the seed of --noise, which is not given.")
+    from nmt.synthesis.back_translation import back_translate as back_translate_text
+
+    fragment = back_translate_text(
+        model,
+        [monolingual],
+        into=into,
+        noise_seed=(1 if seed is None else seed) if noise else None,
+        tag=tag,
+        settings=settings["decoding"],
+        workers=workers,
+        address=address,
+        log=log_line,
+    )
+    log_line(f"The entries for data.train are in {fragment}.")

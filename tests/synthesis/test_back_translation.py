@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from synthesis_fakes import Fake, read_pairs, write_lines
+
+from nmt.errors import UserError
+from nmt.synthesis import pairs
+from nmt.synthesis.back_translation import back_translate
+from nmt.synthesis.noise import BLANK, add_noise
+
+
+def run(into: str = "out", text: str = "mono.de", **options) -> Path:
+    return back_translate(
+        Path("export"), [Path(text)], into=Path(into), workers=1, log=lambda line: None, **options
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("use")
+def test_the_original_lines_are_the_targets(place):
+    write_lines(place / "mono.de", "eins ", "", "zwei", "  ", "nothing", "fünf")
+    fragment = run()
+    assert read_pairs(place / "out", "back-translated-1") == [("EINS ", "eins "), ("ZWEI", "zwei"), ("FÜNF", "fünf")]
+    [entry] = yaml.safe_load(fragment.read_text("utf-8"))["data"]["train"]
+    assert entry == {"source": "out/back-translated-1.source", "target": "out/back-translated-1.target"}
+
+
+@pytest.mark.usefixtures("use")
+def test_noise_is_a_function_of_seed_and_line(place, monkeypatch):
+    lines = [" ".join(f"w{n}x{k}" for k in range(12)) for n in range(7)]
+    lines[2] = ""
+    write_lines(place / "mono.de", *lines)
+    fragment = run(noise_seed=3)
+    expected = [(add_noise(line.upper(), 3, n), line) for n, line in enumerate(lines) if line]
+    assert read_pairs(place / "out", "back-translated-1") == expected
+    assert yaml.safe_load(fragment.read_text("utf-8"))["tokenizer"] == {"user_symbols": [BLANK]}
+    monkeypatch.setattr(pairs, "SHARD_LINES", 2)
+    run("other-shards", noise_seed=3)
+    assert read_pairs(place / "other-shards", "back-translated-1") == expected
+    run("other-seed", noise_seed=4)
+    assert read_pairs(place / "other-seed", "back-translated-1") != expected
+    with pytest.raises(UserError, match="noise: of seed 3 became of seed 4"):
+        run(noise_seed=4)
+
+
+def test_noise_needs_spaces_between_words(place, use):
+    write_lines(place / "mono.de", "eins", "zwei", "drei", "vier")
+    translator = use(Fake())
+    translator.target_language = "ja"
+    with pytest.raises(UserError, match=r"^--noise drops and moves words, which 'ja' does not separate by spaces\.$"):
+        run(noise_seed=1)
