@@ -24,7 +24,6 @@ from nmt.errors import UserError
 def train(
     config: ConfigFile,
     overrides: Overrides = None,
-    fork: Annotated[bool, typer.Option(help="Start a new run from the weights of the one in run_dir.")] = False,
     device: Device = None,
     threads: Threads = None,
 ) -> None:
@@ -37,7 +36,7 @@ def train(
     from nmt.training.train import train as train_model
 
     check_device()
-    best = train_model(settings, fork=fork, log=log_line)
+    best = train_model(settings, log=log_line)
     log_line(f"The best model is in {best}. Try: nmt translate {best.parent}")
 
 

@@ -6,9 +6,20 @@ the whole configuration. `nmt.config.file` reads YAML into this schema and expla
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
 from nmt.config.presets import PresetName, expand_preset
 
@@ -33,12 +44,15 @@ def _check_tag(tag: str) -> str:
 
 # Shells expand ~ only at the start of a word, so neither in a file nor in run_dir=~/x.
 UserPath = Annotated[Path, AfterValidator(_expand_home)]
+TagName = Annotated[str, AfterValidator(_check_tag)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
 ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt"]
+PartName = Literal["source_embedding", "target_embedding", "encoder", "attention", "decoder", "output"]
 StrategyName = Literal["auto", "single", "mirrored", "multi_worker"]
 
 MAX_BEAM_SIZE = 64
+LOWEST_TEMPERATURE = 0.001
 
 
 class Section(BaseModel):
@@ -58,6 +72,74 @@ class CorpusFiles(Section):
     """File of target sentences, one per line."""
 
 
+class TrainingFiles(CorpusFiles):
+    """A parallel corpus: line n of `target` translates line n of `source`. UTF-8 text, plain or compressed."""
+
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """How often each pair comes up per epoch. 2 reads every pair twice. 0.5 reads half of the pairs, others in the next
+    epoch, so that over the epochs all come up equally often. With data.join_pairs it counts examples, and pairs of
+    different corpora are not joined."""
+    tag: TagName | None = None
+    """Symbol put before each source line, such as <2de> for a target language (Johnson et al. 2017) or <bt> for
+    back-translated text (Caswell et al. 2019). A new tokenizer has it as one token. Put it before text to translate, or
+    set decoding.tag."""
+    weights: UserPath | None = None
+    """File with a number per line, above 0 and at most 1000, by which the loss of each pair is multiplied. The mean
+    loss is divided by the sum of the weights of all tokens, so that only their ratios matter within a batch. A joined
+    example has the mean of its pairs."""
+
+
+class DevFiles(CorpusFiles):
+    """A parallel corpus: line n of `target` translates line n of `source`. UTF-8 text, plain or compressed."""
+
+    tag: TagName | None = None
+    """Symbol put before each source line, one of those of data.train; null takes decoding.tag."""
+    name: Annotated[str, Field(min_length=1)] | None = None
+    """Name of the set among several, as logs and history.jsonl have it; null takes its tag, or else the name of its
+    source file up to the first dot."""
+
+
+def _accept_plain_files(given: Any) -> Any:
+    # In Python, a corpus without settings may be given for training and dev alike.
+    return given.model_dump() if type(given) is CorpusFiles else given
+
+
+ONE, SEVERAL = "(one)", "(several)"
+"""Parts of the places of mistakes in a value that may be a section or a list of sections."""
+DevSets = Annotated[
+    Annotated[DevFiles, Tag(ONE)] | Annotated[list[DevFiles], Field(min_length=1), Tag(SEVERAL)],
+    Discriminator(lambda given: SEVERAL if isinstance(given, list) else ONE),
+    BeforeValidator(_accept_plain_files),
+]
+
+
+class AugmentConfig(Section):
+    """Shares of the training examples that are given in another form, others in every epoch, so that the model
+    translates such text as well. Together at most 1. An example that would be longer than data.max_length stays as it
+    is. The examples that change are segmented in every epoch, which the processor does while it trains."""
+
+    capitals: Share = 0.0
+    """Share with both sides in capital letters."""
+    title_case: Share = 0.0
+    """Share with a capital letter at the start of each source word."""
+    no_final_punctuation: Share = 0.0
+    """Share without the punctuation at the end of the source."""
+    typos: Share = 0.0
+    """Share with a typo per ten words of the source, at least one: letters swapped, left out or doubled (Belinkov and
+    Bisk 2018)."""
+
+    @model_validator(mode="after")
+    def _shares_fit_together(self) -> "AugmentConfig":
+        if (total := sum(self.shares.values())) > 1:
+            raise ValueError(f"the shares together must be at most 1; found {total:g}")
+        return self
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The shares above 0, by what they change."""
+        return {name: share for name, share in self.model_dump().items() if share}
+
+
 class DataConfig(Section):
     """The parallel text and the filters for it."""
 
@@ -65,10 +147,11 @@ class DataConfig(Section):
     """Language code of the source, such as en."""
     target_language: str
     """Language code of the target. It chooses sacreBLEU's tokenizer (ja, ko and zh have their own)."""
-    train: Annotated[list[CorpusFiles], Field(min_length=1)]
+    train: Annotated[list[Annotated[TrainingFiles, BeforeValidator(_accept_plain_files)]], Field(min_length=1)]
     """Corpora for training, read as one."""
-    dev: CorpusFiles
-    """Corpus for validation during training."""
+    dev: DevSets
+    """Corpus for validation during training, or a list of corpora, each scored by itself. The loss of several is that
+    of all their tokens, and BLEU and chrF are the means over the sets, by which training.best_by chooses."""
     max_length: PositiveInt = 250
     """Maximum length of either side of a training pair, in tokens; longer pairs are dropped and counted. Also the
     maximum length of a text translated at once: longer ones are translated in parts."""
@@ -82,6 +165,10 @@ class DataConfig(Section):
     """Share of the training examples that consist of two pairs joined into one, different pairs in every epoch, so that
     the model learns to translate texts of several sentences. Pairs are joined only if both sides stay within
     max_length."""
+    augment: AugmentConfig = AugmentConfig()
+    replace_tokens: Share = 0.0
+    """Share of the source tokens that are replaced by random ones in training, others in every epoch (SwitchOut on the
+    source side, Wang et al. 2018). Tags are not replaced."""
     cache: UserPath | None = None
     """Folder for line indexes, unpacked text and token ids; null keeps them in the run folder."""
 
@@ -167,6 +254,14 @@ class ModelConfig(Section):
     """Share of values dropped before the output projection during training."""
     word_dropout: Share = 0.0
     """Share of tokens whose whole embedding is dropped during training (Gal and Ghahramani 2016)."""
+    locked_dropout: bool = False
+    """Drop the same values at all positions of a sentence, not others at each (variational dropout, Gal and Ghahramani
+    2016). It applies to embedding_dropout, layer_dropout and output_dropout."""
+    recurrent_dropout: Share = 0.0
+    """Share of the recurrent weights of each LSTM dropped during training, the same ones at all positions (weight
+    dropout, Merity et al. 2018)."""
+    attention_dropout: Share = 0.0
+    """Share of attention weights dropped during training, in each head by itself."""
 
     @model_validator(mode="before")
     @classmethod
@@ -191,6 +286,8 @@ class ModelConfig(Section):
             raise ValueError(
                 f"attention_hops must not exceed decoder_layers; found {self.attention_hops} and {self.decoder_layers}"
             )
+        if self.locked_dropout and not any((self.embedding_dropout, self.layer_dropout, self.output_dropout)):
+            raise ValueError("locked_dropout needs embedding_dropout, layer_dropout or output_dropout above 0")
         if self.input_feeding and self.attention_hops > 1:
             raise ValueError("input_feeding needs attention_hops 1")
         return self
@@ -199,6 +296,13 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """Optimization, stopping, validation and checkpoints."""
 
+    start_from: UserPath | None = None
+    """Model folder, or run (its best model), with whose weights a new run begins. Optimizer, schedule and order of data
+    start afresh. Unless the tokenizer section names or changes something, its tokenizers are used as well; else tokens
+    that it does not have start as the mean of those that spell them. The architecture must be the same."""
+    freeze: list[PartName] = []
+    """Parts of the model whose weights stay as they are. A matrix that is shared belongs to the first of its parts
+    (model.tied_embeddings). The output is the projection to tokens."""
     batch_by: Literal["tokens", "sentences"] = "sentences"
     """Unit of batch_size: target tokens, padding included, or sentence pairs."""
     batch_size: PositiveInt = 64
@@ -324,8 +428,30 @@ class SearchSettings(Section):
     min_length: Count = 0
     """Minimum length of a translation in tokens, without EOS."""
     max_length: PositiveInt = 256
-    """Maximum length of a translation in tokens, with EOS; the limit of a sentence is min(2 x its source tokens + 10,
-    this)."""
+    """Maximum length of a translation in tokens, with EOS; the limit of a sentence is min(max_length_ratio x its source
+    tokens + 10, this)."""
+    max_length_ratio: Annotated[float, Field(gt=0, le=100)] = 2.0
+    """Maximum length of a translation per source token; 10 more tokens are always allowed. Both lengths count EOS."""
+    no_repeat_ngram: Count = 0
+    """No sequence of this many tokens occurs twice in a translation (Paulus et al. 2018); 0 allows all repetition.
+    Tokens are parts of words, so that below 4 this often blocks text that is right."""
+    repetition_penalty: Annotated[float, Field(ge=1, le=100)] = 1.0
+    """Factor by which the log-probabilities of tokens are multiplied that the translation already contains (after
+    Keskar et al. 2019); 1 turns it off. Scores include it."""
+    temperature: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Temperature of sampling: tokens are drawn from the model's probabilities to the power of 1 / temperature, instead
+    of searched for. It needs beam_size 1, and several translations per line are independent samples, in the order in
+    which they were drawn; 0 turns sampling off."""
+    top_k: Count = 0
+    """Sample from this many of the most likely tokens only (Fan et al. 2018); 0 samples from all."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Sample from the most likely tokens only that together reach this probability (Holtzman et al. 2020); 1 samples
+    from all."""
+    seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 1
+    """Random seed of sampling. With the same seed, a text has the same samples whatever it is translated with."""
+    tag: TagName | None = None
+    """Symbol put before every sentence to translate, one of those of data.train. A text that begins with such a symbol
+    keeps its own, for each of its sentences. Clients of an exported model's signatures write it themselves."""
     split_sentences: Literal["auto", "always", "never"] = "auto"
     """Whether to split texts into sentences and translate these one by one: auto splits unless most of the training
     lines held several sentences. Longer texts than the model reads are always translated in parts. `nmt evaluate` and
@@ -339,6 +465,26 @@ class SearchSettings(Section):
     def _lengths_agree(self) -> "SearchSettings":
         if self.min_length >= self.max_length:
             raise ValueError(f"min_length must be below max_length; found {self.min_length} and {self.max_length}")
+        return self
+
+    @model_validator(mode="after")
+    def _sampling_fits(self) -> "SearchSettings":
+        if self.temperature == 0:
+            for name in ("top_k", "top_p", "seed"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(
+                        f"{name} has no effect without sampling: set temperature above 0 and beam_size to 1; found "
+                        f"{name} {getattr(self, name)}"
+                    )
+            return self
+        if self.temperature < LOWEST_TEMPERATURE:
+            raise ValueError(f"temperature must be 0 or at least {LOWEST_TEMPERATURE}; found {self.temperature}")
+        for name, needed in (("beam_size", 1), ("coverage_penalty", 0)):
+            if getattr(self, name) != needed:
+                raise ValueError(
+                    f"sampling (temperature {self.temperature}) does not search: set {name} to {needed}; found "
+                    f"{getattr(self, name)}"
+                )
         return self
 
 
@@ -380,7 +526,7 @@ class Config(Section):
     run_dir: UserPath | None = None
     """Folder of the run; null is runs/ and the name of the configuration file."""
     seed: Annotated[int, Field(ge=0, le=(1 << 32) - 1)] = 1
-    """Random seed of weights, data order, joined pairs, dropout and subword sampling."""
+    """Random seed of weights, data order, changes to examples, dropout and subword sampling."""
     data: DataConfig
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
@@ -396,16 +542,65 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _frozen_parts_exist(self) -> "Config":
+        frozen, is_shared = self.training.freeze, self.model.tied_embeddings == "all"
+        if len(set(frozen)) < len(frozen):
+            raise ValueError(f"training.freeze must name each part once; found {', '.join(frozen)}")
+        if is_shared and "target_embedding" in frozen:
+            raise ValueError(
+                "training.freeze cannot name target_embedding with model.tied_embeddings all, which shares one matrix; "
+                "source_embedding freezes it"
+            )
+        if len(frozen) == len(get_args(PartName)) - is_shared:
+            raise ValueError("training.freeze must leave a part to train; found all of them")
+        return self
+
+    @model_validator(mode="after")
+    def _tags_are_trained(self) -> "Config":
+        tags = {files.tag: None for files in self.data.train if files.tag}
+        dev = self.data.dev
+        keys = (
+            {f"data.dev.{n}.tag": files for n, files in enumerate(dev)}
+            if isinstance(dev, list)
+            else {"data.dev.tag": dev}
+        )
+        named = {key: files.tag for key, files in keys.items()} | {"decoding.tag": self.decoding.tag}
+        for key, tag in named.items():
+            if tag and tag not in tags:
+                known = f"which has {', '.join(tags)}" if tags else "which has none"
+                raise ValueError(f"{key} must be a tag of data.train, {known}; found {tag}")
+        names = [files.name for files in self.dev_sets]
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                raise ValueError(f"data.dev has two sets called {name}; give them different names (data.dev.N.name)")
+        return self
+
+    @property
+    def dev_sets(self) -> list[DevFiles]:
+        """The sets of data.dev, each with its tag, if any, and its name."""
+        dev = self.data.dev
+        named = []
+        for files in dev if isinstance(dev, list) else [dev]:
+            tag = files.tag or self.decoding.tag
+            name = files.name or (tag or "").strip("<>") or files.source.name.partition(".")[0]
+            named.append(files.model_copy(update={"tag": tag, "name": name}))
+        return named
+
+    @model_validator(mode="after")
     def _consistency_needs_dropout(self) -> "Config":
         model = self.model
-        rates = (model.embedding_dropout, model.layer_dropout, model.output_dropout, model.word_dropout)
+        # Not recurrent_dropout: both readings are rows of one batch, which drops the same weights for all of them.
+        rates = [getattr(model, f"{name}_dropout") for name in ("embedding", "layer", "output", "word", "attention")]
         if self.training.consistency and not any(rates):
-            raise ValueError("training.consistency needs dropout: without it, both readings of a pair are the same")
+            raise ValueError(
+                "training.consistency needs dropout of values, words or attention: without it, both readings of a pair "
+                "are the same"
+            )
         return self
 
     @model_validator(mode="after")
     def _beam_holds_nbest(self) -> "Config":
-        if self.export.nbest > self.decoding.beam_size:
+        if not self.decoding.temperature and self.export.nbest > self.decoding.beam_size:
             raise ValueError(
                 f"export.nbest must not exceed decoding.beam_size; found {self.export.nbest} and "
                 f"{self.decoding.beam_size}"

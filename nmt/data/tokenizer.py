@@ -113,6 +113,12 @@ class Tokenizer:
         """
         return list(self._banned_ids)
 
+    @property
+    def text_ids(self) -> np.ndarray:
+        """Ids of the tokens that ordinary text is made of: no special or byte tokens, no user symbols; int64."""
+        tokens = _parse(self._model).pieces
+        return np.flatnonzero([token.type == _Piece.NORMAL for token in tokens])
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the most probable token ids of each text, without bos and eos. Uses threads for many texts."""
         if len(texts) <= MAX_TEXTS_WITHOUT_THREADS:
@@ -160,6 +166,19 @@ class Tokenizer:
     def get_token(self, token_id: int) -> str:
         """Returns a token as the model writes it, such as ▁the, </s> or <0x0A>."""
         return self._processor.id_to_piece(token_id)
+
+    def encode_tokens(self, tokens: Sequence[str]) -> list[list[int]]:
+        """Returns for each token of another model the ids that spell it in this one, at least one.
+
+        A byte token has no spelling of its own. It is unknown here, as the characters are that it helps to spell.
+        """
+        proto = _parse(self._model)
+        # A token inside a word does not begin with a space, which `encode` would put before it.
+        proto.normalizer_spec.add_dummy_prefix = False
+        proto.normalizer_spec.remove_extra_whitespaces = False
+        processor = _load_processor(proto.SerializeToString())
+        texts = ["" if RESERVED_TOKEN.fullmatch(token) else token.replace("▁", " ") for token in tokens]
+        return [processor.encode(text) or [UNK_ID] for text in texts]
 
 
 def _read_model(path: Path) -> bytes:

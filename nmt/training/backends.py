@@ -63,6 +63,7 @@ def make_update(config: Config, vocabulary_sizes: tuple[int, int], strategy: Any
         "accumulation_steps": settings.accumulation_steps,
         "clip_norm": settings.clip_norm,
         "ema_decay": settings.ema_decay,
+        "freeze": settings.freeze,
     }
     set_random_seed(config.seed)
     if keras.backend.backend() == "jax":

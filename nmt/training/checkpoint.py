@@ -13,7 +13,7 @@ import numpy as np
 
 from nmt.data.preparation import Log
 from nmt.errors import FormatError, UserError
-from nmt.training.run_folder import Writer
+from nmt.training.run_folder import RunFolder, Writer
 from nmt.training.update import Update
 from nmt.training.workers import Workers
 from nmt.weights import load_arrays, save_arrays
@@ -157,7 +157,8 @@ def _check_names(path: Path, what: str, found: Iterable[str], known: Iterable[st
 def average_checkpoints(paths: list[Path]) -> dict[str, np.ndarray]:
     """Returns the mean of the weights of several checkpoints, or of their moving averages if they have any."""
     checkpoints = [read_checkpoint(path) for path in paths]
-    weights = [checkpoint.arrays["averages"] or checkpoint.arrays["weights"] for checkpoint in checkpoints]
+    # Frozen weights have no moving average.
+    weights = [{**checkpoint.arrays["weights"], **checkpoint.arrays["averages"]} for checkpoint in checkpoints]
     return {name: np.mean([w[name] for w in weights], axis=0, dtype=weights[0][name].dtype) for name in weights[0]}
 
 
@@ -199,9 +200,10 @@ class Checkpointer:
         if checkpoint:
             for name, found in self.facts.items():
                 if checkpoint.facts.get(name) != found:
+                    run = RunFolder(self.folder.path.parent)
                     raise UserError(
-                        f"The {name} is not the one that the run in {self.folder.path.parent} was started with. "
-                        "Restore it, choose another run_dir, or start a new run from the weights with --fork."
+                        f"The {name} is not the one that the run in {run.path} was started with. Restore it, or "
+                        f"{run.remedy}"
                     )
         return checkpoint
 

@@ -45,17 +45,21 @@ class RunFolder:
         self.history = path / "history.jsonl"
         self.tensorboard = path / "tensorboard"
 
+    @property
+    def remedy(self) -> str:
+        """What to do if the run cannot be resumed: the end of a sentence."""
+        return f"choose another run_dir. With training.start_from={self.path}, a new run begins with these weights."
+
     def check_no_other_model(self) -> None:
         """Checks that no model is in the folder that training from scratch would replace.
 
         Raises:
             UserError: there is one.
         """
-        remedy = "Choose another run_dir, or start a new run from its weights with --fork."
         if (self.path / WEIGHTS).is_file():
-            raise UserError(f"run_dir: {self.path} is a model folder, not the folder of a run. {remedy}")
+            raise UserError(f"run_dir: {self.path} is a model folder, not the folder of a run: {self.remedy}")
         best = get_current_version(self.best)
-        if not (best / WEIGHTS).is_file() or self._has_checkpoints():
+        if not (best / WEIGHTS).is_file() or self.has_checkpoints():
             return
         if self.config.is_file():
             # A run that was killed between its first validation and its first checkpoint starts again.
@@ -64,7 +68,7 @@ class RunFolder:
                 return
         raise UserError(
             f"run_dir: {self.path} has the model {best}, but no run with checkpoints that could be resumed. Training "
-            f"would replace the model. {remedy}"
+            f"would replace the model: {self.remedy}"
         )
 
     def accept(self, config: Config) -> bool:
@@ -79,7 +83,7 @@ class RunFolder:
         if resumed:
             before = load_stored_config(self.config)
             changed = [line for line in find_differences(before, config) if not MAY_CHANGE.match(line.split(":")[0])]
-            if changed and not self._has_checkpoints():
+            if changed and not self.has_checkpoints():
                 # The run stopped before its first checkpoint, so nothing was trained with the old values.
                 discard(self.path / "source.model")
                 discard(self.path / "target.model")
@@ -87,8 +91,7 @@ class RunFolder:
                 raise UserError(
                     f"The run in {self.path} was started with another configuration:\n  "
                     + "\n  ".join(changed)
-                    + "\nRestore the old values, choose another run_dir, or start a new run from the weights with "
-                    "--fork."
+                    + f"\nRestore the old values, or {self.remedy}"
                 )
             if (before.decoding, before.export) != (config.decoding, config.export):
                 self._change_best(config)
@@ -104,13 +107,9 @@ class RunFolder:
             with atomic_write(path) as aside:
                 aside.write_text(dump_config(best), encoding="utf-8")
 
-    def _has_checkpoints(self) -> bool:
+    def has_checkpoints(self) -> bool:
+        """Whether the run can be resumed."""
         return any(self.checkpoints.glob("update-*.h5"))
-
-    def remove_unless_begun(self) -> None:
-        """Removes the folder, unless it has a checkpoint or a model."""
-        if not self._has_checkpoints() and not self.best.exists():
-            discard(self.path)
 
     def check_shared(self) -> None:
         """Checks that this machine sees what the chief has just written.
@@ -165,11 +164,3 @@ class Writer:
                 raise UserError(f"{failed}, and training.on_full_disk is stop. {error}") from error
             self.log(f"{failed}; training continues without it. {error}")
             return False
-
-
-def find_free_path(path: Path) -> Path:
-    """Returns the first of path-2, path-3, … that does not exist."""
-    number = 2
-    while path.with_name(f"{path.name}-{number}").exists():
-        number += 1
-    return path.with_name(f"{path.name}-{number}")

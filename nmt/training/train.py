@@ -1,33 +1,28 @@
 """Starts a training: its workers, its folder, its lock; the loop itself is in `trainer`."""
 
-import re
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from nmt.backend import keras
-from nmt.config.file import dump_config, find_differences
+from nmt.config.file import dump_config
 from nmt.config.schema import Config
 from nmt.data.preparation import Log
-from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
 from nmt.evaluation.metrics import check_languages
-from nmt.files import compute_digest
-from nmt.model_folder import ModelFolder, find_model_folder
+from nmt.files import compute_digest, compute_file_digest
+from nmt.model_folder import WEIGHTS, ModelFolder, find_model_folder
 from nmt.signals import defer_signals
 from nmt.training.backends import make_strategy, make_workers, use_device
-from nmt.training.run_folder import RunFolder, find_free_path
+from nmt.training.run_folder import RunFolder
+from nmt.training.start import find_start, has_tokenizers_of
 from nmt.training.trainer import Trainer
-
-# Lines of `find_differences` with settings that made the tokenizers. Sampling takes effect in training alone.
-IGNORED_BY_FORK = re.compile(r"tokenizer\.(?!sampling_alpha)")
 
 
 def train(
     config: Config,
     *,
-    fork: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     log: Log = print,
 ) -> Path:
@@ -35,7 +30,6 @@ def train(
 
     Args:
         config: the configuration; it must have a run_dir.
-        fork: start a new run in the next free folder (run_dir-2, …) from the weights and tokenizers of run_dir.
         callbacks: Keras callbacks. A batch is an update; the logs of an epoch hold the last validation.
         log: receives one message per line.
 
@@ -63,14 +57,11 @@ def train(
         log = _ignore  # the chief logs the same lines
     for warning in warnings:
         log(f"Warning: {warning}")
-    initial = None
-    if fork:
-        forked = find_model_folder(config.run_dir)
-        initial = ModelFolder.load(forked)
-        _check_tokenizer_settings(config, initial, forked)
-        config = config.model_copy(update={"run_dir": Path(workers.broadcast(str(find_free_path(config.run_dir))))})
-        log(f"Starting a new run in {config.run_dir} from the weights of {forked}.")
-    folder = RunFolder(Path(config.run_dir or ""))
+    folder = RunFolder(config.run_dir)
+    config, initial = workers.chief_first(lambda: find_start(config, folder, log))
+    if initial is not None:
+        weights = find_model_folder(config.training.start_from or folder.path) / WEIGHTS
+        workers.check_equal("start model", compute_file_digest(weights))
     with ExitStack() as stack:
         stack.enter_context(use_device(strategy))
         workers.chief_first(
@@ -82,37 +73,16 @@ def train(
 
 
 def _prepare_run_folder(folder: RunFolder, config: Config, initial: ModelFolder | None, stack: ExitStack) -> None:
-    """Locks the folder of a run and writes the configuration, and the tokenizers of a fork.
+    """Locks the folder of a run until the stack is closed, and writes its configuration.
 
-    Closing the stack releases the lock, and removes the folder of a fork that failed before its first checkpoint.
+    The tokenizers of a start model are written too, unless the configuration asks for others.
     """
     folder.check_no_other_model()
     stack.enter_context(folder.lock())
-    if initial is not None:
-        stack.callback(folder.remove_unless_begun)
     folder.accept(config)
-    if initial is not None:
+    if initial is not None and has_tokenizers_of(initial.config.tokenizer, config.tokenizer):
         initial.source_tokenizer.save(folder.path / "source.model")
         initial.target_tokenizer.save(folder.path / "target.model")
-
-
-def _check_tokenizer_settings(config: Config, initial: ModelFolder, path: Path) -> None:
-    """Raises UserError if a fork would ignore settings, since it keeps the tokenizers of its model."""
-    settings = config.tokenizer
-    if settings.source_model and settings.target_model:
-        given = Tokenizer.load_pair(settings.source_model, settings.target_model)
-        if [one.fingerprint for one in given] == [
-            initial.source_tokenizer.fingerprint,
-            initial.target_tokenizer.fingerprint,
-        ]:
-            return
-    changed = [line for line in find_differences(initial.config, config) if IGNORED_BY_FORK.match(line)]
-    if changed:
-        raise UserError(
-            f"--fork keeps the tokenizers of {path}, so that these settings would have no effect:\n  "
-            + "\n  ".join(changed)
-            + "\nRestore the old values, or train from scratch in another run_dir."
-        )
 
 
 def _ignore(line: str) -> None:

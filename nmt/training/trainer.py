@@ -21,6 +21,7 @@ from nmt.training.recovery import Recovery
 from nmt.training.run_folder import RunFolder, Writer
 from nmt.training.run_log import RunLog
 from nmt.training.schedules import find_idle_updates, make_schedule
+from nmt.training.start import convert_weights
 from nmt.training.stopping import Stopping
 from nmt.training.update import Outcome
 from nmt.training.validation import Validation, Validator, explain_zero_bleu
@@ -67,7 +68,13 @@ class Trainer:
         self.data = workers.chief_first(lambda: prepare_training_data(config, folder.path, log))
         for name, fingerprint in self.data.fingerprints.items():
             workers.check_equal(name, fingerprint)
-        self.plan = BatchPlan(self.data.lengths, by=settings.batch_by, size=settings.batch_size, seed=config.seed)
+        self.plan = BatchPlan(
+            self.data.lengths,
+            by=settings.batch_by,
+            size=settings.batch_size,
+            seed=config.seed,
+            shares=self.data.shares,
+        )
         with ThreadPoolExecutor(1) as beside:
             # Ordering millions of pairs takes as long as the first update.
             beside.submit(self.plan.draw_epoch, 0)
@@ -98,16 +105,14 @@ class Trainer:
         self.last_metrics: dict[str, float] = {}
         self.last_validation: Validation | None = None
         self.num_zero_scores = 0
-        self.is_fork = False
 
     def run(self, initial: ModelFolder | None, signals: SignalFlag) -> Path:
         """Trains until a limit is reached or a signal arrives, and returns the folder of the best model.
 
         Args:
-            initial: the model that a fork starts from.
+            initial: the model that a new run starts from, None for random weights.
             signals: set by a signal that asks the run to stop.
         """
-        self.is_fork = initial is not None
         self._restore(initial)
         self.callbacks.on_train_begin()
         try:
@@ -128,6 +133,7 @@ class Trainer:
             self.data.tokenized,
             self.data.kept,
             self.plan,
+            weigh=self.data.weigh,
             multiple=self.update.rows_multiple,
             pad_to_buckets=has_static_shapes(),
         )
@@ -236,11 +242,13 @@ class Trainer:
             self.log(f"Resuming the run in {self.folder.path} after update {self.progress.update:,}.")
             return
         if initial:
-            assign_arrays(self.model.trainable_variables, initial.weights, "The model to fork")
+            tokenizers = self.data.source_tokenizer, self.data.target_tokenizer
+            weights = convert_weights(initial, self.model, tokenizers, self.log)
+            assign_arrays(self.model.trainable_variables, weights, "training.start_from")
             self.update.restart_averages()
-            # Otherwise a fork that is killed before its first checkpoint would resume from random weights.
+            # From here on the run can be resumed, whatever becomes of the model that it started from.
             if not self.checkpointer.save(self.progress):
-                raise UnsavedError(f"The fork was not started: {self.folder.path} cannot hold its first checkpoint.")
+                raise UnsavedError(f"The run was not started: {self.folder.path} cannot hold its first checkpoint.")
         self.run_log.forget_after(0)
 
     def _roll_back(self) -> None:
@@ -269,8 +277,7 @@ class Trainer:
     def _explain_resuming(self) -> str:
         """Returns how to resume the run: the beginning of a sentence that ends with its object."""
         everywhere = " on all workers" if self.workers.count > 1 else ""
-        the = f"Without --fork, and with run_dir={self.folder.path}, the" if self.is_fork else "The"
-        return f"{the} same command{everywhere} resumes"
+        return f"The same command{everywhere} resumes"
 
     def _finish(self, reason: str) -> None:
         """Validates and saves the last update, and tries the average of the last checkpoints.

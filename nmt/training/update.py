@@ -3,7 +3,8 @@
 The functions on gradients use Keras operations, so that TensorFlow traces them and JAX compiles them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nmt.backend import keras, ops
+from nmt.config.schema import PartName
 from nmt.data.batching import Batch, derive_seed
 from nmt.errors import UserError
 from nmt.models.seq2seq import Seq2Seq
@@ -19,6 +21,16 @@ from nmt.weights import assign_arrays, get_arrays, index_by_path
 
 GOOD_UPDATES = 2000
 """Finite updates in a row after which the loss scale doubles."""
+
+PART_PATTERNS: Mapping[PartName, str] = {
+    "source_embedding": r"source_embedding/",
+    "target_embedding": r"target_embedding/",
+    "encoder": r"encoder/",
+    "attention": r"decoder/attention_\d+/",
+    "decoder": r"decoder/(?!attention_\d)",
+    "output": r"projection/",
+}
+"""What the paths of the weights of each part begin with (`training.freeze`)."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +41,8 @@ class Outcome:
     """Means over the target tokens, by the names under which they are logged: loss, what else the objective returns
     (nll: the negative log-likelihood, in nats), and gradient_norm: the global norm of the gradient of the mean loss,
     before clipping."""
-    num_tokens: int
-    """Target tokens, with EOS and without padding."""
+    num_tokens: float
+    """Target tokens, with EOS and without padding, each by the weight of its pair."""
     is_applied: bool
     """False where loss or gradient was not finite, and the weights were left alone."""
 
@@ -54,6 +66,7 @@ class Update:
         accumulation_steps: number of micro-batches that a batch is cut into.
         clip_norm: largest global norm of the gradient of the mean loss, or None.
         ema_decay: decay of the moving averages of the weights, or None for no averages.
+        freeze: parts whose weights stay as they are, without gradient, optimizer state and moving average.
     """
 
     num_devices = 1
@@ -72,6 +85,7 @@ class Update:
         accumulation_steps: int = 1,
         clip_norm: float | None = None,
         ema_decay: float | None = None,
+        freeze: Collection[PartName] = (),
     ):
         self.model = model
         self.optimizer = optimizer
@@ -82,7 +96,10 @@ class Update:
         self.ema_decay = ema_decay
         self.scales_loss = model.dtype_policy.compute_dtype == "float16"
         self.seed_states = [v for v in model.variables if "seed_generator_state" in v.path]
-        optimizer.build(model.trainable_variables)
+        frozen = re.compile("|".join(PART_PATTERNS[part] for part in freeze) or "(?!)")
+        self.trained = [v for v in model.trainable_variables if not frozen.match(v.path)]
+        self.frozen = [v for v in model.trainable_variables if frozen.match(v.path)]
+        optimizer.build(self.trained)
         # Copies, here and in `restart_averages`: JAX writes to the memory of a weight and to that of its average.
         starts = [np.asarray(v.value).copy() for v in self.averaged]
         self.averages = [keras.Variable(start, dtype=start.dtype.name, trainable=False) for start in starts]
@@ -138,7 +155,7 @@ class Update:
     @property
     def averaged(self) -> list:
         """The weights that have a moving average."""
-        return self.model.trainable_variables if self.ema_decay else []
+        return self.trained if self.ema_decay else []
 
     def get_state(self) -> dict[str, dict[str, np.ndarray]]:
         """Returns all that a checkpoint stores: weights, averages and optimizer, each by variable path."""
@@ -164,7 +181,7 @@ class Update:
 
     def get_evaluated_weights(self) -> dict[str, np.ndarray]:
         """Returns the weights to validate and to keep: the moving averages if there are any, else the weights."""
-        return self.get_averages() or get_arrays(self.model.trainable_variables)
+        return {**get_arrays(self.frozen if self.averages else self.model.trainable_variables), **self.get_averages()}
 
     def get_averages(self) -> dict[str, np.ndarray]:
         """Returns the moving averages by the paths of their weights; empty if there are none."""

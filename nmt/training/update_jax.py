@@ -102,7 +102,7 @@ class JaxUpdate(Update):
         self._compiled = jax.jit(
             self._update,
             donate_argnums=0,
-            in_shardings=(everywhere, everywhere, rows),
+            in_shardings=(everywhere, everywhere, everywhere, rows),
             out_shardings=everywhere,
             # Autotuning Triton's kernels for every product and shape takes minutes. In 16 bits it gains little over
             # cuBLAS.
@@ -119,21 +119,21 @@ class JaxUpdate(Update):
         if not has_gpu():
             return
         self._compilers = ThreadPoolExecutor(thread_name_prefix="compiling")
-        state, seeds = self._get_state(), self._derive_seeds(1)
+        state, frozen, seeds = self._place_all(self._variables), self._place_all(self.frozen), self._derive_seeds(1)
         for rows, *lengths in shapes:
             examples = self._split(Examples.make_empty(rows + -rows % self.rows_multiple, *lengths))
-            lowered = self._compiled.lower(state, seeds, examples)
+            lowered = self._compiled.lower(state, frozen, seeds, examples)
             self._precompiled[_get_shapes(examples)] = self._compilers.submit(lowered.compile)
 
     def start(self, batch: Batch, *, update: int, learning_rate: float) -> Callable[[], Outcome]:
         """Sends a batch to the devices, as in `Update`, and returns before they have finished."""
         self.optimizer.learning_rate = learning_rate
         examples = self._split(Examples.from_batch(batch))
-        state = self._get_state()
+        state = self._place_all(self._variables)
         try:
             compiling = self._precompiled.get(_get_shapes(examples))
             compiled = compiling.result() if compiling else self._compiled
-            after, fetched = compiled(state, self._derive_seeds(update), examples)
+            after, fetched = compiled(state, self._place_all(self.frozen), self._derive_seeds(update), examples)
         except jax.errors.JaxRuntimeError as error:
             # The update can be tried again only if the old state has not been overwritten.
             if "RESOURCE_EXHAUSTED" in str(error) and not any(x.is_deleted() for x in jax.tree.leaves(state)):
@@ -160,10 +160,10 @@ class JaxUpdate(Update):
     def _variables(self) -> State:
         """The variables that hold the state between updates. Cached, because Keras needs milliseconds to list them."""
         optimizer = self.optimizer.variables
-        return State(self.model.trainable_variables, self.averages, optimizer, self.loss_scale, self.good_updates)
+        return State(self.trained, self.averages, optimizer, self.loss_scale, self.good_updates)
 
-    def _get_state(self) -> State:
-        return jax.tree.map(self._place, self._variables, is_leaf=_is_variable)
+    def _place_all(self, variables: Any) -> Any:
+        return jax.tree.map(self._place, variables, is_leaf=_is_variable)
 
     def _place(self, variable: keras.Variable) -> jax.Array:
         """Returns the value of a variable on all devices, where it is already unless it was assigned from outside.
@@ -176,9 +176,9 @@ class JaxUpdate(Update):
     def _assign(self, state: State) -> None:
         jax.tree.map(lambda variable, x: variable.assign(x), self._variables, state, is_leaf=_is_variable)
 
-    def _update(self, state: State, seeds: Any, examples: Examples) -> tuple[State, Fetched]:
+    def _update(self, state: State, frozen: list, seeds: Any, examples: Examples) -> tuple[State, Fetched]:
         def add(gradients: list, micro_batch: tuple) -> tuple[list, Sums]:
-            sums, more = self._micro_batch(state, *micro_batch)
+            sums, more = self._micro_batch(state, frozen, *micro_batch)
             return [g + m for g, m in zip(gradients, more, strict=True)], sums
 
         # A scan, since micro-batches that ran in parallel would need the memory that accumulation is meant to save.
@@ -198,12 +198,12 @@ class JaxUpdate(Update):
         values = [*metrics.values(), sums.num_tokens, finite]
         return after, Fetched(jnp.stack([x.astype(norm.dtype) for x in values]), tuple(metrics))
 
-    def _micro_batch(self, state: State, seeds: Any, examples: Examples) -> tuple[Sums, list]:
+    def _micro_batch(self, state: State, frozen: list, seeds: Any, examples: Examples) -> tuple[Sums, list]:
         """Returns the sums of the objective, and the gradient of its scaled loss for each weight."""
 
         def scaled_loss(values: list) -> tuple:
-            variables = [*self.model.trainable_variables, *self.seed_states]
-            mapping = list(zip(variables, [*values, *seeds.astype("uint32")], strict=True))
+            variables = [*self.trained, *self.frozen, *self.seed_states]
+            mapping = list(zip(variables, [*values, *frozen, *seeds.astype("uint32")], strict=True))
             with keras.StatelessScope(state_mapping=mapping):
                 sums = self.objective(self.model, examples, training=True)
             return sums.loss * state.loss_scale.astype(sums.loss.dtype), sums
@@ -228,7 +228,7 @@ def _get_shapes(examples: Examples) -> tuple[tuple[int, ...], ...]:
 def _await_outcome(fetched: Fetched) -> Outcome:
     """Waits for the result of an update."""
     *means, num_tokens, applied = np.asarray(fetched.values).tolist()
-    return Outcome(dict(zip(fetched.names, means, strict=True)), int(num_tokens), bool(applied))
+    return Outcome(dict(zip(fetched.names, means, strict=True)), float(num_tokens), bool(applied))
 
 
 def _is_variable(x: Any) -> bool:

@@ -74,7 +74,7 @@ class TensorFlowUpdate(Update):
         """Traces one function while the other is compiled: with two cores, training starts that much sooner."""
         silence_xla_banner()
         self._compilers = ThreadPoolExecutor(1, "compiling")
-        nothing = [tf.zeros_like(v.value) for v in self.model.trainable_variables], tf.zeros(())
+        nothing = [tf.zeros_like(v.value) for v in self.trained], tf.zeros(())
         self._apply.get_concrete_function(*nothing)
         # XLA compiles at the first call. With new weights, a gradient of zero at a rate of zero changes nothing except
         # the number of iterations.
@@ -105,7 +105,7 @@ class TensorFlowUpdate(Update):
             if self.workers.count == 1:
                 raise
             raise self.workers.make_lost_error(error) from error
-        outcome = Outcome({name: float(x) for name, x in metrics.items()}, int(num_tokens), bool(finite))
+        outcome = Outcome({name: float(x) for name, x in metrics.items()}, float(num_tokens), bool(finite))
         return lambda: outcome
 
     def halve_micro_batches(self) -> None:
@@ -157,7 +157,7 @@ class TensorFlowUpdate(Update):
         # Every (R A)-th row. Rows are sorted by length, so blocks of neighbours would load the replicas unevenly.
         first, stride = micro * self.num_devices + replica, self.rows_multiple
         mine = Examples(*(rows[first::stride] for rows in examples))
-        variables = [v.value for v in self.model.trainable_variables]
+        variables = [v.value for v in self.trained]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             sums = self.objective(self.model, mine, training=True)
@@ -167,7 +167,7 @@ class TensorFlowUpdate(Update):
     def _apply_gradients(self, gradients: list, factor: Any) -> None:
         """Scales the sums of gradients by a factor, applies them, and updates the moving averages."""
         gradients = [g * tf.cast(factor, g.dtype) for g in gradients]
-        self.optimizer.apply(gradients, self.model.trainable_variables)
+        self.optimizer.apply(gradients, self.trained)
         decay = limit_decay(self.ema_decay, self.optimizer.iterations.value)
         for average, variable in zip(self.averages, self.averaged, strict=True):
             average.assign(average_weights(average.value, variable.value, decay))

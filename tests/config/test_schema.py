@@ -1,7 +1,9 @@
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
-from nmt.config.schema import Config
+from nmt.config.schema import Config, PartName
 
 PAIR = {"source": "a", "target": "b"}
 
@@ -86,3 +88,23 @@ def test_consistency_needs_dropout_of_any_kind():
 
 def test_separate_vocabularies_go_with_separate_embeddings():
     assert not config(tokenizer={"joint": False}, model={"tied_embeddings": "target"}).tokenizer.joint
+
+
+@pytest.mark.parametrize(
+    ("freeze", "tied", "message"),
+    [
+        (["embeddings"], "all", "freeze.0"),
+        (["encoder", "encoder"], "all", r"training\.freeze must name each part once; found encoder, encoder"),
+        (["target_embedding"], "all", r"training\.freeze cannot name target_embedding with .*tied_embeddings all"),
+        (["source_embedding", "encoder", "attention", "decoder", "output"], "all", "must leave a part to train"),
+        (list(get_args(PartName)), "none", "must leave a part to train"),
+    ],
+)
+def test_parts_that_cannot_be_frozen_are_refused(freeze, tied, message):
+    with pytest.raises(ValidationError, match=message):
+        config(model={"tied_embeddings": tied}, training={"max_updates": 9, "freeze": freeze})
+
+
+def test_all_parts_but_one_may_be_frozen():
+    freeze = list(get_args(PartName))[:-1]
+    assert config(model={"tied_embeddings": "target"}, training={"max_updates": 9, "freeze": freeze}).training.freeze

@@ -67,6 +67,7 @@ class CountingUpdate(Update):
     runs_ahead = True
     averaged = ()
     averages = ()
+    frozen = ()
     state_variables = ()
 
     def __init__(self, model: keras.Model):

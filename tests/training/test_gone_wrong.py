@@ -194,18 +194,19 @@ def test_a_second_signal_stops_at_once(recipe, digits, tmp_path):
     assert not checkpoints(config.run_dir).list_files()
 
 
-def test_another_text_is_refused_and_may_be_forked(finished):
+def test_another_text_is_refused_and_a_new_run_may_start_from_the_weights(finished):
     path = finished.data.train[0].source
     before = path.read_text()
     path.write_text(before.replace("one", "two"))
     done = nmt("train", written(finished))
     assert (done.returncode, done.stderr) == (2, _not_the_one("training text", finished.run_dir))
-    done = nmt("train", written(finished), "training.max_updates=1", "--fork")
+    new = finished.run_dir.with_name("run-2")
+    start = f"training.start_from={finished.run_dir}"
+    done = nmt("train", written(finished), "training.max_updates=1", f"run_dir={new}", start)
     path.write_text(before)
     assert (done.returncode, done.stderr) == (0, "")
-    forked = finished.run_dir.with_name("run-2")
-    assert f"Starting a new run in {forked} from the weights of {finished.run_dir / 'best'}." in done.stdout
-    assert ModelFolder.load(forked).facts["update"] == 1
+    assert f"Starting from the weights of {finished.run_dir}, with its tokenizers." in done.stdout
+    assert ModelFolder.load(new).facts["update"] == 1
 
 
 def test_another_tokenizer_is_refused(finished):
@@ -222,6 +223,6 @@ def test_another_tokenizer_is_refused(finished):
 
 def _not_the_one(what, run_dir):
     return (
-        f"The {what} is not the one that the run in {run_dir} was started with. Restore it, choose another run_dir, or "
-        "start a new run from the weights with --fork.\n"
+        f"The {what} is not the one that the run in {run_dir} was started with. Restore it, or choose another run_dir. "
+        f"With training.start_from={run_dir}, a new run begins with these weights.\n"
     )

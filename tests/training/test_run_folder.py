@@ -4,7 +4,7 @@ import pytest
 
 from nmt.config.file import config_from_text, dump_config
 from nmt.errors import UserError
-from nmt.training.run_folder import RunFolder, find_free_path
+from nmt.training.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -88,7 +88,8 @@ def test_any_other_change_is_refused_with_what_differs(folder, recipe):
         "training.batch_size: 16 became 8",
         "training.learning_rate: 0.0078125 became 0.25",
     ]
-    assert "choose another run_dir, or start a new run from the weights with --fork" in last
+    start = f"With training.start_from={folder.path}, a new run begins with these weights."
+    assert last == f"Restore the old values, or choose another run_dir. {start}"
     assert config_from_text(folder.config.read_text(), "config.yaml") == config
 
 
@@ -168,10 +169,3 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, place):
     words = f"Cannot write to run_dir .*{place}: "
     with pytest.raises(UserError, match=words), RunFolder(tmp_path / place).lock():
         pytest.fail("locked a file")
-
-
-def test_the_next_free_name(tmp_path):
-    assert find_free_path(tmp_path / "run").name == "run-2"
-    for n in range(2, 10):
-        (tmp_path / f"run-{n}").mkdir()
-    assert find_free_path(tmp_path / "run") == tmp_path / "run-10"

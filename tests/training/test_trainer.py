@@ -5,7 +5,6 @@ import math
 import re
 import shutil
 import signal
-from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -17,7 +16,6 @@ import tensorflow as tf
 from nmt import weights
 from nmt.config.schema import CorpusFiles
 from nmt.data.batching import NUM_BUCKETS
-from nmt.data.tokenizer import train_tokenizer
 from nmt.errors import DivergenceError, InterruptionError, UnsavedError, UserError, WorkerLostError
 from nmt.model_folder import ModelFolder
 from nmt.training.checkpoint import CheckpointFolder
@@ -263,16 +261,6 @@ def test_callbacks_are_told_of_the_end_of_an_interrupted_training(rehearsal, rec
     with pytest.raises(InterruptionError, match=r"after update 3; saved in .*\. The same command resumes it\."):
         rehearsal.train(recipe(tmp_path), bleu=[], callbacks=[Signal(after=3), recorder])
     assert recorder.told[-1] == "train end"
-
-
-def test_an_interrupted_fork_says_how_to_go_on(rehearsal, recipe, tmp_path):
-    rehearsal.train(recipe(tmp_path / "run", max_updates=4), bleu=[2])
-    fork = tmp_path / "run-2"
-    words = f"saved in {fork}. Without --fork, and with run_dir={fork}, the same command resumes it."
-    with pytest.raises(InterruptionError, match=re.escape(words)):
-        rehearsal.train(recipe(tmp_path / "run"), bleu=[], callbacks=[Signal(after=3)], fork=True)
-    with pytest.raises(InterruptionError, match=rf"saved in {fork}\. The same command resumes it\."):
-        rehearsal.train(recipe(fork), bleu=[], callbacks=[Signal(after=5)])
 
 
 def test_a_callback_may_end_it(rehearsal, recipe, tmp_path):
@@ -537,7 +525,9 @@ def test_patience_is_remembered(rehearsal, recipe, tmp_path):
 
 def test_another_configuration_is_refused(rehearsal, recipe, tmp_path):
     rehearsal.train(recipe(tmp_path, max_updates=2), bleu=[1])
-    with pytest.raises(UserError, match=r"(?s)another configuration:\n  training.batch_size: 16 became 8\n.*--fork"):
+    with pytest.raises(
+        UserError, match=r"(?s)another configuration:\n  training.batch_size: 16 became 8\n.*start_from"
+    ):
         rehearsal.train(recipe(tmp_path, max_updates=2, batch_size=8), bleu=[])
 
 
@@ -553,71 +543,6 @@ def test_another_text_is_refused(rehearsal, recipe, tmp_path, digits):
         rehearsal.train(config, bleu=[])
 
 
-def test_a_fork_is_a_new_run_from_the_best_weights(rehearsal, recipe, tmp_path):
-    run_dir = tmp_path / "run"
-    rehearsal.train(recipe(run_dir, max_updates=4, validate_every=2), bleu=[2, 1])
-    before = (run_dir / "history.jsonl").read_text()
-    changed = recipe(run_dir, max_updates=3, batch_size=8)
-    best = rehearsal.train(changed, bleu=[3], fork=True)
-    assert best == tmp_path / "run-2" / "best"
-    assert f"Starting a new run in {tmp_path / 'run-2'} from the weights of {run_dir / 'best'}." in rehearsal.said
-    # The best weights are 2, and three updates add 1 each.
-    assert all((array == 5).all() for array in ModelFolder.load(best).weights.values())
-    assert updates_of(tmp_path / "run-2") == [1, 2, 3]
-    assert (run_dir / "history.jsonl").read_text() == before
-    tokenizers = [ModelFolder.load(path).source_tokenizer.fingerprint for path in (run_dir, best)]
-    assert tokenizers[0] == tokenizers[1]
-
-
-def test_a_fork_that_is_killed_early_goes_on_from_the_same_weights(rehearsal, recipe, tmp_path):
-    rehearsal.train(recipe(tmp_path / "run", max_updates=4), bleu=[2])
-    with pytest.raises(RuntimeError, match=UNTOLD):
-        rehearsal.train(recipe(tmp_path / "run", max_updates=3, validate_every=2), bleu=[], fork=True)
-    rehearsal.train(recipe(tmp_path / "run-2", max_updates=3), bleu=[1])
-    assert all((array == 4 + 3).all() for array in ModelFolder.load(tmp_path / "run-2").weights.values())
-
-
-def test_the_tenth_fork_is_as_good_as_the_first(rehearsal, recipe, tmp_path):
-    rehearsal.train(recipe(tmp_path / "run", max_updates=2), bleu=[1])
-    for n in range(2, 10):
-        (tmp_path / f"run-{n}").mkdir()
-    best = rehearsal.train(recipe(tmp_path / "run", max_updates=3), bleu=[3], fork=True)
-    assert best == tmp_path / "run-10" / "best"
-    assert f"from the weights of {tmp_path / 'run' / 'best'}." in rehearsal.said[0]
-
-
-def test_a_fork_that_fails_leaves_nothing(rehearsal, recipe, tmp_path, disk):
-    run_dir = tmp_path / "run"
-    rehearsal.train(recipe(run_dir, max_updates=2), bleu=[1])
-    with pytest.raises(UserError, match="another architecture"):
-        rehearsal.train(recipe(run_dir, max_updates=3, model={"encoder_units": 32}), bleu=[], fork=True)
-    assert list(tmp_path.iterdir()) == [run_dir]
-    disk.append("update-*.h5")
-    with pytest.raises(UnsavedError, match=rf"The fork was not started: {run_dir}-2 cannot hold its first checkpoint"):
-        rehearsal.train(recipe(run_dir, max_updates=3), bleu=[], fork=True)
-    assert list(tmp_path.iterdir()) == [run_dir]
-
-
-def test_a_fork_refuses_settings_of_the_tokenizers_that_it_keeps(rehearsal, recipe, tmp_path):
-    run_dir = tmp_path / "run"
-    rehearsal.train(recipe(run_dir, max_updates=2), bleu=[1])
-    words = (
-        f"--fork keeps the tokenizers of {run_dir / 'best'}, so that these settings would have no effect:\n"
-        "  tokenizer.kind: unigram became bpe\n  tokenizer.vocabulary_size: 28 became 30\nRestore the old values, or"
-    )
-    with pytest.raises(UserError, match=re.escape(words)):
-        rehearsal.train(recipe(run_dir, tokenizer={"kind": "bpe", "vocabulary_size": 30}), bleu=[], fork=True)
-    other = train_tokenizer(["one two three"] * 9, kind="bpe", vocabulary_size=16, byte_fallback=False)
-    other.save(tmp_path / "other.model")
-    given = dict.fromkeys(("source_model", "target_model"), tmp_path / "other.model")
-    with pytest.raises(UserError, match=r"tokenizer\.source_model: null became"):
-        rehearsal.train(recipe(run_dir, tokenizer=given), bleu=[], fork=True)
-    assert not (tmp_path / "run-2").exists()
-    # Sampling takes effect in training, and models that are the same change nothing.
-    same = dict.fromkeys(given, run_dir / "source.model")
-    rehearsal.train(recipe(run_dir, max_updates=3, tokenizer={**same, "sampling_alpha": 0.1}), bleu=[1], fork=True)
-
-
 def test_training_into_a_folder_with_a_model_but_no_run_is_refused(rehearsal, recipe, tmp_path):
     rehearsal.train(recipe(tmp_path / "run", max_updates=2, checkpoint_every=1), bleu=[1])
     shutil.copytree(tmp_path / "run" / "best", tmp_path / "copy" / "best")
@@ -626,13 +551,13 @@ def test_training_into_a_folder_with_a_model_but_no_run_is_refused(rehearsal, re
     for name, words in (
         ("copy", f"run_dir: {tmp_path / 'copy'} has the model {tmp_path / 'copy' / 'best'}, but no run with checkpoi"),
         ("lost", f"run_dir: {tmp_path / 'lost'} has the model {tmp_path / 'lost' / 'best'}, but no run with checkpoi"),
-        ("run/best", f"run_dir: {tmp_path / 'run' / 'best'} is a model folder, not the folder of a run. Choose anothe"),
+        ("run/best", f"run_dir: {tmp_path / 'run' / 'best'} is a model folder, not the folder of a run"),
     ):
-        with pytest.raises(UserError, match=f"^{re.escape(words)}.* with --fork"):
+        with pytest.raises(
+            UserError, match=f"^{re.escape(words)}.*: choose another run_dir. With training.start_from="
+        ):
             rehearsal.train(recipe(tmp_path / name, max_updates=2), bleu=[])
     assert sorted(tmp_path.rglob("*")) == before
-    best = rehearsal.train(recipe(tmp_path / "copy", max_updates=2), bleu=[1], fork=True)
-    assert best == tmp_path / "copy-2" / "best"
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again(rehearsal, recipe, tmp_path):
@@ -651,33 +576,11 @@ def test_a_best_model_moved_aside_by_a_killed_process_is_put_back(rehearsal, rec
     assert ModelFolder.load(best).facts["dev_bleu"] == 5
 
 
-def test_after_a_lost_worker_the_message_tells_how_to_resume_a_fork(rehearsal, recipe, tmp_path, monkeypatch):
-    rehearsal.train(recipe(tmp_path / "run", max_updates=2), bleu=[5])
+def test_after_a_lost_worker_the_message_tells_how_to_resume(rehearsal, recipe, tmp_path, monkeypatch):
+    rehearsal.train(recipe(tmp_path, max_updates=2), bleu=[5])
     monkeypatch.setattr(type(rehearsal.update), "start", Mock(side_effect=WorkerLostError("Worker 1 is gone.")))
-    fork = tmp_path / "run-2"
-    words = f"Worker 1 is gone. Without --fork, and with run_dir={fork}, the same command resumes the run."
-    with pytest.raises(WorkerLostError, match=re.escape(words)):
-        rehearsal.train(recipe(tmp_path / "run", max_updates=4), bleu=[], fork=True)
-
-
-def test_the_last_line_names_the_folder_of_a_fork(tmp_path, monkeypatch, capsys, digits):
-    from nmt.cli import training
-
-    config = tmp_path / "run.yaml"
-    config.write_text(
-        f"data: {{source_language: en, target_language: en, train: [{{source: {digits.dev.source}, target: "
-        f"{digits.dev.target}}}], dev: {{source: {digits.dev.source}, target: {digits.dev.target}}}}}\n"
-        "training: {max_updates: 1}\n"
-    )
-    monkeypatch.setattr("nmt.training.train.train", lambda settings, **_: Path("runs/run-2/best"))
-    training.train(str(config), fork=True)
-    assert capsys.readouterr().out == "The best model is in runs/run-2/best. Try: nmt translate runs/run-2\n"
-
-
-def test_a_fork_of_nothing_is_refused(rehearsal, recipe, tmp_path):
-    with pytest.raises(UserError, match=r"There is no folder .*run\. Expected a run folder"):
-        rehearsal.train(recipe(tmp_path / "run"), bleu=[], fork=True)
-    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(WorkerLostError, match=r"Worker 1 is gone\. The same command resumes the run\."):
+        rehearsal.train(recipe(tmp_path, max_updates=4), bleu=[])
 
 
 def test_a_run_needs_a_folder(recipe):

@@ -1,4 +1,5 @@
 import math
+import re
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ from nmt.training import objective
 from nmt.training.backends import make_strategy
 from nmt.training.objective import Objective
 from nmt.training.schedules import make_optimizer
-from nmt.training.update import derive_dropout_seeds
+from nmt.training.update import PART_PATTERNS, derive_dropout_seeds
 from nmt.weights import get_arrays
 
 # test_update_jax.py runs this file on JAX, where Keras has no float64.
@@ -412,6 +413,46 @@ def test_all_that_the_next_update_depends_on_has_a_name_of_its_own():
         assert ("loss_scale" in paths) == ("good_updates" in paths) == (precision == "float16")
         model_paths = [variable.path for variable in update.model.variables]
         assert len(set(model_paths)) == len(model_paths)
+
+
+FROZEN = ["encoder", "attention", "output"]
+
+
+def test_frozen_parts_stay_as_they_are(start, dense):
+    update = made_update(optimizer="adamw", ema_decay=0.5, freeze=FROZEN)
+    set_weights(update, start)
+    update.restart_averages()
+    first, second = (update(BATCH, update=number, learning_rate=RATE) for number in (1, 2))
+    frozen = {path for path in start if re.match("encoder/|decoder/attention_0/|projection/", path)}
+    trained = start.keys() - frozen
+    after = weights_of(update)
+    assert {path for path in start if (after[path] == start[path]).all()} == frozen
+    norm = norm_of({path: dense[0][path] for path in trained})
+    assert first.metrics["gradient_norm"] == pytest.approx(norm, rel=100 * RELATIVE)
+    assert second.loss < first.loss
+    # Two moments for each weight that is trained, the number of updates and the learning rate.
+    assert len(update.optimizer.variables) == 2 * len(trained) + 2
+    state = update.get_state()
+    assert (state["weights"].keys(), state["averages"].keys()) == (start.keys(), trained)
+    evaluated = update.get_evaluated_weights()
+    assert_same({path: evaluated[path] for path in frozen}, {path: start[path] for path in frozen}, rtol=0)
+    assert_same({path: evaluated[path] for path in trained}, update.get_averages(), rtol=0)
+    set_weights(update, start)
+    update.assign_state(state, "The test")
+    assert_same(weights_of(update), after, rtol=0)
+
+
+@pytest.mark.parametrize("tied", ["all", "target", "none"])
+def test_every_weight_belongs_to_one_part(tied):
+    more = {"decoder_layers": 2, "encoder_layers": 2, "attention_hops": 2, "layer_norm": True, "tied_embeddings": tied}
+    model = make_seq2seq(ModelConfig(**{**SMALL, **more}), source_vocabulary_size=V, target_vocabulary_size=V)
+    parts = {
+        v.path: [part for part, pattern in PART_PATTERNS.items() if re.match(pattern, v.path)]
+        for v in model.trainable_variables
+    }
+    assert all(len(found) == 1 for found in parts.values()), parts
+    named = {part for [part] in parts.values()}
+    assert PART_PATTERNS.keys() - named == ({"target_embedding"} if tied == "all" else set())
 
 
 def test_averages_go_with_the_setting():
