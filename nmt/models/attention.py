@@ -16,7 +16,7 @@ S source tokens, U query units, M memory units, C context units, H heads, D = U 
 from typing import Any, NamedTuple
 
 from nmt.backend import keras, ops
-from nmt.models.layers import Dense, at_least_float32
+from nmt.models.layers import Dense, Dropout, at_least_float32
 from nmt.models.queries import ActiveQueries
 
 # Below every real energy by so much that its exponential is 0. Not -inf, which makes NaN of a row of padding only.
@@ -35,27 +35,55 @@ class AttentionMemory(NamedTuple):
 
 
 class Attention(keras.layers.Layer):
-    """The base class. A kind defines `project_memory` and `call`, and sets `context_units`, its C."""
+    """The base class. A kind defines `project_memory` and `call`, and sets `context_units`, its C.
+
+    Args:
+        dropout: share of attention weights to drop in training.
+    """
 
     context_units: int
+    head_axis: tuple[int, ...] = ()
+    """(H,) where each head has weights of its own."""
+
+    def __init__(self, *, dropout: float = 0.0, **kwargs: Any):
+        super().__init__(autocast=False, **kwargs)
+        self.dropout = Dropout(dropout)
 
     def project_memory(self, memory: Any, mask: Any) -> AttentionMemory:
         """Projects the memory [B, S, M], whose real tokens the mask bool [B, S] marks."""
         raise NotImplementedError
 
-    def call(self, query: Any, memory: AttentionMemory) -> tuple[Any, Any]:
+    def call(self, query: Any, memory: AttentionMemory, drop_mask: Any = None) -> tuple[Any, Any]:
         """Attends to the memory.
 
         Args:
             query: [B, Q, U].
             memory: from `project_memory`.
+            drop_mask: from `draw_mask`, in training.
 
         Returns:
             context: [B, Q, C], in the type of the query.
-            attention_weights: [B, Q, S], at least float32. Zero on padding, and each row sums to 1. A row whose memory
-                is all padding is uniform.
+            attention_weights: [B, Q, S], at least float32, without dropout. Zero on padding, and each row sums to 1. A
+                row whose memory is all padding is uniform.
         """
         raise NotImplementedError
+
+    def draw_mask(self, memory: AttentionMemory, num_queries: Any, training: bool = False) -> Any:
+        """Draws what the attention weights of all queries are multiplied by.
+
+        Args:
+            memory: from `project_memory`.
+            num_queries: Q.
+            training: whether to drop weights.
+
+        Returns:
+            [B, Q, S], of multi-head attention [B, H, Q, S], in the compute type; None if nothing is dropped.
+        """
+        if not training or not self.dropout.rate:
+            return None
+        num_rows, num_tokens = ops.shape(memory.mask)
+        like = ops.ones((num_rows, *self.head_axis, num_queries, num_tokens), self.compute_dtype)
+        return self.dropout.draw_mask(like, training=training)
 
     def attend_active(self, query: Any, memory: AttentionMemory, active: ActiveQueries) -> Any:
         """Attends to the memory with some of the queries of a search.
@@ -79,7 +107,7 @@ class BilinearAttention(Attention):
     """
 
     def __init__(self, units: int, memory_units: int, **kwargs: Any):
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.context_units = memory_units
         self.key = Dense(units, use_bias=False, name="key")
         with keras.name_scope(self.name):
@@ -90,11 +118,11 @@ class BilinearAttention(Attention):
         """Projects the memory to keys, [B, S, M] -> [B, S, U]."""
         return AttentionMemory(self.key(memory), memory, mask)
 
-    def call(self, query: Any, memory: AttentionMemory) -> tuple[Any, Any]:
+    def call(self, query: Any, memory: AttentionMemory, drop_mask: Any = None) -> tuple[Any, Any]:
         """Attends as described in `Attention.call`."""
         energies = ops.matmul(query, ops.transpose(memory.keys, (0, 2, 1)))  # [B, Q, U] x [B, U, S] -> [B, Q, S]
         weights = _normalize(energies, memory.mask[:, None, :])
-        return ops.matmul(ops.cast(weights, query.dtype), memory.values), weights
+        return ops.matmul(_drop(weights, drop_mask, query.dtype), memory.values), weights
 
 
 class AdditiveAttention(Attention):
@@ -104,7 +132,7 @@ class AdditiveAttention(Attention):
     """
 
     def __init__(self, units: int, memory_units: int, **kwargs: Any):
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.context_units = memory_units
         self.query = Dense(units, use_bias=False, name="query")
         self.key = Dense(units, name="key")
@@ -119,13 +147,13 @@ class AdditiveAttention(Attention):
         """Projects the memory to keys, [B, S, M] -> [B, S, U]."""
         return AttentionMemory(self.key(memory), memory, mask)
 
-    def call(self, query: Any, memory: AttentionMemory) -> tuple[Any, Any]:
+    def call(self, query: Any, memory: AttentionMemory, drop_mask: Any = None) -> tuple[Any, Any]:
         """Attends as described in `Attention.call`."""
         matched = ops.tanh(self.query(query)[:, :, None, :] + memory.keys[:, None, :, :])  # [B, Q, S, U]
         # A sum instead of a product by one column: that gives NaN in bfloat16 on processors with AMX (TensorFlow 2.20).
         energies = ops.sum(at_least_float32(matched) * at_least_float32(self.energy.kernel[:, 0]), axis=-1)
         weights = _normalize(energies, memory.mask[:, None, :])
-        return ops.matmul(ops.cast(weights, query.dtype), memory.values), weights
+        return ops.matmul(_drop(weights, drop_mask, query.dtype), memory.values), weights
 
 
 class MultiHeadAttention(Attention):
@@ -135,8 +163,9 @@ class MultiHeadAttention(Attention):
     """
 
     def __init__(self, units: int, memory_units: int, *, num_heads: int, **kwargs: Any):
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.context_units = units
+        self.head_axis = (num_heads,)
         self.num_heads = num_heads
         self.head_units = units // num_heads
         self.query = Dense(units, use_bias=False, name="query")
@@ -155,12 +184,12 @@ class MultiHeadAttention(Attention):
         values = ops.transpose(self._split(self.value(memory)), (0, 2, 1, 3))  # [B, S, H, D] -> [B, H, S, D]
         return AttentionMemory(keys, values, mask)
 
-    def call(self, query: Any, memory: AttentionMemory) -> tuple[Any, Any]:
+    def call(self, query: Any, memory: AttentionMemory, drop_mask: Any = None) -> tuple[Any, Any]:
         """Attends as described in `Attention.call`; the attention weights are the mean over the heads."""
         queries = ops.transpose(self._split(self.query(query)), (0, 2, 1, 3))  # [B, Q, H, D] -> [B, H, Q, D]
         energies = ops.matmul(queries, memory.keys)  # [B, H, Q, S]
         weights = _normalize(energies * self.head_units**-0.5, memory.mask[:, None, None, :])
-        contexts = ops.matmul(ops.cast(weights, query.dtype), memory.values)
+        contexts = ops.matmul(_drop(weights, drop_mask, query.dtype), memory.values)
         contexts = ops.transpose(contexts, (0, 2, 1, 3))  # [B, H, Q, D] -> [B, Q, H, D]
         return ops.reshape(contexts, (*_sizes(contexts), self.context_units)), ops.mean(weights, axis=1)
 
@@ -180,7 +209,9 @@ class MultiHeadAttention(Attention):
         return ops.reshape(x, (*_sizes(x), self.num_heads, self.head_units))  # [B, T, H * D] -> [B, T, H, D]
 
 
-def make_attention(kind: str, units: int, memory_units: int, *, num_heads: int, name: str) -> Attention:
+def make_attention(
+    kind: str, units: int, memory_units: int, *, num_heads: int, name: str, dropout: float = 0.0
+) -> Attention:
     """Creates the attention that the configuration names.
 
     Args:
@@ -189,15 +220,22 @@ def make_attention(kind: str, units: int, memory_units: int, *, num_heads: int, 
         memory_units: M.
         num_heads: H, of multi_head alone; divides U.
         name: of the layer, part of its weights' paths.
+        dropout: share of attention weights to drop in training.
     """
     if kind == "multi_head":
-        return MultiHeadAttention(units, memory_units, num_heads=num_heads, name=name)
-    return {"bilinear": BilinearAttention, "additive": AdditiveAttention}[kind](units, memory_units, name=name)
+        return MultiHeadAttention(units, memory_units, num_heads=num_heads, name=name, dropout=dropout)
+    kinds = {"bilinear": BilinearAttention, "additive": AdditiveAttention}
+    return kinds[kind](units, memory_units, name=name, dropout=dropout)
 
 
 def _sizes(x: Any) -> tuple:
     """Returns the first two sizes of x [B, T, ...], for a reshape, which infers B by itself if T is known."""
     return (-1, x.shape[1]) if x.shape[1] is not None else tuple(ops.shape(x)[:2])
+
+
+def _drop(weights: Any, drop_mask: Any, dtype: str) -> Any:
+    weights = ops.cast(weights, dtype)
+    return weights if drop_mask is None else weights * drop_mask
 
 
 def _normalize(energies: Any, mask: Any) -> Any:

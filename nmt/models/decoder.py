@@ -10,6 +10,7 @@ B sentences, T target positions, Q queries per sentence (the slots of a beam), N
 S source tokens, E embedding units, U decoder units, C context units, V tokens in the vocabulary.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from nmt.backend import keras, ops
@@ -40,6 +41,23 @@ class DecoderOutput(NamedTuple):
     """[B, T, S], at least float32, the mean over heads and hops."""
 
 
+class StepDropout(NamedTuple):
+    """What training drops at one position, with input feeding. All of it is drawn before the loop over positions.
+
+    On JAX, a loop cannot advance a seed, which is a variable. Parts are empty where nothing is dropped.
+    """
+
+    layers: Sequence[Any] = ()
+    """Factors of the output of each layer, [B, 1, U]."""
+    attention: Sequence[Any] = ()
+    """Factors of the attention weights of each layer that attends, see `Attention.draw_mask`."""
+    kernels: Sequence[Any] = ()
+    """The recurrent kernel of each layer, [U, 4U]."""
+
+
+NO_DROPOUT = StepDropout()
+
+
 class Decoder(keras.layers.Layer):
     """A stack of LSTMs, of which the lowest `num_hops` attend to the source.
 
@@ -65,6 +83,9 @@ class Decoder(keras.layers.Layer):
         dropout: share of values to drop between layers.
         output_dropout: share of values to drop before the output projection.
         layer_norm: normalise the LSTMs.
+        locked_dropout: drop the same values of all vectors of a sentence.
+        recurrent_dropout: share of the recurrent weights to drop.
+        attention_dropout: share of the attention weights to drop.
     """
 
     def __init__(
@@ -83,6 +104,9 @@ class Decoder(keras.layers.Layer):
         dropout: float,
         output_dropout: float,
         layer_norm: bool,
+        locked_dropout: bool = False,
+        recurrent_dropout: float = 0.0,
+        attention_dropout: float = 0.0,
         **kwargs: Any,
     ):
         super().__init__(autocast=False, **kwargs)
@@ -92,15 +116,16 @@ class Decoder(keras.layers.Layer):
         self.input_feeding = input_feeding
         self.output_units = projection.matrix.shape[1]
         self.start_state = Dense(2 * num_layers * units, activation="tanh", name="start_state")
-        self.layers = [LSTM(units, layer_norm=layer_norm, name=f"layer_{n}") for n in range(num_layers)]
+        lstm: dict[str, Any] = {"layer_norm": layer_norm, "dropout": recurrent_dropout}
+        self.layers = [LSTM(units, name=f"layer_{n}", **lstm) for n in range(num_layers)]
+        attend: dict[str, Any] = {"num_heads": num_heads, "dropout": attention_dropout}
         with keras.name_scope(self.name):
             self.attentions = [
-                make_attention(attention, units, memory_units, num_heads=num_heads, name=f"attention_{n}")
-                for n in range(num_hops)
+                make_attention(attention, units, memory_units, name=f"attention_{n}", **attend) for n in range(num_hops)
             ]
         self.attentional = Dense(self.output_units, activation="tanh", name="attentional")
-        self.dropout = Dropout(dropout)
-        self.output_dropout = Dropout(output_dropout)
+        self.dropout = Dropout(dropout, locked=locked_dropout)
+        self.output_dropout = Dropout(output_dropout, locked=locked_dropout)
         with keras.name_scope(self.name):
             self._build(final_units, self.attentions[0].context_units)
 
@@ -156,7 +181,7 @@ class Decoder(keras.layers.Layer):
             state: the next one, each part [B, Q, ...].
             attention_weights: [B, Q, S], at least float32.
         """
-        state, weights = self._step_vectors(self.embedding(ids), state, memory, masks=None)
+        state, weights = self._step_vectors(self.embedding(ids), state, memory)
         return self.projection(state.attentional), state, weights
 
     def step_active(
@@ -173,7 +198,7 @@ class Decoder(keras.layers.Layer):
         Returns:
             The next state, each part [N, ...]. Its attentional part [N, E] is the input of the output projection.
         """
-        return self._step_vectors(self.embedding(ids), state, memory, masks=None, active=active)[0]
+        return self._step_vectors(self.embedding(ids), state, memory, active=active)[0]
 
     def _run_by_layer(
         self, vectors: Any, state: DecoderState, memory: tuple[AttentionMemory, ...], training: bool
@@ -181,10 +206,11 @@ class Decoder(keras.layers.Layer):
         hidden, context, all_weights = vectors, None, []
         for n, layer in enumerate(self.layers):
             inputs = hidden if n == 0 else ops.concatenate([self.dropout(hidden, training=training), context], axis=-1)
-            above = layer(inputs, _squeeze_query(state.layers[n]))  # [B, T, E or U + C] -> [B, T, U]
+            above = layer(inputs, _squeeze_query(state.layers[n]), training=training)  # [B, T, E or U + C] -> [B, T, U]
             hidden = above if n == 0 else hidden + above  # residual, except over the bottom layer, whose input is E
             if n < len(self.attentions):
-                context, weights = self.attentions[n](hidden, memory[n])  # [B, T, U] -> [B, T, C], [B, T, S]
+                drop_mask = self.attentions[n].draw_mask(memory[n], ops.shape(vectors)[1], training)
+                context, weights = self.attentions[n](hidden, memory[n], drop_mask)  # [B, T, U] -> [B, T, C], [B, T, S]
                 all_weights.append(weights)
         hidden = self.dropout(hidden, training=training)
         return self.attentional(ops.concatenate([hidden, context], axis=-1)), _mean(all_weights)
@@ -193,14 +219,19 @@ class Decoder(keras.layers.Layer):
         self, vectors: Any, state: DecoderState, memory: tuple[AttentionMemory, ...], training: bool
     ) -> tuple[Any, Any]:
         def body(carry: Any, at: Any) -> Any:
-            return self._step_vectors(at[0][:, None, :], carry[0], memory, masks=at[1:])
+            vectors, masks, attention_masks = at
+            dropout = StepDropout(masks, attention_masks, kernels)
+            return self._step_vectors(vectors[:, None, :], carry[0], memory, dropout)
 
         shape = ops.shape(vectors)
-        # All masks are drawn before the loop: on JAX, a loop cannot advance a seed, which is a variable.
         ones = ops.ones((shape[1], shape[0], 1, self.units), self.compute_dtype)
-        masks = [self.dropout(ones, training=training) for _ in self.layers]  # one per layer, [T, B, 1, U]
+        masks = [self.dropout(ones, training=training, time_axis=0) for _ in self.layers]  # one per layer, [T, B, 1, U]
+        drawn = [a.draw_mask(m, shape[1], training) for a, m in zip(self.attentions, memory, strict=True)]
+        # [B, ..., T, S] -> [T, B, ..., 1, S]
+        attention_masks = [ops.moveaxis(mask, -2, 0)[..., None, :] for mask in drawn if mask is not None]
+        kernels = [layer.draw_kernel(training) for layer in self.layers]
         no_weights = ops.zeros((shape[0], 1, ops.shape(memory[0].mask)[1]), state.layers[0].cell.dtype)
-        states, weights = scan(body, (state, no_weights), (ops.transpose(vectors, (1, 0, 2)), *masks))
+        states, weights = scan(body, (state, no_weights), (ops.transpose(vectors, (1, 0, 2)), masks, attention_masks))
         return _batch_first(states.attentional), _batch_first(weights)
 
     def _step_vectors(
@@ -208,8 +239,7 @@ class Decoder(keras.layers.Layer):
         vectors: Any,
         state: DecoderState,
         memory: tuple[AttentionMemory, ...],
-        *,
-        masks: Any,
+        dropout: StepDropout = NO_DROPOUT,
         active: ActiveQueries | None = None,
     ) -> tuple[DecoderState, Any]:
         """Reads the vector of one token per query.
@@ -218,7 +248,7 @@ class Decoder(keras.layers.Layer):
             vectors: [B, Q, E], or [N, E] with `active`.
             state: each part [B, Q, ...], or [N, ...].
             memory: from `project_memory`.
-            masks: dropout masks, one per layer, or None.
+            dropout: what to drop.
             active: which queries these are; None means all.
 
         Returns:
@@ -228,22 +258,26 @@ class Decoder(keras.layers.Layer):
         if self.input_feeding:
             hidden = ops.concatenate([vectors, state.attentional], axis=-1)
         for n, layer in enumerate(self.layers):
-            inputs = hidden if n == 0 else ops.concatenate([_drop(hidden, masks, n - 1), context], axis=-1)
-            layers.append(layer.step(inputs, state.layers[n]))
+            inputs = hidden if n == 0 else ops.concatenate([_drop(hidden, dropout, n - 1), context], axis=-1)
+            layers.append(layer.step(inputs, state.layers[n], _get(dropout.kernels, n)))
             hidden = layers[n].hidden if n == 0 else hidden + layers[n].hidden
             if n < len(self.attentions):
                 if active is None:
-                    context, weights = self.attentions[n](hidden, memory[n])
+                    context, weights = self.attentions[n](hidden, memory[n], _get(dropout.attention, n))
                     all_weights.append(weights)
                 else:
                     context = self.attentions[n].attend_active(hidden, memory[n], active)
-        top = _drop(hidden, masks, len(self.layers) - 1)
+        top = _drop(hidden, dropout, len(self.layers) - 1)
         attentional = self.attentional(ops.concatenate([top, context], axis=-1))
         return DecoderState(tuple(layers), attentional), _mean(all_weights) if all_weights else None
 
 
-def _drop(hidden: Any, masks: Any, n: int) -> Any:
-    return hidden if masks is None else hidden * masks[n]
+def _drop(hidden: Any, dropout: StepDropout, n: int) -> Any:
+    return hidden * dropout.layers[n] if dropout.layers else hidden
+
+
+def _get(drawn: Sequence[Any], n: int) -> Any:
+    return drawn[n] if drawn else None
 
 
 def _squeeze_query(state: LSTMState) -> LSTMState:

@@ -26,10 +26,19 @@ class Embedding(keras.layers.Layer):
         scale: factor from rows of the matrix to vectors.
         dropout: share of values to drop in training.
         word_dropout: share of tokens whose whole vector is dropped in training.
+        locked_dropout: drop the same values of all vectors of a sentence.
     """
 
     def __init__(
-        self, vocabulary_size: int, units: int, *, scale: float, dropout: float, word_dropout: float, **kwargs: Any
+        self,
+        vocabulary_size: int,
+        units: int,
+        *,
+        scale: float,
+        dropout: float,
+        word_dropout: float,
+        locked_dropout: bool = False,
+        **kwargs: Any,
     ):
         super().__init__(autocast=False, **kwargs)
         self.scale = scale
@@ -39,7 +48,7 @@ class Embedding(keras.layers.Layer):
             name="matrix",
             autocast=False,
         )
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout, locked=locked_dropout)
         self.word_dropout = Dropout(word_dropout, whole_vectors=True)
         self.built = True
 

@@ -36,6 +36,8 @@ class Encoder(keras.layers.Layer):
         num_layers: LSTM layers, the bidirectional one included.
         units: U; each of the two directions of the first layer has half of them.
         bridge: append its token's embedding to each memory vector (source-side bridging, Kuang et al. 2018).
+        locked_dropout: drop the same values of all vectors of a sentence.
+        recurrent_dropout: share of the recurrent weights to drop.
         both_ends: let the final state of several layers include that of the bidirectional layer.
         dropout: share of values to drop between layers and from the memory.
         layer_norm: normalise the LSTMs.
@@ -56,6 +58,8 @@ class Encoder(keras.layers.Layer):
         bridge: bool,
         dropout: float,
         layer_norm: bool,
+        locked_dropout: bool = False,
+        recurrent_dropout: float = 0.0,
         both_ends: bool = False,
         **kwargs: Any,
     ):
@@ -65,10 +69,11 @@ class Encoder(keras.layers.Layer):
         self.both_ends = both_ends
         self.memory_units = units + (embedding.matrix.shape[1] if bridge else 0)
         self.final_units = 2 * units if both_ends else units
-        self.forward = LSTM(units // 2, layer_norm=layer_norm, name="forward")
-        self.backward = LSTM(units // 2, layer_norm=layer_norm, name="backward")
-        self.upper = [LSTM(units, layer_norm=layer_norm, name=f"upper_{n}") for n in range(1, num_layers)]
-        self.dropout = Dropout(dropout)
+        lstm: dict[str, Any] = {"layer_norm": layer_norm, "dropout": recurrent_dropout}
+        self.forward = LSTM(units // 2, name="forward", **lstm)
+        self.backward = LSTM(units // 2, name="backward", **lstm)
+        self.upper = [LSTM(units, name=f"upper_{n}", **lstm) for n in range(1, num_layers)]
+        self.dropout = Dropout(dropout, locked=locked_dropout)
         with keras.name_scope(self.name):
             for layer in (self.forward, self.backward):
                 layer.build((None, None, embedding.matrix.shape[1]))
@@ -89,12 +94,12 @@ class Encoder(keras.layers.Layer):
         reversed_ids = batch_gather(ids, reversal)
         reversed_mask = None if word_mask is None else batch_gather(word_mask, reversal)
         reversed_vectors = self.embedding(reversed_ids, training=training, word_mask=reversed_mask)
-        forward, backward = run_bidirectional(self.forward, self.backward, vectors, reversed_vectors)
+        forward, backward = run_bidirectional(self.forward, self.backward, vectors, reversed_vectors, training=training)
         ends = ops.concatenate([_gather_one(forward, lengths - 1), _gather_one(backward, lengths - 1)], axis=-1)
         final = ends
         memory = ops.concatenate([forward, _gather_positions(backward, reversal)], axis=-1)  # [B, S, U]
         for layer in self.upper:
-            memory = memory + layer(self.dropout(memory, training=training))
+            memory = memory + layer(self.dropout(memory, training=training), training=training)
             final = _gather_one(memory, lengths - 1)
         if self.both_ends:
             final = ops.concatenate([ends, final], axis=-1)

@@ -6,11 +6,12 @@ a GPU, and our own scan with a hand-written gradient everywhere else.
 B sentences, T positions, I input units, U units. An ellipsis stands for any number of leading axes, such as [B, beam].
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from nmt.backend import keras, ops
 from nmt.compilation import fuse, is_cudnn_fastest, is_differentiated, map_pair, scan
-from nmt.models.layers import OrthogonalRows, at_least_float32, matmul
+from nmt.models.layers import Dropout, OrthogonalRows, at_least_float32, matmul
 
 
 class LSTMState(NamedTuple):
@@ -45,9 +46,11 @@ class LSTM(keras.layers.Layer):
         units: U.
         layer_norm: normalise x W and h R, each with a scale of its own (Ba et al. 2016, equation 20, but without
             normalising the cell).
+        dropout: share of the weights R to drop in training, the same ones at all positions and in all rows (weight
+            dropout, Merity et al. 2018).
     """
 
-    def __init__(self, units: int, *, layer_norm: bool = False, **kwargs: Any):
+    def __init__(self, units: int, *, layer_norm: bool = False, dropout: float = 0.0, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)  # Keras would round the cell state to the compute type
         self.units = units
         self.layer_norm = layer_norm
@@ -57,6 +60,7 @@ class LSTM(keras.layers.Layer):
         self.keras_lstm = keras.layers.LSTM(
             units, return_sequences=True, recurrent_initializer=initializer, name="fused"
         )
+        self.weight_dropout = Dropout(dropout)
         if layer_norm:
             self.input_norm = keras.layers.LayerNormalization(center=False, name="input_norm")
             self.hidden_norm = keras.layers.LayerNormalization(center=False, name="hidden_norm")
@@ -74,51 +78,69 @@ class LSTM(keras.layers.Layer):
         shape = (*batch_shape, self.units)
         return LSTMState(ops.zeros(shape, self.compute_dtype), ops.zeros(shape, _get_cell_dtype(self)))
 
-    def call(self, inputs: Any, initial_state: LSTMState | None = None) -> Any:
+    def call(self, inputs: Any, initial_state: LSTMState | None = None, training: bool = False) -> Any:
         """Reads whole sequences.
 
         Args:
             inputs: [B, T, I].
             initial_state: each part [B, U]; None means zeros.
+            training: whether to drop weights.
 
         Returns:
             Hidden states [B, T, U].
         """
         state = initial_state or self.get_initial_state((ops.shape(inputs)[0],))
         if self.layer_norm:  # cuDNN has no layer normalisation, and neither has the hand-written gradient
-            return self._scan_with_norm(inputs, state)
+            return self._scan_with_norm(inputs, state, self.draw_kernel(training))
         if is_cudnn_fastest():
-            return self.keras_lstm(inputs, initial_state=[ops.cast(x, self.compute_dtype) for x in state])
-        return _batch_first(_recur(*self.project_inputs(inputs, state)))
+            with self._replace_kernel(self.draw_kernel(training)):
+                return self.keras_lstm(inputs, initial_state=[ops.cast(x, self.compute_dtype) for x in state])
+        return _batch_first(_recur(*self.project_inputs(inputs, state, training)))
 
-    def project_inputs(self, inputs: Any, state: LSTMState) -> tuple[Any, ...]:
+    def project_inputs(self, inputs: Any, state: LSTMState, training: bool = False) -> tuple[Any, ...]:
         """Returns the arguments of `_recur` for inputs [B, T, I] and a state of [B, U].
 
         The projections of all positions are one matrix product, [T, B, I] -> [T, B, 4U].
         """
         projected = matmul(ops.transpose(inputs, (1, 0, 2)), self._get_weight("kernel"))
-        return projected, self._get_weight("recurrent_kernel"), self._get_weight("bias"), *state
+        kernel = self.draw_kernel(training)
+        return projected, self._get_kernel(kernel), self._get_weight("bias"), *state
 
-    def step(self, inputs: Any, state: LSTMState) -> LSTMState:
-        """Reads one position: inputs [..., I] and a state of [..., U] give the next state, [..., U]."""
-        return self.step_with_gates(inputs, state)[0]
+    def draw_kernel(self, training: bool = False) -> Any:
+        """Draws a recurrent kernel [U, 4U] with dropped weights, for `step`; None if nothing is dropped."""
+        if not training or not self.weight_dropout.rate:
+            return None
+        return self.weight_dropout(self._get_weight("recurrent_kernel"), training=training)
+
+    def step(self, inputs: Any, state: LSTMState, kernel: Any = None) -> LSTMState:
+        """Reads one position.
+
+        Args:
+            inputs: [..., I].
+            state: each part [..., U].
+            kernel: of the recurrence, from `draw_kernel`, which training draws once for all positions.
+
+        Returns:
+            The next state, each part [..., U].
+        """
+        return self._step_projected(self._project(inputs), state, kernel)[0]
 
     def step_with_gates(self, inputs: Any, state: LSTMState) -> tuple[LSTMState, Gates]:
         """Reads one position as `step` does and also returns its gates, each [..., U]."""
-        return self._step_projected(self._project(inputs), state)
+        return self._step_projected(self._project(inputs), state, None)
 
-    def _step_projected(self, projected: Any, state: LSTMState) -> tuple[LSTMState, Gates]:
-        recurrent = matmul(state.hidden, self._get_weight("recurrent_kernel"))  # [..., U] -> [..., 4U]
+    def _step_projected(self, projected: Any, state: LSTMState, kernel: Any) -> tuple[LSTMState, Gates]:
+        recurrent = matmul(state.hidden, self._get_kernel(kernel))  # [..., U] -> [..., 4U]
         if self.layer_norm:
             recurrent = self.hidden_norm(recurrent)
         gates = _activate(projected + at_least_float32(recurrent))
         return _next_state(gates, state.cell, self.compute_dtype), gates
 
-    def _scan_with_norm(self, inputs: Any, state: LSTMState) -> Any:
+    def _scan_with_norm(self, inputs: Any, state: LSTMState, kernel: Any) -> Any:
         """Reads whole sequences as `call` does, differentiated by the backend."""
 
         def body(state: LSTMState, projected: Any) -> LSTMState:
-            return self._step_projected(projected, state)[0]
+            return self._step_projected(projected, state, kernel)[0]
 
         projected = self._project(ops.transpose(inputs, (1, 0, 2)))  # [B, T, I] -> [T, B, 4U]
         return _batch_first(scan(body, state, projected).hidden)
@@ -130,11 +152,22 @@ class LSTM(keras.layers.Layer):
         # The bias is added in float32: on a CPU both a 16-bit product that adds it and a 16-bit sum are slower.
         return at_least_float32(projected) + at_least_float32(self._get_weight("bias"))
 
+    def _replace_kernel(self, kernel: Any) -> AbstractContextManager:
+        """Lets `keras_lstm` compute with a recurrent kernel from `draw_kernel` inside the block."""
+        if kernel is None:
+            return nullcontext()
+        return keras.StatelessScope(state_mapping=[(self.keras_lstm.cell.recurrent_kernel, kernel)])
+
+    def _get_kernel(self, drawn: Any) -> Any:
+        return self._get_weight("recurrent_kernel") if drawn is None else drawn
+
     def _get_weight(self, name: str) -> Any:
         return ops.cast(getattr(self.keras_lstm.cell, name), self.compute_dtype)
 
 
-def run_bidirectional(forward: LSTM, backward: LSTM, inputs: Any, reversed_inputs: Any) -> tuple[Any, Any]:
+def run_bidirectional(
+    forward: LSTM, backward: LSTM, inputs: Any, reversed_inputs: Any, training: bool = False
+) -> tuple[Any, Any]:
     """Reads two sequences with two layers of equal size, in parallel where that is faster (see `map_pair`).
 
     Args:
@@ -142,15 +175,17 @@ def run_bidirectional(forward: LSTM, backward: LSTM, inputs: Any, reversed_input
         backward: reads `reversed_inputs`.
         inputs: [B, T, I].
         reversed_inputs: [B, T, I].
+        training: whether to drop weights.
 
     Returns:
         The hidden states of both layers, each [B, T, U], each in the order in which its layer read.
     """
     if forward.layer_norm or is_cudnn_fastest():
-        return forward(inputs), backward(reversed_inputs)
+        return forward(inputs, training=training), backward(reversed_inputs, training=training)
     state = forward.get_initial_state((ops.shape(inputs)[0],))
-    pairs = zip(forward.project_inputs(inputs, state), backward.project_inputs(reversed_inputs, state), strict=True)
-    first, second = map_pair(_recur, *pairs)
+    arguments = forward.project_inputs(inputs, state, training)
+    reversed_arguments = backward.project_inputs(reversed_inputs, state, training)
+    first, second = map_pair(_recur, *zip(arguments, reversed_arguments, strict=True))
     return _batch_first(first), _batch_first(second)
 
 

@@ -53,6 +53,13 @@ class Seq2Seq(keras.Model):
             "scale": config.embedding_scale,
             "dropout": config.embedding_dropout,
             "word_dropout": config.word_dropout,
+            "locked_dropout": config.locked_dropout,
+        }
+        layers: dict[str, Any] = {
+            "dropout": config.layer_dropout,
+            "locked_dropout": config.locked_dropout,
+            "recurrent_dropout": config.recurrent_dropout,
+            "layer_norm": config.layer_norm,
         }
         self.source_embedding = Embedding(source_vocabulary_size, name="source_embedding", **embedding)
         self.target_embedding = self.source_embedding
@@ -70,9 +77,8 @@ class Seq2Seq(keras.Model):
             units=config.encoder_units,
             bridge=config.source_bridge,
             both_ends=config.start_state == "both_ends",
-            dropout=config.layer_dropout,
-            layer_norm=config.layer_norm,
             name="encoder",
+            **layers,
         )
         self.decoder = Decoder(
             self.target_embedding,
@@ -85,10 +91,10 @@ class Seq2Seq(keras.Model):
             num_heads=config.attention_heads,
             num_hops=config.attention_hops,
             input_feeding=config.input_feeding,
-            dropout=config.layer_dropout,
             output_dropout=config.output_dropout,
-            layer_norm=config.layer_norm,
+            attention_dropout=config.attention_dropout,
             name="decoder",
+            **layers,
         )
         self.built = True
 

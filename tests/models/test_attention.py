@@ -20,8 +20,8 @@ def random(*shape, seed=1):
     return np.random.default_rng([seed, *shape]).normal(size=shape)
 
 
-def make_layer(kind):
-    layer = make_attention(kind, U, M, num_heads=HEADS, name="attention")
+def make_layer(kind, dropout=0.0):
+    layer = make_attention(kind, U, M, num_heads=HEADS, name="attention", dropout=dropout)
     layer.set_weights([random(*weight.shape, seed=n) / 3 for n, weight in enumerate(layer.weights)])
     return layer
 
@@ -207,3 +207,36 @@ def test_every_weight_gets_a_gradient(float64, kind):
 def test_the_configuration_names_the_kind(kind):
     layer = make_attention(kind, U, M, num_heads=HEADS, name="attention")
     assert type(layer) is KINDS[kind]
+
+
+@every_kind
+def test_dropped_weights_leave_their_values_out_of_the_context(float64, kind):
+    layer = make_layer(kind, dropout=0.5)
+    query, memory, mask = make_inputs(layer)
+    projected = layer.project_memory(memory, mask)
+    drop_mask = layer.draw_mask(projected, Q, training=True)
+    assert drop_mask.shape == ((B, HEADS, Q, S) if kind == "multi_head" else (B, Q, S))
+    np.testing.assert_array_equal(np.unique(drop_mask), [0, 2])
+    context, weights = layer(query, projected, drop_mask)
+    whole_context, whole_weights = layer(query, projected)
+    np.testing.assert_array_equal(weights, whole_weights)
+    # The context of all tokens is that of the kept ones and that of the dropped ones.
+    rest, _ = layer(query, projected, 2 - drop_mask)
+    assert np.abs(context - rest).max() > 1e-2
+    np.testing.assert_allclose((context + rest) / 2, whole_context, atol=1e-12)
+    for token in range(S):  # alone, a token contributes its own value
+        alone, _ = layer(query, projected, np.zeros(drop_mask.shape) + (np.arange(S) == token))
+        share = to_numpy(weights)[:, :, token, None]
+        if kind != "multi_head":
+            np.testing.assert_allclose(alone, share * to_numpy(memory)[:, None, token], atol=1e-12)
+
+
+@every_kind
+def test_attention_drops_in_training_alone(kind):
+    assert make_layer(kind, dropout=0.5).draw_mask(project(kind), Q) is None
+    assert make_layer(kind).draw_mask(project(kind), Q, training=True) is None
+
+
+def project(kind):
+    layer = make_layer(kind)
+    return layer.project_memory(*make_inputs(layer)[1:])

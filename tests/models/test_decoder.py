@@ -24,7 +24,9 @@ every_stack = pytest.mark.parametrize(
 feeding_or_not = pytest.mark.parametrize("input_feeding", [False, True], ids=["plain", "feeding"])
 
 
-def make_decoder(kind="multi_head", num_layers=2, num_hops=1, input_feeding=False, layer_norm=False, dropout=0.0):
+def make_decoder(
+    kind="multi_head", num_layers=2, num_hops=1, input_feeding=False, layer_norm=False, dropout=0.0, **settings
+):
     words = Embedding(V, E, scale=1.0, dropout=0.0, word_dropout=0.0)
     decoder = Decoder(
         words,
@@ -40,6 +42,7 @@ def make_decoder(kind="multi_head", num_layers=2, num_hops=1, input_feeding=Fals
         dropout=dropout,
         output_dropout=0.0,
         layer_norm=layer_norm,
+        **settings,
     )
     generator = np.random.default_rng(1)
     for weight in decoder.trainable_weights:
@@ -182,8 +185,8 @@ def test_attention_weights_are_the_mean_of_the_hops(float64):
 
 
 def record_weights(attend, seen):
-    def call(query, memory):
-        context, weights = attend(query, memory)
+    def call(query, memory, drop_mask=None):
+        context, weights = attend(query, memory, drop_mask)
         seen.append(to_numpy(weights))
         return context, weights
 
@@ -272,3 +275,20 @@ def test_steps_run_in_half_precision(set_precision, precision, input_feeding):
     assert logits.dtype == weights.dtype == "float32"
     assert np.isfinite(logits).all()
     assert [part.dtype for part in keras.tree.flatten(state)] == [part.dtype for part in keras.tree.flatten(start)]
+
+
+@pytest.mark.parametrize("kind", ["multi_head", "additive"])
+def test_input_feeding_drops_the_same_as_without(float64, kind):
+    """A decoder whose bottom layer ignores what is fed back computes position by position what another does at once."""
+    rates = {"dropout": 0.3, "locked_dropout": True, "recurrent_dropout": 0.3, "attention_dropout": 0.3}
+    plain, feeding = (make_decoder(kind, 3, input_feeding=feeding, **rates) for feeding in (False, True))
+    for weight, other in zip(plain.trainable_weights, feeding.trainable_weights, strict=True):
+        rows = other.shape[0] - weight.shape[0]
+        other.assign(np.pad(to_numpy(weight), [(0, rows)] + [(0, 0)] * (len(weight.shape) - 1)))
+    found = []
+    for decoder in (plain, feeding):
+        for n, state in enumerate(v for v in decoder.variables if "seed_generator" in v.path):
+            state.assign([1, n])
+        found.append(to_numpy(decoder(IDS, make_source(decoder), training=True).states))
+    np.testing.assert_allclose(found[1], found[0], atol=1e-12)
+    assert np.abs(found[0] - to_numpy(plain(IDS, make_source(plain)).states)).max() > 1e-2

@@ -103,6 +103,17 @@ def test_dropout_drops_whole_vectors_on_request():
     np.testing.assert_array_equal(np.unique(values), [0, 2])
 
 
+@pytest.mark.parametrize("time_axis", [0, 1])
+def test_locked_dropout_drops_the_same_values_at_all_positions(time_axis):
+    values = ops.convert_to_numpy(Dropout(0.5, locked=True)(np.ones(SHAPE), training=True, time_axis=time_axis))
+    first = values.take([0], axis=time_axis)
+    np.testing.assert_array_equal(values, np.broadcast_to(first, SHAPE))
+    np.testing.assert_array_equal(np.unique(first), [0, 2])
+    assert np.mean(first == 0) == pytest.approx(0.5, abs=5 * 0.5 / first.size**0.5)
+    rows = np.squeeze(first, axis=time_axis)
+    assert (rows[1:] != rows[:-1]).any(axis=-1).all()
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
 def test_dropout_keeps_types(dtype):
     assert Dropout(0.5, dtype=dtype)(ops.ones(SHAPE, dtype), training=True).dtype == dtype

@@ -20,9 +20,9 @@ def random(*shape, seed=1):
     return np.random.default_rng([seed, *shape]).normal(size=shape)
 
 
-def make_layer(layer_norm=False):
+def make_layer(layer_norm=False, dropout=0.0):
     """Returns a layer with random weights, biases and scales."""
-    layer = LSTM(U, layer_norm=layer_norm)
+    layer = LSTM(U, layer_norm=layer_norm, dropout=dropout)
     layer.build((None, None, X))
     layer.set_weights([random(*weight.shape, seed=n) / 2 for n, weight in enumerate(layer.weights)])
     return layer
@@ -256,6 +256,41 @@ def test_every_weight_gets_a_gradient(layer_norm):
     layer = make_layer(layer_norm)
     for gradient in gradients(lambda: layer(make_inputs(layer)), layer.trainable_weights):
         assert np.abs(gradient).max() > 0
+
+
+@pytest.mark.parametrize("way", ["own", "layer_norm", "cudnn"])
+def test_weight_dropout_reads_a_whole_batch_with_the_same_weights_dropped(float64, monkeypatch, way):
+    layer = make_layer(layer_norm=way == "layer_norm", dropout=0.5)
+    monkeypatch.setattr(recurrent, "is_cudnn_fastest", lambda: way == "cudnn")
+    inputs, state, seed = make_inputs(layer), make_state(layer), layer.weight_dropout.seed_generator.state
+    weight = layer.keras_lstm.cell.recurrent_kernel
+    whole = to_numpy(weight)
+
+    seed.assign([1, 2])
+    kernel = to_numpy(layer.draw_kernel(training=True))
+    is_kept = kernel != 0
+    assert 0.3 < is_kept.mean() < 0.7
+    np.testing.assert_allclose(kernel, 2 * whole * is_kept, rtol=1e-4)
+
+    seed.assign([1, 2])
+    dropped = gradients(lambda: layer(inputs, state, training=True), [weight])[0]
+    seed.assign([1, 2])
+    found = to_numpy(layer(inputs, state, training=True))
+    assert np.abs(found - to_numpy(layer(inputs, state))).max() > 1e-2
+    weight.assign(kernel)
+    np.testing.assert_allclose(found, layer(inputs, state), atol=1e-12)
+    expected = gradients(lambda: layer(inputs, state), [weight])[0]
+    np.testing.assert_allclose(dropped, 2 * expected * is_kept, rtol=1e-4)
+
+
+def test_weight_dropout_acts_on_both_directions_in_training_alone():
+    forward, backward = make_layer(dropout=0.5), make_layer(dropout=0.5)
+    inputs = make_inputs(forward)
+    plain = run_bidirectional(forward, backward, inputs, inputs)
+    np.testing.assert_array_equal(plain[0], forward(inputs))
+    trained = run_bidirectional(forward, backward, inputs, inputs, training=True)
+    assert all(np.any(to_numpy(one) != to_numpy(other)) for one, other in zip(trained, plain, strict=True))
+    assert np.any(to_numpy(trained[0]) != to_numpy(trained[1]))  # each has weights of its own, drawn by itself
 
 
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])

@@ -108,7 +108,7 @@ def test_neighbours_change_nothing(settings):
 
 @pytest.mark.parametrize("input_feeding", [False, True], ids=["plain", "feeding"])
 def test_dropout_is_a_function_of_its_seed_states(input_feeding):
-    model = make_model(input_feeding=input_feeding)
+    model = make_model(input_feeding=input_feeding, recurrent_dropout=0.2, attention_dropout=0.2)
     seed_states = [variable for variable in model.variables if "seed_generator" in variable.path]
 
     def trained_from(seed):
@@ -130,11 +130,28 @@ def test_dropout_acts_in_training_alone():
     assert np.any(compute_logits(dropping, training=True) != compute_logits(plain))
 
 
-@pytest.mark.parametrize("name", ["embedding_dropout", "layer_dropout", "output_dropout", "word_dropout"])
+RATES = dict.fromkeys(("embedding_dropout", "layer_dropout", "output_dropout", "word_dropout"), 0.0)
+
+
+@pytest.mark.parametrize("name", [*RATES, "recurrent_dropout", "attention_dropout"])
 def test_each_dropout_acts(name):
-    rates = dict.fromkeys(("embedding_dropout", "layer_dropout", "output_dropout", "word_dropout"), 0.0)
-    model = make_model(**rates | {name: 0.5})
+    model = make_model(**RATES | {name: 0.5})
     assert np.any(compute_logits(model, training=True) != compute_logits(model))
+
+
+def test_locked_dropout_drops_the_same_values_of_all_vectors_of_a_sentence():
+    rates = dict.fromkeys(("embedding_dropout", "layer_dropout", "output_dropout"), 0.5)
+    model = make_model(**rates, locked_dropout=True)
+    for vectors in (
+        model.source_embedding(SOURCE, training=True),
+        model.target_embedding(TARGET, training=True),
+        model.encoder(SOURCE, training=True).memory,
+        model(SOURCE, TARGET, training=True).states,
+    ):
+        is_dropped = to_numpy(vectors) == 0
+        assert 0.2 < is_dropped.mean() < 0.8
+        np.testing.assert_array_equal(is_dropped, is_dropped[:, :1] | np.zeros_like(is_dropped))
+        assert not (is_dropped[0] == is_dropped[1]).all()
 
 
 @pytest.mark.parametrize(
@@ -168,17 +185,20 @@ def pretended_gpu(monkeypatch):
     monkeypatch.setattr(recurrent, "is_cudnn_fastest", lambda: True)
 
 
-def count_operations(model):
+def count_operations(model, training=False):
     ids = tf.TensorSpec([None, None], "int32")
-    graph = tf.function(lambda source, target: model(source, target).states).get_concrete_function(ids, ids).graph
+    run = tf.function(lambda source, target: model(source, target, training=training).states)
+    graph = run.get_concrete_function(ids, ids).graph
     functions = graph.as_graph_def().library.function
     nodes = [*graph.as_graph_def().node, *(node for function in functions for node in function.node_def)]
     return Counter(node.op for node in nodes)
 
 
 @pytest.mark.usefixtures("pretended_gpu")
-def test_on_a_gpu_cudnn_runs_every_lstm_without_assertions():
-    operations = count_operations(make_model(encoder_layers=2, decoder_layers=3))
+@pytest.mark.parametrize("recurrent_dropout", [0.0, 0.2])
+def test_on_a_gpu_cudnn_runs_every_lstm_without_assertions(recurrent_dropout):
+    model = make_model(encoder_layers=2, decoder_layers=3, recurrent_dropout=recurrent_dropout)
+    operations = count_operations(model, training=recurrent_dropout > 0)
     assert operations["CudnnRNNV3"] == (2 + 1) + 3
     assert operations["Assert"] == 0
     assert operations["While"] + operations["StatelessWhile"] == 0
