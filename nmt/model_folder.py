@@ -1,12 +1,18 @@
-"""A trained model as a folder that needs nothing else.
+"""A trained model, or an ensemble of several, as a folder that needs nothing else.
 
+A model has
 config.yaml     the configuration that the model was trained with
 source.model    the source tokenizer (SentencePiece)
 target.model    the target tokenizer, which may be the same
 weights.h5      every weight by its path (see nmt/weights.py)
+
+An ensemble has
+1/, 2/, …       its members, a model folder each
+ensemble.json   where they came from, and checksums of their weights
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +22,22 @@ import numpy as np
 from nmt.config.file import dump_config, load_stored_config
 from nmt.config.schema import Config, ModelConfig
 from nmt.data.tokenizer import Tokenizer
-from nmt.errors import UserError
-from nmt.files import atomic_replace, check_size, get_current_version
+from nmt.errors import FormatError, UserError
+from nmt.files import (
+    atomic_replace,
+    atomic_write,
+    check_size,
+    compute_file_digest,
+    get_current_version,
+    read_limited,
+)
 from nmt.weights import load_arrays, save_arrays
 
+ENSEMBLE, ENSEMBLE_FORMAT = "ensemble.json", 1
 CONFIG, SOURCE, TARGET, WEIGHTS = "config.yaml", "source.model", "target.model", "weights.h5"
 # Far larger than these files ever are, but bounded, since a folder may come from anywhere.
 MAX_BYTES = {CONFIG: 1 << 20, SOURCE: 1 << 28, TARGET: 1 << 28}
+MAX_ENSEMBLE_BYTES = 1 << 20
 # Types of the facts that are read when a model is opened or described.
 FACT_TYPES = {"update": int, "dev_bleu": float, "multi_sentence_share": float, "versions": dict}
 
@@ -83,6 +98,8 @@ def find_model_folder(path: Path) -> Path:
     path = get_current_version(path)
     if not path.is_dir():
         raise UserError(f"There is no folder {path}. Expected a run folder, a model folder or an export.")
+    if is_ensemble(path):
+        raise UserError(f"{path} is an ensemble. Expected a single model, such as its member {path / '1'}.")
     for folder in (path, get_current_version(path / "best")):
         if (folder / WEIGHTS).is_file():
             missing = [name for name in (CONFIG, SOURCE, TARGET) if not (folder / name).is_file()]
@@ -92,6 +109,106 @@ def find_model_folder(path: Path) -> Path:
     if (path / "checkpoints").is_dir():
         raise UserError(f"The run {path} has no best model yet. The first validation writes it.")
     raise UserError(f"{path} is not a model folder: expected {WEIGHTS} in it or in {path / 'best'}.")
+
+
+def is_ensemble(path: Path) -> bool:
+    """Returns whether a folder is an ensemble, without reading its files."""
+    return (path / ENSEMBLE).is_file()
+
+
+def save_ensemble(path: Path, models: Sequence[Path]) -> None:
+    """Copies models to a new folder, as the members of an ensemble.
+
+    Args:
+        path: a folder that does not exist yet.
+        models: run folders (their best models) or model folders, at least two. A model that is named twice counts
+            twice.
+
+    Raises:
+        UserError: a model does not exist or cannot be combined with the first one, or the folder exists or cannot be
+            written.
+    """
+    check_is_new(path, "ensemble")
+    if len(models) < 2:
+        raise UserError(f"An ensemble needs at least 2 models, found {len(models)}.")
+    members = [ModelFolder.load(model) for model in models]
+    _check_members(models, members)
+    with atomic_write(path) as aside:
+        aside.mkdir()
+        records = []
+        for number, (model, member) in enumerate(zip(models, members, strict=True), start=1):
+            member.save(aside / str(number))
+            records.append({"from": str(model), WEIGHTS: compute_file_digest(aside / str(number) / WEIGHTS)})
+        record = {"format": ENSEMBLE_FORMAT, "members": records}
+        (aside / ENSEMBLE).write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def load_members(path: Path) -> list[ModelFolder]:
+    """Reads a model, or all members of an ensemble, in their order.
+
+    Args:
+        path: a run folder (its best model), a model folder or an ensemble.
+
+    Raises:
+        UserError: the folder is missing, is none of these, or its files do not belong together.
+    """
+    if not is_ensemble(path):
+        return [ModelFolder.load(path)]
+    digests = _read_ensemble(path / ENSEMBLE)
+    paths = [path / str(number) for number in range(1, len(digests) + 1)]
+    for member, digest in zip(paths, digests, strict=True):
+        if compute_file_digest(member / WEIGHTS) != digest:
+            raise UserError(
+                f"{member / WEIGHTS} is damaged, or was replaced: its checksum is not the one in {ENSEMBLE}. Copy it "
+                "again, or make a new ensemble."
+            )
+    members = [ModelFolder.load(member) for member in paths]
+    _check_members(paths, members)
+    return members
+
+
+def check_is_new(path: Path, kind: str) -> None:
+    """Raises UserError if something exists at the path where a new folder will be written."""
+    if path.exists():
+        raise UserError(f"{path} exists already. Expected the name of a new folder for the {kind}.")
+
+
+def _read_ensemble(path: Path) -> list[str]:
+    """Returns the checksums of the weights of an ensemble's members."""
+    try:
+        record = json.loads(read_limited(path, MAX_ENSEMBLE_BYTES))
+        found, digests = record["format"], [member[WEIGHTS] for member in record["members"]]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {type(error).__name__}: {error}. Copy it again.") from error
+    if found != ENSEMBLE_FORMAT:
+        raise FormatError(
+            f"{path} has format {found}, but this version of nmt reads format {ENSEMBLE_FORMAT}. Update nmt."
+        )
+    if not digests:
+        raise UserError(f"{path} is damaged: it lists no members. Copy it again.")
+    return digests
+
+
+def _check_members(paths: Sequence[Path], members: Sequence[ModelFolder]) -> None:
+    """Raises UserError unless all members read the same source tokens and write the same target tokens."""
+    first = members[0]
+    for path, member in zip(paths, members, strict=True):
+        for side in ("source", "target"):
+            name = f"{side}_tokenizer"
+            if getattr(member, name).fingerprint != getattr(first, name).fingerprint:
+                raise UserError(
+                    f"Members of an ensemble must have the same {side} tokenizer, but that of {path} differs from that "
+                    f"of {paths[0]}. Train the models with the same tokenizer.{side}_model."
+                )
+        if (languages := _name_languages(member)) != _name_languages(first):
+            raise UserError(
+                f"Members of an ensemble must translate the same languages: {paths[0]} translates "
+                f"{_name_languages(first)}, and {path} {languages}."
+            )
+
+
+def _name_languages(folder: ModelFolder) -> str:
+    return f"{folder.config.data.source_language} to {folder.config.data.target_language}"
 
 
 def get_fingerprints(source: Tokenizer, target: Tokenizer) -> dict[str, str]:

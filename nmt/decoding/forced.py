@@ -10,7 +10,7 @@ from nmt.data.tokenizer import Tokenizer
 from nmt.decoding.alignment import TokenAttention
 from nmt.decoding.grouping import round_to_bucket_width
 from nmt.decoding.inference import read_attention
-from nmt.models.seq2seq import Seq2Seq
+from nmt.models.ensemble import DecodingModel
 
 # Source and target, as ids without EOS.
 Pair = tuple[Sequence[int], Sequence[int]]
@@ -26,7 +26,7 @@ class ForcedDecoding:
         source_tokenizer, target_tokenizer: ids to tokens.
     """
 
-    def __init__(self, model: Seq2Seq, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer):
+    def __init__(self, model: DecodingModel, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer):
         self._source_tokenizer = source_tokenizer
         self._target_tokenizer = target_tokenizer
         self._run = compile_function(lambda *ids: read_attention(model, *ids), model.variables, num_inputs=2)

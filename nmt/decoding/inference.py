@@ -10,11 +10,9 @@ from nmt.config.schema import SearchSettings
 from nmt.data.tokenizer import BOS_ID, EOS_ID
 from nmt.decoding.beam_search import Hypotheses, beam_search, is_zero, rank_hypotheses
 from nmt.decoding.grouping import choose_max_active
-from nmt.models.attention import AttentionMemory
-from nmt.models.decoder import DecoderState, shift_right
-from nmt.models.encoder import EncoderOutput
-from nmt.models.queries import ActiveQueries
-from nmt.models.seq2seq import Seq2Seq
+from nmt.models.decoder import shift_right
+from nmt.models.ensemble import DecodingModel
+from nmt.models.seq2seq import DecodingStart
 
 COVERAGE_FLOOR = 1e-9
 """Least attention that a source token counts with, so that a token without any (0 in floating point) leaves scores
@@ -60,7 +58,7 @@ def split_numbers(settings: SearchSettings) -> tuple[SearchSettings, dict[str, A
 
 
 def search(
-    model: Seq2Seq,
+    model: DecodingModel,
     source: Any,
     *,
     settings: SearchSettings,
@@ -72,7 +70,7 @@ def search(
     """Translates rows of ids.
 
     Args:
-        model: its weights are used as they are, without dropout.
+        model: one model or an ensemble. Its weights are used as they are, without dropout.
         source: int32 [B, S], each row ended by EOS and padded with 0.
         settings: of the search; numbers may be scalar tensors, see `split_numbers`. The length limit of a row is
             min(2 x its source tokens + 10, max_length), so that it does not depend on its neighbours.
@@ -87,26 +85,18 @@ def search(
     """
     n_best = choose_n_best(settings, n_best)
     settings = settings.model_copy(update={"beam_size": max(settings.beam_size, n_best)})
-    encoded = model.encoder(source)
-    memory = model.decoder.project_memory(encoded)
-    state = tree.map_structure(lambda x: ops.squeeze(x, axis=1), model.decoder.get_initial_state(encoded))
-    num_tokens = ops.sum(ops.cast(encoded.memory_mask, "int32"), axis=1)
+    start = model.start(source)
+    num_tokens = ops.sum(ops.cast(start.memory_mask, "int32"), axis=1)
     max_steps = 2 * ops.shape(source)[1] + 10
     # Static shapes (JAX) are numbers, dynamic ones tensors.
     if isinstance(max_steps, int):
         max_steps = min(max_steps, length_bound or settings.max_length)
     else:
         max_steps = ops.minimum(max_steps, settings.max_length)
-    score = model.projection.make_scorer()
-
-    def step(ids: Any, state: DecoderState, memory: Any, queries: ActiveQueries) -> tuple[Any, DecoderState]:
-        state = model.decoder.step_active(ids, state, memory, queries)
-        return score(state.attentional), state
-
     hypotheses = beam_search(
-        step,
-        state,
-        memory,
+        model.make_step(),
+        tree.map_structure(lambda x: ops.squeeze(x, axis=1), start.state),
+        start.memory,
         limits=ops.minimum(2 * num_tokens + 10, settings.max_length),
         max_steps=max_steps,
         bos_id=BOS_ID,
@@ -118,31 +108,29 @@ def search(
     )
     if is_zero(settings.coverage_penalty):
         return hypotheses
-    coverage = _measure_coverage(model, encoded, memory, hypotheses)
-    return _rank_by_coverage(hypotheses, coverage, encoded.memory_mask, settings.coverage_penalty)
+    coverage = _measure_coverage(model, start, hypotheses)
+    return _rank_by_coverage(hypotheses, coverage, start.memory_mask, settings.coverage_penalty)
 
 
-def _measure_coverage(
-    model: Seq2Seq, encoded: EncoderOutput, memory: tuple[AttentionMemory, ...], hypotheses: Hypotheses
-) -> Any:
-    """Reads hypotheses by teacher forcing and sums the attention that each source token receives: [B, K, S].
+def _measure_coverage(model: DecodingModel, start: DecodingStart, hypotheses: Hypotheses) -> Any:
+    """Reads hypotheses by teacher forcing and sums the attention that each source token receives: float32 [B, K, S].
 
     All slots of a sentence share its memory, as they do in the search. The logits of a step are not used, so that
     compilers remove them.
     """
     ids = shift_right(hypotheses.ids, BOS_ID)
     num_slots, num_steps = ids.shape[1], ops.max(hypotheses.lengths)
-    start = tree.map_structure(lambda x: ops.repeat(x, num_slots, axis=1), model.decoder.get_initial_state(encoded))
+    first = tree.map_structure(lambda x: ops.repeat(x, num_slots, axis=1), start.state)
 
     def advance(position: Any, state: Any, coverage: Any) -> tuple:
-        _, state, weights = model.decoder.step(ops.take(ids, position, axis=2), state, memory)
+        _, state, weights = model.step(ops.take(ids, position, axis=2), state, start.memory)
+        weights = ops.cast(weights, "float32")
         is_read = (position < hypotheses.lengths)[:, :, None]
         # The graph for LiteRT knows the shape of the coverage, but not that of the weights.
         return position + 1, state, coverage + ops.reshape(ops.where(is_read, weights, 0), ops.shape(coverage))
 
-    shape = (*ops.shape(ids)[:2], ops.shape(encoded.memory_mask)[1])
-    nothing = ops.zeros(shape, start.layers[0].cell.dtype)
-    loop_state = (ops.zeros((), "int32"), start, nothing)
+    nothing = ops.zeros((*ops.shape(ids)[:2], ops.shape(start.memory_mask)[1]), "float32")
+    loop_state = (ops.zeros((), "int32"), first, nothing)
     return ops.while_loop(lambda position, *_: position < num_steps, advance, loop_state)[2]
 
 
@@ -154,16 +142,16 @@ def _rank_by_coverage(hypotheses: Hypotheses, coverage: Any, memory_mask: Any, w
 
     Args:
         hypotheses: each [B, K, ...].
-        coverage: [B, K, S], the attention that each source token receives from all tokens of a hypothesis.
+        coverage: float32 [B, K, S], the attention that each source token receives from all tokens of a hypothesis.
         memory_mask: bool [B, S], True on real tokens.
         weight: of the penalty.
     """
-    logs = ops.log(ops.clip(ops.cast(coverage, "float32"), COVERAGE_FLOOR, 1.0))
+    logs = ops.log(ops.clip(coverage, COVERAGE_FLOOR, 1.0))
     penalties = ops.sum(ops.where(memory_mask[:, None], logs, 0.0), axis=2)  # [B, K, S] -> [B, K]
     return rank_hypotheses(hypotheses._replace(scores=hypotheses.scores + weight * penalties))
 
 
-def read_attention(model: Seq2Seq, source: Any, target: Any) -> Any:
+def read_attention(model: DecodingModel, source: Any, target: Any) -> Any:
     """Reads translations by teacher forcing and returns the attention of each of their tokens.
 
     Args:
@@ -174,4 +162,4 @@ def read_attention(model: Seq2Seq, source: Any, target: Any) -> Any:
     Returns:
         At least float32 [B, T, S]: rows that sum to 1, 0 on the source's padding.
     """
-    return model(source, shift_right(target, BOS_ID)).attention_weights
+    return model.read(source, target)[1]

@@ -286,19 +286,18 @@ class PortableTranslator(tf.Module):
             float32 [B, n, T, X].
         """
         model, n_best = self._translator.model, target.shape[1]
-        encoded = model.encoder(source)
-        memory = model.decoder.project_memory(encoded)
-        state = tree.map_structure(lambda x: ops.repeat(x, n_best, axis=1), model.decoder.get_initial_state(encoded))
+        start = model.start(source)
+        first = tree.map_structure(lambda x: ops.repeat(x, n_best, axis=1), start.state)
         before = shift_right(target, BOS_ID)
         num_tokens = tf.shape(target)[2]
 
         def advance(position: Any, state: Any, written: Any) -> tuple:
-            logits, state, weights = model.decoder.step(before[:, :, position], state, memory)
+            logits, state, weights = model.step(before[:, :, position], state, start.memory)
             here = pick(target[:, :, position], logits, weights)
             return position + 1, state, written.write(position, tf.cast(here, tf.float32))
 
         written = tf.TensorArray(tf.float32, num_tokens, element_shape=[None, n_best, None])
-        _, _, written = tf.while_loop(lambda position, *_: position < num_tokens, advance, (0, state, written))
+        _, _, written = tf.while_loop(lambda position, *_: position < num_tokens, advance, (0, first, written))
         return tf.transpose(written.stack(), [1, 2, 0, 3])  # [T, B, n, X] -> [B, n, T, X]
 
     def _map(self, function: Callable, results: Any, lengths: Any) -> Any:

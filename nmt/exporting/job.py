@@ -16,9 +16,10 @@ from nmt.data.preparation import read_parallel
 from nmt.errors import ExportError, UserError
 from nmt.exporting.parity import Parity, check_parity, run_python
 from nmt.exporting.quantization import Quantization
-from nmt.model_folder import ModelFolder, find_model_folder
+from nmt.model_folder import ModelFolder, load_members
 from nmt.translators.export_record import FORMAT
 from nmt.translators.model import ModelTranslator
+from nmt.translators.opening import find_folder
 from nmt.version import __version__
 
 
@@ -29,7 +30,7 @@ class ExportJob:
     path: Path
     """Folder of the model."""
     folder: ModelFolder
-    """Its content; the configuration has the settings of the export."""
+    """Its content, or that of an ensemble's first member; the configuration has the settings of the export."""
     translator: ModelTranslator
     """The model in float32, with which the export is compared."""
     sources: Sequence[str]
@@ -50,7 +51,7 @@ class ExportJob:
         """Loads a model and the sample.
 
         Args:
-            model: a run folder (its best weights) or a model folder.
+            model: a run folder (its best weights), a model folder or an ensemble.
             sample: a file of sentences to compare on, instead of the dev text that the model was trained with.
             quantize: how the weights are stored; None keeps float32.
             decoding, export: settings of these sections of the configuration that differ from the model's.
@@ -58,8 +59,8 @@ class ExportJob:
         Raises:
             UserError: there is no such model or sample, or a setting is unknown or invalid.
         """
-        path = find_model_folder(Path(model)).resolve()
-        folder = ModelFolder.load(path)
+        path = find_folder(Path(model)).resolve()
+        folder = _describe_members(load_members(path))
         config = change_config(folder.config, decoding=decoding or {}, export=export or {})
         translator = ModelTranslator.load(path, precision="float32").with_settings(**decoding or {})
         sources, references = read_sample(config.data.dev, sample, config.export.sample)
@@ -110,6 +111,14 @@ class ExportJob:
             "model": {"path": str(self.path), **self.folder.facts},
             "versions": {"nmt": __version__, **{name: version(name) for name in packages}},
         }
+
+
+def _describe_members(members: Sequence[ModelFolder]) -> ModelFolder:
+    """Returns the first member, with the facts of all of them if there are several."""
+    first = members[0]
+    if len(members) == 1:
+        return first
+    return replace(first, facts={**first.facts, "members": [dict(member.facts) for member in members]})
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from nmt.errors import UserError
 from nmt.exporting.job import ExportJob, write_record
 from nmt.exporting.quantization import Quantization
 from nmt.files import atomic_write
-from nmt.model_folder import SOURCE, TARGET
+from nmt.model_folder import SOURCE, TARGET, check_is_new
 from nmt.translators.export_record import compute_digests
 from nmt.translators.litert import MODEL, RECORD
 
@@ -82,5 +82,4 @@ def _check(into: Path, quantize: Quantization | None, export: Mapping[str, Any])
     unused = [f"export.{name}" for name, value in export.items() if value is not None and name != "sample"]
     if unused:
         raise UserError(f"{unused[0]} has no effect on an export for LiteRT. Remove it, or export a SavedModel.")
-    if into.exists():
-        raise UserError(f"{into} exists already. Expected the name of a new folder for the LiteRT model.")
+    check_is_new(into, "LiteRT model")

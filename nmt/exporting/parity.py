@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from nmt.backend import ops
-from nmt.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
+from nmt.data.tokenizer import EOS_ID, Tokenizer
 from nmt.errors import ParityError, UserError
 from nmt.evaluation.metrics import bleu
 from nmt.exporting import fresh_process
 from nmt.exporting.quantization import Quantization
 from nmt.files import FULL
-from nmt.models.decoder import shift_right
 from nmt.progress import format_bytes
 from nmt.translators.hypothesis import Hypothesis
 from nmt.translators.model import ModelTranslator
@@ -215,10 +214,8 @@ def compare(
 def compute_log_prob(translator: ModelTranslator, source: str, target_ids: Sequence[int]) -> float:
     """Returns the log-probability of a translation by the model, in nats, including its EOS if it has one."""
     source_ids = [*translator.source_tokenizer.encode([source])[0], EOS_ID]
-    before = shift_right(np.array([target_ids], "int32"), BOS_ID)
-    model = translator.model
-    decoded = model(np.array([source_ids], "int32"), before)
-    log_probs = ops.convert_to_numpy(ops.log_softmax(model.projection(decoded.states), axis=-1))
+    logits, _ = translator.model.read(np.array([source_ids], "int32"), np.array([target_ids], "int32"))
+    log_probs = ops.convert_to_numpy(ops.log_softmax(logits, axis=-1))
     return float(log_probs[0, np.arange(len(target_ids)), target_ids].sum())
 
 

@@ -3,13 +3,17 @@
 B sentences, S source tokens, T target positions, E embedding units, V tokens in the target vocabulary.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from nmt.backend import keras
 from nmt.config.schema import ModelConfig
-from nmt.models.decoder import Decoder, DecoderOutput
+from nmt.data.tokenizer import BOS_ID
+from nmt.models.attention import AttentionMemory
+from nmt.models.decoder import Decoder, DecoderOutput, DecoderState, shift_right
 from nmt.models.embedding import Embedding, OutputProjection
 from nmt.models.encoder import Encoder
+from nmt.models.queries import ActiveQueries
 
 
 def make_seq2seq(
@@ -41,8 +45,22 @@ def make_seq2seq(
         keras.config.set_dtype_policy(before)
 
 
+class DecodingStart(NamedTuple):
+    """What decoding begins with."""
+
+    state: Any
+    """Before the first token; each part [B, 1, ...]."""
+    memory: Any
+    """What every step attends to; each part [B, ...]."""
+    memory_mask: Any
+    """bool [B, S], True on real tokens."""
+
+
 class Seq2Seq(keras.Model):
-    """A recurrent encoder-decoder with attention (Sutskever et al. 2014; Bahdanau et al. 2015)."""
+    """A recurrent encoder-decoder with attention (Sutskever et al. 2014; Bahdanau et al. 2015).
+
+    Training calls it. Decoding uses `start`, `make_step`, `step` and `read` only, which an `Ensemble` has as well.
+    """
 
     def __init__(
         self, config: ModelConfig, *, source_vocabulary_size: int, target_vocabulary_size: int, name: str = "seq2seq"
@@ -111,3 +129,38 @@ class Seq2Seq(keras.Model):
             position, and attention weights [B, T, S].
         """
         return self.decoder(target, self.encoder(source, training=training), training=training)
+
+    def start(self, source: Any) -> DecodingStart:
+        """Reads sources int [B, S], each row ended by EOS and padded with 0."""
+        encoded = self.encoder(source)
+        state, memory = self.decoder.get_initial_state(encoded), self.decoder.project_memory(encoded)
+        return DecodingStart(state, memory, encoded.memory_mask)
+
+    def make_step(self) -> Callable[[Any, Any, Any, ActiveQueries], tuple[Any, Any]]:
+        """Returns the step of a search, with the work that is the same for every step done once.
+
+        step(ids [N], state, memory, queries) returns logits [N, V], at least float32, and the next state. Each part of
+        a state is [N, ...]; the queries say which N these are.
+        """
+        score = self.projection.make_scorer()
+
+        def step(
+            ids: Any, state: DecoderState, memory: tuple[AttentionMemory, ...], queries: ActiveQueries
+        ) -> tuple[Any, DecoderState]:
+            state = self.decoder.step_active(ids, state, memory, queries)
+            return score(state.attentional), state
+
+        return step
+
+    def step(self, ids: Any, state: DecoderState, memory: tuple[AttentionMemory, ...]) -> tuple[Any, DecoderState, Any]:
+        """Reads one token per query, int [B, Q]; see `Decoder.step`."""
+        return self.decoder.step(ids, state, memory)
+
+    def read(self, source: Any, target: Any) -> tuple[Any, Any]:
+        """Reads given translations, int [B, T] without BOS, of sources int [B, S].
+
+        Returns:
+            Logits [B, T, V] that predict each token, and its attention weights [B, T, S], both at least float32.
+        """
+        output = self(source, shift_right(target, BOS_ID))
+        return self.projection(output.states), output.attention_weights

@@ -9,6 +9,7 @@ from typing import Any
 
 from nmt.config.reference import as_words
 from nmt.config.schema import DecodingConfig
+from nmt.model_folder import ModelFolder, find_model_folder, load_members
 from nmt.translators.export_record import read_record, read_settings
 from nmt.translators.opening import find_kind
 
@@ -19,31 +20,70 @@ def describe(path: Path) -> str:
     """Returns a table about a folder, with all settings of its search.
 
     Raises:
-        UserError: it is neither a run folder nor a model folder nor an export.
+        UserError: it is neither a run folder nor a model folder nor an ensemble nor an export.
     """
-    describers = {"SavedModel": _describe_savedmodel, "LiteRT": _describe_litert, "model": _describe_model}
+    describers = {
+        "SavedModel": _describe_savedmodel,
+        "LiteRT": _describe_litert,
+        "ensemble": _describe_ensemble,
+        "model": _describe_model,
+    }
     return "\n".join(_format_row(*row) for row in describers[find_kind(path).name](path).items())
 
 
 def _describe_model(path: Path) -> dict[str, str]:
-    from nmt.model_folder import ModelFolder, find_model_folder
-
     folder = ModelFolder.load(path)
-    model, data, facts = folder.config.model, folder.config.data, folder.facts
-    num_weights = sum(math.prod(array.shape) for array in folder.weights.values())
     return {
         "kind": "model folder" if find_model_folder(path) == path else "run folder",
+        **_describe_tokens(folder),
+        **_describe_training(folder),
+        "decoding": _format_settings(folder.config.decoding),
+        "versions": ", ".join(f"{name} {version}" for name, version in folder.facts.get("versions", {}).items()),
+    }
+
+
+def _describe_ensemble(path: Path) -> dict[str, str]:
+    members = load_members(path)
+    described = {
+        f"member {number}": "; ".join(f"{name} {text}" for name, text in _describe_training(member).items())
+        for number, member in enumerate(members, start=1)
+    }
+    return {
+        "kind": f"ensemble of {len(members)} models",
+        **_describe_tokens(members[0]),
+        **described,
+        "weights": f"{sum(map(_count_weights, members)):,}",
+        "decoding": _format_settings(members[0].config.decoding),
+    }
+
+
+def _describe_tokens(folder: ModelFolder) -> dict[str, str]:
+    data = folder.config.data
+    return {
         "languages": f"{data.source_language} to {data.target_language}",
         "vocabulary": f"{folder.source_tokenizer.vocabulary_size:,} source and "
         f"{folder.target_tokenizer.vocabulary_size:,} target tokens",
+    }
+
+
+def _describe_training(folder: ModelFolder) -> dict[str, str]:
+    """Returns what a model is and how it was trained."""
+    model, facts = folder.config.model, folder.facts
+    if "averaged" in facts:
+        trained = f"mean of {len(facts['averaged'])} checkpoints or models"
+    else:
+        trained = f"{facts['update']:,} updates" if "update" in facts else "unknown"
+    return {
         "encoder": f"{model.encoder_layers} × LSTM {model.encoder_units}",
         "decoder": f"{model.decoder_layers} × LSTM {model.decoder_units}, {model.attention} attention",
-        "weights": f"{num_weights:,}",
-        "trained for": f"{facts['update']:,} updates" if "update" in facts else "unknown",
+        "weights": f"{_count_weights(folder):,}",
+        "trained for": trained,
         "dev BLEU": f"{facts['dev_bleu']:.2f} (greedy)" if "dev_bleu" in facts else "unknown",
-        "decoding": _format_settings(folder.config.decoding),
-        "versions": ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items()),
     }
+
+
+def _count_weights(folder: ModelFolder) -> int:
+    return sum(math.prod(array.shape) for array in folder.weights.values())
 
 
 def _describe_savedmodel(path: Path) -> dict[str, str]:

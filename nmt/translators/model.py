@@ -1,4 +1,4 @@
-"""Translates with a trained model: batches bounded by tokens, results in order."""
+"""Translates with a trained model, or an ensemble of them: batches bounded by tokens, results in order."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -15,7 +15,8 @@ from nmt.decoding.forced import ForcedDecoding
 from nmt.decoding.grouping import Group, make_search_grouping, round_to_bucket_width
 from nmt.decoding.inference import choose_n_best, needs_own_best, search, split_numbers
 from nmt.errors import UserError
-from nmt.model_folder import ModelFolder
+from nmt.model_folder import ModelFolder, load_members
+from nmt.models.ensemble import DecodingModel, Ensemble
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.process import choose_precision
 from nmt.translators.hypothesis import Hypothesis
@@ -28,7 +29,7 @@ MAX_SEARCHES = 8
 
 
 class ModelTranslator(TokenTranslator):
-    """Translates with one trained model.
+    """Translates with a trained model, or with an ensemble.
 
     >>> ModelTranslator.load(Path("runs/demo")).translate(["The stories are old."])  # doctest: +SKIP
     ['Die Geschichten sind alt.']
@@ -48,7 +49,7 @@ class ModelTranslator(TokenTranslator):
 
     def __init__(
         self,
-        model: Seq2Seq,
+        model: DecodingModel,
         source_tokenizer: Tokenizer,
         target_tokenizer: Tokenizer,
         settings: DecodingConfig,
@@ -74,7 +75,9 @@ class ModelTranslator(TokenTranslator):
 
     @classmethod
     def load(cls, path: Path | str, *, precision: str | None = None) -> "ModelTranslator":
-        """Opens a run folder (its best model) or a model folder.
+        """Opens a run folder (its best model), a model folder or an ensemble.
+
+        An ensemble has the settings of its first member.
 
         Args:
             path: of the folder.
@@ -83,21 +86,15 @@ class ModelTranslator(TokenTranslator):
         Raises:
             UserError: there is no such model, or its files do not fit together.
         """
-        folder = ModelFolder.load(Path(path))
+        members = load_members(Path(path))
+        folder = members[0]
         settings = change_settings(folder.config.decoding, {"precision": precision})
         if settings.precision == "auto":
             precision = "float32" if has_gpu() else choose_precision()
             settings = change_settings(settings, {"precision": precision})
-        model = make_seq2seq(
-            folder.config.model,
-            source_vocabulary_size=folder.source_tokenizer.vocabulary_size,
-            target_vocabulary_size=folder.target_tokenizer.vocabulary_size,
-            precision=settings.precision,
-            trainable=False,
-        )
-        assign_arrays(model.trainable_variables, folder.weights, path)
+        models = [_make_model(member, settings.precision, path) for member in members]
         return cls(
-            model,
+            models[0] if len(models) == 1 else Ensemble(models),
             folder.source_tokenizer,
             folder.target_tokenizer,
             settings,
@@ -180,7 +177,7 @@ class _Searches:
         banned_ids: target ids that are never produced.
     """
 
-    def __init__(self, model: Seq2Seq, banned_ids: Sequence[int]):
+    def __init__(self, model: DecodingModel, banned_ids: Sequence[int]):
         self._model = model
         self._banned_ids = banned_ids
         self._get_compiled = lru_cache(MAX_SEARCHES)(self._compile)
@@ -207,6 +204,19 @@ class _Searches:
             )
 
         return compile_function(run, self._model.variables, num_inputs=1, scalars=dict(scalars))
+
+
+def _make_model(folder: ModelFolder, precision: str, origin: Path | str) -> Seq2Seq:
+    """Builds the model of a folder for inference."""
+    model = make_seq2seq(
+        folder.config.model,
+        source_vocabulary_size=folder.source_tokenizer.vocabulary_size,
+        target_vocabulary_size=folder.target_tokenizer.vocabulary_size,
+        precision=precision,
+        trainable=False,
+    )
+    assign_arrays(model.trainable_variables, folder.weights, origin)
+    return model
 
 
 class _Found(NamedTuple):

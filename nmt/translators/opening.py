@@ -1,4 +1,4 @@
-"""Opens a translator by its path: a run folder, a model folder, or an export of either kind."""
+"""Opens a translator by its path: a run folder, a model folder, an ensemble, or an export of either kind."""
 
 import importlib
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nmt.model_folder import find_model_folder
+from nmt.model_folder import find_model_folder, is_ensemble
 from nmt.process import check_device
 from nmt.translators.protocol import Translator
 
@@ -37,6 +37,7 @@ KINDS = (
         lambda path: (path / "model.tflite").is_file(),
         ("nmt.translators.litert", "LiteRTTranslator"),
     ),
+    Kind("ensemble", is_ensemble, ("nmt.translators.model", "ModelTranslator"), fixed=False),
     Kind("model", lambda path: True, ("nmt.translators.model", "ModelTranslator"), fixed=False),
 )
 
@@ -52,14 +53,14 @@ def find_folder(path: Path) -> Path:
     Raises:
         UserError: there is no model.
     """
-    return path if find_kind(path).fixed else find_model_folder(path)
+    return find_model_folder(path) if find_kind(path).name == "model" else path
 
 
 def open_translator(path: Path | str, **changes: Any) -> Translator:
     """Opens what translates.
 
     Args:
-        path: of a run folder (its best model), a model folder or an export.
+        path: of a run folder (its best model), a model folder, an ensemble or an export.
         **changes: settings of the section `decoding` other than its own, such as beam_size=1; None leaves one as it is.
 
     Raises:
