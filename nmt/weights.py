@@ -10,7 +10,7 @@ compressed or stored elsewhere are refused, so that a file cannot expand to more
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,6 @@ def assign_arrays(variables: Iterable[Any], arrays: Mapping[str, np.ndarray], or
         arrays: by path.
         origin: where the arrays come from, for messages.
 
-
     Raises:
         UserError: an array is missing, left over or of another shape.
     """
@@ -113,6 +112,13 @@ def assign_arrays(variables: Iterable[Any], arrays: Mapping[str, np.ndarray], or
 def get_arrays(variables: Iterable[Any]) -> dict[str, np.ndarray]:
     """Returns the values of Keras variables by path."""
     return {path: np.asarray(variable.value) for path, variable in index_by_path(variables).items()}
+
+
+def average_arrays(sets: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Returns the mean of arrays of the same names and shapes, by name, in the type of the first ones."""
+    return {
+        name: np.mean([arrays[name] for arrays in sets], axis=0, dtype=array.dtype) for name, array in sets[0].items()
+    }
 
 
 def index_by_path(variables: Iterable[Any]) -> dict[str, Any]:
