@@ -47,7 +47,7 @@ UserPath = Annotated[Path, AfterValidator(_expand_home)]
 TagName = Annotated[str, AfterValidator(_check_tag)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
-ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt"]
+ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt", "plateau"]
 PartName = Literal["source_embedding", "target_embedding", "encoder", "attention", "decoder", "output"]
 StrategyName = Literal["auto", "single", "mirrored", "multi_worker"]
 
@@ -150,8 +150,7 @@ class DataConfig(Section):
     train: Annotated[list[Annotated[TrainingFiles, BeforeValidator(_accept_plain_files)]], Field(min_length=1)]
     """Corpora for training, read as one."""
     dev: DevSets
-    """Corpus for validation during training, or a list of corpora, each scored by itself. The loss of several is that
-    of all their tokens, and BLEU and chrF are the means over the sets, by which training.best_by chooses."""
+    """Corpus for validation during training, or a list of corpora, each scored by itself."""
     max_length: PositiveInt = 250
     """Maximum length of either side of a training pair, in tokens; longer pairs are dropped and counted. Also the
     maximum length of a text translated at once: longer ones are translated in parts."""
@@ -322,13 +321,20 @@ class TrainingConfig(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay of AdamW, multiplied by the learning rate; not applied to biases and layer norm."""
     schedule: ScheduleName = "constant"
-    """Schedule of the learning rate after the warm-up."""
+    """Schedule of the learning rate after the warm-up; plateau lowers it when validations stop improving."""
     warmup_updates: Count = 0
     """Updates during which the learning rate grows linearly from 0."""
     schedule_updates: PositiveInt | None = None
     """Length of a linear or cosine schedule in updates, warm-up included; afterwards the rate stays constant."""
     final_rate: Share = 0.0
     """Learning rate after the end of a linear or cosine schedule, as a share of learning_rate."""
+    plateau_patience: PositiveInt = 3
+    """Validations without a better one after which a plateau schedule lowers the learning rate."""
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """What a plateau schedule multiplies the learning rate by."""
+    plateau_restart: bool = False
+    """Also continue from the best model, with new optimizer state, when a plateau schedule lowers the learning rate
+    (annealing restarts, Denkowski and Neubig 2017). Every validation then also writes a checkpoint."""
     clip_norm: PositiveFloat | None = 1.0
     """Maximum global norm of the gradient, which is a mean over target tokens; null never clips."""
     label_smoothing: Share = 0.1
@@ -353,6 +359,10 @@ class TrainingConfig(Section):
     """Stop after this many passes over the corpus."""
     max_minutes: PositiveFloat | None = None
     """Stop after this many minutes of wall-clock time since the process started, validation included."""
+    budget_minutes: PositiveFloat | None = None
+    """Wall-clock time of the whole run. A linear or cosine schedule follows the share that is used, so that it is
+    complete when the run ends; warm-up still counts updates. Start-up, validations and the end count, and so does the
+    time before an interruption, but not the time after the last checkpoint or that between two processes."""
     validate_every: PositiveInt = 1000
     """Updates between validations."""
     checkpoint_every: PositiveInt = 1000
@@ -370,8 +380,9 @@ class TrainingConfig(Section):
     patience: PositiveInt | None = None
     """Stop after this many validations without a better one."""
     best_by: Literal["bleu", "chrf", "loss"] = "bleu"
-    """Measure of the best validation: BLEU or chrF of greedy search on the dev text, or the loss. Equal scores are
-    ranked by the loss."""
+    """Measure of the best validation: BLEU or chrF of greedy search on the dev text, or the loss. With several dev sets
+    BLEU and chrF are means over the sets, and the loss is that of all their tokens. Equal scores are ranked by the
+    loss."""
     strategy: StrategyName = "auto"
     """Distribution strategy; auto is mirrored if there are several GPUs, else single."""
     devices: list[str] | None = None
@@ -384,24 +395,53 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _has_an_end(self) -> "TrainingConfig":
-        if not (self.max_updates or self.max_epochs or self.max_minutes):
+        if not (self.max_updates or self.max_epochs or self.max_minutes or self.budget_minutes):
             raise ValueError(
-                "one of max_updates, max_epochs and max_minutes must be set, since training would never end"
+                "one of max_updates, max_epochs, max_minutes and budget_minutes must be set, since training would "
+                "never end"
             )
-        if self.schedule in ("linear", "cosine") and self.schedule_updates is None:
-            raise ValueError(f"schedule {self.schedule} needs schedule_updates, its length in updates")
+        if self.schedule in ("linear", "cosine") and self.schedule_updates is None and self.budget_minutes is None:
+            raise ValueError(f"schedule {self.schedule} needs schedule_updates, its length in updates, or budget_minutes")
         if self.schedule_updates is not None and self.schedule_updates <= self.warmup_updates:
             raise ValueError(
                 f"schedule_updates must exceed warmup_updates; found {self.schedule_updates} and {self.warmup_updates}"
             )
         if self.schedule == "inverse_sqrt" and not self.warmup_updates:
             raise ValueError("schedule inverse_sqrt needs warmup_updates of 1 or more")
+        if self.patience and self.schedule == "plateau" and self.patience <= self.plateau_patience:
+            raise ValueError(
+                f"patience must exceed plateau_patience, or the run ends before its learning rate falls; found "
+                f"{self.patience} and {self.plateau_patience}"
+            )
         if self.weight_decay and self.optimizer != "adamw":
             raise ValueError(f"weight_decay needs optimizer adamw; found {self.optimizer}")
         if self.average_last > self.keep_checkpoints:
             raise ValueError(
                 f"average_last must not exceed keep_checkpoints; found {self.average_last} and {self.keep_checkpoints}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _plateau_keys_act(self) -> "TrainingConfig":
+        for name in ("plateau_patience", "plateau_factor", "plateau_restart"):
+            if self.schedule != "plateau" and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} needs schedule plateau; found {self.schedule}")
+        return self
+
+    @model_validator(mode="after")
+    def _budget_has_no_rival(self) -> "TrainingConfig":
+        if self.budget_minutes is None:
+            return self
+        if self.schedule not in ("linear", "cosine"):
+            raise ValueError(
+                f"budget_minutes needs schedule linear or cosine, which follow it; found {self.schedule}. max_minutes "
+                "ends a run with another schedule"
+            )
+        for name in ("schedule_updates", "max_updates", "max_epochs", "max_minutes"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} contradicts budget_minutes, by which the schedule and the run end; remove one of them"
+                )
         return self
 
 

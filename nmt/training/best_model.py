@@ -12,13 +12,15 @@ import numpy as np
 from nmt.backend import keras
 from nmt.config.schema import Config
 from nmt.data.preparation import TrainingData
-from nmt.model_folder import ModelFolder, get_fingerprints
+from nmt.files import get_current_version
+from nmt.model_folder import WEIGHTS, ModelFolder, get_fingerprints
 from nmt.training.checkpoint import Progress
 from nmt.training.run_folder import Writer
 from nmt.training.validation import Validation, Validator
 from nmt.training.workers import Workers
 from nmt.translators.sentences import measure_share
 from nmt.version import __version__
+from nmt.weights import load_arrays
 
 # Lines from which the share of those with several sentences is estimated, within 1 % in 50 ms.
 SENTENCE_SAMPLE = 10_000
@@ -100,6 +102,14 @@ class BestModel:
             return progress
         self.unwritten = None
         return replace(progress, best_score=scored.score, best_loss=scored.validation.loss)
+
+    def load_weights(self) -> Mapping[str, np.ndarray]:
+        """Returns the best weights so far, from memory if they could not be written.
+
+        Raises:
+            UserError: the model folder is damaged or missing.
+        """
+        return self.unwritten.weights if self.unwritten else load_arrays(get_current_version(self.path) / WEIGHTS)[0]
 
     def _make_model(self, weights: Mapping[str, np.ndarray], validation: Validation, update: int) -> ModelFolder:
         facts = {

@@ -45,6 +45,14 @@ class Progress:
     """Moving average of the training loss; None before the first update."""
     lowest_loss: float | None = None
     """Lowest moving average so far; None until it covers enough updates."""
+    plateau: int = 0
+    """Validations since the best one, or since the last decay if that was later."""
+    decays: int = 0
+    """How often a plateau lowered the learning rate."""
+    seconds: float = 0.0
+    """Time of the budget that is used (`training.budget_minutes`)."""
+    end_seconds: float = 0.0
+    """Time of the budget that is set aside for the last validation and checkpoint."""
 
     def count_batch(self, epoch: int, index: int) -> "Progress":
         """Returns the progress after the update of batch `index` of an epoch."""
@@ -62,8 +70,12 @@ class Progress:
 
     def count_validation(self, is_best: bool) -> "Progress":
         """Returns the progress after a validation."""
-        since_best = 0 if is_best else self.validations_since_best + 1
-        return replace(self, validated=self.update, validations_since_best=since_best)
+        since_best, plateau = (0, 0) if is_best else (self.validations_since_best + 1, self.plateau + 1)
+        return replace(self, validated=self.update, validations_since_best=since_best, plateau=plateau)
+
+    def count_decay(self) -> "Progress":
+        """Returns the progress after a plateau has lowered the learning rate."""
+        return replace(self, decays=self.decays + 1, plateau=0)
 
 
 @dataclass(frozen=True)

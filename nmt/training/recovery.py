@@ -108,9 +108,13 @@ class Recovery:
             f"learning rate (rollback {rollbacks} of at most {limit})."
         )
         self.num_failed = self._num_skipped = 0
-        # The best model stays that of the updates that are undone, if they had a better one.
+        # The best model stays that of the updates that are undone, if they had a better one. Their time stays used.
         resumed = replace(
-            checkpoint.progress, rollbacks=rollbacks, best_score=progress.best_score, best_loss=progress.best_loss
+            checkpoint.progress,
+            rollbacks=rollbacks,
+            best_score=progress.best_score,
+            best_loss=progress.best_loss,
+            seconds=progress.seconds,
         )
         return replace(checkpoint, progress=resumed)
 

@@ -4,6 +4,7 @@ import time
 from typing import Any, NamedTuple
 
 from nmt.config.schema import TrainingConfig
+from nmt.training.budget import compute_share
 from nmt.training.checkpoint import Progress
 from nmt.training.workers import Workers
 
@@ -69,6 +70,8 @@ class Stopping:
             return f"max_epochs {settings.max_epochs:,} reached"
         if settings.max_minutes and minutes >= settings.max_minutes:
             return f"max_minutes {settings.max_minutes:g} reached"
+        if settings.budget_minutes and compute_share(progress, settings.budget_minutes) >= 1:
+            return f"budget_minutes {settings.budget_minutes:g} used, except for the end"
         if settings.patience and progress.validations_since_best >= settings.patience:
             return f"no improvement in {settings.patience} {'validation' if settings.patience == 1 else 'validations'}"
         return "a callback requested it" if getattr(self.model, "stop_training", False) else None

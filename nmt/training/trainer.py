@@ -16,6 +16,7 @@ from nmt.model_folder import ModelFolder
 from nmt.signals import SignalFlag
 from nmt.training.backends import make_update, make_workers
 from nmt.training.best_model import BestModel, Scored
+from nmt.training.budget import VALIDATION, Budget, compute_share
 from nmt.training.checkpoint import Checkpoint, Checkpointer, CheckpointFolder, Progress, average_checkpoints
 from nmt.training.recovery import Recovery
 from nmt.training.run_folder import RunFolder, Writer
@@ -27,6 +28,8 @@ from nmt.training.update import Outcome
 from nmt.training.validation import Validation, Validator, explain_zero_bleu
 from nmt.weights import assign_arrays
 
+LATEST_FIRST_VALIDATION = 0.5
+"""Share of a budget after which a run is validated if it never was."""
 ZERO_VALIDATIONS = 3
 """Validations in a row with a BLEU of 0 after which the likely reasons are logged, once."""
 
@@ -83,6 +86,7 @@ class Trainer:
         checkpoints = CheckpointFolder(folder.checkpoints, settings.keep_checkpoints)
         self.checkpointer = Checkpointer(checkpoints, self.update, self.data.fingerprints, workers, writer)
         self.schedule = make_schedule(settings)
+        self.budget = Budget(settings, workers, started=started)
         self.recovery = Recovery(settings, checkpoints, log)
         self.stopping = Stopping(
             settings, workers, self.model, batches_per_epoch=self.plan.num_batches, started=started
@@ -148,19 +152,24 @@ class Trainer:
                 if batch.epoch != epoch:
                     epoch = batch.epoch
                     self.callbacks.on_epoch_begin(epoch)
-                self._train_on(batch)
+                with self.budget.measure("update"):
+                    self._train_on(batch)
                 if not self.recovery.is_exhausted and (self._must_wait() or signals.signal_number):
                     self._await_pending()
                 if self.recovery.is_exhausted:
                     self._roll_back()
                     break  # continue with the batches after that checkpoint
-                if self.progress.update % self.settings.validate_every == 0:
-                    self._validate()
+                if self._needs_validation():
+                    with self.budget.measure(VALIDATION):
+                        self._validate()
+                    self._decay_on_plateau()
                 if self.progress.batch == self.plan.num_batches:
                     self._end_epoch(batch.epoch)
+                self.progress = self.budget.count_time(self.progress)
                 # A state whose updates fail may be broken; rolling back to it would not help.
-                if self.progress.update % self.settings.checkpoint_every == 0 and not self.recovery.num_failed:
-                    self._save()
+                if self._needs_checkpoint() and not self.recovery.num_failed:
+                    with self.budget.measure("checkpoint"):
+                        self._save()
                 stop = self.stopping.agree_on_stop(self.progress, signals.signal_number)
                 if stop.signal_number:
                     self._interrupt(stop.signal_number)
@@ -170,7 +179,7 @@ class Trainer:
     def _train_on(self, batch: Batch) -> None:
         """Starts the update of a batch, then waits for the one before, so that devices do not wait for the host."""
         number = self.progress.update + 1
-        learning_rate = self.schedule(number) * 0.5**self.progress.rollbacks
+        learning_rate = self.schedule(self.progress)
         self.callbacks.on_train_batch_begin(number)
         wait = self.recovery.start_update(self.update, batch, number=number, learning_rate=learning_rate)
         self._await_pending()
@@ -194,10 +203,42 @@ class Trainer:
         return (
             not self.update.runs_ahead
             or bool(self.callbacks.callbacks or self.recovery.num_failed)
-            or update % settings.validate_every == 0
+            or self._needs_validation()
             or update % settings.checkpoint_every == 0
             or update == settings.max_updates
             or self.progress.batch == self.plan.num_batches
+        )
+
+    def _needs_validation(self) -> bool:
+        progress, budget = self.progress, self.settings.budget_minutes
+        if progress.update % self.settings.validate_every == 0:
+            return True
+        # A budget must set aside the time of the last validation, so it needs to know how long one takes.
+        return (
+            budget is not None and not progress.validated and compute_share(progress, budget) >= LATEST_FIRST_VALIDATION
+        )
+
+    def _needs_checkpoint(self) -> bool:
+        progress = self.progress
+        # A run that restarts from its best model must never be resumed from before that was written.
+        is_restartable = self.settings.plateau_restart and progress.validated == progress.update
+        return progress.update % self.settings.checkpoint_every == 0 or is_restartable
+
+    def _decay_on_plateau(self) -> None:
+        """Lowers the learning rate if validations stopped improving, and goes back to the best model if that is set.
+
+        Annealing restarts (Denkowski and Neubig 2017): updates and data are counted on, all else starts afresh.
+        """
+        settings = self.settings
+        if settings.schedule != "plateau" or self.progress.plateau < settings.plateau_patience:
+            return
+        self.progress = self.progress.count_decay()
+        if settings.plateau_restart:
+            self.update.restart(self.workers.chief_first(self.best.load_weights))
+        self.log(
+            f"update {self.progress.update:,}: no improvement in {settings.plateau_patience} validations. The learning "
+            f"rate is {self.schedule(self.progress):.3g} from now on"
+            + (", and training continues from the best model." if settings.plateau_restart else ".")
         )
 
     def _end_epoch(self, epoch: int) -> None:
@@ -238,6 +279,7 @@ class Trainer:
         checkpoint = self.checkpointer.load_latest(self.log)
         if checkpoint:
             self._assign(checkpoint)
+            self.budget.resume(self.progress)
             self._forget_missing_model()
             self.log(f"Resuming the run in {self.folder.path} after update {self.progress.update:,}.")
             return

@@ -199,6 +199,13 @@ class Update:
         for variable, average in zip(self.averaged, self.averages, strict=True):
             average.assign(arrays[variable.path])
 
+    def restart(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Sets the weights by path, as if training had never left them: without optimizer state and moving averages."""
+        assign_arrays(self.model.trainable_variables, weights, "The best model")
+        self.restart_averages()
+        for variable in self.optimizer.variables:
+            variable.assign(np.zeros(variable.shape, variable.dtype))
+
     def restart_averages(self) -> None:
         """Sets the moving averages to the current weights."""
         copies = {path: array.copy() for path, array in get_arrays(self.averaged).items()}

@@ -47,6 +47,25 @@ def test_a_configuration_is_frozen():
             {"max_updates": 9, "schedule": "linear", "schedule_updates": 5, "warmup_updates": 5},
             "schedule_updates must exceed warmup_updates; found 5 and 5",
         ),
+        (
+            "training",
+            {"max_updates": 9, "plateau_restart": True},
+            "plateau_restart needs schedule plateau; found constant",
+        ),
+        (
+            "training",
+            {"max_updates": 9, "schedule": "plateau", "patience": 3},
+            "patience must exceed plateau_patience, .*; found 3 and 3",
+        ),
+        (
+            "training",
+            {"budget_minutes": 9.0},
+            "budget_minutes needs schedule linear or cosine, which follow it; found con",
+        ),
+        *(
+            ("training", {"budget_minutes": 9.0, "schedule": "linear", name: 5}, f"{name} contradicts budget_minutes")
+            for name in ("schedule_updates", "max_updates", "max_epochs", "max_minutes")
+        ),
         ("training", {"max_updates": 9, "average_last": 4}, "average_last must not exceed keep_checkpoints; found 4"),
         ("tokenizer", {"joint": False}, "model.tied_embeddings all needs one vocabulary"),
         ("tokenizer", {"source_model": "x", "target_model": "y"}, "model.tied_embeddings all needs one vocabulary"),
@@ -69,6 +88,8 @@ def test_impossible_combinations_are_told(section, keys, message):
         ("training", {"max_minutes": 0.5}),
         ("training", {"max_updates": 9, "schedule": "linear", "schedule_updates": 6, "warmup_updates": 5}),
         ("training", {"max_updates": 9, "schedule": "inverse_sqrt", "warmup_updates": 1}),
+        ("training", {"budget_minutes": 0.5, "schedule": "cosine"}),
+        ("training", {"max_updates": 9, "schedule": "plateau", "patience": 4, "plateau_restart": True}),
         ("training", {"max_updates": 9, "average_last": 3}),
     ],
 )

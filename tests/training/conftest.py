@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -73,6 +74,7 @@ class CountingUpdate(Update):
     def __init__(self, model: keras.Model):
         self.model = model
         self.state_variables = [keras.Variable(0, dtype="int32", trainable=False, name="updates")]
+        self.optimizer = SimpleNamespace(variables=self.state_variables)
         self.unapplied: range = range(0)
         self.high: range = range(0)
         self.tolerated_rate = 0.0

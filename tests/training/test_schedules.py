@@ -4,10 +4,11 @@ import re
 import pytest
 
 from nmt.config.schema import TrainingConfig
-from nmt.training.schedules import compute_learning_rate, find_idle_updates
+from nmt.training.checkpoint import Progress
+from nmt.training.schedules import compute_learning_rate, find_idle_updates, make_schedule
 
 HALF = math.sqrt(0.5)
-KINDS = ("constant", "linear", "cosine", "inverse_sqrt")
+KINDS = ("constant", "linear", "cosine", "inverse_sqrt", "plateau")
 
 
 def settings(**values):
@@ -72,3 +73,26 @@ def test_the_peak_is_reached_at_the_end_of_the_warm_up_and_never_passed(kind):
 def test_a_falling_schedule_needs_its_length(kind):
     with pytest.raises(ValueError, match=f"A {kind} schedule requires a length"):
         compute_learning_rate(1, peak=1, kind=kind)
+
+
+@pytest.mark.parametrize(("kind", "falling"), [("linear", 0.75), ("cosine", (1 + HALF) / 2)])
+def test_a_budget_replaces_the_number_of_updates(kind, falling):
+    """A quarter of the 120 s that the end leaves is used, and two of four updates of warm-up are done."""
+    values = {
+        "schedule_updates": None,
+        "max_updates": None,
+        "budget_minutes": 3,
+        "warmup_updates": 4,
+        "final_rate": 0.5,
+    }
+    schedule = make_schedule(settings(schedule=kind, learning_rate=1.0, **values))
+    assert schedule(Progress(update=9, seconds=30, end_seconds=60)) == pytest.approx(0.5 + 0.5 * falling)
+    assert schedule(Progress(update=1, seconds=30, end_seconds=60)) == pytest.approx((0.5 + 0.5 * falling) / 2)
+    assert schedule(Progress(update=99, seconds=130, end_seconds=60)) == pytest.approx(0.5)
+
+
+def test_rollbacks_and_plateaus_lower_the_rate():
+    schedule = make_schedule(
+        settings(schedule="plateau", schedule_updates=None, learning_rate=1.0, plateau_factor=0.75)
+    )
+    assert schedule(Progress(update=9, rollbacks=2, decays=2)) == 0.75**2 / 4

@@ -604,3 +604,45 @@ def test_an_unknown_language_is_warned_about_once(rehearsal, recipe, tmp_path):
     rehearsal.train(config, bleu=[1.0])
     warnings = [line for line in rehearsal.said if line.startswith("Warning")]
     assert len(warnings) == 1 and "The target language 'chinese' is not a language code" in warnings[0]
+
+
+RATES = [2**-7] * 6 + [2**-8] * 6 + [2**-9] * 2
+PLATEAU = {"max_updates": 14, "validate_every": 2, "schedule": "plateau", "plateau_patience": 2, "checkpoint_every": 5}
+SCORES = [5, 4, 4, 6, 5, 5, 5]  # no improvement at 4 and 6, and at 10 and 12
+
+
+def test_a_plateau_lowers_the_rate(rehearsal, recipe, tmp_path):
+    rehearsal.train(recipe(tmp_path, **PLATEAU), bleu=SCORES)
+    assert rehearsal.update.rates == RATES
+    words = "update 6: no improvement in 2 validations. The learning rate is 0.00391 from now on."
+    assert words in rehearsal.said
+    assert all((array == 14).all() for array in rehearsal.validator.asked[-1].values())
+    assert [path.name for path in checkpoints(tmp_path).list_files()] == [f"update-{n:09}.h5" for n in (5, 10, 14)]
+
+
+def test_an_annealing_restart_goes_back_to_the_best_model(rehearsal, recipe, tmp_path):
+    config = recipe(tmp_path, plateau_restart=True, keep_checkpoints=20, **PLATEAU)
+    rehearsal.train(config, bleu=SCORES)
+    assert rehearsal.update.rates == RATES
+    # Back to 2 after update 6, so 4 after update 8, which is the best; back to 4 after update 12.
+    asked = [{int(array.flat[0]) for array in weights.values()} for weights in rehearsal.validator.asked]
+    assert asked == [{n} for n in (2, 4, 6, 4, 6, 8, 6)]
+    assert rehearsal.update.state_variables[0].numpy() == 2  # zero at the restart
+    words = (
+        "update 6: no improvement in 2 validations. The learning rate is 0.00391 from now on, and training continues"
+    )
+    assert rehearsal.said.count(f"{words} from the best model.") == 1
+    names = [path.name for path in checkpoints(tmp_path).list_files()]
+    assert names == [f"update-{n:09}.h5" for n in (2, 4, 5, 6, 8, 10, 12, 14)]
+
+
+@pytest.mark.parametrize("told", [3, 5, 6])
+def test_a_plateau_is_remembered(rehearsal, recipe, tmp_path, told):
+    """Killed in the validation after so many; those since the last checkpoint are repeated."""
+    config = recipe(tmp_path, plateau_restart=True, **PLATEAU)
+    with pytest.raises(RuntimeError, match=UNTOLD):
+        rehearsal.train(config, bleu=SCORES[:told])
+    rehearsal.train(config, bleu=SCORES[told:])
+    assert rehearsal.update.rates == RATES[2 * told :]
+    assert {int(array.flat[0]) for array in rehearsal.validator.asked[-1].values()} == {6}
+    assert ModelFolder.load(tmp_path).facts["update"] == 8

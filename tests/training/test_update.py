@@ -418,8 +418,13 @@ def test_all_that_the_next_update_depends_on_has_a_name_of_its_own():
 FROZEN = ["encoder", "attention", "output"]
 
 
-def test_frozen_parts_stay_as_they_are(start, dense):
-    update = made_update(optimizer="adamw", ema_decay=0.5, freeze=FROZEN)
+@pytest.fixture(scope="module")
+def freezing():
+    return made_update(optimizer="adamw", ema_decay=0.5, freeze=FROZEN)
+
+
+def test_frozen_parts_stay_as_they_are(freezing, start, dense):
+    update = freezing
     set_weights(update, start)
     update.restart_averages()
     first, second = (update(BATCH, update=number, learning_rate=RATE) for number in (1, 2))
@@ -440,6 +445,17 @@ def test_frozen_parts_stay_as_they_are(start, dense):
     set_weights(update, start)
     update.assign_state(state, "The test")
     assert_same(weights_of(update), after, rtol=0)
+
+
+def test_a_restart_leaves_nothing_of_the_training_before(freezing, start):
+    outcomes = []
+    for _ in range(2):
+        freezing.restart(start)
+        assert_same(weights_of(freezing), start, rtol=0)
+        outcomes.append([freezing(BATCH, update=number, learning_rate=RATE) for number in (1, 2)])
+        outcomes[-1].append(state_of(freezing))
+    assert outcomes[0][:2] == outcomes[1][:2]
+    assert_same(outcomes[0][2], outcomes[1][2], rtol=0)
 
 
 @pytest.mark.parametrize("tied", ["all", "target", "none"])

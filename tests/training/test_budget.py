@@ -1,0 +1,151 @@
+"""A run with a budget of time, by a clock that stands still unless an update or a validation moves it."""
+
+import json
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+from nmt.config.schema import TrainingConfig
+from nmt.errors import InterruptionError
+from nmt.training.budget import Budget, compute_share
+from nmt.training.checkpoint import CheckpointFolder, Progress
+from nmt.training.workers import Workers
+
+UPDATE, VALIDATION, START_UP = 18, 30, 54  # seconds
+BUDGET = {"max_updates": None, "budget_minutes": 10, "learning_rate": 1.0, "schedule": "linear"}
+
+
+class Clock(keras.callbacks.Callback):
+    """Moves on with every update."""
+
+    def __init__(self, now):
+        super().__init__()
+        self.now = now
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.now += UPDATE
+
+
+class Interrupt(keras.callbacks.Callback):
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == self.after:
+            import signal
+
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.fixture
+def train(rehearsal, monkeypatch):
+    """Trains by a clock that begins somewhere, and returns it. Preparing the data takes a minute."""
+    clocks = []
+
+    def look():
+        return clocks[-1].now
+
+    for module in ("train", "stopping", "budget"):
+        monkeypatch.setattr(f"nmt.training.{module}.time", SimpleNamespace(monotonic=look))
+    validate, prepare = rehearsal.make_validator, rehearsal.make_update
+
+    def make_validator(*args):
+        made = validate(*args)
+        scripted = made.validate
+
+        def validate_slowly(weights):
+            clocks[-1].now += VALIDATION
+            return scripted(weights)
+
+        made.validate = validate_slowly
+        return made
+
+    def make_update(*args):
+        clocks[-1].now += clocks[-1].start_up
+        return prepare(*args)
+
+    monkeypatch.setattr("nmt.training.trainer.Validator", make_validator)
+    monkeypatch.setattr("nmt.training.trainer.make_update", make_update)
+
+    def run(config, *, begin=0, start_up=START_UP, interrupted=None, num_validations=9):
+        clocks.append(Clock(begin))
+        clocks[-1].start_up = start_up
+        callbacks = [clocks[-1], *([Interrupt(interrupted)] if interrupted else [])]
+        rehearsal.train(config, bleu=list(range(1, 1 + num_validations)), callbacks=callbacks)
+        return clocks[-1]
+
+    return run
+
+
+def rates_by_hand(updates, validated):
+    """The rates of the updates: what is left of the budget before each of them, the end apart."""
+    rates, used, end = [], 0, 0
+    for number in range(1, updates + 1):
+        rates.append(1 - used / (600 - 1.25 * end))
+        used, end = (used or START_UP) + UPDATE, end or UPDATE
+        if number in validated:
+            used, end = used + VALIDATION, UPDATE + VALIDATION
+    return rates
+
+
+def read_validated(run_dir):
+    records = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+    return [record["update"] for record in records if record["kind"] == "validation"]
+
+
+def test_the_schedule_and_the_run_end_within_the_budget(train, rehearsal, recipe, tmp_path):
+    clock = train(recipe(tmp_path, validate_every=7, **BUDGET))
+    # Start-up, 22 updates and three validations are 540 s. The other 60 are 1.25 times an update and a validation.
+    assert clock.now == 540 + VALIDATION <= 600
+    assert read_validated(tmp_path) == [7, 14, 21, 22]
+    assert rehearsal.update.rates == pytest.approx(rates_by_hand(22, {7, 14, 21}), abs=1e-12)
+    assert 0 < rehearsal.update.rates[-1] < 0.04
+    assert any(line.startswith("Finished: budget_minutes 10 used, except for the end") for line in rehearsal.said)
+    before = (tmp_path / "history.jsonl").read_text()
+    train(recipe(tmp_path, validate_every=7, **BUDGET), num_validations=0)
+    assert (tmp_path / "history.jsonl").read_text() == before
+
+
+def test_a_resumed_run_goes_on_by_the_time_that_is_left(train, rehearsal, recipe, tmp_path):
+    config = recipe(tmp_path, validate_every=7, **BUDGET)
+    with pytest.raises(InterruptionError):
+        train(config, interrupted=10)
+    rates = rehearsal.update.rates
+    progress = CheckpointFolder(tmp_path / "checkpoints", keep=9).load_latest().progress
+    assert (progress.seconds, progress.end_seconds) == (54 + 10 * 18 + 30, 60)
+    clock = train(config, begin=5000, start_up=0)
+    assert clock.now == 5000 + 12 * 18 + 3 * 30
+    # Also before the new process has measured a validation.
+    assert [*rates, *rehearsal.update.rates] == pytest.approx(rates_by_hand(22, {7, 14, 21}), abs=1e-12)
+
+
+def test_a_run_without_validations_has_one_to_know_what_its_end_takes(train, recipe, tmp_path):
+    clock = train(recipe(tmp_path, validate_every=1000, average_last=2, checkpoint_every=10, **BUDGET))
+    # The end has twice as much time, since the average is validated as well: 45 s of updates, so half of the rest has
+    # passed after 13 of them; then 120 s, so the rest has passed after 22.
+    assert read_validated(tmp_path) == [14, 22]
+    assert clock.now == 54 + 22 * 18 + 3 * 30 <= 600
+
+
+class Second(Workers):
+    """Worker 1 of 2. The chief has used 120 s, and sets 10 s aside."""
+
+    number, count = 1, 2
+
+    def all_reduce_sum(self, values):
+        return values + np.array([[120, 0], [10, 0]])
+
+
+def test_the_time_of_the_chief_counts():
+    budget = Budget(TrainingConfig(budget_minutes=5, schedule="cosine"), Second(), started=0.0)
+    assert budget.count_time(Progress(update=3)) == Progress(update=3, seconds=120, end_seconds=10)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "end", "share"), [(0, 0, 0), (90, 60, 0.75), (90, 120, 1), (500, 0, 1), (0, 180, 1)]
+)
+def test_the_share_is_of_what_the_end_leaves(seconds, end, share):
+    assert compute_share(Progress(seconds=seconds, end_seconds=end), 3) == share
