@@ -44,7 +44,7 @@ def main() -> None:
     Path(config.run_dir).mkdir(parents=True, exist_ok=True)
     data, training = prepare_training_data(config, config.run_dir, print), config.training
     start = time.perf_counter()
-    plan = BatchPlan(data.lengths, by=training.batch_by, size=training.batch_size, seed=config.seed)
+    plan = BatchPlan(data.lengths, by=training.batch_by, size=training.batch_size, seed=config.seed, shares=data.shares)
     fitted = time.perf_counter()
     sizes = [len(batch) for batch in plan.draw_epoch(0)]
     drawn = time.perf_counter()

@@ -89,7 +89,7 @@ def make_load(settings: Settings, text: Text | None, model: Path | None) -> Load
     if model is None:
         assert text is not None, "either a model or a text to train one is required"
         model = trained(settings, text, NMT)
-    source = ModelFolder.load(find_model_folder(model)).config.data.dev.source
+    source = ModelFolder.load(find_model_folder(model)).config.dev_sets[0].source
     lines = list(dict.fromkeys(filter(str.strip, read_lines(source))))
     return Load(settings, model, lines[: settings.latency_lines])
 

@@ -14,7 +14,7 @@ fuse gather get halve handle hold import join limit list listen load locate lock
 normalize observe open pad parse plan precompile prefetch prepare print probe project put quantize rank read record
 recover remove rename render replace report require restart restore roll round run sample save scale scan scatter
 score search select send serve set shift show silence split start step stop stream submit suggest sync tokenize
-trace track train translate try tune use validate wait write
+trace track train translate try tune use validate wait weigh write
 """
 VERBS = set(VERB_LIST.split())
 
@@ -32,7 +32,7 @@ FOREIGN = {
     *("call", "handle_exit", "connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing"),
     *("startup",),
     *("fileno", "nbest", "readable", "readinto", "serving_default", "token_log_probs"),
-    *("demo", "doctor", "info", "main"),
+    *("demo", "doctor", "ensemble", "info", "main"),
 }
 # A function that is a property, a cached value or a validator has a noun's name.
 NOUNS = {"property", "cached_property", "computed_field", "model_validator", "setter"}

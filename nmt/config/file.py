@@ -10,7 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from nmt.config.reference import as_words, get_keys, suggest_key
-from nmt.config.schema import Config
+from nmt.config.schema import ONE, SEVERAL, Config
 from nmt.config.yaml_lines import MAX_CHARACTERS, Place, read_yaml, write_yaml
 from nmt.errors import UserError, suggest_name
 from nmt.streams import open_bytes
@@ -274,7 +274,7 @@ def _checked(values: dict[str, Any], labels: Labels) -> Config:
 
 
 def _problem(error: ErrorDetails, labels: Labels) -> str:
-    place, found = error["loc"], error["input"]
+    place, found = tuple(part for part in error["loc"] if part not in (ONE, SEVERAL)), error["input"]
     key = ".".join("N" if isinstance(part, int) else part for part in place)
     match error["type"]:
         case "missing":

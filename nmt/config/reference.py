@@ -108,14 +108,15 @@ def _inside(prefix: str, section: Schema) -> Iterator[Key]:
 
 def _keys(name: str, schema: Schema, default: str) -> Iterator[Key]:
     """Yields one key, followed by the keys of the section or list that it holds."""
-    section = _section(schema)
+    forms = schema.get("anyOf") or schema.get("oneOf") or [schema]
+    section = next(filter(None, map(_section, schema.get("oneOf", [schema]))), None)
     meaning = schema.get("description") or (section or {}).get("description") or "One entry of the list."
     if section and default != "required":
         default = ""
     yield Key(name, _kind(schema), default, " ".join(meaning.split()))
     if section:
         yield from _inside(f"{name}.", section)
-    for form in schema.get("anyOf", [schema]):
+    for form in forms:
         if form.get("type") == "array":
             yield from _keys(f"{name}.N", form["items"], "")
 
@@ -128,6 +129,8 @@ def _kind(schema: Schema) -> str:
     match schema:
         case {"anyOf": [some, {"type": "null"}]}:
             return f"null or {_kind(some)}"
+        case {"oneOf": forms}:
+            return " or ".join(map(_kind, forms))
         case {"enum": choices}:
             return f"one of {', '.join(choices)}"
         case {"$ref": _}:

@@ -9,7 +9,7 @@ Shapes: N sentence pairs; B rows in a batch; S and T tokens in its longest sourc
 import hashlib
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, Protocol, TypeVar
@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 
 from nmt.data.tokenizer import EOS_ID, PAD_ID
+from nmt.data.weighting import CorpusShares, WeightedDraw
 
 NUM_BUCKETS = 12
 # Pairs are shuffled, and then sorted by length within pools of this many batches. Larger pools need less padding.
@@ -41,15 +42,26 @@ class BatchPlan:
         by: what `size` counts: sentence pairs, or target tokens with their padding.
         size: largest size of a batch.
         seed: seed of the order.
+        shares: how many pairs of each corpus an epoch has; None for every pair once.
     """
 
-    def __init__(self, lengths: np.ndarray, *, by: Literal["tokens", "sentences"], size: int, seed: int):
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        *,
+        by: Literal["tokens", "sentences"],
+        size: int,
+        seed: int,
+        shares: CorpusShares | None = None,
+    ):
         self.lengths = lengths
         self.seed = seed
         self.buckets = fit_buckets(lengths)
         self.bucket_ids = self.buckets.assign(lengths)
         self.rows = [size if by == "sentences" else max(1, size // int(length)) for length in self.buckets.target]
-        self._cuts = _cut_batches(np.bincount(self.bucket_ids, minlength=len(self.rows)), self.rows)
+        self._draw = None if shares is None else WeightedDraw(shares, self.bucket_ids, len(self.rows), seed=seed)
+        counts = self._draw.count_places() if self._draw else np.bincount(self.bucket_ids, minlength=len(self.rows))
+        self._cuts = _cut_batches(counts, self.rows)
         self._epoch = -1
         self._batches: EpochBatches | None = None
 
@@ -64,14 +76,18 @@ class BatchPlan:
         return len(self._cuts)
 
     def draw_epoch(self, epoch: int) -> "EpochBatches":
-        """Returns the batches of an epoch, counted from 0. Every pair is in exactly one batch."""
+        """Returns the batches of an epoch, counted from 0.
+
+        Every pair is in exactly one batch, unless corpora have weights.
+        """
         if self._batches is None or epoch != self._epoch:
-            self._batches, self._epoch = self._draw(epoch), epoch
+            self._batches, self._epoch = self._order(epoch), epoch
         return self._batches
 
-    def _draw(self, epoch: int) -> "EpochBatches":
+    def _order(self, epoch: int) -> "EpochBatches":
         random = np.random.default_rng([self.seed, epoch])
-        order = random.permutation(np.arange(len(self.lengths), dtype=np.int32))
+        pairs = self._draw.draw_epoch(epoch) if self._draw else np.arange(len(self.lengths), dtype=np.int32)
+        order = random.permutation(pairs)
         bucket_ids = self.bucket_ids[order]
         # The same as a stable argsort by bucket, in a fraction of its memory.
         order = np.concatenate([order[bucket_ids == bucket] for bucket in range(len(self.rows))])
@@ -258,7 +274,7 @@ class Batch:
     target: np.ndarray
     """int32 [B, T], each row ended by EOS and padded with 0."""
     weights: np.ndarray
-    """float32 [B], 1 for sentence pairs and 0 for rows that only fill the batch."""
+    """float32 [B], those of the sentence pairs, usually 1, and 0 for rows that only fill the batch."""
 
     @property
     def num_target_tokens(self) -> int:
@@ -283,6 +299,7 @@ class BatchLoader:
         tokenized: the corpus as token ids.
         kept: int [N], the corpus index of each pair of the plan.
         plan: which pairs form which batch.
+        weigh: returns the weights of these examples in an epoch, float32; None weighs all alike.
         multiple: rows are filled up to a multiple of this, the number of replicas times micro-batches.
         pad_to_buckets: pads to the bucket instead of to the longest row, and fills up to a full batch. For backends
             that compile a function for each shape.
@@ -294,12 +311,14 @@ class BatchLoader:
         kept: np.ndarray,
         plan: BatchPlan,
         *,
+        weigh: Callable[[np.ndarray, int], np.ndarray] | None = None,
         multiple: int = 1,
         pad_to_buckets: bool = False,
     ):
         self.tokenized = tokenized
         self.kept = kept
         self.plan = plan
+        self.weigh = weigh
         self.multiple = multiple
         self.pad_to_buckets = pad_to_buckets
 
@@ -316,7 +335,8 @@ class BatchLoader:
         ids = self.tokenized.read_ids(self.kept[members], epoch=epoch, batch=index)
         rows, *widths = self._choose_shape(members, ids) if self.pad_to_buckets else (len(members), 0, 0)
         source, target = (pad(side, width) for side, width in zip(ids, widths, strict=True))
-        batch = Batch(epoch, index, source, target, np.ones(len(members), np.float32))
+        weights = self.weigh(self.kept[members], epoch) if self.weigh else np.ones(len(members), np.float32)
+        batch = Batch(epoch, index, source, target, weights)
         return batch.pad_rows(rows).pad_rows(self.multiple)
 
     def _choose_shape(

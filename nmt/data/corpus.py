@@ -308,6 +308,23 @@ class ParallelCorpus:
         """Returns the target sides of these pairs, in the order of `indices`."""
         return self._read(self._targets, indices)
 
+    def find_corpora(self, indices: np.ndarray) -> np.ndarray:
+        """Returns for each of these pairs the place of its files in the list that was opened: int64, from 0."""
+        return self._find_files(self._kept_rows[indices])
+
+    def find_lines(self, indices: np.ndarray) -> np.ndarray:
+        """Returns for each of these pairs its line in its files: int64, from 0."""
+        rows = self._kept_rows[indices]
+        return rows - self._first_rows[self._find_files(rows)]
+
+    def count_lines(self, number: int) -> int:
+        """Returns the number of lines of a corpus, by its place in the list that was opened; blank pairs count."""
+        return int(self._first_rows[number + 1] - self._first_rows[number])
+
+    def read_texts(self, indices: np.ndarray, epoch: int = 0) -> tuple[list[str], list[str]]:
+        """Returns both sides of these pairs, in the order of `indices` and the same in every epoch."""
+        return self.read_sources(indices), self.read_targets(indices)
+
     def locate(self, index: int) -> str:
         """Returns "file:line" of a pair's source side, for messages."""
         row = int(self._kept_rows[index])

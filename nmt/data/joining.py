@@ -31,17 +31,21 @@ class JoinPlan:
         share: share of the examples that consist of two pairs, below 1. There are fewer if too few pairs fit together.
         max_length: largest number of tokens of either side of two pairs together.
         seed: seed of all draws.
+        corpora: int [N], the corpus of each pair, if only pairs of the same corpus may be joined and change places.
     """
 
-    def __init__(self, lengths: np.ndarray, *, share: float, max_length: int, seed: int):
+    def __init__(
+        self, lengths: np.ndarray, *, share: float, max_length: int, seed: int, corpora: np.ndarray | None = None
+    ):
         self.seed = seed
-        self._groups = _group_equal(lengths)
+        self._groups = _group_equal(lengths if corpora is None else np.column_stack([lengths, corpora]))
         self._by_group = np.argsort(self._groups, kind="stable").astype(np.int32)
         self._places = _pair_places(
             lengths[self._by_group],
             count=round(len(lengths) * share / (1 + share)),
             max_length=max_length,
             random=np.random.default_rng([seed, PLACES_DRAW]),
+            corpora=None if corpora is None else corpora[self._by_group],
         )
         self._epoch = -1
         self._examples = self._places
@@ -66,6 +70,10 @@ class JoinPlan:
             self._examples, self._epoch = _look_up(pairs, self._places), epoch
         return self._examples
 
+    def find_corpora(self, corpora: np.ndarray) -> np.ndarray:
+        """Returns the corpus of each example: int [M], given those of the pairs [N] that the plan was made with."""
+        return corpora[_look_up(self._by_group, self._places)[:, 0]]
+
     def add_lengths(self, lengths: np.ndarray) -> np.ndarray:
         """Returns the lengths of the examples: [M, 2], given those of the pairs [N, 2], both with EOS.
 
@@ -79,19 +87,29 @@ class JoinPlan:
         return added.astype(np.int16) if added.max() <= np.iinfo(np.int16).max else added
 
 
-def _group_equal(lengths: np.ndarray) -> np.ndarray:
-    """Numbers the groups of pairs that agree in both lengths: an unsigned integer for each pair [N]."""
-    columns = lengths.astype(np.int64)
-    _, groups = np.unique(columns[:, 0] * (columns[:, 1].max() + 1) + columns[:, 1], return_inverse=True)
+def _group_equal(columns: np.ndarray) -> np.ndarray:
+    """Numbers the groups of pairs that agree in all columns [N, C]: an unsigned integer for each pair [N]."""
+    keys = np.zeros(len(columns), dtype=np.int64)
+    for column in columns.T:
+        keys = keys * (int(column.max()) + 1) + column
+    _, groups = np.unique(keys, return_inverse=True)
     # NumPy sorts numbers of 16 bits in linear time.
     return groups.astype(np.min_scalar_type(int(groups.max())))
 
 
-def _pair_places(lengths: np.ndarray, *, count: int, max_length: int, random: np.random.Generator) -> np.ndarray:
-    """Draws which places share an example: int32 [M, 2], given the lengths [N, 2] that belong to the places."""
+def _pair_places(
+    lengths: np.ndarray, *, count: int, max_length: int, random: np.random.Generator, corpora: np.ndarray | None
+) -> np.ndarray:
+    """Draws which places share an example: int32 [M, 2], given lengths [N, 2] and corpora [N] of the places."""
     order = random.permutation(np.arange(len(lengths), dtype=np.int32))
+    if corpora is not None:
+        order = order[np.argsort(corpora[order], kind="stable")]
     candidates = order[: len(order) // 2 * 2].reshape(-1, 2)
     fits = (lengths[candidates[:, 0]] + lengths[candidates[:, 1]] <= max_length).all(axis=1)
+    if corpora is not None:
+        fits &= corpora[candidates[:, 0]] == corpora[candidates[:, 1]]
+        mixed = random.permutation(len(candidates))  # otherwise the first corpora would have most of the places
+        candidates, fits = candidates[mixed], fits[mixed]
     joined = candidates[fits][:count]
     is_single = np.ones(len(lengths), dtype=bool)
     is_single[joined] = False
@@ -162,13 +180,26 @@ class JoinedTokens:
         )
         return source, target
 
-    def read_sources(self, examples: np.ndarray) -> list[str]:
-        """Returns the source text of these examples, as they are joined in the first epoch."""
-        first, second = self.plan.draw_epoch(0)[examples].T
-        texts = self.corpus.read_sources(self.kept[first])
+    def read_sources(self, examples: np.ndarray, epoch: int = 0) -> list[str]:
+        """Returns the source text of these examples, as they are joined in an epoch."""
+        return self._read_side(0, examples, epoch)
+
+    def read_texts(self, examples: np.ndarray, epoch: int) -> tuple[list[str], list[str]]:
+        """Returns the text of both sides of these examples, as they are joined in an epoch."""
+        return self._read_side(0, examples, epoch), self._read_side(1, examples, epoch)
+
+    def average(self, values: np.ndarray, examples: np.ndarray, epoch: int) -> np.ndarray:
+        """Returns the mean of the values of each example's pairs, given the values of all pairs of the corpus."""
+        first, second = self.plan.draw_epoch(epoch)[examples].T
+        return (values[self.kept[first]] + values[self.kept[np.where(second == NO_PAIR, first, second)]]) / 2
+
+    def _read_side(self, side: int, examples: np.ndarray, epoch: int) -> list[str]:
+        first, second = self.plan.draw_epoch(epoch)[examples].T
+        read = self.corpus.read_targets if side else self.corpus.read_sources
+        texts = read(self.kept[first])
         joined = np.flatnonzero(second != NO_PAIR)
-        for place, text in zip(joined, self.corpus.read_sources(self.kept[second[joined]]), strict=True):
-            texts[place] += self.separators[0] + text
+        for place, text in zip(joined, read(self.kept[second[joined]]), strict=True):
+            texts[place] += self.separators[side] + text
         return texts
 
     def _join(

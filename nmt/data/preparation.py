@@ -1,24 +1,44 @@
 """Prepares what training reads: opens text, trains or loads tokenizers, counts tokens and cleans."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from nmt.config.schema import Config, DataConfig, TokenizerConfig
+from nmt.data.augmentation import AugmentedTokens
 from nmt.data.batching import TokenizedCorpus
 from nmt.data.cleaning import CleaningReport, clean
 from nmt.data.corpus import ParallelCorpus, read_parallel, split_indices
+from nmt.data.examples import ReplacedTokens, TaggedTokens, find_tag_ids, list_tags, put_tag
 from nmt.data.joining import JoinedTokens, JoinPlan
 from nmt.data.languages import parse_language
 from nmt.data.token_cache import CachedTokens, SampledTokens
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
+from nmt.data.weighting import CorpusShares, SentenceWeights
+from nmt.errors import UserError
 
 Log = Callable[[str], None]
 
 TOKENIZER_FILES = ("source.model", "target.model")
+
+
+class DevSet(NamedTuple):
+    """Text to validate on."""
+
+    name: str
+    sources: list[str]
+    """Each with the tag of the set, if it has one."""
+    targets: list[str]
+    tag: str | None = None
+
+    @property
+    def bare_sources(self) -> list[str]:
+        """The sources without the tag."""
+        return [source[len(put_tag(self.tag, "")) :] for source in self.sources]
 
 
 @dataclass(frozen=True)
@@ -32,12 +52,17 @@ class TrainingData:
     lengths: np.ndarray
     """int16 or int32 [N, 2], tokens on both sides of the examples, EOS included. With subword sampling, the length that
     nine in ten samples do not exceed."""
+    texts: ParallelCorpus | JoinedTokens
+    """The text of the examples, without tags."""
     tokenized: TokenizedCorpus
-    """The examples as token ids, sampled or not."""
+    """The examples as token ids, sampled or not, with tags."""
     source_tokenizer: Tokenizer
     target_tokenizer: Tokenizer
-    dev_sources: list[str]
-    dev_targets: list[str]
+    shares: CorpusShares | None
+    """How many examples of each corpus an epoch has; None for every example once."""
+    weights: SentenceWeights | None
+    """Factors for the loss of each pair; None weighs all alike."""
+    dev: list[DevSet]
     report: CleaningReport
 
     @property
@@ -48,17 +73,26 @@ class TrainingData:
     @property
     def fingerprints(self) -> dict[str, str]:
         """Digests of what must stay the same when a run is resumed, by their names in messages."""
+        weights = {} if self.weights is None else {"text of sentence weights": self.weights.fingerprint}
         return {
+            **weights,
             "training text": self.corpus.fingerprint,
             "source tokenizer": self.source_tokenizer.fingerprint,
             "target tokenizer": self.target_tokenizer.fingerprint,
         }
 
+    def weigh(self, examples: np.ndarray, epoch: int) -> np.ndarray:
+        """Returns the weights of examples in an epoch: float32; 1 unless `data.train[].weights` is set."""
+        if self.weights is None:
+            return np.ones(len(examples), np.float32)
+        if isinstance(self.texts, JoinedTokens):
+            return self.texts.average(self.weights.values, examples, epoch)
+        return self.weights.values[examples]
+
     def sample_sources(self, size: int) -> list[str]:
         """Returns the source text of at most `size` examples, evenly spaced. Some are two sentences joined."""
         sample = self.kept[np.linspace(0, len(self.kept) - 1, min(len(self.kept), size)).astype(np.int64)]
-        reader = self.tokenized if isinstance(self.tokenized, JoinedTokens) else self.corpus
-        return reader.read_sources(sample)
+        return self.texts.read_sources(sample)
 
 
 def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingData:
@@ -76,17 +110,20 @@ def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingDa
             left after cleaning, or the vocabulary size does not suit the text.
     """
     cache = config.data.cache or run_dir / "cache"
-    dev_sources, dev_targets = read_dev(config.data)
+    dev = read_dev(config)
     pairs = [(files.source, files.target) for files in config.data.train]
     corpus = ParallelCorpus.open(pairs, cache)
     blank = f"; {corpus.num_blank:,} more have a blank side and are left out" if corpus.num_blank else ""
     log(f"Training text: {len(corpus):,} sentence pairs{blank}.")
-    source, target = make_tokenizers(config.tokenizer, corpus, run_dir, seed=config.seed, log=log)
+    for warning in find_tag_warnings(config):
+        log(f"Warning: {warning}")
+    source, target = make_tokenizers(config, corpus, run_dir, log=log)
+    tags = make_tag_ids(config.data, source)
     # Needed for cleaning even if training samples its tokens: limits apply to the best segmentation.
     tokens = CachedTokens.open(corpus, source, target, cache)
     kept, report = clean(
         corpus,
-        tokens.lengths,
+        _add_tag_lengths(tokens.lengths, tags, corpus.find_corpora) if any(tags) else tokens.lengths,
         max_length=config.data.max_length,
         max_ratio=config.data.max_ratio,
         drop_identical=config.data.drop_identical,
@@ -100,33 +137,56 @@ def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingDa
     if sampled is not None:
         lengths = _lengthen(lengths, sampled.estimate_growth(tokens.lengths, kept))
     tokenized: TokenizedCorpus = sampled or tokens
+    texts: ParallelCorpus | JoinedTokens = corpus
+    find_corpora: Callable[[np.ndarray], np.ndarray] = corpus.find_corpora
+    corpora = corpus.find_corpora(kept) if _tells_corpora_apart(config.data) else None
+    room = config.data.max_length - max(map(len, tags))
     if config.data.join_pairs:
-        tokenized = _join_pairs(config, sampled or tokens, corpus, (source, target), kept, tokens.lengths)
-        log(f"{len(tokenized.plan):,} examples, {tokenized.plan.num_joined:,} of them joined from two pairs.")
-        kept, lengths = np.arange(len(tokenized.plan)), tokenized.plan.add_lengths(lengths)
-    return TrainingData(
-        corpus,
-        kept,
-        lengths,
-        tokenized,
-        source,
-        target,
-        dev_sources,
-        dev_targets,
-        report,
-    )
+        plan = JoinPlan(
+            tokens.lengths[kept],
+            share=config.data.join_pairs,
+            max_length=room,
+            seed=config.seed,
+            corpora=corpora,
+        )
+        log(f"{len(plan):,} examples, {plan.num_joined:,} of them joined from two pairs.")
+        tokenized = texts = _join_pairs(config.data, sampled or tokens, corpus, (source, target), kept, plan)
+        kept, lengths = np.arange(len(plan)), plan.add_lengths(lengths)
+        if corpora is not None:
+            corpora = plan.find_corpora(corpora)
+            find_corpora = corpora.__getitem__
+    if config.data.augment.shares:
+        tokenized = AugmentedTokens(
+            tokenized,
+            sampled or tokens,
+            texts.read_texts,
+            config.data.augment,
+            seed=config.seed,
+            max_length=room,
+            languages=(config.data.source_language, config.data.target_language),
+        )
+    if config.data.replace_tokens:
+        ids = source.text_ids
+        tokenized = ReplacedTokens(tokenized, share=config.data.replace_tokens, ids=ids, seed=config.seed)
+    if any(tags):
+        tokenized = TaggedTokens(tokenized, find_corpora, tags)
+        lengths = _add_tag_lengths(lengths, tags, lambda rows: find_corpora(kept[rows]))
+    shares = None if corpora is None else _share_epoch(config.data, corpora)
+    if shares is not None:
+        log(f"An epoch has {sum(shares.counts):,} examples, as data.train weighs its corpora.")
+    paths = [files.weights for files in config.data.train]
+    weights = SentenceWeights.read(paths, corpus, cache) if any(paths) else None
+    return TrainingData(corpus, kept, lengths, texts, tokenized, source, target, shares, weights, dev, report)
 
 
 def _join_pairs(
-    config: Config,
+    data: DataConfig,
     tokens: CachedTokens | SampledTokens,
     corpus: ParallelCorpus,
     tokenizers: tuple[Tokenizer, Tokenizer],
     kept: np.ndarray,
-    best_lengths: np.ndarray,
+    plan: JoinPlan,
 ) -> JoinedTokens:
-    data = config.data
-    plan = JoinPlan(best_lengths[kept], share=data.join_pairs, max_length=data.max_length, seed=config.seed)
     separators = (
         parse_language(data.source_language).sentence_separator,
         parse_language(data.target_language).sentence_separator,
@@ -134,28 +194,98 @@ def _join_pairs(
     return JoinedTokens(tokens, corpus, tokenizers, kept=kept, plan=plan, separators=separators)
 
 
-def read_dev(data: DataConfig) -> tuple[list[str], list[str]]:
-    """Reads both sides of the development set.
+def _tells_corpora_apart(data: DataConfig) -> bool:
+    """Returns whether it matters which corpus a pair is from."""
+    return any(files.weight != 1 or files.tag for files in data.train)
+
+
+def _share_epoch(data: DataConfig, corpora: np.ndarray) -> CorpusShares | None:
+    """Returns how many examples of each corpus an epoch has by their weights; None for every example once.
+
+    Args:
+        data: the data section.
+        corpora: int [N], the corpus of each example.
+    """
+    weights = [files.weight for files in data.train]
+    if all(weight == 1 for weight in weights):
+        return None
+    sizes = np.bincount(corpora, minlength=len(weights)).tolist()
+    return CorpusShares(corpora, [count_drawn(data, n, size) for n, size in enumerate(sizes)])
+
+
+def count_drawn(data: DataConfig, number: int, size: int) -> int:
+    """Returns how many examples of a corpus an epoch has.
+
+    Args:
+        data: the data section.
+        number: of the corpus in `data.train`.
+        size: examples of the corpus.
 
     Raises:
-        UserError: a file is missing, empty or not UTF-8, or their numbers of lines differ.
+        UserError: the corpus has a weight, but an epoch has none of its examples.
     """
-    return read_parallel(data.dev.source, data.dev.target)
+    files = data.train[number]
+    count = int(size * files.weight + 0.5)
+    if count or files.weight == 1:
+        return count
+    key = f"data.train.{number}.weight"
+    if not size:
+        raise UserError(f"{key}: cleaning left no pair of {files.source}, so that the weight has no effect.")
+    raise UserError(
+        f"{key}: {files.weight:g} of the {size:,} examples of {files.source} is less than half an example per epoch, "
+        f"so that none would be read. Expected {0.5 / size:.2g} or more, or the corpus left out."
+    )
 
 
-def make_tokenizers(
-    config: TokenizerConfig, corpus: ParallelCorpus, run_dir: Path, *, seed: int, log: Log
-) -> tuple[Tokenizer, Tokenizer]:
+def find_tag_warnings(config: Config) -> Iterator[str]:
+    """Yields what the tags of dev sets leave untested, in words."""
+    scored = {files.tag for files in config.dev_sets}
+    for tag in list_tags(config.data):
+        if tag not in scored:
+            yield f"no set of data.dev has the tag {tag}, so that no score shows what the model learns from its text."
+    if None in scored and all(files.tag for files in config.data.train):
+        yield "data.dev has text without a tag, but all text of data.train has one."
+
+
+def make_tag_ids(data: DataConfig, tokenizer: Tokenizer) -> list[list[int]]:
+    """Returns the ids of the tag of each corpus, none for a corpus without one.
+
+    Raises:
+        UserError: a tag is not one token of the tokenizer.
+    """
+    keys = {files.tag: f"data.train.{n}.tag" for n, files in reversed(list(enumerate(data.train)))}
+    ids = {tag: find_tag_ids(tokenizer, tag, key) if tag else [] for tag, key in keys.items()}
+    return [ids[files.tag] for files in data.train]
+
+
+def read_dev(config: Config) -> list[DevSet]:
+    """Reads the development sets, with their tags.
+
+    Raises:
+        UserError: a file is missing, empty or not UTF-8, or the numbers of lines of two files differ.
+    """
+    sets = []
+    for files in config.dev_sets:
+        sources, targets = read_parallel(files.source, files.target)
+        tagged = [put_tag(files.tag, source) for source in sources]
+        sets.append(DevSet(files.name or "", tagged, targets, files.tag))
+    return sets
+
+
+def make_tokenizers(config: Config, corpus: ParallelCorpus, run_dir: Path, *, log: Log) -> tuple[Tokenizer, Tokenizer]:
     """Loads the tokenizers of the run or of the configuration, or trains them, and writes them to the run folder.
 
     Returns:
         The tokenizers of source and target; the same object twice if they are joint.
     """
-    tokenizers = load_tokenizers(config, run_dir)
+    settings = config.tokenizer
+    tokenizers = load_tokenizers(settings, run_dir)
     if tokenizers is None:
-        sides = "for both sides" if config.joint else "for each side"
-        log(f"Training a {config.kind} tokenizer {sides}, vocabulary size {config.vocabulary_size:,} …")
-        tokenizers = train_tokenizers(config, _read_side(corpus, 0), _read_side(corpus, 1), seed=seed)
+        sides = "for both sides" if settings.joint else "for each side"
+        log(f"Training a {settings.kind} tokenizer {sides}, vocabulary size {settings.vocabulary_size:,} …")
+        tokenizers = train_tokenizers(
+            settings, _read_side(corpus, 0), _read_side(corpus, 1), tags=list_tags(config.data), seed=config.seed
+        )
     for tokenizer, name in zip(tokenizers, TOKENIZER_FILES, strict=True):
         if not (run_dir / name).is_file():
             tokenizer.save(run_dir / name)
@@ -173,23 +303,34 @@ def load_tokenizers(config: TokenizerConfig, run_dir: Path) -> tuple[Tokenizer, 
 
 
 def train_tokenizers(
-    config: TokenizerConfig, sources: Iterable[str], targets: Iterable[str], *, seed: int
+    config: TokenizerConfig, sources: Iterable[str], targets: Iterable[str], *, tags: Sequence[str] = (), seed: int
 ) -> tuple[Tokenizer, Tokenizer]:
-    """Trains one tokenizer on both sides and returns it twice, or trains one on each side."""
+    """Trains one tokenizer on both sides and returns it twice, or trains one on each side.
+
+    Args:
+        config: the tokenizer section.
+        sources, targets: lines of text without tags.
+        tags: symbols that stand before sources.
+        seed: chooses the lines if there are too many.
+    """
+    for_source = [*config.user_symbols, *(tag for tag in tags if tag not in config.user_symbols)]
     if config.joint:
-        joint = _train_tokenizer(config, chain(sources, targets), seed)
+        joint = _train_tokenizer(config, chain(sources, targets), for_source, seed)
         return joint, joint
-    return _train_tokenizer(config, sources, seed), _train_tokenizer(config, targets, seed)
+    return (
+        _train_tokenizer(config, sources, for_source, seed),
+        _train_tokenizer(config, targets, config.user_symbols, seed),
+    )
 
 
-def _train_tokenizer(config: TokenizerConfig, lines: Iterable[str], seed: int) -> Tokenizer:
+def _train_tokenizer(config: TokenizerConfig, lines: Iterable[str], user_symbols: list[str], seed: int) -> Tokenizer:
     return train_tokenizer(
         lines,
         kind=config.kind,
         vocabulary_size=config.vocabulary_size,
         character_coverage=config.character_coverage,
         byte_fallback=config.byte_fallback,
-        user_symbols=config.user_symbols,
+        user_symbols=user_symbols,
         normalization=config.normalization,
         seed=seed,
     )
@@ -208,6 +349,17 @@ def _count_eos(lengths: np.ndarray, kept: np.ndarray) -> np.ndarray:
     for rows in split_indices(len(kept)):
         counted[rows] = lengths[kept[rows]] + 1
     return counted
+
+
+def _add_tag_lengths(
+    lengths: np.ndarray, tags: Sequence[list[int]], find_corpora: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Adds the tokens of tags to the sources of lengths [N, 2], given a function from their rows to their corpora."""
+    sizes = np.array([len(ids) for ids in tags])
+    added = lengths.astype(np.int32)
+    for rows in split_indices(len(lengths)):
+        added[rows, 0] += sizes[find_corpora(rows)]
+    return added
 
 
 def _lengthen(lengths: np.ndarray, growth: np.ndarray) -> np.ndarray:

@@ -119,7 +119,7 @@ class SubwordSampler:
             generators = (np.random.default_rng([seed, int(key)]) for key in keys)
             return [self._draw_merges(text, alpha, random) for text, random in zip(texts, generators, strict=True)]
         lines = [self._word_pattern.findall(self.processor.normalize(text)) for text in texts]
-        numbers = iter(_draw_numbers(seed, keys, [len(words) for words in lines]))
+        numbers = iter(draw_numbers(seed, keys, [len(words) for words in lines]).tolist())
         return [self._draw_words(words, numbers, alpha) for words in lines]
 
     def _draw_words(self, words: list[str], numbers: Iterator[int], alpha: float) -> list[int]:
@@ -261,13 +261,22 @@ def _find_index(cumulative: list[float], number: int) -> int:
     return min(bisect(cumulative, number / 2**64), len(cumulative) - 1)
 
 
-def _draw_numbers(seed: int, keys: Sequence[int] | np.ndarray, num_words: Sequence[int]) -> list[int]:
-    """Draws 64 random bits for each word of each line: a function of the seed, the line's key and the word's place."""
+def draw_numbers(seed: int, keys: Sequence[int] | np.ndarray, num_words: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Draws 64 random bits for each word of each line: a function of the seed, the line's key and the word's place.
+
+    Args:
+        seed: 0 or more.
+        keys: a number for each line, 0 or more.
+        num_words: of each line.
+
+    Returns:
+        uint64 [number of words of all lines].
+    """
     # A generator for each line would take longer to make than the line to draw.
     counts = np.array(num_words, dtype=np.int64)
     places = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     lines = np.array([_mix(_mix(seed) + int(key)) for key in keys], dtype=np.uint64)
-    return _mix_array(np.repeat(lines, counts) + places.astype(np.uint64)).tolist()
+    return _mix_array(np.repeat(lines, counts) + places.astype(np.uint64))
 
 
 def _mix(number: int) -> int:

@@ -47,7 +47,7 @@ def split_numbers(settings: SearchSettings) -> tuple[SearchSettings, dict[str, A
         settings without the numbers, equal if one search serves both, and the numbers: int32 or float32 scalars.
     """
     values = {name: getattr(settings, name) for name in SearchSettings.model_fields}
-    values["split_sentences"] = "auto"  # the search does not read it
+    values |= {"split_sentences": "auto", "tag": None}  # the search does not read them
     fixed = {"beam_size"} if settings.coverage_penalty else {"beam_size", "coverage_penalty"}
     numbers = {
         name: np.asarray(value, "int32" if isinstance(value, int) else "float32")

@@ -10,6 +10,7 @@ from nmt.doctor.findings import Finding
 from nmt.doctor.machine import examine_disk, examine_machine, examine_memory
 from nmt.doctor.text import (
     examine_alignment,
+    examine_corpora,
     examine_files,
     examine_held_out,
     examine_language_codes,
@@ -22,6 +23,7 @@ from nmt.doctor.tokens import (
     estimate_token_cache,
     examine_dev,
     examine_lengths,
+    examine_tags,
     find_longest_pair,
     measure_lengths,
     try_tokenizers,
@@ -40,25 +42,29 @@ def examine(config: Config, *, tests: dict[str, tuple[list[str], list[str]]]) ->
     run_dir = Path(config.run_dir or "runs")
     cache = config.data.cache or run_dir / "cache"
     try:
-        dev = read_dev(config.data)
+        dev = read_dev(config)
         texts = open_texts(config.data, cache)
         corpus = ParallelCorpus.open([(files.source, files.target) for files in config.data.train], cache)
     except UserError as error:
         yield Finding("text", "error", str(error))
         yield from examine_machine()
         return
-    yield Finding("text", "ok", f"{len(corpus):,} pairs in {len(texts):,} files, {len(dev[0]):,} in dev, all UTF-8")
+    num_dev = sum(len(one.sources) for one in dev)
+    held_out = {one.name if len(dev) > 1 else "dev": (one.bare_sources, one.targets) for one in dev} | tests
+    yield Finding("text", "ok", f"{len(corpus):,} pairs in {len(texts):,} files, {num_dev:,} in dev, all UTF-8")
+    yield from examine_corpora(config, corpus)
     yield from examine_files(texts)
     yield from examine_alignment(list(zip(texts[::2], texts[1::2], strict=True)))
     yield from examine_pairs(corpus)
-    yield from examine_held_out({"dev": dev, **tests})
-    yield from examine_overlap(corpus, {"dev": dev, **tests})
+    yield from examine_held_out(held_out)
+    yield from examine_overlap(corpus, held_out)
     yield from examine_languages(corpus, config.data)
     tokenizers, finding = try_tokenizers(config, corpus, run_dir)
     yield finding
     if tokenizers is not None:
         sample = measure_lengths(corpus, tokenizers)
         yield from examine_lengths(config, corpus, sample)
+        yield from examine_tags(config.data, tokenizers)
         yield from examine_dev(config, dev, tokenizers)
         sizes = tokenizers[0].vocabulary_size, tokenizers[1].vocabulary_size
         use, findings = examine_memory(config, vocabulary_sizes=sizes, lengths=find_longest_pair(config, sample))

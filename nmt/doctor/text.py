@@ -9,11 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from nmt.config.schema import DataConfig
+from nmt.config.schema import Config, DataConfig
 from nmt.data.batching import split_chunks
 from nmt.data.cleaning import clean
 from nmt.data.corpus import ParallelCorpus, TextFile, split_indices
 from nmt.data.languages import find_labels, find_warnings, parse_language
+from nmt.data.preparation import count_drawn, find_tag_warnings
 from nmt.doctor.findings import Finding, report_count
 from nmt.errors import UserError
 from nmt.evaluation.metrics import check_languages
@@ -78,6 +79,24 @@ LINES_TOGETHER = 8  # one short line is not enough to identify its language
 def open_texts(data: DataConfig, cache: Path) -> list[TextFile]:
     """Opens every training file of both sides."""
     return [TextFile.open(path, cache) for files in data.train for path in (files.source, files.target)]
+
+
+def examine_corpora(config: Config, corpus: ParallelCorpus) -> Iterator[Finding]:
+    """Reports how much of each corpus an epoch reads, if they have weights, and tags that no dev set has."""
+    data = config.data
+    for warning in find_tag_warnings(config):
+        yield Finding("tags", "warning", warning)
+    if all(files.weight == 1 for files in data.train):
+        return
+    sizes = np.bincount(corpus.find_corpora(np.arange(len(corpus))), minlength=len(data.train)).tolist()
+    try:
+        counts = [count_drawn(data, number, size) for number, size in enumerate(sizes)]
+    except UserError as error:
+        yield Finding("weights", "error", str(error))
+        return
+    pairs = zip(data.train, counts, sizes, strict=True)
+    each = "; ".join(f"{count:,} of {files.source.name} ({size:,} pairs)" for files, count, size in pairs)
+    yield Finding("weights", "note", f"an epoch reads {sum(counts):,} pairs: {each}, less what cleaning drops")
 
 
 def examine_files(texts: Sequence[TextFile]) -> Iterator[Finding]:

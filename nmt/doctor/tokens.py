@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nmt.config.schema import Config
+from nmt.config.schema import Config, DataConfig
 from nmt.data.corpus import ParallelCorpus
+from nmt.data.examples import list_tags
 from nmt.data.languages import parse_language
-from nmt.data.preparation import load_tokenizers, train_tokenizers
+from nmt.data.preparation import DevSet, load_tokenizers, make_tag_ids, train_tokenizers
 from nmt.data.token_cache import PAIR_BYTES, CachedTokens
 from nmt.data.tokenizer import UNK_ID, Tokenizer
 from nmt.doctor.findings import Finding, report_count
@@ -39,7 +40,11 @@ def try_tokenizers(config: Config, corpus: ParallelCorpus, run_dir: Path) -> tup
             return found, Finding("tokenizer", "ok", f"{found[0].vocabulary_size:,} tokens, loaded")
         indices = select_evenly(len(corpus), TOKENIZER_SAMPLE)
         trained = train_tokenizers(
-            config.tokenizer, corpus.read_sources(indices), corpus.read_targets(indices), seed=config.seed
+            config.tokenizer,
+            corpus.read_sources(indices),
+            corpus.read_targets(indices),
+            tags=list_tags(config.data),
+            seed=config.seed,
         )
     except UserError as error:
         whole = len(corpus) <= TOKENIZER_SAMPLE
@@ -109,15 +114,31 @@ def estimate_token_cache(corpus: ParallelCorpus, tokenizers: Tokenizers, sample:
     return int(len(corpus) * (PAIR_BYTES + id_bytes * sample.lengths.sum(axis=1).mean()))
 
 
-def examine_dev(config: Config, dev: tuple[list[str], list[str]], tokenizers: Tokenizers) -> Iterator[Finding]:
-    """Reports how the tokenizers segment the development set, and which references they cannot reproduce."""
+def examine_tags(data: DataConfig, tokenizers: Tokenizers) -> Iterator[Finding]:
+    """Checks that the tags of the corpora are tokens of the source tokenizer."""
+    if tags := list_tags(data):
+        try:
+            make_tag_ids(data, tokenizers[0])
+        except UserError as error:
+            yield Finding("tags", "error", str(error))
+        else:
+            yield Finding("tags", "ok", f"each is one token of the source tokenizer: {', '.join(tags)}")
+
+
+def examine_dev(config: Config, dev: Sequence[DevSet], tokenizers: Tokenizers) -> Iterator[Finding]:
+    """Reports how the tokenizers segment the development sets, and which references they cannot reproduce."""
     languages = config.data.source_language, config.data.target_language
-    for side, lines, tokenizer, language in zip(("source", "target"), dev, tokenizers, languages, strict=True):
+    sides = [line for one in dev for line in one.bare_sources], [line for one in dev for line in one.targets]
+    for side, lines, tokenizer, language in zip(("source", "target"), sides, tokenizers, languages, strict=True):
         yield _examine_segmentation(side, lines, tokenizer, language)
-    changed = [n for n, line in enumerate(dev[1]) if tokenizers[1].decode(tokenizers[1].encode([line]))[0] != line]
-    example = f"line {changed[0] + 1} of {config.data.dev.target}" if changed else ""
-    of = f"of {len(dev[1]):,} lines change when tokenized and detokenized, so that no model can reproduce them"
-    yield report_count("dev references", len(changed), of, example, verdict="note")
+    changed = [
+        f"line {number} of {files.target}"
+        for files, one in zip(config.dev_sets, dev, strict=True)
+        for number, line in enumerate(one.targets, start=1)
+        if tokenizers[1].decode(tokenizers[1].encode([line]))[0] != line
+    ]
+    of = f"of {len(sides[1]):,} lines change when tokenized and detokenized, so that no model can reproduce them"
+    yield report_count("dev references", len(changed), of, changed[0] if changed else "", verdict="note")
 
 
 def _examine_segmentation(side: str, lines: Sequence[str], tokenizer: Tokenizer, language: str) -> Finding:

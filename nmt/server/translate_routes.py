@@ -16,7 +16,7 @@ from nmt.server.openapi import describe_body, describe_translate_request
 from nmt.server.text_cutter import TextCutter, find_client
 from nmt.server.tfserving_bodies import abbreviate, read_json
 from nmt.translators.hypothesis import Translation, join_translations
-from nmt.translators.protocol import CHANGEABLE, Translator
+from nmt.translators.protocol import CHANGEABLE, TAG, Translator
 
 
 def _as_whole_number(value: Any) -> Any:
@@ -125,8 +125,8 @@ def make_translate_routes(
         check_texts(texts, limits)
         changes = wanted.model_dump(exclude=set(TextRequest.model_fields), exclude_none=True)
         # Texts are split here, so that all ways of splitting share one compiled search.
-        mode = changes.pop(CHANGEABLE, None)
-        splitter = translator.with_settings(**{CHANGEABLE: mode}) if mode else translator
+        splitting = {name: changes.pop(name) for name in (CHANGEABLE, TAG) if name in changes}
+        splitter = translator.with_settings(**splitting) if splitting else translator
         options = batcher.make_options(changes, n_best=wanted.n_best, attention=wanted.alignments)
         client = find_client(request)
         async with limit_time(limits):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
@@ -10,9 +10,10 @@ import numpy as np
 
 from nmt.compilation import compile_function
 from nmt.config.schema import Config
+from nmt.data.examples import list_tags
 from nmt.data.languages import parse_language
-from nmt.data.preparation import TrainingData
-from nmt.data.tokenizer import PAD_ID
+from nmt.data.preparation import DevSet, TrainingData
+from nmt.data.tokenizer import PAD_ID, Tokenizer
 from nmt.decoding.grouping import Group, make_grouping
 from nmt.evaluation.metrics import bleu, chrf
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
@@ -35,14 +36,22 @@ class Validation:
     """Detokenized sacreBLEU of greedy search, 0 to 100."""
     chrf: float | None = None
     """chrF of the same translations, 0 to 100; None unless `training.best_by` is chrf."""
+    sets: Mapping[str, "Validation"] = field(default_factory=dict)
+    """The scores of each set by its name, if there are several. BLEU and chrF are then the means over the sets."""
 
     def __str__(self) -> str:
         by_characters = "" if self.chrf is None else f" · chrF {self.chrf:.2f}"
-        return f"BLEU {self.bleu:.2f}{by_characters} · perplexity {self.perplexity:.2f}"
+        each = ", ".join(f"{name} {one.bleu:.2f}" for name, one in self.sets.items())
+        mean = f" ({each})" if each else ""
+        return f"BLEU {self.bleu:.2f}{mean}{by_characters} · perplexity {self.perplexity:.2f}"
 
     def as_record(self) -> dict[str, float]:
-        """Returns the scores that were computed, by name."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """Returns the scores that were computed, by name; those of one of several sets as "bleu/NAME"."""
+        scores = {"loss": self.loss, "perplexity": self.perplexity, "bleu": self.bleu, "chrf": self.chrf}
+        record = {name: value for name, value in scores.items() if value is not None}
+        for name, one in self.sets.items():
+            record |= {f"{measure}/{name}": value for measure, value in one.as_record().items()}
+        return record
 
     def score(self, best_by: str) -> float:
         """Returns the score by which the best weights are chosen: higher is better."""
@@ -53,13 +62,13 @@ class Validation:
 
 
 class Validator:
-    """Scores weights on the dev text with a float32 model of its own, so that the trained one is not touched.
+    """Scores weights on the dev sets with a float32 model of its own, so that the trained one is not touched.
 
     Model, search and batches are made at the first validation, so that the first update does not wait for them.
 
     Args:
         config: the configuration.
-        data: tokenizers and dev text.
+        data: tokenizers and dev sets.
         workers: the processes that train together. Each scores and translates its share.
     """
 
@@ -85,12 +94,19 @@ class Validator:
             self.data.target_tokenizer,
             self.config.decoding,
             max_tokens=self.config.data.max_length,
+            tags=list_tags(self.config.data),
         ).with_settings(beam_size=1)
 
     @cached_property
-    def batches(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """This worker's share of the dev pairs: source and target, int32 [B, S] and [B, T]."""
-        return _make_batches(self.data, self.config.decoding.batch_tokens)[self.workers.number :: self.workers.count]
+    def batches(self) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        """This worker's share of the dev pairs: the number of their set, source and target, int32 [B, S] and [B, T]."""
+        tokenizers = self.data.source_tokenizer, self.data.target_tokenizer
+        batches = [
+            (number, *batch)
+            for number, one in enumerate(self.data.dev)
+            for batch in _make_batches(one, tokenizers, self.config.decoding.batch_tokens)
+        ]
+        return batches[self.workers.number :: self.workers.count]
 
     @cached_property
     def sum_loss(self) -> Callable:
@@ -100,25 +116,49 @@ class Validator:
     def validate(self, weights: Mapping[str, np.ndarray]) -> Validation:
         """Scores weights given by variable path."""
         assign_arrays(self.model.trainable_variables, weights, "Validation")
-        sums = np.zeros(2)
-        for batch in self.batches:
-            sums += [float(x) for x in self.sum_loss(*batch)]
-        nll, num_tokens = self.workers.all_reduce_sum(sums)
-        loss = float(nll / num_tokens)
-        translations = self.workers.map_sharded(self.data.dev_sources, partial(self.translator.translate, split=False))
-        references = self.data.dev_targets
+        sums = np.zeros((len(self.data.dev), 2))
+        for number, *batch in self.batches:
+            sums[number] += [float(x) for x in self.sum_loss(*batch)]
+        sums = self.workers.all_reduce_sum(sums)
+        sources = [source for one in self.data.dev for source in one.sources]
+        translations = iter(self.workers.map_sharded(sources, partial(self.translator.translate, split=False)))
+        sets = {
+            one.name: self._score(*of_set, [next(translations) for _ in one.sources], one.targets)
+            for one, of_set in zip(self.data.dev, sums.tolist(), strict=True)
+        }
+        return _combine(sets, *sums.sum(axis=0).tolist())
+
+    def _score(self, nll: float, num_tokens: float, translations: list[str], references: list[str]) -> Validation:
+        loss = nll / num_tokens
         score = bleu(translations, references, target_language=self.config.data.target_language)
         by_characters = chrf(translations, references) if self.config.training.best_by == "chrf" else None
-        return Validation(loss, math.exp(min(loss, 700.0)), score, by_characters)  # e^710 exceeds float64
+        return Validation(loss, _exponentiate(loss), score, by_characters)
 
     def _sum_loss(self, source: Any, target: Any) -> tuple[Any, Any]:
         sums = Objective()(self.model, Examples(source, target))
         return sums.loss, sums.num_tokens
 
 
-def _make_batches(data: TrainingData, batch_tokens: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns the dev pairs, shortest first, padded, with at most `batch_tokens` tokens per side and batch."""
-    sides = data.source_tokenizer.encode(data.dev_sources), data.target_tokenizer.encode(data.dev_targets)
+def _exponentiate(loss: float) -> float:
+    return math.exp(min(loss, 700.0))  # e^710 exceeds float64
+
+
+def _combine(sets: Mapping[str, Validation], nll: float, num_tokens: float) -> Validation:
+    """Returns the scores over all sets; the loss is that of all their tokens."""
+    if len(sets) == 1:
+        return next(iter(sets.values()))
+    loss = nll / num_tokens
+    means = [sum(one.bleu for one in sets.values()) / len(sets)]
+    if all(one.chrf is not None for one in sets.values()):
+        means.append(sum(one.chrf or 0.0 for one in sets.values()) / len(sets))
+    return Validation(loss, _exponentiate(loss), *means, sets=sets)
+
+
+def _make_batches(
+    dev: DevSet, tokenizers: tuple[Tokenizer, Tokenizer], batch_tokens: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns dev pairs, shortest first, padded, with at most `batch_tokens` tokens per side and batch."""
+    sides = tokenizers[0].encode(dev.sources), tokenizers[1].encode(dev.targets)
     longest = [max(len(source), len(target)) + 1 for source, target in zip(*sides, strict=True)]
     groups = make_grouping(batch_tokens, MAX_ROWS).split(longest)
     return [(group.pad(sides[0]), _blank_filling(group.pad(sides[1]), group)) for group in groups]
@@ -132,10 +172,10 @@ def _blank_filling(target: np.ndarray, group: Group) -> np.ndarray:
 
 def explain_zero_bleu(config: Config, validation: Validation) -> str:
     """Returns the likely reasons for a BLEU of 0, in words."""
-    language = config.data.target_language
+    language, dev = config.data.target_language, config.dev_sets[0]
     return (
         f"Either the model has not learned enough yet (its perplexity is {validation.perplexity:.1f} and should fall), "
         f"or data.target_language does not fit the text ('{language}' makes sacreBLEU split it by the tokenizer "
-        f"{parse_language(language).bleu_tokenizer}), or the lines of {config.data.dev.target} do not translate "
-        f"those of {config.data.dev.source}."
+        f"{parse_language(language).bleu_tokenizer}), or the lines of {dev.target} do not translate "
+        f"those of {dev.source}."
     )

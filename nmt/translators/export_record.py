@@ -87,6 +87,9 @@ def _check_facts(path: Path, record: Mapping[str, Any], limits: Sequence[str]) -
         raise UserError(f"{path} is damaged: model is {model!r}, expected an object.")
     if not isinstance(share := model.get("multi_sentence_share", 0.0), int | float):
         raise UserError(f"{path} is damaged: model.multi_sentence_share is {share!r}, expected a number.")
+    tags = record.get("tags", [])
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise UserError(f"{path} is damaged: tags is {tags!r}, expected a list of symbols.")
     try:
         read_settings(record)
     except (KeyError, ValidationError) as error:

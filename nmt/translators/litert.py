@@ -53,6 +53,7 @@ class LiteRTTranslator(TokenTranslator):
         self.settings = read_settings(record)
         self.max_tokens = record["limits"]["max_tokens"]
         self.multi_sentence_share = record.get("model", {}).get("multi_sentence_share", 0.0)
+        self.tags = record.get("tags", [])
         self._source_tokenizer, self._target = source_tokenizer, target_tokenizer
         self._idle: SimpleQueue = SimpleQueue()
         for one in (search, *others):

@@ -7,6 +7,7 @@ line in `nmt.translators.opening.KINDS`.
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self, TypeVar
 
 from pydantic import ValidationError
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from nmt.config.reference import as_words, get_keys
 from nmt.config.schema import SearchSettings
 from nmt.data.batching import split_chunks
+from nmt.data.examples import put_tag
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError, suggest_name
 from nmt.translators.hypothesis import Hypothesis, Translation, join_translations
@@ -21,8 +23,8 @@ from nmt.translators.sentences import SplitText, TextSplitter, needs_splitting
 
 WINDOW = 4096  # lines sorted by length together, and held in memory at once
 CUT_OFF = "The translation reached its maximum length before its end and was cut off."
-# Not a setting of the search, so that it can be changed in an export.
-CHANGEABLE = "split_sentences"
+# Not settings of the search, so that they can be changed in an export.
+CHANGEABLE, TAG = "split_sentences", "tag"
 
 Settings = TypeVar("Settings", bound=SearchSettings)
 
@@ -52,6 +54,8 @@ class Translator(ABC):
     """Most characters of a text that it reads at once; None if there is no such limit."""
     multi_sentence_share: float = 0.0
     """Share of the training lines that held more than one sentence; 0 if unknown."""
+    tags: Sequence[str] = ()
+    """Symbols that stand before sources (`data.train[].tag`)."""
 
     @abstractmethod
     def with_settings(self, **changes: Any) -> "Translator":
@@ -84,11 +88,9 @@ class Translator(ABC):
     def split_texts(self, texts: Sequence[str]) -> list[SplitText]:
         """Splits texts into sentences, or lines, none of which is longer than the translator reads at once.
 
-        See `decoding.split_sentences`.
+        See `decoding.split_sentences` and `decoding.tag`.
         """
-        return self._make_splitter(needs_splitting(self.settings.split_sentences, self.multi_sentence_share)).split(
-            texts
-        )
+        return self._split(texts, needs_splitting(self.settings.split_sentences, self.multi_sentence_share))
 
     def translate_texts(
         self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False, split: bool = True
@@ -107,10 +109,12 @@ class Translator(ABC):
         """
         if split:
             return self._translate_split(self.split_texts(texts), n_best=n_best, attention=attention)
+        if self.tags:
+            texts = [put_tag(*self._take_tag(text)) if text.strip() else text for text in texts]
         found = self.translate_batch(texts, n_best=n_best, attention=attention)
         cut = [n for n, one in enumerate(found) if one.is_truncated]
         if cut:
-            whole = self._make_splitter(False).split([texts[n] for n in cut])
+            whole = self._split([texts[n] for n in cut], False)
             translations = self._translate_split(whole, n_best=n_best, attention=attention)
             for n, one in zip(cut, translations, strict=True):
                 found[n] = one
@@ -157,14 +161,34 @@ class Translator(ABC):
         for batch in split_chunks(lines, window):
             yield from self.translate_texts(batch, n_best=n_best, attention=attention, split=split)
 
-    def _make_splitter(self, by_sentence: bool) -> TextSplitter:
-        return TextSplitter(
+    def _split(self, texts: Sequence[str], by_sentence: bool) -> list[SplitText]:
+        """Splits texts into sentences, or lines, each with the tag of its text."""
+        room, characters = (
+            max(self.count_tokens(self.tags), default=0),
+            max((len(tag) + 1 for tag in self.tags), default=0),
+        )
+        splitter = TextSplitter(
             language=self.source_language,
             by_sentence=by_sentence,
             count_tokens=self.count_tokens,
-            max_tokens=self.max_tokens,
-            max_characters=self.max_characters,
+            max_tokens=max(1, self.max_tokens - room),
+            max_characters=self.max_characters and max(1, self.max_characters - characters),
         )
+        if not self.tags:
+            return splitter.split(texts)
+        tagged = [self._take_tag(text) for text in texts]
+        return [
+            replace(split, parts=[put_tag(tag, part) for part in split.parts])
+            for (tag, _), split in zip(tagged, splitter.split([text for _, text in tagged]), strict=True)
+        ]
+
+    def _take_tag(self, text: str) -> tuple[str | None, str]:
+        """Returns the tag by which a text begins, or else that of the settings, and the text without it."""
+        begin = text.lstrip()
+        for tag in sorted(self.tags, key=len, reverse=True):
+            if begin.startswith(tag):
+                return tag, begin[len(tag) :].lstrip()
+        return self.settings.tag, text
 
     def _translate_split(self, texts: Sequence[SplitText], *, n_best: int, attention: bool) -> list[Translation]:
         self.check_n_best(n_best)
@@ -173,7 +197,14 @@ class Translator(ABC):
         return [join_translations(text, [next(found) for _ in text.parts]) for text in texts]
 
     def _with(self, settings: SearchSettings) -> Self:
-        """Returns a translator that differs in settings that the search does not read."""
+        """Returns a translator that differs in settings that the search does not read.
+
+        Raises:
+            UserError: the model was not trained with the tag.
+        """
+        if settings.tag and settings.tag not in self.tags:
+            known = f"one of its tags, {', '.join(self.tags)}" if self.tags else "none, because it was trained without"
+            raise UserError(f"decoding.tag: the model does not know {settings.tag}; expected {known}.")
         other = copy.copy(self)
         other.settings = settings
         return other
@@ -201,7 +232,7 @@ class TokenTranslator(Translator):
         self.check_n_best(n_best)
         encoded = self._encode(texts)
         cut = [n for n, ids in enumerate(encoded) if len(ids) > self.max_tokens]
-        split = dict(zip(cut, self._make_splitter(False).split([texts[n] for n in cut]), strict=True)) if cut else {}
+        split = dict(zip(cut, self._split([texts[n] for n in cut], False), strict=True)) if cut else {}
         rows = [
             self._encode(split[n].parts) if n in split else [ids] if ids and texts[n].strip() else []
             for n, ids in enumerate(encoded)
@@ -259,7 +290,7 @@ def change_fixed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     changed = change_settings(settings, changes)
     for name in changes:
         before, after = getattr(settings, name), getattr(changed, name)
-        if before != after and name != CHANGEABLE:
+        if before != after and name not in (CHANGEABLE, TAG):
             raise UserError(
                 f"This export was made with decoding.{name} {as_words(before)} and cannot translate with "
                 f"{as_words(after)}: export the model again with that setting, or translate with the model itself."

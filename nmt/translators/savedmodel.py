@@ -48,6 +48,7 @@ class SavedModelTranslator(Translator):
         self.max_tokens = record["limits"]["max_tokens"]
         self.max_characters = record["limits"]["max_characters"]
         self.multi_sentence_share = record.get("model", {}).get("multi_sentence_share", 0.0)
+        self.tags = record.get("tags", [])
         self._source_tokenizer = source_tokenizer
         self._model = model  # the signatures live as long as it does
 

@@ -230,7 +230,8 @@ model:
             "tokenizer (ja, ko and zh have their own).",
             "x.yaml:5: data.train.1: the key 'target' is missing. File of target sentences, one per line.",
             "x.yaml:6: data.train.1.traget: unknown key. Did you mean 'target'?",
-            "x.yaml:1: data: the key 'dev' is missing. Corpus for validation during training.",
+            "x.yaml:1: data: the key 'dev' is missing. Corpus for validation during training, or a list of corpora, each scored "
+            "by itself.",
             "x.yaml:10: training.bacth_size: unknown key. Did you mean 'batch_size'?",
             "x.yaml:12: training.devices.1: expected text, found 1",
             "x.yaml:14: model.encoder_units: encoder_units must be even, since each direction has half of it; found 3",
@@ -336,7 +337,10 @@ def test_differences_name_key_and_both_values(file):
     assert sorted(find_differences(before, after)) == [
         "data.dev.source: dev.en became new",
         "data.train.1.source: nothing became c",
+        "data.train.1.tag: nothing became null",
         "data.train.1.target: nothing became d",
+        "data.train.1.weight: nothing became 1.0",
+        "data.train.1.weights: nothing became null",
         "model.input_feeding: false became true",
         "tokenizer.user_symbols.0: nothing became a",
         "training.batch_size: 64 became 96",

@@ -2,6 +2,7 @@ import pytest
 from doctor_corpus import PAIRS
 
 from nmt.data.corpus import ParallelCorpus
+from nmt.data.preparation import DevSet
 from nmt.data.token_cache import CachedTokens
 from nmt.doctor import tokens as tokens_module
 from nmt.doctor.tokens import (
@@ -94,7 +95,7 @@ def test_the_size_of_the_token_cache_is_estimated_until_it_exists(opened, tmp_pa
 def test_characters_without_a_token_are_unknown(opened, tmp_path):
     config, corpus = opened(vocabulary_size=60, byte_fallback=False)
     tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
-    source, target, references = examine_dev(config, (["Ωμέγα"], ["Der Hund."]), tokenizers)
+    source, target, references = examine_dev(config, [DevSet("dev", ["Ωμέγα"], ["Der Hund."])], tokenizers)
     assert source.verdict == "warning"
     assert target.verdict == "ok"
     assert "0.00% unknown" in target.found
@@ -106,14 +107,14 @@ def test_the_unit_follows_the_language_code(opened, tmp_path, language, unit):
     config, corpus = opened()
     tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
     config = config.model_copy(update={"data": config.data.model_copy(update={"source_language": language})})
-    source, *_ = examine_dev(config, (["The dog."], ["Der Hund."]), tokenizers)
+    source, *_ = examine_dev(config, [DevSet("dev", ["The dog."], ["Der Hund."])], tokenizers)
     assert f" tokens per {unit}," in source.found
 
 
 def test_references_that_no_model_can_reproduce_are_counted(opened, tmp_path):
     config, corpus = opened()
     tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
-    dev = (["One.", "Two.", "Three."], ["Der Hund.", "Der  Hund.", "½ Hund."])
+    dev = [DevSet("dev", ["One.", "Two.", "Three."], ["Der Hund.", "Der  Hund.", "½ Hund."])]
     *_, references = examine_dev(config, dev, tokenizers)
     assert references.found.startswith("2 of 3 lines change")
     assert references.found.endswith(f"first line 2 of {config.data.dev.target}")

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nmt.cli.main import app
-from nmt.config.schema import CorpusFiles
+from nmt.config.schema import DevFiles
 from nmt.data.corpus import read_parallel
 from nmt.errors import ParityError, UserError
 from nmt.evaluation.metrics import bleu
@@ -198,7 +198,7 @@ def test_the_next_number_is_taken(exported, copied_graph, known_answers, tmp_pat
 def test_a_sample_of_the_users_is_compared_without_references(
     exported, moved_model, model_folder, copied_graph, known_answers, tmp_path
 ):
-    dev = CorpusFiles(source=tmp_path / "gone.en", target=tmp_path / "gone.de")
+    dev = DevFiles(source=tmp_path / "gone.en", target=tmp_path / "gone.de")
     config = model_folder.config
     config = config.model_copy(
         update={
@@ -220,7 +220,7 @@ def test_a_sample_of_the_users_is_compared_without_references(
 @pytest.mark.parametrize("content", ["", "\n\n", " \n\u3000\n"])
 def test_a_sample_needs_sentences(tmp_path, content):
     (tmp_path / "sample").write_text(content)
-    files = CorpusFiles(source=tmp_path / "sample", target=tmp_path / "sample")
+    files = DevFiles(source=tmp_path / "sample", target=tmp_path / "sample")
     with pytest.raises(UserError, match=r"sample is empty, or its first 7 lines .* are blank\. Expected sentences"):
         read_sample(files, tmp_path / "sample", 7)
     if content:

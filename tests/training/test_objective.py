@@ -234,13 +234,13 @@ class RandomModel:
 
 
 def test_the_objective_is_the_smoothed_loss_of_the_rows_that_count():
-    model, row_weights = RandomModel(), np.array([1, 0], "float32")
+    model, row_weights = RandomModel(), np.array([2.5, 0], "float32")
     source = np.array([[5, 3], [6, 3]])
     sums = Objective(label_smoothing=0.1)(model, Examples(source, TARGETS, row_weights), training=True)
     smoothed, plain = numpy_losses(model.projection, random(B, T, E), TARGETS, WEIGHTS * row_weights[:, None], 0.1)
     assert float(sums.loss) == pytest.approx(smoothed, rel=1e-5)
     assert float(sums.metrics["nll"]) == pytest.approx(plain, rel=1e-5)
-    assert sums.num_tokens == 3  # 4, 6 and EOS
+    assert sums.num_tokens == 2.5 * 3  # 4, 6 and EOS
     read_source, read_target, training = model.read
     np.testing.assert_array_equal(read_source, source)
     np.testing.assert_array_equal(read_target, shift_right(TARGETS, 2))

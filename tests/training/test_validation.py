@@ -3,9 +3,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from nmt.data.preparation import DevSet
 from nmt.data.tokenizer import EOS_ID
 from nmt.decoding import grouping
-from nmt.training.validation import _make_batches
+from nmt.evaluation.metrics import bleu
+from nmt.training.validation import Validator, _make_batches
+from nmt.training.workers import Workers
 
 
 class Letters:
@@ -15,23 +18,68 @@ class Letters:
         return [[4 + ord(letter) - ord("a") for letter in text] for text in texts]
 
 
-PREPARED = SimpleNamespace(
-    source_tokenizer=Letters(),
-    target_tokenizer=Letters(),
-    dev_sources=["abc", "a" * 17, "b", "cabcabc", ""],
-    dev_targets=["cb", "b" * 20, "c", "a", "abcd"],
-)
+DEV = DevSet("dev", ["abc", "a" * 17, "b", "cabcabc", ""], ["cb", "b" * 20, "c", "a", "abcd"])
 
 
 @pytest.mark.parametrize("each_shape", [False, True])
 def test_every_pair_is_validated_once_and_what_fills_up_does_not_count(monkeypatch, each_shape):
     monkeypatch.setattr(grouping, "has_static_shapes", lambda: each_shape)
     pairs = []
-    for source, target in _make_batches(PREPARED, batch_tokens=64):
+    for source, target in _make_batches(DEV, (Letters(), Letters()), batch_tokens=64):
         assert len(source) == len(target)
         for row, other in zip(source, target, strict=True):
             assert np.count_nonzero(row == EOS_ID) == 1  # the encoder takes no empty row
             if other.any():
                 pairs.append((row[row != 0].tolist(), other[other != 0].tolist()))
-    sides = Letters().encode(PREPARED.dev_sources), Letters().encode(PREPARED.dev_targets)
+    sides = Letters().encode(DEV.sources), Letters().encode(DEV.targets)
     assert sorted(pairs) == sorted(([*s, EOS_ID], [*t, EOS_ID]) for s, t in zip(*sides, strict=True))
+
+
+class EchoingTranslator:
+    """Returns what the test says it should for each source."""
+
+    def __init__(self, translations):
+        self.translations = translations
+
+    def translate(self, sources, *, split):
+        return [self.translations[source] for source in sources]
+
+
+def test_dev_sets_are_scored_each_and_together():
+    dev = [
+        DevSet("de", ["<2de> a", "<2de> b"], ["Der Hund bellt laut.", "Die Katze schläft heute."]),
+        DevSet("fr", ["<2fr> a"], ["Le chien aboie très fort."]),
+    ]
+    config = SimpleNamespace(
+        data=SimpleNamespace(target_language="de"), training=SimpleNamespace(best_by="chrf"), decoding=None
+    )
+    validator = Validator(config, SimpleNamespace(dev=dev), Workers())
+    validator.__dict__ |= {  # cached properties
+        "model": SimpleNamespace(trainable_variables=[]),
+        "translator": EchoingTranslator(
+            {
+                "<2de> a": "Der Hund bellt laut.",
+                "<2de> b": "Die Katze schläft heute.",
+                "<2fr> a": "Le chien aboie fort.",
+            }
+        ),
+        "batches": [(0, 10.0, 4.0), (1, 9.0, 2.0), (0, 2.0, 2.0)],
+        "sum_loss": lambda loss, count: (loss, count),
+    }
+    found = validator.validate({})
+    french = bleu(["Le chien aboie fort."], dev[1].targets, target_language="de")
+    assert 0 < french < 100
+    assert found.bleu == pytest.approx((100 + french) / 2)
+    assert found.score("bleu") == found.bleu
+    record = found.as_record()
+    assert record["loss"] == pytest.approx(21 / 8)
+    assert (record["loss/de"], record["loss/fr"]) == (2.0, 4.5)
+    assert (record["bleu/de"], record["bleu/fr"]) == (pytest.approx(100), french)
+    assert record["chrf"] == pytest.approx((record["chrf/de"] + record["chrf/fr"]) / 2)
+    assert record["perplexity/fr"] == pytest.approx(np.exp(4.5))
+    assert str(found).startswith(f"BLEU {found.bleu:.2f} (de 100.00, fr {french:.2f}) · chrF ")
+    # One set is what it was before there could be several.
+    validator.data.dev, validator.__dict__["batches"] = dev[:1], [(0, 10.0, 4.0)]
+    alone = validator.validate({})
+    assert set(alone.as_record()) == {"loss", "perplexity", "bleu", "chrf"}
+    assert str(alone).startswith("BLEU 100.00 · chrF ")
