@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from nmt.config.schema import TagName
 from nmt.data.languages import parse_language
 from nmt.errors import UserError
 from nmt.synthesis.noise import BLANK, add_noise
@@ -72,10 +75,11 @@ def back_translate(
         The fragment: a YAML file with the entries of `data.train`.
 
     Raises:
-        UserError: see `make_synthetic_pairs`, or noise is requested for a language without spaces between words.
+        UserError: see `make_synthetic_pairs`, the tag is not one, or noise is requested for a language without spaces
+            between words.
         InterruptionError: a signal arrived; what is finished stays.
     """
-    entry = {"tag": tag} if tag else {}
+    entry = {} if tag is None else {"tag": _check_tag(tag)}
     return make_synthetic_pairs(
         model,
         [Text(path, entry=entry) for path in texts],
@@ -89,3 +93,10 @@ def back_translate(
         address=address,
         log=log,
     )
+
+
+def _check_tag(tag: str) -> str:
+    try:
+        return TypeAdapter(TagName).validate_python(tag)
+    except ValidationError as error:
+        raise UserError(f"--tag: {error.errors()[0]['ctx']['error']}.") from error

@@ -32,6 +32,8 @@ class Distillation(PairMaker):
     def make_pairs(self, translator: Translator, text: Text, lines: Sequence[Line]) -> Iterable[tuple[str, str]]:
         """Returns each line and its translation."""
         sources = [line.text for line in lines]
+        if tag := text.entry.get("tag"):
+            translator = translator.with_settings(tag=tag)
         if self.nearest is None:
             return zip(sources, translator.translate(sources), strict=True)
         measure = make_sentence_metric(self.nearest, translator.target_language)

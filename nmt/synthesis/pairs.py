@@ -211,9 +211,9 @@ def _join(shards: Sequence[PairShard], pair: Path, log: Log) -> None:
             sources.write(f"{left}\n")
             targets.write(f"{right}\n")
             count += 1
-    left_out = sum(len(shard.lines) for shard in shards) - count
-    blank = f"; {left_out:,} lines are left out, because they or their translations are blank" if left_out else ""
-    log(f"{source}, {target.name}: {count:,} pairs{blank}.")
+    blank = sum(len(shard.lines) for shard in shards) - count
+    left_out = f"; lines left out because they or their translations are blank: {blank:,}" if blank else ""
+    log(f"{source}, {target.name}: {count:,} {'pair' if count == 1 else 'pairs'}{left_out}.")
 
 
 def _read_pairs(shards: Sequence[PairShard]) -> Iterator[tuple[str, str]]:

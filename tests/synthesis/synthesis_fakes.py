@@ -1,5 +1,6 @@
 """Translators that need no model, and folders that stand for one."""
 
+import copy
 from pathlib import Path
 
 from nmt.config.schema import SearchSettings
@@ -29,15 +30,20 @@ class Fake(Translator):
     def __init__(self, interrupt_at: str = ""):
         self.interrupt_at = interrupt_at
         self.read: list[str] = []
+        self.tag: str | None = None
+        self.tags_read: list[str | None] = []
 
     def with_settings(self, **changes):
-        return self
+        other = copy.copy(self)
+        other.tag = changes["tag"]
+        return other
 
     def count_tokens(self, texts):
         return [len(text) for text in texts]
 
     def translate_batch(self, texts, *, n_best=1, attention=False):
         self.read += texts
+        self.tags_read += [self.tag] if self.tag not in self.tags_read else []
         if self.interrupt_at in texts:
             raise KeyboardInterrupt
         return [Translation(text, self.find(text, n_best)) for text in texts]

@@ -4,6 +4,7 @@ import pytest
 import yaml
 from synthesis_fakes import Fake, read_pairs, write_lines
 
+from nmt.config.schema import TrainingFiles
 from nmt.errors import UserError
 from nmt.synthesis import pairs
 from nmt.synthesis.back_translation import back_translate
@@ -23,6 +24,17 @@ def test_the_original_lines_are_the_targets(place):
     assert read_pairs(place / "out", "back-translated-1") == [("EINS ", "eins "), ("ZWEI", "zwei"), ("FÜNF", "fünf")]
     [entry] = yaml.safe_load(fragment.read_text("utf-8"))["data"]["train"]
     assert entry == {"source": "out/back-translated-1.source", "target": "out/back-translated-1.target"}
+
+
+@pytest.mark.usefixtures("use")
+def test_the_tag_is_recorded_and_checked_before_the_work(place):
+    write_lines(place / "mono.de", "eins")
+    [entry] = yaml.safe_load(run(tag="<bt>").read_text("utf-8"))["data"]["train"]
+    assert TrainingFiles(**entry).tag == "<bt>"
+    assert read_pairs(place / "out", "back-translated-1") == [("EINS", "eins")]
+    with pytest.raises(UserError, match=r"^--tag: expected a symbol without spaces .*; found 'b t'\.$"):
+        run("other", tag="b t")
+    assert not (place / "other").exists()
 
 
 @pytest.mark.usefixtures("use")

@@ -38,9 +38,9 @@ def test_the_training_text_is_translated_and_listed(place):
         "shard 2 of 4 · a.en, lines 4 to 6 · 3 lines",
     ]
     assert logged[-2:] == [
-        "out/distilled-1.source, distilled-1.target: 5 pairs; 2 lines are left out, because they or their translations "
-        "are blank.",
-        "out/distilled-2.source, distilled-2.target: 1 pairs.",
+        "out/distilled-1.source, distilled-1.target: 5 pairs; lines left out because they or their translations are "
+        "blank: 2.",
+        "out/distilled-2.source, distilled-2.target: 1 pair.",
     ]
     # A configuration takes the fragment as it is.
     config = yaml.safe_load(Path("base.yaml").read_text("utf-8"))
@@ -83,6 +83,17 @@ def test_the_hypothesis_nearest_to_the_reference_is_taken(place, use, name, metr
         scores = [metric.sentence_score(text, [reference]).score for text in texts]
         assert target == texts[scores.index(max(scores))]
     assert read_pairs(place / "out", "distilled-2") == [("a b c d", "c d a b")]
+
+
+def test_a_corpus_keeps_its_tag_and_weight_and_the_teacher_reads_the_tag(place, use):
+    translator = use(Fake())
+    config = load_config("base.yaml", ["data.train.1.tag=<2de>", "data.train.1.weight=0.5"])
+    fragment, _ = run(config=config)
+    assert translator.tags_read == [None, "<2de>"]
+    assert read_pairs(place / "out", "distilled-2") == [("a b c d", "A B C D")]
+    first, second = yaml.safe_load(fragment.read_text("utf-8"))["data"]["train"]
+    assert first.keys() == {"source", "target"}
+    assert (second["tag"], second["weight"]) == ("<2de>", 0.5)
 
 
 @pytest.mark.usefixtures("use")
