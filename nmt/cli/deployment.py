@@ -1,4 +1,4 @@
-"""`nmt export` and `nmt serve`: a trained model for others to use."""
+"""`nmt ensemble`, `nmt average`, `nmt export` and `nmt serve`: from trained models to one for others to use."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,8 +23,38 @@ from nmt.errors import UserError, suggest_name
 FORMATS = ("savedmodel", "litert")
 
 
+def ensemble(
+    into: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the ensemble.")],
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL...", help="Run folders or model folders with the same tokenizers.")
+    ],
+) -> None:
+    """Combine models into an ensemble, which translates with the mean of their probabilities."""
+    from nmt.model_folder import save_ensemble
+
+    save_ensemble(into, models)
+    log_line(f"Wrote an ensemble of {len(models)} models to {into}.")
+
+
+def average(
+    into: Annotated[Path, typer.Argument(metavar="OUT", help="New model folder.")],
+    checkpoints: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="CHECKPOINT...", help="Checkpoints of a run (.h5), or model folders of the same architecture."
+        ),
+    ],
+) -> None:
+    """Average the weights of checkpoints of one training into a model."""
+    set_up_process("cpu")
+    from nmt.training.averaging import average_models
+
+    average_models(into, checkpoints)
+    log_line(f"Wrote the mean of {len(checkpoints)} checkpoints or models to {into}.")
+
+
 def export(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Run folder or model folder.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Run folder, model folder or ensemble.")],
     directory: Annotated[
         Path,
         typer.Argument(metavar="DIR", help="Folder for versions 1, 2, … of the SavedModel, or for the LiteRT model."),

@@ -107,6 +107,8 @@ for command in (
     synthesis.distill,
     synthesis.back_translate,
     translating.evaluate,
+    deployment.ensemble,
+    deployment.average,
     deployment.export,
     deployment.serve,
     information.download,

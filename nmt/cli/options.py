@@ -20,7 +20,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Keys to override, such as training.batch_size=32."),
 ]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Run folder, model folder or export.")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Run folder, model folder, ensemble or export.")]
 Decoding = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Decoding settings to override, such as decoding.min_length=2."),
