@@ -27,8 +27,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +40,6 @@ from pydantic import Field, ValidationError
 from sacrebleu.metrics import BLEU
 
 from benchmarks.machine import describe_machine
-from benchmarks.ours import NMT
 from benchmarks.results import describe_commit
 from nmt.config.file import config_from_text, dump_config, find_differences, load_config
 from nmt.config.schema import Config, CorpusFiles, Section
@@ -50,6 +51,7 @@ from nmt.files import atomic_write
 from nmt.process import count_cpus
 from nmt.signals import exit_on_sigterm
 
+PACKAGES = ("tensorflow", "jax", "keras", "sentencepiece", "sacrebleu")
 PROGRAM = (sys.executable, "-m", "nmt")
 # One search for all experiments: a setting must not win by its search.
 SEARCH = ("beam_size=5", "length_penalty=1.0", "pruning_threshold=0", "precision=float32")
@@ -345,7 +347,11 @@ def write_results(runs: Sequence[Run], into: Path, *, tok_lc: bool, command: str
         minutes[name] = statistics.mean(known) if known else None
     measures = {"BLEU": False} | ({"tok-lc": True} if tok_lc else {})
     compared = {title: compare_settings(gather_statistics(finished, tok_lc=is_lc)) for title, is_lc in measures.items()}
-    dev, machine = get_dev(finished[0].config), describe_machine()
+    dev, machine = get_dev(finished[0].config), f"{describe_machine()}, {os.environ.get('KERAS_BACKEND', 'tensorflow')}"
+    versions = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
     tables = "\n".join(render_table(rows, minutes, title) for title, rows in compared.items())
     note = (
         f"*{dev.target}, mean ± standard deviation over seeds, {', '.join(SEARCH)}. Differences are from "
@@ -356,7 +362,8 @@ def write_results(runs: Sequence[Run], into: Path, *, tok_lc: bool, command: str
         "date": date.today().isoformat(),
         "command": command,
         "machine": machine,
-        "versions": {"commit": describe_commit(), **NMT.versions()},
+        "commit": describe_commit(),
+        "versions": versions,
         "search": SEARCH,
         "measures": compared,
         "minutes": minutes,

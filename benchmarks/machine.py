@@ -6,6 +6,7 @@ import resource
 import time
 from pathlib import Path
 
+GPUS = Path("/proc/driver/nvidia/gpus")
 VECTORS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 with bfloat16", "avx512f": "AVX-512", "avx2": "AVX2"}
 
 
@@ -16,10 +17,16 @@ def describe_machine() -> str:
     flags = facts.get("flags", "").split()
     vectors = next((words for flag, words in VECTORS.items() if flag in flags), "no AVX2")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    gpus = [
+        f"{line.partition(':')[2].strip()}, "
+        for path in sorted(GPUS.glob("*/information"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.startswith("Model:")
+    ]
     system = f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}"
     return (
         f"{facts.get('model name', platform.machine())}, {os.cpu_count()} cores, {vectors}, {memory:.0f} GB of memory, "
-        f"{system}, Python {platform.python_version()}"
+        f"{''.join(gpus)}{system}, Python {platform.python_version()}"
     )
 
 
