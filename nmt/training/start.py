@@ -1,7 +1,5 @@
 """The start of a new run from the weights of a model: its tokenizers, and rows for tokens that the model lacks."""
 
-import re
-
 import numpy as np
 
 from nmt.config.file import find_differences, load_stored_config
@@ -11,10 +9,9 @@ from nmt.data.tokenizer import EOS_ID, Tokenizer
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder
 from nmt.models.seq2seq import Seq2Seq
+from nmt.training.averaging import TRAINING_ONLY
 from nmt.training.run_folder import RunFolder
 
-# Lines of `find_differences` with settings that change what a model computes outside of training.
-ARCHITECTURE = re.compile(r"model\.(?!\w*dropout)")
 # Keys of the tokenizer section that neither made a tokenizer nor describe it.
 NOT_OF_TOKENIZERS = {"sampling_alpha": None, "source_model": None, "target_model": None}
 
@@ -38,7 +35,7 @@ def find_start(config: Config, folder: RunFolder, log: Log) -> tuple[Config, Mod
         model = ModelFolder.load(path)
     except UserError as error:
         raise UserError(f"training.start_from: {error}") from error
-    differences = [line for line in find_differences(model.config, config) if ARCHITECTURE.match(line)]
+    differences = [line for line in find_differences(model.config, config) if _is_of_architecture(line)]
     if differences:
         raise UserError(
             f"training.start_from: the model in {path} has another architecture than this configuration:\n  "
@@ -48,6 +45,11 @@ def find_start(config: Config, folder: RunFolder, log: Log) -> tuple[Config, Mod
     kept = has_tokenizers_of(model.config.tokenizer, config.tokenizer)
     log(f"Starting from the weights of {path}, with {'its tokenizers' if kept else 'other tokenizers'}.")
     return _adopt_tokenizer(config, model.config), model
+
+
+def _is_of_architecture(difference: str) -> bool:
+    key = difference.partition(":")[0]
+    return key.startswith("model.") and key.removeprefix("model.") not in TRAINING_ONLY
 
 
 def has_tokenizers_of(start: TokenizerConfig, settings: TokenizerConfig) -> bool:
