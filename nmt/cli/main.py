@@ -107,6 +107,7 @@ for command in (
     synthesis.distill,
     synthesis.back_translate,
     translating.evaluate,
+    translating.compare,
     deployment.ensemble,
     deployment.average,
     deployment.export,

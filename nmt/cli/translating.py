@@ -163,8 +163,8 @@ def compare(
     systems: Annotated[
         list[Path],
         typer.Argument(
-            metavar="BASELINE SYSTEM...",
-            help="Translations of a test set, one per line; or models, which then translate --source.",
+            metavar="SYSTEM...",
+            help="Translations, one per line, or a model, which translates --source. The first is the baseline.",
             show_default=False,
         ),
     ],

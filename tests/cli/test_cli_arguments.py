@@ -211,6 +211,18 @@ def test_a_baseline_is_compared_with_the_model(nmt, test_set):
     assert out[1] == f"{'':<12} {record['bleu']['baseline']:.2f}  baseline, p = {record['bleu']['p_value']:.4f}"
 
 
+def test_systems_are_compared(nmt, test_set):
+    page = test_set / "page.html"
+    arguments = ("compare", test_set / "r0", test_set / "s", "--reference", test_set / "s", "--html", page)
+    code, out, err = nmt(*arguments, "--examples", 1)
+    assert (code, err) == (0, "") and "B: s" in out and "Line " in out
+    assert page.read_text().startswith("<!doctype html>")
+    page.unlink()
+    code, out, err = nmt("compare", test_set / "r0", *arguments[3:])
+    assert (code, out, err) == (2, "", "A comparison needs two systems or more; found 1.\n")
+    assert not page.exists()
+
+
 def test_translations_of_a_test_set_are_written_anywhere(nmt, test_set):
     arguments = ("evaluate", "m", "--source", test_set / "s", "--reference", test_set / "s")
     code, out, err = nmt(*arguments, "--output", test_set / "hyp.gz")
