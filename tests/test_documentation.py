@@ -1,4 +1,4 @@
-"""The commands that README and docs show: each exists, takes the options it is given, and overrides keys that exist."""
+"""The commands that README, docs and recipes show: each exists, with the options and keys that it is given."""
 
 import re
 import shlex
@@ -14,6 +14,7 @@ from nmt.config.reference import get_keys
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES += sorted((REPOSITORY / "configs").glob("*.yaml"))
 COMMAND = re.compile(r"(?:^|[\s`(|])nmt ([a-z].*)")
 
 
@@ -22,7 +23,7 @@ def shown(page: Path) -> Iterator[list[str]]:
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     blocks = re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
-    lines += [line for line in text.splitlines() if line.startswith("    ")]
+    lines += [line for line in text.splitlines() if line.startswith(("    ", "#   "))]
     lines += re.findall(r"`(nmt [^`]+)`", text)
     for line in lines:
         if found := COMMAND.search(re.sub(r"\s#.*", "", line)):
