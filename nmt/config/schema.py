@@ -47,6 +47,7 @@ UserPath = Annotated[Path, AfterValidator(_expand_home)]
 TagName = Annotated[str, AfterValidator(_check_tag)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
+ConsistencyKind = Literal["r_drop", "simcut"]
 ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt", "plateau"]
 PartName = Literal["source_embedding", "target_embedding", "encoder", "attention", "decoder", "output"]
 StrategyName = Literal["auto", "single", "mirrored", "multi_worker"]
@@ -342,9 +343,12 @@ class TrainingConfig(Section):
     such as padding, get their share: with 8,000 tokens and 0.1, less than 0.0001 of the probability, which lowers the
     score of every translation alike."""
     consistency: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of R-Drop, the authors' alpha (Liang et al. 2021): each pair is read twice with different dropout, and the
-    divergence of the two predictions is added to the loss. It takes about twice the time and memory. 0 reads each pair
-    once."""
+    """Weight of the divergence of two readings of each pair, which is added to the loss: alpha of the papers that
+    consistency_kind names. It takes about twice the time and memory. 0 reads each pair once."""
+    consistency_kind: ConsistencyKind = "r_drop"
+    """How the two readings differ. r_drop (Liang et al. 2021) trains on both, with different dropout. simcut (Gao et
+    al. 2022) trains on the first, which has no word dropout, and drops a share model.word_dropout of the source and
+    target tokens of the second. The authors use a weight of 3 and a share of 0.05."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the arithmetic, including softmax. Weights, cell states and the sum of the loss stay float32. float16
     scales the loss."""
@@ -400,6 +404,8 @@ class TrainingConfig(Section):
                 "one of max_updates, max_epochs, max_minutes and budget_minutes must be set, since training would "
                 "never end"
             )
+        if self.consistency_kind == "simcut" and not self.consistency:
+            raise ValueError("consistency_kind simcut needs consistency above 0, its weight")
         if self.schedule in ("linear", "cosine") and self.schedule_updates is None and self.budget_minutes is None:
             raise ValueError(f"schedule {self.schedule} needs schedule_updates, its length in updates, or budget_minutes")
         if self.schedule_updates is not None and self.schedule_updates <= self.warmup_updates:
@@ -631,6 +637,8 @@ class Config(Section):
         model = self.model
         # Not recurrent_dropout: both readings are rows of one batch, which drops the same weights for all of them.
         rates = [getattr(model, f"{name}_dropout") for name in ("embedding", "layer", "output", "word", "attention")]
+        if self.training.consistency_kind == "simcut" and not model.word_dropout:
+            raise ValueError("training.consistency_kind simcut needs model.word_dropout, the share of tokens to cut")
         if self.training.consistency and not any(rates):
             raise ValueError(
                 "training.consistency needs dropout of values, words or attention: without it, both readings of a pair "

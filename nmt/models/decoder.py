@@ -150,20 +150,21 @@ class Decoder(keras.layers.Layer):
         """Projects the memory for each layer that attends, once per sentence."""
         return tuple(attention.project_memory(encoded.memory, encoded.memory_mask) for attention in self.attentions)
 
-    def call(self, ids: Any, encoded: EncoderOutput, training: bool = False) -> DecoderOutput:
+    def call(self, ids: Any, encoded: EncoderOutput, training: bool = False, word_mask: Any = None) -> DecoderOutput:
         """Reads whole targets (teacher forcing).
 
         Args:
             ids: int [B, T], each row starts with BOS.
             encoded: the source.
             training: whether to drop values.
+            word_mask: see `Embedding`.
 
         Returns:
             For each position, what predicts the token after it.
         """
         memory = self.project_memory(encoded)
         state = self.get_initial_state(encoded)
-        vectors = self.embedding(ids, training=training)
+        vectors = self.embedding(ids, training=training, word_mask=word_mask)
         run = self._run_by_token if self.input_feeding else self._run_by_layer
         states, weights = run(vectors, state, memory, training)
         return DecoderOutput(self.output_dropout(states, training=training), weights)

@@ -81,14 +81,21 @@ class Encoder(keras.layers.Layer):
                 layer.build((None, None, units))
         self.built = True
 
-    def call(self, ids: Any, training: bool = False) -> EncoderOutput:
-        """Encodes ids int [B, S], padded on the right with 0; every row holds at least one token."""
+    def call(self, ids: Any, training: bool = False, word_mask: Any = None) -> EncoderOutput:
+        """Encodes sources.
+
+        Args:
+            ids: int [B, S], padded on the right with 0; every row holds at least one token.
+            training: whether to drop values.
+            word_mask: see `Embedding`.
+        """
         mask = ops.not_equal(ids, PAD)
         lengths = ops.sum(ops.cast(mask, "int32"), axis=1)
         reversal = _reverse_positions(lengths, ops.shape(ids)[1])
         # The directions and the bridge share one mask: with a mask each, a token dropped from one was still read by the
         # others, and a rate p hid a token from all of them only with p^2.
-        word_mask = self.embedding.draw_word_mask(ids, training=training)  # [B, S, 1]
+        if word_mask is None:
+            word_mask = self.embedding.draw_word_mask(ids, training=training)  # [B, S, 1]
         vectors = self.embedding(ids, training=training, word_mask=word_mask)
         # On the way in, ids are reversed instead of vectors, which are E times as large.
         reversed_ids = batch_gather(ids, reversal)

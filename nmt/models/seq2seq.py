@@ -11,6 +11,7 @@ from nmt.config.schema import ModelConfig
 from nmt.data.tokenizer import BOS_ID
 from nmt.models.attention import AttentionMemory
 from nmt.models.decoder import Decoder, DecoderOutput, DecoderState, shift_right
+from nmt.models.direction import reverse_targets
 from nmt.models.embedding import Embedding, OutputProjection
 from nmt.models.encoder import Encoder
 from nmt.models.queries import ActiveQueries
@@ -66,6 +67,7 @@ class Seq2Seq(keras.Model):
         self, config: ModelConfig, *, source_vocabulary_size: int, target_vocabulary_size: int, name: str = "seq2seq"
     ):
         super().__init__(name=name)
+        self.right_to_left = config.right_to_left
         embedding: dict[str, Any] = {
             "units": config.embedding_units,
             "scale": config.embedding_scale,
@@ -116,19 +118,25 @@ class Seq2Seq(keras.Model):
         )
         self.built = True
 
-    def call(self, source: Any, target: Any, training: bool = False) -> DecoderOutput:
+    def call(
+        self, source: Any, target: Any, training: bool = False, word_masks: tuple[Any, Any] = (None, None)
+    ) -> DecoderOutput:
         """Reads whole sources and targets (teacher forcing).
 
         Args:
             source: int [B, S], each row ends with EOS and is padded with 0.
             target: int [B, T], each row starts with BOS.
             training: whether to drop values.
+            word_masks: what the vectors of source and target tokens are multiplied by, [B, S, 1] and [B, T, 1]; None
+                draws the masks of word dropout.
 
         Returns:
             Attentional states [B, T, E], which `projection` turns into logits [B, T, V] of the token after each
             position, and attention weights [B, T, S].
         """
-        return self.decoder(target, self.encoder(source, training=training), training=training)
+        source_mask, target_mask = word_masks
+        encoded = self.encoder(source, training=training, word_mask=source_mask)
+        return self.decoder(target, encoded, training=training, word_mask=target_mask)
 
     def start(self, source: Any) -> DecodingStart:
         """Reads sources int [B, S], each row ended by EOS and padded with 0."""
@@ -162,5 +170,9 @@ class Seq2Seq(keras.Model):
         Returns:
             Logits [B, T, V] that predict each token, and its attention weights [B, T, S], both at least float32.
         """
-        output = self(source, shift_right(target, BOS_ID))
-        return self.projection(output.states), output.attention_weights
+        order = reverse_targets(target) if self.right_to_left else target
+        output = self(source, shift_right(order, BOS_ID))
+        logits, weights = self.projection(output.states), output.attention_weights
+        if self.right_to_left:
+            return reverse_targets(target, logits), reverse_targets(target, weights)
+        return logits, weights

@@ -14,11 +14,11 @@ import numpy as np
 
 from nmt.backend import keras, ops
 from nmt.compilation import batch_gather, gather_rows
-from nmt.config.schema import TrainingConfig
+from nmt.config.schema import ConsistencyKind, TrainingConfig
 from nmt.data.batching import Batch
-from nmt.data.tokenizer import BOS_ID, PAD_ID
+from nmt.data.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from nmt.models.decoder import shift_right
-from nmt.models.embedding import OutputProjection
+from nmt.models.embedding import Embedding, OutputProjection
 from nmt.models.layers import at_least_float32
 from nmt.models.seq2seq import Seq2Seq
 
@@ -70,16 +70,23 @@ class Objective:
 
     Args:
         label_smoothing: probability mass spread evenly over the vocabulary, from 0 to below 1.
-        consistency: weight of R-Drop (Liang et al. 2021), their alpha; 0 reads each pair once.
+        consistency: weight of the divergence of two readings of each pair, alpha of the papers; 0 reads each pair once.
+        consistency_kind: r_drop (Liang et al. 2021) or simcut (Gao et al. 2022), whose cut tokens are those of the
+            embeddings' word dropout.
     """
 
     label_smoothing: float = field(default=0.0, kw_only=True)
     consistency: float = field(default=0.0, kw_only=True)
+    consistency_kind: ConsistencyKind = field(default="r_drop", kw_only=True)
 
     @classmethod
     def from_config(cls, settings: TrainingConfig) -> "Objective":
         """Returns the objective of a configuration."""
-        return cls(label_smoothing=settings.label_smoothing, consistency=settings.consistency)
+        return cls(
+            label_smoothing=settings.label_smoothing,
+            consistency=settings.consistency,
+            consistency_kind=settings.consistency_kind,
+        )
 
     def __call__(self, model: Seq2Seq, examples: Examples, *, training: bool = False) -> Sums:
         """Runs the model on examples, reading the target by teacher forcing.
@@ -95,19 +102,53 @@ class Objective:
         counts = ops.cast(ops.not_equal(target, PAD_ID), "float32")
         if weights is not None:
             counts = counts * weights[:, None]
-        num_tokens = ops.sum(counts)
         if self.consistency:
-            # Both readings of a pair are rows of one batch, so that the recurrence takes no more steps than for one.
-            source, target, counts = (ops.concatenate([rows, rows], axis=0) for rows in (source, target, counts))
+            return self._compare_readings(model, source, target, counts, training)
         decoded = model(source, shift_right(target, BOS_ID), training=training)
         arrays = model.projection, decoded.states, target, counts
-        if not self.consistency:
-            loss, nll = cross_entropy(*arrays, label_smoothing=self.label_smoothing)
-            return Sums(loss, num_tokens, {"nll": nll})
-        loss, nll, divergence = compute_r_drop(*arrays, label_smoothing=self.label_smoothing)
-        # Half of R-Drop's loss, so that its scale stays that of one reading and alpha keeps the published meaning.
-        loss = (loss + self.consistency * divergence) / 2
-        return Sums(loss, num_tokens, {"nll": nll / 2, "divergence": divergence})
+        loss, nll = cross_entropy(*arrays, label_smoothing=self.label_smoothing)
+        return Sums(loss, ops.sum(counts), {"nll": nll})
+
+    def _compare_readings(self, model: Seq2Seq, source: Any, target: Any, counts: Any, training: bool) -> Sums:
+        """Does what a call does, with two readings of each pair."""
+        # Both readings of a pair are rows of one batch, so that the recurrence takes no more steps than for one.
+        sources, targets = (ops.concatenate([rows, rows], axis=0) for rows in (source, target))
+        before = shift_right(targets, BOS_ID)
+        is_r_drop = self.consistency_kind == "r_drop"
+        word_masks: tuple[Any, Any] = (None, None)
+        if training and not is_r_drop:
+            word_masks = _cut(model.source_embedding, sources, EOS_ID), _cut(model.target_embedding, before, BOS_ID)
+        decoded = model(sources, before, training=training, word_masks=word_masks)
+        loss, nll, divergence = compute_consistency(
+            model.projection,
+            decoded.states,
+            targets,
+            ops.concatenate([counts, counts if is_r_drop else ops.zeros_like(counts)], axis=0),
+            label_smoothing=self.label_smoothing,
+            kind=self.consistency_kind,
+        )
+        # R-Drop adds up the losses of both readings. Half of that keeps the scale of one reading, and the published
+        # meaning of alpha.
+        num_losses = 2 if is_r_drop else 1
+        loss = (loss + self.consistency * divergence) / num_losses
+        return Sums(loss, ops.sum(counts), {"nll": nll / num_losses, "divergence": divergence})
+
+
+def _cut(embedding: Embedding, ids: Any, kept_id: int) -> Any:
+    """Draws which tokens the second reading of each pair lacks (token cutoff, as in the code of Gao et al. 2022).
+
+    Args:
+        embedding: its word dropout decides which ones.
+        ids: int [2B, T], those of all rows, twice.
+        kept_id: the token that is never cut.
+
+    Returns:
+        [2B, T, 1]: 0 for cut tokens and else 1, because the other vectors are not scaled.
+    """
+    mask = embedding.draw_word_mask(ids, training=True)
+    is_first = ops.arange(ops.shape(ids)[0]) < ops.shape(ids)[0] // 2
+    is_kept = ops.logical_or(ops.equal(ids, kept_id), is_first[:, None])[..., None]
+    return ops.cast(ops.logical_or(is_kept, ops.not_equal(mask, 0)), mask.dtype)
 
 
 def cross_entropy(
@@ -134,8 +175,14 @@ def cross_entropy(
     return _smooth(nll, projection, states, targets, weights, label_smoothing), nll
 
 
-def compute_r_drop(
-    projection: OutputProjection, states: Any, targets: Any, weights: Any, *, label_smoothing: float
+def compute_consistency(
+    projection: OutputProjection,
+    states: Any,
+    targets: Any,
+    weights: Any,
+    *,
+    label_smoothing: float,
+    kind: ConsistencyKind,
 ) -> tuple[Any, Any, Any]:
     """Sums the cross-entropy of a batch that holds every row twice, and how far the two predictions are apart.
 
@@ -143,14 +190,17 @@ def compute_r_drop(
         projection: the model's output projection.
         states: attentional states [2B, T, E], those of all rows and once more, with other dropout, those of all rows.
         targets: int [2B, T], as in `cross_entropy`.
-        weights: float [2B, T], as in `cross_entropy`.
+        weights: float [2B, T], as in `cross_entropy`. Those of the first B rows also weigh the divergences.
         label_smoothing: mass spread evenly over the vocabulary, from 0 to below 1.
+        kind: of divergence. With P predicted by the first B rows and Q by the others, r_drop is the mean of KL(P || Q)
+            and KL(Q || P) (Liang et al. 2021, equation 2), and simcut is KL(P || Q) (Gao et al. 2022), in which both
+            have a gradient.
 
     Returns:
-        The smoothed loss and the plain negative log-likelihood, both summed over the 2B rows, and the mean of the two
-        Kullback-Leibler divergences (Liang et al. 2021, equation 2), summed over B rows; scalars in nats.
+        The smoothed loss and the plain negative log-likelihood, both summed over the 2B rows, and the divergence,
+        summed over B rows; scalars in nats.
     """
-    costs = _softmax_nll_twice(*_flatten(projection, states, targets))
+    costs = _softmax_nll_twice(*_flatten(projection, states, targets), kind)
     weights = ops.cast(weights, costs.dtype)
     flat = ops.reshape(weights, (-1,))
     num = ops.shape(flat)[0]
@@ -205,41 +255,58 @@ def _softmax_nll(states: Any, matrix: Any, bias: Any, targets: Any) -> Any:
     return nll, gradient
 
 
-@ops.custom_gradient
-def _softmax_nll_twice(states: Any, matrix: Any, bias: Any, targets: Any) -> Any:
+def _softmax_nll_twice(states: Any, matrix: Any, bias: Any, targets: Any, kind: ConsistencyKind) -> Any:
     """Returns what `_softmax_nll` does for [2N] rows, and how far the N first distributions P are from the N last, Q.
 
-    The divergence is D = (KL(P || Q) + KL(Q || P)) / 2 = sum (P - Q) d / 2 with d = (s_P - s_Q) W', because neither the
-    bias nor the normalisers of P and Q change the sum. One more product loses less in 16 bits than logarithms of
-    rounded probabilities. dD / d(logits of P) = (P (d - sum P d) + P - Q) / 2, and the mirror image for Q.
+    With d = (s_P - s_Q) W', log(P / Q) = d - c, where c is the same for all tokens. One more product loses less in 16
+    bits than logarithms of rounded probabilities.
+
+        KL(P || Q) = sum P d - c                         d / d(logits of P) = P (d - sum P d), of Q: Q - P
+        KL(P || Q) + KL(Q || P) = sum (P - Q) d          d / d(logits of P) = P (d - sum P d) + P - Q, of Q: its mirror
 
     Returns:
-        [3N]: the 2N negative log-likelihoods, then the N divergences.
+        [3N]: the 2N negative log-likelihoods, then the N divergences (see `compute_consistency`).
     """
-    num = ops.shape(states)[0] // 2
-    columns = ops.transpose(matrix)
-    probabilities = ops.softmax(ops.matmul(states, columns) + ops.cast(bias, states.dtype))
-    difference = ops.matmul(states[:num] - states[num:], columns)
-    nll = _negate_log(probabilities, states, matrix, bias, targets)
-    first, second = probabilities[:num], probabilities[num:]
-    divergence = ops.sum(at_least_float32(first - second) * at_least_float32(difference), axis=-1) / 2
+    is_symmetric = kind == "r_drop"
 
-    def gradient(*args: Any, upstream: Any = None) -> Any:
-        upstream = ops.cast(args[0] if upstream is None else upstream, states.dtype)
-        weights, share = upstream[: 2 * num, None], upstream[2 * num :, None] / 2
-        apart = first - second
-        mean_first = ops.sum(first * difference, axis=-1, keepdims=True)
-        mean_second = ops.sum(second * difference, axis=-1, keepdims=True)
-        to_first = first * (difference - mean_first) + apart
-        to_second = second * (mean_second - difference) - apart
-        d_logits = probabilities * weights + ops.concatenate([share * to_first, share * to_second], axis=0)
-        d_states = ops.matmul(d_logits, matrix) - gather_rows(matrix, targets) * weights
-        d_matrix = ops.matmul(ops.transpose(d_logits), states) - _sum_by_id(targets, states * weights, matrix.shape[0])
-        d_bias = ops.matmul(ops.ones_like(weights[:, 0])[None], d_logits)[0]
-        d_bias = d_bias - _sum_by_id(targets, weights, matrix.shape[0])[:, 0]
-        return d_states, d_matrix, ops.cast(d_bias, bias.dtype), None
+    @ops.custom_gradient
+    def compute(states: Any, matrix: Any, bias: Any, targets: Any) -> Any:
+        num = ops.shape(states)[0] // 2
+        columns = ops.transpose(matrix)
+        probabilities = ops.softmax(ops.matmul(states, columns) + ops.cast(bias, states.dtype))
+        difference = ops.matmul(states[:num] - states[num:], columns)
+        nll = _negate_log(probabilities, states, matrix, bias, targets)
+        first, second = probabilities[:num], probabilities[num:]
+        if is_symmetric:
+            divergence = ops.sum(at_least_float32(first - second) * at_least_float32(difference), axis=-1) / 2
+        else:
+            # c follows from the target, whose probabilities are known exactly.
+            rows = at_least_float32(gather_rows(matrix, targets[:num]))
+            at_target = ops.sum(at_least_float32(states[:num] - states[num:]) * rows, axis=-1)
+            constant = at_target + nll[:num] - nll[num:]
+            divergence = ops.sum(at_least_float32(first) * at_least_float32(difference), axis=-1) - constant
 
-    return ops.concatenate([nll, ops.cast(divergence, nll.dtype)], axis=0), gradient
+        def gradient(*args: Any, upstream: Any = None) -> Any:
+            upstream = ops.cast(args[0] if upstream is None else upstream, states.dtype)
+            weights, share = upstream[: 2 * num, None], upstream[2 * num :, None]
+            apart = first - second
+            to_first = first * (difference - ops.sum(first * difference, axis=-1, keepdims=True))
+            to_second = -apart
+            if is_symmetric:
+                share = share / 2
+                to_first = to_first + apart
+                to_second = second * (ops.sum(second * difference, axis=-1, keepdims=True) - difference) - apart
+            d_logits = probabilities * weights + ops.concatenate([share * to_first, share * to_second], axis=0)
+            d_states = ops.matmul(d_logits, matrix) - gather_rows(matrix, targets) * weights
+            d_matrix = ops.matmul(ops.transpose(d_logits), states)
+            d_matrix = d_matrix - _sum_by_id(targets, states * weights, matrix.shape[0])
+            d_bias = ops.matmul(ops.ones_like(weights[:, 0])[None], d_logits)[0]
+            d_bias = d_bias - _sum_by_id(targets, weights, matrix.shape[0])[:, 0]
+            return d_states, d_matrix, ops.cast(d_bias, bias.dtype), None
+
+        return ops.concatenate([nll, ops.cast(divergence, nll.dtype)], axis=0), gradient
+
+    return compute(states, matrix, bias, targets)
 
 
 def _negate_log(probabilities: Any, states: Any, matrix: Any, bias: Any, targets: Any) -> Any:

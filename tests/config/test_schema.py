@@ -36,6 +36,11 @@ def test_a_configuration_is_frozen():
         ("model", {"encoder_units": 511}, "encoder_units must be even.*found 511"),
         ("model", {"attention_heads": 7}, "attention_heads must divide decoder_units; found 7 and 512"),
         ("model", {"start_state": "both_ends"}, "start_state both_ends needs encoder_layers of 2 or more"),
+        (
+            "model",
+            {"locked_dropout": True, "embedding_dropout": 0.0, "layer_dropout": 0.0, "output_dropout": 0.0},
+            "locked_dropout needs embedding_dropout, layer_dropout or output_dropout above 0",
+        ),
         ("model", {"attention_hops": 3}, "attention_hops must not exceed decoder_layers; found 3 and 2"),
         ("model", {"attention_hops": 2, "input_feeding": True}, "input_feeding needs attention_hops 1"),
         ("training", {}, "training would never end"),
@@ -83,6 +88,7 @@ def test_impossible_combinations_are_told(section, keys, message):
         ("model", {"attention": "bilinear", "attention_heads": 7}),
         ("model", {"start_state": "both_ends", "encoder_layers": 2}),
         ("model", {"attention_hops": 2}),
+        ("model", {"locked_dropout": True, "embedding_dropout": 0.0, "layer_dropout": 0.0}),
         ("model", {"input_feeding": True}),
         ("training", {"max_epochs": 1}),
         ("training", {"max_minutes": 0.5}),
@@ -99,12 +105,21 @@ def test_their_possible_neighbours_are_accepted(section, keys):
 
 
 def test_consistency_needs_dropout_of_any_kind():
-    rates = dict.fromkeys(("embedding_dropout", "layer_dropout", "output_dropout", "word_dropout"), 0.0)
-    training = {"max_updates": 9, "consistency": 1.0}
+    names = ("embedding_dropout", "layer_dropout", "output_dropout", "word_dropout", "attention_dropout")
+    rates, training = dict.fromkeys(names, 0.0), {"max_updates": 9, "consistency": 1.0}
     with pytest.raises(ValidationError, match=r"training\.consistency needs dropout"):
-        config(model=rates, training=training)
+        config(model={**rates, "recurrent_dropout": 0.1}, training=training)  # drops the same for both readings
     for name in rates:
         assert config(model={**rates, name: 0.1}, training=training).training.consistency == 1
+
+
+def test_simcut_needs_a_weight_and_a_share_of_tokens_to_cut():
+    with pytest.raises(ValidationError, match="consistency_kind simcut needs consistency above 0"):
+        training(consistency_kind="simcut")
+    simcut = {"max_updates": 9, "consistency": 3.0, "consistency_kind": "simcut"}
+    with pytest.raises(ValidationError, match=r"consistency_kind simcut needs model\.word_dropout"):
+        config(training=simcut)
+    assert config(training=simcut, model={"word_dropout": 0.05}).training.consistency == 3
 
 
 def test_separate_vocabularies_go_with_separate_embeddings():

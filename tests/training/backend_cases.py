@@ -18,7 +18,7 @@ class Case:
     optimizer: dict[str, Any]
     update: dict[str, Any] = field(default_factory=dict)
     label_smoothing: float = 0.0
-    consistency: float = 0.0
+    consistency: dict[str, Any] = field(default_factory=dict)
     num_updates: int = 4
     learning_rate: float = 2**-5
 
@@ -43,7 +43,16 @@ OTHER = Case(
     {"accumulation_steps": 3, "clip_norm": 0.05, "ema_decay": 0.3},
 )
 DROPOUT = Case(
-    {"decoder_layers": 1, "word_dropout": 0.2}, ADAMW, {"clip_norm": 0.05, "ema_decay": 0.3}, consistency=2.0
+    {
+        "decoder_layers": 1,
+        "word_dropout": 0.2,
+        "locked_dropout": True,
+        "recurrent_dropout": 0.2,
+        "attention_dropout": 0.2,
+    },
+    ADAMW,
+    {"clip_norm": 0.05, "ema_decay": 0.3},
+    consistency={"consistency": 2.0, "consistency_kind": "simcut"},
 )
 
 
@@ -69,7 +78,7 @@ def settings_of(case: Case) -> dict[str, Any]:
     """The settings of the update of a case."""
     from nmt.training.objective import Objective
 
-    objective = Objective(label_smoothing=case.label_smoothing, consistency=case.consistency)
+    objective = Objective(label_smoothing=case.label_smoothing, **case.consistency)
     return {"seed": 1, "objective": objective, **case.update}
 
 

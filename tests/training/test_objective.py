@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from nmt.models.decoder import shift_right
-from nmt.models.embedding import OutputProjection
-from nmt.training.objective import Examples, Objective, _softmax_nll, compute_r_drop, cross_entropy
+from nmt.models.embedding import Embedding, OutputProjection
+from nmt.training.objective import Examples, Objective, _softmax_nll, compute_consistency, cross_entropy
 
 B, T, E, V = 2, 3, 5, 7  # sentences, positions, units of a state, pieces
 TARGETS = np.array([[4, 6, 3], [4, 3, 0]])
@@ -37,12 +37,16 @@ def losses(layer, states, targets, weights, label_smoothing):
     return cross_entropy(layer, states, targets, weights, label_smoothing=label_smoothing)
 
 
-@tf.function
-def consistent_losses(layer, states, targets, weights, label_smoothing):
-    """The loss with three times the divergence, the loss, and the divergence."""
-    weights = tf.cast(weights, layer.variable_dtype)
-    loss, _, divergence = compute_r_drop(layer, states, targets, weights, label_smoothing=label_smoothing)
-    return loss + 3 * divergence, loss, divergence
+def make_consistent_losses(kind):
+    @tf.function
+    def consistent_losses(layer, states, targets, weights, label_smoothing):
+        """The loss with three times the divergence, the loss, and the divergence."""
+        weights = tf.cast(weights, layer.variable_dtype)
+        settings = {"label_smoothing": label_smoothing, "kind": kind}
+        loss, _, divergence = compute_consistency(layer, states, targets, weights, **settings)
+        return loss + 3 * divergence, loss, divergence
+
+    return consistent_losses
 
 
 def numpy_losses(layer, states, targets, weights, label_smoothing):
@@ -59,13 +63,18 @@ def numpy_losses(layer, states, targets, weights, label_smoothing):
     return smoothed, plain
 
 
-def numpy_divergence(layer, states, weights):
-    """The mean of both Kullback-Leibler divergences of rows b and b + B (Liang et al. 2021), a token at a time."""
+def numpy_divergence(layer, states, weights, kind="r_drop"):
+    """The divergence of rows b and b + B, a token at a time.
+
+    That of R-Drop is the mean of both directions (Liang et al. 2021), that of SimCut is from the first rows alone (Gao
+    et al. 2022).
+    """
     matrix, bias = (array(weight) for weight in layer.weights)
     total = 0.0
     for b, t in np.ndindex(B, T):
         p, q = (np.exp(x) / np.exp(x).sum() for x in (matrix @ states[copy, t] + bias for copy in (b, b + B)))
-        total += weights[b, t] * (p @ np.log(p / q) + q @ np.log(q / p)) / 2
+        there, back = p @ np.log(p / q), q @ np.log(q / p)
+        total += weights[b, t] * (there if kind == "simcut" else (there + back) / 2)
     return total
 
 
@@ -129,18 +138,19 @@ def test_gradient_equals_numerical_differences(float64, label_smoothing):
     assert_equal_to_differences(computed, loss_of, arguments)
 
 
-def test_the_divergence_and_its_gradient_follow_the_definition(float64):
-    layer = projection()
-    targets, weights = np.tile(TARGETS, (2, 1)), np.tile(WEIGHTS, (2, 1))
+@pytest.mark.parametrize("kind", ["r_drop", "simcut"])
+def test_the_divergence_and_its_gradient_follow_the_definition(float64, kind):
+    layer, consistent_losses = projection(), make_consistent_losses(kind)
+    targets, weights = np.tile(TARGETS, (2, 1)), np.concatenate([WEIGHTS, WEIGHTS * (kind == "r_drop")])
     arguments = [random(2 * B, T, E), *map(array, layer.weights)]
     _, loss, divergence = consistent_losses(layer, arguments[0], targets, weights, 0.1)
     assert float(loss) == pytest.approx(numpy_losses(layer, arguments[0], targets, weights, 0.1)[0])
-    assert float(divergence) == pytest.approx(numpy_divergence(layer, arguments[0], weights))
+    assert float(divergence) == pytest.approx(numpy_divergence(layer, arguments[0], weights, kind))
 
     def loss_of(changed):
         layer.set_weights(changed[1:])
         smoothed, _ = numpy_losses(layer, changed[0], targets, weights, 0.1)
-        return smoothed + 3 * numpy_divergence(layer, changed[0], weights)
+        return smoothed + 3 * numpy_divergence(layer, changed[0], weights, kind)
 
     computed = gradients(layer, arguments[0], targets, weights, 0.1, losses=consistent_losses)
     assert_equal_to_differences(computed, loss_of, arguments)
@@ -225,12 +235,15 @@ def test_the_loss_of_an_unlikely_target_never_saturates(set_precision, precision
 class RandomModel:
     """Stands in for a model: attentional states that depend on nothing; keeps what it was given to read."""
 
-    def __init__(self):
+    def __init__(self, word_dropout=0.0):
         self.projection = projection()
+        rates = {"dropout": 0.0, "word_dropout": word_dropout}
+        self.source_embedding, self.target_embedding = (Embedding(V, E, scale=1.0, **rates) for _ in range(2))
 
-    def __call__(self, source, target, training=False):
+    def __call__(self, source, target, training=False, word_masks=(None, None)):
         self.read = source, target, training
-        return SimpleNamespace(states=tf.constant(random(len(source), T, E), "float32"))
+        self.word_masks = word_masks
+        return SimpleNamespace(states=tf.constant(random(*target.shape, E), "float32"))
 
 
 def test_the_objective_is_the_smoothed_loss_of_the_rows_that_count():
@@ -271,6 +284,37 @@ def test_consistency_is_half_the_loss_of_r_drop_over_tokens_that_count_once():
     assert float(sums.metrics["divergence"]) == pytest.approx(divergence, rel=1e-5)
     assert sums.num_tokens == 3  # 4, 6 and EOS
     np.testing.assert_array_equal(model.read[0], np.tile(source, (2, 1)))
+
+
+def test_simcut_is_the_loss_of_the_first_reading_and_the_divergence_of_the_second():
+    """Gao et al. 2022, equation 6: nothing is halved, and tokens count once."""
+    model, row_weights = RandomModel(word_dropout=0.5), np.array([1, 0], "float32")
+    objective = Objective(label_smoothing=0.1, consistency=3.0, consistency_kind="simcut")
+    sums = objective(model, Examples(np.array([[5, 3], [6, 3]]), TARGETS, row_weights), training=True)
+    states, weights = random(2 * B, T, E), WEIGHTS * row_weights[:, None]
+    smoothed, plain = numpy_losses(model.projection, states, TARGETS, weights, 0.1)
+    divergence = numpy_divergence(model.projection, states, weights, "simcut")
+    assert float(sums.loss) == pytest.approx(smoothed + 3 * divergence, rel=1e-5)
+    assert float(sums.metrics["nll"]) == pytest.approx(plain, rel=1e-5)
+    assert float(sums.metrics["divergence"]) == pytest.approx(divergence, rel=1e-5)
+    assert sums.num_tokens == 3  # 4, 6 and EOS
+
+
+def test_simcut_cuts_tokens_of_the_second_reading_but_neither_eos_of_the_source_nor_bos():
+    model, rows = RandomModel(word_dropout=0.5), 100
+    source, target = np.tile([[5, 6, 7, 8, 3]], (rows, 1)), np.tile([[4, 5, 6, 3]], (rows, 1))
+    objective = Objective(consistency=3.0, consistency_kind="simcut")
+    objective(model, Examples(source, target), training=True)
+    for mask, always in zip(model.word_masks, (-1, 0), strict=True):
+        mask = array(mask)[:, :, 0]
+        assert (mask[:rows] == 1).all()
+        second = mask[rows:]
+        assert (second[:, always] == 1).all()
+        others = np.delete(second, always, axis=1)
+        np.testing.assert_array_equal(np.unique(others), [0, 1])  # not scaled
+        assert others.mean() == pytest.approx(0.5, abs=0.15)
+    objective(model, Examples(source, target))
+    assert model.word_masks == (None, None)
 
 
 def test_the_decoder_reads_bos_and_all_but_the_last():
