@@ -21,6 +21,7 @@ FIXED = {
     r"training\.best_by": "all trials are compared by the same score",
     r"data\.(source|target)_language": "all trials are compared by the same score",
     r"data\.dev(\..*)?": "trials are compared on one dev text",
+    r"model\.preset": "the configuration has all of its keys already; search over those",
     r"decoding\.(?!(min|max)_length$).*": "trials are compared by greedy search, which it does not change",
     r"export(\..*)?": "exports are made after the training",
     r"training\.(accumulation_steps|devices|strategy)": "it changes memory and time, but not the score",

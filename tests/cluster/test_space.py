@@ -70,6 +70,7 @@ def test_keys_stand_in_their_sections_or_dotted(written):
         ("decoding.precision: [auto, float32]\n", "decoding.precision: cannot be searched, because trials are"),
         ("export: {nbest: [1, 2]}\n", "export.nbest: cannot be searched, because exports are made after the training."),
         ("training.accumulation_steps: [1, 2]\n", "cannot be searched, because it changes memory and time, but"),
+        ("model.preset: [small, base]\n", "model.preset: cannot be searched, because the configuration has all of its"),
         ("training.log_every: [1, 2]\n", "training.log_every: cannot be searched, because it does not change"),
         ("seed: [1]\nseed: [2]\n", "space.yaml:2: seed: given twice"),
         ("training: {seed: [1]}\ntraining.patience: [x]\n", "'seed'?\nspace.yaml:2: training.patience: expected"),
