@@ -288,7 +288,7 @@ def compare_settings(settings: Mapping[str, Statistics], num_resamples: int = NU
     baseline = None
     for name, counts in settings.items():
         scores = [score_counts(one) for one in counts.sum(axis=1)]
-        row = {"name": name, "scores": scores, "mean": statistics.mean(scores)}
+        row: dict[str, Any] = {"name": name, "scores": scores, "mean": statistics.mean(scores)}
         row["sd"] = statistics.stdev(scores) if len(scores) > 1 else None
         resampled = np.mean([[score_counts(one) for one in times @ seed] for seed in counts], axis=0)
         if baseline is None:
