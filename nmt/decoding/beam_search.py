@@ -25,6 +25,10 @@ Step = Callable[[Any, Any, Any, ActiveQueries], tuple[Any, Any]]
 """step(ids [N], state, memory, queries) -> logits [N, V], state. The first axis of every array is N in the state, and R
 in the memory; the queries say which of the R x K slots the N are."""
 
+Draw = Callable[[Any, Any, Any], tuple[Any, Any]]
+"""draw(logits [N, V], rows [N], positions [N]) -> the next token of each slot, int32 [N, 1], and its log-probability
+[N, 1]."""
+
 
 class Hypotheses(NamedTuple):
     """Hypotheses of each sentence, best first; see `rank_hypotheses`."""
@@ -63,7 +67,7 @@ class Rows(NamedTuple):
     """What steps do not change of the rows."""
 
     numbers: Any
-    """int32 [R], which of the B sentences they are."""
+    """int32 [R], which of the B sentences they are, or of the B x samples."""
     limits: Any
     """int32 [R], maximum length of each, EOS included."""
     limit_penalties: Any
@@ -115,6 +119,9 @@ def beam_search(
     settings: SearchSettings,
     n_best: int = 1,
     max_active: int | None = None,
+    is_normalized: bool = False,
+    draw: Draw | None = None,
+    num_samples: int = 1,
 ) -> Hypotheses:
     """Searches for the hypotheses with the highest scores.
 
@@ -130,6 +137,8 @@ def beam_search(
     a better one. Nothing is pruned with a minimum length: a hypothesis that should have ended is forced to go on with
     unlikely tokens, so the best one at present may soon be far behind.
 
+    With `draw`, the tokens of a hypothesis are drawn instead of searched for. A sample is a beam of one by itself.
+
     Args:
         step: scores the next token of every slot.
         state: of each sentence before its first token; every array begins with [B].
@@ -144,20 +153,28 @@ def beam_search(
         max_active: how many sentences to search at a time. `step` then computes open slots only, and new sentences take
             the place of finished ones as soon as a quarter has stopped. None searches all of them to the end of the
             last, as static shapes require (JAX, XLA).
+        is_normalized: whether `step` returns log-probabilities, which need not be those of all tokens together, instead
+            of logits.
+        draw: see `nmt.decoding.sampling`; the beam size is 1 then.
+        num_samples: hypotheses drawn per sentence.
+
+    Returns:
+        The hypotheses of each sentence; of each sample, [B x samples, 1, ...], if they are drawn.
     """
     is_packed = max_active is not None
     has_slot_for_empty = settings.beam_size == 1
-    prunes = n_best == 1 and not is_zero(settings.pruning_threshold)
+    prunes = n_best == 1 and draw is None and not is_zero(settings.pruning_threshold)
     keeps_all = ops.logical_or(settings.pruning_threshold == 0, settings.min_length > 0)
     # The first step that may choose EOS, and the step after which there is an empty hypothesis, if any.
     end_from = settings.min_length if has_slot_for_empty else ops.maximum(settings.min_length, 1)
     empty_at = ops.where(settings.min_length > 0, -1, 0)
 
     def start_sentences(numbers: Any) -> tuple[Beam, Rows]:
-        its_limits = gather_rows(limits, numbers)
+        sentences = numbers if draw is None else numbers // num_samples
+        its_limits = gather_rows(limits, sentences)
         limit_penalties = settings.get_length_penalty(ops.cast(its_limits, "float32"))
-        rows = Rows(numbers, its_limits, limit_penalties, _gather_all(memory, numbers))
-        first = _gather_all(state, numbers)
+        rows = Rows(numbers, its_limits, limit_penalties, _gather_all(memory, sentences))
+        first = _gather_all(state, sentences)
         return _first_beam(first, rows.limits, max_steps, bos_id, settings.beam_size, is_packed), rows
 
     def take_steps(beam: Beam, rows: Rows) -> Beam:
@@ -170,7 +187,13 @@ def beam_search(
         def advance(*parts: Any) -> tuple:
             beam = Beam(*parts)
             logits, state = step(beam.queries.gather(beam.slots.ids), beam.state, rows.memory, beam.queries)
-            candidates = _score_continuations(beam, ops.cast(logits, "float32"), banned_ids, eos_id)
+            logits = ops.cast(logits, "float32")
+            if draw is None:
+                ids, log_probs = _find_best(logits, settings.beam_size, banned_ids, eos_id, is_normalized)
+            else:
+                places = (beam.queries.gather(x[:, None]) for x in (rows.numbers, beam.positions))
+                ids, log_probs = draw(logits, *places)
+            candidates = _score_continuations(beam, ids, log_probs)
             empty = beam.empty
             if not is_zero(end_from):
                 is_early_end = ops.logical_and(candidates.ids == eos_id, (beam.positions < end_from)[:, None, None])
@@ -208,7 +231,7 @@ def beam_search(
         ranked = rank_hypotheses(_append_empty(hypotheses, found.empty, eos_id))
         return Hypotheses(*(part[:, : settings.beam_size] for part in ranked))
 
-    num_sentences = ops.shape(limits)[0]
+    num_sentences = ops.shape(limits)[0] * num_samples
     if max_active is None:
         beam, rows = start_sentences(ops.arange(num_sentences, dtype="int32"))
         beam = take_steps(beam, rows)
@@ -248,6 +271,11 @@ def is_zero(number: Any) -> bool:
     return isinstance(number, int | float) and number == 0
 
 
+def is_one(number: Any) -> bool:
+    """Returns whether a setting is known to be 1; a tensor may be anything."""
+    return isinstance(number, int | float) and number == 1
+
+
 class _Candidates(NamedTuple):
     """The W best continuations of each slot."""
 
@@ -261,22 +289,30 @@ class _Candidates(NamedTuple):
         return self._replace(log_probs=ops.where(is_dropped, 2 * IMPOSSIBLE, self.log_probs))
 
 
-def _score_continuations(beam: Beam, logits: Any, banned_ids: Sequence[int], eos_id: int) -> _Candidates:
-    """Returns the W best continuations of each slot.
+def _find_best(
+    logits: Any, beam_size: int, banned_ids: Sequence[int], eos_id: int, is_normalized: bool
+) -> tuple[Any, Any]:
+    """Returns the W best next tokens of each slot, best first, and their log-probabilities, both [N, W].
 
     Passes over [N, V] are the main cost of a step besides its matrix products, so banned ids and a premature EOS are
     excluded among the candidates only. W is so large that K candidates remain even if all of these are among them.
     """
-    beam_size, vocabulary_size = beam.is_open.shape[1], logits.shape[-1]
+    vocabulary_size = logits.shape[-1]
     penalties = np.zeros(vocabulary_size, "float32")
     penalties[list(banned_ids)] = IMPOSSIBLE
     width = min(beam_size + len({*banned_ids, eos_id}), vocabulary_size)
-    values, ids = top_k(logits, width)  # [N, W]
+    values, ids = top_k(logits, width)
+    if is_normalized:
+        return ids, values + gather_rows(penalties, ids)
     # From the probability of the best token alone, which never underflows: the logarithm of a softmax is -inf where a
     # token is 87 nats behind. A log-softmax of all tokens would pass over [N, V] more often.
     first = ops.log(batch_gather(ops.softmax(logits, axis=-1), ids[:, :1]))  # [N, 1]
-    log_probs = values - values[:, :1] + first
-    totals = log_probs + gather_rows(penalties, ids) + beam.queries.gather(beam.slots.log_probs)[:, None]
+    return ids, values - values[:, :1] + first + gather_rows(penalties, ids)
+
+
+def _score_continuations(beam: Beam, ids: Any, log_probs: Any) -> _Candidates:
+    """Returns the continuations of each slot, given W next tokens [N, W] and their log-probabilities."""
+    totals = log_probs + beam.queries.gather(beam.slots.log_probs)[:, None]
     totals = ops.where(beam.is_open[:, :, None], beam.queries.scatter(totals), 2 * IMPOSSIBLE)  # [N, W] -> [R, K, W]
     return _Candidates(totals, ops.cast(beam.queries.scatter(ids), "int32"))
 
@@ -297,7 +333,7 @@ def top_k(values: Any, k: int) -> tuple[Any, Any]:
     k chunks of neighbours with the largest maxima, so that only these chunks need sorting.
     """
     size = values.shape[1]
-    chunk = max(width for width in range(1, CHUNK + 1) if size % width == 0)
+    chunk = choose_chunk(size)
     num_chunks = size // chunk
     if chunk == 1 or k * chunk >= size:
         return ops.top_k(values, k)
@@ -308,6 +344,11 @@ def top_k(values: Any, k: int) -> tuple[Any, Any]:
     largest, indices = ops.top_k(ops.reshape(batch_gather(chunks, chosen), (-1, k * chunk)), k)
     indices = ops.cast(indices, "int32")
     return largest, batch_gather(chosen, indices // chunk) * chunk + indices % chunk
+
+
+def choose_chunk(size: int) -> int:
+    """Returns the largest number of neighbours, at most `CHUNK`, that divides `size` values into equal chunks."""
+    return max(width for width in range(1, CHUNK + 1) if size % width == 0)
 
 
 def _first_beam(state: Any, limits: Any, max_steps: Any, bos_id: int, beam_size: int, is_packed: bool) -> Beam:

@@ -10,6 +10,8 @@ from nmt.config.schema import SearchSettings
 from nmt.data.tokenizer import BOS_ID, EOS_ID
 from nmt.decoding.beam_search import Hypotheses, beam_search, is_zero, rank_hypotheses
 from nmt.decoding.grouping import choose_max_active
+from nmt.decoding.repetition import limit_repetition, limits_repetition
+from nmt.decoding.sampling import make_draw
 from nmt.models.decoder import shift_right
 from nmt.models.ensemble import DecodingModel
 from nmt.models.seq2seq import DecodingStart
@@ -18,13 +20,23 @@ COVERAGE_FLOOR = 1e-9
 """Least attention that a source token counts with, so that a token without any (0 in floating point) leaves scores
 finite."""
 
+LENGTH_ALLOWANCE = 10
+"""Target tokens that are always allowed, unless the maximum length is below."""
+
+SWITCHES = (
+    *("coverage_penalty", "max_length_ratio", "no_repeat_ngram", "repetition_penalty", "temperature", "top_k", "top_p"),
+)
+"""Settings whose defaults need no code in the search. It is compiled with them as constants while they have these."""
+
 
 def choose_n_best(settings: SearchSettings, n_best: int) -> int:
     """Returns how many hypotheses to search for if n are wanted: one, or a finished one in every slot of the beam.
 
     Since several segmentations may spell the same text, more than n may be needed for n different texts. All are needed
-    if ranking them again may put another one first.
+    if ranking them again may put another one first. Of samples, just n are drawn.
     """
+    if settings.temperature:
+        return n_best
     return 1 if n_best == 1 and is_zero(settings.coverage_penalty) else max(settings.beam_size, n_best)
 
 
@@ -32,8 +44,10 @@ def needs_own_best(settings: SearchSettings, n_best: int) -> bool:
     """Returns whether the best hypothesis must be searched for by itself if n are wanted.
 
     The best one is the same whatever n is. A search for several, however, does not prune and may have a wider beam, so
-    it can find another one.
+    it can find another one. Samples are not searched for.
     """
+    if settings.temperature:
+        return False
     prunes = settings.pruning_threshold > 0 and settings.coverage_penalty == 0 and settings.min_length == 0
     return n_best > 1 and (prunes or n_best > settings.beam_size)
 
@@ -41,14 +55,15 @@ def needs_own_best(settings: SearchSettings, n_best: int) -> bool:
 def split_numbers(settings: SearchSettings) -> tuple[SearchSettings, dict[str, Any]]:
     """Splits settings into those that a search is compiled for and the numbers that it takes as inputs.
 
-    It is compiled for the beam size, on which shapes depend, and for a coverage penalty of 0, which saves a pass.
+    It is compiled for the beam size, on which shapes depend, and for what is turned off, which saves time.
 
     Returns:
         settings without the numbers, equal if one search serves both, and the numbers: int32 or float32 scalars.
     """
     values = {name: getattr(settings, name) for name in SearchSettings.model_fields}
     values |= {"split_sentences": "auto", "tag": None}  # the search does not read them
-    fixed = {"beam_size"} if settings.coverage_penalty else {"beam_size", "coverage_penalty"}
+    off = {name for name in SWITCHES if values[name] == SearchSettings.model_fields[name].default}
+    fixed = {"beam_size", *off}
     numbers = {
         name: np.asarray(value, "int32" if isinstance(value, int) else "float32")
         for name, value in values.items()
@@ -66,38 +81,53 @@ def search(
     banned_ids: Sequence[int],
     refill: bool = False,
     length_bound: int | None = None,
+    top_k_bound: int | None = None,
 ) -> Hypotheses:
     """Translates rows of ids.
 
     Args:
         model: one model or an ensemble. Its weights are used as they are, without dropout.
         source: int32 [B, S], each row ended by EOS and padded with 0.
-        settings: of the search; numbers may be scalar tensors, see `split_numbers`. The length limit of a row is
-            min(2 x its source tokens + 10, max_length), so that it does not depend on its neighbours.
-        n_best: hypotheses wanted per row; with more than one, the beam is at least as wide.
+        settings: of the search; numbers may be scalar tensors, see `split_numbers`. The length limit of a row does not
+            depend on its neighbours, see `limit_lengths`.
+        n_best: hypotheses wanted per row, or samples; with more than one, the beam is at least as wide.
         banned_ids: ids that are never produced.
         refill: whether new rows take the place of finished ones, for which shapes must be dynamic; see `max_active` of
             `beam_search`.
         length_bound: a number that max_length does not exceed, for static shapes where max_length is a tensor.
+        top_k_bound: a number that top_k does not exceed, where top_k is a tensor.
 
     Returns:
-        The hypotheses of all slots.
+        The hypotheses of all slots, or all samples.
     """
-    n_best = choose_n_best(settings, n_best)
+    samples = not is_zero(settings.temperature)
+    num_samples = n_best if samples else 1
+    n_best = 1 if samples else choose_n_best(settings, n_best)
     settings = settings.model_copy(update={"beam_size": max(settings.beam_size, n_best)})
     start = model.start(source)
     num_tokens = ops.sum(ops.cast(start.memory_mask, "int32"), axis=1)
-    max_steps = 2 * ops.shape(source)[1] + 10
-    # Static shapes (JAX) are numbers, dynamic ones tensors.
-    if isinstance(max_steps, int):
-        max_steps = min(max_steps, length_bound or settings.max_length)
-    else:
-        max_steps = ops.minimum(max_steps, settings.max_length)
+    max_steps = _bound_steps(ops.shape(source)[1], settings, length_bound)
+    step, state = model.make_step(), tree.map_structure(lambda x: ops.squeeze(x, axis=1), start.state)
+    is_normalized = limits_repetition(settings)
+    if is_normalized:
+        num_rows = ops.shape(source)[0]
+        step, state = limit_repetition(step, state, num_rows=num_rows, max_steps=max_steps, settings=settings)
+    draw = None
+    if samples:
+        draw = make_draw(
+            source,
+            num_samples=num_samples,
+            settings=settings,
+            banned_ids=banned_ids,
+            eos_id=EOS_ID,
+            top_k_bound=top_k_bound,
+            is_normalized=is_normalized,
+        )
     hypotheses = beam_search(
-        model.make_step(),
-        tree.map_structure(lambda x: ops.squeeze(x, axis=1), start.state),
+        step,
+        state,
         start.memory,
-        limits=ops.minimum(2 * num_tokens + 10, settings.max_length),
+        limits=limit_lengths(num_tokens, settings),
         max_steps=max_steps,
         bos_id=BOS_ID,
         eos_id=EOS_ID,
@@ -105,11 +135,40 @@ def search(
         settings=settings,
         n_best=n_best,
         max_active=choose_max_active(settings) if refill else None,
+        is_normalized=is_normalized,
+        draw=draw,
+        num_samples=num_samples,
     )
+    if samples:
+        return Hypotheses(*(ops.reshape(x, (-1, num_samples, *ops.shape(x)[2:])) for x in hypotheses))
     if is_zero(settings.coverage_penalty):
         return hypotheses
     coverage = _measure_coverage(model, start, hypotheses)
     return _rank_by_coverage(hypotheses, coverage, start.memory_mask, settings.coverage_penalty)
+
+
+def limit_lengths(num_tokens: Any, settings: SearchSettings) -> Any:
+    """Returns the maximum lengths of translations: min(max_length_ratio x source tokens + 10, max_length), int32 [...].
+
+    Args:
+        num_tokens: int32 [...], source tokens with EOS.
+        settings: both numbers may be scalar tensors.
+    """
+    if isinstance(settings.max_length_ratio, float) and settings.max_length_ratio.is_integer():
+        scaled = int(settings.max_length_ratio) * num_tokens
+    else:
+        scaled = ops.cast(settings.max_length_ratio * ops.cast(num_tokens, "float32"), "int32")
+    return ops.minimum(scaled + LENGTH_ALLOWANCE, settings.max_length)
+
+
+def _bound_steps(width: Any, settings: SearchSettings, length_bound: int | None) -> Any:
+    """Returns the largest length limit of sources of this width; a number if shapes are static."""
+    if not isinstance(width, int):
+        return limit_lengths(width, settings)
+    most = length_bound or settings.max_length
+    if isinstance(settings.max_length_ratio, float):
+        most = min(most, int(np.float32(settings.max_length_ratio) * np.float32(width)) + LENGTH_ALLOWANCE)
+    return most
 
 
 def _measure_coverage(model: DecodingModel, start: DecodingStart, hypotheses: Hypotheses) -> Any:

@@ -22,7 +22,7 @@ from nmt.compilation import without_gradients
 from nmt.config.schema import ExportConfig
 from nmt.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from nmt.decoding.beam_search import IMPOSSIBLE, Hypotheses
-from nmt.decoding.inference import needs_own_best, search
+from nmt.decoding.inference import limit_lengths, needs_own_best, search
 from nmt.exporting.weights import StoredWeights
 from nmt.models.decoder import shift_right
 from nmt.process import silence_stderr
@@ -52,7 +52,7 @@ class Tokens(NamedTuple):
 
 
 class NBest(NamedTuple):
-    """The best hypotheses of each text; no two of a text have the same text."""
+    """The best hypotheses of each text, no two of which have the same text, or samples."""
 
     texts: Any
     """string [N, n]; "" in columns without a hypothesis."""
@@ -207,7 +207,8 @@ class PortableTranslator(tf.Module):
 
     def _search(self, source: Tokens, *, n_best: int) -> NBest:
         num_texts = tf.size(source.lengths)
-        num_steps = tf.minimum(2 * tf.shape(source.ids)[1] + 10, self._settings.max_length)
+        num_steps = limit_lengths(tf.shape(source.ids)[1], self._settings)
+        is_sampled = self._settings.temperature > 0
 
         def search_for(ids: Any, n_best: int, most: int) -> NBest:
             found = search(
@@ -218,7 +219,7 @@ class PortableTranslator(tf.Module):
                 banned_ids=self._translator.target_tokenizer.banned_ids,
                 refill=True,
             )
-            return drop_duplicates(found, self._target.detokenize, most)
+            return drop_duplicates(found, self._target.detokenize, most, is_sampled=is_sampled)
 
         def translate(rows: Any) -> NBest:
             ids = gather_trimmed(source.ids, source.lengths, rows)
@@ -391,7 +392,7 @@ def count_next_batch(lengths: Any, *, max_batch: int, batch_tokens: int) -> Any:
     return tf.maximum(1, tf.reduce_sum(tf.cast(is_similar & fits, tf.int32)))
 
 
-def drop_duplicates(found: Hypotheses, detokenize: Callable, n_best: int) -> NBest:
+def drop_duplicates(found: Hypotheses, detokenize: Callable, n_best: int, *, is_sampled: bool = False) -> NBest:
     """Returns the first hypotheses with different texts, since several segmentations may spell the same text.
 
     Args:
@@ -405,7 +406,7 @@ def drop_duplicates(found: Hypotheses, detokenize: Callable, n_best: int) -> NBe
     texts = tf.reshape(detokenize(rows), [-1, beam_size])
     same = tf.equal(texts[:, :, None], texts[:, None, :]) & found.exists[:, None, :]
     better = np.tri(beam_size, k=-1, dtype=bool)
-    is_new = found.exists & ~tf.reduce_any(same & better, axis=2)
+    is_new = found.exists if is_sampled else found.exists & ~tf.reduce_any(same & better, axis=2)
     # A stable sort moves the new ones to the front and keeps their order.
     slots = tf.argsort(tf.cast(~is_new, tf.int32), axis=1, stable=True)[:, :n_best]
     columns = (tf.gather(x, slots, batch_dims=1) for x in (is_new, texts, found.scores, found.log_probs, ids))

@@ -56,6 +56,10 @@ def export_litert(
     # A LiteRT model returns one translation, so the model's own export.nbest must not limit its beam.
     export = {**(export or {}), "nbest": 1}
     job = ExportJob.load(model, sample=sample, quantize=quantize, decoding=decoding, export=export)
+    if job.config.decoding.temperature:
+        raise UserError(
+            "decoding.temperature: an export for LiteRT cannot sample. Set it to 0, or export a SavedModel instead."
+        )
     limits = {"max_tokens": job.config.data.max_length, "eos_id": EOS_ID}
     record = job.make_record(PACKAGES, kind="litert", limits=limits)
     with atomic_write(Path(into)) as aside:

@@ -88,7 +88,9 @@ def read_predict_request(document: dict[str, Any]) -> PredictRequest:
 
 
 def choose_n_best(translator: Translator) -> int:
-    """Returns the columns of the signature `nbest`, at most as many as hypotheses are searched at a time."""
+    """Returns the columns of the signature `nbest`: at most as many as hypotheses are searched at a time."""
+    if translator.settings.temperature:
+        return translator.signature_n_best
     return min(translator.signature_n_best, translator.settings.beam_size)
 
 

@@ -32,7 +32,8 @@ class Translation:
 
     source: str
     hypotheses: Sequence[Hypothesis]
-    """At least one, best first; no two have the same text."""
+    """At least one, best first; no two have the same text. Samples are in the order in which they were drawn instead,
+    and may be equal."""
     is_truncated: bool = False
     """Whether the end of the source was not read: it was given to an export whole and is longer than that reads."""
     warnings: Sequence[str] = ()

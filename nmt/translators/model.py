@@ -23,8 +23,8 @@ from nmt.translators.hypothesis import Hypothesis
 from nmt.translators.protocol import TokenTranslator, change_settings
 from nmt.weights import assign_arrays
 
-# Compiled searches that a model keeps, some 12 MB each. All numbers but the beam size and the number of hypotheses are
-# their inputs, so that few are needed.
+# Compiled searches that a model keeps, some 12 MB each. All numbers but the beam size, the number of hypotheses and the
+# power of two above top_k are their inputs, so that few are needed.
 MAX_SEARCHES = 8
 
 
@@ -156,7 +156,8 @@ class ModelTranslator(TokenTranslator):
         found = self._searches.run(group.pad(ids), self.settings, choose_n_best(self.settings, n_best))
         found = Hypotheses(*(np.asarray(x)[: len(group.members)] for x in found))
         rows = zip(*found, found.exists, strict=True)
-        return [_drop_duplicates(self.target_tokenizer, most, *row) for row in rows]
+        is_sampled = self.settings.temperature > 0
+        return [_read_row(self.target_tokenizer, most, is_sampled, *row) for row in rows]
 
     def _read_attention(self, ids: list[list[int]], group: Group, rows: list[list["_Found"]]) -> list:
         pairs = zip(group.members, rows, strict=True)
@@ -187,10 +188,16 @@ class _Searches:
         structure, numbers = split_numbers(settings)
         length_bound = round_to_bucket_width(settings.max_length) if has_static_shapes() else None
         scalars = tuple((name, str(value.dtype)) for name, value in numbers.items())
-        return self._get_compiled(structure, scalars, n_best, length_bound)(source, numbers)
+        top_k_bound = round_to_bucket_width(settings.top_k) if settings.top_k else None
+        return self._get_compiled(structure, scalars, n_best, length_bound, top_k_bound)(source, numbers)
 
     def _compile(
-        self, structure: SearchSettings, scalars: tuple[tuple[str, str], ...], n_best: int, length_bound: int | None
+        self,
+        structure: SearchSettings,
+        scalars: tuple[tuple[str, str], ...],
+        n_best: int,
+        length_bound: int | None,
+        top_k_bound: int | None,
     ) -> Callable:
         def run(source: Any, numbers: Mapping[str, Any]) -> Any:
             return search(
@@ -201,6 +208,7 @@ class _Searches:
                 banned_ids=self._banned_ids,
                 refill=not has_static_shapes(),
                 length_bound=length_bound,
+                top_k_bound=top_k_bound,
             )
 
         return compile_function(run, self._model.variables, num_inputs=1, scalars=dict(scalars))
@@ -227,9 +235,10 @@ class _Found(NamedTuple):
     is_finished: bool
 
 
-def _drop_duplicates(
+def _read_row(
     tokenizer: Tokenizer,
     n_best: int,
+    is_sampled: bool,
     ids: np.ndarray,
     lengths: np.ndarray,
     log_probs: np.ndarray,
@@ -239,15 +248,18 @@ def _drop_duplicates(
 ) -> list[_Found]:
     """Returns the first hypotheses of a sentence with different texts, since several segmentations may spell one.
 
+    Samples are returned as they were drawn.
+
     `nmt.exporting.graph.drop_duplicates` does the same in TensorFlow operations, for all sentences at once.
     """
-    by_text: dict[str, _Found] = {}
+    by_text: dict[str | int, _Found] = {}
     columns = (ids, lengths, log_probs, scores, finished)
     for row, length, log_prob, score, is_finished in zip(*(column[exists] for column in columns), strict=True):
         if len(by_text) < n_best:
             tokens = row[: length - is_finished]
             [text] = tokenizer.decode(tokens[None])
-            by_text.setdefault(text, _Found(text, float(score), float(log_prob), tokens, bool(is_finished)))
+            key = len(by_text) if is_sampled else text
+            by_text.setdefault(key, _Found(text, float(score), float(log_prob), tokens, bool(is_finished)))
     return list(by_text.values())
 
 

@@ -21,28 +21,28 @@ MAX_PROGRAM_BYTES = 1 << 29
 
 OPERATION_LIST = """
 Abs Add AddN AddV2 All Any ApproximateEqual ArgMax ArgMin Assert AssignVariableOp Atan BatchMatMul BatchMatMulV2
-BatchMatMulV3 BiasAdd BiasAddGrad Bincount Bitcast BroadcastArgs BroadcastGradientArgs BroadcastTo Bucketize Case Cast
-Ceil CheckNumerics ClipByValue Concat ConcatOffset ConcatV2 Const Cos Cumprod Cumsum CumulativeLogsumexp DeepCopy
-DenseBincount DivNoNan Einsum Elu EluGrad EmptyTensorList EnsureShape Equal Erf Erfc Erfinv Exp ExpandDims Expm1 Fill
-Floor FloorDiv FloorMod Gather GatherNd GatherV2 Greater GreaterEqual GuaranteeConst Identity IdentityN If InTopKV2
-Inv InvertPermutation IsFinite IsInf IsNan L2Loss LeakyRelu LeakyReluGrad Less LessEqual LinSpace Log Log1p LogSoftmax
-LogicalAnd LogicalNot LogicalOr LowerBound MatMul MatrixBandPart MatrixDiagV3 MatrixSetDiagV3 Max Maximum Mean Min
-Minimum Mod Mul MulNoNan Neg NoOp NotEqual OneHot OnesLike Pack Pad PadV2 PartitionedCall Placeholder
-PlaceholderWithDefault Pow PreventGradient Prod RaggedGather RaggedRange RaggedTensorToTensor Range Rank
-ReadVariableOp RealDiv Reciprocal ReciprocalGrad Relu Relu6 Relu6Grad ReluGrad Reshape ResourceGather ResourceGatherNd
-Reverse ReverseSequence ReverseV2 Rint Roll Round Rsqrt RsqrtGrad ScatterNd SegmentMaxV2 SegmentSumV2 Select SelectV2
+BatchMatMulV3 BiasAdd BiasAddGrad Bincount Bitcast BitwiseAnd BitwiseXor BroadcastArgs BroadcastGradientArgs BroadcastTo
+Bucketize Case Cast Ceil CheckNumerics ClipByValue Concat ConcatOffset ConcatV2 Const Cos Cumprod Cumsum
+CumulativeLogsumexp DeepCopy DenseBincount DivNoNan Einsum Elu EluGrad EmptyTensorList EnsureShape Equal Erf Erfc Erfinv
+Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod Gather GatherNd GatherV2 Greater GreaterEqual GuaranteeConst Identity
+IdentityN If InTopKV2 Inv InvertPermutation IsFinite IsInf IsNan L2Loss LeakyRelu LeakyReluGrad Less LessEqual LinSpace
+Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr LowerBound MatMul MatrixBandPart MatrixDiagV3 MatrixSetDiagV3 Max
+Maximum Mean Min Minimum Mod Mul MulNoNan Neg NoOp NotEqual OneHot OnesLike Pack Pad PadV2 PartitionedCall Placeholder
+PlaceholderWithDefault Pow PreventGradient Prod RaggedGather RaggedRange RaggedTensorToTensor Range Rank ReadVariableOp
+RealDiv Reciprocal ReciprocalGrad Relu Relu6 Relu6Grad ReluGrad Reshape ResourceGather ResourceGatherNd Reverse
+ReverseSequence ReverseV2 RightShift Rint Roll Round Rsqrt RsqrtGrad ScatterNd SegmentMaxV2 SegmentSumV2 Select SelectV2
 Selu SentencepieceDetokenizeOp SentencepieceIdToStringOp SentencepieceOp SentencepieceStringToIdOp
 SentencepieceTokenizeOp SentencepieceTokenizeWithOffsetsOp SentencepieceVocabSizeOp Shape ShapeN Sigmoid SigmoidGrad
 Sign Sin Size Slice Softmax SoftmaxCrossEntropyWithLogits Softplus SoftplusGrad Softsign
-SparseSoftmaxCrossEntropyWithLogits Split SplitV Sqrt SqrtGrad Square SquaredDifference Squeeze
-StatefulPartitionedCall StatelessCase StatelessIf StatelessWhile StaticRegexFullMatch StaticRegexReplace StopGradient
-StridedSlice StridedSliceGrad StringFormat StringJoin StringLength StringLower StringStrip StringUpper Sub Substr Sum
-Tan Tanh TanhGrad TensorListConcatV2 TensorListElementShape TensorListFromTensor TensorListGather TensorListGetItem
+SparseSoftmaxCrossEntropyWithLogits Split SplitV Sqrt SqrtGrad Square SquaredDifference Squeeze StatefulPartitionedCall
+StatelessCase StatelessIf StatelessWhile StaticRegexFullMatch StaticRegexReplace StopGradient StridedSlice
+StridedSliceGrad StringFormat StringJoin StringLength StringLower StringStrip StringUpper Sub Substr Sum Tan Tanh
+TanhGrad TensorListConcatV2 TensorListElementShape TensorListFromTensor TensorListGather TensorListGetItem
 TensorListLength TensorListPopBack TensorListPushBack TensorListReserve TensorListResize TensorListScatterV2
-TensorListSetItem TensorListSplit TensorListStack TensorScatterAdd TensorScatterMax TensorScatterMin
-TensorScatterUpdate Tile TopKV2 Transpose TruncateDiv TruncateMod UnicodeDecodeWithOffsets UnicodeEncode
-UnicodeTranscode Unique UniqueV2 UniqueWithCounts Unpack UnsortedSegmentMax UnsortedSegmentProd UnsortedSegmentSum
-UpperBound VarHandleOp VarIsInitializedOp Where While Xdivy Xlog1py Xlogy ZerosLike
+TensorListSetItem TensorListSplit TensorListStack TensorScatterAdd TensorScatterMax TensorScatterMin TensorScatterUpdate
+Tile TopKV2 Transpose TruncateDiv TruncateMod UnicodeDecodeWithOffsets UnicodeEncode UnicodeTranscode Unique UniqueV2
+UniqueWithCounts Unpack UnsortedSegmentMax UnsortedSegmentProd UnsortedSegmentSum UpperBound VarHandleOp
+VarIsInitializedOp Where While Xdivy Xlog1py Xlogy ZerosLike
 """
 OPERATIONS = frozenset(OPERATION_LIST.split())
 # Every SavedModel also has two functions that save and restore its variables. TensorFlow Serving calls the second one,

@@ -1,6 +1,7 @@
 """A random model, its search with a coverage penalty, and the same scores by a NumPy loop over attention rows.
 
-As a program, for another backend: python coverage_case.py FILE.npz writes both, from one compiled search.
+As a program, for another backend: python coverage_case.py FILE.npz writes both, from one compiled search, and samples
+of the same model.
 """
 
 import sys
@@ -73,6 +74,32 @@ def compile_search(model: Any) -> tuple[Any, list[None]]:
     return run, compilations
 
 
+def compile_samples(model: Any) -> tuple[Any, list[None]]:
+    """Three samples of each source that hardly repeat themselves, with numbers as inputs; see `compile_search`."""
+    from keras import ops
+
+    from nmt.compilation import compile_function
+    from nmt.config.schema import SearchSettings
+    from nmt.decoding.inference import search, split_numbers
+
+    compilations: list[None] = []
+
+    def split(seed: int) -> Any:
+        sampling = {"beam_size": 1, "temperature": 1.5, "top_k": 12 + seed, "top_p": 0.95, "seed": seed}
+        limits = {"no_repeat_ngram": 2 + seed, "repetition_penalty": 1.2, "max_length_ratio": 0.5 + seed}
+        return split_numbers(SearchSettings(**sampling, **limits, max_length=MAX_LENGTH))
+
+    def trace(source: Any, numbers: Any) -> Any:
+        compilations.append(None)
+        settings = split(1)[0].model_copy(update=numbers)
+        bounds = {"length_bound": MAX_LENGTH, "top_k_bound": 16}
+        return search(model, source, settings=settings, n_best=3, banned_ids=BANNED, **bounds)
+
+    scalars = {name: str(value.dtype) for name, value in split(1)[1].items()}
+    compiled = compile_function(trace, model.variables, num_inputs=1, scalars=scalars)
+    return lambda seed: np.asarray(compiled(ops.convert_to_tensor(SOURCE), split(seed)[1]).ids), compilations
+
+
 @cache
 def compile_reading(model: Any) -> Any:
     """Teacher forcing, from source and target to attention rows; as single operations it takes a minute on JAX."""
@@ -106,11 +133,15 @@ if __name__ == "__main__":
     model = make_model()
     search_with, compilations = compile_search(model)
     found, other = search_with(1.0), search_with(0.3)
+    draw_with, sample_compilations = compile_samples(model)
     np.savez(
         sys.argv[1],
         expected=expected_scores(model, found),
         other=other.scores,
         expected_other=expected_scores(model, other, 0.3),
         compilations=len(compilations),
+        samples=draw_with(1),
+        other_samples=draw_with(2),
+        sample_compilations=len(sample_compilations),
         **found._asdict(),
     )

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -81,17 +81,21 @@ def searched(
     rows: Sequence[int] | None = None,
     max_steps: int | None = None,
     step: Any = None,
+    state: Any = None,
     banned_ids: Sequence[int] = BANNED,
     n_best: int = 1,
     max_active: int | None = None,
+    is_normalized: bool = False,
     **settings: Any,
 ) -> Hypotheses:
     """Searches each table, or the ones whose numbers are in `rows`, in one batch; without pruning by default."""
     rows = range(len(tables)) if rows is None else rows
     limits = [LONGEST] * len(rows) if limits is None else limits
+    first, memory = start(np.array(rows))
     found = beam_search(
         step or table_step(tables),
-        *start(np.array(rows)),
+        first if state is None else state,
+        memory,
         limits=ops.convert_to_tensor(np.array(limits, "int32")),
         max_steps=max_steps or max(limits),
         bos_id=BOS,
@@ -100,6 +104,7 @@ def searched(
         settings=SearchSettings(**{"pruning_threshold": 0.0, **settings}),
         n_best=n_best,
         max_active=max_active,
+        is_normalized=is_normalized,
     )
     return Hypotheses(*(ops.convert_to_numpy(x) for x in found))
 
@@ -137,6 +142,7 @@ def plain_search(
     min_length: int = 0,
     limit: int = LONGEST,
     pruning: float | None = None,
+    log_prob: Callable[[np.ndarray, Sequence[int]], float] = log_prob_of,
 ) -> list[Found]:
     """Beam search on lists, which always runs to the limit. A finished hypothesis keeps its slot.
 
@@ -148,15 +154,16 @@ def plain_search(
         behind = max(other.log_prob for other in open_ones) - one.log_prob
         return behind <= pruning and all(hope > other.score(length_penalty) for other in ended)
 
-    empty = [] if min_length else [Found((), log_prob_of(table, [EOS]), True)]
+    empty = [] if min_length or beam_size == 1 else [Found((), log_prob(table, [EOS]), True)]
     ended: list[Found] = []
     open_ones = [Found((), 0.0, False)]
     for position in range(limit):
-        tokens = [A, B] if position < max(min_length, 1) else [EOS, A, B]
+        tokens = [A, B] if position < max(min_length, int(beam_size > 1)) else [EOS, A, B]
         reached = [(*one.ids, token) for one in open_ones for token in tokens]
-        scored = sorted(((log_prob_of(table, ids), ids) for ids in reached), reverse=True)[: beam_size - len(ended)]
-        ended += [Found(ids[:-1], log_prob, True) for log_prob, ids in scored if ids[-1] == EOS]
-        open_ones = [Found(ids, log_prob, False) for log_prob, ids in scored if ids[-1] != EOS]
+        scored = sorted(((log_prob(table, ids), ids) for ids in reached), reverse=True)[: beam_size - len(ended)]
+        scored = [(total, ids) for total, ids in scored if total > -math.inf]
+        ended += [Found(ids[:-1], total, True) for total, ids in scored if ids[-1] == EOS]
+        open_ones = [Found(ids, total, False) for total, ids in scored if ids[-1] != EOS]
         if pruning is not None:
             open_ones = [one for one in open_ones if promising(one, empty + ended, open_ones)]
     return ranked(ended, open_ones, empty, length_penalty)[:beam_size]
@@ -176,11 +183,17 @@ def ranked(ended: list[Found], cut_off: list[Found], empty: list[Found], length_
     return rows[0] + rows[1] + empty
 
 
-def everything(table: np.ndarray, length_penalty: float, min_length: int = 0) -> list[Found]:
-    """Every hypothesis there is."""
+def everything(
+    table: np.ndarray,
+    length_penalty: float,
+    min_length: int = 0,
+    log_prob: Callable[[np.ndarray, Sequence[int]], float] = log_prob_of,
+) -> list[Found]:
+    """Every hypothesis that is possible."""
     texts = [ids for length in range(LONGEST + 1) for ids in itertools.product([A, B], repeat=length)]
-    ended = [Found(ids, log_prob_of(table, [*ids, EOS]), True) for ids in texts if min_length <= len(ids) < LONGEST]
-    cut_off = [Found(ids, log_prob_of(table, ids), False) for ids in texts if len(ids) == LONGEST]
+    ended = [Found(ids, log_prob(table, [*ids, EOS]), True) for ids in texts if min_length <= len(ids) < LONGEST]
+    cut_off = [Found(ids, log_prob(table, ids), False) for ids in texts if len(ids) == LONGEST]
+    ended, cut_off = ([one for one in group if one.log_prob > -math.inf] for group in (ended, cut_off))
     empty = [one for one in ended if not one.ids]
     return ranked([one for one in ended if one.ids], cut_off, empty, length_penalty)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coverage_case import SOURCE, V, expected_scores, make_model, penalty_of, run_search
+from coverage_case import SOURCE, V, compile_samples, expected_scores, make_model, penalty_of, run_search
 from keras import ops
 
 from nmt.decoding import inference
@@ -30,7 +30,7 @@ def test_scores_equal_a_loop_over_attention_rows(model: Any) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
-def test_scores_equal_a_loop_over_attention_rows_on_jax(tmp_path: Path) -> None:
+def test_scores_and_samples_on_jax_are_those_on_tensorflow(tmp_path: Path) -> None:
     script = Path(__file__).with_name("coverage_case.py")
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(script.parents[2])}
     subprocess.run([sys.executable, str(script), str(tmp_path / "jax.npz")], env=environment, check=True)
@@ -41,6 +41,13 @@ def test_scores_equal_a_loop_over_attention_rows_on_jax(tmp_path: Path) -> None:
         here = run_search(make_model())
         np.testing.assert_array_equal(on_jax["ids"], here.ids)
         np.testing.assert_allclose(on_jax["scores"], here.scores, rtol=1e-4)
+        draw_with, compilations = compile_samples(make_model())
+        for name, seed in (("samples", 1), ("other_samples", 2)):
+            samples = draw_with(seed)
+            steps = min(samples.shape[2], on_jax[name].shape[2])  # after which all are padding
+            np.testing.assert_array_equal(on_jax[name][:, :, :steps], samples[:, :, :steps])
+            assert len(np.unique(samples.reshape(-1, samples.shape[2]), axis=0)) > 8
+        assert on_jax["sample_compilations"] == len(compilations) == 1
 
 
 def test_hypotheses_fall_in_score_and_finished_ones_come_first(model: Any) -> None:

@@ -84,11 +84,18 @@ def test_a_row_depends_neither_on_its_neighbours_nor_on_padding(model: Seq2Seq) 
     np.testing.assert_array_equal(padded.ids[::-1], together.ids)
 
 
-@pytest.mark.parametrize(("max_length", "limits"), [(29, [20, 16, 12]), (17, [17, 16, 12])])
-def test_each_row_has_a_limit_of_its_own(plain: Seq2Seq, max_length: int, limits: list[int]) -> None:
-    """Twice its tokens, EOS counted, and ten; the maximum where that is less."""
+@pytest.mark.parametrize(
+    ("settings", "limits"),
+    [
+        ({"max_length": 29}, [20, 16, 12]),
+        ({"max_length": 17}, [17, 16, 12]),
+        ({"max_length": 29, "max_length_ratio": 0.9}, [14, 12, 10]),
+    ],
+)
+def test_each_row_has_a_limit_of_its_own(plain: Seq2Seq, settings: dict[str, Any], limits: list[int]) -> None:
+    """The ratio times its tokens, EOS counted, and ten; the maximum where that is less."""
     raise_logit(plain, EOS_ID, -1000)
-    found = searched(plain, settings=SearchSettings(beam_size=1, max_length=max_length), n_best=1)
+    found = searched(plain, settings=SearchSettings(beam_size=1, **settings), n_best=1)
     assert found.lengths[:, 0].tolist() == limits
     assert not found.finished.any()
     assert [np.count_nonzero(row) for row in found.ids[:, 0]] == limits

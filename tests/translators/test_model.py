@@ -59,6 +59,7 @@ class FakeSearch:
         banned_ids: Sequence[int],
         refill: bool,
         length_bound: int | None,
+        top_k_bound: int | None,
     ) -> Hypotheses:
         self.sources.append(source)
         self.settings.append(settings)
