@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from nmt.config.file import dump_config, load_stored_config
+from nmt.config.reference import as_words
 from nmt.config.schema import Config, ModelConfig
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import FormatError, UserError
@@ -200,6 +201,12 @@ def _check_members(paths: Sequence[Path], members: Sequence[ModelFolder]) -> Non
                     f"Members of an ensemble must have the same {side} tokenizer, but that of {path} differs from that "
                     f"of {paths[0]}. Train the models with the same tokenizer.{side}_model."
                 )
+        if member.config.model.right_to_left != first.config.model.right_to_left:
+            raise UserError(
+                f"Members of an ensemble must write in the same direction: model.right_to_left of {path} is "
+                f"{as_words(member.config.model.right_to_left)}, and of {paths[0]} "
+                f"{as_words(first.config.model.right_to_left)}."
+            )
         if (languages := _name_languages(member)) != _name_languages(first):
             raise UserError(
                 f"Members of an ensemble must translate the same languages: {paths[0]} translates "

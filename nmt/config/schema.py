@@ -241,6 +241,9 @@ class ModelConfig(Section):
     input_feeding: bool = False
     """Feed the last attentional state back into the bottom layer (Luong et al. 2015). Slower, since the decoder then
     computes one position at a time."""
+    right_to_left: bool = False
+    """Predict the tokens of the target from the last to the first (Liu et al. 2016). Translations come back in reading
+    order. Such a model makes other mistakes, which helps as a teacher beside models that read from left to right."""
     tied_embeddings: Literal["all", "target", "none"] = "all"
     """Share one matrix between source embedding, target embedding and output projection (all), between the latter two
     (target), or not at all (none). all needs a joint tokenizer."""

@@ -25,6 +25,7 @@ from nmt.decoding.beam_search import IMPOSSIBLE, Hypotheses
 from nmt.decoding.inference import limit_lengths, needs_own_best, search
 from nmt.exporting.weights import StoredWeights
 from nmt.models.decoder import shift_right
+from nmt.models.direction import reverse_targets
 from nmt.process import silence_stderr
 from nmt.translators.model import ModelTranslator
 
@@ -289,17 +290,19 @@ class PortableTranslator(tf.Module):
         model, n_best = self._translator.model, target.shape[1]
         start = model.start(source)
         first = tree.map_structure(lambda x: ops.repeat(x, n_best, axis=1), start.state)
-        before = shift_right(target, BOS_ID)
+        order = reverse_targets(target) if model.right_to_left else target
+        before = shift_right(order, BOS_ID)
         num_tokens = tf.shape(target)[2]
 
         def advance(position: Any, state: Any, written: Any) -> tuple:
             logits, state, weights = model.step(before[:, :, position], state, start.memory)
-            here = pick(target[:, :, position], logits, weights)
+            here = pick(order[:, :, position], logits, weights)
             return position + 1, state, written.write(position, tf.cast(here, tf.float32))
 
         written = tf.TensorArray(tf.float32, num_tokens, element_shape=[None, n_best, None])
         _, _, written = tf.while_loop(lambda position, *_: position < num_tokens, advance, (0, first, written))
-        return tf.transpose(written.stack(), [1, 2, 0, 3])  # [T, B, n, X] -> [B, n, T, X]
+        read = tf.transpose(written.stack(), [1, 2, 0, 3])  # [T, B, n, X] -> [B, n, T, X]
+        return reverse_targets(target, read) if model.right_to_left else read
 
     def _map(self, function: Callable, results: Any, lengths: Any) -> Any:
         return map_in_batches(

@@ -17,11 +17,12 @@ class Ensemble:
     Its state and its memory are tuples of those of its members. Attention is the mean over the members.
 
     Args:
-        members: models with the same tokenizers, in inference. Their architectures may differ.
+        members: models with the same tokenizers and the same direction, in inference. Their architectures may differ.
     """
 
     def __init__(self, members: Sequence[Seq2Seq]):
         self.members = tuple(members)
+        self.right_to_left = self.members[0].right_to_left
 
     @property
     def variables(self) -> list:

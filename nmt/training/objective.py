@@ -18,6 +18,7 @@ from nmt.config.schema import ConsistencyKind, TrainingConfig
 from nmt.data.batching import Batch
 from nmt.data.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from nmt.models.decoder import shift_right
+from nmt.models.direction import reverse_targets
 from nmt.models.embedding import Embedding, OutputProjection
 from nmt.models.layers import at_least_float32
 from nmt.models.seq2seq import Seq2Seq
@@ -99,6 +100,8 @@ class Objective:
             training: whether dropout is on.
         """
         source, target, weights = examples
+        if model.right_to_left:
+            target = reverse_targets(target)
         counts = ops.cast(ops.not_equal(target, PAD_ID), "float32")
         if weights is not None:
             counts = counts * weights[:, None]
