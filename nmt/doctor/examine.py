@@ -23,6 +23,7 @@ from nmt.doctor.tokens import (
     estimate_token_cache,
     examine_dev,
     examine_lengths,
+    examine_start,
     examine_tags,
     find_longest_pair,
     measure_lengths,
@@ -59,7 +60,11 @@ def examine(config: Config, *, tests: dict[str, tuple[list[str], list[str]]]) ->
     yield from examine_held_out(held_out)
     yield from examine_overlap(corpus, held_out)
     yield from examine_languages(corpus, config.data)
-    tokenizers, finding = try_tokenizers(config, corpus, run_dir)
+    start = None
+    if config.training.start_from is not None:
+        config, start, finding = examine_start(config, run_dir)
+        yield finding
+    tokenizers, finding = try_tokenizers(config, corpus, run_dir, start=start)
     yield finding
     if tokenizers is not None:
         sample = measure_lengths(corpus, tokenizers)

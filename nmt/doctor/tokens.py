@@ -28,14 +28,42 @@ MIN_ODD_LENGTH = 8
 Tokenizers = tuple[Tokenizer, Tokenizer]
 
 
-def try_tokenizers(config: Config, corpus: ParallelCorpus, run_dir: Path) -> tuple[Tokenizers | None, Finding]:
+def examine_start(config: Config, run_dir: Path) -> tuple[Config, Tokenizers | None, Finding]:
+    """Checks the model that the run will start from (`training.start_from`).
+
+    Returns:
+        The configuration as it takes effect, the tokenizers of the model if the run will use them, and the finding.
+    """
+    from nmt.training.run_folder import RunFolder  # imports Keras, which takes seconds
+    from nmt.training.start import find_start, has_tokenizers_of
+
+    said: list[str] = []
+    try:
+        config, start = find_start(config, RunFolder(run_dir), said.append)
+    except UserError as error:
+        return config, None, Finding("start", "error", str(error))
+    if start is None:
+        return config, None, Finding("start", "ok", f"the run in {run_dir} has begun already")
+    kept = has_tokenizers_of(start.config.tokenizer, config.tokenizer)
+    return config, (start.source_tokenizer, start.target_tokenizer) if kept else None, Finding("start", "ok", said[0])
+
+
+def try_tokenizers(
+    config: Config, corpus: ParallelCorpus, run_dir: Path, *, start: Tokenizers | None = None
+) -> tuple[Tokenizers | None, Finding]:
     """Loads the tokenizers of the run or of the configuration, or trains them on a sample. Nothing is written.
+
+    Args:
+        config: the configuration as it takes effect.
+        corpus: the training text.
+        run_dir: the run folder.
+        start: the tokenizers of the model that the run will start from, if it will use them.
 
     Returns:
         The tokenizers, None if they cannot be loaded or trained, and the finding.
     """
     try:
-        found = load_tokenizers(config.tokenizer, run_dir)
+        found = start or load_tokenizers(config.tokenizer, run_dir)
         if found is not None:
             return found, Finding("tokenizer", "ok", f"{found[0].vocabulary_size:,} tokens, loaded")
         indices = select_evenly(len(corpus), TOKENIZER_SAMPLE)

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 from doctor_corpus import PAIRS
 
+from nmt.config.file import load_stored_config
 from nmt.data.corpus import ParallelCorpus
 from nmt.data.preparation import DevSet
 from nmt.data.token_cache import CachedTokens
@@ -9,10 +12,14 @@ from nmt.doctor.tokens import (
     estimate_token_cache,
     examine_dev,
     examine_lengths,
+    examine_start,
     find_longest_pair,
     measure_lengths,
     try_tokenizers,
 )
+from nmt.model_folder import ModelFolder
+
+MODEL = Path(__file__).parents[1] / "format_1" / "model"
 
 
 @pytest.fixture
@@ -118,3 +125,20 @@ def test_references_that_no_model_can_reproduce_are_counted(opened, tmp_path):
     *_, references = examine_dev(config, dev, tokenizers)
     assert references.found.startswith("2 of 3 lines change")
     assert references.found.endswith(f"first line 2 of {config.data.dev.target}")
+
+
+def test_the_tokenizers_of_the_start_model_are_used(opened, tmp_path):
+    config, corpus = opened()
+    start = load_stored_config(MODEL / "config.yaml")
+    config = start.model_copy(
+        update={"data": config.data, "training": start.training.model_copy(update={"start_from": MODEL})}
+    )
+    config, tokenizers, finding = examine_start(config, tmp_path / "run")
+    assert (finding.verdict, finding.found) == ("ok", f"Starting from the weights of {MODEL}, with its tokenizers.")
+    (found, _), finding = try_tokenizers(config, corpus, tmp_path / "run", start=tokenizers)
+    assert found.fingerprint == ModelFolder.load(MODEL).source_tokenizer.fingerprint
+    other = config.model_copy(update={"model": config.model.model_copy(update={"decoder_units": 6})})
+    _, tokenizers, finding = examine_start(other, tmp_path / "run")
+    assert (tokenizers, finding.verdict) == (None, "error")
+    assert "has another architecture" in finding.found
+    assert not (tmp_path / "run").exists()
