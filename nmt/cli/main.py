@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from nmt.cli import deployment, information, synthesis, training, translating
+from nmt.cli import deployment, evaluating, information, synthesis, training, translating
 from nmt.cli.options import print_error
 from nmt.errors import NmtError, UserError
 from nmt.files import check_platform
@@ -106,8 +106,10 @@ for command in (
     translating.translate_corpus,
     synthesis.distill,
     synthesis.back_translate,
-    translating.evaluate,
-    translating.compare,
+    evaluating.evaluate,
+    evaluating.compare,
+    evaluating.check,
+    evaluating.score,
     deployment.ensemble,
     deployment.average,
     deployment.export,

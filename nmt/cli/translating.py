@@ -1,6 +1,5 @@
-"""`nmt translate`, `nmt translate-corpus`, `nmt evaluate`: text through a model or an export."""
+"""`nmt translate`, `nmt translate-corpus`: text through a model or an export."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -11,21 +10,16 @@ from nmt.cli.options import (
     BeamSize,
     Decoding,
     Device,
-    Json,
     LengthPenalty,
     Model,
     PruningThreshold,
     Threads,
     TranslatingWorkers,
     log_line,
-    print_error,
-    print_line,
-    print_warning,
     read_settings,
     set_up_process,
 )
-from nmt.errors import UserError
-from nmt.streams import STANDARD, open_output, replace_home
+from nmt.streams import STANDARD, replace_home
 
 
 def translate(
@@ -104,98 +98,3 @@ def translate_corpus(
         address=address,
         log=log_line,
     )
-
-
-def evaluate(
-    model: Model,
-    source: Annotated[Path, typer.Option(help="Test sentences, one per line, which is not split further. -: stdin.")],
-    reference: Annotated[
-        list[Path],
-        typer.Option(help="Human translations of the test sentences, one per line. Repeat it for several references."),
-    ],
-    overrides: Decoding = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="File for the model's translations. -: stdout, and the scores go to stderr."
-        ),
-    ] = None,
-    json: Json = False,
-    tok_lc: Annotated[
-        bool, typer.Option("--tok-lc", help="Add BLEU in the Multi30k convention: lower-cased, tokenized by Moses.")
-    ] = False,
-    baseline: Annotated[
-        Path | None,
-        typer.Option(help="Another system's translations of the source: adds p-values of the paired bootstrap."),
-    ] = None,
-    removed: Annotated[bool, typer.Option("--lowercase", "--tokenized", hidden=True)] = False,
-    beam_size: BeamSize = None,
-    length_penalty: LengthPenalty = None,
-    pruning_threshold: PruningThreshold = None,
-    device: Device = None,
-    threads: Threads = None,
-) -> None:
-    """Score a model on a test set: BLEU, chrF and TER, with signature and confidence interval."""
-    if removed:
-        raise UserError("--lowercase and --tokenized have become one option, --tok-lc.")
-    settings = read_settings(
-        overrides,
-        "decoding",
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        pruning_threshold=pruning_threshold,
-    )
-    set_up_process(device, threads)
-    from nmt.evaluation.evaluate import evaluate as evaluate_model
-    from nmt.evaluation.evaluate import report
-    from nmt.translators.opening import open_translator
-
-    translator = open_translator(model, **settings["decoding"])
-    # Opened first, so that a file that cannot be written is reported before the work.
-    with open_output(output) if output else nullcontext() as out:
-        result = evaluate_model(translator, source, reference, tok_lc=tok_lc, baseline=baseline, warn=print_warning)
-        if out:
-            out.writelines(f"{line}\n" for line in result.hypotheses)
-    (print_error if output == STANDARD else print_line)(report(result, as_json=json))
-
-
-def compare(
-    systems: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="SYSTEM...",
-            help="Translations, one per line, or a model, which translates --source. The first is the baseline.",
-            show_default=False,
-        ),
-    ],
-    reference: Annotated[
-        list[Path],
-        typer.Option(help="Human translations of the test sentences, one per line. Repeat it for several references."),
-    ],
-    source: Annotated[Path | None, typer.Option(help="Test sentences, one per line, which are not split.")] = None,
-    language: Annotated[
-        str | None,
-        typer.Option(help="Language code of the translations, which chooses BLEU's tokenizer; default: the models'."),
-    ] = None,
-    training_text: Annotated[
-        Path | None, typer.Option(help="Target text in which words are counted; default: the first reference.")
-    ] = None,
-    examples: Annotated[int, typer.Option(min=0, help="Sentences to show of those that changed most.")] = 10,
-    json: Json = False,
-    html: Annotated[Path | None, typer.Option(help="File for a web page with the same tables and sentences.")] = None,
-) -> None:
-    """Compare translations: scores with significance tests, by length, by word frequency, sentence by sentence."""
-    from nmt.evaluation.compare_report import compare_files, write_html, write_json, write_text
-
-    with open_output(html) if html else nullcontext() as page:
-        report = compare_files(
-            systems,
-            reference,
-            source=source,
-            target_language=language,
-            training_text=training_text,
-            warn=print_warning,
-        )
-        if page:
-            page.write(write_html(report, examples=examples))
-    print_line(write_json(report) if json else write_text(report, examples=examples))

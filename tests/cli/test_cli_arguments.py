@@ -108,6 +108,24 @@ def test_options_of_the_commands_on_ray_reach_them(nmt, fake, tmp_path, monkeypa
     assert [tune_options[name] for name in ("trials", "grace", "folder", "workers")] == [5, 4, Path("t"), 2]
 
 
+def test_given_translations_are_scored_to_a_file(nmt, fake, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    called = []
+
+    def record(*places, as_json):
+        called.append((places[:3], as_json))
+        places[3].write("-1\n")
+
+    fake("nmt.evaluation.scoring", score_files=record)
+    assert nmt("score", "m", "--source=~/a", "--target", "-", "-o", tmp_path / "out", "--json") == (0, "", "")
+    assert nmt("score", "m", "--source", "a", "--target", "b") == (0, "-1\n", "")
+    assert called == [
+        ((Path("m"), tmp_path / "a", Path("-")), True),
+        ((Path("m"), Path("a"), Path("b")), False),
+    ]
+    assert (tmp_path / "out").read_text() == "-1\n"
+
+
 def test_options_of_synthetic_text_reach_it(nmt, fake, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     called = []
@@ -221,6 +239,21 @@ def test_systems_are_compared(nmt, test_set):
     code, out, err = nmt("compare", test_set / "r0", *arguments[3:])
     assert (code, out, err) == (2, "", "A comparison needs two systems or more; found 1.\n")
     assert not page.exists()
+
+
+def test_a_broken_promise_is_exit_code_1(nmt, tmp_path):
+    file = write(
+        tmp_path / "p.yaml", "- {source: 5 mg, contains: 5 mg}\n- {source: a b, contains: c, severity: warning}"
+    )
+    code, out, err = nmt("check", "m", file)
+    assert (code, err) == (0, "") and out.splitlines()[-1] == "all: 1 of 2 promises kept"
+    write(file, "- {source: 5 mg, not: mg}")
+    code, out, err = nmt("check", "m", file)
+    assert (code, err) == (1, "") and out.startswith(f"{file}:1: error: the translation contains 'mg'.")
+    assert nmt("check", "m", write(file, "- source: x"))[::2] == (
+        2,
+        f"{file}:1: expected at least one of contains, matches and not.\n",
+    )
 
 
 def test_translations_of_a_test_set_are_written_anywhere(nmt, test_set):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import sacrebleu
 from sacrebleu.metrics import BLEU, CHRF, TER
 
 from nmt.errors import UserError
@@ -238,3 +239,11 @@ def test_a_record_is_plain_json_with_three_fields():
 def test_sacremoses_waits_until_it_is_wanted():
     program = "import sys, nmt.evaluation.metrics; sys.exit('sacremoses' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True)
+
+
+def test_sentence_scores_are_those_of_sacrebleu():
+    pairs = [*zip(HYPOTHESES[:4], REFERENCES, strict=False), ("Ein Hund", "Ein Hund"), ("Hund ein", "Ein Hund")]
+    for name, expected in (("bleu", sacrebleu.sentence_bleu), ("chrf", sacrebleu.sentence_chrf)):
+        measure = metrics.make_sentence_metric(name, "de")
+        for hypothesis, reference in pairs:
+            assert measure(hypothesis, reference) == expected(hypothesis, [reference]).score
