@@ -210,6 +210,20 @@ def _rank_by_coverage(hypotheses: Hypotheses, coverage: Any, memory_mask: Any, w
     return rank_hypotheses(hypotheses._replace(scores=hypotheses.scores + weight * penalties))
 
 
+def read_log_probs(model: DecodingModel, source: Any, target: Any) -> Any:
+    """Reads translations by teacher forcing and returns the log-probability (nats) of each of their tokens.
+
+    Args:
+        model: as for `search`.
+        source, target: see `read_attention`; here the targets end with EOS, too.
+
+    Returns:
+        At least float32 [B, T]; what stands on padding means nothing.
+    """
+    logits, _ = model.read(source, target)
+    return ops.take_along_axis(ops.log_softmax(logits, axis=-1), target[..., None], axis=-1)[..., 0]
+
+
 def read_attention(model: DecodingModel, source: Any, target: Any) -> Any:
     """Reads translations by teacher forcing and returns the attention of each of their tokens.
 

@@ -60,6 +60,23 @@ class Translation:
         return self.best.log_prob
 
 
+@dataclass(frozen=True)
+class ScoredTranslation:
+    """A given translation, with the probability that a model assigns to it."""
+
+    source: str
+    text: str
+    tokens: Sequence[str]
+    """SentencePiece tokens of the translation, EOS included."""
+    token_log_probs: Sequence[float]
+    """Log-probability (nats) of each token, given those before it."""
+
+    @property
+    def log_prob(self) -> float:
+        """Log-probability of the translation."""
+        return sum(self.token_log_probs)
+
+
 def join_translations(text: SplitText, parts: Sequence[Translation]) -> Translation:
     """Joins the translations of a text's parts to one of the text: best with best, second with second.
 

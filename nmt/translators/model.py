@@ -1,6 +1,6 @@
 """Translates with a trained model, or an ensemble of them: batches bounded by tokens, results in order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,8 @@ import numpy as np
 
 from nmt.compilation import compile_function, has_gpu, has_static_shapes
 from nmt.config.schema import MAX_BEAM_SIZE, DecodingConfig, ExportConfig, SearchSettings
-from nmt.data.tokenizer import Tokenizer
+from nmt.data.batching import split_chunks
+from nmt.data.tokenizer import EOS_ID, Tokenizer
 from nmt.decoding.beam_search import Hypotheses
 from nmt.decoding.forced import ForcedDecoding
 from nmt.decoding.grouping import Group, make_search_grouping, round_to_bucket_width
@@ -19,8 +20,8 @@ from nmt.model_folder import ModelFolder, load_members
 from nmt.models.ensemble import DecodingModel, Ensemble
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.process import choose_precision
-from nmt.translators.hypothesis import Hypothesis
-from nmt.translators.protocol import TokenTranslator, change_settings
+from nmt.translators.hypothesis import Hypothesis, ScoredTranslation
+from nmt.translators.protocol import WINDOW, TokenTranslator, change_settings
 from nmt.weights import assign_arrays
 
 # Compiled searches that a model keeps, some 12 MB each. All numbers but the beam size, the number of hypotheses and the
@@ -122,6 +123,22 @@ class ModelTranslator(TokenTranslator):
         other = self._with(settings)
         other._grouping = make_search_grouping(settings)
         return other
+
+    def score(self, pairs: Iterable[tuple[str, str]]) -> Iterator[ScoredTranslation]:
+        """Yields how probable given translations are; see `Translator.score`."""
+        for chunk in split_chunks(pairs, WINDOW):
+            yield from self._score_chunk(chunk)
+
+    def _score_chunk(self, pairs: Sequence[tuple[str, str]]) -> list[ScoredTranslation]:
+        sources = self.source_tokenizer.encode([self._write_tag(source) for source, _ in pairs])
+        targets = self.target_tokenizer.encode([target for _, target in pairs])
+        order = sorted(range(len(pairs)), key=lambda n: (len(targets[n]), len(sources[n])))
+        log_probs = self._forced.score([(sources[n], targets[n]) for n in order])
+        found = dict(zip(order, log_probs, strict=True))
+        return [
+            ScoredTranslation(*pair, self._target_tokens[[*targets[n], EOS_ID]].tolist(), found[n].tolist())
+            for n, pair in enumerate(pairs)
+        ]
 
     def _translate_ids(self, ids: list[list[int]], n_best: int, attention: bool) -> list[list[Hypothesis]]:
         found: list[list[Hypothesis]] = [[] for _ in ids]

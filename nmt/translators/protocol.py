@@ -18,7 +18,7 @@ from nmt.data.batching import split_chunks
 from nmt.data.examples import put_tag
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError, suggest_name
-from nmt.translators.hypothesis import Hypothesis, Translation, join_translations
+from nmt.translators.hypothesis import Hypothesis, ScoredTranslation, Translation, join_translations
 from nmt.translators.sentences import SplitText, TextSplitter, needs_splitting
 
 WINDOW = 4096  # lines sorted by length together, and held in memory at once
@@ -85,6 +85,22 @@ class Translator(ABC):
             UserError: this kind of translator cannot return what is requested.
         """
 
+    def score(self, pairs: Iterable[tuple[str, str]]) -> Iterator[ScoredTranslation]:
+        """Yields how probable given translations are, in order: to rank, filter or check text.
+
+        Texts are read as a whole, whatever their length and `decoding.split_sentences`.
+
+        Args:
+            pairs: sources and their translations, any number; `WINDOW` of them are held in memory at once.
+
+        Raises:
+            UserError: this is an export, which only translates.
+        """
+        raise UserError(
+            "An export translates, but does not score given translations: open the model that it was made from. "
+            "(Programs can call the signature token_log_probs of a SavedModel.)"
+        )
+
     def split_texts(self, texts: Sequence[str]) -> list[SplitText]:
         """Splits texts into sentences, or lines, none of which is longer than the translator reads at once.
 
@@ -109,8 +125,7 @@ class Translator(ABC):
         """
         if split:
             return self._translate_split(self.split_texts(texts), n_best=n_best, attention=attention)
-        if self.tags:
-            texts = [put_tag(*self._take_tag(text)) if text.strip() else text for text in texts]
+        texts = [self._write_tag(text) for text in texts]
         found = self.translate_batch(texts, n_best=n_best, attention=attention)
         cut = [n for n, one in enumerate(found) if one.is_truncated]
         if cut:
@@ -181,6 +196,10 @@ class Translator(ABC):
             replace(split, parts=[put_tag(tag, part) for part in split.parts])
             for (tag, _), split in zip(tagged, splitter.split([text for _, text in tagged]), strict=True)
         ]
+
+    def _write_tag(self, text: str) -> str:
+        """Returns a text that begins with its tag, if it has one."""
+        return put_tag(*self._take_tag(text)) if self.tags and text.strip() else text
 
     def _take_tag(self, text: str) -> tuple[str | None, str]:
         """Returns the tag by which a text begins, or else that of the settings, and the text without it."""

@@ -12,7 +12,7 @@ from tensorflow.python.framework.ops import gradient_registry
 
 from nmt.config.schema import DecodingConfig, ModelConfig, SearchSettings
 from nmt.data.batching import pad
-from nmt.data.tokenizer import EOS_ID, Tokenizer, train_tokenizer
+from nmt.data.tokenizer import BOS_ID, EOS_ID, Tokenizer, train_tokenizer
 from nmt.decoding import grouping
 from nmt.decoding.beam_search import Hypotheses
 from nmt.decoding.inference import search
@@ -391,3 +391,32 @@ def test_attention_is_the_same_whatever_is_read_beside_it(
     for translation, expected in zip(real.stream(lines, attention=True), together, strict=True):
         for ours, theirs in zip(translation.best.attention, expected, strict=True):
             np.testing.assert_allclose(ours.weights, theirs.weights, atol=1e-5)
+
+
+def test_a_given_translation_is_scored_as_the_decoder_steps_through_it(real: ModelTranslator) -> None:
+    pairs = [("one two three", "three two"), ("six", "six seven one nine"), ("four", "")]
+    for (source, target), scored in zip(pairs, real.score(pairs), strict=True):
+        tokens = real.target_tokenizer.tokenize(target)
+        assert (scored.source, scored.text, list(scored.tokens)) == (source, target, [*tokens, "</s>"])
+        start = real.model.start(pad(real.source_tokenizer.encode([source])))
+        state, before, expected = start.state, BOS_ID, []
+        for token in [*real.target_tokenizer.encode([target])[0], EOS_ID]:
+            logits, state, _ = real.model.step(np.array([[before]], "int32"), state, start.memory)
+            found = np.asarray(logits, "float64").ravel()
+            expected.append(found[token] - np.log(np.exp(found).sum()))
+            before = token
+        np.testing.assert_allclose(scored.token_log_probs, expected, atol=1e-4)
+        assert scored.log_prob == pytest.approx(sum(expected), abs=1e-3)
+
+
+def test_scores_are_the_same_whatever_is_read_beside_them(
+    real: ModelTranslator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [*zip(texts(15, seed=8), texts(15, seed=9), strict=True), ("one two", ""), ("", "one two")]
+    together = list(real.score(pairs))
+    assert list(together[-2].tokens) == ["</s>"]
+    monkeypatch.setattr("nmt.decoding.forced.MAX_LOGITS", 1)
+    for pair, expected in zip(pairs, together, strict=True):
+        [alone] = real.score([pair])
+        assert (alone.source, alone.text) == pair
+        np.testing.assert_allclose(alone.token_log_probs, expected.token_log_probs, atol=1e-5)
