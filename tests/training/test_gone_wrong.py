@@ -12,7 +12,7 @@ import pytest
 from faults import command
 
 from nmt.config.file import dump_config
-from nmt.config.schema import CorpusFiles
+from nmt.config.schema import DevFiles, TrainingFiles
 from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import train_tokenizer
 from nmt.model_folder import ModelFolder
@@ -52,7 +52,7 @@ def changed(config, **data):
 def finished(recipe, digits, tmp_path_factory):
     """A run of five updates without dropout, on text of its own: its configuration."""
     folder = tmp_path_factory.mktemp("finished")
-    text = CorpusFiles(source=folder / "train.en", target=folder / "train.rev")
+    text = TrainingFiles(source=folder / "train.en", target=folder / "train.rev")
     for ours, theirs in zip((text.source, text.target), (digits.train[0].source, digits.train[0].target), strict=True):
         ours.write_text(theirs.read_text())
     config = changed(recipe(folder / "run", max_updates=5, model=STILL), train=[text])
@@ -170,7 +170,7 @@ def test_a_full_disk_leaves_older_checkpoints_whole(recipe, tmp_path, small_disk
 
 def test_a_second_signal_stops_at_once(recipe, digits, tmp_path):
     """The first comes during a validation that would take minutes."""
-    dev = CorpusFiles(source=tmp_path / "dev.en", target=tmp_path / "dev.rev")
+    dev = DevFiles(source=tmp_path / "dev.en", target=tmp_path / "dev.rev")
     for path, lines in zip((dev.source, dev.target), (digits.dev.source, digits.dev.target), strict=True):
         path.write_text(lines.read_text() * 10_000)
     config = changed(recipe(tmp_path / "run", max_updates=NEVER, validate_every=1), dev=dev)

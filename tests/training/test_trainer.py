@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from nmt import weights
-from nmt.config.schema import CorpusFiles
+from nmt.config.schema import TrainingFiles
 from nmt.data.batching import NUM_BUCKETS
 from nmt.errors import DivergenceError, InterruptionError, UnsavedError, UserError, WorkerLostError
 from nmt.model_folder import ModelFolder
@@ -532,7 +532,7 @@ def test_another_configuration_is_refused(rehearsal, recipe, tmp_path):
 
 
 def test_another_text_is_refused(rehearsal, recipe, tmp_path, digits):
-    copy = CorpusFiles(source=tmp_path / "train.en", target=tmp_path / "train.rev")
+    copy = TrainingFiles(source=tmp_path / "train.en", target=tmp_path / "train.rev")
     for old, new in ((digits.train[0].source, copy.source), (digits.train[0].target, copy.target)):
         new.write_text(old.read_text())
     config = recipe(tmp_path / "run", max_updates=2)
