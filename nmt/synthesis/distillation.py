@@ -126,7 +126,8 @@ def _list_texts(config: Config, *, with_references: bool) -> list[Text]:
         Text(
             files.source,
             files.target if with_references else None,
-            files.model_dump(mode="json", exclude={"source", "target"}, exclude_defaults=True),
+            # Not the file of sentence weights, since some lines may be left out.
+            files.model_dump(mode="json", include={"weight", "tag"}, exclude_defaults=True),
         )
         for files in config.data.train
     ]
