@@ -13,6 +13,7 @@ from nmt.decoding.grouping import choose_max_active
 from nmt.decoding.repetition import limit_repetition, limits_repetition
 from nmt.decoding.sampling import make_draw
 from nmt.models.decoder import shift_right
+from nmt.models.direction import reverse_targets
 from nmt.models.ensemble import DecodingModel
 from nmt.models.seq2seq import DecodingStart
 
@@ -140,11 +141,11 @@ def search(
         num_samples=num_samples,
     )
     if samples:
-        return Hypotheses(*(ops.reshape(x, (-1, num_samples, *ops.shape(x)[2:])) for x in hypotheses))
-    if is_zero(settings.coverage_penalty):
-        return hypotheses
-    coverage = _measure_coverage(model, start, hypotheses)
-    return _rank_by_coverage(hypotheses, coverage, start.memory_mask, settings.coverage_penalty)
+        hypotheses = Hypotheses(*(ops.reshape(x, (-1, num_samples, *ops.shape(x)[2:])) for x in hypotheses))
+    elif not is_zero(settings.coverage_penalty):
+        coverage = _measure_coverage(model, start, hypotheses)
+        hypotheses = _rank_by_coverage(hypotheses, coverage, start.memory_mask, settings.coverage_penalty)
+    return hypotheses._replace(ids=reverse_targets(hypotheses.ids)) if model.right_to_left else hypotheses
 
 
 def limit_lengths(num_tokens: Any, settings: SearchSettings) -> Any:

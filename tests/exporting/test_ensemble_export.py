@@ -1,4 +1,4 @@
-"""The graph of an ensemble, traced in this process, translates as the folder does."""
+"""The graph of an ensemble, traced in this process, translates as the folder does. Its members are right-to-left."""
 
 from dataclasses import replace
 
@@ -21,9 +21,12 @@ TARGETS = [SENTENCES[3], SENTENCES[60], "ein Hund", SENTENCES[9]]
 @pytest.fixture(scope="module")
 def ensemble(model_folder, tmp_path_factory):
     home = tmp_path_factory.mktemp("ensemble")
-    model_folder.save(home / "first")
-    other = {name: array[..., ::-1] * 0.8 for name, array in model_folder.weights.items()}
-    replace(model_folder, weights=other).save(home / "second")
+    config = model_folder.config
+    config = config.model_copy(update={"model": config.model.model_copy(update={"right_to_left": True})})
+    first = replace(model_folder, config=config)
+    first.save(home / "first")
+    other = {name: array[..., ::-1] * 0.8 for name, array in first.weights.items()}
+    replace(first, weights=other).save(home / "second")
     save_ensemble(home / "both", [home / "first", home / "second"])
     return home / "both"
 
