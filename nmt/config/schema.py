@@ -169,6 +169,9 @@ class DataConfig(Section):
     replace_tokens: Share = 0.0
     """Share of the source tokens that are replaced by random ones in training, others in every epoch (SwitchOut on the
     source side, Wang et al. 2018). Tags are not replaced."""
+    promises: UserPath | None = None
+    """YAML file of what translations must contain (docs/files.md). Every validation counts the promises that greedy
+    search keeps, and `nmt export` refuses an export that breaks one."""
     cache: UserPath | None = None
     """Folder for line indexes, unpacked text and token ids; null keeps them in the run folder."""
 
@@ -342,9 +345,11 @@ class TrainingConfig(Section):
     clip_norm: PositiveFloat | None = 1.0
     """Maximum global norm of the gradient, which is a mean over target tokens; null never clips."""
     label_smoothing: Share = 0.1
-    """Probability mass spread evenly over the vocabulary (Szegedy et al. 2016). The few tokens that are never produced,
-    such as padding, get their share: with 8,000 tokens and 0.1, less than 0.0001 of the probability, which lowers the
-    score of every translation alike."""
+    """Probability mass spread evenly over the vocabulary (Szegedy et al. 2016)."""
+    label_smoothing_over: Literal["vocabulary", "producible"] = "vocabulary"
+    """Tokens that get a share of label_smoothing: all, or those that a translation may contain. The others, such as
+    padding, are few: with 8,000 tokens and 0.1 they get less than 0.0001 of the probability, which lowers the score of
+    every translation alike."""
     consistency: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the divergence of two readings of each pair, which is added to the loss: alpha of the papers that
     consistency_kind names. It takes about twice the time and memory. 0 reads each pair once."""
@@ -407,10 +412,14 @@ class TrainingConfig(Section):
                 "one of max_updates, max_epochs, max_minutes and budget_minutes must be set, since training would "
                 "never end"
             )
+        if self.label_smoothing_over == "producible" and not self.label_smoothing:
+            raise ValueError("label_smoothing_over producible needs label_smoothing above 0")
         if self.consistency_kind == "simcut" and not self.consistency:
             raise ValueError("consistency_kind simcut needs consistency above 0, its weight")
         if self.schedule in ("linear", "cosine") and self.schedule_updates is None and self.budget_minutes is None:
-            raise ValueError(f"schedule {self.schedule} needs schedule_updates, its length in updates, or budget_minutes")
+            raise ValueError(
+                f"schedule {self.schedule} needs schedule_updates, its length in updates, or budget_minutes"
+            )
         if self.schedule_updates is not None and self.schedule_updates <= self.warmup_updates:
             raise ValueError(
                 f"schedule_updates must exceed warmup_updates; found {self.schedule_updates} and {self.warmup_updates}"

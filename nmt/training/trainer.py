@@ -12,6 +12,7 @@ from nmt.config.schema import Config
 from nmt.data.batching import Batch, BatchLoader, BatchPlan, prefetch
 from nmt.data.preparation import Log, prepare_training_data
 from nmt.errors import InterruptionError, UnsavedError, WorkerLostError
+from nmt.evaluation.promises import read_promises
 from nmt.model_folder import ModelFolder
 from nmt.signals import SignalFlag
 from nmt.training.backends import make_update, make_workers
@@ -67,6 +68,7 @@ class Trainer:
     ):
         self.config, self.folder, self.log = config, folder, log
         self.settings = settings = config.training
+        promises = read_promises(config.data.promises) if config.data.promises else None
         self.workers = workers = make_workers(strategy)
         self.data = workers.chief_first(lambda: prepare_training_data(config, folder.path, log))
         for name, fingerprint in self.data.fingerprints.items():
@@ -81,7 +83,8 @@ class Trainer:
         with ThreadPoolExecutor(1) as beside:
             # Ordering millions of pairs takes as long as the first update.
             beside.submit(self.plan.draw_epoch, 0)
-            self.model, self.update = make_update(config, self.data.vocabulary_sizes, strategy)
+            banned_ids = self.data.target_tokenizer.banned_ids
+            self.model, self.update = make_update(config, self.data.vocabulary_sizes, strategy, banned_ids)
         writer = Writer(settings.on_full_disk, log)
         checkpoints = CheckpointFolder(folder.checkpoints, settings.keep_checkpoints)
         self.checkpointer = Checkpointer(checkpoints, self.update, self.data.fingerprints, workers, writer)
@@ -93,7 +96,7 @@ class Trainer:
         )
         if warning := find_idle_updates(settings, self.stopping.max_updates):
             log(f"Warning: {warning}")
-        validator = Validator(config, self.data, workers)
+        validator = Validator(config, self.data, workers, promises)
         self.best = BestModel(config, self.data, validator, folder.best, workers, writer)
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.model)
         self.run_log = RunLog(

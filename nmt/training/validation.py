@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from nmt.data.preparation import DevSet, TrainingData
 from nmt.data.tokenizer import PAD_ID, Tokenizer
 from nmt.decoding.grouping import Group, make_grouping
 from nmt.evaluation.metrics import bleu, chrf
+from nmt.evaluation.promises import Promises, count_kept
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.training.objective import Examples, Objective
 from nmt.training.workers import Workers
@@ -38,20 +39,26 @@ class Validation:
     """chrF of the same translations, 0 to 100; None unless `training.best_by` is chrf."""
     sets: Mapping[str, "Validation"] = field(default_factory=dict)
     """The scores of each set by its name, if there are several. BLEU and chrF are then the means over the sets."""
+    promises: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Promises kept and promises made, of each tag and of "all"; empty without data.promises."""
 
     def __str__(self) -> str:
         by_characters = "" if self.chrf is None else f" · chrF {self.chrf:.2f}"
         each = ", ".join(f"{name} {one.bleu:.2f}" for name, one in self.sets.items())
         mean = f" ({each})" if each else ""
-        return f"BLEU {self.bleu:.2f}{mean}{by_characters} · perplexity {self.perplexity:.2f}"
+        kept = " · promises {} of {}".format(*self.promises["all"]) if self.promises else ""
+        return f"BLEU {self.bleu:.2f}{mean}{by_characters} · perplexity {self.perplexity:.2f}{kept}"
 
     def as_record(self) -> dict[str, float]:
-        """Returns the scores that were computed, by name; those of one of several sets as "bleu/NAME"."""
+        """Returns the scores that were computed, by name.
+
+        Those of one of several sets are called "bleu/NAME"; the share of kept promises is "promises/TAG".
+        """
         scores = {"loss": self.loss, "perplexity": self.perplexity, "bleu": self.bleu, "chrf": self.chrf}
         record = {name: value for name, value in scores.items() if value is not None}
         for name, one in self.sets.items():
             record |= {f"{measure}/{name}": value for measure, value in one.as_record().items()}
-        return record
+        return record | {f"promises/{tag}": kept / made for tag, (kept, made) in self.promises.items()}
 
     def score(self, best_by: str) -> float:
         """Returns the score by which the best weights are chosen: higher is better."""
@@ -70,10 +77,11 @@ class Validator:
         config: the configuration.
         data: tokenizers and dev sets.
         workers: the processes that train together. Each scores and translates its share.
+        promises: those of data.promises, if there are any.
     """
 
-    def __init__(self, config: Config, data: TrainingData, workers: Workers):
-        self.config, self.data, self.workers = config, data, workers
+    def __init__(self, config: Config, data: TrainingData, workers: Workers, promises: Promises | None = None):
+        self.config, self.data, self.workers, self.promises = config, data, workers, promises
 
     @cached_property
     def model(self) -> Seq2Seq:
@@ -121,12 +129,17 @@ class Validator:
             sums[number] += [float(x) for x in self.sum_loss(*batch)]
         sums = self.workers.all_reduce_sum(sums)
         sources = [source for one in self.data.dev for source in one.sources]
-        translations = iter(self.workers.map_sharded(sources, partial(self.translator.translate, split=False)))
+        promised = self.promises.sources if self.promises else []
+        translate = partial(self.translator.translate, split=False)
+        translations = iter(self.workers.map_sharded([*sources, *promised], translate))
         sets = {
             one.name: self._score(*of_set, [next(translations) for _ in one.sources], one.targets)
             for one, of_set in zip(self.data.dev, sums.tolist(), strict=True)
         }
-        return _combine(sets, *sums.sum(axis=0).tolist())
+        validation = _combine(sets, *sums.sum(axis=0).tolist())
+        if self.promises:
+            validation = replace(validation, promises=count_kept(self.promises.check(list(translations))))
+        return validation
 
     def _score(self, nll: float, num_tokens: float, translations: list[str], references: list[str]) -> Validation:
         loss = nll / num_tokens

@@ -7,6 +7,7 @@ from nmt.data.preparation import DevSet
 from nmt.data.tokenizer import EOS_ID
 from nmt.decoding import grouping
 from nmt.evaluation.metrics import bleu
+from nmt.evaluation.promises import Promise, Promises
 from nmt.training.validation import Validator, _make_batches
 from nmt.training.workers import Workers
 
@@ -78,6 +79,13 @@ def test_dev_sets_are_scored_each_and_together():
     assert record["chrf"] == pytest.approx((record["chrf/de"] + record["chrf/fr"]) / 2)
     assert record["perplexity/fr"] == pytest.approx(np.exp(4.5))
     assert str(found).startswith(f"BLEU {found.bleu:.2f} (de 100.00, fr {french:.2f}) · chrF ")
+    # Promises are translated after the dev sets, and do not change their scores.
+    kept = [Promise(source="<2de> a", contains=("Hund",), tag="x"), Promise(source="<2de> b", contains=("Maus",))]
+    validator.promises = Promises(kept, ["p.yaml:1", "p.yaml:2"])
+    promised = validator.validate({})
+    assert promised.as_record() == {**record, "promises/all": 0.5, "promises/x": 1.0}
+    assert str(promised) == f"{found} · promises 1 of 2"
+    validator.promises = None
     # One set is what it was before there could be several.
     validator.data.dev, validator.__dict__["batches"] = dev[:1], [(0, 10.0, 4.0)]
     alone = validator.validate({})
