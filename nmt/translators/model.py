@@ -10,6 +10,7 @@ import numpy as np
 from nmt.compilation import compile_function, has_gpu, has_static_shapes
 from nmt.config.schema import MAX_BEAM_SIZE, DecodingConfig, ExportConfig, SearchSettings
 from nmt.data.batching import split_chunks
+from nmt.data.examples import list_tags
 from nmt.data.tokenizer import EOS_ID, Tokenizer
 from nmt.decoding.beam_search import Hypotheses
 from nmt.decoding.forced import ForcedDecoding
@@ -42,6 +43,7 @@ class ModelTranslator(TokenTranslator):
         max_tokens: longest text translated at once, in tokens; longer ones are translated in parts.
         source_language, target_language: language codes, if known.
         multi_sentence_share: share of the training lines that held more than one sentence.
+        tags: symbols that stand before sources.
         signature_n_best: hypotheses that the signature `nbest` returns.
     """
 
@@ -59,6 +61,7 @@ class ModelTranslator(TokenTranslator):
         source_language: str | None = None,
         target_language: str | None = None,
         multi_sentence_share: float = 0.0,
+        tags: Sequence[str] = (),
         signature_n_best: int = ExportConfig().nbest,
     ):
         self.model = model
@@ -69,6 +72,7 @@ class ModelTranslator(TokenTranslator):
         self.source_language = source_language
         self.target_language = target_language
         self.multi_sentence_share = multi_sentence_share
+        self.tags = tags
         self.signature_n_best = signature_n_best
         self._grouping = make_search_grouping(settings)
         self._searches = _Searches(model, target_tokenizer.banned_ids)
@@ -103,6 +107,7 @@ class ModelTranslator(TokenTranslator):
             source_language=folder.config.data.source_language,
             target_language=folder.config.data.target_language,
             multi_sentence_share=folder.facts.get("multi_sentence_share", 0.0),
+            tags=list_tags(folder.config.data),
             signature_n_best=folder.config.export.nbest,
         )
 
