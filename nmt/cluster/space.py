@@ -22,7 +22,10 @@ FIXED = {
     r"data\.(source|target)_language": "all trials are compared by the same score",
     r"data\.dev(\..*)?": "trials are compared on one dev text",
     r"model\.preset": "the configuration has all of its keys already; search over those",
-    r"decoding\.(?!(min|max)_length$).*": "trials are compared by greedy search, which it does not change",
+    r"decoding\.(temperature|top_k|top_p|seed|tag)": "trials are compared by greedy search of the same text",
+    r"decoding\.(?!((min|max)_length|max_length_ratio|no_repeat_ngram|repetition_penalty)$).*": (
+        "trials are compared by greedy search, which it does not change"
+    ),
     r"export(\..*)?": "exports are made after the training",
     r"training\.(accumulation_steps|devices|strategy)": "it changes memory and time, but not the score",
     r"training\.(log_every|tensorboard|keep_checkpoints|on_full_disk)": "it does not change the score",

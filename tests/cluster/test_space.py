@@ -67,6 +67,7 @@ def test_keys_stand_in_their_sections_or_dotted(written):
         ("data.cache: [a, b]\n", "data.cache: cannot be searched, because each trial has its own folder, and all"),
         ("data.target_language: [de, en]\n", "target_language: cannot be searched, because all trials are compared by"),
         ("decoding.beam_size: [1, 2]\n", "beam_size: cannot be searched, because trials are compared by greedy search"),
+        ("decoding.temperature: [0, 1]\n", "temperature: cannot be searched, because trials are compared by greedy"),
         ("decoding.precision: [auto, float32]\n", "decoding.precision: cannot be searched, because trials are"),
         ("export: {nbest: [1, 2]}\n", "export.nbest: cannot be searched, because exports are made after the training."),
         ("training.accumulation_steps: [1, 2]\n", "cannot be searched, because it changes memory and time, but"),
@@ -146,9 +147,11 @@ def test_a_key_without_effect_on_this_configuration_is_refused(task, written, te
 
 def test_a_key_is_searched_where_it_has_an_effect(task, written):
     config = load_config(task / "tiny.yaml", ["training.best_by=bleu"])
-    text = "decoding.max_length: [8]\ntraining: {checkpoint_every: [8], average_last: [2]}\ntokenizer.kind: [bpe]\n"
+    decoding = "decoding: {max_length: [8], no_repeat_ngram: [4]}\n"
+    text = decoding + "training: {checkpoint_every: [8], average_last: [2]}\ntokenizer.kind: [bpe]\n"
     [trial] = plan_trials(config, read_space(written(text)), Path("search"), name="space.yaml", trials=1)
-    assert (trial.config.decoding.max_length, trial.config.tokenizer.kind) == (8, "bpe")
+    found = trial.config.decoding
+    assert (found.max_length, found.no_repeat_ngram, trial.config.tokenizer.kind) == (8, 4, "bpe")
 
 
 def test_values_that_do_not_go_together_are_told_with_their_trial(task, written):
