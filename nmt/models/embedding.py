@@ -3,8 +3,10 @@
 B sentences, T positions, E embedding units, V tokens in the vocabulary. An ellipsis stands for any number of axes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from nmt.backend import keras, ops
 from nmt.compilation import gather_rows
@@ -131,10 +133,21 @@ class OutputProjection(keras.layers.Layer):
         rows, biases = (at_least_float32(gather_rows(weight, ids)) for weight in (self.matrix, self.bias))
         return ops.sum(at_least_float32(states) * rows, axis=-1) + biases
 
-    def compute_mean_logit(self, states: Any) -> Any:
+    def compute_mean_logit(self, states: Any, banned_ids: Sequence[int] = ()) -> Any:
         """Computes the mean of the logits over the vocabulary, without the logits: [..., E] -> [...], at least float32.
 
         The mean of the products is the product with the mean row. Label smoothing needs it.
+
+        Args:
+            states: [..., E].
+            banned_ids: tokens that are left out of the mean.
         """
-        mean = ops.mean(at_least_float32(self.matrix), axis=0)  # [V, E] -> [E]
-        return ops.sum(at_least_float32(states) * mean, axis=-1) + ops.mean(at_least_float32(self.bias))
+        matrix, bias = at_least_float32(self.matrix), at_least_float32(self.bias)
+        if banned_ids:
+            shares = np.ones(matrix.shape[0])
+            shares[list(banned_ids)] = 0
+            shares = ops.cast(shares / shares.sum(), matrix.dtype)
+            mean, mean_bias = ops.matmul(shares, matrix), ops.sum(shares * bias)  # [V] x [V, E] -> [E]
+        else:
+            mean, mean_bias = ops.mean(matrix, axis=0), ops.mean(bias)  # [V, E] -> [E]
+        return ops.sum(at_least_float32(states) * mean, axis=-1) + mean_bias

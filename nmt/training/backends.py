@@ -48,17 +48,20 @@ def make_workers(strategy: Any) -> Workers:
     return tensorflow_strategy.make_workers(strategy)
 
 
-def make_update(config: Config, vocabulary_sizes: tuple[int, int], strategy: Any) -> tuple[Any, Update]:
+def make_update(
+    config: Config, vocabulary_sizes: tuple[int, int], strategy: Any, banned_ids: Sequence[int] = ()
+) -> tuple[Any, Update]:
     """Builds a model and its compiled update.
 
     Args:
         config: the configuration.
         vocabulary_sizes: number of source and of target tokens.
         strategy: the devices, as from `make_strategy`.
+        banned_ids: target tokens that are never produced.
     """
     settings = config.training
     options = {
-        "objective": Objective.from_config(settings),
+        "objective": Objective.from_config(settings, banned_ids),
         "seed": config.seed,
         "accumulation_steps": settings.accumulation_steps,
         "clip_norm": settings.clip_norm,

@@ -7,6 +7,7 @@ TensorBoard by its name, without being listed anywhere else.
 B sentences, S and T source and target positions, N = B T, E units of an attentional state, V tokens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -71,20 +72,28 @@ class Objective:
 
     Args:
         label_smoothing: probability mass spread evenly over the vocabulary, from 0 to below 1.
+        banned_ids: tokens that get no share of that mass.
         consistency: weight of the divergence of two readings of each pair, alpha of the papers; 0 reads each pair once.
         consistency_kind: r_drop (Liang et al. 2021) or simcut (Gao et al. 2022), whose cut tokens are those of the
             embeddings' word dropout.
     """
 
     label_smoothing: float = field(default=0.0, kw_only=True)
+    banned_ids: tuple[int, ...] = field(default=(), kw_only=True)
     consistency: float = field(default=0.0, kw_only=True)
     consistency_kind: ConsistencyKind = field(default="r_drop", kw_only=True)
 
     @classmethod
-    def from_config(cls, settings: TrainingConfig) -> "Objective":
-        """Returns the objective of a configuration."""
+    def from_config(cls, settings: TrainingConfig, banned_ids: Sequence[int] = ()) -> "Objective":
+        """Returns the objective of a configuration.
+
+        Args:
+            settings: the section `training`.
+            banned_ids: target tokens that are never produced.
+        """
         return cls(
             label_smoothing=settings.label_smoothing,
+            banned_ids=tuple(banned_ids) if settings.label_smoothing_over == "producible" else (),
             consistency=settings.consistency,
             consistency_kind=settings.consistency_kind,
         )
@@ -109,7 +118,7 @@ class Objective:
             return self._compare_readings(model, source, target, counts, training)
         decoded = model(source, shift_right(target, BOS_ID), training=training)
         arrays = model.projection, decoded.states, target, counts
-        loss, nll = cross_entropy(*arrays, label_smoothing=self.label_smoothing)
+        loss, nll = cross_entropy(*arrays, label_smoothing=self.label_smoothing, banned_ids=self.banned_ids)
         return Sums(loss, ops.sum(counts), {"nll": nll})
 
     def _compare_readings(self, model: Seq2Seq, source: Any, target: Any, counts: Any, training: bool) -> Sums:
@@ -128,6 +137,7 @@ class Objective:
             targets,
             ops.concatenate([counts, counts if is_r_drop else ops.zeros_like(counts)], axis=0),
             label_smoothing=self.label_smoothing,
+            banned_ids=self.banned_ids,
             kind=self.consistency_kind,
         )
         # R-Drop adds up the losses of both readings. Half of that keeps the scale of one reading, and the published
@@ -155,12 +165,18 @@ def _cut(embedding: Embedding, ids: Any, kept_id: int) -> Any:
 
 
 def cross_entropy(
-    projection: OutputProjection, states: Any, targets: Any, weights: Any, *, label_smoothing: float
+    projection: OutputProjection,
+    states: Any,
+    targets: Any,
+    weights: Any,
+    *,
+    label_smoothing: float,
+    banned_ids: Sequence[int] = (),
 ) -> tuple[Any, Any]:
     """Sums the cross-entropy over the target tokens that count.
 
-    The smoothed loss is nll + s (logit of the target - mean logit), where s is the mass spread over all V tokens
-    (Szegedy et al. 2016). The bracket is computed from the states directly, without an array of the vocabulary's size.
+    The smoothed loss is nll + s (logit of the target - mean logit), where s is the mass, spread over the tokens of the
+    mean (Szegedy et al. 2016). The bracket is computed from the states, without an array of the vocabulary's size.
 
     Args:
         projection: the model's output projection.
@@ -168,6 +184,7 @@ def cross_entropy(
         targets: int [B, T], the tokens to predict, each row ended by EOS.
         weights: float [B, T], 1 where a token counts and 0 elsewhere.
         label_smoothing: mass spread evenly over the vocabulary, from 0 to below 1.
+        banned_ids: tokens that get no share of that mass. None of them may be a target that counts.
 
     Returns:
         The smoothed loss and the plain negative log-likelihood, each a scalar sum in nats.
@@ -175,7 +192,7 @@ def cross_entropy(
     costs = _softmax_nll(*_flatten(projection, states, targets))
     weights = ops.cast(weights, costs.dtype)
     nll = ops.sum(costs * ops.reshape(weights, (-1,)))
-    return _smooth(nll, projection, states, targets, weights, label_smoothing), nll
+    return _smooth(nll, projection, states, targets, weights, label_smoothing, banned_ids), nll
 
 
 def compute_consistency(
@@ -185,6 +202,7 @@ def compute_consistency(
     weights: Any,
     *,
     label_smoothing: float,
+    banned_ids: Sequence[int] = (),
     kind: ConsistencyKind,
 ) -> tuple[Any, Any, Any]:
     """Sums the cross-entropy of a batch that holds every row twice, and how far the two predictions are apart.
@@ -194,7 +212,7 @@ def compute_consistency(
         states: attentional states [2B, T, E], those of all rows and once more, with other dropout, those of all rows.
         targets: int [2B, T], as in `cross_entropy`.
         weights: float [2B, T], as in `cross_entropy`. Those of the first B rows also weigh the divergences.
-        label_smoothing: mass spread evenly over the vocabulary, from 0 to below 1.
+        label_smoothing, banned_ids: as in `cross_entropy`.
         kind: of divergence. With P predicted by the first B rows and Q by the others, r_drop is the mean of KL(P || Q)
             and KL(Q || P) (Liang et al. 2021, equation 2), and simcut is KL(P || Q) (Gao et al. 2022), in which both
             have a gradient.
@@ -209,7 +227,7 @@ def compute_consistency(
     num = ops.shape(flat)[0]
     nll = ops.sum(costs[:num] * flat)
     divergence = ops.sum(costs[num:] * flat[: num // 2])
-    return _smooth(nll, projection, states, targets, weights, label_smoothing), nll, divergence
+    return _smooth(nll, projection, states, targets, weights, label_smoothing, banned_ids), nll, divergence
 
 
 def _flatten(projection: OutputProjection, states: Any, targets: Any) -> tuple[Any, Any, Any, Any]:
@@ -219,12 +237,20 @@ def _flatten(projection: OutputProjection, states: Any, targets: Any) -> tuple[A
     return rows, matrix, ops.copy(projection.bias), ops.reshape(targets, (-1,))
 
 
-def _smooth(nll: Any, projection: OutputProjection, states: Any, targets: Any, weights: Any, mass: float) -> Any:
+def _smooth(
+    nll: Any,
+    projection: OutputProjection,
+    states: Any,
+    targets: Any,
+    weights: Any,
+    mass: float,
+    banned_ids: Sequence[int],
+) -> Any:
     """Adds label smoothing to the sum of negative log-likelihoods."""
     if not mass:
         return nll
-    towards_even = (projection.gather_logits(states, targets) - projection.compute_mean_logit(states)) * weights
-    return nll + mass * ops.sum(towards_even)
+    towards_even = projection.gather_logits(states, targets) - projection.compute_mean_logit(states, banned_ids)
+    return nll + mass * ops.sum(towards_even * weights)
 
 
 @ops.custom_gradient

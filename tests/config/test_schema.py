@@ -72,6 +72,11 @@ def test_a_configuration_is_frozen():
             for name in ("schedule_updates", "max_updates", "max_epochs", "max_minutes")
         ),
         ("training", {"max_updates": 9, "average_last": 4}, "average_last must not exceed keep_checkpoints; found 4"),
+        (
+            "training",
+            {"max_updates": 9, "label_smoothing": 0.0, "label_smoothing_over": "producible"},
+            "label_smoothing_over producible needs label_smoothing above 0",
+        ),
         ("tokenizer", {"joint": False}, "model.tied_embeddings all needs one vocabulary"),
         ("tokenizer", {"source_model": "x", "target_model": "y"}, "model.tied_embeddings all needs one vocabulary"),
     ],

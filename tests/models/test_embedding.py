@@ -102,6 +102,8 @@ def test_single_and_mean_logits_equal_those_of_the_whole_vocabulary(float64):
         layer.gather_logits(states, IDS), np.take_along_axis(logits, IDS[:, :, None], 2)[:, :, 0]
     )
     np.testing.assert_allclose(layer.compute_mean_logit(states), logits.mean(-1), atol=1e-12)
+    others = np.delete(logits, [0, 2], axis=-1).mean(-1)
+    np.testing.assert_allclose(layer.compute_mean_logit(states, banned_ids=[0, 2]), others, atol=1e-12)
 
 
 def test_weights_of_16_bits_give_float32_logits_eagerly(set_precision):

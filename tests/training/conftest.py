@@ -1,6 +1,6 @@
 """A tiny task, digit words to be reversed, and stand-ins for the slow parts of a training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -132,7 +132,9 @@ class Rehearsal:
         self.tolerated_rate = 0.0
         self.outcomes: list[Validation] = []
 
-    def make_update(self, config: Config, sizes: tuple[int, int], strategy: Any) -> tuple[keras.Model, CountingUpdate]:
+    def make_update(
+        self, config: Config, sizes: tuple[int, int], strategy: Any, banned_ids: Sequence[int]
+    ) -> tuple[keras.Model, CountingUpdate]:
         model = make_seq2seq(config.model, source_vocabulary_size=sizes[0], target_vocabulary_size=sizes[1])
         for weight in model.trainable_variables:
             weight.assign(keras.ops.zeros_like(weight))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from nmt.config.schema import TrainingConfig
 from nmt.models.decoder import shift_right
 from nmt.models.embedding import Embedding, OutputProjection
 from nmt.training.objective import Examples, Objective, _softmax_nll, compute_consistency, cross_entropy
@@ -235,6 +236,8 @@ def test_the_loss_of_an_unlikely_target_never_saturates(set_precision, precision
 class RandomModel:
     """Stands in for a model: attentional states that depend on nothing; keeps what it was given to read."""
 
+    right_to_left = False
+
     def __init__(self, word_dropout=0.0):
         self.projection = projection()
         rates = {"dropout": 0.0, "word_dropout": word_dropout}
@@ -258,6 +261,21 @@ def test_the_objective_is_the_smoothed_loss_of_the_rows_that_count():
     np.testing.assert_array_equal(read_source, source)
     np.testing.assert_array_equal(read_target, shift_right(TARGETS, 2))
     assert training
+
+
+def test_smoothing_over_producible_tokens_gives_no_mass_to_the_others():
+    settings = TrainingConfig(max_updates=1, label_smoothing=0.1, label_smoothing_over="producible")
+    model = RandomModel()
+    sums = Objective.from_config(settings, banned_ids=[0, 1])(model, Examples(TARGETS, TARGETS))
+    matrix, bias = (array(weight) for weight in model.projection.weights)
+    log_probs = np.log(softmax(random(B, T, E) @ matrix.T + bias))
+    wanted = np.array([0, 0, *[0.1 / (V - 2)] * (V - 2)]) + 0.9 * np.eye(V)[TARGETS]
+    assert float(sums.loss) == pytest.approx(-np.sum(WEIGHTS[:, :, None] * wanted * log_probs), rel=1e-5)
+    assert Objective.from_config(TrainingConfig(max_updates=1), banned_ids=[0, 1]).banned_ids == ()
+
+
+def softmax(logits):
+    return np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
 
 
 def test_with_its_defaults_the_objective_is_the_negative_log_likelihood_without_dropout():
