@@ -70,6 +70,10 @@ class ParityError(NmtError):
     """Raised when an export translates differently from its model, or loses more quality than is allowed."""
 
 
+class BrokenPromiseError(NmtError):
+    """Raised when the translations of an export break promises of data.promises that are errors."""
+
+
 class RequestError(NmtError):
     """Raised when the server refuses a request; its answer is {"error": message}.
 

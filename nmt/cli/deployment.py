@@ -68,6 +68,9 @@ def export(
     sample: Annotated[
         Path | None, typer.Option(help="Sentences on which model and export are compared; default: the dev text.")
     ] = None,
+    promises: Annotated[
+        Path | None, typer.Option(help="YAML file of promises that translations must keep; default: data.promises.")
+    ] = None,
     server_version: Annotated[
         str | None, typer.Option(help="TensorFlow Serving version that will run it. Short for export.server_version=X.")
     ] = None,
@@ -123,6 +126,7 @@ def export(
 
     common: dict[str, Any] = {
         "sample": sample,
+        "promises": promises,
         "quantize": Quantization(kind, **given, precision=precision or "float32") if kind else None,
         **settings,
         "log": log_line,

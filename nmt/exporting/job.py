@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -10,11 +10,13 @@ from typing import Any
 
 from nmt.config.file import check_value, replace_values
 from nmt.config.reference import get_keys, suggest_key
-from nmt.config.schema import Config, CorpusFiles
+from nmt.config.schema import Config, DevFiles
 from nmt.data.corpus import read_lines
+from nmt.data.examples import list_tags, put_tag
 from nmt.data.preparation import read_parallel
-from nmt.errors import ExportError, UserError
-from nmt.exporting.parity import Parity, check_parity, run_python
+from nmt.errors import BrokenPromiseError, ExportError, UserError
+from nmt.evaluation.promises import Promises, has_errors, read_promises, report_promises
+from nmt.exporting.parity import Parity, check_parity, run_artefact, run_python
 from nmt.exporting.quantization import Quantization
 from nmt.model_folder import ModelFolder, load_members
 from nmt.translators.export_record import FORMAT
@@ -37,6 +39,8 @@ class ExportJob:
     references: Sequence[str] | None
     """Human translations of the sample, if known."""
     quantize: Quantization | None
+    promises: Promises | None
+    """What the export's translations must contain."""
 
     @classmethod
     def load(
@@ -47,6 +51,7 @@ class ExportJob:
         quantize: Quantization | None,
         decoding: Mapping[str, Any] | None,
         export: Mapping[str, Any] | None,
+        promises: Path | str | None = None,
     ) -> "ExportJob":
         """Loads a model and the sample.
 
@@ -55,6 +60,7 @@ class ExportJob:
             sample: a file of sentences to compare on, instead of the dev text that the model was trained with.
             quantize: how the weights are stored; None keeps float32.
             decoding, export: settings of these sections of the configuration that differ from the model's.
+            promises: a file of promises, instead of the model's data.promises.
 
         Raises:
             UserError: there is no such model or sample, or a setting is unknown or invalid.
@@ -63,8 +69,9 @@ class ExportJob:
         folder = _describe_members(load_members(path))
         config = change_config(folder.config, decoding=decoding or {}, export=export or {})
         translator = ModelTranslator.load(path, precision="float32").with_settings(**decoding or {})
-        sources, references = read_sample(config.data.dev, sample, config.export.sample)
-        return cls(path, replace(folder, config=config), translator, sources, references, quantize)
+        sources, references = read_sample(config.dev_sets[0], sample, config.export.sample)
+        entries = find_promises(config, promises)
+        return cls(path, replace(folder, config=config), translator, sources, references, quantize, entries)
 
     @property
     def config(self) -> Config:
@@ -94,6 +101,19 @@ class ExportJob:
         """Compares an artefact with the model; see `check_parity`."""
         return check_parity(folder, self.translator, self.sources, self.references, self.quantize)
 
+    def check_promises(self, folder: Path, log: Callable[[str], None]) -> None:
+        """Checks that the translations of an artefact keep the promises, if there are any.
+
+        Raises:
+            BrokenPromiseError: they break one whose severity is error.
+        """
+        if self.promises is None:
+            return
+        outcomes = self.promises.check(run_artefact(folder, self.promises.sources)["translations"])
+        log(report_promises(outcomes))
+        if has_errors(outcomes):
+            raise BrokenPromiseError("The export breaks promises, so nothing was written. They are listed above.")
+
     def make_record(self, packages: Sequence[str], **facts: Any) -> dict[str, Any]:
         """Returns the content of export.json.
 
@@ -107,10 +127,27 @@ class ExportJob:
             "source_language": self.config.data.source_language,
             "target_language": self.config.data.target_language,
             "decoding": {**self.translator.settings.model_dump(), "precision": precision},
+            **({"tags": tags} if (tags := list_tags(self.config.data)) else {}),
             **facts,
             "model": {"path": str(self.path), **self.folder.facts},
             "versions": {"nmt": __version__, **{name: version(name) for name in packages}},
         }
+
+
+def find_promises(config: Config, given: Path | str | None) -> Promises | None:
+    """Returns the promises of a file if one is given, or else those that the model was trained with, if any.
+
+    Raises:
+        UserError: the file is missing or not a list of promises.
+    """
+    stored = config.data.promises
+    if given is None and stored is not None and not stored.is_file():
+        raise UserError(
+            f"The export must keep the promises in {stored} (data.promises), which no longer exists. Name a file of "
+            "promises with --promises FILE."
+        )
+    path = stored if given is None else Path(given)
+    return None if path is None else read_promises(path)
 
 
 def _describe_members(members: Sequence[ModelFolder]) -> ModelFolder:
@@ -151,7 +188,7 @@ def change_config(config: Config, **sections: Mapping[str, Any]) -> Config:
     return replace_values(config, values, "Settings of the export")
 
 
-def read_sample(dev: CorpusFiles, sample: Path | str | None, size: int) -> tuple[list[str], Sequence[str] | None]:
+def read_sample(dev: DevFiles, sample: Path | str | None, size: int) -> tuple[list[str], Sequence[str] | None]:
     """Returns the first `size` sentences to compare on, and their references if they are known.
 
     Raises:
@@ -177,4 +214,4 @@ def read_sample(dev: CorpusFiles, sample: Path | str | None, size: int) -> tuple
             f"The export is compared with the model, but the first {size} lines of {dev.source}, the dev text, are "
             "blank. Name a file of sentences, one per line, with --sample FILE."
         )
-    return sources[:size], references[:size]
+    return [put_tag(dev.tag, source) for source in sources[:size]], references[:size]

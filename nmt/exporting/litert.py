@@ -30,6 +30,7 @@ def export_litert(
     quantize: Quantization | None = None,
     decoding: Mapping[str, Any] | None = None,
     export: Mapping[str, Any] | None = None,
+    promises: Path | str | None = None,
     log: Callable[[str], None] = print,
 ) -> Path:
     """Writes a model as the folder `into`, and returns the folder.
@@ -44,18 +45,20 @@ def export_litert(
         quantize: int8 weights; None keeps float32.
         decoding: settings of the section `decoding` that differ from the model's, such as {"beam_size": 1}.
         export: {"sample": N} compares N sentences; the other keys of the section are for SavedModels.
+        promises: a file of promises about translations, instead of the model's data.promises.
         log: receives lines about the progress.
 
     Raises:
         UserError: there is no such model or sample, a setting is invalid or has no effect, a package is missing, or
             `into` is not writable.
+        BrokenPromiseError: a translation of the export breaks a promise whose severity is error.
         ParityError: the export translates a sentence of the sample differently from the model, or quantization costs
             more quality than is allowed.
     """
     _check(Path(into), quantize, export or {})
     # A LiteRT model returns one translation, so the model's own export.nbest must not limit its beam.
     export = {**(export or {}), "nbest": 1}
-    job = ExportJob.load(model, sample=sample, quantize=quantize, decoding=decoding, export=export)
+    job = ExportJob.load(model, sample=sample, quantize=quantize, decoding=decoding, export=export, promises=promises)
     if job.config.decoding.temperature:
         raise UserError(
             "decoding.temperature: an export for LiteRT cannot sample. Set it to 0, or export a SavedModel instead."
@@ -72,6 +75,7 @@ def export_litert(
         log(f"Translating {len(job.sources)} sentences with LiteRT and with the model.")
         parity = job.check(aside)
         log(str(parity))
+        job.check_promises(aside, log)
         digests = compute_digests(aside, [MODEL, SOURCE, TARGET])
         write_record(aside / RECORD, {**record, "digests": digests, "parity": parity.as_record()})
     return Path(into)

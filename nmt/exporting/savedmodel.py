@@ -36,6 +36,7 @@ def export(
     quantize: Quantization | None = None,
     decoding: Mapping[str, Any] | None = None,
     export: Mapping[str, Any] | None = None,
+    promises: Path | str | None = None,
     log: Callable[[str], None] = print,
 ) -> Path:
     """Writes a model as the next version in a folder, and returns the version's folder.
@@ -51,17 +52,19 @@ def export(
         quantize: how weights are stored, and the precision of the arithmetic; None keeps float32.
         decoding: settings of the section `decoding` that differ from the model's, such as {"beam_size": 1}.
         export: settings of the section `export` that differ from the model's, such as {"nbest": 1}.
+        promises: a file of promises about translations, instead of the model's data.promises.
         log: receives lines about the progress.
 
     Raises:
         UserError: there is no such model or sample, a setting is invalid, the server is too old, or `into` is not
             writable.
         OperationError: the graph needs operations that the stock server does not have.
+        BrokenPromiseError: a translation of the export breaks a promise whose severity is error.
         ParityError: the export translates a sentence of the sample differently from the model, or quantization costs
             more quality than is allowed.
     """
     check_tensorflow_text()
-    job = ExportJob.load(model, sample=sample, quantize=quantize, decoding=decoding, export=export)
+    job = ExportJob.load(model, sample=sample, quantize=quantize, decoding=decoding, export=export, promises=promises)
     server_version = choose_server_version(job.config.export.server_version, log)
     target = _choose_version(Path(into))
     with _remove_if_new(target.parent), atomic_write(target) as aside:
@@ -73,6 +76,7 @@ def export(
         log(f"Translating {len(job.sources)} sentences with the graph and with the model.")
         parity = job.check(aside)
         log(str(parity))
+        job.check_promises(aside, log)
         bundle = _make_bundle(job, target.parent, server_version, meta_graph.signature_def)
         record = job.make_record(
             PACKAGES,
