@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from doctor_corpus import PAIRS
 
+from nmt.config.schema import CorpusFiles
 from nmt.data.corpus import ParallelCorpus
 from nmt.doctor.text import (
     MOJIBAKE,
     examine_alignment,
+    examine_corpora,
     examine_files,
     examine_held_out,
     examine_language_codes,
@@ -241,3 +243,28 @@ def test_a_missing_mecab_is_an_error(opened, monkeypatch):
 @pytest.mark.parametrize(("number", "size", "expected"), [(3, 10, [0, 1, 2]), (10, 2, [0, 9]), (1, 5, [0])])
 def test_a_sample_is_evenly_spaced(number, size, expected):
     assert select_evenly(number, size).tolist() == expected
+
+
+def test_the_share_of_each_corpus_is_reported_and_tags_without_a_dev_set(opened, make_config):
+    data, _, corpus = opened(PAIRS)
+    [files] = data.train
+    plain = CorpusFiles(source=files.source, target=files.target)
+    config = make_config(plain, plain)
+
+    def examine(**changes):
+        train = [files.model_copy(update=changes)]
+        return list(
+            examine_corpora(config.model_copy(update={"data": data.model_copy(update={"train": train})}), corpus)
+        )
+
+    assert examine() == []
+    half = -(-len(PAIRS) // 2)
+    [found] = examine(weight=0.5)
+    assert found.verdict == "note"
+    assert found.found.startswith(f"an epoch reads {half:,} pairs: {half:,} of train.en ({len(PAIRS):,} pairs)")
+    [found] = examine(weight=0.001)
+    assert found.verdict == "error"
+    assert found.found.startswith("data.train.0.weight: 0.001 of the")
+    tagged, untagged = examine(tag="<bt>")
+    assert tagged.verdict == "warning" and "no set of data.dev has the tag <bt>" in tagged.found
+    assert "data.dev has text without a tag" in untagged.found

@@ -13,6 +13,7 @@ from nmt.doctor.tokens import (
     examine_dev,
     examine_lengths,
     examine_start,
+    examine_tags,
     find_longest_pair,
     measure_lengths,
     try_tokenizers,
@@ -142,3 +143,18 @@ def test_the_tokenizers_of_the_start_model_are_used(opened, tmp_path):
     assert (tokenizers, finding.verdict) == (None, "error")
     assert "has another architecture" in finding.found
     assert not (tmp_path / "run").exists()
+
+
+def test_tags_must_be_tokens_of_the_source_tokenizer(opened, tmp_path):
+    config, corpus = opened()
+    [files] = config.data.train
+    data = config.data.model_copy(update={"train": [files.model_copy(update={"tag": "<bt>"})]})
+    tagged = config.model_copy(update={"data": data})
+    (source, target), _ = try_tokenizers(tagged, corpus, tmp_path / "run")
+    [found] = examine_tags(data, (source, target))
+    assert (found.verdict, found.found) == ("ok", "each is one token of the source tokenizer: <bt>")
+    tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
+    [found] = examine_tags(data, tokenizers)
+    assert found.verdict == "error"
+    assert found.found.startswith("data.train.0.tag: the source tokenizer does not have the symbol <bt>")
+    assert list(examine_tags(config.data, tokenizers)) == []

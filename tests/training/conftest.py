@@ -144,7 +144,7 @@ class Rehearsal:
         self.update.tolerated_rate = self.tolerated_rate
         return model, self.update
 
-    def make_validator(self, config: Config, prepared: Any, workers: Any) -> ScriptedValidator:
+    def make_validator(self, *_: Any) -> ScriptedValidator:
         self.validator = ScriptedValidator(self.outcomes)
         return self.validator
 

@@ -8,6 +8,7 @@ import pytest
 
 from nmt.config.schema import DecodingConfig, SearchSettings
 from nmt.decoding.alignment import TokenAttention
+from nmt.decoding.inference import split_numbers
 from nmt.errors import UserError
 from nmt.translators.hypothesis import Hypothesis, Translation, join_translations
 from nmt.translators.opening import find_folder, find_kind, open_translator
@@ -198,3 +199,52 @@ def test_kinds_are_told_by_their_files(tmp_path):
 def test_what_is_nothing_is_refused_as_a_model(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         open_translator(tmp_path / "nowhere", beam_size=3)
+
+
+class Tagged(Upper):
+    """Was trained with two tags, and reads 20 characters."""
+
+    tags = ("<2d>", "<2de>")
+    max_tokens = 20
+
+    def with_settings(self, **changes: Any) -> "Tagged":
+        return self._with(change_settings(self.settings, changes))
+
+
+def test_each_sentence_has_the_tag_of_its_text():
+    translator = Tagged().with_settings(split_sentences="always")
+    texts = ["<2de> It is. We are.", "  <2de>Is it?", "It is. We are.", "", "<2d> Yes."]
+    tagged = translator.with_settings(tag="<2d>")
+    assert translator.translate(texts[:1]) == ["<2DE> IT IS. <2DE> WE ARE."]
+    tagged.translate(texts)
+    assert translator.batches == [
+        ["<2de> It is.", "<2de> We are."],
+        ["<2de> It is.", "<2de> We are.", "<2de> Is it?", "<2d> It is.", "<2d> We are.", "<2d> Yes."],
+    ]
+    # Without sentence splitting as well, as in `nmt evaluate` and validation.
+    tagged.translate(["It is.", "<2de> It is.", " "], split=False)
+    assert translator.batches[2] == ["<2d> It is.", "<2de> It is.", " "]
+
+
+def test_parts_of_a_long_text_have_its_tag_and_are_short_enough():
+    translator = Tagged().with_settings(split_sentences="never")
+    translator.translate(["<2de> aa bb cc dd ee ff gg hh"])
+    [parts] = translator.batches
+    assert len(parts) > 1
+    assert all(part.startswith("<2de> ") and len(part) <= 20 for part in parts)
+    assert "".join(part.removeprefix("<2de>") for part in parts) == " aa bb cc dd ee ff gg hh"
+
+
+def test_a_tag_that_the_model_does_not_know_is_refused():
+    with pytest.raises(
+        UserError, match=r"^decoding\.tag: the model does not know <2fr>; expected one of its tags, <2d>, "
+    ):
+        Tagged().with_settings(tag="<2fr>")
+    with pytest.raises(UserError, match="does not know <2fr>; expected none, because it was trained without"):
+        Upper()._with(SearchSettings(tag="<2fr>"))
+
+
+def test_an_export_may_have_another_tag_and_a_search_is_not_compiled_for_it():
+    fixed = DecodingConfig(beam_size=3)
+    assert change_fixed(fixed, {"tag": "<2de>"}).tag == "<2de>"
+    assert split_numbers(SearchSettings(tag="<2de>"))[0] == split_numbers(SearchSettings())[0]
