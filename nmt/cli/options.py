@@ -88,6 +88,22 @@ def set_up_process(device: str | None = None, threads: int | None = None) -> Non
     choose_threads(threads)
 
 
+def choose_workers(workers: int | None, address: str | None, device: str | None, threads: int | None) -> int | None:
+    """Returns the number of workers: 1, which means this process, if a device or a number of threads is chosen for it.
+
+    Raises:
+        UserError: these options are given together with several workers or a cluster, which have their own.
+    """
+    if device is None and threads is None:
+        return workers
+    if workers not in (None, 1) or address is not None:
+        raise UserError(
+            "--device and --threads are for work in this process; leave them out, or leave out --workers and --address."
+        )
+    set_up_process(device, threads)
+    return 1
+
+
 def print_line(line: str) -> None:
     """Prints a line at once, also where standard output is a file or a pipe.
 

@@ -9,10 +9,13 @@ from nmt.cli.options import (
     Address,
     BeamSize,
     Decoding,
+    Device,
     LengthPenalty,
     Model,
     PruningThreshold,
+    Threads,
     TranslatingWorkers,
+    choose_workers,
     log_line,
     read_settings,
 )
@@ -42,6 +45,8 @@ def distill(
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     pruning_threshold: PruningThreshold = None,
+    device: Device = None,
+    threads: Threads = None,
     workers: TranslatingWorkers = None,
     address: Address = None,
 ) -> None:
@@ -63,7 +68,7 @@ def distill(
         sources=source or (),
         nearest=nearest,
         settings=settings["decoding"],
-        workers=workers,
+        workers=choose_workers(workers, address, device, threads),
         address=address,
         log=log_line,
     )
@@ -90,6 +95,8 @@ def back_translate(
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     pruning_threshold: PruningThreshold = None,
+    device: Device = None,
+    threads: Threads = None,
     workers: TranslatingWorkers = None,
     address: Address = None,
 ) -> None:
@@ -112,7 +119,7 @@ def back_translate(
         noise_seed=(1 if seed is None else seed) if noise else None,
         tag=tag,
         settings=settings["decoding"],
-        workers=workers,
+        workers=choose_workers(workers, address, device, threads),
         address=address,
         log=log_line,
     )

@@ -15,6 +15,7 @@ from nmt.cli.options import (
     PruningThreshold,
     Threads,
     TranslatingWorkers,
+    choose_workers,
     log_line,
     read_settings,
     set_up_process,
@@ -77,6 +78,8 @@ def translate_corpus(
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     pruning_threshold: PruningThreshold = None,
+    device: Device = None,
+    threads: Threads = None,
     address: Address = None,
 ) -> None:
     """Translate many files, with several processes if Ray is installed; run again to translate what is missing."""
@@ -94,7 +97,7 @@ def translate_corpus(
         str(replace_home(Path(input))),
         output,
         settings=settings["decoding"],
-        workers=workers,
+        workers=choose_workers(workers, address, device, threads),
         address=address,
         log=log_line,
     )

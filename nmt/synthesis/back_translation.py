@@ -15,7 +15,7 @@ from nmt.config.schema import TagName
 from nmt.data.languages import parse_language
 from nmt.errors import UserError
 from nmt.synthesis.noise import BLANK, add_noise
-from nmt.synthesis.pairs import Line, PairMaker, Text, make_synthetic_pairs
+from nmt.synthesis.pairs import Line, PairMaker, Text, make_synthetic_pairs, read_stored_config
 from nmt.translators.protocol import Translator
 
 
@@ -80,6 +80,8 @@ def back_translate(
         InterruptionError: a signal arrived; what is finished stays.
     """
     entry = {} if tag is None else {"tag": _check_tag(tag)}
+    if own := read_stored_config(model):
+        log(f"Targets in {own.data.source_language} get sources in {own.data.target_language}.")
     return make_synthetic_pairs(
         model,
         [Text(path, entry=entry) for path in texts],

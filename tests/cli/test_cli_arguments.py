@@ -152,6 +152,10 @@ def test_options_of_synthetic_text_reach_it(nmt, fake, tmp_path, monkeypatch):
     assert second["config"].run_dir == Path("runs/demo")
     assert places == (Path("m"), [tmp_path / "t"]) and third["tag"] == "<bt>"
     assert [one["noise_seed"] for one in (third, fourth, fifth)] == [1, 7, None]
+    assert nmt("distill", "m", "--into", "d", "--threads", 3)[0] == 0
+    assert called[-1][1]["workers"] == 1 and os.environ["TF_NUM_INTRAOP_THREADS"] == "3"
+    code, _, err = nmt("distill", "m", "--into", "d", "--device", "cpu", "--workers", 2)
+    assert code == 2 and err.startswith("--device and --threads are for work in this process; leave them out, or leave")
     code, _, err = nmt("back-translate", "m", "t", "--into", "d", "--seed", 7)
     assert (code, err) == (2, "--seed is the seed of --noise, which is not given.\n")
 

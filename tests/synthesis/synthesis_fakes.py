@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+from nmt.config.file import dump_config, load_config
 from nmt.config.schema import SearchSettings
 from nmt.translators.hypothesis import Hypothesis, Translation
 from nmt.translators.protocol import Translator
@@ -69,6 +70,14 @@ def write_lines(path: Path, *lines: str) -> Path:
     """Writes a text file."""
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
+
+
+def write_model(path: Path) -> None:
+    """Writes a folder that passes for a model with the configuration base.yaml until it is opened."""
+    path.mkdir()
+    for name in ("weights.h5", "source.model", "target.model"):
+        (path / name).touch()
+    (path / "config.yaml").write_text(dump_config(load_config("base.yaml")), encoding="utf-8")
 
 
 def read_pairs(folder: Path, name: str) -> list[tuple[str, str]]:

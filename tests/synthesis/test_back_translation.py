@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from synthesis_fakes import Fake, read_pairs, write_lines
+from synthesis_fakes import Fake, read_pairs, write_lines, write_model
 
 from nmt.config.schema import TrainingFiles
 from nmt.errors import UserError
@@ -24,6 +24,15 @@ def test_the_original_lines_are_the_targets(place):
     assert read_pairs(place / "out", "back-translated-1") == [("EINS ", "eins "), ("ZWEI", "zwei"), ("FÜNF", "fünf")]
     [entry] = yaml.safe_load(fragment.read_text("utf-8"))["data"]["train"]
     assert entry == {"source": "out/back-translated-1.source", "target": "out/back-translated-1.target"}
+
+
+@pytest.mark.usefixtures("use")
+def test_the_direction_of_the_model_is_printed(place):
+    write_lines(place / "mono.de", "eins")
+    write_model(place / "model")
+    logged: list[str] = []
+    back_translate(Path("model"), [Path("mono.de")], into=Path("out"), workers=1, log=logged.append)
+    assert logged[0] == "Targets in en get sources in de."
 
 
 @pytest.mark.usefixtures("use")

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import yaml
 from sacrebleu.metrics import BLEU, CHRF
-from synthesis_fakes import Fake, Rotated, read_pairs, write_lines
+from synthesis_fakes import Fake, Rotated, read_pairs, write_lines, write_model
 
-from nmt.config.file import dump_config, load_config
+from nmt.config.file import load_config
 from nmt.errors import InterruptionError, UserError
 from nmt.synthesis.distillation import Distillation, distill
 from nmt.synthesis.pairs import PairShard, Text
@@ -162,10 +162,7 @@ def test_files_of_others_are_not_replaced(place):
 
 @pytest.mark.usefixtures("use")
 def test_a_model_translates_its_own_training_text_and_that_of_its_languages(place):
-    (place / "model").mkdir()
-    for name in ("weights.h5", "source.model", "target.model"):
-        (place / "model" / name).touch()
-    (place / "model/config.yaml").write_text(dump_config(load_config("base.yaml")), encoding="utf-8")
+    write_model(place / "model")
     distill(Path("model"), into=Path("out"), workers=1, log=lambda line: None)
     assert read_pairs(place / "out", "distilled-1") == LINES
     other = load_config("base.yaml", ["data.target_language=fr"])
