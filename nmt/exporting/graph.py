@@ -113,6 +113,7 @@ class PortableTranslator(tf.Module):
             score: float32 [N], by which hypotheses are ranked.
             log_prob: float32 [N], sum of the tokens' log-probabilities (nats), EOS included.
             truncated: bool [N], whether the end of the text was cut off.
+            finished: bool [N], false if the length limit cut the translation off.
         """
         with self._weights.use(), without_gradients():
             source = self._read_source(text)
@@ -122,6 +123,7 @@ class PortableTranslator(tf.Module):
             "score": best.scores[:, 0],
             "log_prob": best.log_probs[:, 0],
             "truncated": source.truncated,
+            "finished": find_finished(best)[:, 0],
         }
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
@@ -142,6 +144,7 @@ class PortableTranslator(tf.Module):
             attention: float32 [N, n, T, S]; the row of each target token sums to 1, everything else is 0. It is by far
                 the largest output, so ask for a few texts at a time.
             truncated: bool [N].
+            finished: bool [N, n]; false in columns without a hypothesis, too.
         """
         with self._weights.use(), without_gradients():
             source = self._read_source(text)
@@ -156,6 +159,7 @@ class PortableTranslator(tf.Module):
             "target_tokens": _spell(self._target, best.ids),
             "attention": attention,
             "truncated": source.truncated,
+            "finished": find_finished(best),
         }
 
     @tf.function(
@@ -434,6 +438,12 @@ def put_first(best: NBest, others: NBest, n_best: int) -> NBest:
         for name in ("texts", "scores", "log_probs", "ids")
     )
     return _blank_others(*(tf.gather(x, slots, batch_dims=1) for x in (is_kept, *joined)))
+
+
+def find_finished(best: NBest) -> Any:
+    """Returns which hypotheses exist and were not cut off, bool [N, n]. The translation of a blank text has no EOS."""
+    has_end = tf.reduce_any(tf.equal(best.ids, EOS_ID), axis=2) | ~tf.reduce_any(best.ids != 0, axis=2)
+    return has_end & (best.scores > IMPOSSIBLE / 2)
 
 
 def _blank_others(is_kept: Any, texts: Any, scores: Any, log_probs: Any, ids: Any) -> NBest:

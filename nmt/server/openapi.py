@@ -68,13 +68,14 @@ def describe_predict_request(limits: Limits) -> Schema:
 
 def describe_predict_response() -> Schema:
     """Returns the schema of a response of :predict: rows for `instances`, columns for `inputs`."""
-    best = {"translation": STRING, "score": NUMBER, "log_prob": NUMBER, "truncated": BOOLEAN}
+    best = {"translation": STRING, "score": NUMBER, "log_prob": NUMBER, "truncated": BOOLEAN, "finished": BOOLEAN}
     nbest = {
         "translations": _array(STRING),
         "scores": _array(NUMBER),
         "log_probs": _array(NUMBER),
         "num_hypotheses": INTEGER,
         "truncated": BOOLEAN,
+        "finished": _array(BOOLEAN),
     }
     rows = [_array(_object(**outputs)) for outputs in (best, nbest)]
     columns = [_object(**{name: _array(kind) for name, kind in outputs.items()}) for outputs in (best, nbest)]

@@ -120,21 +120,28 @@ def make_metadata_body(name: str, version: int, *, nbest: int) -> dict[str, Any]
 def make_signatures(*, nbest: int) -> dict[str, Any]:
     """Returns the signatures as JSON: those of an export, without the tokens and attention of `nbest`."""
     outputs = {
-        DEFAULT: {"translation": "DT_STRING", "score": "DT_FLOAT", "log_prob": "DT_FLOAT", "truncated": "DT_BOOL"},
+        DEFAULT: {
+            "translation": "DT_STRING",
+            "score": "DT_FLOAT",
+            "log_prob": "DT_FLOAT",
+            "truncated": "DT_BOOL",
+            "finished": "DT_BOOL",
+        },
         "nbest": {
             "translations": "DT_STRING",
             "scores": "DT_FLOAT",
             "log_probs": "DT_FLOAT",
             "num_hypotheses": "DT_INT32",
             "truncated": "DT_BOOL",
+            "finished": "DT_BOOL",
         },
     }
-    wide = {"translations", "scores", "log_probs"}
+    wide = {DEFAULT: set(), "nbest": {"translations", "scores", "log_probs", "finished"}}
     return {
         signature: {
             "inputs": {INPUT: _tensor(f"{signature}_{INPUT}", "DT_STRING", [-1])},
             "outputs": {
-                name: _tensor(f"{signature}_{name}", kind, [-1, nbest] if name in wide else [-1])
+                name: _tensor(f"{signature}_{name}", kind, [-1, nbest] if name in wide[signature] else [-1])
                 for name, kind in kinds.items()
             },
             "method_name": "tensorflow/serving/predict",
@@ -255,6 +262,7 @@ def _best(translations: Sequence[Translation]) -> dict[str, list]:
         "score": [as_float32(one.score) for one in translations],
         "log_prob": [as_float32(one.log_prob) for one in translations],
         "truncated": [one.is_truncated for one in translations],
+        "finished": [_has_end(one.best) for one in translations],
     }
 
 
@@ -271,7 +279,12 @@ def _nbest(translations: Sequence[Translation], nbest: int) -> dict[str, list]:
         "log_probs": pad(lambda hypothesis: as_float32(hypothesis.log_prob), IMPOSSIBLE),
         "num_hypotheses": [len(one.hypotheses[:nbest]) for one in translations],
         "truncated": [one.is_truncated for one in translations],
+        "finished": pad(_has_end, False),
     }
+
+
+def _has_end(hypothesis: Hypothesis) -> bool:
+    return hypothesis.is_finished is not False  # an old export that is served does not tell
 
 
 def as_float32(number: float | None) -> float:

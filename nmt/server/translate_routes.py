@@ -56,6 +56,9 @@ class Alternative(BaseModel):
     score: Annotated[
         float, Field(description="Score that ranks translations; the mean over the parts of a text that was split.")
     ]
+    finished: Annotated[
+        bool | None, Field(description="False if a part of the text reached its maximum length and was cut off.")
+    ] = None
     alignment: Annotated[
         Alignment | None,
         Field(
@@ -69,6 +72,7 @@ class BestTranslation(Alternative):
     """The best translation of a text, and the others that were requested."""
 
     alternatives: list[Alternative] = []
+    warnings: Annotated[list[str], Field(description="What a reader should know, such as that it was cut off.")] = []
 
 
 class TranslateResponse(BaseModel):
@@ -174,9 +178,10 @@ def _make_response(translations: Sequence[Translation], *, alignments: bool) -> 
             Alternative(
                 text=hypothesis.text,
                 score=hypothesis.score,
+                finished=hypothesis.is_finished,
                 alignment=align(translation.source, hypothesis.text, hypothesis.attention) if alignments else None,
             )
             for hypothesis in translation.hypotheses
         ]
-        bodies.append(BestTranslation(**dict(best), alternatives=others))
+        bodies.append(BestTranslation(**dict(best), alternatives=others, warnings=list(translation.warnings)))
     return TranslateResponse(translations=bodies)

@@ -21,7 +21,7 @@ class Hypothesis:
     tokens: Sequence[str] = ()
     """SentencePiece tokens without EOS; empty if an export returns the text alone."""
     is_finished: bool | None = True
-    """False if the length limit cut the hypothesis off before its EOS; None if an export returns the text alone."""
+    """False if the length limit cut the hypothesis off before its EOS; None if an old export does not tell."""
     attention: Sequence[TokenAttention] = ()
     """Attention of the tokens, one entry per part of the text, if it was requested; see `alignment.align`."""
 

@@ -28,8 +28,8 @@ def translate_lines(translator: Translator, source: Path, target: Path, *, n_bes
         target: file for the translations, or "-" for standard output; see `open_output`.
         n_best: hypotheses per line; with more than one, each is a line of number, score and text, separated by tabs.
         as_json: whether to write one JSON object per line instead: the source, its hypotheses (text, score, log_prob
-            and is_finished, which is false if the length limit cut one off and null if an export does not tell), and
-            warnings.
+            and is_finished, which is false if the length limit cut one off and null if an old export does not tell),
+            and warnings.
 
     Raises:
         UserError: the file is damaged, a line is not UTF-8, or the translator cannot return n hypotheses.

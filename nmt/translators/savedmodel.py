@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from nmt.model_folder import SOURCE
 from nmt.process import silence_stderr
 from nmt.translators.export_record import check_digests, read_record, read_settings
 from nmt.translators.hypothesis import Hypothesis, Translation
-from nmt.translators.protocol import Translator, change_fixed
+from nmt.translators.protocol import Translator, change_fixed, describe
 from nmt.translators.untrusted import check_savedmodel
 
 GRAPH = "saved_model.pb"
@@ -122,12 +123,24 @@ class SavedModelTranslator(Translator):
 
     def _translate_best(self, texts: Sequence[str]) -> list[Translation]:
         outputs = self.run_signature("serving_default", texts)
-        columns = (texts, *(outputs[name] for name in ("translation", "score", "log_prob", "truncated")))
+        names = ("translation", "score", "log_prob", "truncated", "finished")
+        outputs.setdefault("finished", [None] * len(texts))  # the first exports of format 2 do not tell
         return [
             self._make_translation(
-                source, [Hypothesis(text.decode(), float(score), float(log_prob), is_finished=None)], truncated
+                source,
+                [
+                    Hypothesis(
+                        text.decode(),
+                        float(score),
+                        float(log_prob),
+                        is_finished=None if is_finished is None else bool(is_finished),
+                    )
+                ],
+                truncated,
             )
-            for source, text, score, log_prob, truncated in zip(*columns, strict=True)
+            for source, text, score, log_prob, truncated, is_finished in zip(
+                texts, *(outputs[name] for name in names), strict=True
+            )
         ]
 
     def _translate_n_best(self, texts: Sequence[str], n_best: int, attention: bool) -> Iterator[Translation]:
@@ -138,8 +151,10 @@ class SavedModelTranslator(Translator):
             yield self._make_translation(source, hypotheses, outputs["truncated"][row])
 
     def _make_translation(self, source: str, hypotheses: list[Hypothesis], truncated: Any) -> Translation:
-        warnings = (self._explain_truncation(source),) if truncated else ()
-        return Translation(source, hypotheses, bool(truncated), warnings)
+        whole = describe(source, hypotheses)
+        if not truncated:
+            return whole
+        return replace(whole, is_truncated=True, warnings=(self._explain_truncation(source), *whole.warnings))
 
     def _explain_truncation(self, line: str) -> str:
         limits = self.record["limits"]

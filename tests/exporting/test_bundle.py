@@ -210,7 +210,7 @@ def test_the_readmes_requests_work_with_nmt_serve(exported):
 def test_the_readme_states_signatures_and_limits(exported):
     readme = (exported.version.parent / "README.md").read_text(encoding="utf-8")
     for line in (
-        "| `serving_default` | `text` string [N] | `log_prob` float32 [N], `score` float32 [N], "
+        "| `serving_default` | `text` string [N] | `finished` bool [N], `log_prob` float32 [N], `score` float32 [N], "
         "`translation` string [N], `truncated` bool [N]",
         f"| texts per request | {4 * MAX_BATCH} | the request is refused |",
         f"| characters per text | {MAX_CHARACTERS} | the text is truncated, and `truncated` is true |",

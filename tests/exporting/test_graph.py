@@ -36,6 +36,7 @@ def test_signatures_have_the_names_and_types_that_clients_rely_on(exported):
         "score": ("float32", [None]),
         "log_prob": ("float32", [None]),
         "truncated": ("bool", [None]),
+        "finished": ("bool", [None]),
     }
     assert {name: (x.dtype.name, x.shape.as_list()) for name, x in nbest.structured_outputs.items()} == {
         "translations": ("string", [None, NBEST]),
@@ -46,6 +47,7 @@ def test_signatures_have_the_names_and_types_that_clients_rely_on(exported):
         "target_tokens": ("string", [None, NBEST, None]),
         "attention": ("float32", [None, NBEST, None, None]),
         "truncated": ("bool", [None]),
+        "finished": ("bool", [None, NBEST]),
     }
 
 
@@ -71,6 +73,8 @@ def test_texts_and_scores_are_the_models_whatever_the_batch(exported, size):
     log_probs = np.concatenate([answer["log_prob"] for answer in answers])
     np.testing.assert_allclose(log_probs, [hypothesis.log_prob for hypothesis in expected], atol=1e-3)
     assert not any(np.concatenate([answer["truncated"] for answer in answers]))
+    finished = np.concatenate([answer["finished"] for answer in answers]).tolist()
+    assert finished == [hypothesis.is_finished for hypothesis in expected] and len({*finished}) == 2
     assert len(set(texts)) > len(TEXTS) / 2  # else the model ignores its input, and the test proves nothing
 
 
@@ -86,6 +90,7 @@ def test_no_text_gives_no_translation(exported):
         "score": (0,),
         "log_prob": (0,),
         "truncated": (0,),
+        "finished": (0,),
     }
     nbest = exported.call("nbest", [])
     assert nbest["translations"].shape == (0, NBEST) and nbest["attention"].shape == (0, NBEST, 0, 0)
@@ -95,7 +100,8 @@ def test_blank_text_is_translated_by_the_empty_text_with_score_0(exported):
     blank = ["", " ", "\t\n", "\u3000\x1c\u0085"]
     best, nbest = (exported.call(name, blank) for name in ("serving_default", "nbest"))
     assert best["translation"].tolist() == [b""] * 4 and best["score"].tolist() == [0.0] * 4
-    assert not best["truncated"].any()
+    assert best["finished"].all() and not best["truncated"].any()
+    assert nbest["finished"].tolist() == [[True, *[False] * (NBEST - 1)]] * 4
     assert nbest["num_hypotheses"].tolist() == [1] * 4
     assert nbest["log_probs"].tolist() == [[0.0, *[np.float32(-1e9)] * (NBEST - 1)]] * 4
     assert nbest["target_tokens"].size == 0

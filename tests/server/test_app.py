@@ -34,7 +34,8 @@ def translations(answer: httpx.Response) -> list[str]:
 
 def test_a_text_or_several_are_translated(server):
     answer = ask(server, "POST", "/translate", json={"text": "a b"})
-    assert answer.json() == {"translations": [{"text": "A B", "score": pytest.approx(-0.1), "alternatives": []}]}
+    best = {"text": "A B", "score": pytest.approx(-0.1), "finished": True, "alternatives": [], "warnings": []}
+    assert answer.json() == {"translations": [best]}
     assert translations(ask(server, "POST", "/translate", json={"text": ["a", "b", "a"]})) == ["A", "B", "A"]
     assert translations(ask(server, "POST", "/translate", json={"text": []})) == []
 

@@ -9,8 +9,8 @@ from nmt.server.tfserving_bodies import as_float32
 from tests.server.server_fakes import ask, make_fake, read_error
 
 PREDICT = "/v1/models/demo:predict"
-A = {"translation": "A", "score": -0.1, "log_prob": -2.5, "truncated": False}
-B = {"translation": "B", "score": -0.1, "log_prob": -2.5, "truncated": False}
+A = {"translation": "A", "score": -0.1, "log_prob": -2.5, "truncated": False, "finished": True}
+B = {"translation": "B", "score": -0.1, "log_prob": -2.5, "truncated": False, "finished": True}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_columns(server, inputs):
 
 def test_no_columns(server):
     assert ask(server, "POST", PREDICT, json={"inputs": []}).json() == {
-        "outputs": {"translation": [], "score": [], "log_prob": [], "truncated": []}
+        "outputs": {"translation": [], "score": [], "log_prob": [], "truncated": [], "finished": []}
     }
 
 
@@ -54,7 +54,7 @@ def test_hypotheses(server):
     assert found["translations"] == ["A", "A2", "A3", "A4", "A5"]
     assert found["scores"] == [-0.1, -0.2, -0.3, -0.4, -0.5]
     assert found["log_probs"] == [-2.5] * 5
-    assert (found["num_hypotheses"], found["truncated"]) == (5, False)
+    assert (found["num_hypotheses"], found["truncated"], found["finished"]) == (5, False, [True] * 5)
 
 
 def test_invalid_utf8_is_replaced(server):
@@ -90,6 +90,7 @@ def test_metadata(server, path):
         "score": "DT_FLOAT",
         "log_prob": "DT_FLOAT",
         "truncated": "DT_BOOL",
+        "finished": "DT_BOOL",
     }
     sizes = [dim["size"] for dim in found["nbest"]["outputs"]["scores"]["tensor_shape"]["dim"]]
     assert sizes == ["-1", "5"]

@@ -46,9 +46,19 @@ def test_streams_hypotheses_as_the_model_does(exported, translator):
         for ours, theirs in zip(found, expected, strict=True):
             scores = [h.score for h in theirs.hypotheses]
             assert [h.score for h in ours.hypotheses] == pytest.approx(scores, abs=1e-4)
+            assert [h.is_finished for h in ours.hypotheses] == [h.is_finished for h in theirs.hypotheses]
+            assert ours.warnings == theirs.warnings
             if n_best > 1:
                 log_probs = [h.log_prob for h in theirs.hypotheses]
                 assert [h.log_prob for h in ours.hypotheses] == pytest.approx(log_probs, abs=1e-3)
+
+
+def test_an_old_export_does_not_tell_whether_the_length_limit_cut_a_translation_off(translator, monkeypatch):
+    run = translator.run_signature
+    monkeypatch.setattr(
+        translator, "run_signature", lambda *given: {k: x for k, x in run(*given).items() if k != "finished"}
+    )
+    assert [one.best.is_finished for one in translator.stream(SENTENCES[:2])] == [None, None]
 
 
 def test_a_window_is_answered_before_the_next_is_read(translator):
