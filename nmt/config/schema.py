@@ -627,6 +627,8 @@ class Config(Section):
             if tag and tag not in tags:
                 known = f"which has {', '.join(tags)}" if tags else "which has none"
                 raise ValueError(f"{key} must be a tag of data.train, {known}; found {tag}")
+        if not isinstance(dev, list) and dev.name:
+            raise ValueError("data.dev.name has no effect on a single set, whose scores need no name")
         names = [files.name for files in self.dev_sets]
         for place, name in enumerate(names):
             if name in names[:place]:

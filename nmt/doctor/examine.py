@@ -53,7 +53,7 @@ def examine(config: Config, *, tests: dict[str, tuple[list[str], list[str]]]) ->
     num_dev = sum(len(one.sources) for one in dev)
     held_out = {one.name if len(dev) > 1 else "dev": (one.bare_sources, one.targets) for one in dev} | tests
     yield Finding("text", "ok", f"{len(corpus):,} pairs in {len(texts):,} files, {num_dev:,} in dev, all UTF-8")
-    yield from examine_corpora(config, corpus)
+    yield from examine_corpora(config, corpus, cache)
     yield from examine_files(texts)
     yield from examine_alignment(list(zip(texts[::2], texts[1::2], strict=True)))
     yield from examine_pairs(corpus)

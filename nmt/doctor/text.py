@@ -15,6 +15,7 @@ from nmt.data.cleaning import clean
 from nmt.data.corpus import ParallelCorpus, TextFile, split_indices
 from nmt.data.languages import find_labels, find_warnings, parse_language
 from nmt.data.preparation import count_drawn, find_tag_warnings
+from nmt.data.weighting import SentenceWeights
 from nmt.doctor.findings import Finding, report_count
 from nmt.errors import UserError
 from nmt.evaluation.metrics import check_languages
@@ -81,9 +82,22 @@ def open_texts(data: DataConfig, cache: Path) -> list[TextFile]:
     return [TextFile.open(path, cache) for files in data.train for path in (files.source, files.target)]
 
 
-def examine_corpora(config: Config, corpus: ParallelCorpus) -> Iterator[Finding]:
-    """Reports how much of each corpus an epoch reads, if they have weights, and tags that no dev set has."""
+def examine_corpora(config: Config, corpus: ParallelCorpus, cache: Path) -> Iterator[Finding]:
+    """Checks the weights of corpora and pairs, and reports tags that no dev set has.
+
+    Args:
+        config: the whole configuration.
+        corpus: the training text.
+        cache: folder for the line indexes of files of weights.
+    """
     data = config.data
+    paths = [files.weights for files in data.train]
+    if any(paths):
+        try:
+            values = SentenceWeights.read(paths, corpus, cache).values
+            yield Finding("sentence weights", "ok", f"from {values.min():g} to {values.max():g}")
+        except UserError as error:
+            yield Finding("sentence weights", "error", str(error))
     for warning in find_tag_warnings(config):
         yield Finding("tags", "warning", warning)
     if all(files.weight == 1 for files in data.train):

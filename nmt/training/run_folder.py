@@ -23,9 +23,9 @@ from nmt.files import atomic_write, discard, folder_lock, get_current_version, r
 from nmt.model_folder import WEIGHTS
 from nmt.weights import load_arrays
 
-# Keys that a resumed run may change, since no update depends on them.
+# Keys that a resumed run may change, since no update depends on them. decoding.tag changes what validation scores.
 MAY_CHANGE = re.compile(
-    r"run_dir|data\.cache|decoding\.|export\."
+    r"run_dir|data\.cache|decoding\.(?!tag)|export\."
     r"|training\.(max_(updates|epochs|minutes)|validate_every|checkpoint_every|keep_checkpoints|patience|max_skipped|max_rollbacks|on_full_disk|log_every|tensorboard)"
 )
 

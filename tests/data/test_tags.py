@@ -158,6 +158,11 @@ def test_a_dev_set_takes_the_tag_that_translation_takes(make_config):
         ),
         ("weight: 1", "dev: [{source: a, target: b}, {source: a, target: c}]", "data.dev has two sets called a; give"),
         ("weight: 1", "dev: [{source: a}]", "data.dev.0: the key 'target' is missing. File of target"),
+        (
+            "weight: 1",
+            "dev: {source: a, target: b, name: x}",
+            "data.dev.name has no effect on a single set, whose scores",
+        ),
         ("weight: 1", "dev: 5", "data.dev: expected a section or a list of 1 or more entries, each a section, found 5"),
     ],
 )

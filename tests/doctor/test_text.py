@@ -245,7 +245,7 @@ def test_a_sample_is_evenly_spaced(number, size, expected):
     assert select_evenly(number, size).tolist() == expected
 
 
-def test_the_share_of_each_corpus_is_reported_and_tags_without_a_dev_set(opened, make_config):
+def test_weights_and_tags_of_corpora_are_checked(opened, make_config, tmp_path):
     data, _, corpus = opened(PAIRS)
     [files] = data.train
     plain = CorpusFiles(source=files.source, target=files.target)
@@ -253,9 +253,8 @@ def test_the_share_of_each_corpus_is_reported_and_tags_without_a_dev_set(opened,
 
     def examine(**changes):
         train = [files.model_copy(update=changes)]
-        return list(
-            examine_corpora(config.model_copy(update={"data": data.model_copy(update={"train": train})}), corpus)
-        )
+        changed = config.model_copy(update={"data": data.model_copy(update={"train": train})})
+        return list(examine_corpora(changed, corpus, tmp_path / "cache"))
 
     assert examine() == []
     half = -(-len(PAIRS) // 2)
@@ -265,6 +264,13 @@ def test_the_share_of_each_corpus_is_reported_and_tags_without_a_dev_set(opened,
     [found] = examine(weight=0.001)
     assert found.verdict == "error"
     assert found.found.startswith("data.train.0.weight: 0.001 of the")
+    weights = tmp_path / "weights"
+    weights.write_text("2\n" + "0.5\n" * (len(PAIRS) - 1))
+    [found] = examine(weights=weights)
+    assert (found.verdict, found.found) == ("ok", "from 0.5 to 2")
+    weights.write_text("1\n1\n")
+    [found] = examine(weights=weights)
+    assert found.verdict == "error" and found.found.endswith(f"found 2 lines in {weights}.")
     tagged, untagged = examine(tag="<bt>")
     assert tagged.verdict == "warning" and "no set of data.dev has the tag <bt>" in tagged.found
     assert "data.dev has text without a tag" in untagged.found
