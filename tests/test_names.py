@@ -7,19 +7,19 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "nmt"
 
 VERB_LIST = """
-abbreviate accept activate add adjust agree align allocate append assign attend average barrier block broadcast
-build change check choose clean close compare compile compute convert count cut decode defer derive describe discard
-distill download draw drop dump encode estimate evaluate examine exit explain export fetch find finish fit forget format
-fuse gather get halve handle hold import join limit list listen load locate lock log look make map measure name
+abbreviate accept activate add adjust agree align allocate append assign attend average barrier block broadcast build
+change check choose clean close compare compile compute convert count cut decode defer derive describe discard distill
+download draw drop dump encode estimate evaluate examine exit expand explain export fetch find finish fit forget format
+fuse gather get halve handle hash hold import join limit list listen load locate lock log look make map measure name
 normalize observe open pad parse plan precompile prefetch prepare print probe project put quantize rank read record
-recover remove rename render replace report require restart restore roll round run sample save scale scan scatter
-score search select send serve set shift show silence split start step stop stream submit suggest sync tokenize
-trace track train translate try tune use validate wait weigh write
+recover remove rename render replace report require restart restore resume reverse roll round run sample save scale
+scan scatter score search select send serve set shift show silence split start step stop stream submit suggest sync
+tokenize trace track train translate try tune use validate wait weigh write
 """
 VERBS = set(VERB_LIST.split())
 
 # Converters, questions, and methods that return a changed copy.
-OTHER_FIRST_WORDS = {"as", "from", "to", "is", "has", "can", "may", "needs", "with", "without", "on"}
+OTHER_FIRST_WORDS = {"as", "from", "to", "is", "has", "can", "may", "needs", "limits", "with", "without", "on"}
 # Functions named after the operation that papers, Keras or other libraries call so.
 TERMS = {
     *("atomic_replace", "atomic_write", "at_least_float32", "batch_gather", "beam_search", "bleu", "chrf"),
