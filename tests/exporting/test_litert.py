@@ -89,6 +89,8 @@ def test_impossible_options_are_refused_before_anything_is_written(exported, fol
         export_litert(exported.model, tmp_path / "phone", quantize=Quantization("bfloat16"))
     with pytest.raises(UserError, match=r"export\.nbest has no effect on an export for LiteRT"):
         export_litert(exported.model, tmp_path / "phone", export={"nbest": 1})
+    with pytest.raises(UserError, match=r"decoding\.temperature: an export for LiteRT cannot sample\. Set it to 0"):
+        export_litert(exported.model, tmp_path / "phone", decoding={"temperature": 1.0, "beam_size": 1})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "ai_edge_litert" else object())
     with pytest.raises(UserError, match=r'needs ai_edge_litert\. Install with: pip install "nmt\[litert\]"'):
         export_litert(exported.model, tmp_path / "phone")
@@ -97,7 +99,7 @@ def test_impossible_options_are_refused_before_anything_is_written(exported, fol
 
 def test_it_can_search_differently_from_its_model(exported, tmp_path):
     """A beam of 2 is allowed although the model has export.nbest 3, which is a setting of SavedModels."""
-    changes = {"beam_size": 2, "coverage_penalty": 0.3}
+    changes = {"beam_size": 2, "coverage_penalty": 0.3, "no_repeat_ngram": 2, "repetition_penalty": 1.3}
     narrow = open_translator(export_litert(exported.model, tmp_path / "narrow", decoding=changes, export={"sample": 5}))
     assert (narrow.settings.beam_size, narrow.record["parity"]["compared"]) == (2, 5)
     assert narrow.translate(SENTENCES) == exported.translator.with_settings(**changes).translate(SENTENCES)
