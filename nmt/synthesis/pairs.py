@@ -211,6 +211,8 @@ def _join(shards: Sequence[PairShard], pair: Path, log: Log) -> None:
             sources.write(f"{left}\n")
             targets.write(f"{right}\n")
             count += 1
+        if not count:
+            raise UserError(f"{shards[0].source}: all translations are blank. Train the model further.")
     blank = sum(len(shard.lines) for shard in shards) - count
     left_out = f"; lines left out because they or their translations are blank: {blank:,}" if blank else ""
     log(f"{source}, {target.name}: {count:,} {'pair' if count == 1 else 'pairs'}{left_out}.")

@@ -126,6 +126,14 @@ def test_a_mistake_is_one_message_and_no_pairs(place, options, words):
 
 
 @pytest.mark.usefixtures("use")
+def test_a_model_that_translates_nothing_is_one_message_and_no_pairs(place):
+    write_lines(place / "b.en", "nothing")
+    with pytest.raises(UserError, match=r"^b\.en: all translations are blank\. Train the model further\.$"):
+        run()
+    assert not {"distilled-2.source", "distilled-2.target", "data.yaml"} & set(list_files(place / "out"))
+
+
+@pytest.mark.usefixtures("use")
 def test_references_are_checked_against_their_text(place):
     write_lines(place / "b.de", "eins", "zwei")
     with pytest.raises(UserError, match=r"same number of lines: b\.en has 1, b\.de has 2\."):
