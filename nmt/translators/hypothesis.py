@@ -1,6 +1,6 @@
 """The translation of a text, whichever translator it comes from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nmt.decoding.alignment import TokenAttention
@@ -85,7 +85,7 @@ def join_translations(text: SplitText, parts: Sequence[Translation]) -> Translat
     """
     if not parts:
         return Translation(text.text, [Hypothesis(text.join([]), 0.0, 0.0)])
-    if len(parts) == 1 and text.gaps == ["", ""]:
+    if len(parts) == 1 and text.gaps == ["", ""] and not text.tag:
         return parts[0]
     starts = text.find_starts()
     hypotheses = []
@@ -95,9 +95,11 @@ def join_translations(text: SplitText, parts: Sequence[Translation]) -> Translat
         attention = [
             moved
             for source_start, target_start, part, one in zip(
-                starts, text.find_translated_starts(texts), text.parts, row, strict=True
+                starts, text.find_translated_starts(texts), text.bare_parts, row, strict=True
             )
-            for moved in _move(one.attention, (source_start, len(part)), (target_start, len(one.text)))
+            for moved in _move(
+                _skip_tag(one.attention, text.tag), (source_start, len(part)), (target_start, len(one.text))
+            )
         ]
         hypotheses.append(_join_row(text.join(texts), row, attention))
     warnings = dict.fromkeys(
@@ -117,8 +119,15 @@ def _join_row(text: str, row: Sequence[Hypothesis], attention: Sequence[TokenAtt
     )
 
 
+def _skip_tag(attention: Sequence[TokenAttention], tag: str | None) -> Iterator[TokenAttention]:
+    """Yields attention without the tokens of a tag, which begin the source of a part but not the part of the text."""
+    for one in attention:
+        count = list(one.source).index(tag) + 1 if tag in one.source else 0
+        yield replace(one, source=one.source[count:], weights=one.weights[:, count:]) if count else one
+
+
 def _move(
-    attention: Sequence[TokenAttention], source: tuple[int, int], target: tuple[int, int]
+    attention: Iterable[TokenAttention], source: tuple[int, int], target: tuple[int, int]
 ) -> Iterator[TokenAttention]:
     """Yields attention within a part as attention within the text, given where the part starts and its length."""
     for one in attention:

@@ -192,9 +192,15 @@ class Translator(ABC):
         if not self.tags:
             return splitter.split(texts)
         tagged = [self._take_tag(text) for text in texts]
+        bare = [rest for _, rest in tagged]
         return [
-            replace(split, parts=[put_tag(tag, part) for part in split.parts])
-            for (tag, _), split in zip(tagged, splitter.split([text for _, text in tagged]), strict=True)
+            replace(
+                split,
+                parts=[put_tag(tag, part) for part in split.parts],
+                tag=tag,
+                prefix=text[: len(text) - len(rest)],
+            )
+            for text, (tag, rest), split in zip(texts, tagged, splitter.split(bare), strict=True)
         ]
 
     def _write_tag(self, text: str) -> str:

@@ -108,16 +108,25 @@ class SplitText:
         parts: what is to be translated, without spaces at the ends.
         gaps: what stands before, between and after the parts, one more than these; a text of gaps alone has no parts.
         num_cuts: how often a sentence was cut because it was too long.
+        tag: symbol that every part begins with, and a space after it; None for none.
+        prefix: what stands before the first gap, the tag as it was written in the text; it has no translation.
     """
 
     parts: Sequence[str]
     gaps: Sequence[str]
     num_cuts: int = 0
+    tag: str | None = None
+    prefix: str = ""
 
     @property
     def text(self) -> str:
         """The text itself."""
-        return "".join(chain.from_iterable(zip(self.gaps, [*self.parts, ""], strict=True)))
+        return self.prefix + "".join(chain.from_iterable(zip(self.gaps, [*self.bare_parts, ""], strict=True)))
+
+    @property
+    def bare_parts(self) -> Sequence[str]:
+        """The parts without the tag."""
+        return [part[len(self.tag) + 1 :] for part in self.parts] if self.tag else self.parts
 
     def join(self, translations: Sequence[str]) -> str:
         """Returns the translation of the text, given those of its parts."""
@@ -125,7 +134,7 @@ class SplitText:
 
     def find_starts(self) -> list[int]:
         """Returns where each part starts in the text, in characters."""
-        return _find_starts(self.gaps, self.parts)
+        return [len(self.prefix) + start for start in _find_starts(self.gaps, self.bare_parts)]
 
     def find_translated_starts(self, translations: Sequence[str]) -> list[int]:
         """Returns where the translation of each part starts in the translation of the text, in characters."""
@@ -133,11 +142,11 @@ class SplitText:
 
     def _fit_gaps(self, translations: Sequence[str]) -> list[str]:
         """Returns the gaps of the translation: between sentences, scripts differ in whether there is a space."""
-        gaps = list(self.gaps)
-        for number in range(1, len(self.parts)):
+        gaps, parts = list(self.gaps), self.bare_parts
+        for number in range(1, len(parts)):
             gap = gaps[number]
             if gap in ("", " "):
-                source = self.parts[number - 1][-1:] + self.parts[number][:1]
+                source = parts[number - 1][-1:] + parts[number][:1]
                 target = translations[number - 1][-1:] + translations[number][:1]
                 gaps[number] = _fit_gap(gap, source, target)
         return gaps

@@ -216,6 +216,8 @@ def test_each_sentence_has_the_tag_of_its_text():
     texts = ["<2de> It is. We are.", "  <2de>Is it?", "It is. We are.", "", "<2d> Yes."]
     tagged = translator.with_settings(tag="<2d>")
     assert translator.translate(texts[:1]) == ["<2DE> IT IS. <2DE> WE ARE."]
+    assert [one.source for one in tagged.stream(texts)] == texts
+    translator.batches.pop()
     tagged.translate(texts)
     assert translator.batches == [
         ["<2de> It is.", "<2de> We are."],
@@ -224,6 +226,25 @@ def test_each_sentence_has_the_tag_of_its_text():
     # Without sentence splitting as well, as in `nmt evaluate` and validation.
     tagged.translate(["It is.", "<2de> It is.", " "], split=False)
     assert translator.batches[2] == ["<2d> It is.", "<2de> It is.", " "]
+
+
+def test_attention_to_a_tag_is_left_out_and_places_are_those_in_the_text():
+    text = SplitText(["<x> ab", "<x> c"], ["", "\n", ""], tag="<x>", prefix=" <x>  ")
+    assert text.text == " <x>  ab\nc"
+    attention = TokenAttention(["▁", "<x>", "▁ab"], ["▁AB"], np.array([[0.1, 0.2, 0.6, 0.1]]))
+    parts = [
+        Translation(part, [Hypothesis(part[4:].upper(), -1.0, -2.0, attention=[attention])]) for part in text.parts
+    ]
+    joined = join_translations(text, parts)
+    assert (joined.source, joined.text) == (text.text, "AB\nC")
+    first, second = joined.best.attention
+    assert (first.source, first.source_span, first.target_span) == (["▁ab"], (6, 8), (0, 2))
+    np.testing.assert_array_equal(first.weights, [[0.6, 0.1]])
+    assert (second.source_span, second.target_span) == ((9, 10), (3, 4))
+    assert attention.source == ["▁", "<x>", "▁ab"]
+    # One sentence with a tag that the settings give.
+    one = join_translations(SplitText(["<x> ab"], ["", ""], tag="<x>"), parts[:1])
+    assert (one.source, one.best.attention[0].source_span) == ("ab", (0, 2))
 
 
 def test_parts_of_a_long_text_have_its_tag_and_are_short_enough():
