@@ -71,6 +71,7 @@ def test_it_is_described_with_its_members(ensemble):
     assert re.search(r"^member 2 +encoder .*; weights 9,144;", text, re.MULTILINE)
     assert re.search(r"^weights +18,288$", text, re.MULTILINE)
     assert "beam_size=" in text
+    assert max(map(len, text.splitlines())) <= 120
 
 
 def test_it_does_not_stand_for_a_single_model(ensemble):

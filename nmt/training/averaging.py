@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nmt.config.file import load_stored_config
+from nmt.config.reference import as_words
 from nmt.config.schema import ModelConfig
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
@@ -78,8 +79,8 @@ def _check_alike(first_path: Path, first: ModelFolder, path: Path, other: ModelF
     for name, value in after.items():
         if value != before[name]:
             raise UserError(
-                f"{path} has model.{name} {value}, but {first_path} has {before[name]}. Average models of one "
-                "architecture."
+                f"{path} has model.{name} {as_words(value)}, but {first_path} has {as_words(before[name])}. Average "
+                "models of one architecture."
             )
     shapes, others = ({name: array.shape for name, array in model.weights.items()} for model in (first, other))
     if shapes != others:

@@ -16,7 +16,7 @@ from nmt.errors import FormatError, UserError
 from nmt.training.run_folder import RunFolder, Writer
 from nmt.training.update import Update
 from nmt.training.workers import Workers
-from nmt.weights import load_arrays, save_arrays
+from nmt.weights import average_arrays, load_arrays, save_arrays
 
 PARTS = ("weights", "averages", "optimizer")
 
@@ -170,8 +170,7 @@ def average_checkpoints(paths: list[Path]) -> dict[str, np.ndarray]:
     """Returns the mean of the weights of several checkpoints, or of their moving averages if they have any."""
     checkpoints = [read_checkpoint(path) for path in paths]
     # Frozen weights have no moving average.
-    weights = [{**checkpoint.arrays["weights"], **checkpoint.arrays["averages"]} for checkpoint in checkpoints]
-    return {name: np.mean([w[name] for w in weights], axis=0, dtype=weights[0][name].dtype) for name in weights[0]}
+    return average_arrays([{**one.arrays["weights"], **one.arrays["averages"]} for one in checkpoints])
 
 
 class Checkpointer:

@@ -75,7 +75,8 @@ def _describe_training(folder: ModelFolder) -> dict[str, str]:
         trained = f"{facts['update']:,} updates" if "update" in facts else "unknown"
     return {
         "encoder": f"{model.encoder_layers} × LSTM {model.encoder_units}",
-        "decoder": f"{model.decoder_layers} × LSTM {model.decoder_units}, {model.attention} attention",
+        "decoder": f"{model.decoder_layers} × LSTM {model.decoder_units}, {model.attention} attention"
+        + (", right to left" if model.right_to_left else ""),
         "weights": f"{_count_weights(folder):,}",
         "trained for": trained,
         "dev BLEU": f"{facts['dev_bleu']:.2f} (greedy)" if "dev_bleu" in facts else "unknown",
@@ -114,7 +115,7 @@ def _format_settings(settings: DecodingConfig) -> str:
 
 
 def _format_row(name: str, text: str) -> str:
-    if name != "decoding":
+    if name != "decoding" and not name.startswith("member"):
         return f"{name:<{INDENT - 1}} {text}"
     lines = textwrap.wrap(text, WIDTH - INDENT, break_on_hyphens=False)
     return f"{name:<{INDENT - 1}} " + f"\n{'':<{INDENT}}".join(lines)
