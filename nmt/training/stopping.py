@@ -73,5 +73,10 @@ class Stopping:
         if settings.budget_minutes and compute_share(progress, settings.budget_minutes) >= 1:
             return f"budget_minutes {settings.budget_minutes:g} used, except for the end"
         if settings.patience and progress.validations_since_best >= settings.patience:
-            return f"no improvement in {settings.patience} {'validation' if settings.patience == 1 else 'validations'}"
+            return describe_plateau(settings.patience)
         return "a callback requested it" if getattr(self.model, "stop_training", False) else None
+
+
+def describe_plateau(patience: int) -> str:
+    """Returns in words that so many validations were no better than the best one."""
+    return f"no improvement in {patience} {'validation' if patience == 1 else 'validations'}"

@@ -24,7 +24,7 @@ from nmt.training.run_folder import RunFolder, Writer
 from nmt.training.run_log import RunLog
 from nmt.training.schedules import find_idle_updates, make_schedule
 from nmt.training.start import convert_weights
-from nmt.training.stopping import Stopping
+from nmt.training.stopping import Stopping, describe_plateau
 from nmt.training.update import Outcome
 from nmt.training.validation import Validation, Validator, explain_zero_bleu
 from nmt.weights import assign_arrays
@@ -239,8 +239,8 @@ class Trainer:
         if settings.plateau_restart:
             self.update.restart(self.workers.chief_first(self.best.load_weights))
         self.log(
-            f"update {self.progress.update:,}: no improvement in {settings.plateau_patience} validations. The learning "
-            f"rate is {self.schedule(self.progress):.3g} from now on"
+            f"update {self.progress.update:,}: {describe_plateau(settings.plateau_patience)}. The learning rate is "
+            f"{self.schedule(self.progress):.3g} from now on"
             + (", and training continues from the best model." if settings.plateau_restart else ".")
         )
 
