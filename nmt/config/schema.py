@@ -241,6 +241,10 @@ class ModelConfig(Section):
     source_bridge: bool = False
     """Append the embedding of each source token to its memory, so that attention returns the token itself as well as
     its encoding (source-side bridging, Kuang et al. 2018)."""
+    lexical_model: bool = False
+    """Predict target tokens also from the source embeddings that attention selects, past all recurrent layers (Nguyen
+    and Chiang 2018). It has an output matrix of its own, so the model grows by the target vocabulary times
+    embedding_units."""
     input_feeding: bool = False
     """Feed the last attentional state back into the bottom layer (Luong et al. 2015). Slower, since the decoder then
     computes one position at a time."""

@@ -64,7 +64,7 @@ def _store(variable: Any, quantize: str | None) -> tuple[Any, Any]:
         return tf.Variable(tf.cast(variable.value, tf.bfloat16), trainable=False), None
     # The outputs of an embedding matrix, which may also be the output projection, are its rows: one per token. Those of
     # any other matrix are its columns.
-    values, scale = quantize_matrix(np.asarray(variable.value), axis=1 if variable.name == "matrix" else 0)
+    values, scale = quantize_matrix(np.asarray(variable.value), axis=1 if variable.name.endswith("matrix") else 0)
     return tf.Variable(values, trainable=False), tf.Variable(scale, trainable=False)
 
 

@@ -85,19 +85,23 @@ class Attention(keras.layers.Layer):
         like = ops.ones((num_rows, *self.head_axis, num_queries, num_tokens), self.compute_dtype)
         return self.dropout.draw_mask(like, training=training)
 
-    def attend_active(self, query: Any, memory: AttentionMemory, active: ActiveQueries) -> Any:
+    def attend_active(
+        self, query: Any, memory: AttentionMemory, active: ActiveQueries, needs_weights: bool = False
+    ) -> tuple[Any, Any]:
         """Attends to the memory with some of the queries of a search.
 
         Args:
             query: [N, U].
             memory: from `project_memory`.
             active: which N of the B * Q queries these are.
+            needs_weights: whether the attention weights are read.
 
         Returns:
             context: [N, C].
+            attention_weights: [B, Q, S], arbitrary for inactive queries; it may be None if it is not needed.
         """
-        context, _ = self(active.scatter(query), memory)  # [N, U] -> [B, Q, U] -> [B, Q, C]
-        return active.gather(context)
+        context, weights = self(active.scatter(query), memory)  # [N, U] -> [B, Q, U] -> [B, Q, C]
+        return active.gather(context), weights
 
 
 class BilinearAttention(Attention):
@@ -193,8 +197,10 @@ class MultiHeadAttention(Attention):
         contexts = ops.transpose(contexts, (0, 2, 1, 3))  # [B, H, Q, D] -> [B, Q, H, D]
         return ops.reshape(contexts, (*_sizes(contexts), self.context_units)), ops.mean(weights, axis=1)
 
-    def attend_active(self, query: Any, memory: AttentionMemory, active: ActiveQueries) -> Any:
-        """Attends as in `Attention`, without a transposition and without the mean of the attention weights."""
+    def attend_active(
+        self, query: Any, memory: AttentionMemory, active: ActiveQueries, needs_weights: bool = False
+    ) -> tuple[Any, Any]:
+        """Attends as in `Attention`, without a transposition."""
         # Projected before they are scattered: inactive queries cost no product.
         heads = ops.reshape(self.query(query), (-1, self.num_heads, self.head_units))  # [N, U] -> [N, H, D]
         energies = ops.matmul(active.scatter_heads(heads), memory.keys)  # [B, H, Q, S]
@@ -203,7 +209,8 @@ class MultiHeadAttention(Attention):
         weights = ops.exp(energies - ops.max(energies, axis=-1, keepdims=True))
         weights = weights / ops.sum(weights, axis=-1, keepdims=True)
         contexts = ops.matmul(ops.cast(weights, query.dtype), memory.values)  # [B, H, Q, D]
-        return ops.reshape(active.gather_heads(contexts), (-1, self.context_units))  # [N, H, D] -> [N, U]
+        context = ops.reshape(active.gather_heads(contexts), (-1, self.context_units))  # [N, H, D] -> [N, U]
+        return context, ops.mean(weights, axis=1) if needs_weights else None
 
     def _split(self, x: Any) -> Any:
         return ops.reshape(x, (*_sizes(x), self.num_heads, self.head_units))  # [B, T, H * D] -> [B, T, H, D]

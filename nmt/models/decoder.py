@@ -7,7 +7,8 @@
     s_0 = tanh(W h_1) (Bahdanau et al. 2015, appendix A.2.2)        get_initial_state
 
 B sentences, T target positions, Q queries per sentence (the slots of a beam), N active queries of all sentences,
-S source tokens, E embedding units, U decoder units, C context units, V tokens in the vocabulary.
+S source tokens, E embedding units, U decoder units, C context units, V tokens in the vocabulary, L units of the
+attentional state: E, or 2 E with a lexical model.
 """
 
 from collections.abc import Sequence
@@ -29,14 +30,23 @@ class DecoderState(NamedTuple):
     layers: tuple[LSTMState, ...]
     """One state per layer, each part [B, Q, U]."""
     attentional: Any
-    """[B, Q, E], the vector that the output projection scored."""
+    """[B, Q, L], the vector that the output projection scored."""
+
+
+class DecoderMemory(NamedTuple):
+    """What the decoder reads of the source at every step."""
+
+    hops: tuple[AttentionMemory, ...]
+    """The memory as each layer that attends reads it."""
+    vectors: tuple[Any, ...]
+    """The source embeddings [B, S, E] of a lexical model; empty without one."""
 
 
 class DecoderOutput(NamedTuple):
     """What the decoder computes for whole target sequences."""
 
     states: Any
-    """Attentional states [B, T, E], the input of the output projection."""
+    """Attentional states [B, T, L], the input of the output projection."""
     attention_weights: Any
     """[B, T, S], at least float32, the mean over heads and hops."""
 
@@ -68,6 +78,10 @@ class Decoder(keras.layers.Layer):
 
     With input feeding, the bottom layer also reads the attentional state of the previous position. Then targets are
     computed token by token, which is slower.
+
+    With a lexical model (Nguyen and Chiang 2018), the source embeddings e_s reach the output projection past all
+    recurrent layers. With the attention weights a_s of the last hop, l = tanh(sum a_s e_s), and tanh(W l) + l is
+    appended to the attentional state.
 
     Args:
         embedding: of the target, E units.
@@ -114,7 +128,7 @@ class Decoder(keras.layers.Layer):
         self.projection = projection
         self.units = units
         self.input_feeding = input_feeding
-        self.output_units = projection.matrix.shape[1]
+        self.output_units = projection.units + projection.lexical_units
         self.start_state = Dense(2 * num_layers * units, activation="tanh", name="start_state")
         lstm: dict[str, Any] = {"layer_norm": layer_norm, "dropout": recurrent_dropout}
         self.layers = [LSTM(units, name=f"layer_{n}", **lstm) for n in range(num_layers)]
@@ -123,11 +137,16 @@ class Decoder(keras.layers.Layer):
             self.attentions = [
                 make_attention(attention, units, memory_units, name=f"attention_{n}", **attend) for n in range(num_hops)
             ]
-        self.attentional = Dense(self.output_units, activation="tanh", name="attentional")
+        self.attentional = Dense(projection.units, activation="tanh", name="attentional")
         self.dropout = Dropout(dropout, locked=locked_dropout)
         self.output_dropout = Dropout(output_dropout, locked=locked_dropout)
         with keras.name_scope(self.name):
             self._build(final_units, self.attentions[0].context_units)
+
+        if projection.lexical_units:
+            self.lexical = Dense(projection.lexical_units, use_bias=False, activation="tanh", name="lexical")
+            with keras.name_scope(self.name):
+                self.lexical.build((None, None, projection.lexical_units))
 
     def _build(self, final_units: int, context_units: int) -> None:
         embedding_units = self.embedding.matrix.shape[1]
@@ -146,9 +165,10 @@ class Decoder(keras.layers.Layer):
         attentional = ops.zeros((ops.shape(encoded.final_state)[0], 1, self.output_units), self.compute_dtype)
         return DecoderState(tuple(layers), attentional)
 
-    def project_memory(self, encoded: EncoderOutput) -> tuple[AttentionMemory, ...]:
+    def project_memory(self, encoded: EncoderOutput) -> DecoderMemory:
         """Projects the memory for each layer that attends, once per sentence."""
-        return tuple(attention.project_memory(encoded.memory, encoded.memory_mask) for attention in self.attentions)
+        hops = tuple(attention.project_memory(encoded.memory, encoded.memory_mask) for attention in self.attentions)
+        return DecoderMemory(hops, (encoded.vectors,) if self.projection.lexical_units else ())
 
     def call(self, ids: Any, encoded: EncoderOutput, training: bool = False, word_mask: Any = None) -> DecoderOutput:
         """Reads whole targets (teacher forcing).
@@ -169,7 +189,7 @@ class Decoder(keras.layers.Layer):
         states, weights = run(vectors, state, memory, training)
         return DecoderOutput(self.output_dropout(states, training=training), weights)
 
-    def step(self, ids: Any, state: DecoderState, memory: tuple[AttentionMemory, ...]) -> tuple[Any, DecoderState, Any]:
+    def step(self, ids: Any, state: DecoderState, memory: DecoderMemory) -> tuple[Any, DecoderState, Any]:
         """Reads one token per query.
 
         Args:
@@ -185,9 +205,7 @@ class Decoder(keras.layers.Layer):
         state, weights = self._step_vectors(self.embedding(ids), state, memory)
         return self.projection(state.attentional), state, weights
 
-    def step_active(
-        self, ids: Any, state: DecoderState, memory: tuple[AttentionMemory, ...], active: ActiveQueries
-    ) -> DecoderState:
+    def step_active(self, ids: Any, state: DecoderState, memory: DecoderMemory, active: ActiveQueries) -> DecoderState:
         """Reads one token for each active query of a search, as `step` does.
 
         Args:
@@ -202,7 +220,7 @@ class Decoder(keras.layers.Layer):
         return self._step_vectors(self.embedding(ids), state, memory, active=active)[0]
 
     def _run_by_layer(
-        self, vectors: Any, state: DecoderState, memory: tuple[AttentionMemory, ...], training: bool
+        self, vectors: Any, state: DecoderState, memory: DecoderMemory, training: bool
     ) -> tuple[Any, Any]:
         hidden, context, all_weights = vectors, None, []
         for n, layer in enumerate(self.layers):
@@ -210,14 +228,16 @@ class Decoder(keras.layers.Layer):
             above = layer(inputs, _squeeze_query(state.layers[n]), training=training)  # [B, T, E or U + C] -> [B, T, U]
             hidden = above if n == 0 else hidden + above  # residual, except over the bottom layer, whose input is E
             if n < len(self.attentions):
-                drop_mask = self.attentions[n].draw_mask(memory[n], ops.shape(vectors)[1], training)
-                context, weights = self.attentions[n](hidden, memory[n], drop_mask)  # [B, T, U] -> [B, T, C], [B, T, S]
+                drop_mask = self.attentions[n].draw_mask(memory.hops[n], ops.shape(vectors)[1], training)
+                context, weights = self.attentions[n](
+                    hidden, memory.hops[n], drop_mask
+                )  # [B, T, U] -> [B, T, C], [B, T, S]
                 all_weights.append(weights)
         hidden = self.dropout(hidden, training=training)
-        return self.attentional(ops.concatenate([hidden, context], axis=-1)), _mean(all_weights)
+        return self._combine(hidden, context, weights, memory), _mean(all_weights)
 
     def _run_by_token(
-        self, vectors: Any, state: DecoderState, memory: tuple[AttentionMemory, ...], training: bool
+        self, vectors: Any, state: DecoderState, memory: DecoderMemory, training: bool
     ) -> tuple[Any, Any]:
         def body(carry: Any, at: Any) -> Any:
             vectors, masks, attention_masks = at
@@ -227,11 +247,11 @@ class Decoder(keras.layers.Layer):
         shape = ops.shape(vectors)
         ones = ops.ones((shape[1], shape[0], 1, self.units), self.compute_dtype)
         masks = [self.dropout(ones, training=training, time_axis=0) for _ in self.layers]  # one per layer, [T, B, 1, U]
-        drawn = [a.draw_mask(m, shape[1], training) for a, m in zip(self.attentions, memory, strict=True)]
+        drawn = [a.draw_mask(m, shape[1], training) for a, m in zip(self.attentions, memory.hops, strict=True)]
         # [B, ..., T, S] -> [T, B, ..., 1, S]
         attention_masks = [ops.moveaxis(mask, -2, 0)[..., None, :] for mask in drawn if mask is not None]
         kernels = [layer.draw_kernel(training) for layer in self.layers]
-        no_weights = ops.zeros((shape[0], 1, ops.shape(memory[0].mask)[1]), state.layers[0].cell.dtype)
+        no_weights = ops.zeros((shape[0], 1, ops.shape(memory.hops[0].mask)[1]), state.layers[0].cell.dtype)
         states, weights = scan(body, (state, no_weights), (ops.transpose(vectors, (1, 0, 2)), masks, attention_masks))
         return _batch_first(states.attentional), _batch_first(weights)
 
@@ -239,7 +259,7 @@ class Decoder(keras.layers.Layer):
         self,
         vectors: Any,
         state: DecoderState,
-        memory: tuple[AttentionMemory, ...],
+        memory: DecoderMemory,
         dropout: StepDropout = NO_DROPOUT,
         active: ActiveQueries | None = None,
     ) -> tuple[DecoderState, Any]:
@@ -263,14 +283,28 @@ class Decoder(keras.layers.Layer):
             layers.append(layer.step(inputs, state.layers[n], _get(dropout.kernels, n)))
             hidden = layers[n].hidden if n == 0 else hidden + layers[n].hidden
             if n < len(self.attentions):
+                attention, hop = self.attentions[n], memory.hops[n]
                 if active is None:
-                    context, weights = self.attentions[n](hidden, memory[n], _get(dropout.attention, n))
+                    context, weights = attention(hidden, hop, _get(dropout.attention, n))
                     all_weights.append(weights)
                 else:
-                    context = self.attentions[n].attend_active(hidden, memory[n], active)
+                    context, weights = attention.attend_active(hidden, hop, active, bool(memory.vectors))
         top = _drop(hidden, dropout, len(self.layers) - 1)
-        attentional = self.attentional(ops.concatenate([top, context], axis=-1))
+        attentional = self._combine(top, context, weights, memory, active)
         return DecoderState(tuple(layers), attentional), _mean(all_weights) if all_weights else None
+
+    def _combine(
+        self, hidden: Any, context: Any, weights: Any, memory: DecoderMemory, active: ActiveQueries | None = None
+    ) -> Any:
+        """Returns attentional states [..., L] from the top layer [..., U], contexts [..., C] and weights [B, Q, S]."""
+        attentional = self.attentional(ops.concatenate([hidden, context], axis=-1))
+        if not memory.vectors:
+            return attentional
+        [vectors] = memory.vectors
+        average = ops.tanh(ops.matmul(ops.cast(weights, vectors.dtype), vectors))  # [B, Q, S] x [B, S, E] -> [B, Q, E]
+        if active is not None:
+            average = active.gather(average)  # [B, Q, E] -> [N, E]
+        return ops.concatenate([attentional, self.lexical(average) + average], axis=-1)
 
 
 def _drop(hidden: Any, dropout: StepDropout, n: int) -> Any:

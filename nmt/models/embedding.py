@@ -85,25 +85,46 @@ class OutputProjection(keras.layers.Layer):
         vocabulary_size: V.
         units: E.
         tied: the embedding whose matrix it shares, or None for a matrix of its own.
+        lexical_units: units that a lexical model (see `Decoder`) appends to the states, with a matrix of their own; 0
+            without one.
+
+    States then have L = E + lexical_units units, otherwise L = E.
     """
 
-    def __init__(self, vocabulary_size: int, units: int, *, tied: Embedding | None, **kwargs: Any):
+    def __init__(
+        self, vocabulary_size: int, units: int, *, tied: Embedding | None, lexical_units: int = 0, **kwargs: Any
+    ):
         super().__init__(autocast=False, **kwargs)
         self.tied = tied
+        self.units = units
+        self.lexical_units = lexical_units
         if tied is None:
             self.own = self.add_weight(
                 shape=(vocabulary_size, units), initializer="glorot_uniform", name="matrix", autocast=False
+            )
+        if lexical_units:
+            self.lexical = self.add_weight(
+                shape=(vocabulary_size, lexical_units),
+                initializer="glorot_uniform",
+                name="lexical_matrix",
+                autocast=False,
             )
         self.bias = self.add_weight(shape=(vocabulary_size,), initializer="zeros", name="bias", autocast=False)
         self.built = True
 
     @property
+    def matrices(self) -> list:
+        """The variables of which the matrix consists, each [V, ...], one row per token."""
+        first = self.own if self.tied is None else self.tied.matrix
+        return [first, self.lexical] if self.lexical_units else [first]
+
+    @property
     def matrix(self) -> Any:
-        """[V, E], one row per token."""
-        return self.own if self.tied is None else self.tied.matrix
+        """[V, L], one row per token."""
+        return ops.concatenate(self.matrices, axis=1) if self.lexical_units else self.matrices[0]
 
     def call(self, states: Any) -> Any:
-        """Projects attentional states [..., E] to logits [..., V], at least float32."""
+        """Projects attentional states [..., L] to logits [..., V], at least float32."""
         return self.make_scorer()(states)
 
     def make_scorer(self) -> Callable[[Any], Any]:
@@ -115,7 +136,7 @@ class OutputProjection(keras.layers.Layer):
         bias = at_least_float32(self.bias)
         if keras.backend.standardize_dtype(matrix.dtype) in ("float32", "float64"):
             # A product that transposes its matrix on the way takes up to three times as long on a CPU.
-            columns = ops.transpose(matrix)  # [V, E] -> [E, V]
+            columns = ops.transpose(matrix)  # [V, L] -> [L, V]
             return lambda states: at_least_float32(matmul(states, columns)) + bias
         # In 16 bits oneDNN rearranges the matrix in any case, so that the transposition is free.
         return lambda states: at_least_float32(matmul(states, ops.transpose(matrix))) + bias
@@ -124,7 +145,7 @@ class OutputProjection(keras.layers.Layer):
         """Computes the logit of one token per position, without those of the others.
 
         Args:
-            states: [..., E].
+            states: [..., L].
             ids: int [...].
 
         Returns:
@@ -134,12 +155,12 @@ class OutputProjection(keras.layers.Layer):
         return ops.sum(at_least_float32(states) * rows, axis=-1) + biases
 
     def compute_mean_logit(self, states: Any, banned_ids: Sequence[int] = ()) -> Any:
-        """Computes the mean of the logits over the vocabulary, without the logits: [..., E] -> [...], at least float32.
+        """Computes the mean of the logits over the vocabulary, without the logits: [..., L] -> [...], at least float32.
 
         The mean of the products is the product with the mean row. Label smoothing needs it.
 
         Args:
-            states: [..., E].
+            states: [..., L].
             banned_ids: tokens that are left out of the mean.
         """
         matrix, bias = at_least_float32(self.matrix), at_least_float32(self.bias)
@@ -147,7 +168,7 @@ class OutputProjection(keras.layers.Layer):
             shares = np.ones(matrix.shape[0])
             shares[list(banned_ids)] = 0
             shares = ops.cast(shares / shares.sum(), matrix.dtype)
-            mean, mean_bias = ops.matmul(shares, matrix), ops.sum(shares * bias)  # [V] x [V, E] -> [E]
+            mean, mean_bias = ops.matmul(shares, matrix), ops.sum(shares * bias)  # [V] x [V, L] -> [L]
         else:
-            mean, mean_bias = ops.mean(matrix, axis=0), ops.mean(bias)  # [V, E] -> [E]
+            mean, mean_bias = ops.mean(matrix, axis=0), ops.mean(bias)  # [V, L] -> [L]
         return ops.sum(at_least_float32(states) * mean, axis=-1) + mean_bias

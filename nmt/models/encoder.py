@@ -23,6 +23,8 @@ class EncoderOutput(NamedTuple):
     """bool [B, S], True on real tokens."""
     final_state: Any
     """[B, F], from which the decoder starts, see `Encoder`."""
+    vectors: Any = None
+    """[B, S, E], the embeddings that the encoder has read. Only a lexical model needs them."""
 
 
 class Encoder(keras.layers.Layer):
@@ -111,7 +113,8 @@ class Encoder(keras.layers.Layer):
         if self.both_ends:
             final = ops.concatenate([ends, final], axis=-1)
         memory = self.dropout(memory, training=training)
-        return EncoderOutput(ops.concatenate([memory, vectors], axis=-1) if self.bridge else memory, mask, final)
+        memory = ops.concatenate([memory, vectors], axis=-1) if self.bridge else memory
+        return EncoderOutput(memory, mask, final, vectors)
 
 
 def _reverse_positions(lengths: Any, num_positions: Any) -> Any:

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 from nmt.backend import keras
 from nmt.config.schema import ModelConfig
 from nmt.data.tokenizer import BOS_ID
-from nmt.models.attention import AttentionMemory
-from nmt.models.decoder import Decoder, DecoderOutput, DecoderState, shift_right
+from nmt.models.decoder import Decoder, DecoderMemory, DecoderOutput, DecoderState, shift_right
 from nmt.models.direction import reverse_targets
 from nmt.models.embedding import Embedding, OutputProjection
 from nmt.models.encoder import Encoder
@@ -89,6 +88,7 @@ class Seq2Seq(keras.Model):
             target_vocabulary_size,
             config.embedding_units,
             tied=None if config.tied_embeddings == "none" else self.target_embedding,
+            lexical_units=config.embedding_units if config.lexical_model else 0,
             name="projection",
         )
         self.encoder = Encoder(
@@ -153,14 +153,14 @@ class Seq2Seq(keras.Model):
         score = self.projection.make_scorer()
 
         def step(
-            ids: Any, state: DecoderState, memory: tuple[AttentionMemory, ...], queries: ActiveQueries
+            ids: Any, state: DecoderState, memory: DecoderMemory, queries: ActiveQueries
         ) -> tuple[Any, DecoderState]:
             state = self.decoder.step_active(ids, state, memory, queries)
             return score(state.attentional), state
 
         return step
 
-    def step(self, ids: Any, state: DecoderState, memory: tuple[AttentionMemory, ...]) -> tuple[Any, DecoderState, Any]:
+    def step(self, ids: Any, state: DecoderState, memory: DecoderMemory) -> tuple[Any, DecoderState, Any]:
         """Reads one token per query, int [B, Q]; see `Decoder.step`."""
         return self.decoder.step(ids, state, memory)
 

@@ -84,7 +84,7 @@ def convert_weights(
     projection = model.projection
     sides = (
         ("source", start.source_tokenizer, tokenizers[0], [model.source_embedding.matrix]),
-        ("target", start.target_tokenizer, tokenizers[1], [model.target_embedding.matrix, projection.matrix]),
+        ("target", start.target_tokenizer, tokenizers[1], [model.target_embedding.matrix, *projection.matrices]),
     )
     for side, old, new, matrices in sides:
         if old.fingerprint == new.fingerprint:

@@ -31,7 +31,11 @@ def made(**settings: Any) -> Seq2Seq:
     return model
 
 
-@pytest.fixture(scope="module", params=[{}, {"input_feeding": True, "decoder_layers": 1}], ids=["default", "feeding"])
+@pytest.fixture(
+    scope="module",
+    params=[{}, {"input_feeding": True, "decoder_layers": 1, "lexical_model": True}],
+    ids=["default", "feeding"],
+)
 def model(request: pytest.FixtureRequest) -> Seq2Seq:
     return made(**request.param)
 

@@ -176,10 +176,12 @@ def test_active_queries_get_the_same_contexts(float64, kind):
     query, memory, mask = make_inputs(layer)
     is_active = np.array([[True, False, True], [False, True, False]])
     active = select_active(keras.ops.convert_to_tensor(is_active))
-    context, _ = attend(layer, query, memory, mask)
-    found = layer.attend_active(active.gather(query), layer.project_memory(memory, mask), active)
+    context, weights = attend(layer, query, memory, mask)
+    projected = layer.project_memory(memory, mask)
+    found, found_weights = layer.attend_active(active.gather(query), projected, active, needs_weights=True)
     assert found.shape == (is_active.sum(), layer.context_units)
     np.testing.assert_allclose(found, to_numpy(context)[is_active], atol=1e-12)
+    np.testing.assert_allclose(to_numpy(found_weights)[is_active], to_numpy(weights)[is_active], atol=1e-12)
 
 
 @every_kind

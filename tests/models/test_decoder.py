@@ -25,12 +25,19 @@ feeding_or_not = pytest.mark.parametrize("input_feeding", [False, True], ids=["p
 
 
 def make_decoder(
-    kind="multi_head", num_layers=2, num_hops=1, input_feeding=False, layer_norm=False, dropout=0.0, **settings
+    kind="multi_head",
+    num_layers=2,
+    num_hops=1,
+    input_feeding=False,
+    layer_norm=False,
+    dropout=0.0,
+    lexical=False,
+    **settings,
 ):
     words = Embedding(V, E, scale=1.0, dropout=0.0, word_dropout=0.0)
     decoder = Decoder(
         words,
-        OutputProjection(V, E, tied=words),
+        OutputProjection(V, E, tied=words, lexical_units=E * lexical),
         num_layers=num_layers,
         units=U,
         memory_units=M,
@@ -55,8 +62,9 @@ def random(*shape, seed=1):
 
 
 def make_source(decoder):
-    memory, final = (keras.ops.cast(random(*shape), decoder.compute_dtype) for shape in ((B, S, M), (B, M)))
-    return EncoderOutput(memory, np.arange(S) < np.array([[S], [3]]), final)
+    shapes = (B, S, M), (B, M), (B, S, E)
+    memory, final, vectors = (keras.ops.cast(random(*shape), decoder.compute_dtype) for shape in shapes)
+    return EncoderOutput(memory, np.arange(S) < np.array([[S], [3]]), final, vectors)
 
 
 def to_numpy(x):
@@ -119,7 +127,7 @@ def test_active_hypotheses_get_the_same_states(float64, kind, num_layers, num_ho
     decoder = make_decoder(kind, num_layers, num_hops, input_feeding)
     source = make_source(decoder)
     memory = decoder.project_memory(source)
-    assert len(memory) == num_hops
+    assert len(memory.hops) == num_hops
     state, _ = make_beam_states(decoder, source)
     tokens = np.array([[10, 11, 12], [13, 14, 15]])
     is_active = np.array([[True, False, True], [False, True, False]])
@@ -131,6 +139,29 @@ def test_active_hypotheses_get_the_same_states(float64, kind, num_layers, num_ho
     _, expected, _ = decoder.step(tokens, state, memory)
     for one, other in zip(keras.tree.flatten(found), keras.tree.flatten(expected), strict=True):
         np.testing.assert_allclose(one, to_numpy(other)[is_active], atol=1e-12)
+
+
+@every_kind
+@feeding_or_not
+def test_a_lexical_model_appends_what_attention_selects_of_the_source_embeddings(float64, kind, input_feeding):
+    """Nguyen and Chiang 2018, equations 5 and 6, by whole targets, by steps and by the steps of a search."""
+    decoder = make_decoder(kind, input_feeding=input_feeding, lexical=True)
+    source = make_source(decoder)
+    decoded = decoder(IDS, source)
+    average = np.tanh(to_numpy(decoded.attention_weights) @ to_numpy(source.vectors))
+    expected = np.tanh(average @ to_numpy(decoder.lexical.kernel)) + average
+    assert decoded.states.shape == (B, T, 2 * E)
+    np.testing.assert_allclose(decoded.states[:, :, E:], expected, atol=1e-12)
+    matrix = np.concatenate([to_numpy(part) for part in decoder.projection.matrices], axis=1)
+    logits = to_numpy(decoded.states) @ matrix.T + to_numpy(decoder.projection.bias)
+    np.testing.assert_allclose(decoder.projection(decoded.states), logits, atol=1e-12)
+    np.testing.assert_allclose(run_steps(decoder, IDS, source)[0], logits, atol=1e-12)
+
+    memory, start = decoder.project_memory(source), decoder.get_initial_state(source)
+    active = select_active(keras.ops.convert_to_tensor(np.array([[True], [True]])))
+    packed = keras.tree.map_structure(lambda part: active.gather(keras.ops.convert_to_tensor(part)), start)
+    found = decoder.step_active(IDS[:, 0], packed, memory, active).attentional
+    np.testing.assert_allclose(found, to_numpy(decoded.states)[:, 0], atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(B, T), (B, K, T)])
@@ -164,7 +195,7 @@ def test_two_layers_are_wired_as_described(float64):
     )
     bottom, upper = decoder.layers
     query = bottom(to_numpy(decoder.embedding.matrix)[IDS], bottom_start)
-    context, weights = decoder.attentions[0](query, decoder.project_memory(source)[0])
+    context, weights = decoder.attentions[0](query, decoder.project_memory(source).hops[0])
     top = to_numpy(query) + to_numpy(upper(np.concatenate([query, context], axis=-1), upper_start))
     kernel, bias = (to_numpy(weight) for weight in decoder.attentional.weights)
     decoded = decoder(IDS, source)

@@ -31,6 +31,7 @@ EVERY_MODEL = {
     "feeding": {"decoder_layers": 1, "input_feeding": True},
     "norm": {"layer_norm": True},
     "ends": {"start_state": "both_ends"},
+    "lexical": {"lexical_model": True},
     "unscaled": {"embedding_scale": 1.0},
     "apart": {"tied_embeddings": "none"},
 }
