@@ -123,8 +123,8 @@ class SavedModelTranslator(Translator):
 
     def _translate_best(self, texts: Sequence[str]) -> list[Translation]:
         outputs = self.run_signature("serving_default", texts)
-        names = ("translation", "score", "log_prob", "truncated", "finished")
-        outputs.setdefault("finished", [None] * len(texts))  # the first exports of format 2 do not tell
+        names = ("translation", "score", "log_prob", "truncated")
+        finished = outputs.get("finished", [None] * len(texts))  # the first exports of format 2 do not tell
         return [
             self._make_translation(
                 source,
@@ -139,7 +139,7 @@ class SavedModelTranslator(Translator):
                 truncated,
             )
             for source, text, score, log_prob, truncated, is_finished in zip(
-                texts, *(outputs[name] for name in names), strict=True
+                texts, *(outputs[name] for name in names), finished, strict=True
             )
         ]
 
