@@ -532,7 +532,7 @@ class SearchSettings(Section):
     @model_validator(mode="after")
     def _sampling_fits(self) -> "SearchSettings":
         if self.temperature == 0:
-            for name in ("top_k", "top_p", "seed"):
+            for name in SAMPLING_KEYS[1:]:
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(
                         f"{name} has no effect without sampling: set temperature above 0 and beam_size to 1; found "
@@ -548,6 +548,11 @@ class SearchSettings(Section):
                     f"{getattr(self, name)}"
                 )
         return self
+
+
+SAMPLING_KEYS = ("temperature", "top_k", "top_p", "seed")
+GREEDY: dict[str, Any] = {"beam_size": 1, **{key: SearchSettings.model_fields[key].default for key in SAMPLING_KEYS}}
+"""Changes of any settings that make greedy search of them, without sampling."""
 
 
 class DecodingConfig(SearchSettings):

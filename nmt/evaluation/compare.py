@@ -95,6 +95,7 @@ def _run_test(
 
 def _make_comparison(result: Result | str, signature: str, highest: float) -> Comparison:
     assert isinstance(result, Result)  # for the type checker
-    has_interval = result.mean is not None and result.ci is not None
-    interval = make_interval(result.mean, result.ci, highest) if has_interval else None
+    interval = None
+    if result.mean is not None and result.ci is not None:
+        interval = make_interval(result.mean, result.ci, highest)
     return Comparison(Score(float(result.score), signature, interval), result.p_value)

@@ -54,7 +54,7 @@ class Report:
 
     def as_record(self) -> dict[str, Any]:
         """Returns the object that `nmt compare --json` prints."""
-        systems = [
+        systems: list[dict[str, Any]] = [
             {"name": name, **{key: one.as_record() for key, one in scores.items()}}
             for name, scores in zip(self.names, self.scores, strict=True)
         ]

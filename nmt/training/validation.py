@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nmt.compilation import compile_function
-from nmt.config.schema import Config
+from nmt.config.schema import GREEDY, Config
 from nmt.data.examples import list_tags
 from nmt.data.languages import parse_language
 from nmt.data.preparation import DevSet, TrainingData
@@ -103,7 +103,7 @@ class Validator:
             self.config.decoding,
             max_tokens=self.config.data.max_length,
             tags=list_tags(self.config.data),
-        ).with_settings(beam_size=1)
+        ).with_settings(**GREEDY)
 
     @cached_property
     def batches(self) -> list[tuple[int, np.ndarray, np.ndarray]]:
@@ -133,10 +133,11 @@ class Validator:
         translate = partial(self.translator.translate, split=False)
         translations = iter(self.workers.map_sharded([*sources, *promised], translate))
         sets = {
-            one.name: self._score(*of_set, [next(translations) for _ in one.sources], one.targets)
-            for one, of_set in zip(self.data.dev, sums.tolist(), strict=True)
+            one.name: self._score(nll, num_tokens, [next(translations) for _ in one.sources], one.targets)
+            for one, (nll, num_tokens) in zip(self.data.dev, sums.tolist(), strict=True)
         }
-        validation = _combine(sets, *sums.sum(axis=0).tolist())
+        nll, num_tokens = sums.sum(axis=0).tolist()
+        validation = _combine(sets, nll, num_tokens)
         if self.promises:
             validation = replace(validation, promises=count_kept(self.promises.check(list(translations))))
         return validation
@@ -161,10 +162,10 @@ def _combine(sets: Mapping[str, Validation], nll: float, num_tokens: float) -> V
     if len(sets) == 1:
         return next(iter(sets.values()))
     loss = nll / num_tokens
-    means = [sum(one.bleu for one in sets.values()) / len(sets)]
-    if all(one.chrf is not None for one in sets.values()):
-        means.append(sum(one.chrf or 0.0 for one in sets.values()) / len(sets))
-    return Validation(loss, _exponentiate(loss), *means, sets=sets)
+    mean_bleu = sum(one.bleu for one in sets.values()) / len(sets)
+    by_characters = [one.chrf for one in sets.values() if one.chrf is not None]
+    mean_chrf = sum(by_characters) / len(sets) if by_characters else None
+    return Validation(loss, _exponentiate(loss), mean_bleu, mean_chrf, sets)
 
 
 def _make_batches(
