@@ -72,7 +72,8 @@ def examine(config: Config, *, tests: dict[str, tuple[list[str], list[str]]]) ->
         yield from examine_tags(config.data, tokenizers)
         yield from examine_dev(config, dev, tokenizers)
         sizes = tokenizers[0].vocabulary_size, tokenizers[1].vocabulary_size
-        use, findings = examine_memory(config, vocabulary_sizes=sizes, lengths=find_longest_pair(config, sample))
+        longest = find_longest_pair(config, corpus, tokenizers, sample)
+        use, findings = examine_memory(config, vocabulary_sizes=sizes, lengths=longest)
         yield from findings
         if use is not None:
             ids = estimate_token_cache(corpus, tokenizers, sample, cache)

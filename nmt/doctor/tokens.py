@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nmt.config.schema import Config, DataConfig
+from nmt.data.augmentation import to_capitals
 from nmt.data.corpus import ParallelCorpus
 from nmt.data.examples import list_tags
 from nmt.data.languages import parse_language
@@ -20,6 +21,8 @@ from nmt.errors import UserError
 # Large enough to show how a tokenizer will segment the text, small enough to train one in seconds.
 TOKENIZER_SAMPLE = 20_000
 LENGTH_SAMPLE = 50_000
+# The longest of that sample, whose tokens in capitals are counted as well.
+CAPITALS_SAMPLE = 1000
 # Pairs whose lengths differ by more than this factor are rarely translations of each other.
 ODD_RATIO = 4.0
 # Short pairs differ by large factors for good reasons.
@@ -127,10 +130,27 @@ def _locate_first(corpus: ParallelCorpus, indices: np.ndarray, found: np.ndarray
     return corpus.locate(int(indices[found[0]])) if len(found) else ""
 
 
-def find_longest_pair(config: Config, sample: LengthSample) -> tuple[int, int]:
+def find_longest_pair(
+    config: Config, corpus: ParallelCorpus, tokenizers: Tokenizers, sample: LengthSample
+) -> tuple[int, int]:
     """Returns the tokens of the longest source and target to train on, as a sample shows them, EOS included."""
-    source, target = (int(longest) * (2 if config.data.join_pairs else 1) for longest in sample.lengths.max(axis=0))
-    return min(source, config.data.max_length) + 1, min(target, config.data.max_length) + 1
+    data, longest = config.data, sample.lengths.max(axis=0)
+    if data.augment.capitals:
+        longest = np.maximum(longest, _measure_capitals(config, corpus, tokenizers, sample))
+    source, target = (int(length) * (2 if data.join_pairs else 1) for length in longest)
+    tag = max((len(ids) for ids in tokenizers[0].encode(list_tags(data))), default=0)
+    return min(source + tag, data.max_length) + 1, min(target, data.max_length) + 1
+
+
+def _measure_capitals(
+    config: Config, corpus: ParallelCorpus, tokenizers: Tokenizers, sample: LengthSample
+) -> np.ndarray:
+    """Returns the tokens of the longest source and target in capitals, which have more than small letters: int [2]."""
+    long = sample.indices[np.argsort(sample.lengths.max(axis=1))[-CAPITALS_SAMPLE:]]
+    languages = config.data.source_language, config.data.target_language
+    sides = corpus.read_texts(long)
+    capitals = [[to_capitals(text, language) for text in side] for side, language in zip(sides, languages, strict=True)]
+    return np.array([one.count_tokens(side).max() for one, side in zip(tokenizers, capitals, strict=True)])
 
 
 def estimate_token_cache(corpus: ParallelCorpus, tokenizers: Tokenizers, sample: LengthSample, cache: Path) -> int:

@@ -4,6 +4,7 @@ import pytest
 from doctor_corpus import PAIRS
 
 from nmt.config.file import load_stored_config
+from nmt.config.schema import AugmentConfig
 from nmt.data.corpus import ParallelCorpus
 from nmt.data.preparation import DevSet
 from nmt.data.token_cache import CachedTokens
@@ -73,7 +74,7 @@ def test_long_and_unequal_pairs_are_located(opened, tmp_path):
     assert long.found == f"1 of 60 pairs exceed data.max_length 250 and are dropped, first {source}:9"
     assert unequal.found == f"1 of 60 pairs differ from the usual ratio by more than a factor of 4, first {source}:31"
     assert quantiles.found.startswith("median / 95 % / longest: source ")
-    assert find_longest_pair(config, sample) == (251, 251)
+    assert find_longest_pair(config, corpus, tokenizers, sample) == (251, 251)
 
 
 def test_joined_pairs_are_longer_and_within_the_limit(opened, tmp_path):
@@ -81,11 +82,29 @@ def test_joined_pairs_are_longer_and_within_the_limit(opened, tmp_path):
     tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
     sample = measure_lengths(corpus, tokenizers)
     source, target = sample.lengths.max(axis=0).tolist()
-    assert find_longest_pair(config, sample) == (source + 1, target + 1)
+    assert find_longest_pair(config, corpus, tokenizers, sample) == (source + 1, target + 1)
     limit = 2 * source - 1
     data = config.data.model_copy(update={"join_pairs": 0.5, "max_length": limit})
-    joined = find_longest_pair(config.model_copy(update={"data": data}), sample)
+    joined = find_longest_pair(config.model_copy(update={"data": data}), corpus, tokenizers, sample)
     assert joined == (limit + 1, min(2 * target, limit) + 1)
+
+
+def test_capitals_and_a_tag_make_the_longest_pair_longer(opened, tmp_path):
+    config, corpus = opened()
+    tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
+    sample = measure_lengths(corpus, tokenizers)
+    [files] = config.data.train
+    data = config.data.model_copy(
+        update={"augment": AugmentConfig(capitals=0.1), "train": [files.model_copy(update={"tag": "<x>"})]}
+    )
+    found = find_longest_pair(config.model_copy(update={"data": data}), corpus, tokenizers, sample)
+    sides = (corpus.read_sources(sample.indices), corpus.read_targets(sample.indices))
+    source, target = (
+        max(len(ids) for ids in one.encode([text.upper() for text in side]))
+        for one, side in zip(tokenizers, sides, strict=True)
+    )
+    assert (source, target) > tuple(sample.lengths.max(axis=0))
+    assert found == (source + len(tokenizers[0].encode(["<x>"])[0]) + 1, target + 1)
 
 
 def test_the_size_of_the_token_cache_is_estimated_until_it_exists(opened, tmp_path):
