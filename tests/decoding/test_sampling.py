@@ -136,11 +136,13 @@ def test_an_index_is_chosen_in_proportion_to_its_weight(size: int) -> None:
     np.testing.assert_allclose(shares, weights / weights.sum(), atol=4e-3)
 
 
-def test_the_last_point_never_falls_behind_the_last_weight() -> None:
+def test_the_ends_of_the_range_choose_no_weight_of_0() -> None:
     weights = np.random.default_rng(1).uniform(size=(500, 64)).astype("float32")
-    weights[:, 40:] = 0
-    last = np.full(500, 1 - 2**-24, "float32")
-    assert (ops.convert_to_numpy(choose_weighted(ops.convert_to_tensor(weights), last, last)) == 39).all()
+    weights[:, :3] = weights[:, 40:] = 0
+    for point, expected in ((0.0, 3), (1 - 2**-24, 39)):
+        points = np.full(500, point, "float32")
+        found = ops.convert_to_numpy(choose_weighted(ops.convert_to_tensor(weights), points, points))
+        assert (found == expected).all()
 
 
 def test_the_number_of_a_source_depends_on_its_tokens_their_order_and_the_seed_alone() -> None:
