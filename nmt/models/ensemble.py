@@ -44,7 +44,8 @@ class Ensemble:
         steps = [member.make_step() for member in self.members]
 
         def step(ids: Any, states: Any, memories: Any, active: ActiveQueries) -> tuple[Any, Any]:
-            found = [one(ids, *its, active) for one, *its in zip(steps, states, memories, strict=True)]
+            members = zip(steps, states, memories, strict=True)
+            found = [step_one(ids, state, memory, active) for step_one, state, memory in members]
             logits, states = zip(*found, strict=True)
             return average_logits(logits), states
 
@@ -52,7 +53,8 @@ class Ensemble:
 
     def step(self, ids: Any, states: Any, memories: Any) -> tuple[Any, Any, Any]:
         """Reads one token per query, int [B, Q]; see `Seq2Seq.step`. Its logits are log-probabilities."""
-        found = [member.step(ids, *its) for member, *its in zip(self.members, states, memories, strict=True)]
+        members = zip(self.members, states, memories, strict=True)
+        found = [member.step(ids, state, memory) for member, state, memory in members]
         logits, states, weights = zip(*found, strict=True)
         return average_logits(logits), states, _mean(weights)
 
