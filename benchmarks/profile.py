@@ -53,7 +53,7 @@ def profile(config_file: Path, overrides: Sequence[str], *, updates: int, profil
     return Profile(pieces / seconds, 1000 * seconds / updates, operations)
 
 
-def updates_of(config_file: Path, overrides: Sequence[str]) -> Iterator[int]:
+def updates_of(config_file: Path, overrides: Sequence[str]) -> Iterator[float]:
     """Trains without end, and yields the number of target tokens of each update."""
     from nmt.data.batching import prefetch
     from nmt.training.backends import make_strategy
@@ -74,7 +74,7 @@ def updates_of(config_file: Path, overrides: Sequence[str]) -> Iterator[int]:
         yield trainer.update(batch, update=number, learning_rate=config.training.learning_rate).num_tokens
 
 
-def _operations(steps: Iterator[int], count: int, folder: Path) -> list[Operation]:
+def _operations(steps: Iterator[float], count: int, folder: Path) -> list[Operation]:
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 

@@ -93,15 +93,15 @@ class AugmentedTokens:
         """Puts the ids of changed texts into the rows of both sides, unless one of the two is too long."""
         found: list[dict[int, Sequence[int] | np.ndarray]] = []
         for side, (before, after) in enumerate(zip(texts, zip(*changed, strict=True), strict=True)):
-            rows = [n for n, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
-            keys = pairs[places[rows]]
-            ids = self.segments.encode_side(side, [after[n] for n in rows], keys=keys, epoch=epoch)
-            found.append(dict(zip(rows, ids, strict=True)))
+            differing = [n for n, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
+            keys = pairs[places[differing]]
+            encoded = self.segments.encode_side(side, [after[n] for n in differing], keys=keys, epoch=epoch)
+            found.append(dict(zip(differing, encoded, strict=True)))
         for n, place in enumerate(places):
             if all(0 < len(ids[n]) <= self.max_length for ids in found if n in ids):
-                for side, ids in enumerate(found):
+                for rows, ids in zip(sides, found, strict=True):
                     if n in ids:
-                        sides[side][place] = ids[n]
+                        rows[place] = ids[n]
 
 
 def to_capitals(text: str, language: str) -> str:
@@ -145,7 +145,7 @@ def make_typos(text: str, random: np.random.Generator) -> str:
     count = min(len(places), max(1, len(text.split()) // WORDS_PER_TYPO))
     # From the end, so that the places before stay where they are.
     for place in sorted(random.permutation(places)[:count].tolist(), reverse=True):
-        first, second = text[place : place + 2]
+        first, second = text[place], text[place + 1]
         typo = (second + first, second, first + first + second)[random.integers(3)]
         text = text[:place] + typo + text[place + 2 :]
     return text
