@@ -1,6 +1,7 @@
 """`nmt train`, `nmt tune`, `nmt doctor`: from a configuration to a trained model."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ def train(
     threads: Threads = None,
 ) -> None:
     """Train a model, or resume an interrupted run."""
+    started = time.monotonic()  # limits of time count the imports below, which take seconds
     from nmt.config.file import load_config
 
     settings = load_config(config, overrides or [])
@@ -36,7 +38,7 @@ def train(
     from nmt.training.train import train as train_model
 
     check_device()
-    best = train_model(settings, log=log_line)
+    best = train_model(settings, log=log_line, started=started)
     log_line(f"The best model is in {best}. Try: nmt translate {best.parent}")
 
 

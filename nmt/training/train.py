@@ -25,6 +25,7 @@ def train(
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     log: Log = print,
+    started: float | None = None,
 ) -> Path:
     """Trains a model, or resumes an interrupted run.
 
@@ -32,6 +33,7 @@ def train(
         config: the configuration; it must have a run_dir.
         callbacks: Keras callbacks. A batch is an update; the logs of an epoch hold the last validation.
         log: receives one message per line.
+        started: when the time of the run began, by `time.monotonic()`; None is now.
 
     Returns:
         The folder of the best model.
@@ -43,10 +45,11 @@ def train(
         UnsavedError: the best model or the last checkpoint could not be written.
         WorkerLostError: another worker of a distributed training is gone.
     """
-    started = time.monotonic()
+    started = time.monotonic() if started is None else started
     if config.run_dir is None:
         raise UserError("run_dir: expected the folder of the run, found nothing.")
-    warnings = check_languages(config.data.source_language, config.data.target_language)
+    targets = dict.fromkeys([config.data.target_language, *(files.target_language for files in config.dev_sets)])
+    warnings = [one for target in targets for one in check_languages(config.data.source_language, target)]
     if config.training.strategy == "multi_worker":
         log("Waiting for all workers …")
     # Before anything else of TensorFlow: collective operations must be set up when it starts.

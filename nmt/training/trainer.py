@@ -17,7 +17,7 @@ from nmt.model_folder import ModelFolder
 from nmt.signals import SignalFlag
 from nmt.training.backends import make_update, make_workers
 from nmt.training.best_model import BestModel, Scored
-from nmt.training.budget import VALIDATION, Budget, compute_share
+from nmt.training.budget import CHECKPOINT, UPDATE, VALIDATION, Budget, compute_share
 from nmt.training.checkpoint import Checkpoint, Checkpointer, CheckpointFolder, Progress, average_checkpoints
 from nmt.training.recovery import Recovery
 from nmt.training.run_folder import RunFolder, Writer
@@ -155,7 +155,7 @@ class Trainer:
                 if batch.epoch != epoch:
                     epoch = batch.epoch
                     self.callbacks.on_epoch_begin(epoch)
-                with self.budget.measure("update"):
+                with self.budget.measure(UPDATE):
                     self._train_on(batch)
                 if not self.recovery.is_exhausted and (self._must_wait() or signals.signal_number):
                     self._await_pending()
@@ -171,7 +171,7 @@ class Trainer:
                 self.progress = self.budget.count_time(self.progress)
                 # A state whose updates fail may be broken; rolling back to it would not help.
                 if self._needs_checkpoint() and not self.recovery.num_failed:
-                    with self.budget.measure("checkpoint"):
+                    with self.budget.measure(CHECKPOINT):
                         self._save()
                 stop = self.stopping.agree_on_stop(self.progress, signals.signal_number)
                 if stop.signal_number:
