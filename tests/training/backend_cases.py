@@ -24,7 +24,7 @@ class Case:
 
 
 DESCENT = Case(
-    {"decoder_layers": 2, "attention_hops": 2, **NO_DROPOUT},
+    {"encoder_layers": 2, "start_state": "both_ends", "attention_hops": 2, "lexical_model": True, **NO_DROPOUT},
     {"optimizer": "sgd"},
     label_smoothing=0.1,
     num_updates=1,
