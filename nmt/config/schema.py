@@ -98,6 +98,8 @@ class DevFiles(CorpusFiles):
     name: Annotated[str, Field(min_length=1)] | None = None
     """Name of the set among several, as logs and history.jsonl have it; null takes its tag, or else the name of its
     source file up to the first dot."""
+    target_language: str | None = None
+    """Language code of the target, which chooses sacreBLEU's tokenizer; null takes data.target_language."""
 
 
 def _accept_plain_files(given: Any) -> Any:
@@ -646,13 +648,14 @@ class Config(Section):
 
     @property
     def dev_sets(self) -> list[DevFiles]:
-        """The sets of data.dev, each with its tag, if any, and its name."""
+        """The sets of data.dev, each with its tag, if any, its name and its target language."""
         dev = self.data.dev
         named = []
         for files in dev if isinstance(dev, list) else [dev]:
             tag = files.tag or self.decoding.tag
             name = files.name or (tag or "").strip("<>") or files.source.name.partition(".")[0]
-            named.append(files.model_copy(update={"tag": tag, "name": name}))
+            language = files.target_language or self.data.target_language
+            named.append(files.model_copy(update={"tag": tag, "name": name, "target_language": language}))
         return named
 
     @model_validator(mode="after")

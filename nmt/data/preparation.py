@@ -33,6 +33,8 @@ class DevSet(NamedTuple):
     sources: list[str]
     """Each with the tag of the set, if it has one."""
     targets: list[str]
+    target_language: str | None = None
+    """By which BLEU splits the targets into words."""
     tag: str | None = None
 
     @property
@@ -268,7 +270,7 @@ def read_dev(config: Config) -> list[DevSet]:
     for files in config.dev_sets:
         sources, targets = read_parallel(files.source, files.target)
         tagged = [put_tag(files.tag, source) for source in sources]
-        sets.append(DevSet(files.name or "", tagged, targets, files.tag))
+        sets.append(DevSet(files.name or "", tagged, targets, files.target_language, files.tag))
     return sets
 
 

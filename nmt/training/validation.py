@@ -133,7 +133,7 @@ class Validator:
         translate = partial(self.translator.translate, split=False)
         translations = iter(self.workers.map_sharded([*sources, *promised], translate))
         sets = {
-            one.name: self._score(nll, num_tokens, [next(translations) for _ in one.sources], one.targets)
+            one.name: self._score(one, nll, num_tokens, [next(translations) for _ in one.sources])
             for one, (nll, num_tokens) in zip(self.data.dev, sums.tolist(), strict=True)
         }
         nll, num_tokens = sums.sum(axis=0).tolist()
@@ -142,10 +142,10 @@ class Validator:
             validation = replace(validation, promises=count_kept(self.promises.check(list(translations))))
         return validation
 
-    def _score(self, nll: float, num_tokens: float, translations: list[str], references: list[str]) -> Validation:
+    def _score(self, dev: DevSet, nll: float, num_tokens: float, translations: list[str]) -> Validation:
         loss = nll / num_tokens
-        score = bleu(translations, references, target_language=self.config.data.target_language)
-        by_characters = chrf(translations, references) if self.config.training.best_by == "chrf" else None
+        score = bleu(translations, dev.targets, target_language=dev.target_language)
+        by_characters = chrf(translations, dev.targets) if self.config.training.best_by == "chrf" else None
         return Validation(loss, _exponentiate(loss), score, by_characters)
 
     def _sum_loss(self, source: Any, target: Any) -> tuple[Any, Any]:

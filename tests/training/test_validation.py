@@ -50,6 +50,7 @@ def test_dev_sets_are_scored_each_and_together():
     dev = [
         DevSet("de", ["<2de> a", "<2de> b"], ["Der Hund bellt laut.", "Die Katze schläft heute."]),
         DevSet("fr", ["<2fr> a"], ["Le chien aboie très fort."]),
+        DevSet("zh", ["<2zh> a"], ["狗在大声叫着。"], "zh"),
     ]
     config = SimpleNamespace(
         data=SimpleNamespace(target_language="de"), training=SimpleNamespace(best_by="chrf"), decoding=None
@@ -62,23 +63,27 @@ def test_dev_sets_are_scored_each_and_together():
                 "<2de> a": "Der Hund bellt laut.",
                 "<2de> b": "Die Katze schläft heute.",
                 "<2fr> a": "Le chien aboie fort.",
+                "<2zh> a": "狗大声叫着。",
             }
         ),
-        "batches": [(0, 10.0, 4.0), (1, 9.0, 2.0), (0, 2.0, 2.0)],
+        "batches": [(0, 10.0, 4.0), (1, 9.0, 2.0), (0, 2.0, 2.0), (2, 0.0, 2.0)],
         "sum_loss": lambda loss, count: (loss, count),
     }
     found = validator.validate({})
     french = bleu(["Le chien aboie fort."], dev[1].targets, target_language="de")
     assert 0 < french < 100
-    assert found.bleu == pytest.approx((100 + french) / 2)
+    chinese = found.sets["zh"].bleu
+    assert chinese == bleu(["狗大声叫着。"], dev[2].targets, target_language="zh") > 0
+    assert chinese != bleu(["狗大声叫着。"], dev[2].targets, target_language="de")
+    assert found.bleu == pytest.approx((100 + french + chinese) / 3)
     assert found.score("bleu") == found.bleu
     record = found.as_record()
-    assert record["loss"] == pytest.approx(21 / 8)
+    assert record["loss"] == pytest.approx(21 / 10)
     assert (record["loss/de"], record["loss/fr"]) == (2.0, 4.5)
     assert (record["bleu/de"], record["bleu/fr"]) == (pytest.approx(100), french)
-    assert record["chrf"] == pytest.approx((record["chrf/de"] + record["chrf/fr"]) / 2)
+    assert record["chrf"] == pytest.approx((record["chrf/de"] + record["chrf/fr"] + record["chrf/zh"]) / 3)
     assert record["perplexity/fr"] == pytest.approx(np.exp(4.5))
-    assert str(found).startswith(f"BLEU {found.bleu:.2f} (de 100.00, fr {french:.2f}) · chrF ")
+    assert str(found).startswith(f"BLEU {found.bleu:.2f} (de 100.00, fr {french:.2f}, zh {chinese:.2f}) · chrF ")
     # Promises are translated after the dev sets, and do not change their scores.
     kept = [Promise(source="<2de> a", contains=("Hund",), tag="x"), Promise(source="<2de> b", contains=("Maus",))]
     validator.promises = Promises(kept, ["p.yaml:1", "p.yaml:2"])
