@@ -1,4 +1,4 @@
-"""`nmt evaluate`, `nmt score`, `nmt compare`, `nmt check`: how good translations are."""
+"""`nmt evaluate`, `nmt score`, `nmt align`, `nmt compare`, `nmt check`: how good translations are."""
 
 import sys
 from contextlib import nullcontext
@@ -94,6 +94,29 @@ def score(
 
     with open_output(output) as out:
         score_files(model, source, target, out, as_json=json)
+
+
+def align(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Run folder, model folder or ensemble.")],
+    source: Annotated[Path, typer.Option(help="Source lines, plain or compressed. -: stdin.")],
+    target: Annotated[Path, typer.Option(help="Their translations, one per line. -: stdin.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File for the links; see nmt translate.")] = STANDARD,
+    gold: Annotated[
+        Path | None,
+        typer.Option(help="Links by people, 0-0 sure and 0?1 possible, one line per pair: adds the error rate (AER)."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line, with attention.")] = False,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Align the words of given translations by attention, and measure the alignment error rate."""
+    set_up_process(device, threads)
+    from nmt.evaluation.aligning import align_files
+
+    with open_output(output) as out:
+        errors = align_files(model, source, target, out, as_json=json, gold=gold)
+    if errors:
+        (print_error if output == STANDARD else print_line)(errors.as_line())
 
 
 def compare(

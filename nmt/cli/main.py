@@ -110,6 +110,7 @@ for command in (
     evaluating.compare,
     evaluating.check,
     evaluating.score,
+    evaluating.align,
     deployment.ensemble,
     deployment.average,
     deployment.export,

@@ -1,5 +1,6 @@
 """`nmt translate`, `nmt translate-corpus`: text through a model or an export."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,13 @@ from nmt.cli.options import (
     set_up_process,
 )
 from nmt.streams import STANDARD, replace_home
+
+
+class AlignmentFormat(StrEnum):
+    """Formats of `--alignments`."""
+
+    pharaoh = "pharaoh"
+    json = "json"
 
 
 def translate(
@@ -45,6 +53,13 @@ def translate(
         typer.Option("--n-best", "-n", min=1, max=64, help="Translations per line: tab-separated number, score, text."),
     ] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+    alignments: Annotated[
+        AlignmentFormat | None,
+        typer.Option(
+            help="Add the alignment of words. pharaoh: links such as 0-0 1-2 after a tab; json: JSON objects with "
+            "links and attention weights."
+        ),
+    ] = None,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     pruning_threshold: PruningThreshold = None,
@@ -64,7 +79,7 @@ def translate(
     from nmt.translators.opening import open_translator
 
     translator = open_translator(model, **settings["decoding"])
-    translate_lines(translator, input, output, n_best=n_best, as_json=json)
+    translate_lines(translator, input, output, n_best=n_best, as_json=json, alignments=alignments)
 
 
 def translate_corpus(

@@ -98,7 +98,7 @@ def join_translations(text: SplitText, parts: Sequence[Translation]) -> Translat
                 starts, text.find_translated_starts(texts), text.bare_parts, row, strict=True
             )
             for moved in _move(
-                _skip_tag(one.attention, text.tag), (source_start, len(part)), (target_start, len(one.text))
+                drop_tag(one.attention, text.tag), (source_start, len(part)), (target_start, len(one.text))
             )
         ]
         hypotheses.append(_join_row(text.join(texts), row, attention))
@@ -119,10 +119,10 @@ def _join_row(text: str, row: Sequence[Hypothesis], attention: Sequence[TokenAtt
     )
 
 
-def _skip_tag(attention: Sequence[TokenAttention], tag: str | None) -> Iterator[TokenAttention]:
+def drop_tag(attention: Sequence[TokenAttention], tag: str | None) -> Iterator[TokenAttention]:
     """Yields attention without the tokens of a tag, which begin the source of a part but not the part of the text."""
     for one in attention:
-        count = list(one.source).index(tag) + 1 if tag in one.source else 0
+        count = list(one.source).index(tag) + 1 if tag and tag in one.source else 0
         yield replace(one, source=one.source[count:], weights=one.weights[:, count:]) if count else one
 
 

@@ -3,21 +3,31 @@
 import json
 import select
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from nmt.data.batching import split_chunks
 from nmt.data.corpus import read_stream
+from nmt.decoding.word_links import WordLinks, align_words
 from nmt.errors import UserError
 from nmt.streams import is_regular_file, name_stream, open_bytes, open_output
-from nmt.translators.hypothesis import Translation
+from nmt.translators.hypothesis import Hypothesis, Translation
 from nmt.translators.protocol import WINDOW, Translator
 
 PIPE_BYTES = 1 << 16  # what a pipe of Linux holds
 REFILL = 0.05  # seconds in which a program refills a pipe that was full
 
 
-def translate_lines(translator: Translator, source: Path, target: Path, *, n_best: int, as_json: bool) -> None:
+def translate_lines(
+    translator: Translator,
+    source: Path,
+    target: Path,
+    *,
+    n_best: int,
+    as_json: bool,
+    alignments: str | None = None,
+) -> None:
     """Translates lines of text.
 
     Lines of a file are read many at a time. Lines of a terminal or pipe are translated as soon as they arrive.
@@ -30,30 +40,51 @@ def translate_lines(translator: Translator, source: Path, target: Path, *, n_bes
         as_json: whether to write one JSON object per line instead: the source, its hypotheses (text, score, log_prob
             and is_finished, which is false if the length limit cut one off and null if an old export does not tell),
             and warnings.
+        alignments: "pharaoh" adds the links between words after a tab, or as the field "alignment" of each hypothesis
+            in JSON; "json" writes JSON in which that field is the record of `WordLinks`.
 
     Raises:
-        UserError: the file is damaged, a line is not UTF-8, or the translator cannot return n hypotheses.
+        UserError: the file is damaged, a line is not UTF-8, or the translator cannot return n hypotheses or attention.
     """
+    write = partial(_format, n_best=n_best, as_json=as_json or alignments == "json", alignments=alignments)
     with open_bytes(source) as stream, open_output(target) as out:
         number = 0
         for chunk in _read_chunks(stream, name_stream(source)):
-            for translation in translator.stream(chunk, n_best=n_best):
+            for translation in translator.stream(chunk, n_best=n_best, attention=alignments is not None):
                 number += 1
-                out.write(_format(number, translation, n_best=n_best, as_json=as_json))
+                out.write(write(number, translation))
             out.flush()
 
 
-def _format(number: int, translation: Translation, *, n_best: int, as_json: bool) -> str:
+def _format(number: int, translation: Translation, *, n_best: int, as_json: bool, alignments: str | None) -> str:
     if as_json:
-        hypotheses = [
-            {"text": one.text, "score": one.score, "log_prob": one.log_prob, "is_finished": one.is_finished}
-            for one in translation.hypotheses
-        ]
+        hypotheses = [_make_record(translation.source, one, alignments) for one in translation.hypotheses]
         record = {"source": translation.source, "hypotheses": hypotheses, "warnings": list(translation.warnings)}
         return json.dumps(record, ensure_ascii=False) + "\n"
-    if n_best == 1:
-        return translation.text + "\n"
-    return "".join(f"{number}\t{hypothesis.score:.4f}\t{hypothesis.text}\n" for hypothesis in translation.hypotheses)
+    lines = []
+    for one in translation.hypotheses:
+        fields = [one.text] if n_best == 1 else [str(number), f"{one.score:.4f}", one.text]
+        if alignments:
+            fields.append(_link(translation.source, one).as_pharaoh())
+        lines.append("\t".join(fields) + "\n")
+    return "".join(lines)
+
+
+def _make_record(source: str, one: Hypothesis, alignments: str | None) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "text": one.text,
+        "score": one.score,
+        "log_prob": one.log_prob,
+        "is_finished": one.is_finished,
+    }
+    if alignments:
+        links = _link(source, one)
+        record["alignment"] = links.as_pharaoh() if alignments == "pharaoh" else links.as_record()
+    return record
+
+
+def _link(source: str, one: Hypothesis) -> WordLinks:
+    return align_words(source, one.text, one.attention)
 
 
 def _read_chunks(stream: BinaryIO, name: str) -> Iterator[list[str]]:

@@ -1,6 +1,7 @@
 """Translates with a trained model, or an ensemble of them: batches bounded by tokens, results in order."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +17,13 @@ from nmt.decoding.beam_search import Hypotheses
 from nmt.decoding.forced import ForcedDecoding
 from nmt.decoding.grouping import Group, make_search_grouping, round_to_bucket_width
 from nmt.decoding.inference import choose_n_best, needs_own_best, search, split_numbers
+from nmt.decoding.word_links import WordLinks, align_words
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder, load_members
 from nmt.models.ensemble import DecodingModel, Ensemble
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.process import choose_precision
-from nmt.translators.hypothesis import Hypothesis, ScoredTranslation
+from nmt.translators.hypothesis import Hypothesis, ScoredTranslation, drop_tag
 from nmt.translators.protocol import WINDOW, TokenTranslator, change_settings
 from nmt.weights import assign_arrays
 
@@ -135,8 +137,7 @@ class ModelTranslator(TokenTranslator):
             yield from self._score_chunk(chunk)
 
     def _score_chunk(self, pairs: Sequence[tuple[str, str]]) -> list[ScoredTranslation]:
-        sources = self.source_tokenizer.encode([self._write_tag(source) for source, _ in pairs])
-        targets = self.target_tokenizer.encode([target for _, target in pairs])
+        sources, targets = self._encode_pairs(pairs)
         order = sorted(range(len(pairs)), key=lambda n: (len(targets[n]), len(sources[n])))
         log_probs = self._forced.score([(sources[n], targets[n]) for n in order])
         found = dict(zip(order, log_probs, strict=True))
@@ -144,6 +145,26 @@ class ModelTranslator(TokenTranslator):
             ScoredTranslation(*pair, self._target_tokens[[*targets[n], EOS_ID]].tolist(), found[n].tolist())
             for n, pair in enumerate(pairs)
         ]
+
+    def _encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
+        sources = self.source_tokenizer.encode([self._write_tag(source) for source, _ in pairs])
+        return sources, self.target_tokenizer.encode([target for _, target in pairs])
+
+    def align(self, pairs: Iterable[tuple[str, str]]) -> Iterator[WordLinks]:
+        """Yields the attention between the words of given translations; see `Translator.align`."""
+        for chunk in split_chunks(pairs, WINDOW):
+            yield from self._align_chunk(chunk)
+
+    def _align_chunk(self, pairs: Sequence[tuple[str, str]]) -> Iterator[WordLinks]:
+        sources, targets = self._encode_pairs(pairs)
+        order = sorted(range(len(pairs)), key=lambda n: (len(targets[n]), len(sources[n])))
+        read = [n for n in order if sources[n] and targets[n]]
+        found = dict(zip(read, self._forced.read_attention([(sources[n], targets[n]) for n in read]), strict=True))
+        for n, (source, target) in enumerate(pairs):
+            tag, rest = self._take_tag(source) if self.tags else (None, source)
+            span = (len(source) - len(rest), len(source))
+            parts = drop_tag([found[n]] if n in found else [], tag)
+            yield align_words(source, target, [replace(one, source_span=span) for one in parts])
 
     def _translate_ids(self, ids: list[list[int]], n_best: int, attention: bool) -> list[list[Hypothesis]]:
         found: list[list[Hypothesis]] = [[] for _ in ids]

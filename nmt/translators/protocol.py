@@ -17,6 +17,7 @@ from nmt.config.schema import SearchSettings
 from nmt.data.batching import split_chunks
 from nmt.data.examples import put_tag
 from nmt.data.tokenizer import Tokenizer
+from nmt.decoding.word_links import WordLinks
 from nmt.errors import UserError, suggest_name
 from nmt.translators.hypothesis import Hypothesis, ScoredTranslation, Translation, join_translations
 from nmt.translators.sentences import SplitText, TextSplitter, needs_splitting
@@ -99,6 +100,21 @@ class Translator(ABC):
         raise UserError(
             "An export translates, but does not score given translations: open the model that it was made from. "
             "(Programs can call the signature token_log_probs of a SavedModel.)"
+        )
+
+    def align(self, pairs: Iterable[tuple[str, str]]) -> Iterator[WordLinks]:
+        """Yields the attention between the words of texts and their given translations, in order.
+
+        Texts are read as a whole, whatever their length and `decoding.split_sentences`.
+
+        Args:
+            pairs: as for `score`.
+
+        Raises:
+            UserError: this is an export, which only translates.
+        """
+        raise UserError(
+            "An export translates, but does not align given translations: open the model that it was made from."
         )
 
     def split_texts(self, texts: Sequence[str]) -> list[SplitText]:

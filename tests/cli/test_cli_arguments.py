@@ -126,6 +126,18 @@ def test_given_translations_are_scored_to_a_file(nmt, fake, tmp_path, monkeypatc
     assert (tmp_path / "out").read_text() == "-1\n"
 
 
+def test_scores_of_an_alignment_do_not_mix_with_the_links(nmt, fake, tmp_path):
+    def align_files(model, source, target, out, *, as_json, gold):
+        out.write(f"{as_json} {gold}\n")
+        return SimpleNamespace(as_line=lambda: "AER") if gold else None
+
+    fake("nmt.evaluation.aligning", align_files=align_files)
+    files = ("align", "m", "--source", "a", "--target", "b")
+    assert nmt(*files) == (0, "False None\n", "")
+    assert nmt(*files, "--json", "--gold", "g") == (0, "True g\n", "AER\n")
+    assert nmt(*files, "--gold", "g", "-o", tmp_path / "out") == (0, "AER\n", "")
+
+
 def test_options_of_synthetic_text_reach_it(nmt, fake, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     called = []

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from nmt.config.schema import SearchSettings
+from nmt.decoding.alignment import TokenAttention
 from nmt.errors import UserError
 from nmt.translators import lines as lines_module
 from nmt.translators.hypothesis import Hypothesis, Translation
@@ -44,9 +45,22 @@ class Upper(Translator):
         if "fail" in texts:
             raise UserError("This line fails.")
         return [
-            Translation(text, [Hypothesis(text.upper() + "!" * n, -0.125 - n, -0.25 - n) for n in range(n_best)])
+            Translation(
+                text,
+                [
+                    Hypothesis(text.upper() + "!" * n, -0.125 - n, -0.25 - n, attention=attend(text, attention))
+                    for n in range(n_best)
+                ],
+            )
             for text in texts
         ]
+
+
+def attend(text: str, wanted: bool) -> list[TokenAttention]:
+    """Each word attends to the one before it, and the first one to itself."""
+    words = ["▁" + word for word in text.split()]
+    weights = [[float(column == max(0, row - 1)) for column in range(len(words))] for row in range(len(words))]
+    return [TokenAttention(words, [word.upper() for word in words], weights)] if wanted else []
 
 
 class Pipes:
@@ -108,9 +122,9 @@ def file_of(path: Path, text: str) -> Path:
     return path
 
 
-def translated(tmp_path: Path, text: str, *, n_best: int = 1, as_json: bool = False) -> str:
+def translated(tmp_path: Path, text: str, *, n_best: int = 1, as_json: bool = False, **options: Any) -> str:
     target = tmp_path / "target"
-    translate_lines(Upper(), file_of(tmp_path / "source", text), target, n_best=n_best, as_json=as_json)
+    translate_lines(Upper(), file_of(tmp_path / "source", text), target, n_best=n_best, as_json=as_json, **options)
     return target.read_text(encoding="utf-8")
 
 
@@ -141,6 +155,20 @@ def test_json_is_one_record_a_line(tmp_path: Path) -> None:
     }
     assert second["source"] == ""
     assert "ü" in text
+
+
+def test_links_stand_after_a_tab_or_in_the_record(tmp_path: Path) -> None:
+    assert translated(tmp_path, "a b\n\n", alignments="pharaoh") == "A B\t0-0 0-1\n\t\n"
+    assert translated(tmp_path, "a\n", n_best=2, alignments="pharaoh") == "1\t-0.1250\tA\t0-0\n1\t-1.1250\tA!\t0-0\n"
+    [record] = map(json.loads, translated(tmp_path, "a b", n_best=2, as_json=True, alignments="pharaoh").splitlines())
+    assert [one["alignment"] for one in record["hypotheses"]] == ["0-0 0-1", "0-0 0-1"]
+    [record] = map(json.loads, translated(tmp_path, "a b", alignments="json").splitlines())
+    assert record["hypotheses"][0]["alignment"] == {
+        "source": ["a", "b"],
+        "target": ["A", "B"],
+        "links": [[0, 0], [0, 1]],
+        "weights": [[1, 0], [1, 0]],
+    }
 
 
 def test_a_file_is_read_a_window_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

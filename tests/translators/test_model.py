@@ -14,8 +14,10 @@ from nmt.config.schema import DecodingConfig, ModelConfig, SearchSettings
 from nmt.data.batching import pad
 from nmt.data.tokenizer import BOS_ID, EOS_ID, Tokenizer, train_tokenizer
 from nmt.decoding import grouping
+from nmt.decoding.alignment import TokenAttention
 from nmt.decoding.beam_search import Hypotheses
 from nmt.decoding.inference import search
+from nmt.decoding.word_links import align_words
 from nmt.errors import UserError
 from nmt.models.seq2seq import make_seq2seq
 from nmt.translators import model as translator_module
@@ -420,3 +422,21 @@ def test_scores_are_the_same_whatever_is_read_beside_them(
         [alone] = real.score([pair])
         assert (alone.source, alone.text) == pair
         np.testing.assert_allclose(alone.token_log_probs, expected.token_log_probs, atol=1e-5)
+
+
+def test_the_words_of_a_given_translation_are_aligned_as_the_decoder_steps_through_it(real: ModelTranslator) -> None:
+    pairs = [("one two three.", "three two"), ("six", ""), ("", "one"), ("four five", "six seven one nine")]
+    for (source, target), found in zip(pairs, real.align(pairs), strict=True):
+        assert (found.source, found.target) == (source.split(), target.split())
+        if not source or not target:
+            assert found.links == []
+            continue
+        start = real.model.start(pad(real.source_tokenizer.encode([source])))
+        state, before, rows = start.state, BOS_ID, []
+        for token in real.target_tokenizer.encode([target])[0]:
+            _, state, weights = real.model.step(np.array([[before]], "int32"), state, start.memory)
+            rows.append(np.asarray(weights).ravel())
+            before = token
+        sources, targets = real.source_tokenizer.tokenize(source), real.target_tokenizer.tokenize(target)
+        expected = align_words(source, target, [TokenAttention(sources, targets, rows)])
+        np.testing.assert_allclose(found.weights, expected.weights, atol=1e-3)

@@ -12,6 +12,7 @@ import pytest
 
 from nmt.errors import UserError
 from nmt.translators.hypothesis import Translation
+from nmt.translators.lines import translate_lines
 from nmt.translators.savedmodel import SavedModelTranslator, find_version, list_versions
 from tests.exported_model import NBEST, PARAGRAPH, SENTENCES
 from tests.server.test_serving_documentation import program
@@ -116,6 +117,14 @@ def test_the_attention_of_a_paragraph_lies_within_its_sentences(exported, transl
         [alone] = one.stream([SENTENCES[9]], attention=True)
         assert found.text[slice(*part.target_span)] == alone.text
         np.testing.assert_allclose(part.weights, alone.best.attention[0].weights, atol=1e-4)
+
+
+def test_its_words_are_linked_as_those_of_the_model(exported, translator, tmp_path):
+    (tmp_path / "lines").write_text("\n".join(LINES))
+    for name, one in (("export", translator), ("model", exported.translator)):
+        translate_lines(one, tmp_path / "lines", tmp_path / name, n_best=1, as_json=False, alignments="pharaoh")
+    assert (tmp_path / "export").read_text() == (tmp_path / "model").read_text()
+    assert "0-" in (tmp_path / "model").read_text()
 
 
 def test_a_line_that_it_would_cut_is_translated_in_parts(exported, translator):
