@@ -19,7 +19,7 @@ SOURCE = np.array([[4, 5, 6, 7, 3], [8, 9, 3, 0, 0]], "int32")
 # Finished, padded, of EOS alone, and cut off by the length limit.
 TARGET = np.array([[4, 5, 6, 3, 0], [7, 8, 3, 0, 0], [3, 0, 0, 0, 0], [4, 5, 6, 7, 8]], "int32")
 REVERSED = np.array([[6, 5, 4, 3, 0], [8, 7, 3, 0, 0], [3, 0, 0, 0, 0], [8, 7, 6, 5, 4]], "int32")
-WIDE = SearchSettings(beam_size=3, max_length=9)
+WIDE = SearchSettings(beam_size=2, max_length=6)
 
 
 def make_pair(seed: int = 1) -> tuple[Seq2Seq, Seq2Seq]:
@@ -60,7 +60,7 @@ def test_search_turns_its_hypotheses_back(pair: tuple[Seq2Seq, Seq2Seq]) -> None
             model,
             ops.convert_to_tensor(SOURCE),
             settings=WIDE.model_copy(update={"coverage_penalty": 0.3}),
-            n_best=3,
+            n_best=2,
             banned_ids=[PAD_ID, UNK_ID, BOS_ID],
         )
         for model in (pair[0], Ensemble([pair[1]]))
