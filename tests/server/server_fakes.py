@@ -17,11 +17,11 @@ from nmt.server.connections import ListeningServer, make_config
 from nmt.server.limits import Limits
 from nmt.server.run import listen
 from nmt.translators.hypothesis import Hypothesis, Translation
-from nmt.translators.protocol import Translator, change_settings
+from nmt.translators.protocol import Translator, change_settings, describe
 
 
 class FakeTranslator(Translator):
-    """Translates "x" to "X", second best to "X2"; fails on "bomb"; waits while `may_go` is not set.
+    """Translates "x" to "X", second best to "X2"; fails on "bomb"; cuts "endless" off; waits while `may_go` is not set.
 
     Each word attends to the source word at its position with weight 0.6, to the next one and to EOS with 0.2 each.
     """
@@ -50,7 +50,7 @@ class FakeTranslator(Translator):
         self.batches.append(list(texts))
         self.used.append(self.settings)
         assert self.may_go.wait(10)
-        return [Translation(text, self._hypotheses(text, n_best, attention)) for text in texts]
+        return [describe(text, self._hypotheses(text, n_best, attention)) for text in texts]
 
     def _hypotheses(self, line: str, n_best: int, attention: bool) -> list[Hypothesis]:
         if line == "bomb":
@@ -59,7 +59,8 @@ class FakeTranslator(Translator):
         log_prob = -0.5 * self.settings.beam_size
         weights = [(attend_by_place(line, name),) if attention else () for name in names]
         return [
-            Hypothesis(name, -0.1 * (rank + 1), log_prob, attention=weights[rank]) for rank, name in enumerate(names)
+            Hypothesis(name, -0.1 * (rank + 1), log_prob, is_finished=line != "endless", attention=weights[rank])
+            for rank, name in enumerate(names)
         ]
 
 

@@ -54,7 +54,7 @@ async function translate() {
     const body = { text, n_best: wanted, alignments: true };
     const response = await send("translate", { body, key, signal: current.signal });
     const [best] = response.translations;
-    showMessage("");
+    showMessage(best.warnings.join(" "));
     showTranslations([best, ...best.alternatives]);
     get("announcement").textContent = best.text;
   } catch (error) {
