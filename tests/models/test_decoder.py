@@ -141,8 +141,7 @@ def test_active_hypotheses_get_the_same_states(float64, kind, num_layers, num_ho
         np.testing.assert_allclose(one, to_numpy(other)[is_active], atol=1e-12)
 
 
-@every_kind
-@feeding_or_not
+@pytest.mark.parametrize(("kind", "input_feeding"), [("multi_head", False), ("multi_head", True), ("additive", False)])
 def test_a_lexical_model_appends_what_attention_selects_of_the_source_embeddings(float64, kind, input_feeding):
     """Nguyen and Chiang 2018, equations 5 and 6, by whole targets, by steps and by the steps of a search."""
     decoder = make_decoder(kind, input_feeding=input_feeding, lexical=True)
