@@ -12,6 +12,7 @@ from nmt.cli.main import app
 from nmt.data.tokenizer import train_tokenizer
 from nmt.errors import FormatError, UserError
 from nmt.model_folder import ModelFolder, find_model_folder, get_fingerprints, load_members, save_ensemble
+from nmt.training.run_folder import RunFolder
 from nmt.translators.describe import describe
 from nmt.translators.model import ModelTranslator
 from nmt.translators.opening import find_folder, find_kind, open_translator
@@ -80,6 +81,11 @@ def test_it_does_not_stand_for_a_single_model(ensemble):
         find_model_folder(ensemble)
     with pytest.raises(UserError, match=words):
         save_ensemble(ensemble.with_name("nested"), [MODEL, ensemble])
+
+
+def test_a_run_does_not_write_into_it(ensemble):
+    with pytest.raises(UserError, match="both is an ensemble, not the folder of a run: choose another run_dir"):
+        RunFolder(ensemble).check_no_other_model()
 
 
 @pytest.mark.parametrize("side", ["source", "target"])

@@ -20,7 +20,7 @@ from nmt.config.schema import Config
 from nmt.data.preparation import Log
 from nmt.errors import UserError
 from nmt.files import atomic_write, discard, folder_lock, get_current_version, recover
-from nmt.model_folder import WEIGHTS
+from nmt.model_folder import WEIGHTS, is_ensemble
 from nmt.weights import load_arrays
 
 # Keys that a resumed run may change, since no update depends on them. decoding.tag changes what validation scores.
@@ -56,6 +56,8 @@ class RunFolder:
         Raises:
             UserError: there is one.
         """
+        if is_ensemble(self.path):
+            raise UserError(f"run_dir: {self.path} is an ensemble, not the folder of a run: choose another run_dir.")
         if (self.path / WEIGHTS).is_file():
             raise UserError(f"run_dir: {self.path} is a model folder, not the folder of a run: {self.remedy}")
         best = get_current_version(self.best)
