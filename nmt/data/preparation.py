@@ -141,7 +141,9 @@ def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingDa
     tokenized: TokenizedCorpus = sampled or tokens
     texts: ParallelCorpus | JoinedTokens = corpus
     find_corpora: Callable[[np.ndarray], np.ndarray] = corpus.find_corpora
-    corpora = corpus.find_corpora(kept) if _tells_corpora_apart(config.data) else None
+    corpora = None
+    if _tells_corpora_apart(config.data):
+        corpora = corpus.find_corpora(kept).astype(np.min_scalar_type(len(config.data.train)))
     room = config.data.max_length - max(map(len, tags))
     if config.data.join_pairs:
         plan = JoinPlan(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from nmt.config.schema import Config, DataConfig
 from nmt.data.batching import BatchLoader, BatchPlan
+from nmt.data.joining import NO_PAIR, JoinPlan
 from nmt.data.preparation import prepare_training_data
 from nmt.data.weighting import CorpusShares, WeightedDraw
 from nmt.errors import UserError
@@ -155,3 +156,20 @@ def test_the_weight_of_a_corpus_without_pairs_is_refused(make_config, files, tmp
     config = make_config({}, {**long, "weight": 2}, max_length=30)
     with pytest.raises(UserError, match=r"data.train.1.weight: cleaning left no pair of .*long.en, so that the weight"):
         prepare_training_data(config, tmp_path, lambda line: None)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_pairs_are_joined_within_their_corpus_and_all_corpora_alike(share):
+    sizes = np.array([61, 41, 25])  # odd, so that a pair without a partner remains in each
+    corpora = np.repeat([0, 1, 2], sizes)
+    lengths = random_lengths(sizes.sum())
+    plan = JoinPlan(lengths, share=share, max_length=100, seed=2, corpora=corpora)
+    examples = plan.find_corpora(corpora)
+    for epoch in (0, 1):
+        first, second = plan.draw_epoch(epoch).T
+        assert sorted([*first, *second[second != NO_PAIR]]) == list(range(sizes.sum()))
+        np.testing.assert_array_equal(corpora[first], examples)
+        joined = second != NO_PAIR
+        np.testing.assert_array_equal(corpora[second[joined]], examples[joined])
+    shares = np.bincount(examples[joined], minlength=3) / np.bincount(examples)
+    assert shares == pytest.approx(share, abs=0.15)
