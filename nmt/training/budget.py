@@ -9,9 +9,10 @@ from nmt.config.schema import TrainingConfig
 from nmt.training.checkpoint import Progress
 from nmt.training.workers import Workers
 
-# The end of a run may take this much longer than the validation and the checkpoint before it.
+# The end of a run may take this much longer than the last validation and checkpoint before it. The last update, which
+# may begin just before the end, takes its time from this margin.
 END_FACTOR = 1.25
-UPDATE, VALIDATION, CHECKPOINT = "update", "validation", "checkpoint"
+VALIDATION, CHECKPOINT = "validation", "checkpoint"
 
 
 class Budget:
@@ -42,9 +43,7 @@ class Budget:
         """Measures something that will happen once more at the end of the run, such as a validation."""
         before = time.monotonic()
         yield
-        seconds = time.monotonic() - before
-        # The shortest update is the one that counts, since the first of a shape is compiled.
-        self._seconds[name] = min(seconds, self._seconds.get(name, seconds)) if name == UPDATE else seconds
+        self._seconds[name] = time.monotonic() - before
 
     def count_time(self, progress: Progress) -> Progress:
         """Returns the progress with the time that the run has used until now; all workers must call this."""

@@ -17,7 +17,7 @@ from nmt.model_folder import ModelFolder
 from nmt.signals import SignalFlag
 from nmt.training.backends import make_update, make_workers
 from nmt.training.best_model import BestModel, Scored
-from nmt.training.budget import CHECKPOINT, UPDATE, VALIDATION, Budget, compute_share
+from nmt.training.budget import CHECKPOINT, VALIDATION, Budget, compute_share
 from nmt.training.checkpoint import Checkpoint, Checkpointer, CheckpointFolder, Progress, average_checkpoints
 from nmt.training.recovery import Recovery
 from nmt.training.run_folder import RunFolder, Writer
@@ -155,8 +155,7 @@ class Trainer:
                 if batch.epoch != epoch:
                     epoch = batch.epoch
                     self.callbacks.on_epoch_begin(epoch)
-                with self.budget.measure(UPDATE):
-                    self._train_on(batch)
+                self._train_on(batch)
                 if not self.recovery.is_exhausted and (self._must_wait() or signals.signal_number):
                     self._await_pending()
                 if self.recovery.is_exhausted:

@@ -13,7 +13,7 @@ from nmt.training.budget import Budget, compute_share
 from nmt.training.checkpoint import CheckpointFolder, Progress
 from nmt.training.workers import Workers
 
-UPDATE, VALIDATION, START_UP = 18, 30, 54  # seconds
+UPDATE, VALIDATION, START_UP = 9, 30, 54  # seconds
 BUDGET = {"max_updates": None, "budget_minutes": 10, "learning_rate": 1.0, "schedule": "linear"}
 
 
@@ -84,10 +84,10 @@ def rates_by_hand(updates, validated):
     """The rates of the updates: what is left of the budget before each of them, the end apart."""
     rates, used, end = [], 0, 0
     for number in range(1, updates + 1):
-        rates.append(1 - used / (600 - 1.25 * end))
-        used, end = (used or START_UP) + UPDATE, end or UPDATE
+        rates.append(1 - used / (600 - end))
+        used = (used or START_UP) + UPDATE
         if number in validated:
-            used, end = used + VALIDATION, UPDATE + VALIDATION
+            used, end = used + VALIDATION, 1.25 * VALIDATION
     return rates
 
 
@@ -97,37 +97,36 @@ def read_validated(run_dir):
 
 
 def test_the_schedule_and_the_run_end_within_the_budget(train, rehearsal, recipe, tmp_path):
-    clock = train(recipe(tmp_path, validate_every=7, **BUDGET))
-    # Start-up, 22 updates and three validations are 540 s. The other 60 are 1.25 times an update and a validation.
-    assert clock.now == 540 + VALIDATION <= 600
-    assert read_validated(tmp_path) == [7, 14, 21, 22]
-    assert rehearsal.update.rates == pytest.approx(rates_by_hand(22, {7, 14, 21}), abs=1e-12)
-    assert 0 < rehearsal.update.rates[-1] < 0.04
+    clock = train(recipe(tmp_path, validate_every=14, **BUDGET))
+    # Start-up, 47 updates and three validations are 567 s, the first time beyond the 562.5 that the end leaves.
+    assert clock.now == 567 + VALIDATION <= 600
+    assert read_validated(tmp_path) == [14, 28, 42, 47]
+    assert rehearsal.update.rates == pytest.approx(rates_by_hand(47, {14, 28, 42}), abs=1e-12)
+    assert 0 < rehearsal.update.rates[-1] < 0.01
     assert any(line.startswith("Finished: budget_minutes 10 used, except for the end") for line in rehearsal.said)
     before = (tmp_path / "history.jsonl").read_text()
-    train(recipe(tmp_path, validate_every=7, **BUDGET), num_validations=0)
+    train(recipe(tmp_path, validate_every=14, **BUDGET), num_validations=0)
     assert (tmp_path / "history.jsonl").read_text() == before
 
 
 def test_a_resumed_run_goes_on_by_the_time_that_is_left(train, rehearsal, recipe, tmp_path):
-    config = recipe(tmp_path, validate_every=7, **BUDGET)
+    config = recipe(tmp_path, validate_every=14, **BUDGET)
     with pytest.raises(InterruptionError):
-        train(config, interrupted=10)
+        train(config, interrupted=20)
     rates = rehearsal.update.rates
     progress = CheckpointFolder(tmp_path / "checkpoints", keep=9).load_latest().progress
-    assert (progress.seconds, progress.end_seconds) == (54 + 10 * 18 + 30, 60)
+    assert (progress.seconds, progress.end_seconds) == (54 + 20 * 9 + 30, 37.5)
     clock = train(config, begin=5000, start_up=0)
-    assert clock.now == 5000 + 12 * 18 + 3 * 30
+    assert clock.now == 5000 + 27 * 9 + 3 * 30
     # Also before the new process has measured a validation.
-    assert [*rates, *rehearsal.update.rates] == pytest.approx(rates_by_hand(22, {7, 14, 21}), abs=1e-12)
+    assert [*rates, *rehearsal.update.rates] == pytest.approx(rates_by_hand(47, {14, 28, 42}), abs=1e-12)
 
 
 def test_a_run_without_validations_has_one_to_know_what_its_end_takes(train, recipe, tmp_path):
     clock = train(recipe(tmp_path, validate_every=1000, average_last=2, checkpoint_every=10, **BUDGET))
-    # The end has twice as much time, since the average is validated as well: 45 s of updates, so half of the rest has
-    # passed after 13 of them; then 120 s, so the rest has passed after 22.
-    assert read_validated(tmp_path) == [14, 22]
-    assert clock.now == 54 + 22 * 18 + 3 * 30 <= 600
+    # Half of the time is used after 28 updates. The end then has 75 s, since the average is validated as well.
+    assert read_validated(tmp_path) == [29, 49]
+    assert clock.now == 54 + 49 * 9 + 3 * 30 <= 600
 
 
 class Second(Workers):
