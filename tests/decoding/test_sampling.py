@@ -160,7 +160,6 @@ def test_a_sample_does_not_depend_on_its_neighbours(monkeypatch: pytest.MonkeyPa
     together = run_search(model, n_best=3, **SAMPLING)
     assert together.ids.shape[:2] == (4, 3)
     assert len({tuple(ids) for row in together.ids.tolist() for ids in map(tuple, row)}) > 6
-    assert not np.array_equal(run_search(model, n_best=3, **SAMPLING | {"seed": 2}).ids, together.ids)
     reversed_order = run_search(model, np.pad(SOURCE[::-1], ((0, 0), (0, 5))), n_best=1, **SAMPLING)
     np.testing.assert_array_equal(reversed_order.ids[::-1, 0], together.ids[:, 0])
     monkeypatch.setattr(inference, "choose_max_active", lambda _: 2)

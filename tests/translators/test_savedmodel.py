@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nmt.errors import UserError
-from nmt.translators.hypothesis import Translation
+from nmt.translators.hypothesis import IN_PARTS, Translation
 from nmt.translators.lines import translate_lines
 from nmt.translators.savedmodel import SavedModelTranslator, find_version, list_versions
 from tests.exported_model import NBEST, PARAGRAPH, SENTENCES
@@ -133,7 +133,7 @@ def test_a_line_that_it_would_cut_is_translated_in_parts(exported, translator):
     for split in (True, False):
         found = list(translator.stream(lines, split=split))
         assert not any(one.is_truncated for one in found)
-        assert len(found[1].warnings) == 1
+        assert found[1].warnings[0] == IN_PARTS
         limits = {"max_characters": 300, "max_tokens": 60}
         assert {name: getattr(translator, name) for name in limits} == limits
     assert found[0].text == exported.translator.translate(["x"])[0]
