@@ -17,7 +17,7 @@ from nmt.config.schema import SearchSettings
 from nmt.errors import UserError
 from nmt.server import middleware, translate_routes
 from nmt.server.middleware import read_key
-from nmt.translators.protocol import CUT_OFF
+from nmt.translators.protocol import CUT_OFF, change_settings
 from tests.server.server_fakes import FakeTranslator, ask, client_of, make_fake, read_error
 
 
@@ -553,3 +553,30 @@ def test_the_deepest_lists_that_can_be_read_are_refused(server, path):
         nested = "[" * depth + "]" * depth
         for document in (f'{{"text": "a", "n_best": {nested}}}', f'{{"instances": {nested}}}'):
             assert read_error(ask(server, "POST", path, content=document))[0] == 400, depth
+
+
+def test_a_request_may_choose_a_tag_and_alignments_are_places_in_its_text():
+    class Tagged(FakeTranslator):
+        tags = ("<2x>", "<2y>")
+
+        def with_settings(self, **changes):
+            return self._with(change_settings(self.settings, changes))
+
+    translator = Tagged()
+    server = make_fake(translator)
+    body = {"text": ["One. Two.", "<2y> One."], "tag": "<2x>", "alignments": True, "split_sentences": "always"}
+    answer = ask(server, "POST", "/translate", json=body)
+    assert translator.batches == [["<2x> One.", "<2x> Two.", "<2y> One."]]
+    spans = [
+        [(word["start"], word["end"]) for word in one["alignment"]["source"]] for one in answer.json()["translations"]
+    ]
+    assert [[text[start:end] for start, end in row] for text, row in zip(body["text"], spans, strict=True)] == [
+        ["One.", "Two."],
+        ["One."],
+    ]
+    status, message = read_error(ask(server, "POST", "/translate", json={"text": "One.", "tag": "<2z>"}))
+    assert (status, message) == (
+        400,
+        "decoding.tag: the model does not know <2z>; expected one of its tags, <2x>, <2y>.",
+    )
+    server.batcher.close(5)
