@@ -14,8 +14,8 @@ from nmt.model_folder import save_ensemble
 from nmt.translators.model import ModelTranslator
 from tests.exported_model import SENTENCES
 
-SOURCES = [SENTENCES[0], SENTENCES[20], SENTENCES[40], SENTENCES[77]]
-TARGETS = [SENTENCES[3], SENTENCES[60], "ein Hund", SENTENCES[9]]
+SOURCES = [SENTENCES[0], SENTENCES[40]]
+TARGETS = [SENTENCES[3], "ein Hund"]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def ensemble(model_folder, tmp_path_factory):
 
 
 def test_the_graph_translates_and_scores_as_the_ensemble_does(ensemble, model_folder):
-    translator = ModelTranslator.load(ensemble, precision="float32")
+    translator = ModelTranslator.load(ensemble, precision="float32").with_settings(beam_size=2, pruning_threshold=0.0)
     portable = PortableTranslator(translator, model_folder.config.export)
     found = portable.translate(tf.constant(SOURCES))
     expected = translator.translate_texts(SOURCES, split=False)
