@@ -10,8 +10,8 @@ VERB_LIST = """
 abbreviate accept activate add adjust agree align allocate append assign attend average barrier block broadcast build
 change check choose clean close compare compile compute convert count cut decode defer derive describe discard distill
 download draw drop dump encode estimate evaluate examine exit expand explain export fetch find finish fit forget format
-fuse gather get halve handle hash hold import join limit list listen load locate lock log look make map measure name
-normalize observe open pad parse plan precompile prefetch prepare print probe project put quantize rank read record
+fuse gather get halve handle hash hold import inspect join limit list listen load locate lock log look make map measure
+name normalize observe open pad parse plan precompile prefetch prepare print probe project put quantize rank read record
 recover remove rename render replace report require restart restore resume reverse roll round run sample save scale
 scan scatter score search select send serve set shift show silence split start step stop stream submit suggest sync
 tokenize trace track train translate try tune use validate wait weigh write
@@ -30,7 +30,7 @@ TERMS = {
 # Names that other programs call: Keras, uvicorn, asyncio, io, the signatures of a SavedModel, and the commands of nmt.
 FOREIGN = {
     *("call", "handle_exit", "connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing"),
-    *("startup",),
+    *("startup", "unknown_decl"),
     *("fileno", "nbest", "readable", "readinto", "serving_default", "token_log_probs"),
     *("demo", "doctor", "ensemble", "info", "main"),
 }

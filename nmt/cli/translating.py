@@ -21,6 +21,7 @@ from nmt.cli.options import (
     read_settings,
     set_up_process,
 )
+from nmt.errors import UserError
 from nmt.streams import STANDARD, replace_home
 
 
@@ -60,6 +61,10 @@ def translate(
             "links and attention weights."
         ),
     ] = None,
+    html: Annotated[
+        bool,
+        typer.Option("--html", help="Lines have HTML tags or XLIFF inline elements: keep them around their words."),
+    ] = False,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     pruning_threshold: PruningThreshold = None,
@@ -67,6 +72,8 @@ def translate(
     threads: Threads = None,
 ) -> None:
     """Translate text, line by line."""
+    if html and alignments:
+        raise UserError("--html and --alignments: words of text with tags are not numbered; give one of the two.")
     settings = read_settings(
         overrides,
         "decoding",
@@ -79,7 +86,7 @@ def translate(
     from nmt.translators.opening import open_translator
 
     translator = open_translator(model, **settings["decoding"])
-    translate_lines(translator, input, output, n_best=n_best, as_json=json, alignments=alignments)
+    translate_lines(translator, input, output, n_best=n_best, as_json=json, alignments=alignments, html=html)
 
 
 def translate_corpus(

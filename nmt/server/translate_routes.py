@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
@@ -16,7 +16,11 @@ from nmt.server.openapi import describe_body, describe_translate_request
 from nmt.server.text_cutter import TextCutter, find_client
 from nmt.server.tfserving_bodies import abbreviate, read_json
 from nmt.translators.hypothesis import Translation, join_translations
+from nmt.translators.markup import Markup, read_markup
 from nmt.translators.protocol import CHANGEABLE, TAG, Translator
+
+# Characters of a text with tags, as a multiple of those that are translated of it.
+MARKUP_SHARE = 10
 
 
 def _as_whole_number(value: Any) -> Any:
@@ -34,6 +38,10 @@ class TextRequest(BaseModel):
     ]
     n_best: Annotated[int, Field(ge=1, description="Translations per text."), BeforeValidator(_as_whole_number)] = 1
     alignments: Annotated[bool, Field(description="Whether to return the attention of each translated word.")] = False
+    format: Annotated[
+        Literal["text", "html"],
+        Field(description="html: texts have tags, which come back around the same words. Not with alignments."),
+    ] = "text"
 
 
 def make_request_model(settings: type[SearchSettings]) -> type[TextRequest]:
@@ -126,20 +134,28 @@ def make_translate_routes(
         """Translates texts of any number of sentences; line breaks are kept."""
         wanted = read_request(await request.body())
         texts = [wanted.text] if isinstance(wanted.text, str) else wanted.text
-        check_texts(texts, limits)
+        is_html = wanted.format == "html"
+        if not is_html:
+            check_texts(texts, limits)
         changes = wanted.model_dump(exclude=set(TextRequest.model_fields), exclude_none=True)
         # Texts are split here, so that all ways of splitting share one compiled search.
         splitting = {name: changes.pop(name) for name in (CHANGEABLE, TAG) if name in changes}
         splitter = translator.with_settings(**splitting) if splitting else translator
-        options = batcher.make_options(changes, n_best=wanted.n_best, attention=wanted.alignments)
+        options = batcher.make_options(changes, n_best=wanted.n_best, attention=wanted.alignments or is_html)
         client = find_client(request)
         async with limit_time(limits):
+            documents: list[Markup] = []
+            if is_html:
+                documents = await cutter.run_in_thread(client, partial(_read_documents, texts, limits))
+                texts = [segment.text for document in documents for segment in document.segments]
             split, tokens = await cutter.cut(texts, options, client=client, splitter=splitter)
             parts = [part for text in split for part in text.parts]
             results = iter(await batcher.translate(parts, options, tokens=tokens, client=client))
             translations = [join_translations(text, [next(results) for _ in text.parts]) for text in split]
+            # In threads: aligning a long text takes long enough to delay other requests.
+            if is_html:
+                translations = await cutter.run_in_thread(client, partial(_join_documents, documents, translations))
             if wanted.alignments:
-                # In a thread: aligning a long text takes long enough to delay other requests.
                 return await cutter.run_in_thread(client, partial(_make_response, translations, alignments=True))
         return _make_response(translations, alignments=False)
 
@@ -163,12 +179,35 @@ def read_request(body: bytes) -> TextRequest:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise RequestError(400, "text: expected a text or a list of texts.")
     try:
-        return TranslateRequest.model_validate(document)
+        wanted = TranslateRequest.model_validate(document)
     except ValidationError as error:
         [first, *_] = error.errors()
         raise RequestError(
             400, f"{first['loc'][0]}: {first['msg'].lower()}; found {abbreviate(first['input'])[:80]}."
         ) from error
+    if wanted.alignments and wanted.format == "html":
+        raise RequestError(400, "alignments: positions are those of plain text; leave it out, or format: html.")
+    return wanted
+
+
+def _read_documents(texts: Sequence[str], limits: Limits) -> list[Markup]:
+    """Reads HTML, and checks the limits of what is translated of it."""
+    most = MARKUP_SHARE * limits.max_characters
+    for number, text in enumerate(texts):
+        if len(text) > most:
+            raise RequestError(
+                400,
+                f"A text with tags can have at most {most:,} characters, found {len(text):,} in text {number} (counted "
+                "from 0). Split it.",
+            )
+    documents = [read_markup(text) for text in texts]
+    check_texts([document.text for document in documents], limits)
+    return documents
+
+
+def _join_documents(documents: Sequence[Markup], translations: Sequence[Translation]) -> list[Translation]:
+    found = iter(translations)
+    return [document.join([next(found) for _ in document.segments]) for document in documents]
 
 
 def _make_response(translations: Sequence[Translation], *, alignments: bool) -> TranslateResponse:

@@ -13,6 +13,7 @@ from nmt.decoding.word_links import WordLinks, align_words
 from nmt.errors import UserError
 from nmt.streams import is_regular_file, name_stream, open_bytes, open_output
 from nmt.translators.hypothesis import Hypothesis, Translation
+from nmt.translators.markup import stream_markup
 from nmt.translators.protocol import WINDOW, Translator
 
 PIPE_BYTES = 1 << 16  # what a pipe of Linux holds
@@ -27,6 +28,7 @@ def translate_lines(
     n_best: int,
     as_json: bool,
     alignments: str | None = None,
+    html: bool = False,
 ) -> None:
     """Translates lines of text.
 
@@ -42,15 +44,20 @@ def translate_lines(
             and warnings.
         alignments: "pharaoh" adds the links between words after a tab, or as the field "alignment" of each hypothesis
             in JSON; "json" writes JSON in which that field is the record of `WordLinks`.
+        html: whether lines have tags, which are put around the same words of their translations; see
+            `nmt.translators.markup`. Not together with `alignments`.
 
     Raises:
         UserError: the file is damaged, a line is not UTF-8, or the translator cannot return n hypotheses or attention.
     """
     write = partial(_format, n_best=n_best, as_json=as_json or alignments == "json", alignments=alignments)
-    with open_bytes(source) as stream, open_output(target) as out:
+    stream = (
+        partial(stream_markup, translator) if html else partial(translator.stream, attention=alignments is not None)
+    )
+    with open_bytes(source) as file, open_output(target) as out:
         number = 0
-        for chunk in _read_chunks(stream, name_stream(source)):
-            for translation in translator.stream(chunk, n_best=n_best, attention=alignments is not None):
+        for chunk in _read_chunks(file, name_stream(source)):
+            for translation in stream(chunk, n_best=n_best):
                 number += 1
                 out.write(write(number, translation))
             out.flush()

@@ -206,6 +206,8 @@ def test_text_is_translated_from_and_to_any_stream(nmt, tmp_path, monkeypatch):
     assert gzip.decompress((tmp_path / "out.gz").read_bytes()).decode() == "eins\nzwei ü\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((tmp_path / "out.gz").read_bytes())))
     assert nmt("translate", "m", "-i", "-", "-o", "-") == (0, "eins\nzwei ü\n", "")
+    write(tmp_path / "tags", "a <b>b</b><br>\n<i>c</i>\n")
+    assert nmt("translate", "m", "-i", tmp_path / "tags", "--html") == (0, "a <b>b</b><br>\n<i>c</i>\n", "")
 
 
 @pytest.fixture
@@ -291,6 +293,7 @@ def test_translations_of_a_test_set_are_written_anywhere(nmt, test_set):
         (["evaluate", "m", "--source", "s", "--reference", "s", "-o", "."], "Cannot write .: expected a file, found a"),
         (["translate", "m", "-i", "s", "-o", "."], "Cannot write .: expected a file, found a folder."),
         (["translate", "m", "-i", "zip"], "Cannot read zip: it is a ZIP archive."),
+        (["translate", "m", "--html", "--alignments", "json"], "--html and --alignments: words of text with tags are"),
         (["translate", "m", "--pruning-threshold", "inf"], "decoding.pruning_threshold=inf: expected a number of 0 or"),
         (["translate", "m", "--pruning-threshold", "nan"], "decoding.pruning_threshold=nan: expected a number of 0 or"),
         (["translate", "m", "decoding.length_penalty=1e999"], "decoding.length_penalty=1e999: expected a number"),

@@ -84,6 +84,20 @@ def test_each_word_has_its_attention(server):
         assert weights == [(0, [0.75, 0.25]), (0, [0, 1]), (2, [0.75, 0.25]), (2, [0, 1])]
 
 
+def test_tags_of_html_come_back_around_the_same_words(server):
+    def send(text, **fields):
+        return ask(server, "POST", "/translate", json={"text": text, "format": "html", **fields})
+
+    text = '<p title="<">ab <b>c &amp;lt;</b><br>\n<i>d</i> e</p>'
+    expected = '<p title="<">AB <b>C &amp;LT;</b><br>\n<i>D</i> E</p>'
+    assert translations(send([text, "", "<br>"])) == [expected, "", "<br>"]
+    [best] = send("a <b>b</b>", n_best=2).json()["translations"]
+    assert [best["text"], best["alternatives"][0]["text"]] == ["A <b>B</b>", "A <b>B2</b>"]
+    # Limits are those of the text without its tags.
+    assert translations(send(f"<p class='{'x' * 1500}'>a</p>")) == [f"<p class='{'x' * 1500}'>A</p>"]
+    assert "at most 1,000 characters, found 1,001 in text 0" in read_error(send(f"<b>{'a' * 1001}</b>"))[1]
+
+
 def test_settings_reach_the_translator():
     translator = FakeTranslator()
     server = make_fake(translator)
@@ -142,6 +156,9 @@ def test_a_new_setting_reaches_the_translator_without_server_code(monkeypatch):
         (b'{"text": "a", "min_length": 9, "max_length": 9}', "min_length must be below max_length; found 9 and 9"),
         (b'{"text": "a", "beam": 2}', "beam: unknown key. Did you mean 'beam_size'?"),
         (b'{"text": "a", "batch_tokens": 2}', "batch_tokens: unknown key."),
+        (b'{"text": "a", "format": "xml"}', "format: input should be 'text' or 'html'; found \"xml\"."),
+        (b'{"text": "a", "format": "html", "alignments": true}', "alignments: positions are those of plain text"),
+        (b'{"text": "' + b"<b>" * 501 + b"a" + b"</b>" * 101 + b'", "format": "html"}', "nested at most 99 deep"),
         (b'{"text": ["a", "b", "c", "d"]}', "at most 3 texts, found 4. Send several requests"),
         (
             json.dumps({"text": ["a", "b" * 1001]}).encode(),

@@ -13,6 +13,7 @@ from nmt.exporting.litert import export_litert
 from nmt.server.run import open_model
 from nmt.translators.describe import describe
 from nmt.translators.litert import LiteRTTranslator
+from nmt.translators.markup import stream_markup
 from nmt.translators.opening import open_translator
 from tests.exported_model import PARAGRAPH, SENTENCES
 
@@ -49,6 +50,9 @@ def test_several_threads_say_what_one_says(folder, translator, monkeypatch):
 def test_what_it_cannot_do_is_refused(folder, translator):
     with pytest.raises(UserError, match="one translation per line, and 2 were requested"):
         next(translator.stream(["x"], n_best=2))
+    for needs_attention in (translator.stream(["x"], attention=True), stream_markup(translator, ["<b>x</b>"])):
+        with pytest.raises(UserError, match="An export for LiteRT returns no attention weights"):
+            next(needs_attention)
     with pytest.raises(UserError, match=r"made with decoding.beam_size \d+ and cannot translate with 17"):
         open_translator(folder, beam_size=17)
     with pytest.raises(UserError, match=r"is an export for LiteRT\. Serve a SavedModel or the model itself"):
