@@ -9,9 +9,10 @@ import pytest
 
 from nmt.config.file import load_stored_config
 from nmt.config.schema import Config, TokenizerConfig
+from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.errors import UnsavedError, UserError
-from nmt.model_folder import ModelFolder
+from nmt.model_folder import ModelFolder, get_fingerprints
 from nmt.models.seq2seq import make_seq2seq
 from nmt.training.start import convert_weights, map_tokens
 from nmt.weights import assign_arrays, get_arrays, save_arrays
@@ -91,16 +92,26 @@ def test_rows_of_the_vocabulary_follow_their_tokens(recipe, tmp_path, old, new, 
         assert (found[path][kept] == weights[path][[ids[n][0] for n in kept]]).all()
 
 
+@pytest.fixture(scope="module")
+def model(recipe, digits, tmp_path_factory):
+    """A model of the digits whose weights are 2 everywhere."""
+    config = recipe(tmp_path_factory.mktemp("start") / "run")
+    lines = [line for path in (digits.train[0].source, digits.train[0].target) for line in read_lines(path)]
+    tokenizer = make_tokenizer("unigram", 28, lines)
+    made = make_seq2seq(config.model, source_vocabulary_size=28, target_vocabulary_size=28)
+    weights = {path: np.full_like(array, 2) for path, array in get_arrays(made.trainable_variables).items()}
+    return ModelFolder(config, tokenizer, tokenizer, weights, get_fingerprints(tokenizer, tokenizer))
+
+
 @pytest.fixture
-def begin(rehearsal, recipe, tmp_path):
-    """Trains a run of 4 updates, whose best weights are 2 everywhere, and returns its folder."""
-    rehearsal.train(recipe(tmp_path / "run", max_updates=4, validate_every=2), bleu=[2, 1])
+def begin(model, tmp_path):
+    """A run folder with that model."""
+    model.save(tmp_path / "run" / "best")
     return tmp_path / "run"
 
 
 @pytest.mark.parametrize("place", ["", "best"])
 def test_a_new_run_begins_with_the_best_weights(rehearsal, recipe, begin, tmp_path, place):
-    before = (begin / "history.jsonl").read_text()
     config = recipe(tmp_path / "new", max_updates=3, batch_size=8, start_from=begin / place)
     best = rehearsal.train(config, bleu=[3])
     assert rehearsal.said[0] == f"Starting from the weights of {begin / place}, with its tokenizers."
@@ -109,7 +120,6 @@ def test_a_new_run_begins_with_the_best_weights(rehearsal, recipe, begin, tmp_pa
     assert rehearsal.update.state_variables[0].numpy() == 3
     records = [json.loads(line) for line in (tmp_path / "new" / "history.jsonl").read_text().splitlines()]
     assert [record["update"] for record in records if record["kind"] == "training"] == [1, 2, 3]
-    assert (begin / "history.jsonl").read_text() == before
     assert load_stored_config(best / "config.yaml").training.start_from == begin / place
 
 
@@ -174,8 +184,3 @@ def test_a_start_that_cannot_be_saved_is_an_error(rehearsal, recipe, begin, tmp_
         rehearsal.train(recipe(tmp_path / "new", start_from=begin), bleu=[])
     monkeypatch.setattr("nmt.training.checkpoint.save_arrays", save_arrays)
     rehearsal.train(recipe(tmp_path / "new", max_updates=1, start_from=begin), bleu=[1])
-
-
-def test_a_finished_run_does_not_start_again_from_another_model(rehearsal, recipe, begin):
-    with pytest.raises(UserError, match=r"training\.start_from: null became .*run"):
-        rehearsal.train(recipe(begin, max_updates=4, validate_every=2, start_from=begin), bleu=[])
