@@ -99,6 +99,7 @@ def put(text: str, mode: str = "reverse") -> str:
         ("<ul><li>a b<li>c <b>d</b></ul>", "<ul><li>B A<li><b>D</b> C</ul>"),
         ("<b>a b<p>c d</p></b>", "<b>B A<p>D C</p></b>"),
         ("a b</i> c d", "B A</i> D C"),
+        ("<i>a b</i> c</i> d", "C <i>B A</i></i> D"),
         ("<b><i>a b</b></i>", "<b><i>B A</b></i>"),
         # Order changes with the words.
         ("<i>a</i> <b>b</b>", "<b>B</b> <i>A</i>"),
