@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from nmt.errors import UserError as UserError
     from nmt.evaluation.evaluate import evaluate as evaluate
     from nmt.exporting.savedmodel import export as export
+    from nmt.inspection.inspect import inspect as inspect
     from nmt.training.train import train as train
     from nmt.translators.hypothesis import Hypothesis as Hypothesis
     from nmt.translators.hypothesis import Translation as Translation
@@ -24,6 +25,7 @@ _HOMES = {
     "UserError": "nmt.errors",
     "evaluate": "nmt.evaluation.evaluate",
     "export": "nmt.exporting.savedmodel",
+    "inspect": "nmt.inspection.inspect",
     "load_config": "nmt.config.file",
     "open_translator": "nmt.translators.opening",
     "train": "nmt.training.train",

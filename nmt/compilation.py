@@ -210,6 +210,32 @@ def draw_bytes(like: Any, last: int | None, seed: Any) -> tuple[Any, Any]:
     return jax.random.bits(key, shape, "uint8"), jax.random.bits(jax.random.fold_in(key, 1), (4,), "uint8")
 
 
+def compute_gradient(function: Callable[[Any], Any], x: Any, variables: Sequence[Any]) -> Any:
+    """Computes the gradient of a function of one tensor, once: a second call would take as long.
+
+    Args:
+        function: takes x and returns a scalar.
+        x: a tensor.
+        variables: all variables that the function reads.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        return tape.gradient(y, x)
+    import jax
+
+    # Compiled, since JAX would compile every single operation otherwise.
+    @jax.jit
+    def run(values: list, x: Any) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return jax.grad(function)(x)
+
+    return run([variable.value for variable in variables], x)
+
+
 def gather_rows(table: Any, ids: Any) -> Any:
     """Gathers rows of a table [R, ...] by ids int [N, K], or of any other shape: [N, K, ...]. No id may be negative."""
     if keras.backend.backend() == "tensorflow":
