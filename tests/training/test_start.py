@@ -68,7 +68,7 @@ def test_a_byte_is_unknown_to_a_model_without_bytes(old):
 def test_rows_of_the_vocabulary_follow_their_tokens(recipe, tmp_path, old, new, tied):
     """Also with a target tokenizer that stays the same, whose rows are not touched."""
     joint = tied == "all"
-    config = recipe(tmp_path, model={"tied_embeddings": tied}, tokenizer={"joint": joint})
+    config = recipe(tmp_path, model={"tied_embeddings": tied, "lexical_model": True}, tokenizer={"joint": joint})
     before, after = (
         make_seq2seq(config.model, source_vocabulary_size=source, target_vocabulary_size=target)
         for source, target in ((36, 36), (44, 44 if joint else 36))
@@ -83,7 +83,7 @@ def test_rows_of_the_vocabulary_follow_their_tokens(recipe, tmp_path, old, new, 
     ids, num_kept = map_tokens(old, new)
     told = "tokens are tokens of the start model; the others begin as the mean of the tokens that spell them there."
     assert said == [f"{num_kept} of 44 {side} {told}" for side in ("source", "target")[: 1 + joint]]
-    changed = {"source_embedding/matrix", *(["projection/bias"] if joint else [])}
+    changed = {"source_embedding/matrix", *(["projection/bias", "projection/lexical_matrix"] if joint else [])}
     assert {path for path in weights if found[path] is not weights[path]} == changed
     for path in changed:
         rows = [sum(weights[path][one].astype("float64") for one in spelled) / len(spelled) for spelled in ids]

@@ -460,7 +460,8 @@ def test_a_restart_leaves_nothing_of_the_training_before(freezing, start):
 
 @pytest.mark.parametrize("tied", ["all", "target", "none"])
 def test_every_weight_belongs_to_one_part(tied):
-    more = {"decoder_layers": 2, "encoder_layers": 2, "attention_hops": 2, "layer_norm": True, "tied_embeddings": tied}
+    more = {"decoder_layers": 2, "encoder_layers": 2, "attention_hops": 2, "layer_norm": True, "lexical_model": True}
+    more["tied_embeddings"] = tied
     model = make_seq2seq(ModelConfig(**{**SMALL, **more}), source_vocabulary_size=V, target_vocabulary_size=V)
     parts = {
         v.path: [part for part, pattern in PART_PATTERNS.items() if re.match(pattern, v.path)]
