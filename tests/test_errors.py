@@ -6,6 +6,7 @@ import typer
 from nmt import errors
 from nmt.cli.main import main
 from nmt.errors import (
+    BrokenPromiseError,
     DivergenceError,
     ExportError,
     FormatError,
@@ -34,6 +35,7 @@ EXIT_CODES = [
     (ExportError("failed"), 1),
     (OperationError("an unknown operation"), 1),
     (ParityError("translates differently"), 1),
+    (BrokenPromiseError("a number is missing"), 1),
     (RequestError(400, "no text"), 1),
 ]
 
