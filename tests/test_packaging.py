@@ -74,7 +74,7 @@ def test_documents_install_what_is_pinned():
     by_pip = {found[0] for line in lines if (found := re.search(r"pip install [^#`]*[^#` ]", line))}
     assert by_pip == {'pip install "jax[cuda13]>=0.10,<0.12"', "pip install ."}
     extras = {found[1] for line in lines if (found := re.search(r"scripts/install\.py ([a-z]+)", line))}
-    assert {"serve", "ray", "litert", "jax", "doctor", "grpc"} == extras
+    assert {"serve", "ray", "litert", "jax", "doctor", "inspect", "grpc"} == extras
 
 
 def test_every_extra_that_is_spoken_of_exists():

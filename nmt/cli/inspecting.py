@@ -1,0 +1,70 @@
+"""`nmt inspect`: how a model translates one sentence."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nmt.cli.options import (
+    BeamSize,
+    Decoding,
+    Device,
+    LengthPenalty,
+    PruningThreshold,
+    Threads,
+    log_line,
+    print_line,
+    read_settings,
+    require_packages,
+    set_up_process,
+)
+from nmt.streams import open_output
+
+
+def inspect(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Run folder or model folder.")],
+    sentence: Annotated[str, typer.Argument(metavar="SENTENCE", help="Sentence to translate, in quotes.")],
+    overrides: Decoding = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Translation to look at instead of the one that the model finds.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="File for a web page with attention, gates, cells, gradients and the beam.")
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Folder for pictures of attention, gradients and every layer, by matplotlib.")
+    ] = None,
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    pruning_threshold: PruningThreshold = None,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Show how a model translates a sentence: probabilities, alternatives, attention, gates, gradients, beam."""
+    settings = read_settings(
+        overrides,
+        "decoding",
+        beam_size=beam_size,
+        length_penalty=length_penalty,
+        pruning_threshold=pruning_threshold,
+    )
+    if png:
+        require_packages("nmt inspect --png", "inspect", "matplotlib")
+    set_up_process(device, threads)
+    from nmt.inspection.inspect import inspect as inspect_sentence
+    from nmt.inspection.inspect import write_text
+
+    with open_output(html) if html else nullcontext() as out:
+        found = inspect_sentence(model, sentence, reference, **settings["decoding"])
+        if out:
+            from nmt.inspection.page import write_html
+
+            out.write(write_html(found))
+    if png:
+        from nmt.inspection.pictures import draw_pictures
+
+        for path in draw_pictures(found, png):
+            log_line(str(path))
+    if not html:
+        print_line(write_text(found))
