@@ -77,26 +77,25 @@ class TrainingFiles(CorpusFiles):
     """A parallel corpus: line n of `target` translates line n of `source`. UTF-8 text, plain or compressed."""
 
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    """How often each pair comes up per epoch. 2 reads every pair twice. 0.5 reads half of the pairs, others in the next
-    epoch, so that over the epochs all come up equally often. With data.join_pairs it counts examples, and pairs of
-    different corpora are not joined."""
+    """How often each pair is read per epoch. 2 reads every pair twice. 0.5 reads half of the pairs, and the other half
+    in the next epoch. With data.join_pairs it counts joined examples, and pairs of different corpora are not joined."""
     tag: TagName | None = None
     """Symbol put before each source line, such as <2de> for a target language (Johnson et al. 2017) or <bt> for
-    back-translated text (Caswell et al. 2019). A new tokenizer has it as one token. Put it before text to translate, or
-    set decoding.tag."""
+    back-translated text (Caswell et al. 2019). A new tokenizer has it as one token. Write it before each text to
+    translate, or set decoding.tag."""
     weights: UserPath | None = None
-    """File with a number per line, above 0 and at most 1000, by which the loss of each pair is multiplied. The mean
-    loss is divided by the sum of the weights of all tokens, so that only their ratios matter within a batch. A joined
-    example has the mean of its pairs."""
+    """File with one number per line, above 0 and at most 1000, by which the loss of each pair is multiplied. The loss
+    of a batch is divided by the sum of the weights of its tokens, so only their ratios matter. A joined example has the
+    mean weight of its pairs."""
 
 
 class DevFiles(CorpusFiles):
     """A parallel corpus: line n of `target` translates line n of `source`. UTF-8 text, plain or compressed."""
 
     tag: TagName | None = None
-    """Symbol put before each source line, one of those of data.train; null takes decoding.tag."""
+    """Symbol put before each source line, which must be a tag of data.train; null takes decoding.tag."""
     name: Annotated[str, Field(min_length=1)] | None = None
-    """Name of the set among several, as logs and history.jsonl have it; null takes its tag, or else the name of its
+    """Name of the set in logs and history.jsonl, if there are several; null takes its tag, or else the name of its
     source file up to the first dot."""
     target_language: str | None = None
     """Language code of the target, which chooses sacreBLEU's tokenizer; null takes data.target_language."""
@@ -117,9 +116,9 @@ DevSets = Annotated[
 
 
 class AugmentConfig(Section):
-    """Shares of the training examples that are given in another form, others in every epoch, so that the model
-    translates such text as well. Together at most 1. An example that would be longer than data.max_length stays as it
-    is. The examples that change are segmented in every epoch, which the processor does while it trains."""
+    """Shares of the training examples that are changed, different ones in every epoch, so that the model learns to
+    translate such text as well. Together they must be at most 1. An example that would be longer than data.max_length
+    stays as it is. Changed examples are segmented on the CPU during training."""
 
     capitals: Share = 0.0
     """Share with both sides in capital letters."""
@@ -128,8 +127,8 @@ class AugmentConfig(Section):
     no_final_punctuation: Share = 0.0
     """Share without the punctuation at the end of the source."""
     typos: Share = 0.0
-    """Share with a typo per ten words of the source, at least one: letters swapped, left out or doubled (Belinkov and
-    Bisk 2018)."""
+    """Share with one typo per ten words of the source, but at least one: letters swapped, left out or doubled (Belinkov
+    and Bisk 2018)."""
 
     @model_validator(mode="after")
     def _shares_fit_together(self) -> "AugmentConfig":
@@ -153,7 +152,7 @@ class DataConfig(Section):
     train: Annotated[list[Annotated[TrainingFiles, BeforeValidator(_accept_plain_files)]], Field(min_length=1)]
     """Corpora for training, read as one."""
     dev: DevSets
-    """Corpus for validation during training, or a list of corpora, each scored by itself."""
+    """Corpus for validation during training, or a list of corpora that are scored separately."""
     max_length: PositiveInt = 250
     """Maximum length of either side of a training pair, in tokens; longer pairs are dropped and counted. Also the
     maximum length of a text translated at once: longer ones are translated in parts."""
@@ -169,11 +168,11 @@ class DataConfig(Section):
     max_length."""
     augment: AugmentConfig = AugmentConfig()
     replace_tokens: Share = 0.0
-    """Share of the source tokens that are replaced by random ones in training, others in every epoch (SwitchOut on the
-    source side, Wang et al. 2018). Tags are not replaced."""
+    """Share of the source tokens that are replaced with random ones in training, different ones in every epoch
+    (SwitchOut on the source side, Wang et al. 2018). Tags are not replaced."""
     promises: UserPath | None = None
-    """YAML file of what translations must contain (docs/files.md). Every validation counts the promises that greedy
-    search keeps, and `nmt export` refuses an export that breaks one."""
+    """YAML file of promises about what translations contain (docs/files.md). Every validation counts the promises that
+    greedy search keeps, and `nmt export` refuses an export that breaks one of severity error."""
     cache: UserPath | None = None
     """Folder for line indexes, unpacked text and token ids; null keeps them in the run folder."""
 
@@ -214,9 +213,9 @@ class ModelConfig(Section):
     """The LSTM encoder-decoder with attention."""
 
     preset: PresetName | None = None
-    """Widths, layers and dropout for the keys that are not given, by the number of training pairs: small for some 20
-    thousand (trained on Multi30k), base for 200 thousand (not trained yet), large for 2 million (not trained yet). A
-    stored configuration has their values, and null here."""
+    """Size of the model: sets widths, layers and dropout that are not given. small is for 10,000 to 100,000 training
+    pairs (trained on Multi30k), base for up to a million (not trained yet), large for more (not trained yet). A stored
+    configuration has the values, and null here."""
     embedding_units: PositiveInt = 256
     """Width of source and target embeddings."""
     embedding_scale: Annotated[float, Field(gt=0)] = 8.0
@@ -227,8 +226,8 @@ class ModelConfig(Section):
     encoder_units: PositiveInt = 512
     """Width of the encoder's output (the memory). Each direction of the first layer has half of it."""
     start_state: Literal["last_layer", "both_ends"] = "last_layer"
-    """What the decoder starts from: the output of the last encoder layer at the last token, or also what both
-    directions of the first layer have read at their ends. A single encoder layer includes both ends in any case."""
+    """What the decoder starts from: the output of the last encoder layer at the last token, or that and the last states
+    of both directions of the first layer. A single encoder layer always includes both ends."""
     decoder_layers: PositiveInt = 2
     """Number of decoder layers. The bottom one reads target embeddings alone, the upper ones also read the context."""
     decoder_units: PositiveInt = 512
@@ -244,15 +243,14 @@ class ModelConfig(Section):
     """Append the embedding of each source token to its memory, so that attention returns the token itself as well as
     its encoding (source-side bridging, Kuang et al. 2018)."""
     lexical_model: bool = False
-    """Predict target tokens also from the source embeddings that attention selects, past all recurrent layers (Nguyen
-    and Chiang 2018). It has an output matrix of its own, so the model grows by the target vocabulary times
-    embedding_units."""
+    """Let the source embeddings that attention selects reach the output directly, past all recurrent layers (Nguyen and
+    Chiang 2018). They have an output matrix of their own, of the target vocabulary times embedding_units."""
     input_feeding: bool = False
     """Feed the last attentional state back into the bottom layer (Luong et al. 2015). Slower, since the decoder then
     computes one position at a time."""
     right_to_left: bool = False
-    """Predict the tokens of the target from the last to the first (Liu et al. 2016). Translations come back in reading
-    order. Such a model makes other mistakes, which helps as a teacher beside models that read from left to right."""
+    """Predict the tokens of the target from the last to the first (Liu et al. 2016). Translations are returned in
+    reading order. Such a model can be a teacher whose mistakes differ from those of left-to-right models."""
     tied_embeddings: Literal["all", "target", "none"] = "all"
     """Share one matrix between source embedding, target embedding and output projection (all), between the latter two
     (target), or not at all (none). all needs a joint tokenizer."""
@@ -267,13 +265,13 @@ class ModelConfig(Section):
     word_dropout: Share = 0.0
     """Share of tokens whose whole embedding is dropped during training (Gal and Ghahramani 2016)."""
     locked_dropout: bool = False
-    """Drop the same values at all positions of a sentence, not others at each (variational dropout, Gal and Ghahramani
-    2016). It applies to embedding_dropout, layer_dropout and output_dropout."""
+    """Drop the same values at all positions of a sentence instead of different ones at each (variational dropout, Gal
+    and Ghahramani 2016). It applies to embedding_dropout, layer_dropout and output_dropout."""
     recurrent_dropout: Share = 0.0
     """Share of the recurrent weights of each LSTM dropped during training, the same ones at all positions (weight
     dropout, Merity et al. 2018)."""
     attention_dropout: Share = 0.0
-    """Share of attention weights dropped during training, in each head by itself."""
+    """Share of attention weights dropped during training, different ones in each head."""
 
     @model_validator(mode="before")
     @classmethod
@@ -309,12 +307,13 @@ class TrainingConfig(Section):
     """Optimization, stopping, validation and checkpoints."""
 
     start_from: UserPath | None = None
-    """Model folder, or run (its best model), with whose weights a new run begins. Optimizer, schedule and order of data
-    start afresh. Unless the tokenizer section names or changes something, its tokenizers are used as well; else tokens
-    that it does not have start as the mean of those that spell them. The architecture must be the same."""
+    """Model folder or run (its best model) from whose weights a new run starts. Optimizer state, schedule and order of
+    the data start from the beginning. The architecture must be the same. The model's tokenizers are used unless the
+    tokenizer section differs from the model's. In that case, new tokens start as the mean of the tokens that spell
+    them (docs/fine-tuning.md)."""
     freeze: list[PartName] = []
-    """Parts of the model whose weights stay as they are. A matrix that is shared belongs to the first of its parts
-    (model.tied_embeddings). The output is the projection to tokens."""
+    """Parts of the model whose weights do not change. A shared matrix belongs to the first of its parts
+    (model.tied_embeddings). The part output is the output projection."""
     batch_by: Literal["tokens", "sentences"] = "sentences"
     """Unit of batch_size: target tokens, padding included, or sentence pairs."""
     batch_size: PositiveInt = 64
@@ -344,21 +343,20 @@ class TrainingConfig(Section):
     plateau_patience: PositiveInt = 3
     """Validations without a better one after which a plateau schedule lowers the learning rate."""
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """What a plateau schedule multiplies the learning rate by."""
+    """Factor by which a plateau schedule multiplies the learning rate."""
     plateau_restart: bool = False
-    """Also continue from the best model, with new optimizer state, when a plateau schedule lowers the learning rate
-    (annealing restarts, Denkowski and Neubig 2017). Every validation then also writes a checkpoint."""
+    """Whether training also goes back to the best model, with new optimizer state, when a plateau schedule lowers the
+    learning rate (annealing restarts, Denkowski and Neubig 2017). Every validation then also writes a checkpoint."""
     clip_norm: PositiveFloat | None = 1.0
     """Maximum global norm of the gradient, which is a mean over target tokens; null never clips."""
     label_smoothing: Share = 0.1
     """Probability mass spread evenly over the vocabulary (Szegedy et al. 2016)."""
     label_smoothing_over: Literal["vocabulary", "producible"] = "vocabulary"
-    """Tokens that get a share of label_smoothing: all, or those that a translation may contain. The others, such as
-    padding, are few: with 8,000 tokens and 0.1 they get less than 0.0001 of the probability, which lowers the score of
-    every translation alike."""
+    """Tokens that get a share of label_smoothing: all, or only those that a translation may contain, so not padding,
+    for example. The others are few: with 8,000 tokens and 0.1 they get less than 0.0001 of the probability."""
     consistency: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the divergence of two readings of each pair, which is added to the loss: alpha of the papers that
-    consistency_kind names. It takes about twice the time and memory. 0 reads each pair once."""
+    """Weight of the divergence between two readings of each pair, which is added to the loss: alpha in the papers of
+    consistency_kind. Two readings take about twice the time and memory. 0 reads each pair once."""
     consistency_kind: ConsistencyKind = "r_drop"
     """How the two readings differ. r_drop (Liang et al. 2021) trains on both, with different dropout. simcut (Gao et
     al. 2022) trains on the first, which has no word dropout, and drops a share model.word_dropout of the source and
@@ -378,9 +376,9 @@ class TrainingConfig(Section):
     max_minutes: PositiveFloat | None = None
     """Stop after this many minutes of wall-clock time since the process started, validation included."""
     budget_minutes: PositiveFloat | None = None
-    """Wall-clock time of the whole run. A linear or cosine schedule follows the share that is used, so that it is
-    complete when the run ends; warm-up still counts updates. Start-up, validations and the end count, and so does the
-    time before an interruption, but not the time after the last checkpoint or that between two processes."""
+    """Wall-clock time of the whole run, in minutes. A linear or cosine schedule follows the share that has been used,
+    so it is complete when the run ends. Warm-up still counts updates. Start-up and validations count, and so does the
+    time before an interruption up to its last checkpoint (docs/long-runs.md)."""
     validate_every: PositiveInt = 1000
     """Updates between validations."""
     checkpoint_every: PositiveInt = 1000
@@ -497,25 +495,25 @@ class SearchSettings(Section):
     max_length_ratio: Annotated[float, Field(gt=0, le=100)] = 2.0
     """Maximum length of a translation per source token; 10 more tokens are always allowed. Both lengths count EOS."""
     no_repeat_ngram: Count = 0
-    """No sequence of this many tokens occurs twice in a translation (Paulus et al. 2018); 0 allows all repetition.
-    Tokens are parts of words, so that below 4 this often blocks text that is right."""
+    """Length in tokens of the sequences that must not occur twice in a translation (Paulus et al. 2018); 0 allows all
+    repetition. Tokens are parts of words, so values below 4 often block correct text."""
     repetition_penalty: Annotated[float, Field(ge=1, le=100)] = 1.0
-    """Factor by which the log-probabilities of tokens are multiplied that the translation already contains (after
-    Keskar et al. 2019); 1 turns it off. Scores include it."""
+    """Factor that multiplies the log-probabilities of tokens that the translation already contains (after Keskar et al.
+    2019); 1 turns it off. Scores include it."""
     temperature: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Temperature of sampling: tokens are drawn from the model's probabilities to the power of 1 / temperature, instead
-    of searched for. It needs beam_size 1, and several translations per line are independent samples, in the order in
-    which they were drawn; 0 turns sampling off."""
+    """Temperature of sampling, which needs beam_size 1: tokens are drawn from the model's probabilities to the power of
+    1 / temperature. Several translations per line are independent samples, in the order in which they were drawn. 0
+    turns sampling off."""
     top_k: Count = 0
     """Sample from this many of the most likely tokens only (Fan et al. 2018); 0 samples from all."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Sample from the most likely tokens only that together reach this probability (Holtzman et al. 2020); 1 samples
+    """Sample only from the most likely tokens that together reach this probability (Holtzman et al. 2020); 1 samples
     from all."""
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 1
-    """Random seed of sampling. With the same seed, a text has the same samples whatever it is translated with."""
+    """Random seed of sampling. With the same seed, a sentence has the same samples in any file, batch or request."""
     tag: TagName | None = None
-    """Symbol put before every sentence to translate, one of those of data.train. A text that begins with such a symbol
-    keeps its own, for each of its sentences. Clients of an exported model's signatures write it themselves."""
+    """Symbol put before every sentence to translate, which must be a tag of data.train. A text that begins with a tag
+    keeps that one, for each of its sentences. Clients of an exported model's signatures write the tag themselves."""
     split_sentences: Literal["auto", "always", "never"] = "auto"
     """Whether to split texts into sentences and translate these one by one: auto splits unless most of the training
     lines held several sentences. Longer texts than the model reads are always translated in parts. `nmt evaluate` and
