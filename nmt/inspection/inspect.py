@@ -77,20 +77,18 @@ def inspect(model: Path | str | ModelTranslator, text: str, reference: str | Non
     Raises:
         UserError: this is an export or an ensemble, there is no text or it is too long, or the settings do not search.
     """
-    translator = _open(model, changes)
+    translator, opened = _open(model, changes)
     check_settings(translator.settings)
     source_tokenizer, target_tokenizer = translator.source_tokenizer, translator.target_tokenizer
     source = _read_one_part(translator, text)
     source_ids = [*source_tokenizer.encode([source])[0], EOS_ID]
-    beam = trace_beam(
-        translator.model, source_ids, settings=translator.settings, banned_ids=target_tokenizer.banned_ids
-    )
+    beam = trace_beam(opened, source_ids, settings=translator.settings, banned_ids=target_tokenizer.banned_ids)
     found = beam.get_token_ids(beam.best)
-    if translator.model.right_to_left:
+    if opened.right_to_left:
         is_finished = found[-1:] == [EOS_ID]
         found = [*found[: len(found) - is_finished][::-1], *found[len(found) - is_finished :]]
     target_ids = found if reference is None else [*target_tokenizer.encode([reference])[0], EOS_ID]
-    traced = trace(translator.model, source_ids, target_ids)
+    traced = trace(opened, source_ids, target_ids)
     [translation] = target_tokenizer.decode([found])
     return Inspection(
         source=source,
@@ -152,8 +150,8 @@ def list_alternatives(found: Inspection, position: int) -> list[tuple[str, float
     return [one for one, is_other in zip(found.alternatives[position], kept, strict=True) if is_other]
 
 
-def _open(model: Path | str | ModelTranslator, changes: dict[str, Any]) -> ModelTranslator:
-    """Opens a single model.
+def _open(model: Path | str | ModelTranslator, changes: dict[str, Any]) -> tuple[ModelTranslator, Seq2Seq]:
+    """Opens a single model: what translates with it, and the model.
 
     Raises:
         UserError: it is an export or an ensemble.
@@ -169,7 +167,7 @@ def _open(model: Path | str | ModelTranslator, changes: dict[str, Any]) -> Model
         raise _refuse("this is an export")
     if not isinstance(translator.model, Seq2Seq):
         raise _refuse("this is an ensemble")
-    return translator
+    return translator, translator.model
 
 
 def _refuse(found: str) -> UserError:

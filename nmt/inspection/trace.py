@@ -277,8 +277,7 @@ def _take_own(rows: Any, places: np.ndarray) -> Any:
 def _as_trace(layer: _LayerRead, order: Any) -> LayerTrace:
     gates = layer.gates
     rows = (layer.inputs, gates.input, gates.forget, gates.output, gates.candidate, layer.states.cell)
-    rows = [x[0][order] for x in (*rows, layer.states.hidden)]
-    return LayerTrace(*rows, *(x[0] for x in layer.initial))
+    return LayerTrace(*(x[0][order] for x in (*rows, layer.states.hidden)), *(x[0] for x in layer.initial))
 
 
 def _batch_first(nest: Any) -> Any:
