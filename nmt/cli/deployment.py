@@ -1,4 +1,4 @@
-"""`nmt ensemble`, `nmt average`, `nmt export` and `nmt serve`: from trained models to one for others to use."""
+"""`nmt ensemble`, `nmt average`, `nmt export` and `nmt serve`: combines trained models, exports and serves them."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,7 +45,7 @@ def average(
         ),
     ],
 ) -> None:
-    """Average the weights of checkpoints of one training into a model."""
+    """Average the weights of checkpoints of one training, and write them as a model folder."""
     set_up_process("cpu")
     from nmt.training.averaging import average_models
 

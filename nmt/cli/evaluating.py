@@ -1,4 +1,4 @@
-"""`nmt evaluate`, `nmt score`, `nmt align`, `nmt compare`, `nmt check`: how good translations are."""
+"""`nmt evaluate`, `nmt score`, `nmt align`, `nmt compare`, `nmt check`: measures translations."""
 
 import sys
 from contextlib import nullcontext
@@ -28,7 +28,7 @@ from nmt.streams import STANDARD, open_output
 
 def evaluate(
     model: Model,
-    source: Annotated[Path, typer.Option(help="Test sentences, one per line, which is not split further. -: stdin.")],
+    source: Annotated[Path, typer.Option(help="Test sentences, one per line. Lines are not split. -: stdin.")],
     reference: Annotated[
         list[Path],
         typer.Option(help="Human translations of the test sentences, one per line. Repeat it for several references."),
@@ -88,7 +88,7 @@ def score(
     device: Device = None,
     threads: Threads = None,
 ) -> None:
-    """Print the log-probability of given translations, and its mean per token, line by line."""
+    """Print the log-probability of each given translation, and its mean per token."""
     set_up_process(device, threads)
     from nmt.evaluation.scoring import score_files
 
@@ -103,7 +103,7 @@ def align(
     output: Annotated[Path, typer.Option("--output", "-o", help="File for the links; see nmt translate.")] = STANDARD,
     gold: Annotated[
         Path | None,
-        typer.Option(help="Links by people, 0-0 sure and 0?1 possible, one line per pair: adds the error rate (AER)."),
+        typer.Option(help="Gold links, one line per pair, 0-0 sure and 0?1 possible: adds the error rate (AER)."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line, with attention.")] = False,
     device: Device = None,
@@ -132,7 +132,7 @@ def compare(
         list[Path],
         typer.Option(help="Human translations of the test sentences, one per line. Repeat it for several references."),
     ],
-    source: Annotated[Path | None, typer.Option(help="Test sentences, one per line, which are not split.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Test sentences, one per line. Lines are not split.")] = None,
     language: Annotated[
         str | None,
         typer.Option(help="Language code of the translations, which chooses BLEU's tokenizer; default: the models'."),
@@ -140,11 +140,11 @@ def compare(
     training_text: Annotated[
         Path | None, typer.Option(help="Target text in which words are counted; default: the first reference.")
     ] = None,
-    examples: Annotated[int, typer.Option(min=0, help="Sentences to show of those that changed most.")] = 10,
+    examples: Annotated[int, typer.Option(min=0, help="Number of sentences to show of those that differ most.")] = 10,
     json: Json = False,
     html: Annotated[Path | None, typer.Option(help="File for a web page with the same tables and sentences.")] = None,
 ) -> None:
-    """Compare translations: scores with significance tests, by length, by word frequency, sentence by sentence."""
+    """Compare systems: scores with significance tests, by length, by word frequency, and by sentence."""
     from nmt.evaluation.compare_report import compare_files, write_html, write_json, write_text
 
     with open_output(html) if html else nullcontext() as page:
@@ -172,7 +172,7 @@ def check(
     device: Device = None,
     threads: Threads = None,
 ) -> None:
-    """Check that translations keep promises about their content; exit code 1 if one of severity error is broken."""
+    """Check promises about the content of translations; exit code 1 if one of severity error is broken."""
     settings = read_settings(
         overrides,
         "decoding",

@@ -38,7 +38,7 @@ def download(
 
 
 def info(model: Model) -> None:
-    """Describe a run folder, a model folder or an export."""
+    """Describe a run folder, a model folder, an ensemble or an export."""
     from nmt.translators.describe import describe
 
     print_line(describe(model))

@@ -1,4 +1,4 @@
-"""`nmt distill`, `nmt back-translate`: training text that a model makes."""
+"""`nmt distill`, `nmt back-translate`: makes training text with a model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -50,7 +50,7 @@ def distill(
     workers: TranslatingWorkers = None,
     address: Address = None,
 ) -> None:
-    """Translate the training text, for a student to learn from; run again to resume (Kim and Rush 2016)."""
+    """Translate training text for a student to learn from (Kim and Rush 2016); run again to resume."""
     settings = read_settings(
         overrides,
         "decoding",
@@ -77,7 +77,10 @@ def distill(
 
 def back_translate(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Run folder, model folder or export; it translates from the target.")
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="Run folder, model folder, ensemble or export that translates from the target."
+        ),
     ],
     monolingual: Annotated[
         Path, typer.Argument(metavar="MONOLINGUAL", help="Text in the target language, plain or compressed.")
@@ -90,7 +93,7 @@ def back_translate(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the noise; default: 1.")] = None,
     tag: Annotated[
         str | None,
-        typer.Option(help="Symbol before each of the sources in training, such as '<bt>' (Caswell et al. 2019)."),
+        typer.Option(help="Symbol put before each source in training, such as '<bt>' (Caswell et al. 2019)."),
     ] = None,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
@@ -100,7 +103,7 @@ def back_translate(
     workers: TranslatingWorkers = None,
     address: Address = None,
 ) -> None:
-    """Translate text of the target language back to make training pairs; run again to resume (Sennrich et al. 2016)."""
+    """Make training pairs from text in the target language (Sennrich et al. 2016); run again to resume."""
     settings = read_settings(
         overrides,
         "decoding",
