@@ -1,7 +1,7 @@
 """Translates shards, in this process or with workers of Ray Data.
 
-The file of a shard is written under a temporary name and renamed, so that each line is translated exactly once,
-whatever dies. Ray gives the shard of a dead worker to another one, and a later run translates only the missing shards.
+The file of a shard is written under a temporary name and renamed, so no line is lost or duplicated if a process dies.
+Ray gives the shard of a dead worker to another worker, and a later run translates only the missing shards.
 """
 
 import importlib
@@ -23,12 +23,12 @@ Log = Callable[[str], None]
 
 
 class ShardTranslator:
-    """Opens a model once, and translates one shard after the other.
+    """Opens a model once and translates one shard after another.
 
     Args:
         model: path of the model.
         settings: decoding settings that replace the model's.
-        shards: those that a row names by their number.
+        shards: all shards; a row names one by its number.
     """
 
     def __init__(self, model: str, settings: Mapping[str, Any], shards: Sequence[Shard]):
@@ -86,7 +86,7 @@ def translate_missing(
     """Translates the shards whose files do not exist yet. The caller holds the lock of their folder.
 
     Args:
-        model: a run folder, a model folder or an export.
+        model: a run folder, a model folder, an ensemble or an export.
         shards: all shards, done or not.
         settings: decoding settings that replace the model's.
         workers: number of worker processes; 1 means this process. None means one per GPU or, without GPUs, one per four

@@ -1,4 +1,4 @@
-"""Model sizes by the number of training pairs: the values that `model.preset` stands for."""
+"""The values of `model.preset`: model sizes for different numbers of training pairs."""
 
 from typing import Any, Literal
 
@@ -49,7 +49,7 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
 
 
 def expand_preset(values: Any) -> Any:
-    """Returns the `model` section with its preset replaced by the values of the preset. Keys that are given win.
+    """Returns the `model` section with its preset replaced by the values of the preset. Given keys override it.
 
     Args:
         values: the section before validation. Without a valid preset it is returned as it is, for the schema to check.

@@ -1,7 +1,7 @@
-"""Augmentation: a share of the examples in capitals, in title case, without final punctuation, or with typos.
+"""Augmentation: changes a share of the examples to capitals or title case, or by removing punctuation or adding typos.
 
-Which examples change, and how, is a function of (seed, epoch, example). Text is changed before it is segmented, so that
-the examples that change cannot come from the cache of token ids.
+Which examples change, and how, is a function of (seed, epoch, example). Text is changed before it is segmented, so the
+changed examples cannot come from the cache of token ids.
 """
 
 import re
@@ -27,12 +27,12 @@ ReadTexts = Callable[[np.ndarray, int], tuple[list[str], list[str]]]
 
 
 class AugmentedTokens:
-    """Examples of which some are given in another form.
+    """Changes some of the examples.
 
-    An example that would be longer than `max_length` in its other form is left as it is.
+    An example that would become longer than `max_length` is left as it is.
 
     Args:
-        tokens: the examples as they are.
+        tokens: the unchanged examples.
         segments: segments the changed text.
         read_texts: returns the sources and targets of examples in an epoch.
         settings: share of the examples for each change.
@@ -58,7 +58,7 @@ class AugmentedTokens:
         self.kinds = list(settings.shares)
 
     def read_ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[Rows, Rows]:
-        """Returns the ids of both sides of these examples, without EOS, as they are given in this epoch."""
+        """Returns the ids of both sides of these examples, without EOS, with the changes of this epoch."""
         sides = tuple(list(rows) for rows in self.tokens.read_ids(pairs, epoch=epoch, batch=batch))
         numbers = draw_numbers(derive_seed(self.seed, epoch, AUGMENT_DRAW), pairs, np.ones(len(pairs), np.int64))
         chosen = np.searchsorted(self.bounds, numbers / 2.0**64, side="right")
@@ -136,7 +136,7 @@ def drop_final_punctuation(text: str) -> str:
 
 
 def make_typos(text: str, random: np.random.Generator) -> str:
-    """Returns a text with a typo per ten words, at least one: letters swapped, left out or doubled.
+    """Returns a text with one typo per ten words, but at least one: letters swapped, left out or doubled.
 
     These are some of the mistakes on which Belinkov and Bisk (2018) found translation to fail. Text without two
     neighbouring letters stays as it is.

@@ -1,7 +1,7 @@
-"""Changes to examples between their token ids and the batches: tags, and random replacement of source tokens.
+"""Changes the token ids of examples before they are batched: adds tags, and replaces source tokens at random.
 
-Each class reads from another one and has the same `read_ids`, so that they can be stacked. What they draw is a function
-of (seed, epoch, example), whatever the batch.
+Each class reads from another one and has the same `read_ids`, so they can be stacked. What they draw is a function of
+(seed, epoch, example) and does not depend on the batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ class TaggedTokens:
 
     Args:
         tokens: the examples without tags.
-        find_corpora: returns the corpus of each of some examples.
+        find_corpora: returns the number of the corpus of each given example.
         tags: token ids of the tag of each corpus; empty for none.
     """
 
@@ -41,7 +41,7 @@ class TaggedTokens:
 
 
 def list_tags(data: DataConfig) -> list[str]:
-    """Returns the different tags of the corpora, in their order."""
+    """Returns the distinct tags of the corpora, in order."""
     return list(dict.fromkeys(files.tag for files in data.train if files.tag))
 
 
@@ -51,7 +51,7 @@ def put_tag(tag: str | None, text: str) -> str:
 
 
 def find_tag_ids(tokenizer: Tokenizer, tag: str, key: str) -> list[int]:
-    """Returns the ids by which a text begins that has a tag.
+    """Returns the ids at the start of a text with a tag.
 
     Args:
         tokenizer: of the source.
@@ -82,7 +82,7 @@ class ReplacedTokens:
     This is SwitchOut (Wang et al. 2018) on the source side, with a fixed share instead of a temperature.
 
     Args:
-        tokens: the examples as they are.
+        tokens: the unchanged examples.
         share: share of the source tokens to replace, from 0 to below 1.
         ids: int [I], the ids to draw from, all equally likely.
         seed: seed of all draws.
@@ -92,7 +92,7 @@ class ReplacedTokens:
         self.tokens, self.share, self.ids, self.seed = tokens, share, ids, seed
 
     def read_ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[Rows, Rows]:
-        """Returns the ids of both sides of these examples, without EOS, as they are replaced in this epoch."""
+        """Returns the ids of both sides of these examples, without EOS, with the replacements of this epoch."""
         sources, targets = self.tokens.read_ids(pairs, epoch=epoch, batch=batch)
         sizes = np.array([len(row) for row in sources])
         chosen, drawn = (

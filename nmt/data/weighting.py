@@ -1,11 +1,11 @@
 """Weights of corpora and of sentence pairs: `data.train[].weight` and `data.train[].weights`.
 
-The weight of a corpus says how often its examples come up.
+The weight of a corpus sets how often its examples are read.
 
-Every epoch takes the same number of examples from a corpus and, give or take one, from each of its buckets of similar
-length. So the number of batches and their shapes stay the same. Which examples are drawn is a function of (seed,
-epoch): a bucket is read round by round, in a new random order in every round, and an epoch reads on where the one
-before it stopped. After any number of epochs, all examples of a corpus have come up equally often, give or take one.
+Every epoch takes the same number of examples from a corpus and, to within one, from each of its buckets of similar
+length, so the number of batches and their shapes stay the same. Which examples are drawn is a function of (seed,
+epoch): a bucket is read round by round, in a new random order in every round, and each epoch continues where the
+previous one stopped. After any number of epochs, all examples of a corpus have been read equally often, to within one.
 
 Shapes: N examples, of which M are drawn per epoch, some of them several times.
 """
@@ -124,8 +124,8 @@ class SentenceWeights:
             cache: folder for the line indexes.
 
         Raises:
-            UserError: a file is missing, a line is not a number in the allowed range, or their number is another than
-                that of the pairs.
+            UserError: a file is missing, a line is not a number in the allowed range, or the number of lines differs
+                from that of the pairs.
         """
         pairs = np.arange(len(corpus))
         corpora, lines = corpus.find_corpora(pairs), corpus.find_lines(pairs)

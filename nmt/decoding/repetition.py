@@ -1,4 +1,4 @@
-"""Limits on repetition within a translation, as a step of the search that remembers what it has read.
+"""Limits repetition within a translation, by a step of the search that remembers the tokens of each hypothesis.
 
 N slots that take a step, L tokens that a hypothesis may have, BOS included, V tokens in the vocabulary.
 """
@@ -12,23 +12,23 @@ from nmt.models.queries import ActiveQueries
 
 
 class History(NamedTuple):
-    """What hypotheses consist of."""
+    """The tokens of hypotheses so far."""
 
     tokens: Any
     """int32 [N, L], BOS first, and 0 after the last token."""
     repeated: Any
-    """int32 [N, L], how many of the last tokens of a hypothesis stand at each position, too, and right before it."""
+    """int32 [N, L], length of the longest sequence that ends both at a position and at the end of the hypothesis."""
     counts: Any
     """int32 [N], number of tokens, BOS included."""
 
 
 def limits_repetition(settings: SearchSettings) -> bool:
-    """Returns whether the settings limit repetition; tensors may do so."""
+    """Returns whether the settings may limit repetition. Settings that are tensors may."""
     return not (is_zero(settings.no_repeat_ngram) and is_one(settings.repetition_penalty))
 
 
 def limit_repetition(step: Step, state: Any, *, num_rows: Any, max_steps: Any, settings: SearchSettings) -> tuple:
-    """Returns a step that makes repetition less likely, and the state that it begins with.
+    """Returns a step that makes repetition less likely, and its first state.
 
     With `no_repeat_ngram` n, a token is impossible if it would end a sequence of n tokens that the hypothesis already
     contains (Paulus et al. 2018). With `repetition_penalty`, the log-probabilities of the tokens that the hypothesis
@@ -37,10 +37,10 @@ def limit_repetition(step: Step, state: Any, *, num_rows: Any, max_steps: Any, s
 
     Args:
         step: returns logits.
-        state: what that step begins with; every array begins with [B].
+        state: the first state of that step; the first axis of every array is B.
         num_rows: B.
         max_steps: most tokens of a hypothesis.
-        settings: of the search; both numbers may be scalar tensors.
+        settings: those of the search, of which both numbers may be scalar tensors.
 
     Returns:
         A step that returns log-probabilities (see `is_normalized` of `beam_search`), and its first state.

@@ -1,7 +1,7 @@
-"""Sampling: tokens drawn at random from the probabilities of a model, instead of the best ones.
+"""Sampling: draws tokens at random from the probabilities of a model.
 
-Random numbers are a function of the seed, the source, the number of the sample and the position in the translation. So
-a text has the same samples whatever else is translated with it, and with the same weights on every backend.
+Random numbers are a function of the seed, the source, the number of the sample and the position in the translation. The
+samples of a sentence therefore do not depend on the rest of the batch or, with the same weights, on the backend.
 
 B sentences, n samples of each, N slots that take a step, V tokens in the vocabulary, W of them to choose from.
 """
@@ -31,7 +31,7 @@ def make_draw(
 
     A token is drawn from the probabilities to the power of 1 / temperature, of the top_k most likely ones (Fan et al.
     2018), and of these the fewest whose probabilities reach top_p (Holtzman et al. 2020). Its log-probability is the
-    model's all the same.
+    model's, whatever the temperature.
 
     Args:
         source: int32 [B, S], each row ended by EOS and padded with 0.

@@ -1,4 +1,4 @@
-"""Where systems differ: by the length of sentences, by the frequency of words, and sentence by sentence.
+"""Breaks the scores of systems down by length of sentences, by frequency of words, and by sentence.
 
 The tables are those of compare-mt (Neubig et al. 2019). Words are those of sacreBLEU's tokenizer for the language.
 """

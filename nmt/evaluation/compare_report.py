@@ -1,4 +1,4 @@
-"""`nmt compare`: systems side by side on a test set, as a table, as JSON and as a web page."""
+"""`nmt compare`: compares systems on a test set, and writes tables, JSON or a web page."""
 
 import difflib
 import html

@@ -1,4 +1,4 @@
-"""Promises about translations: what must be in the translation of a text, and what must not.
+"""Promises about translations: what the translation of a text must and must not contain.
 
 A file of promises is a regression test for the content of a model's translations:
 
@@ -46,7 +46,7 @@ def _as_tuple(given: Any) -> Any:
 
 
 class Promise(Section):
-    """What a translation of a source text promises."""
+    """A promise about the translation of a source text."""
 
     source: Text
     """Text to translate."""
@@ -83,7 +83,7 @@ class Promise(Section):
 
 @dataclass(frozen=True)
 class Outcome:
-    """A promise, and what became of it."""
+    """A promise, and how a translation keeps or breaks it."""
 
     promise: Promise
     place: str

@@ -1,4 +1,4 @@
-"""Scores given translations: how probable a model finds them, sentence by sentence and token by token."""
+"""Scores given translations by their log-probabilities, per sentence and per token."""
 
 import json
 from pathlib import Path

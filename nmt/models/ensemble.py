@@ -1,4 +1,4 @@
-"""Several models that predict each token together.
+"""An ensemble of models that predict each token together.
 
 B sentences, S source tokens, T target positions, Q queries per sentence, N active queries, V target tokens.
 """
@@ -68,7 +68,7 @@ DecodingModel = Seq2Seq | Ensemble
 
 
 def average_logits(all_logits: Sequence[Any]) -> Any:
-    """Returns the logarithm of the mean of the probabilities that several logits [..., V] stand for, [..., V]."""
+    """Returns the logarithm of the mean of the probabilities given by several logits [..., V]: [..., V]."""
     log_probs = ops.stack([ops.log_softmax(logits, axis=-1) for logits in all_logits])
     # From the likeliest member on, so that a token that all members find unlikely keeps a finite logarithm.
     highest = ops.max(log_probs, axis=0)

@@ -1,1 +1,1 @@
-"""Synthetic training text: translations by a model that another model then learns from."""
+"""Synthetic training text: translations of a model, from which another model learns."""

@@ -1,7 +1,7 @@
-"""Back-translation (Sennrich et al. 2016): text in the target language gets sources from a model that translates back.
+"""Back-translation (Sennrich et al. 2016): a model translates target text into sources for it.
 
-Its sources are those of beam search, of sampling (`decoding.temperature`), or of either with noise (Edunov et al.
-2018), and can be tagged (Caswell et al. 2019).
+The sources come from beam search or sampling (`decoding.temperature`), can have noise (Edunov et al. 2018), and can be
+tagged (Caswell et al. 2019).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -58,10 +58,10 @@ def back_translate(
     address: str | None = None,
     log: Callable[[str], None] = print,
 ) -> Path:
-    """Translates monolingual text of the target language to sources for it.
+    """Translates monolingual text of the target language into sources for it.
 
     Args:
-        model: translates from the target language to the source language: a run folder, a model folder or an export.
+        model: a run folder, a model folder, an ensemble or an export that translates from the target language.
         texts: files of the target language; blank lines are left out and counted.
         into: folder for the pairs.
         noise_seed: seed of the noise that is added to the sources, see `add_noise`; None adds none.

@@ -61,7 +61,7 @@ def distill(
     """Translates the training text of a configuration.
 
     Args:
-        model: the teacher: a run folder, a model folder or an export.
+        model: the teacher: a run folder, a model folder, an ensemble or an export.
         into: folder for the pairs.
         config: the configuration whose training text is translated; None means the model's own.
         sources: files to translate instead of training text.

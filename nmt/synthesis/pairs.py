@@ -1,6 +1,6 @@
-"""Sentence pairs that a translator makes from text: made in shards, which are kept, and joined at the end.
+"""Makes sentence pairs from text with a translator, in shards that are kept and joined at the end.
 
-A command that is killed resumes with the shards that are missing. What it writes in the end does not depend on that.
+A command that was killed resumes with the missing shards and writes the same pairs as without the interruption.
 """
 
 from abc import ABC, abstractmethod
@@ -119,7 +119,7 @@ def make_synthetic_pairs(
     """Makes sentence pairs, and writes the entries of `data.train` that list them.
 
     Args:
-        model: a run folder, a model folder or an export.
+        model: a run folder, a model folder, an ensemble or an export.
         texts: what to make pairs from; each gives one pair of files.
         maker: makes the pairs.
         into: folder for the files. All workers must see it, the model and the text.

@@ -1,4 +1,4 @@
-"""`nmt average`: one model whose weights are the mean of those of several."""
+"""`nmt average`: writes a model whose weights are the mean of those of several models."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +21,8 @@ TRAINING_ONLY = {name for name in ModelConfig.model_fields if name.endswith("dro
 def average_models(path: Path, sources: Sequence[Path]) -> None:
     """Writes a model folder whose weights are the mean of those of several checkpoints or models.
 
-    That helps if all of them come from one training (Junczys-Dowmunt et al. 2016). Weights of models that were trained
-    from different random weights have nothing to do with each other.
+    All of them should come from one training (Junczys-Dowmunt et al. 2016). Weights of models that started from
+    different random weights have nothing to do with each other.
 
     Args:
         path: a folder that does not exist yet.

@@ -1,4 +1,4 @@
-"""The time that a run may use (`training.budget_minutes`): what is used so far, and what the end will take."""
+"""Measures the time of a run (`training.budget_minutes`): the time used so far, and the time needed for its end."""
 
 import time
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ VALIDATION, CHECKPOINT = "validation", "checkpoint"
 class Budget:
     """Measures the time of a run that has a budget.
 
-    Times become part of `Progress`, as the chief has measured them. So learning rate and end of a run are the same on
-    all workers, and a resumed run begins with the rate that the last checkpoint would have been followed by.
+    Times are part of `Progress`, as measured by the chief. The learning rate and the end of a run are therefore the
+    same on all workers, and a resumed run continues with the next learning rate.
 
     Args:
         settings: `budget_minutes` and `average_last` are read.
@@ -57,6 +57,6 @@ class Budget:
 
 
 def compute_share(progress: Progress, minutes: float) -> float:
-    """Returns the share of a budget that a run has used, from 0 to 1, where the end has its time set aside."""
+    """Returns the share of a budget that a run has used, from 0 to 1, not counting the time reserved for the end."""
     available = 60 * minutes - progress.end_seconds
     return min(1.0, progress.seconds / available) if available > 0 else 1.0

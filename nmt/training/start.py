@@ -1,4 +1,4 @@
-"""The start of a new run from the weights of a model: its tokenizers, and rows for tokens that the model lacks."""
+"""Starts a new run from the weights of a model: chooses tokenizers, and makes rows for tokens that the model lacks."""
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def _is_of_architecture(difference: str) -> bool:
 
 
 def has_tokenizers_of(start: TokenizerConfig, settings: TokenizerConfig) -> bool:
-    """Returns whether a run uses the tokenizers of its start model: it names no files and no settings but theirs."""
+    """Returns whether a run uses the tokenizers of its start model: it names no files and no other settings."""
     wanted = settings.model_copy(update=NOT_OF_TOKENIZERS)
     return settings.source_model is None and wanted in (TokenizerConfig(), start.model_copy(update=NOT_OF_TOKENIZERS))
 
