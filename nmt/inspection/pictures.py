@@ -27,7 +27,7 @@ def draw_pictures(found: Inspection, folder: Path) -> list[Path]:
     for name, maps in named.items():
         paths.append(folder / f"{name}.png")
         with atomic_write(paths[-1]) as file, _choose_fonts():
-            _draw(maps).savefig(file, format="png", dpi=DPI, bbox_inches="tight")
+            _draw(maps).savefig(file, format="png", dpi=DPI)
     return paths
 
 

@@ -11,7 +11,7 @@ from nmt.models.seq2seq import make_seq2seq
 SMALL = {"embedding_units": 6, "encoder_layers": 2, "encoder_units": 10, "decoder_units": 14, "attention_heads": 2}
 MODELS = {
     "default": {},
-    "norm": {"layer_norm": True, "start_state": "both_ends"},
+    "norm": {"layer_norm": True, "start_state": "both_ends", "decoder_layers": 1},
     "bridge": {"source_bridge": True, "decoder_layers": 3, "attention_hops": 2, "encoder_layers": 1},
     "feeding": {"decoder_layers": 2, "input_feeding": True, "attention": "additive", "lexical_model": True},
 }

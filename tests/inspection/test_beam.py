@@ -33,7 +33,7 @@ def models():
 
 @pytest.mark.parametrize("changes", SETTINGS.values(), ids=SETTINGS)
 def test_the_tree_has_the_translation_of_the_real_search(models, changes):
-    settings = SearchSettings(max_length_ratio=1.0, **changes)
+    settings = SearchSettings(**{"max_length": 8, **changes})
     for model in models:
         real = search(model, np.array([SOURCE], "int32"), settings=settings, banned_ids=BANNED)
         length = int(real.lengths[0, 0])

@@ -1,9 +1,12 @@
+import copy
+
 import numpy as np
 import pytest
 
 import nmt
 from nmt.errors import UserError
 from nmt.inspection.inspect import list_alternatives, write_text
+from nmt.models.ensemble import Ensemble
 from nmt.translators.model import ModelTranslator
 
 TEXT = "the dog sees a red bike."
@@ -71,7 +74,14 @@ def test_text_that_is_not_one_source_is_refused(translator, text, message):
         nmt.inspect(translator, text)
 
 
-def test_exports_and_ensembles_are_refused_by_name(tmp_path):
+def test_an_open_ensemble_is_refused_by_name(translator):
+    ensemble = copy.copy(translator)
+    ensemble.model = Ensemble([translator.model])
+    with pytest.raises(UserError, match="the inside of one model, but this is an ensemble"):
+        nmt.inspect(ensemble, TEXT)
+
+
+def test_folders_of_exports_are_refused_by_name(tmp_path):
     (tmp_path / "tflite").mkdir()
     (tmp_path / "tflite" / "model.tflite").touch()
     (tmp_path / "saved" / "1").mkdir(parents=True)
