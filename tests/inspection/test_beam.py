@@ -78,3 +78,20 @@ def test_only_extended_hypotheses_have_children(models):
 def test_settings_without_a_tree_are_refused(models, changes, message):
     with pytest.raises(UserError, match=message):
         trace_beam(models[0], SOURCE, settings=SearchSettings(**changes), banned_ids=BANNED)
+
+
+def test_what_is_pruned_is_too_far_behind(models):
+    settings = SearchSettings(beam_size=8, pruning_threshold=0.2)
+    num_pruned = 0
+    for model in models:
+        nodes = trace_beam(model, SOURCE, settings=settings, banned_ids=BANNED).nodes
+        for length in range(1, max(node.length for node in nodes) + 1):
+            unfinished = [node for node in nodes if node.length == length and node.fate != "finished"]
+            ended = [node.score for node in nodes if node.length <= length and node.fate == "finished"]
+            least = max((node.log_prob for node in unfinished), default=0) - settings.pruning_threshold
+            for node in unfinished:
+                hope = node.log_prob / settings.get_length_penalty(length + 3)
+                is_behind = node.log_prob < least or hope <= max(ended, default=-np.inf)
+                assert (node.fate == "pruned") == is_behind
+                num_pruned += is_behind
+    assert num_pruned > 5
