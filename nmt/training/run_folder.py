@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from nmt.config.file import dump_config, find_differences, load_stored_config
 from nmt.config.schema import Config
@@ -25,7 +25,7 @@ from nmt.weights import load_arrays
 
 # Keys that a resumed run may change, since no update depends on them. decoding.tag changes what validation scores.
 MAY_CHANGE = re.compile(
-    r"run_dir|data\.cache|decoding\.(?!tag)|export\."
+    r"run_dir|data\.(cache|promises)|decoding\.(?!tag)|export\."
     r"|training\.(max_(updates|epochs|minutes)|validate_every|checkpoint_every|keep_checkpoints|patience|max_skipped|max_rollbacks|on_full_disk|log_every|tensorboard)"
 )
 
@@ -95,7 +95,7 @@ class RunFolder:
                     + "\n  ".join(changed)
                     + f"\nRestore the old values, or {self.remedy}"
                 )
-            if (before.decoding, before.export) != (config.decoding, config.export):
+            if _get_changeable(before) != _get_changeable(config):
                 self._change_best(config)
         with atomic_write(self.config) as aside:
             aside.write_text(dump_config(config), encoding="utf-8")
@@ -105,7 +105,8 @@ class RunFolder:
         path = get_current_version(self.best) / "config.yaml"
         if path.is_file():
             best = load_stored_config(path)
-            best = best.model_copy(update={"decoding": config.decoding, "export": config.export})
+            data = best.data.model_copy(update={"promises": config.data.promises})
+            best = best.model_copy(update={"data": data, "decoding": config.decoding, "export": config.export})
             with atomic_write(path) as aside:
                 aside.write_text(dump_config(best), encoding="utf-8")
 
@@ -133,6 +134,11 @@ class RunFolder:
                 discard(left)
             recover(self.best)
             yield
+
+
+def _get_changeable(config: Config) -> tuple[Any, ...]:
+    """Returns the settings of a model that a resumed run may change."""
+    return config.decoding, config.export, config.data.promises
 
 
 class Writer:

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 
@@ -107,10 +108,14 @@ def test_other_sections_are_refused_too(folder, recipe, section):
 
 @pytest.mark.parametrize(
     "change",
-    [{"decoding": {"beam_size": 9, "length_penalty": 0.5}}, {"export": {"nbest": 2, "server_version": "2.21.0"}}],
+    [
+        {"decoding": {"beam_size": 9, "length_penalty": 0.5}},
+        {"export": {"nbest": 2, "server_version": "2.21.0"}},
+        {"data": {"promises": Path("promises.yaml")}},
+    ],
     ids=lambda change: next(iter(change)),
 )
-def test_decoding_and_export_may_change_also_for_the_best_model(folder, recipe, change):
+def test_what_no_update_depends_on_may_change_also_for_the_best_model(folder, recipe, change):
     config = recipe(folder.path)
     begin(folder, config)
     folder.best.mkdir()
