@@ -48,6 +48,10 @@ def evaluate(
         Path | None,
         typer.Option(help="Another system's translations of the source: adds p-values of the paired bootstrap."),
     ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(help="Language code of the translations, which chooses BLEU's tokenizer; default: the model's."),
+    ] = None,
     removed: Annotated[bool, typer.Option("--lowercase", "--tokenized", hidden=True)] = False,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
@@ -73,7 +77,15 @@ def evaluate(
     translator = open_translator(model, **settings["decoding"])
     # Opened first, so that a file that cannot be written is reported before the work.
     with open_output(output) if output else nullcontext() as out:
-        result = evaluate_model(translator, source, reference, tok_lc=tok_lc, baseline=baseline, warn=print_warning)
+        result = evaluate_model(
+            translator,
+            source,
+            reference,
+            tok_lc=tok_lc,
+            baseline=baseline,
+            target_language=language,
+            warn=print_warning,
+        )
         if out:
             out.writelines(f"{line}\n" for line in result.hypotheses)
     (print_error if output == STANDARD else print_line)(report(result, as_json=json))
@@ -187,7 +199,7 @@ def check(
     from nmt.translators.opening import open_translator
 
     translator = open_translator(model, **settings["decoding"])
-    outcomes = entries.check(translator.translate(entries.sources))
+    outcomes = entries.check(translator.translate(entries.sources, split=False))
     print_line(report_promises(outcomes, as_json=json))
     if has_errors(outcomes):
         sys.exit(1)

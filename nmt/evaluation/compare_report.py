@@ -101,8 +101,8 @@ def compare_files(
         warn: receives warnings about what may distort the scores.
 
     Raises:
-        UserError: there is only one system, a model but no source, a file that cannot be read, or the files differ in
-            length.
+        UserError: there is only one system, a model but no source, a file that cannot be read, the files differ in
+            length, or the models have different target languages and none is given.
     """
     if len(systems) < 2:
         raise UserError(f"A comparison needs two systems or more; found {len(systems)}.")
@@ -114,11 +114,14 @@ def compare_files(
     files = [path for path in systems if path not in models]
     first, *others = [*references, *files, *([source] if source else [])]
     texts = dict(zip([first, *others], read_aligned(first, *others), strict=True))
-    for path in systems:
-        if path in models:
-            assert source is not None
-            texts[path], language = _translate(path, texts[source])
-            target_language = target_language or language
+    languages = {}
+    for path in sorted(models):
+        assert source is not None
+        texts[path], languages[path] = _translate(path, texts[source])
+    if target_language is None and len(set(languages.values())) > 1:
+        named = " and ".join(f"{path} ({language})" for path, language in languages.items())
+        raise UserError(f"The models translate to different languages: {named}. Choose one with --language CODE.")
+    target_language = target_language or next(iter(languages.values()), None)
     for warning in check_languages(None, target_language):
         warn(warning)
     translations = [texts[path] for path in systems]

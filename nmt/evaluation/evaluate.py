@@ -43,6 +43,7 @@ def evaluate(
     *,
     tok_lc: bool = False,
     baseline: Path | str | None = None,
+    target_language: str | None = None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> Evaluation:
     """Translates a test set and scores the translations, detokenized and cased.
@@ -55,13 +56,14 @@ def evaluate(
         reference: file of human translations, or several such files, with as many lines as `source`.
         tok_lc: whether to add a score in the Multi30k convention, lower-cased and Moses-tokenized ("tok-lc").
         baseline: file of another system's translations, to tell a difference in quality from chance.
+        target_language: code of the target, which chooses BLEU's tokenizer; None takes the translator's.
         warn: receives warnings about what may distort the scores, before translation begins.
 
     Raises:
         UserError: a file is missing, the files differ in length, or the tokenizer of the target language is not
             installed.
     """
-    language = translator.target_language
+    language = target_language or translator.target_language
     for warning in check_languages(translator.source_language, language):
         warn(warning)
     files = [reference] if isinstance(reference, Path | str) else reference

@@ -36,6 +36,9 @@ def _check_pattern(pattern: str) -> str:
     return pattern
 
 
+ALL = "all"
+"""Name under which all promises are counted."""
+
 Text = Annotated[str, Field(min_length=1)]
 Pattern = Annotated[Text, AfterValidator(_check_pattern)]
 
@@ -60,6 +63,12 @@ class Promise(Section):
     """Name of a group of promises, which are also counted by themselves."""
     severity: Literal["error", "warning"] = "error"
     """Whether breaking it makes `nmt check` fail and `nmt export` refuse."""
+
+    @model_validator(mode="after")
+    def _has_a_tag_of_its_own(self) -> "Promise":
+        if self.tag == ALL:
+            raise ValueError(f"tag {ALL!r} is the name of all promises together; expected another")
+        return self
 
     @model_validator(mode="after")
     def _promises_something(self) -> "Promise":
@@ -143,7 +152,7 @@ def read_promises(path: Path) -> Promises:
 def count_kept(outcomes: Sequence[Outcome]) -> dict[str, tuple[int, int]]:
     """Returns how many promises were kept and how many there are: of each tag, and of all under "all"."""
     tags = {outcome.promise.tag: None for outcome in outcomes if outcome.promise.tag}
-    groups = {"all": list(outcomes), **{tag: [one for one in outcomes if one.promise.tag == tag] for tag in tags}}
+    groups = {ALL: list(outcomes), **{tag: [one for one in outcomes if one.promise.tag == tag] for tag in tags}}
     return {name: (sum(not one.faults for one in group), len(group)) for name, group in groups.items()}
 
 

@@ -87,9 +87,13 @@ def distill(
         raise UserError("--source and --config both say what to translate; give one of the two.")
     if sources and nearest:
         raise UserError("--nearest needs references, which text given by --source does not have.")
-    texts = [Text(path) for path in sources] or _list_texts(
-        _choose_config(model, config), with_references=bool(nearest)
-    )
+    texts = [Text(path) for path in sources]
+    if not sources:
+        chosen = _choose_config(model, config)
+        texts = _list_texts(chosen, with_references=bool(nearest))
+        for files in chosen.data.train:
+            if files.weights:
+                log(f"{files.weights}: the pairs have no sentence weights, since some lines may be left out.")
     return make_synthetic_pairs(
         model,
         texts,

@@ -16,7 +16,7 @@ from nmt.data.preparation import DevSet, TrainingData
 from nmt.data.tokenizer import PAD_ID, Tokenizer
 from nmt.decoding.grouping import Group, make_grouping
 from nmt.evaluation.metrics import bleu, chrf
-from nmt.evaluation.promises import Promises, count_kept
+from nmt.evaluation.promises import ALL, Promises, count_kept
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.training.objective import Examples, Objective
 from nmt.training.workers import Workers
@@ -46,7 +46,7 @@ class Validation:
         by_characters = "" if self.chrf is None else f" · chrF {self.chrf:.2f}"
         each = ", ".join(f"{name} {one.bleu:.2f}" for name, one in self.sets.items())
         mean = f" ({each})" if each else ""
-        kept = " · promises {} of {}".format(*self.promises["all"]) if self.promises else ""
+        kept = " · promises {} of {}".format(*self.promises[ALL]) if self.promises else ""
         return f"BLEU {self.bleu:.2f}{mean}{by_characters} · perplexity {self.perplexity:.2f}{kept}"
 
     def as_record(self) -> dict[str, float]:

@@ -109,7 +109,11 @@ def test_a_model_translates_the_source_line_by_line(files, tmp_path, monkeypatch
             assert not split
             return [line.upper() for line in lines]
 
-    monkeypatch.setattr("nmt.translators.opening.open_translator", lambda path: Upper())
+    opened = {tmp_path: Upper(), tmp_path.parent: Upper()}
+    monkeypatch.setattr("nmt.translators.opening.open_translator", opened.__getitem__)
     report = compare_files([files["base"], tmp_path], [files["ref"]], source=files["source"])
     assert report.translations == [BASELINE, ["X & Y"] * 5]
     assert "tok:zh" in report.scores[0]["bleu"].score.signature
+    opened[tmp_path.parent].target_language = "de"
+    with pytest.raises(UserError, match=rf"different languages: .*{tmp_path} \(zh\)\. Choose one with --language"):
+        compare_files(list(opened), [files["ref"]], source=files["source"])

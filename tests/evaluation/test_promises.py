@@ -72,6 +72,7 @@ def test_the_report_names_file_line_and_counts_by_tag(promises, tmp_path):
         ("- {source: x, contains: y}\n- {source: x, matches: '('}", r"p.yaml:2: matches.0: '\(' is not a regular"),
         ("- {source: x, contains: 5}", r"p.yaml:1: contains: expected a text, or a list of texts, found 5"),
         ("- {source: x, contains: y, severity: fatal}", "p.yaml:1: severity: expected error or warning, found 'fatal'"),
+        ("- {source: x, contains: y, tag: all}", r"p.yaml:1: tag 'all' is the name of all promises together"),
         ("- x", r"p.yaml:1: expected keys such as 'source: TEXT'"),
         ("source: x", r"p.yaml: expected a list of promises"),
         ("[]", r"p.yaml: expected a list of promises"),
