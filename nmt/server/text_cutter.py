@@ -12,7 +12,7 @@ from fastapi import Request
 from nmt.errors import RequestError
 from nmt.server.fair_queue import Options
 from nmt.server.limits import Limits
-from nmt.translators.protocol import CHANGEABLE, TokenTranslator, Translator
+from nmt.translators.protocol import TokenTranslator, Translator
 from nmt.translators.sentences import SplitText
 
 # Characters that are cut at a time; between two of these a client that has left is noticed.
@@ -85,7 +85,7 @@ class TextCutter:
         tokens: list[int] = []
         for text, length in zip(texts, self._translator.count_tokens(texts), strict=True):
             if length > self._translator.max_tokens and isinstance(self._translator, TokenTranslator):
-                [cut] = self._translator.with_settings(**{CHANGEABLE: "never"}).split_texts([text])
+                [cut] = self._translator.cut_texts([text])
                 found.append(cut)
                 tokens += self._count_tokens(cut.parts)
             else:

@@ -147,7 +147,7 @@ class ModelTranslator(TokenTranslator):
         ]
 
     def _encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
-        sources = self.source_tokenizer.encode([self._write_tag(source) for source, _ in pairs])
+        sources = self.source_tokenizer.encode([self.write_tag(source) for source, _ in pairs])
         return sources, self.target_tokenizer.encode([target for _, target in pairs])
 
     def align(self, pairs: Iterable[tuple[str, str]]) -> Iterator[WordLinks]:
@@ -161,7 +161,7 @@ class ModelTranslator(TokenTranslator):
         read = [n for n in order if sources[n] and targets[n]]
         found = dict(zip(read, self._forced.read_attention([(sources[n], targets[n]) for n in read]), strict=True))
         for n, (source, target) in enumerate(pairs):
-            tag, rest = self._take_tag(source) if self.tags else (None, source)
+            tag, rest = self._take_tag(source, self.settings.tag)
             span = (len(source) - len(rest), len(source))
             parts = drop_tag([found[n]] if n in found else [], tag)
             yield align_words(source, target, [replace(one, source_span=span) for one in parts])

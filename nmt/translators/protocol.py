@@ -122,7 +122,15 @@ class Translator(ABC):
 
         See `decoding.split_sentences` and `decoding.tag`.
         """
-        return self._split(texts, needs_splitting(self.settings.split_sentences, self.multi_sentence_share))
+        by_sentence = needs_splitting(self.settings.split_sentences, self.multi_sentence_share)
+        return self._split(texts, by_sentence, self.settings.tag)
+
+    def cut_texts(self, texts: Sequence[str]) -> list[SplitText]:
+        """Splits texts that are longer than the translator reads at once, each part with the tag of its text.
+
+        Unlike `split_texts`, it leaves texts without a tag as they are, whatever the settings.
+        """
+        return self._split(texts, False, None)
 
     def translate_texts(
         self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False, split: bool = True
@@ -141,15 +149,19 @@ class Translator(ABC):
         """
         if split:
             return self._translate_split(self.split_texts(texts), n_best=n_best, attention=attention)
-        texts = [self._write_tag(text) for text in texts]
+        texts = [self.write_tag(text) for text in texts]
         found = self.translate_batch(texts, n_best=n_best, attention=attention)
         cut = [n for n, one in enumerate(found) if one.is_truncated]
         if cut:
-            whole = self._split([texts[n] for n in cut], False)
+            whole = self.cut_texts([texts[n] for n in cut])
             translations = self._translate_split(whole, n_best=n_best, attention=attention)
             for n, one in zip(cut, translations, strict=True):
                 found[n] = one
         return found
+
+    def write_tag(self, text: str) -> str:
+        """Returns a text that begins with its tag, or else with `decoding.tag`, if there is one."""
+        return put_tag(*self._take_tag(text, self.settings.tag)) if self.tags and text.strip() else text
 
     def check_n_best(self, n_best: int) -> None:
         """Raises UserError unless the translator can return so many hypotheses per text."""
@@ -192,8 +204,8 @@ class Translator(ABC):
         for batch in split_chunks(lines, window):
             yield from self.translate_texts(batch, n_best=n_best, attention=attention, split=split)
 
-    def _split(self, texts: Sequence[str], by_sentence: bool) -> list[SplitText]:
-        """Splits texts into sentences, or lines, each with the tag of its text."""
+    def _split(self, texts: Sequence[str], by_sentence: bool, tag: str | None) -> list[SplitText]:
+        """Splits texts into sentences, or lines, each with the tag of its text, or else with this one."""
         room, characters = (
             max(self.count_tokens(self.tags), default=0),
             max((len(tag) + 1 for tag in self.tags), default=0),
@@ -207,7 +219,7 @@ class Translator(ABC):
         )
         if not self.tags:
             return splitter.split(texts)
-        tagged = [self._take_tag(text) for text in texts]
+        tagged = [self._take_tag(text, tag) for text in texts]
         bare = [rest for _, rest in tagged]
         return [
             replace(
@@ -219,17 +231,13 @@ class Translator(ABC):
             for text, (tag, rest), split in zip(texts, tagged, splitter.split(bare), strict=True)
         ]
 
-    def _write_tag(self, text: str) -> str:
-        """Returns a text that begins with its tag, if it has one."""
-        return put_tag(*self._take_tag(text)) if self.tags and text.strip() else text
-
-    def _take_tag(self, text: str) -> tuple[str | None, str]:
-        """Returns the tag by which a text begins, or else that of the settings, and the text without it."""
+    def _take_tag(self, text: str, other: str | None) -> tuple[str | None, str]:
+        """Returns the tag by which a text begins, or else the other one, and the text without it."""
         begin = text.lstrip()
         for tag in sorted(self.tags, key=len, reverse=True):
             if begin.startswith(tag):
                 return tag, begin[len(tag) :].lstrip()
-        return self.settings.tag, text
+        return other, text
 
     def _translate_split(self, texts: Sequence[SplitText], *, n_best: int, attention: bool) -> list[Translation]:
         self.check_n_best(n_best)
@@ -273,7 +281,7 @@ class TokenTranslator(Translator):
         self.check_n_best(n_best)
         encoded = self._encode(texts)
         cut = [n for n, ids in enumerate(encoded) if len(ids) > self.max_tokens]
-        split = dict(zip(cut, self._split([texts[n] for n in cut], False), strict=True)) if cut else {}
+        split = dict(zip(cut, self.cut_texts([texts[n] for n in cut]), strict=True)) if cut else {}
         rows = [
             self._encode(split[n].parts) if n in split else [ids] if ids and texts[n].strip() else []
             for n, ids in enumerate(encoded)

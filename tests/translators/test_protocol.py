@@ -10,9 +10,11 @@ from nmt.config.schema import DecodingConfig, SearchSettings
 from nmt.decoding.alignment import TokenAttention
 from nmt.decoding.inference import split_numbers
 from nmt.errors import UserError
+from nmt.server.limits import Limits
+from nmt.server.text_cutter import TextCutter
 from nmt.translators.hypothesis import Hypothesis, Translation, join_translations
 from nmt.translators.opening import find_folder, find_kind, open_translator
-from nmt.translators.protocol import Translator, change_fixed, change_settings
+from nmt.translators.protocol import TokenTranslator, Translator, change_fixed, change_settings
 from nmt.translators.sentences import SplitText
 
 
@@ -254,6 +256,35 @@ def test_parts_of_a_long_text_have_its_tag_and_are_short_enough():
     assert len(parts) > 1
     assert all(part.startswith("<2de> ") and len(part) <= 20 for part in parts)
     assert "".join(part.removeprefix("<2de>") for part in parts) == " aa bb cc dd ee ff gg hh"
+
+
+class Spelling(TokenTranslator):
+    """Reads 20 characters, each of which is a token, and writes what it read."""
+
+    source_language = target_language = None
+    max_n_best, max_tokens, tags = 3, 20, ("<2d>",)
+    settings = SearchSettings(tag="<2d>")
+
+    def with_settings(self, **changes: Any) -> "Spelling":
+        return self
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [list(map(ord, text)) for text in texts]
+
+    def _translate_ids(self, ids: list[list[int]], n_best: int, attention: bool) -> list[list[Hypothesis]]:
+        return [[Hypothesis("".join(map(chr, row)), 0.0, 0.0)] for row in ids]
+
+
+def test_a_batch_has_the_tags_that_are_written_in_it_however_long_its_texts():
+    """As do requests to `:predict`, which are those of a SavedModel's signature."""
+    long = "aa bb cc dd ee ff gg hh ii"
+    texts = ["aa", long, f"<2d> {long}"]
+    short, untagged, tagged = (one.text for one in Spelling().translate_batch(texts))
+    assert (short, untagged) == ("aa", long)
+    assert tagged.count("<2d>") > 1
+    cut, _ = TextCutter(Spelling(), Limits())._cut_long(texts)
+    assert [[part.startswith("<2d> ") for part in text.parts] for text in cut] == [[False], [False] * 2, [True] * 2]
+    assert all("<2d>" in part for text in Spelling().split_texts(texts) for part in text.parts)
 
 
 def test_a_tag_that_the_model_does_not_know_is_refused():
