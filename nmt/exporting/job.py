@@ -70,6 +70,8 @@ class ExportJob:
         config = change_config(folder.config, decoding=decoding or {}, export=export or {})
         translator = ModelTranslator.load(path, precision="float32").with_settings(**decoding or {})
         sources, references = read_sample(config.dev_sets[0], sample, config.export.sample)
+        # The model adds `decoding.tag` to texts without a tag, an artefact does not.
+        sources = [translator.write_tag(source) for source in sources]
         entries = find_promises(config, promises)
         return cls(path, replace(folder, config=config), translator, sources, references, quantize, entries)
 
@@ -108,8 +110,14 @@ class ExportJob:
             BrokenPromiseError: they break one whose severity is error.
         """
         if self.promises is None:
+            if stored := self.config.data.promises:
+                log(
+                    f"Warning: The promises in {stored} (data.promises) are not checked, because the file no longer "
+                    "exists. Name a file of promises with --promises FILE."
+                )
             return
-        outcomes = self.promises.check(run_artefact(folder, self.promises.sources)["translations"])
+        sources = [self.translator.write_tag(source) for source in self.promises.sources]
+        outcomes = self.promises.check(run_artefact(folder, sources)["translations"])
         log(report_promises(outcomes))
         if has_errors(outcomes):
             raise BrokenPromiseError("The export breaks promises, so nothing was written. They are listed above.")
@@ -135,19 +143,18 @@ class ExportJob:
 
 
 def find_promises(config: Config, given: Path | str | None) -> Promises | None:
-    """Returns the promises of a file if one is given, or else those that the model was trained with, if any.
+    """Returns the promises of a file if one is given, or else those that the model was trained with.
+
+    Returns:
+        None if there are none, or if the file that the model was trained with no longer exists.
 
     Raises:
-        UserError: the file is missing or not a list of promises.
+        UserError: the given file is missing, or a file is not a list of promises.
     """
     stored = config.data.promises
-    if given is None and stored is not None and not stored.is_file():
-        raise UserError(
-            f"The export must keep the promises in {stored} (data.promises), which no longer exists. Name a file of "
-            "promises with --promises FILE."
-        )
-    path = stored if given is None else Path(given)
-    return None if path is None else read_promises(path)
+    if given is not None:
+        return read_promises(Path(given))
+    return read_promises(stored) if stored and stored.is_file() else None
 
 
 def _describe_members(members: Sequence[ModelFolder]) -> ModelFolder:

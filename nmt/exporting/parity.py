@@ -212,11 +212,16 @@ def compare(
 
 
 def compute_log_prob(translator: ModelTranslator, source: str, target_ids: Sequence[int]) -> float:
-    """Returns the log-probability of a translation by the model, in nats, including its EOS if it has one."""
+    """Returns the log-probability of a translation by the model, in nats, including its EOS if it has one.
+
+    Like that of the search, it includes `decoding.repetition_penalty`.
+    """
     source_ids = [*translator.source_tokenizer.encode([source])[0], EOS_ID]
     logits, _ = translator.model.read(np.array([source_ids], "int32"), np.array([target_ids], "int32"))
     log_probs = ops.convert_to_numpy(ops.log_softmax(logits, axis=-1))
-    return float(log_probs[0, np.arange(len(target_ids)), target_ids].sum())
+    chosen = log_probs[0, np.arange(len(target_ids)), target_ids]
+    is_repeated = [one in target_ids[:place] for place, one in enumerate(target_ids)]
+    return float(np.where(is_repeated, translator.settings.repetition_penalty * chosen, chosen).sum())
 
 
 def _translate(translator: ModelTranslator, sources: Sequence[str]) -> tuple[list[Hypothesis], float]:

@@ -17,7 +17,7 @@ class Hypothesis:
     score: float
     """What hypotheses are ranked by: log_prob divided by the length penalty, plus the coverage penalty."""
     log_prob: float
-    """Sum of the tokens' log-probabilities (nats), EOS included."""
+    """Sum of the tokens' log-probabilities (nats), EOS and `decoding.repetition_penalty` included."""
     tokens: Sequence[str] = ()
     """SentencePiece tokens without EOS; empty if an export returns the text alone."""
     is_finished: bool | None = True

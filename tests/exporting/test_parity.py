@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from nmt.data.tokenizer import EOS_ID
 from nmt.errors import ParityError, UserError
 from nmt.exporting.parity import Costs, check_difference, check_parity, compare, compute_log_prob, run_python
 from nmt.exporting.quantization import Quantization
@@ -48,6 +49,17 @@ def test_forced_decoding_returns_the_log_probability_of_the_search(exported, exp
     for source, hypothesis, tokens in zip(SOURCES, expected, answers["target_tokens"], strict=True):
         forced = compute_log_prob(exported.translator, source, [ids[token] for token in tokens])
         assert forced == pytest.approx(hypothesis.log_prob, abs=1e-3)
+
+
+def test_forced_decoding_penalizes_repetition_as_the_search_does(exported):
+    tokenizer = exported.translator.target_tokenizer
+    ids = {tokenizer.get_token(one): one for one in range(tokenizer.vocabulary_size)}
+    translator = exported.translator.with_settings(repetition_penalty=1.5)
+    found = [translation.best for translation in translator.stream(SENTENCES[:8])]
+    assert any(len(set(one.tokens)) < len(one.tokens) for one in found)
+    for source, one in zip(SENTENCES, found, strict=False):
+        tokens = [ids[token] for token in one.tokens] + [EOS_ID] * bool(one.is_finished)
+        assert compute_log_prob(translator, source, tokens) == pytest.approx(one.log_prob, abs=1e-3)
 
 
 @pytest.mark.parametrize(("apart", "ties"), [(0.0, 1), (0.01, 0), (-0.01, 0)])
