@@ -25,10 +25,8 @@ function handleInput() {
   request?.abort();
   showMessage("");
   reader.forget();
-  const length = Array.from(field.value).length;
+  const [length, limit] = showCount();
   document.body.classList.toggle("long", length > LONG);
-  const limit = about?.max_characters ?? Infinity;
-  get("count").textContent = length > 0.8 * limit ? `${format(length)} of ${format(limit)} characters` : "";
   clearTimeout(timer);
   if (!field.value.trim()) {
     showTranslations([]);
@@ -37,6 +35,13 @@ function handleInput() {
   } else {
     schedule(PAUSE);
   }
+}
+
+function showCount() {
+  const length = Array.from(field.value).length;
+  const limit = about?.max_characters ?? Infinity;
+  get("count").textContent = length > 0.8 * limit ? `${format(length)} of ${format(limit)} characters` : "";
+  return [length, limit];
 }
 
 async function translate() {
@@ -116,6 +121,7 @@ function getWords({ text, alignment }) {
 function showAbout(response) {
   about = response;
   get("key-form").hidden = true;
+  showCount(); // of text that was there before the limit was known
   const [source, target] = [about.source_language, about.target_language];
   if (source && target) {
     get("source-language").textContent = getLanguage(source);
