@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import signal
+import sys
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -228,7 +229,8 @@ def test_an_update_begins_before_the_one_before_it_is_asked_about(rehearsal, rec
 
 
 def test_an_update_that_is_done_when_it_returns_is_asked_about_at_once(rehearsal, recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr("conftest.CountingUpdate.runs_ahead", False)
+    # Several modules are called conftest, so that the class has no name to import it by.
+    monkeypatch.setattr(sys.modules[type(rehearsal).__module__].CountingUpdate, "runs_ahead", False)
     rehearsal.train(recipe(tmp_path, max_updates=3), bleu=[1])
     course = rehearsal.update.course[1:-1]
     assert course == [(what, n) for n in (1, 2, 3) for what in ("started", "awaited")]
