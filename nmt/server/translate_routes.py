@@ -146,8 +146,8 @@ def make_translate_routes(
         async with limit_time(limits):
             documents: list[Markup] = []
             if is_html:
-                documents = await cutter.run_in_thread(client, partial(_read_documents, texts, limits))
-                texts = [segment.text for document in documents for segment in document.segments]
+                documents = await cutter.run_in_thread(client, partial(_read_documents, texts, translator.tags, limits))
+                texts = [text for document in documents for text in document.texts]
             split, tokens = await cutter.cut(texts, options, client=client, splitter=splitter)
             parts = [part for text in split for part in text.parts]
             results = iter(await batcher.translate(parts, options, tokens=tokens, client=client))
@@ -190,7 +190,7 @@ def read_request(body: bytes) -> TextRequest:
     return wanted
 
 
-def _read_documents(texts: Sequence[str], limits: Limits) -> list[Markup]:
+def _read_documents(texts: Sequence[str], tags: Sequence[str], limits: Limits) -> list[Markup]:
     """Reads HTML, and checks the limits of what is translated of it."""
     most = MARKUP_SHARE * limits.max_characters
     for number, text in enumerate(texts):
@@ -200,7 +200,7 @@ def _read_documents(texts: Sequence[str], limits: Limits) -> list[Markup]:
                 f"A text with tags can have at most {most:,} characters, found {len(text):,} in text {number} (counted "
                 "from 0). Split it.",
             )
-    documents = [read_markup(text) for text in texts]
+    documents = [read_markup(text, tags) for text in texts]
     check_texts([document.text for document in documents], limits)
     return documents
 

@@ -97,7 +97,7 @@ def join_translations(text: SplitText, parts: Sequence[Translation]) -> Translat
             for source_start, target_start, part, one in zip(
                 starts, text.find_translated_starts(texts), text.bare_parts, row, strict=True
             )
-            for moved in _move(
+            for moved in shift_attention(
                 drop_tag(one.attention, text.tag), (source_start, len(part)), (target_start, len(one.text))
             )
         ]
@@ -126,7 +126,7 @@ def drop_tag(attention: Sequence[TokenAttention], tag: str | None) -> Iterator[T
         yield replace(one, source=one.source[count:], weights=one.weights[:, count:]) if count else one
 
 
-def _move(
+def shift_attention(
     attention: Iterable[TokenAttention], source: tuple[int, int], target: tuple[int, int]
 ) -> Iterator[TokenAttention]:
     """Yields attention within a part as attention within the text, given where the part starts and its length."""

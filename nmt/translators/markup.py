@@ -1,16 +1,17 @@
 """Translates text with HTML tags or XLIFF inline elements, and puts the same tags around the right words.
 
-1. The text is read with Python's own `html.parser`, which gives every tag as it was written. Parsers that build a tree,
+1. The model's own tag (`data.train[].tag`) is taken off the beginning, and put before every segment.
+2. The text is read with Python's own `html.parser`, which gives every tag as it was written. Parsers that build a tree,
    such as lxml and html5lib, repair fragments and write other tags than those they were given.
-2. Block elements and line breaks divide the text into segments. So does a tag without a partner, which stays where it
+3. Block elements and line breaks divide the text into segments. So does a tag without a partner, which stays where it
    is. Tags are stripped from each segment, entities are decoded, and white space is collapsed outside of `<pre>`.
-3. Segments are translated as any other text.
-4. Tags go back from the outside in. The words that belong to an element are the interval of target words with the
+4. Segments are translated as any other text.
+5. Tags go back from the outside in. The words that belong to an element are the interval of target words with the
    largest sum of (attention to the words of the element - 1/2), among those that the elements beside it have left. So
    an element is never divided, never overlaps another one, and lies within its parent. An element that holds all the
    words of its parent does so in the translation. One whose words were left out is empty, and stands where an empty
    element such as an image does: beside the translation of its neighbour.
-5. What must not be translated (`translate="no"`) is part of the text that is translated, as context. Its copy in the
+6. What must not be translated (`translate="no"`) is part of the text that is translated, as context. Its copy in the
    translation, or the words that attend to it, are then replaced with what was written. Scripts, styles, formulas and
    the codes of XLIFF are not part of the text.
 
@@ -29,10 +30,11 @@ from itertools import accumulate
 import numpy as np
 
 from nmt.data.batching import split_chunks
+from nmt.data.examples import put_tag
 from nmt.decoding.alignment import align
 from nmt.errors import UserError
-from nmt.translators.hypothesis import Hypothesis, Translation, join_translations
-from nmt.translators.protocol import WINDOW, Translator
+from nmt.translators.hypothesis import Hypothesis, Translation, join_translations, shift_attention
+from nmt.translators.protocol import WINDOW, Translator, split_tag
 from nmt.translators.sentences import LETTER, SplitText
 
 Attributes = Sequence[tuple[str, str | None]]
@@ -66,8 +68,8 @@ def stream_markup(translator: Translator, lines: Iterable[str], *, n_best: int =
         UserError: the translator returns no attention, or there are too many tags.
     """
     for chunk in split_chunks(lines, WINDOW):
-        documents = [read_markup(line) for line in chunk]
-        texts = [segment.text for document in documents for segment in document.segments]
+        documents = [read_markup(line, translator.tags) for line in chunk]
+        texts = [text for document in documents for text in document.texts]
         found = iter(translator.translate_texts(texts, n_best=n_best, attention=True))
         for document in documents:
             yield document.join([next(found) for _ in document.segments])
@@ -109,16 +111,23 @@ class Markup:
     segments: Sequence[Segment]
     gaps: Sequence[str]
     """What stands before, between and after the segments, as HTML."""
+    tag: str | None = None
+    """Symbol of the model that the text begins with."""
 
     @property
     def text(self) -> str:
         """The text that is translated."""
         return "\n".join(segment.text for segment in self.segments)
 
+    @property
+    def texts(self) -> list[str]:
+        """The texts of the segments, each with the symbol."""
+        return [put_tag(self.tag, segment.text) for segment in self.segments]
+
     def join(self, translations: Sequence[Translation]) -> Translation:
         """Returns the translation with tags, given those of the segments, which must have attention."""
         parts = [
-            replace(one, hypotheses=[_put(segment, hypothesis) for hypothesis in one.hypotheses])
+            replace(one, hypotheses=[self._put(segment, hypothesis) for hypothesis in one.hypotheses])
             for segment, one in zip(self.segments, translations, strict=True)
         ]
         joined = join_translations(SplitText([segment.text for segment in self.segments], list(self.gaps)), parts)
@@ -128,21 +137,30 @@ class Markup:
         hypotheses = [replace(one, text=_encode_breaks(one.text)) for one in joined.hypotheses]
         return replace(joined, source=self.source, hypotheses=hypotheses)
 
-
-def _put(segment: Segment, hypothesis: Hypothesis) -> Hypothesis:
-    return replace(hypothesis, text=segment.put_tags(hypothesis), attention=())
+    def _put(self, segment: Segment, hypothesis: Hypothesis) -> Hypothesis:
+        size = len(segment.text)
+        before = len(put_tag(self.tag, segment.text)) - size
+        attention = tuple(shift_attention(hypothesis.attention, (-before, before + size), (0, len(hypothesis.text))))
+        text = segment.put_tags(replace(hypothesis, attention=attention) if before else hypothesis)
+        return replace(hypothesis, text=text, attention=())
 
 
 def _encode_breaks(text: str) -> str:
     return text.replace("\n", "&#10;").replace("\r", "&#13;")
 
 
-def read_markup(text: str) -> Markup:
+def read_markup(source: str, tags: Iterable[str] = ()) -> Markup:
     """Reads a text with tags.
+
+    Args:
+        source: the text.
+        tags: symbols of the model, one of which may begin the text, with its < and > encoded or not.
 
     Raises:
         UserError: there are more than 1,000 tags between two block elements, or they are nested too deeply.
     """
+    spellings = {spelling: tag for tag in tags for spelling in (tag, escape(tag))}
+    written, text = split_tag(source, spellings)
     events = _Reader(text).events
     _find_partners(events)
     segments: list[Segment] = []
@@ -159,7 +177,7 @@ def read_markup(text: str) -> Markup:
         if event.name in PREFORMATTED:
             depth += {"start": 1, "end": -1}.get(event.kind, 0)
     _add_segment(waiting, depth > 0, segments, gaps)
-    return Markup(text, segments, gaps)
+    return Markup(source, segments, gaps, spellings[written] if written else None)
 
 
 @dataclass

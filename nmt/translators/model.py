@@ -161,7 +161,7 @@ class ModelTranslator(TokenTranslator):
         read = [n for n in order if sources[n] and targets[n]]
         found = dict(zip(read, self._forced.read_attention([(sources[n], targets[n]) for n in read]), strict=True))
         for n, (source, target) in enumerate(pairs):
-            tag, rest = self._take_tag(source, self.settings.tag)
+            tag, rest = self._split_tag(source, self.settings.tag)
             span = (len(source) - len(rest), len(source))
             parts = drop_tag([found[n]] if n in found else [], tag)
             yield align_words(source, target, [replace(one, source_span=span) for one in parts])

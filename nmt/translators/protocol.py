@@ -161,7 +161,7 @@ class Translator(ABC):
 
     def write_tag(self, text: str) -> str:
         """Returns a text that begins with its tag, or else with `decoding.tag`, if there is one."""
-        return put_tag(*self._take_tag(text, self.settings.tag)) if self.tags and text.strip() else text
+        return put_tag(*self._split_tag(text, self.settings.tag)) if self.tags and text.strip() else text
 
     def check_n_best(self, n_best: int) -> None:
         """Raises UserError unless the translator can return so many hypotheses per text."""
@@ -219,7 +219,7 @@ class Translator(ABC):
         )
         if not self.tags:
             return splitter.split(texts)
-        tagged = [self._take_tag(text, tag) for text in texts]
+        tagged = [self._split_tag(text, tag) for text in texts]
         bare = [rest for _, rest in tagged]
         return [
             replace(
@@ -231,13 +231,10 @@ class Translator(ABC):
             for text, (tag, rest), split in zip(texts, tagged, splitter.split(bare), strict=True)
         ]
 
-    def _take_tag(self, text: str, other: str | None) -> tuple[str | None, str]:
+    def _split_tag(self, text: str, other: str | None) -> tuple[str | None, str]:
         """Returns the tag by which a text begins, or else the other one, and the text without it."""
-        begin = text.lstrip()
-        for tag in sorted(self.tags, key=len, reverse=True):
-            if begin.startswith(tag):
-                return tag, begin[len(tag) :].lstrip()
-        return other, text
+        tag, rest = split_tag(text, self.tags)
+        return tag or other, rest
 
     def _translate_split(self, texts: Sequence[SplitText], *, n_best: int, attention: bool) -> list[Translation]:
         self.check_n_best(n_best)
@@ -305,6 +302,15 @@ class TokenTranslator(Translator):
                 return encoded
             known = self._encoded = dict(zip(texts, encoded, strict=True))
         return [known[text] for text in texts]
+
+
+def split_tag(text: str, tags: Iterable[str]) -> tuple[str | None, str]:
+    """Returns the tag by which a text begins, if it is one of these, and the text without it."""
+    begin = text.lstrip()
+    for tag in sorted(tags, key=len, reverse=True):
+        if begin.startswith(tag):
+            return tag, begin[len(tag) :].lstrip()
+    return None, text
 
 
 def describe(text: str, hypotheses: Sequence[Hypothesis]) -> Translation:

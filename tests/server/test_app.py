@@ -591,6 +591,9 @@ def test_a_request_may_choose_a_tag_and_alignments_are_places_in_its_text():
         ["One.", "Two."],
         ["One."],
     ]
+    html = {"text": "<2y> One<br>Two", "format": "html"}
+    ask(server, "POST", "/translate", json=html)
+    assert translator.batches[1] == ["<2y> One", "<2y> Two"]
     status, message = read_error(ask(server, "POST", "/translate", json={"text": "One.", "tag": "<2z>"}))
     assert (status, message) == (
         400,

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape, unescape
 from typing import Any
 
@@ -151,6 +152,26 @@ def test_white_space_is_collapsed_outside_of_preformatted_text():
     list(stream_markup(fake, ["<p>a\n b</p>", "<pre>c\n d</pre>"]))
     assert fake.read == ["a b", "c", "d"]
     assert put("<pre>a b&#10;c d</pre>", "copy") == "<pre>a b&#10;c d</pre>"  # a line stays a line
+
+
+class Tagged(Fake):
+    """Was trained with a tag, which is two tokens that it does not translate."""
+
+    tags = ("<bt>",)
+
+    def _translate(self, text: str, rank: int) -> Hypothesis:
+        found = super()._translate(text.removeprefix("<bt> "), rank)
+        [part] = found.attention
+        weights = np.pad(part.weights, ((0, 0), (2, 0)))
+        return replace(found, attention=[replace(part, source=["▁", "<bt>", *part.source], weights=weights)])
+
+
+@pytest.mark.parametrize("tag", ["<bt> ", " &lt;bt&gt;", ""])
+def test_the_tag_of_a_model_is_no_element_and_holds_for_all_segments(tag):
+    fake, text = Tagged(), f"{tag}a man <b>sees</b> it<br>c <i>d</i>"
+    [found] = stream_markup(fake, [text])
+    assert (found.source, found.text) == (text, "IT <b>SEES</b> MAN A<br><i>D</i> C")
+    assert fake.read == ([f"<bt> {one}" for one in ("a man sees it", "c d")] if tag else ["a man sees it", "c d"])
 
 
 def test_every_hypothesis_has_its_tags():
