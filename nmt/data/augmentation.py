@@ -1,7 +1,7 @@
 """Augmentation: changes a share of the examples to capitals or title case, or by removing punctuation or adding typos.
 
-Which examples change, and how, is a function of (seed, epoch, example). Text is changed before it is segmented, so the
-changed examples cannot come from the cache of token ids.
+Which examples change, and how, is a function of (seed, epoch, key of the example). Text is changed before it is
+segmented, so the changed examples cannot come from the cache of token ids.
 """
 
 import re
@@ -14,6 +14,7 @@ from nmt.data.batching import TokenizedCorpus, derive_seed
 from nmt.data.examples import Rows
 from nmt.data.joining import SegmentedCorpus
 from nmt.data.subword_sampling import draw_numbers
+from nmt.data.weighting import FindKeys, keep_keys
 
 AUGMENT_DRAW = 5  # part of the seeds of augmentation, which sets its draws apart from all others
 FINAL_PUNCTUATION = re.compile(r"[.!?…。．！？؟۔।॥]+\s*\Z")
@@ -22,6 +23,8 @@ WORD_START = re.compile(r"(?<![\w'’])[^\W\d_]")
 # Letters that begin a typo: those that a letter follows.
 TYPO_PLACE = re.compile(r"[^\W\d_](?=[^\W\d_])")
 WORDS_PER_TYPO = 10
+# Stands for a user symbol while the text around it is changed: neither a letter nor a character of text (Unicode 23.7).
+PLACEHOLDER = "\U0010ffff"
 
 ReadTexts = Callable[[np.ndarray, int], tuple[list[str], list[str]]]
 
@@ -39,6 +42,8 @@ class AugmentedTokens:
         seed: seed of all draws.
         max_length: largest number of tokens on either side.
         languages: language codes of source and target.
+        user_symbols: those of the tokenizers of source and target, which stay as they are.
+        find_keys: returns the keys of examples in a batch.
     """
 
     def __init__(
@@ -51,16 +56,21 @@ class AugmentedTokens:
         seed: int,
         max_length: int,
         languages: tuple[str, str],
+        user_symbols: tuple[Sequence[str], Sequence[str]] = ((), ()),
+        find_keys: FindKeys = keep_keys,
     ):
         self.tokens, self.segments, self.read_texts = tokens, segments, read_texts
         self.seed, self.max_length, self.languages = seed, max_length, languages
+        self.symbols = [_make_symbol_pattern(symbols) for symbols in user_symbols]
+        self.find_keys = find_keys
         self.bounds = np.cumsum(list(settings.shares.values()))
         self.kinds = list(settings.shares)
 
     def read_ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[Rows, Rows]:
         """Returns the ids of both sides of these examples, without EOS, with the changes of this epoch."""
         sides = tuple(list(rows) for rows in self.tokens.read_ids(pairs, epoch=epoch, batch=batch))
-        numbers = draw_numbers(derive_seed(self.seed, epoch, AUGMENT_DRAW), pairs, np.ones(len(pairs), np.int64))
+        keys = self.find_keys(pairs, batch)
+        numbers = draw_numbers(derive_seed(self.seed, epoch, AUGMENT_DRAW), keys, np.ones(len(pairs), np.int64))
         chosen = np.searchsorted(self.bounds, numbers / 2.0**64, side="right")
         places = np.flatnonzero(chosen < len(self.kinds))
         if len(places):
@@ -69,22 +79,24 @@ class AugmentedTokens:
                 self._change(self.kinds[chosen[place]], *pair, int(numbers[place]))
                 for place, pair in zip(places, zip(*texts, strict=True), strict=True)
             ]
-            self._replace(sides, pairs, places, texts, changed, epoch)
+            self._replace(sides, keys[places], places, texts, changed, epoch)
         return sides[0], sides[1]
 
     def _change(self, kind: str, source: str, target: str, number: int) -> tuple[str, str]:
         if kind == "capitals":
-            return to_capitals(source, self.languages[0]), to_capitals(target, self.languages[1])
-        if kind == "title_case":
-            return to_title_case(source, self.languages[0]), target
-        if kind == "no_final_punctuation":
-            return drop_final_punctuation(source), target
-        return make_typos(source, np.random.default_rng(number)), target
+            target = change_text(target, lambda text: to_capitals(text, self.languages[1]), self.symbols[1])
+        changes: dict[str, Callable[[str], str]] = {
+            "capitals": lambda text: to_capitals(text, self.languages[0]),
+            "title_case": lambda text: to_title_case(text, self.languages[0]),
+            "no_final_punctuation": drop_final_punctuation,
+            "typos": lambda text: make_typos(text, np.random.default_rng(number)),
+        }
+        return change_text(source, changes[kind], self.symbols[0]), target
 
     def _replace(
         self,
         sides: tuple[list, ...],
-        pairs: np.ndarray,
+        keys: np.ndarray,
         places: np.ndarray,
         texts: tuple[list[str], list[str]],
         changed: Sequence[tuple[str, str]],
@@ -94,14 +106,29 @@ class AugmentedTokens:
         found: list[dict[int, Sequence[int] | np.ndarray]] = []
         for side, (before, after) in enumerate(zip(texts, zip(*changed, strict=True), strict=True)):
             differing = [n for n, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
-            keys = pairs[places[differing]]
-            encoded = self.segments.encode_side(side, [after[n] for n in differing], keys=keys, epoch=epoch)
+            lines = [after[n] for n in differing]
+            encoded = self.segments.encode_side(side, lines, keys=keys[differing], epoch=epoch)
             found.append(dict(zip(differing, encoded, strict=True)))
         for n, place in enumerate(places):
             if all(0 < len(ids[n]) <= self.max_length for ids in found if n in ids):
                 for rows, ids in zip(sides, found, strict=True):
                     if n in ids:
                         rows[place] = ids[n]
+
+
+def _make_symbol_pattern(symbols: Sequence[str]) -> re.Pattern[str]:
+    # Longest first, as SentencePiece finds them.
+    return re.compile("|".join(map(re.escape, sorted([PLACEHOLDER, *symbols], key=len, reverse=True))))
+
+
+def change_text(text: str, change: Callable[[str], str], symbols: re.Pattern[str]) -> str:
+    """Returns a text that is changed except for its symbols, all of which stay.
+
+    >>> change_text("a <b> c", str.upper, re.compile("<b>"))
+    'A <b> C'
+    """
+    found = iter(symbols.findall(text))
+    return re.sub(PLACEHOLDER, lambda _: next(found), change(symbols.sub(PLACEHOLDER, text)))
 
 
 def to_capitals(text: str, language: str) -> str:

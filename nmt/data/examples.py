@@ -1,7 +1,8 @@
 """Changes the token ids of examples before they are batched: adds tags, and replaces source tokens at random.
 
 Each class reads from another one and has the same `read_ids`, so they can be stacked. What they draw is a function of
-(seed, epoch, example) and does not depend on the batch.
+(seed, epoch, example). Where a corpus has a weight above 1, it depends on the batch as well, so that the copies of an
+example differ.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from nmt.config.schema import DataConfig
 from nmt.data.batching import TokenizedCorpus, derive_seed
 from nmt.data.subword_sampling import draw_numbers
 from nmt.data.tokenizer import Tokenizer
+from nmt.data.weighting import FindKeys, keep_keys
 from nmt.errors import UserError
 
 REPLACE_DRAW = 6  # part of the seeds of replacement, which sets its draws apart from all others
@@ -46,8 +48,12 @@ def list_tags(data: DataConfig) -> list[str]:
 
 
 def put_tag(tag: str | None, text: str) -> str:
-    """Returns a text with a tag before it, as training and translation write it."""
-    return f"{tag} {text}" if tag else text
+    """Returns a text with a tag before it, as training and translation write it. Blank text stays blank.
+
+    >>> put_tag("<bt>", "a man"), put_tag("<bt>", ""), put_tag(None, "a man")
+    ('<bt> a man', '', 'a man')
+    """
+    return f"{tag} {text}" if tag and text.strip() else text
 
 
 def find_tag_ids(tokenizer: Tokenizer, tag: str, key: str) -> list[int]:
@@ -86,17 +92,20 @@ class ReplacedTokens:
         share: share of the source tokens to replace, from 0 to below 1.
         ids: int [I], the ids to draw from, all equally likely.
         seed: seed of all draws.
+        find_keys: returns the keys of examples in a batch.
     """
 
-    def __init__(self, tokens: TokenizedCorpus, *, share: float, ids: np.ndarray, seed: int):
-        self.tokens, self.share, self.ids, self.seed = tokens, share, ids, seed
+    def __init__(
+        self, tokens: TokenizedCorpus, *, share: float, ids: np.ndarray, seed: int, find_keys: FindKeys = keep_keys
+    ):
+        self.tokens, self.share, self.ids, self.seed, self.find_keys = tokens, share, ids, seed, find_keys
 
     def read_ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[Rows, Rows]:
         """Returns the ids of both sides of these examples, without EOS, with the replacements of this epoch."""
         sources, targets = self.tokens.read_ids(pairs, epoch=epoch, batch=batch)
-        sizes = np.array([len(row) for row in sources])
+        sizes, keys = np.array([len(row) for row in sources]), self.find_keys(pairs, batch)
         chosen, drawn = (
-            draw_numbers(derive_seed(self.seed, epoch, REPLACE_DRAW, draw), pairs, sizes) for draw in (0, 1)
+            draw_numbers(derive_seed(self.seed, epoch, REPLACE_DRAW, draw), keys, sizes) for draw in (0, 1)
         )
         before = np.concatenate([np.asarray(row, np.int64) for row in sources])
         others = self.ids[drawn % np.uint64(len(self.ids))]

@@ -14,6 +14,7 @@ import numpy as np
 
 from nmt.data.corpus import ParallelCorpus
 from nmt.data.tokenizer import Tokenizer
+from nmt.data.weighting import FindKeys, keep_keys
 
 # Parts of the seeds of places and of epochs, which set their draws apart from those of the batches.
 PLACES_DRAW, EPOCH_DRAW = 1, 2
@@ -150,6 +151,7 @@ class JoinedTokens:
         kept: int [N], the corpus index of each pair of the plan.
         plan: which pairs form which example.
         separators: text between two sentences, for source and target.
+        find_keys: returns the keys of the first pairs of joined examples in a batch, with which their text is sampled.
     """
 
     def __init__(
@@ -161,9 +163,10 @@ class JoinedTokens:
         kept: np.ndarray,
         plan: JoinPlan,
         separators: tuple[str, str],
+        find_keys: FindKeys = keep_keys,
     ):
         self.tokens, self.corpus, self.kept, self.plan = tokens, corpus, kept, plan
-        self.separators = separators
+        self.separators, self.find_keys = separators, find_keys
         self._joins_ids = [self._equals_joined_text(side, tokenizer) for side, tokenizer in enumerate(tokenizers)]
 
     def read_ids(
@@ -175,9 +178,9 @@ class JoinedTokens:
         read = self.kept[np.concatenate([first, second[is_joined]])]
         sides = self.tokens.read_ids(read, epoch=epoch, batch=batch)
         joined = np.flatnonzero(is_joined)
-        source, target = (
-            self._join(side, ids, joined, read[joined], read[len(pairs) :], epoch) for side, ids in enumerate(sides)
-        )
+        firsts, seconds = read[joined], read[len(pairs) :]
+        keys = self.find_keys(firsts, batch)
+        source, target = (self._join(side, ids, joined, firsts, seconds, keys, epoch) for side, ids in enumerate(sides))
         return source, target
 
     def read_sources(self, examples: np.ndarray, epoch: int = 0) -> list[str]:
@@ -209,6 +212,7 @@ class JoinedTokens:
         joined: np.ndarray,
         first: np.ndarray,
         second: np.ndarray,
+        keys: np.ndarray,
         epoch: int,
     ) -> list[Sequence[int] | np.ndarray]:
         """Returns the ids of one side of examples.
@@ -219,6 +223,7 @@ class JoinedTokens:
             joined: int [J], the examples that have two pairs.
             first: int [J], the corpus index of their first pairs.
             second: int [J], that of their second pairs.
+            keys: int [J], of the draws of sampled text.
             epoch: in which text is sampled.
         """
         rows = list(ids[: len(ids) - len(joined)])
@@ -227,7 +232,7 @@ class JoinedTokens:
                 rows[place] = np.concatenate([np.asarray(rows[place], np.int32), np.asarray(others, np.int32)])
         else:
             texts = self._join_texts(side, first, second)
-            for place, row in zip(joined, self.tokens.encode_side(side, texts, keys=first, epoch=epoch), strict=True):
+            for place, row in zip(joined, self.tokens.encode_side(side, texts, keys=keys, epoch=epoch), strict=True):
                 rows[place] = row
         return rows
 

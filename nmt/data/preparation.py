@@ -18,7 +18,7 @@ from nmt.data.joining import JoinedTokens, JoinPlan
 from nmt.data.languages import parse_language
 from nmt.data.token_cache import CachedTokens, SampledTokens
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
-from nmt.data.weighting import CorpusShares, SentenceWeights
+from nmt.data.weighting import CorpusShares, FindKeys, SentenceWeights, keep_keys, tell_copies_apart
 from nmt.errors import UserError
 
 Log = Callable[[str], None]
@@ -31,7 +31,7 @@ class DevSet(NamedTuple):
 
     name: str
     sources: list[str]
-    """Each with the tag of the set, if it has one."""
+    """Each with the tag of the set, if it has one, except blank ones."""
     targets: list[str]
     target_language: str | None = None
     """By which BLEU splits the targets into words."""
@@ -40,7 +40,7 @@ class DevSet(NamedTuple):
     @property
     def bare_sources(self) -> list[str]:
         """The sources without the tag."""
-        return [source[len(put_tag(self.tag, "")) :] for source in self.sources]
+        return [source.removeprefix(f"{self.tag} ") if self.tag else source for source in self.sources]
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,10 @@ def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingDa
     if report.kept < report.num_pairs:
         log(str(report))
     alpha = config.tokenizer.sampling_alpha
-    sampled = None if alpha is None else SampledTokens(corpus, source, target, alpha=alpha, seed=config.seed)
+    find_keys = tell_copies_apart if any(files.weight > 1 for files in config.data.train) else keep_keys
+    sampled = None
+    if alpha is not None:
+        sampled = SampledTokens(corpus, source, target, alpha=alpha, seed=config.seed, find_keys=find_keys)
     lengths = _count_eos(tokens.lengths, kept)
     if sampled is not None:
         lengths = _lengthen(lengths, sampled.estimate_growth(tokens.lengths, kept))
@@ -154,7 +157,7 @@ def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingDa
             corpora=corpora,
         )
         log(f"{len(plan):,} examples, {plan.num_joined:,} of them joined from two pairs.")
-        tokenized = texts = _join_pairs(config.data, sampled or tokens, corpus, (source, target), kept, plan)
+        tokenized = texts = _join_pairs(config.data, sampled or tokens, corpus, (source, target), kept, plan, find_keys)
         kept, lengths = np.arange(len(plan)), plan.add_lengths(lengths)
         if corpora is not None:
             corpora = plan.find_corpora(corpora)
@@ -168,10 +171,14 @@ def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingDa
             seed=config.seed,
             max_length=room,
             languages=(config.data.source_language, config.data.target_language),
+            user_symbols=(source.user_symbols, target.user_symbols),
+            find_keys=find_keys,
         )
     if config.data.replace_tokens:
         ids = source.text_ids
-        tokenized = ReplacedTokens(tokenized, share=config.data.replace_tokens, ids=ids, seed=config.seed)
+        tokenized = ReplacedTokens(
+            tokenized, share=config.data.replace_tokens, ids=ids, seed=config.seed, find_keys=find_keys
+        )
     if any(tags):
         tokenized = TaggedTokens(tokenized, find_corpora, tags)
         lengths = _add_tag_lengths(lengths, tags, lambda rows: find_corpora(kept[rows]))
@@ -190,12 +197,13 @@ def _join_pairs(
     tokenizers: tuple[Tokenizer, Tokenizer],
     kept: np.ndarray,
     plan: JoinPlan,
+    find_keys: FindKeys,
 ) -> JoinedTokens:
     separators = (
         parse_language(data.source_language).sentence_separator,
         parse_language(data.target_language).sentence_separator,
     )
-    return JoinedTokens(tokens, corpus, tokenizers, kept=kept, plan=plan, separators=separators)
+    return JoinedTokens(tokens, corpus, tokenizers, kept=kept, plan=plan, separators=separators, find_keys=find_keys)
 
 
 def _tells_corpora_apart(data: DataConfig) -> bool:

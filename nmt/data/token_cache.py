@@ -9,6 +9,7 @@ import numpy as np
 from nmt.data.batching import derive_seed
 from nmt.data.corpus import DamagedCacheError, ParallelCorpus, map_array, open_growing_array, split_indices
 from nmt.data.tokenizer import Tokenizer
+from nmt.data.weighting import FindKeys, keep_keys
 
 # Pairs that are sampled to estimate by how much sampling lengthens a side.
 GROWTH_PAIRS = 2000
@@ -89,7 +90,7 @@ def _write_tokens(files: Sequence[Path], corpus: ParallelCorpus, source: Tokeniz
 
 
 class SampledTokens:
-    """Tokens sampled in every epoch (subword regularization, Kudo 2018): a pure function of seed, epoch and pair.
+    """Tokens sampled in every epoch (subword regularization, Kudo 2018): a pure function of seed, epoch and key.
 
     Args:
         corpus: the parallel text.
@@ -97,18 +98,30 @@ class SampledTokens:
         target: tokenizer of the target side.
         alpha: smoothing or dropout, as in `Tokenizer.sample`.
         seed: seed of all draws.
+        find_keys: returns the keys of pairs in a batch.
     """
 
-    def __init__(self, corpus: ParallelCorpus, source: Tokenizer, target: Tokenizer, *, alpha: float, seed: int):
+    def __init__(
+        self,
+        corpus: ParallelCorpus,
+        source: Tokenizer,
+        target: Tokenizer,
+        *,
+        alpha: float,
+        seed: int,
+        find_keys: FindKeys = keep_keys,
+    ):
         self.corpus = corpus
+        self.find_keys = find_keys
         self.tokenizers = (source, target)
         self.alpha = alpha
         self.seed = seed
 
     def read_ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[list[list[int]], list[list[int]]]:
-        """Returns the ids of both sides of these pairs, as sampled in this epoch in whichever batch."""
+        """Returns the ids of both sides of these pairs, as sampled in this epoch."""
         texts = self.corpus.read_sources(pairs), self.corpus.read_targets(pairs)
-        source, target = (self.encode_side(side, lines, keys=pairs, epoch=epoch) for side, lines in enumerate(texts))
+        keys = self.find_keys(pairs, batch)
+        source, target = (self.encode_side(side, lines, keys=keys, epoch=epoch) for side, lines in enumerate(texts))
         return source, target
 
     def encode_side(self, side: int, texts: Sequence[str], *, keys: np.ndarray, epoch: int) -> list[list[int]]:

@@ -119,6 +119,11 @@ class Tokenizer:
         tokens = _parse(self._model).pieces
         return np.flatnonzero([token.type == _Piece.NORMAL for token in tokens])
 
+    @property
+    def user_symbols(self) -> list[str]:
+        """Strings that are always one token."""
+        return _list_user_symbols(_parse(self._model))
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the most probable token ids of each text, without bos and eos. Uses threads for many texts."""
         if len(texts) <= MAX_TEXTS_WITHOUT_THREADS:
@@ -235,8 +240,11 @@ def _make_sampler(model: bytes, processor: Any) -> SubwordSampler | None:
     kind = proto.trainer_spec.model_type
     if kind not in (_TrainerSpec.UNIGRAM, _TrainerSpec.BPE):
         return None
-    user_symbols = [token.piece for token in proto.pieces if token.type == _Piece.USER_DEFINED]
-    return SubwordSampler(processor, is_bpe=kind == _TrainerSpec.BPE, user_symbols=user_symbols)
+    return SubwordSampler(processor, is_bpe=kind == _TrainerSpec.BPE, user_symbols=_list_user_symbols(proto))
+
+
+def _list_user_symbols(proto: Any) -> list[str]:
+    return [token.piece for token in proto.pieces if token.type == _Piece.USER_DEFINED]
 
 
 def _find_banned_ids(processor: sentencepiece.SentencePieceProcessor) -> list[int]:

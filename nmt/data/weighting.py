@@ -10,7 +10,7 @@ previous one stopped. After any number of epochs, all examples of a corpus have 
 Shapes: N examples, of which M are drawn per epoch, some of them several times.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,9 @@ from nmt.files import compute_digest
 
 WEIGHT_DRAW = 4  # part of the seeds of rounds, which sets their draws apart from all others
 MAX_SENTENCE_WEIGHT = 1000
+
+FindKeys = Callable[[np.ndarray, int], np.ndarray]
+"""Returns for each pair of a batch the number by which its draws differ from those of others in the same epoch."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,24 @@ class WeightedDraw:
             start = int(before[place].sum())
             seed = (self.seed, corpus, int(bucket))
             yield _read_rounds(members[place], start, int(after[place].sum()) - start, seed)
+
+
+def keep_keys(pairs: np.ndarray, batch: int) -> np.ndarray:
+    """Returns the pairs themselves as keys of draws, where an epoch reads none of them twice."""
+    return pairs
+
+
+def tell_copies_apart(pairs: np.ndarray, batch: int) -> np.ndarray:
+    """Returns keys of draws that differ between the copies of a pair in an epoch: int64 [B] for pairs [B] of a batch.
+
+    >>> tell_copies_apart(np.array([7, 5, 7]), 0).tolist()
+    [7, 5, 4294967303]
+    """
+    order = np.argsort(pairs, kind="stable")
+    copies = np.empty(len(pairs), np.int64)
+    copies[order] = np.arange(len(pairs)) - np.searchsorted(pairs[order], pairs[order])
+    # 32 bits for the pair and 10 for its copies in a batch, of which there are no more than the largest weight.
+    return pairs + ((batch << 10) + copies << 32)
 
 
 def _count_draws(size: int, count: int, epochs: int) -> np.ndarray:

@@ -139,6 +139,23 @@ def test_tags_are_neither_replaced_nor_changed(files, tmp_path):
     assert {tuple(row[: len(prefix)]) for row in sources} == {tuple(prefix)}
 
 
+@pytest.mark.parametrize("kind", ["capitals", "title_case", "no_final_punctuation", "typos"])
+def test_user_symbols_are_not_changed(files, tmp_path, kind):
+    symbols = ["<blank>", "<blank>-dofu", "nasa.", "\U0010ffff"]
+    for side in ("en", "xx"):
+        (tmp_path / f"a.{side}").write_text("ba <blank> <blank>-dofu ba \U0010ffff mu sume ti nasa.\n" * 9)
+    files = {"source": tmp_path / "a.en", "target": tmp_path / "a.xx"}
+    data = DataConfig(source_language="en", target_language="de", train=[files], dev=files, augment={kind: 0.999})
+    tokenizer = {"vocabulary_size": 273, "user_symbols": symbols}
+    config = Config(run_dir=tmp_path, data=data, tokenizer=tokenizer, training={"max_updates": 1})
+    prepared = prepare_training_data(config, tmp_path, lambda line: None)
+    for source, target in read_texts(prepared, 0):
+        assert source.split()[1:3] == target.split()[1:3] == symbols[:2]
+        assert source.split()[4] == target.split()[4] == "\U0010ffff"
+        assert source.endswith(" nasa.") and target.endswith(" nasa.")
+        assert (source == target) == (kind in ("capitals", "no_final_punctuation"))
+
+
 def test_texts_are_changed():
     assert to_capitals("Der Fluß im Tal.", "de") == "DER FLUSS IM TAL."
     assert to_capitals("iyi ılık", "tr-TR") == "İYİ ILIK"

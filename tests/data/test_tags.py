@@ -5,7 +5,7 @@ from nmt.config.file import config_from_text, dump_config
 from nmt.config.schema import Config, DataConfig
 from nmt.data.batching import BatchLoader, BatchPlan
 from nmt.data.examples import find_tag_ids, put_tag
-from nmt.data.preparation import find_tag_warnings, prepare_training_data
+from nmt.data.preparation import find_tag_warnings, prepare_training_data, read_dev
 from nmt.data.tokenizer import train_tokenizer
 from nmt.errors import UserError
 
@@ -131,6 +131,15 @@ def test_dev_sets_have_tags_and_names(make_config, files, tmp_path):
         "Warning: no set of data.dev has the tag <bt>, so that no score shows what the model learns from its text."
     )
     assert [line for line in lines if line.startswith("Warning")] == [warning]
+
+
+def test_blank_lines_of_a_dev_set_have_no_tag(make_config, tmp_path):
+    dev = {"source": tmp_path / "dev.en", "target": tmp_path / "dev.xx", "tag": "<2aa>"}
+    for path in (dev["source"], dev["target"]):
+        path.write_text("ba\n\nmu\n")
+    [found] = read_dev(make_config(*TAGS, dev=dev))
+    assert found.sources == ["<2aa> ba", "", "<2aa> mu"]
+    assert found.bare_sources == found.targets == ["ba", "", "mu"]
 
 
 def test_a_dev_set_takes_the_tag_that_translation_takes(make_config):

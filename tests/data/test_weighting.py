@@ -1,4 +1,4 @@
-from collections import Counter
+from collections import Counter, defaultdict
 from fractions import Fraction
 from math import ceil, floor
 
@@ -137,6 +137,26 @@ def test_corpora_are_weighted_with_joined_pairs_and_sampled_tokens(make_config, 
         for source, target in texts:
             assert {word[0] for word in source.split()} == {source[0]}  # joined within a corpus
             assert sorted(source.split()) == sorted(target.split())
+
+
+@pytest.mark.parametrize("join_pairs", [0.0, 0.4])
+@pytest.mark.parametrize(
+    ("alpha", "change"), [(0.2, {}), (None, {"augment": {"typos": 0.9}}), (None, {"replace_tokens": 0.5})]
+)
+def test_copies_of_a_pair_in_an_epoch_differ_and_resume(make_config, tmp_path, join_pairs, alpha, change):
+    config = make_config({}, {"weight": 9}, join_pairs=join_pairs, **change)
+    config = config.model_copy(update={"tokenizer": config.tokenizer.model_copy(update={"sampling_alpha": alpha})})
+    data = prepare_training_data(config, tmp_path, lambda line: None)
+    plan = BatchPlan(data.lengths, by="sentences", size=64, seed=1, shares=data.shares)
+    loader = BatchLoader(data.tokenized, data.kept, plan)
+    rows = defaultdict(list)
+    for index in range(plan.num_batches):
+        for example, row in zip(plan.draw_epoch(1)[index], loader.load_batch(1, index).source, strict=True):
+            rows[example].append(tuple(row[row > 0]))
+    distinct = [len(set(copies)) for copies in rows.values() if len(copies) == 9]
+    assert len(distinct) == np.bincount(data.shares.corpora)[1] and np.mean(distinct) > 1.2
+    again = BatchLoader(data.tokenized, data.kept, plan).load_batch(1, 2)
+    np.testing.assert_array_equal(again.source, loader.load_batch(1, 2).source)
 
 
 def test_a_weight_that_draws_nothing_is_refused(make_config, files, tmp_path):
