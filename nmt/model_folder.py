@@ -22,6 +22,7 @@ import numpy as np
 from nmt.config.file import dump_config, load_stored_config
 from nmt.config.reference import as_words
 from nmt.config.schema import Config, ModelConfig
+from nmt.data.examples import list_tags
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import FormatError, UserError
 from nmt.files import (
@@ -194,13 +195,11 @@ def _check_members(paths: Sequence[Path], members: Sequence[ModelFolder]) -> Non
     """Raises UserError unless all members read the same source tokens and write the same target tokens."""
     first = members[0]
     for path, member in zip(paths, members, strict=True):
-        for side in ("source", "target"):
-            name = f"{side}_tokenizer"
-            if getattr(member, name).fingerprint != getattr(first, name).fingerprint:
-                raise UserError(
-                    f"Members of an ensemble must have the same {side} tokenizer, but that of {path} differs from that "
-                    f"of {paths[0]}. Train the models with the same tokenizer.{side}_model."
-                )
+        if side := find_other_tokenizer(first, member):
+            raise UserError(
+                f"Members of an ensemble must have the same {side} tokenizer, but that of {path} differs from that "
+                f"of {paths[0]}. Train the models with the same tokenizer.{side}_model."
+            )
         if member.config.model.right_to_left != first.config.model.right_to_left:
             raise UserError(
                 f"Members of an ensemble must write in the same direction: model.right_to_left of {path} is "
@@ -212,10 +211,28 @@ def _check_members(paths: Sequence[Path], members: Sequence[ModelFolder]) -> Non
                 f"Members of an ensemble must translate the same languages: {paths[0]} translates "
                 f"{_name_languages(first)}, and {path} {languages}."
             )
+        if (tags := _name_tags(member)) != _name_tags(first):
+            raise UserError(
+                f"Members of an ensemble must know the same tags (data.train[].tag): {paths[0]} was trained with "
+                f"{_name_tags(first)}, and {path} with {tags}."
+            )
+
+
+def find_other_tokenizer(first: ModelFolder, other: ModelFolder) -> str | None:
+    """Returns the side, source or target, on which two models have different tokenizers; None if there is none."""
+    for side in ("source", "target"):
+        tokenizers = [getattr(model, f"{side}_tokenizer") for model in (first, other)]
+        if tokenizers[0].fingerprint != tokenizers[1].fingerprint:
+            return side
+    return None
 
 
 def _name_languages(folder: ModelFolder) -> str:
     return f"{folder.config.data.source_language} to {folder.config.data.target_language}"
+
+
+def _name_tags(folder: ModelFolder) -> str:
+    return ", ".join(sorted(list_tags(folder.config.data))) or "none"
 
 
 def get_fingerprints(source: Tokenizer, target: Tokenizer) -> dict[str, str]:

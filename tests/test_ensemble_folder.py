@@ -104,6 +104,15 @@ def test_other_languages_are_refused(folder, tmp_path):
         save_ensemble(tmp_path / "both", [MODEL, tmp_path / "other"])
 
 
+def test_other_tags_are_refused(folder, tmp_path):
+    """One member would read the tag of another as a symbol that it was never trained on."""
+    files = folder.config.data.train[0].model_copy(update={"tag": "<bt>"})
+    data = folder.config.data.model_copy(update={"train": [files]})
+    replace(folder, config=folder.config.model_copy(update={"data": data})).save(tmp_path / "other")
+    with pytest.raises(UserError, match=r"same tags .*: .*model was trained with none, and .*other with <bt>\."):
+        save_ensemble(tmp_path / "both", [MODEL, tmp_path / "other"])
+
+
 def test_other_directions_are_refused(folder, tmp_path):
     model = folder.config.model.model_copy(update={"right_to_left": True})
     replace(folder, config=folder.config.model_copy(update={"model": model})).save(tmp_path / "other")

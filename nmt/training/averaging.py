@@ -9,7 +9,7 @@ from nmt.config.schema import ModelConfig
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
 from nmt.files import atomic_write
-from nmt.model_folder import CONFIG, SOURCE, TARGET, ModelFolder, check_is_new, get_fingerprints
+from nmt.model_folder import CONFIG, SOURCE, TARGET, ModelFolder, check_is_new, find_other_tokenizer, get_fingerprints
 from nmt.training.best_model import get_versions
 from nmt.training.checkpoint import average_checkpoints, read_checkpoint
 from nmt.weights import average_arrays
@@ -71,10 +71,8 @@ def _load_checkpoint(path: Path) -> ModelFolder:
 
 def _check_alike(first_path: Path, first: ModelFolder, path: Path, other: ModelFolder) -> None:
     """Raises UserError unless the weights of two models can be averaged."""
-    for side in ("source", "target"):
-        tokenizers = [getattr(model, f"{side}_tokenizer").fingerprint for model in (first, other)]
-        if tokenizers[0] != tokenizers[1]:
-            raise UserError(f"{path} has another {side} tokenizer than {first_path}. Average checkpoints of one run.")
+    if side := find_other_tokenizer(first, other):
+        raise UserError(f"{path} has another {side} tokenizer than {first_path}. Average checkpoints of one run.")
     before, after = (model.config.model.model_dump(exclude=TRAINING_ONLY) for model in (first, other))
     for name, value in after.items():
         if value != before[name]:

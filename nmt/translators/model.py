@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from nmt.data.batching import split_chunks
 from nmt.data.examples import list_tags
 from nmt.data.tokenizer import EOS_ID, Tokenizer
 from nmt.decoding.beam_search import Hypotheses
-from nmt.decoding.forced import ForcedDecoding
+from nmt.decoding.forced import ForcedDecoding, Pair
 from nmt.decoding.grouping import Group, make_search_grouping, round_to_bucket_width
 from nmt.decoding.inference import choose_n_best, needs_own_best, search, split_numbers
 from nmt.decoding.word_links import WordLinks, align_words
@@ -30,6 +30,8 @@ from nmt.weights import assign_arrays
 # Compiled searches that a model keeps, some 12 MB each. All numbers but the beam size, the number of hypotheses and the
 # power of two above top_k are their inputs, so that few are needed.
 MAX_SEARCHES = 8
+
+Read = TypeVar("Read")
 
 
 class ModelTranslator(TokenTranslator):
@@ -137,18 +139,16 @@ class ModelTranslator(TokenTranslator):
             yield from self._score_chunk(chunk)
 
     def _score_chunk(self, pairs: Sequence[tuple[str, str]]) -> list[ScoredTranslation]:
-        sources, targets = self._encode_pairs(pairs)
-        order = sorted(range(len(pairs)), key=lambda n: (len(targets[n]), len(sources[n])))
-        log_probs = self._forced.score([(sources[n], targets[n]) for n in order])
-        found = dict(zip(order, log_probs, strict=True))
+        encoded = self._encode_pairs(pairs)
+        found = _read_sorted(self._forced.score, encoded)
         return [
-            ScoredTranslation(*pair, self._target_tokens[[*targets[n], EOS_ID]].tolist(), found[n].tolist())
-            for n, pair in enumerate(pairs)
+            ScoredTranslation(*pair, self._target_tokens[[*target, EOS_ID]].tolist(), log_probs.tolist())
+            for pair, (_, target), log_probs in zip(pairs, encoded, found, strict=True)
         ]
 
-    def _encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
+    def _encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Pair]:
         sources = self.source_tokenizer.encode([self.write_tag(source) for source, _ in pairs])
-        return sources, self.target_tokenizer.encode([target for _, target in pairs])
+        return list(zip(sources, self.target_tokenizer.encode([target for _, target in pairs]), strict=True))
 
     def align(self, pairs: Iterable[tuple[str, str]]) -> Iterator[WordLinks]:
         """Yields the attention between the words of given translations; see `Translator.align`."""
@@ -156,14 +156,12 @@ class ModelTranslator(TokenTranslator):
             yield from self._align_chunk(chunk)
 
     def _align_chunk(self, pairs: Sequence[tuple[str, str]]) -> Iterator[WordLinks]:
-        sources, targets = self._encode_pairs(pairs)
-        order = sorted(range(len(pairs)), key=lambda n: (len(targets[n]), len(sources[n])))
-        read = [n for n in order if sources[n] and targets[n]]
-        found = dict(zip(read, self._forced.read_attention([(sources[n], targets[n]) for n in read]), strict=True))
-        for n, (source, target) in enumerate(pairs):
+        encoded = self._encode_pairs(pairs)
+        found = iter(_read_sorted(self._forced.read_attention, [pair for pair in encoded if all(pair)]))
+        for (source, target), ids in zip(pairs, encoded, strict=True):
             tag, rest = self._split_tag(source, self.settings.tag)
             span = (len(source) - len(rest), len(source))
-            parts = drop_tag([found[n]] if n in found else [], tag)
+            parts = drop_tag([next(found)] if all(ids) else [], tag)
             yield align_words(source, target, [replace(one, source_span=span) for one in parts])
 
     def _translate_ids(self, ids: list[list[int]], n_best: int, attention: bool) -> list[list[Hypothesis]]:
@@ -268,6 +266,13 @@ def _make_model(folder: ModelFolder, precision: str, origin: Path | str) -> Seq2
     )
     assign_arrays(model.trainable_variables, folder.weights, origin)
     return model
+
+
+def _read_sorted(read: Callable[[list[Pair]], list[Read]], pairs: Sequence[Pair]) -> list[Read]:
+    """Returns what a function finds for each pair, given them sorted by length."""
+    order = sorted(range(len(pairs)), key=lambda n: (len(pairs[n][1]), len(pairs[n][0])))
+    found = dict(zip(order, read([pairs[n] for n in order]), strict=True))
+    return [found[n] for n in range(len(pairs))]
 
 
 class _Found(NamedTuple):
