@@ -230,6 +230,12 @@ def test_a_sample_needs_sentences(tmp_path, content):
             read_sample(files, None, 7)
 
 
+def test_blank_lines_of_a_dev_text_with_a_tag_stay_blank(tmp_path):
+    (tmp_path / "dev").write_text("a\n\nb\n")
+    dev = DevFiles(source=tmp_path / "dev", target=tmp_path / "dev", tag="<bt>")
+    assert read_sample(dev, None, 2) == (["<bt> a", ""], ["a", ""])
+
+
 def test_a_sample_that_does_not_exist_is_named(exported, tmp_path):
     with pytest.raises(UserError, match=r"There is no file .*nothing"):
         export(exported.model, tmp_path / "served", sample=tmp_path / "nothing")
