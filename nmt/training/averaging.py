@@ -8,12 +8,22 @@ from nmt.config.reference import as_words
 from nmt.config.schema import ModelConfig
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
-from nmt.files import atomic_write
-from nmt.model_folder import CONFIG, SOURCE, TARGET, ModelFolder, check_is_new, find_other_tokenizer, get_fingerprints
+from nmt.files import atomic_write, get_current_version
+from nmt.model_folder import (
+    CONFIG,
+    SOURCE,
+    TARGET,
+    WEIGHTS,
+    ModelFolder,
+    check_is_new,
+    find_other_tokenizer,
+    get_fingerprints,
+)
 from nmt.training.best_model import get_versions
 from nmt.training.checkpoint import average_checkpoints, read_checkpoint
-from nmt.weights import average_arrays
+from nmt.weights import average_arrays, load_arrays
 
+KEPT_FACTS = ("seed", "multi_sentence_share")
 # Settings of the architecture that act in training only.
 TRAINING_ONLY = {name for name in ModelConfig.model_fields if name.endswith("dropout")}
 
@@ -43,7 +53,7 @@ def average_models(path: Path, sources: Sequence[Path]) -> None:
     facts = {
         "averaged": [str(source) for source in sources],
         "versions": get_versions(),
-        **{name: first.facts[name] for name in ("seed", "multi_sentence_share") if name in first.facts},
+        **{name: first.facts[name] for name in KEPT_FACTS if name in first.facts},
         **get_fingerprints(first.source_tokenizer, first.target_tokenizer),
     }
     weights = average_arrays([model.weights for model in models])
@@ -66,7 +76,10 @@ def _load_checkpoint(path: Path) -> ModelFolder:
     for side, tokenizer in (("source", source), ("target", target)):
         if checkpoint.facts.get(f"{side} tokenizer") != tokenizer.fingerprint:
             raise UserError(f"{path} was trained with another {side} tokenizer than the one in {run}.")
-    return ModelFolder(config, source, target, average_checkpoints([path]), {"seed": config.seed})
+    # A checkpoint does not know the training text as its best model does.
+    best = get_current_version(run / "best") / WEIGHTS
+    facts = load_arrays(best)[1] if best.is_file() else {}
+    return ModelFolder(config, source, target, average_checkpoints([path]), {**facts, "seed": config.seed})
 
 
 def _check_alike(first_path: Path, first: ModelFolder, path: Path, other: ModelFolder) -> None:

@@ -38,6 +38,10 @@ class Budget:
         """Counts the time that earlier processes of the run have used."""
         self.started -= progress.seconds
 
+    def needs(self, name: str) -> bool:
+        """Returns whether a run with a budget has yet to measure something in this process."""
+        return self.is_set and name not in self._seconds
+
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
         """Measures something that will happen once more at the end of the run, such as a validation."""

@@ -103,12 +103,16 @@ class CheckpointFolder:
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Writes a checkpoint atomically, then removes the oldest ones."""
-        path = self.path / f"update-{checkpoint.progress.update:09d}.h5"
+        path = self.get_path(checkpoint.progress.update)
         flat = {f"{part}/{name}": a for part, arrays in checkpoint.arrays.items() for name, a in arrays.items()}
         save_arrays(path, flat, {"progress": asdict(checkpoint.progress), **checkpoint.facts})
         for old in self.list_files()[: -self.keep]:
             old.unlink()
         return path
+
+    def get_path(self, update: int) -> Path:
+        """Returns the file of the checkpoint after an update, whether it exists or not."""
+        return self.path / f"update-{update:09d}.h5"
 
     def list_files(self) -> list[Path]:
         """Returns the files of all checkpoints, oldest first."""
@@ -223,5 +227,5 @@ class Checkpointer:
         self.update.assign_state(checkpoint.arrays, f"The checkpoint of update {checkpoint.progress.update:,}")
 
     def list_last(self, count: int) -> list[Path]:
-        """Returns the files of the last few checkpoints, oldest first."""
-        return self.folder.list_files()[-count:]
+        """Returns the files of the last few checkpoints, oldest first, without the weights that training began with."""
+        return [path for path in self.folder.list_files() if path != self.folder.get_path(0)][-count:]

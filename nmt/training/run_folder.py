@@ -29,6 +29,9 @@ MAY_CHANGE = re.compile(
     r"|training\.(max_(updates|epochs|minutes)|validate_every|checkpoint_every|keep_checkpoints|patience|max_skipped|max_rollbacks|on_full_disk|log_every|tensorboard)"
 )
 
+# Of these, what the scores of validations and their times depend on, by which schedule plateau sets the learning rate.
+PLATEAU_MAY_NOT_CHANGE = re.compile(r"decoding\.|training\.validate_every")
+
 
 class RunFolder:
     """The folder of one run.
@@ -84,7 +87,7 @@ class RunFolder:
         resumed = self.config.is_file()
         if resumed:
             before = load_stored_config(self.config)
-            changed = [line for line in find_differences(before, config) if not MAY_CHANGE.match(line.split(":")[0])]
+            changed = [line for line in find_differences(before, config) if not _may_change(line.split(":")[0], before)]
             if changed and not self.has_checkpoints():
                 # The run stopped before its first checkpoint, so nothing was trained with the old values.
                 discard(self.path / "source.model")
@@ -134,6 +137,12 @@ class RunFolder:
                 discard(left)
             recover(self.best)
             yield
+
+
+def _may_change(key: str, config: Config) -> bool:
+    """Returns whether a resumed run with a configuration may change a key."""
+    is_fixed = config.training.schedule == "plateau" and PLATEAU_MAY_NOT_CHANGE.match(key)
+    return bool(MAY_CHANGE.match(key)) and not is_fixed
 
 
 def _get_changeable(config: Config) -> tuple[Any, ...]:

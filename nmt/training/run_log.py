@@ -51,6 +51,7 @@ class RunLog:
         self.bar = _Bar(total) if sys.stderr.isatty() and not silent else None
         self._has_gap = False
         self._recent: list[Outcome] = []
+        self._recent_tokens = 0
         self._recent_since = time.perf_counter()
 
     def forget_after(self, update: int, *, is_validated: bool = True) -> None:
@@ -81,29 +82,40 @@ class RunLog:
         with atomic_write(history) as aside:
             aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
-    def record_update(self, update: int, epoch: int, learning_rate: float, outcome: Outcome) -> None:
-        """Collects the outcome of an update, and records the means over the last few."""
+    def record_update(
+        self, update: int, epoch: int, learning_rate: float, outcome: Outcome, *, num_tokens: int
+    ) -> None:
+        """Collects the outcome of an update, and records the means over the last few.
+
+        Args:
+            update: number of the update.
+            epoch: counted from 0.
+            learning_rate: of the update.
+            outcome: its outcome.
+            num_tokens: target tokens of its batch, with EOS, whatever their weights.
+        """
         self._recent.append(outcome)
+        self._recent_tokens += num_tokens
         if self.bar:
             self.bar.show(update, f"epoch {epoch + 1} · loss {outcome.loss:.3f}")
         if update % self.every:
             return
-        seconds, tokens = time.perf_counter() - self._recent_since, sum(o.num_tokens for o in self._recent)
+        tokens_per_second = self._recent_tokens / (time.perf_counter() - self._recent_since)
         means = {name: self._average(name) for name in outcome.metrics}
-        speed = {"learning_rate": learning_rate, "tokens_per_second": tokens / seconds}
+        speed = {"learning_rate": learning_rate, "tokens_per_second": tokens_per_second}
         self._record(update, "training", {"epoch": epoch, **means, **speed})
         if not self.bar:
             self.log(
-                f"update {update:,} · epoch {epoch + 1} · loss {means['loss']:.3f} · {tokens / seconds:,.0f} tokens/s"
+                f"update {update:,} · epoch {epoch + 1} · loss {means['loss']:.3f} · {tokens_per_second:,.0f} tokens/s"
             )
-        self._recent, self._recent_since = [], time.perf_counter()
+        self._start_afresh()
 
     def record_validation(self, update: int, validation: Validation, is_best: bool) -> None:
         """Records and logs a validation."""
         self._record(update, "validation", validation.as_record())
         self.log(f"update {update:,} · validation: {validation}" + (" · best so far" if is_best else ""))
         # The time of a validation must not count as time of training, so the means start again.
-        self._recent, self._recent_since = [], time.perf_counter()
+        self._start_afresh()
 
     def record_average(self, update: int, validation: Validation, *, is_best: bool, num_checkpoints: int) -> None:
         """Records the scores of the average of the last checkpoints, and whether it became the best model."""
@@ -117,6 +129,9 @@ class RunLog:
         if self.curves:
             with contextlib.suppress(OSError):  # a full disk was reported before
                 self.curves.close()
+
+    def _start_afresh(self) -> None:
+        self._recent, self._recent_tokens, self._recent_since = [], 0, time.perf_counter()
 
     def _average(self, name: str) -> float:
         """Returns the mean per token over the recent updates that were applied, or NaN if none was."""

@@ -41,6 +41,7 @@ class PendingUpdate(NamedTuple):
     number: int
     epoch: int
     learning_rate: float
+    num_tokens: int
     wait: Callable[[], Outcome]
 
 
@@ -68,8 +69,8 @@ class Trainer:
     ):
         self.config, self.folder, self.log = config, folder, log
         self.settings = settings = config.training
-        promises = read_promises(config.data.promises) if config.data.promises else None
         self.workers = workers = make_workers(strategy)
+        promises = workers.chief_first(lambda: read_promises(config.data.promises) if config.data.promises else None)
         self.data = workers.chief_first(lambda: prepare_training_data(config, folder.path, log))
         for name, fingerprint in self.data.fingerprints.items():
             workers.check_equal(name, fingerprint)
@@ -96,8 +97,8 @@ class Trainer:
         )
         if warning := find_idle_updates(settings, self.stopping.max_updates):
             log(f"Warning: {warning}")
-        validator = Validator(config, self.data, workers, promises)
-        self.best = BestModel(config, self.data, validator, folder.best, workers, writer)
+        self.validator = Validator(config, self.data, workers, promises)
+        self.best = BestModel(config, self.data, self.validator, folder.best, workers, writer)
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.model)
         self.run_log = RunLog(
             folder,
@@ -162,6 +163,8 @@ class Trainer:
                     self._roll_back()
                     break  # continue with the batches after that checkpoint
                 if self._needs_validation():
+                    if self.budget.needs(VALIDATION):
+                        self.validator.compile()  # only once, so that the end need not set aside the time for it
                     with self.budget.measure(VALIDATION):
                         self._validate()
                     self._decay_on_plateau()
@@ -185,17 +188,17 @@ class Trainer:
         self.callbacks.on_train_batch_begin(number)
         wait = self.recovery.start_update(self.update, batch, number=number, learning_rate=learning_rate)
         self._await_pending()
-        self.pending = PendingUpdate(number, batch.epoch, learning_rate, wait)
+        self.pending = PendingUpdate(number, batch.epoch, learning_rate, batch.num_target_tokens, wait)
         self.progress = self.progress.count_batch(batch.epoch, batch.index)
 
     def _await_pending(self) -> None:
         """Waits for the update that was started last, if its outcome is not known yet, and records the outcome."""
         if self.pending is None:
             return
-        (number, epoch, learning_rate, wait), self.pending = self.pending, None
+        (number, epoch, learning_rate, num_tokens, wait), self.pending = self.pending, None
         outcome = wait()
         self.progress = self.recovery.record_outcome(number, outcome, self.progress)
-        self.run_log.record_update(number, epoch, learning_rate, outcome)
+        self.run_log.record_update(number, epoch, learning_rate, outcome, num_tokens=num_tokens)
         self.last_metrics = dict(outcome.metrics)
         self.callbacks.on_train_batch_end(number, self.last_metrics)
 
@@ -359,7 +362,7 @@ class Trainer:
     def _try_average(self) -> None:
         """Scores the average of the last checkpoints, and keeps it if it is the best."""
         files = self.checkpointer.list_last(self.settings.average_last)
-        if len(files) == 1:
+        if len(files) < 2:
             self.log("There is only one checkpoint, so there is nothing to average (training.average_last).")
             return
         weights = average_checkpoints(files)

@@ -121,6 +121,15 @@ class Validator:
         """The compiled function from such a batch to the summed loss and the number of target tokens."""
         return compile_function(self._sum_loss, self.model.variables, num_inputs=2)
 
+    def compile(self) -> None:
+        """Makes model, search and batches, and compiles search and loss, which the first validation would do otherwise.
+
+        Where each shape is compiled, this covers one shape only.
+        """
+        for _, *batch in self.batches[:1]:
+            self.sum_loss(*batch)
+        self.translator.translate([max(self.data.dev[0].sources, key=len)], split=False)
+
     def validate(self, weights: Mapping[str, np.ndarray]) -> Validation:
         """Scores weights given by variable path."""
         assign_arrays(self.model.trainable_variables, weights, "Validation")

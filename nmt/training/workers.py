@@ -65,10 +65,6 @@ class Workers:
         joined = self.all_reduce_sum(content).astype(np.uint8).tobytes()
         return [joined[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
 
-    def broadcast(self, text: str) -> str:
-        """Returns the chief's text on all workers."""
-        return self.map_sharded([text] * self.count, lambda mine: mine)[0]
-
     def barrier(self) -> None:
         """Returns once all workers have called this."""
         self.all_gather(0)

@@ -114,6 +114,9 @@ class ScriptedValidator:
         self.outcomes = list(outcomes)
         self.asked: list[dict[str, np.ndarray]] = []
 
+    def compile(self) -> None:
+        pass
+
     def validate(self, weights: Mapping[str, np.ndarray]) -> Validation:
         self.asked.append({path: np.array(array) for path, array in weights.items()})
         if not self.outcomes:

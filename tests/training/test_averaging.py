@@ -62,6 +62,13 @@ def test_the_weights_are_the_mean_of_checkpoints(folder, run, tmp_path):
     assert "mean of 2 checkpoints or models" in describe(tmp_path / "mean")
 
 
+def test_the_average_of_checkpoints_knows_the_training_text_as_the_best_model_does(folder, run, tmp_path):
+    replace(folder, facts={**folder.facts, "multi_sentence_share": 0.25}).save(run / "best")
+    average_models(tmp_path / "mean", sorted((run / "checkpoints").glob("*.h5")))
+    facts = ModelFolder.load(tmp_path / "mean").facts
+    assert facts["multi_sentence_share"] == 0.25 and "update" not in facts and "dev_bleu" not in facts
+
+
 def test_models_are_averaged_whatever_their_dropout(folder, tmp_path):
     other = save_with(folder, tmp_path / "other", layer_dropout=0.75)
     average_models(tmp_path / "mean", [MODEL, other, MODEL])

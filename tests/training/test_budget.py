@@ -60,7 +60,10 @@ def train(rehearsal, monkeypatch):
             clocks[-1].now += VALIDATION
             return scripted(weights)
 
-        made.validate = validate_slowly
+        def compile_slowly():
+            clocks[-1].now += clocks[-1].compilation
+
+        made.validate, made.compile = validate_slowly, compile_slowly
         return made
 
     def make_update(*args):
@@ -70,9 +73,9 @@ def train(rehearsal, monkeypatch):
     monkeypatch.setattr("nmt.training.trainer.Validator", make_validator)
     monkeypatch.setattr("nmt.training.trainer.make_update", make_update)
 
-    def run(config, *, begin=0, start_up=START_UP, interrupted=None, num_validations=9):
+    def run(config, *, begin=0, start_up=START_UP, compilation=0, interrupted=None, num_validations=9):
         clocks.append(Clock(begin))
-        clocks[-1].start_up = start_up
+        clocks[-1].start_up, clocks[-1].compilation = start_up, compilation
         callbacks = [clocks[-1], *([Interrupt(interrupted)] if interrupted else [])]
         rehearsal.train(config, bleu=list(range(1, 1 + num_validations)), callbacks=callbacks)
         return clocks[-1]
@@ -127,6 +130,14 @@ def test_a_run_without_validations_has_one_to_know_what_its_end_takes(train, rec
     # Half of the time is used after 28 updates. The end then has 75 s, since the average is validated as well.
     assert read_validated(tmp_path) == [29, 49]
     assert clock.now == 54 + 49 * 9 + 3 * 30 <= 600
+
+
+def test_the_end_sets_no_time_aside_for_what_is_compiled_once(train, recipe, tmp_path):
+    clock = train(recipe(tmp_path, validate_every=14, **BUDGET), compilation=60)
+    assert read_validated(tmp_path) == [14, 28, 42]
+    assert clock.now == START_UP + 42 * UPDATE + 60 + 3 * VALIDATION <= 600
+    progress = CheckpointFolder(tmp_path / "checkpoints", keep=9).load_latest().progress
+    assert progress.end_seconds == 1.25 * VALIDATION
 
 
 class Second(Workers):

@@ -94,6 +94,17 @@ def test_any_other_change_is_refused_with_what_differs(folder, recipe):
     assert config_from_text(folder.config.read_text(), "config.yaml") == config
 
 
+def test_what_a_plateau_depends_on_may_not_change(folder, recipe):
+    config = recipe(folder.path, schedule="plateau", validate_every=2)
+    begin(folder, config)
+    changed = recipe(folder.path, schedule="plateau", validate_every=4, max_updates=30)
+    with pytest.raises(UserError, match=r"configuration:\n  training.validate_every: 2 became 4\n"):
+        folder.accept(changed)
+    with pytest.raises(UserError, match=r"configuration:\n  decoding.beam_size: \d became 9\n"):
+        folder.accept(config_with(config, {"decoding": {"beam_size": 9}}))
+    assert folder.accept(config_with(config, {"training": {"max_updates": 30}}))
+
+
 @pytest.mark.parametrize("section", ["seed", "data"])
 def test_other_sections_are_refused_too(folder, recipe, section):
     config = recipe(folder.path)

@@ -1,5 +1,6 @@
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -57,7 +58,7 @@ def curves_of(folder):
 def test_a_record_is_the_mean_over_tokens_since_the_last(folder, make_log):
     log = make_log()
     for update, (loss, num_tokens) in enumerate([(9.0, 1), (1.0, 3), (4.0, 5), (2.0, 5)], 1):
-        log.record_update(update, 6, 0.25, outcome(loss, num_tokens))
+        log.record_update(update, 6, 0.25, outcome(loss, num_tokens), num_tokens=9)
     first, second = records(folder)
     assert first.pop("tokens_per_second") > 0
     means = {"loss": 3.0, "nll": 1.5, "gradient_norm": 6.0}
@@ -68,17 +69,27 @@ def test_a_record_is_the_mean_over_tokens_since_the_last(folder, make_log):
 def test_whatever_an_update_reports_is_recorded_by_its_name(folder, make_log):
     log = make_log(tensorboard=True)
     for update, (value, num_tokens) in enumerate([(1.0, 3), (5.0, 1)], 1):
-        log.record_update(update, 0, 0.25, Outcome({"loss": 3.0, "gradient_norm": 1.0, "kl": value}, num_tokens, True))
+        log.record_update(
+            update, 0, 0.25, Outcome({"loss": 3.0, "gradient_norm": 1.0, "kl": value}, num_tokens, True), num_tokens=2
+        )
     log.close()
     assert records(folder)[0]["kl"] == 2.0
     assert curves_of(folder)["training/kl", 2] == 2.0
+
+
+def test_the_speed_counts_tokens_whatever_their_weights(folder, make_log, monkeypatch):
+    monkeypatch.setattr("nmt.training.run_log.time", SimpleNamespace(perf_counter=iter([0, 5, 5, 7, 9]).__next__))
+    log = make_log()
+    for update in range(1, 5):
+        log.record_update(update, 0, 0.25, outcome(1.0, 700.0), num_tokens=10 * update)
+    assert [record["tokens_per_second"] for record in records(folder)] == [30 / 5, 70 / 2]
 
 
 def test_updates_that_were_not_applied_are_left_out_of_the_mean(folder, make_log):
     log = make_log()
     not_applied = outcome(float("nan"), 5, is_applied=False)
     for update, one in enumerate([outcome(3.0, 2), not_applied, not_applied, not_applied], 1):
-        log.record_update(update, 0, 0.25, one)
+        log.record_update(update, 0, 0.25, one, num_tokens=2)
     first, second = records(folder)
     assert (first["loss"], first["nll"], first["gradient_norm"]) == (3.0, 1.5, 6.0)
     assert (second["loss"], second["nll"], second["gradient_norm"]) == (None, None, None)
@@ -86,7 +97,7 @@ def test_updates_that_were_not_applied_are_left_out_of_the_mean(folder, make_log
 
 def test_training_is_announced_in_words(make_log, said):
     log = make_log(every=1)
-    log.record_update(1234, 1, 0.25, outcome(3.0, 100))
+    log.record_update(1234, 1, 0.25, outcome(3.0, 100), num_tokens=2)
     assert len(said) == 1
     assert said[0].startswith("update 1,234 · epoch 2 · loss 3.000 · ")
     assert said[0].endswith(" tokens/s")
@@ -110,7 +121,7 @@ def test_a_validation_is_recorded_and_announced(folder, make_log, said):
 def test_what_will_be_done_again_is_forgotten(folder, make_log):
     log = make_log(every=1)
     for update in range(1, 6):
-        log.record_update(update, 0, 0.25, outcome(1.0, 2))
+        log.record_update(update, 0, 0.25, outcome(1.0, 2), num_tokens=2)
         log.record_validation(update, VALIDATION, is_best=False)
     with folder.history.open("a") as history:
         history.write('{"update": 2, "ki')  # a process was killed while it wrote
@@ -123,7 +134,7 @@ def test_what_will_be_done_again_is_forgotten(folder, make_log):
 def test_a_validation_that_will_be_done_again_is_forgotten(folder, make_log):
     log = make_log(every=1)
     for update in (1, 2):
-        log.record_update(update, 0, 0.25, outcome(1.0, 2))
+        log.record_update(update, 0, 0.25, outcome(1.0, 2), num_tokens=2)
         log.record_validation(update, VALIDATION, is_best=False)
     log.forget_after(2, is_validated=False)
     assert [(r["update"], r["kind"]) for r in records(folder)] == [
@@ -159,8 +170,8 @@ def test_records_of_older_versions_are_kept_when_a_run_is_resumed(folder, make_l
     folder.history.write_text(old + '{"update": 4, "kind": "training", "pieces_per_second": 1000.0}\n')
     log = make_log()
     log.forget_after(2)
-    log.record_update(3, 0, 0.25, outcome(1.0, 2))
-    log.record_update(4, 0, 0.25, outcome(1.0, 2))
+    log.record_update(3, 0, 0.25, outcome(1.0, 2), num_tokens=2)
+    log.record_update(4, 0, 0.25, outcome(1.0, 2), num_tokens=2)
     assert folder.history.read_text().startswith(old)
     assert [record["update"] for record in records(folder)] == [2, 4]
     assert "tokens_per_second" in records(folder)[1]
@@ -175,7 +186,7 @@ def test_all_workers_but_the_chief_are_silent(folder, make_log, said):
     folder.history.write_text('{"update": 5}\n')
     log = make_log(every=1, silent=True, tensorboard=True)
     log.forget_after(0)
-    log.record_update(1, 0, 0.25, outcome(1.0, 2))
+    log.record_update(1, 0, 0.25, outcome(1.0, 2), num_tokens=2)
     log.record_validation(1, VALIDATION, is_best=True)
     assert said == []
     assert folder.history.read_text() == '{"update": 5}\n'
@@ -184,7 +195,7 @@ def test_all_workers_but_the_chief_are_silent(folder, make_log, said):
 
 def test_curves_can_be_read_back(folder, make_log):
     log = make_log(every=1, tensorboard=True)
-    log.record_update(3, 0, 0.25, outcome(1.5, 2))
+    log.record_update(3, 0, 0.25, outcome(1.5, 2), num_tokens=2)
     log.record_validation(4, VALIDATION, is_best=True)
     log.close()
     curves = curves_of(folder)
@@ -196,7 +207,7 @@ def test_curves_can_be_read_back(folder, make_log):
 def test_a_terminal_gets_a_bar_instead_of_lines(folder, make_log, said, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     log = make_log(every=1, total=10)
-    log.record_update(4, 0, 0.25, outcome(1.5, 2))
+    log.record_update(4, 0, 0.25, outcome(1.5, 2), num_tokens=2)
     assert said == []
     assert [record["update"] for record in records(folder)] == [4]
     assert log.bar.progress.tasks[0].completed == 4

@@ -22,6 +22,7 @@ from nmt.model_folder import ModelFolder
 from nmt.training.checkpoint import CheckpointFolder
 from nmt.training.train import train
 from nmt.training.update_tensorflow import TensorFlowUpdate
+from nmt.training.workers import Workers
 
 BATCHES = 7  # of an epoch: 100 pairs in batches of 16
 UNTOLD = "no outcome was told"
@@ -175,6 +176,25 @@ def test_an_average_that_is_no_better_is_not_taken(rehearsal, recipe, tmp_path):
         "1.000, the best model had 1.000."
     ) in rehearsal.said
     assert history(tmp_path)[-1]["is_best"] is False
+
+
+def test_all_workers_learn_that_one_has_no_promises(rehearsal, recipe, tmp_path, monkeypatch):
+    config = recipe(tmp_path / "run")
+    config = config.model_copy(update={"data": config.data.model_copy(update={"promises": tmp_path / "none.yaml"})})
+    gathered = []
+    gather = Workers.all_gather
+    monkeypatch.setattr(Workers, "all_gather", lambda self, *values: gathered.append(values) or gather(self, *values))
+    with pytest.raises(UserError, match=r"none\.yaml"):
+        rehearsal.train(config, bleu=[])
+    assert gathered[-1] == (True,)
+
+
+def test_the_start_model_is_not_averaged(rehearsal, recipe, tmp_path):
+    rehearsal.train(recipe(tmp_path / "start", max_updates=7), bleu=[1])
+    settings = {"max_updates": 2, "checkpoint_every": 1, "average_last": 3, "start_from": tmp_path / "start"}
+    rehearsal.train(recipe(tmp_path / "new", **settings), bleu=[1, 2])
+    # Updates 1 and 2 have the weights 8 and 9, and update 0 has those of the start model, 7.
+    assert all((array == 8.5).all() for array in rehearsal.validator.asked[-1].values())
 
 
 def test_a_single_checkpoint_is_not_averaged(rehearsal, recipe, tmp_path):

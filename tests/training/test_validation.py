@@ -46,6 +46,19 @@ class EchoingTranslator:
         return [self.translations[source] for source in sources]
 
 
+def test_what_is_compiled_before_the_first_validation_is_what_it_uses():
+    dev = [DevSet("dev", ["", "a", "abc"], ["c", "a", "cba"])]
+    validator = Validator(None, SimpleNamespace(dev=dev), Workers())
+    used = []
+    validator.__dict__ |= {  # cached properties
+        "translator": SimpleNamespace(translate=lambda sources, *, split: used.append((sources, split))),
+        "batches": [(0, 10.0, 4.0), (0, 9.0, 2.0)],
+        "sum_loss": lambda loss, count: used.append((loss, count)),
+    }
+    validator.compile()
+    assert used == [(10.0, 4.0), (["abc"], False)]
+
+
 def test_dev_sets_are_scored_each_and_together():
     dev = [
         DevSet("de", ["<2de> a", "<2de> b"], ["Der Hund bellt laut.", "Die Katze schläft heute."]),
