@@ -59,8 +59,9 @@ def tune(
     """
     if config.run_dir is None:
         raise UserError("run_dir: expected the folder of the run, found nothing.")
-    for warning in check_languages(config.data.source_language, config.data.target_language):
-        log(f"Warning: {warning}")
+    for target in config.target_languages:
+        for warning in check_languages(config.data.source_language, target):
+            log(f"Warning: {warning}")
     folder = folder or config.run_dir.with_name(f"{config.run_dir.name}-tune")
     space = read_space(space_file)
     planned = plan_trials(config, space, folder, name=str(space_file), trials=trials)

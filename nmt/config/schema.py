@@ -109,7 +109,8 @@ def _accept_plain_files(given: Any) -> Any:
 ONE, SEVERAL = "(one)", "(several)"
 """Parts of the places of mistakes in a value that may be a section or a list of sections."""
 DevSets = Annotated[
-    Annotated[DevFiles, Tag(ONE)] | Annotated[list[DevFiles], Field(min_length=1), Tag(SEVERAL)],
+    Annotated[DevFiles, Tag(ONE)]
+    | Annotated[list[Annotated[DevFiles, BeforeValidator(_accept_plain_files)]], Field(min_length=1), Tag(SEVERAL)],
     Discriminator(lambda given: SEVERAL if isinstance(given, list) else ONE),
     BeforeValidator(_accept_plain_files),
 ]
@@ -655,6 +656,12 @@ class Config(Section):
             language = files.target_language or self.data.target_language
             named.append(files.model_copy(update={"tag": tag, "name": name, "target_language": language}))
         return named
+
+    @property
+    def target_languages(self) -> list[str]:
+        """The target language and those of dev sets that have another one, in which validations count BLEU."""
+        of_sets = [files.target_language or self.data.target_language for files in self.dev_sets]
+        return list(dict.fromkeys([self.data.target_language, *of_sets]))
 
     @model_validator(mode="after")
     def _consistency_needs_dropout(self) -> "Config":

@@ -17,6 +17,7 @@ from nmt.doctor.text import (
     examine_languages,
     examine_overlap,
     examine_pairs,
+    examine_promises,
     open_texts,
 )
 from nmt.doctor.tokens import (
@@ -39,7 +40,10 @@ def examine(config: Config, *, tests: dict[str, tuple[list[str], list[str]]]) ->
         config: the configuration of a training run. The run is not started, but its cache folder is filled.
         tests: additional held-out sets, sources and references by name.
     """
-    yield from examine_language_codes(config.data)
+    for target in config.target_languages:
+        yield from examine_language_codes(config.data.source_language, target)
+    if config.data.promises:
+        yield examine_promises(config.data.promises)
     run_dir = Path(config.run_dir or "runs")
     cache = config.data.cache or run_dir / "cache"
     try:

@@ -19,6 +19,7 @@ from nmt.data.weighting import SentenceWeights
 from nmt.doctor.findings import Finding, report_count
 from nmt.errors import UserError
 from nmt.evaluation.metrics import check_languages
+from nmt.evaluation.promises import read_promises
 
 # UTF-8 that was decoded as Latin-1 or Windows-1252 and encoded again looks like this: the bytes 80 to BF, and sequences
 # beginning with C2 to C5 (Ã¤ for ä), CE to D1 and D7 to D9 (two letters of Greek, Cyrillic, Hebrew, Arabic), E2 80 (â€™
@@ -254,16 +255,24 @@ def examine_overlap(corpus: ParallelCorpus, held_out: dict[str, tuple[list[str],
         yield report_count(f"{name} in training", seen, of, first)
 
 
-def examine_language_codes(data: DataConfig) -> Iterator[Finding]:
-    """Checks the language codes of the configuration, and that BLEU can be counted in the target language."""
+def examine_promises(path: Path) -> Finding:
+    """Checks that a file of promises can be read."""
     try:
-        warnings = check_languages(data.source_language, data.target_language)
+        return Finding("promises", "ok", f"{len(read_promises(path).entries):,} in {path}")
+    except UserError as error:
+        return Finding("promises", "error", str(error))
+
+
+def examine_language_codes(source_language: str, target_language: str) -> Iterator[Finding]:
+    """Checks the language codes of a training or dev set, and that BLEU can be counted in the target language."""
+    try:
+        warnings = check_languages(source_language, target_language)
     except UserError as error:
         yield Finding("scoring", "error", str(error))
-        warnings = list(find_warnings(source=data.source_language, target=data.target_language))
+        warnings = list(find_warnings(source=source_language, target=target_language))
     yield from (Finding("language codes", "warning", warning) for warning in warnings)
     if not warnings:
-        source, target = parse_language(data.source_language), parse_language(data.target_language)
+        source, target = parse_language(source_language), parse_language(target_language)
         found = f"{source.code} and {target.code}; BLEU uses the tokenizer {target.bleu_tokenizer}"
         yield Finding("language codes", "ok", found)
 

@@ -48,8 +48,9 @@ def train(
     started = time.monotonic() if started is None else started
     if config.run_dir is None:
         raise UserError("run_dir: expected the folder of the run, found nothing.")
-    targets = dict.fromkeys([config.data.target_language, *(files.target_language for files in config.dev_sets)])
-    warnings = [one for target in targets for one in check_languages(config.data.source_language, target)]
+    warnings = [
+        one for target in config.target_languages for one in check_languages(config.data.source_language, target)
+    ]
     if config.training.strategy == "multi_worker":
         log("Waiting for all workers …")
     # Before anything else of TensorFlow: collective operations must be set up when it starts.

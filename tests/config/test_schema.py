@@ -1,9 +1,10 @@
+from pathlib import Path
 from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
-from nmt.config.schema import Config, PartName
+from nmt.config.schema import Config, CorpusFiles, DataConfig, PartName
 
 PAIR = {"source": "a", "target": "b"}
 
@@ -21,6 +22,18 @@ def training(**keys):
 
 def test_required_keys_are_enough():
     assert config().training.max_updates == 9
+
+
+def test_python_may_give_plain_files_wherever_corpora_are_named():
+    files = CorpusFiles(source=Path("a"), target=Path("b"))
+    data = DataConfig(source_language="en", target_language="de", train=[files], dev=[files, {**PAIR, "name": "c"}])
+    assert config(data=data).dev_sets[0].source == data.train[0].source == Path("a")
+
+
+def test_the_languages_of_all_dev_sets_are_scored():
+    dev = [PAIR, {**PAIR, "name": "b", "target_language": "ja"}, {**PAIR, "name": "c", "target_language": "de"}]
+    data = {"source_language": "en", "target_language": "de", "train": [PAIR], "dev": dev}
+    assert config(data=data).target_languages == ["de", "ja"]
 
 
 def test_a_configuration_is_frozen():

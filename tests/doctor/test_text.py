@@ -17,6 +17,7 @@ from nmt.doctor.text import (
     examine_languages,
     examine_overlap,
     examine_pairs,
+    examine_promises,
     open_texts,
     select_evenly,
 )
@@ -215,27 +216,35 @@ def test_all_forms_of_a_language_code_are_compared(opened, source, target):
     assert (finding.verdict, finding.found) == ("ok", "en and de, as configured")
 
 
-def codes(opened, source, target):
-    data, _, _ = opened(PAIRS)
-    findings = examine_language_codes(data.model_copy(update={"source_language": source, "target_language": target}))
+def codes(source, target):
+    findings = examine_language_codes(source, target)
     return [(finding.check, finding.verdict, finding.found) for finding in findings]
 
 
-def test_language_codes_are_shown_with_the_tokenizer(opened):
+def test_a_file_of_promises_is_read(tmp_path):
+    path = tmp_path / "promises.yaml"
+    assert examine_promises(path).verdict == "error"
+    path.write_text("- {source: 5 mg, contains: 5 mg}\n- {source: a, not: b}\n")
+    assert (examine_promises(path).verdict, examine_promises(path).found) == ("ok", f"2 in {path}")
+    path.write_text("- {source: 5 mg, contain: 5 mg}\n")
+    assert f"{path}:1: contain: unknown key" in examine_promises(path).found
+
+
+def test_language_codes_are_shown_with_the_tokenizer():
     found = "zh-Hant-TW and pt-BR; BLEU uses the tokenizer 13a"
-    assert codes(opened, "zho_Hant_TW", "por-br") == [("language codes", "ok", found)]
+    assert codes("zho_Hant_TW", "por-br") == [("language codes", "ok", found)]
 
 
-def test_unknown_language_codes_are_warned_about(opened):
-    (first, second) = codes(opened, "xx", "chinese")
+def test_unknown_language_codes_are_warned_about():
+    (first, second) = codes("xx", "chinese")
     assert first[:2] == second[:2] == ("language codes", "warning")
     assert "The source language 'xx' is not a language code" in first[2]
     assert second[2].endswith("it was taken for 'zh' (Chinese). BLEU uses the tokenizer zh.")
 
 
-def test_a_missing_mecab_is_an_error(opened, monkeypatch):
+def test_a_missing_mecab_is_an_error(monkeypatch):
     monkeypatch.setattr(importlib.import_module("sacrebleu.tokenizers.tokenizer_ja_mecab"), "MeCab", None)
-    (scoring, warning) = codes(opened, "en", "jp")
+    (scoring, warning) = codes("en", "jp")
     assert scoring[:2] == ("scoring", "error") and "pip install 'sacrebleu[ja]'" in scoring[2]
     assert warning[:2] == ("language codes", "warning")
 
