@@ -17,9 +17,9 @@ def train(job: dict) -> None:
     clock = UpdateClock()
     log = RunLog.record_update
 
-    def clocked(self: RunLog, update: int, epoch: int, learning_rate: float, outcome: Any) -> None:
-        log(self, update, epoch, learning_rate, outcome)
-        clock.tick(outcome.num_tokens)
+    def clocked(self: RunLog, update: int, epoch: int, learning_rate: float, outcome: Any, *, num_tokens: int) -> None:
+        log(self, update, epoch, learning_rate, outcome, num_tokens=num_tokens)
+        clock.tick(num_tokens)
 
     RunLog.record_update = clocked  # type: ignore[method-assign]
     config = Path(job["model"]).with_suffix(".yaml")

@@ -230,8 +230,8 @@ model:
             "tokenizer (ja, ko and zh have their own).",
             "x.yaml:5: data.train.1: the key 'target' is missing. File of target sentences, one per line.",
             "x.yaml:6: data.train.1.traget: unknown key. Did you mean 'target'?",
-            "x.yaml:1: data: the key 'dev' is missing. Corpus for validation during training, or a list of corpora, each scored "
-            "by itself.",
+            "x.yaml:1: data: the key 'dev' is missing. Corpus for validation during training, or a list of corpora "
+            "that are scored separately.",
             "x.yaml:10: training.bacth_size: unknown key. Did you mean 'batch_size'?",
             "x.yaml:12: training.devices.1: expected text, found 1",
             "x.yaml:14: model.encoder_units: encoder_units must be even, since each direction has half of it; found 3",

@@ -46,7 +46,7 @@ def processors(number: int) -> None:
 def killed_after(number: int) -> None:
     from nmt.training.run_log import RunLog
 
-    def then(log: RunLog, update: int, *args: Any) -> None:
+    def then(log: RunLog, update: int, *args: Any, **kwargs: Any) -> None:
         if update == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
