@@ -25,10 +25,12 @@ def server():
 
 
 def _reconcile(body: object) -> object:
-    """Makes the settings in a request go together, which a schema cannot express."""
+    """Makes what a request asks for go together, which its schema does not say."""
     if not isinstance(body, dict):
         return body
     body = body | {"tag": None}  # which needs a model that was trained with it
+    if body.get("format") == "html":
+        body["alignments"] = False
     if (body.get("min_length") or 0) >= (body.get("max_length") or SearchSettings().max_length):
         body["min_length"] = None
     if body.get("temperature"):
