@@ -223,7 +223,7 @@ def train_and_score(run: Run, programs: Programs, *, tok_lc: bool) -> None:
     files = ["--source", str(dev.source), "--reference", str(dev.target), "--output", str(run.path(".txt"))]
     options = ["--json", *(["--tok-lc"] if tok_lc else [])]
     scores = json.loads(programs.run(run, "evaluate", str(run.folder), *files, *options, *decoding))
-    # Of a training that was resumed, the minutes are not known.
+    # The minutes of a resumed training are not known.
     record = {"minutes": minutes if is_new else None, "config": dump_config(run.config), "scores": scores}
     with atomic_write(run.path(".json")) as aside:
         aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

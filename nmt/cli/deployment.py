@@ -14,6 +14,7 @@ from nmt.cli.options import (
     PruningThreshold,
     Threads,
     log_line,
+    read_decoding,
     read_settings,
     require_packages,
     set_up_process,
@@ -181,13 +182,7 @@ def serve(
     threads: Threads = None,
 ) -> None:
     """Serve translations over HTTP: TensorFlow Serving's API, /translate and a web page."""
-    settings = read_settings(
-        overrides,
-        "decoding",
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        pruning_threshold=pruning_threshold,
-    )
+    decoding = read_decoding(overrides, beam_size, length_penalty, pruning_threshold)
     require_packages("nmt serve", "serve", "fastapi", "uvicorn", "prometheus_client")
     if max_bodies is not None and max_bodies < max_body:
         raise UserError(f"--max-bodies {max_bodies} is less than one request may have, --max-body {max_body}.")
@@ -216,6 +211,6 @@ def serve(
         limits=limits,
         key_file=api_key_file,
         access=make_access(host, allow_origin or (), allow_host or ()),
-        decoding=settings["decoding"],
+        decoding=decoding,
         log=log_line,
     )

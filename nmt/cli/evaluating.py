@@ -19,7 +19,7 @@ from nmt.cli.options import (
     print_error,
     print_line,
     print_warning,
-    read_settings,
+    read_decoding,
     set_up_process,
 )
 from nmt.errors import UserError
@@ -62,19 +62,13 @@ def evaluate(
     """Score a model on a test set: BLEU, chrF and TER, with signature and confidence interval."""
     if removed:
         raise UserError("--lowercase and --tokenized have become one option, --tok-lc.")
-    settings = read_settings(
-        overrides,
-        "decoding",
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        pruning_threshold=pruning_threshold,
-    )
+    decoding = read_decoding(overrides, beam_size, length_penalty, pruning_threshold)
     set_up_process(device, threads)
     from nmt.evaluation.evaluate import evaluate as evaluate_model
     from nmt.evaluation.evaluate import report
     from nmt.translators.opening import open_translator
 
-    translator = open_translator(model, **settings["decoding"])
+    translator = open_translator(model, **decoding)
     # Opened first, so that a file that cannot be written is reported before the work.
     with open_output(output) if output else nullcontext() as out:
         result = evaluate_model(
@@ -185,20 +179,14 @@ def check(
     threads: Threads = None,
 ) -> None:
     """Check promises about the content of translations; exit code 1 if one of severity error is broken."""
-    settings = read_settings(
-        overrides,
-        "decoding",
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        pruning_threshold=pruning_threshold,
-    )
+    decoding = read_decoding(overrides, beam_size, length_penalty, pruning_threshold)
     from nmt.evaluation.promises import has_errors, read_promises, report_promises
 
     entries = read_promises(promises)
     set_up_process(device, threads)
     from nmt.translators.opening import open_translator
 
-    translator = open_translator(model, **settings["decoding"])
+    translator = open_translator(model, **decoding)
     outcomes = entries.check(translator.translate(entries.sources, split=False))
     print_line(report_promises(outcomes, as_json=json))
     if has_errors(outcomes):

@@ -15,7 +15,7 @@ from nmt.cli.options import (
     Threads,
     log_line,
     print_line,
-    read_settings,
+    read_decoding,
     require_packages,
     set_up_process,
 )
@@ -42,13 +42,7 @@ def inspect(
     threads: Threads = None,
 ) -> None:
     """Show how a model translates a sentence: probabilities, alternatives, attention, gates, gradients, beam."""
-    settings = read_settings(
-        overrides,
-        "decoding",
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        pruning_threshold=pruning_threshold,
-    )
+    decoding = read_decoding(overrides, beam_size, length_penalty, pruning_threshold)
     if png:
         require_packages("nmt inspect --png", "inspect", "matplotlib")
     set_up_process(device, threads)
@@ -56,7 +50,7 @@ def inspect(
     from nmt.inspection.inspect import write_text
 
     with open_output(html) if html else nullcontext() as out:
-        found = inspect_sentence(model, sentence, reference, **settings["decoding"])
+        found = inspect_sentence(model, sentence, reference, **decoding)
         if out:
             from nmt.inspection.page import write_html
 

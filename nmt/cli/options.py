@@ -80,6 +80,17 @@ def read_settings(
     return read_overrides([*(overrides or []), *(f"{key}={value}" for key, value in given.items())], *sections)
 
 
+def read_decoding(
+    overrides: Sequence[str] | None,
+    beam_size: int | None,
+    length_penalty: float | None,
+    pruning_threshold: float | None,
+) -> dict[str, Any]:
+    """Returns the settings of `decoding` that a command was given, by key; see `read_settings`."""
+    shorthands = {"beam_size": beam_size, "length_penalty": length_penalty, "pruning_threshold": pruning_threshold}
+    return read_settings(overrides, "decoding", **shorthands)["decoding"]
+
+
 def set_up_process(device: str | None = None, threads: int | None = None) -> None:
     """Chooses the device and the number of threads, which must happen before TensorFlow is imported."""
     from nmt.process import choose_device, choose_threads

@@ -17,7 +17,7 @@ from nmt.cli.options import (
     TranslatingWorkers,
     choose_workers,
     log_line,
-    read_settings,
+    read_decoding,
 )
 from nmt.errors import UserError
 
@@ -51,13 +51,7 @@ def distill(
     address: Address = None,
 ) -> None:
     """Translate training text for a student to learn from (Kim and Rush 2016); run again to resume."""
-    settings = read_settings(
-        overrides,
-        "decoding",
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        pruning_threshold=pruning_threshold,
-    )
+    decoding = read_decoding(overrides, beam_size, length_penalty, pruning_threshold)
     from nmt.config.file import load_config
     from nmt.synthesis.distillation import distill as distill_text
 
@@ -67,7 +61,7 @@ def distill(
         config=load_config(config) if config else None,
         sources=source or (),
         nearest=nearest,
-        settings=settings["decoding"],
+        settings=decoding,
         workers=choose_workers(workers, address, device, threads),
         address=address,
         log=log_line,
@@ -104,13 +98,7 @@ def back_translate(
     address: Address = None,
 ) -> None:
     """Make training pairs from text in the target language (Sennrich et al. 2016); run again to resume."""
-    settings = read_settings(
-        overrides,
-        "decoding",
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        pruning_threshold=pruning_threshold,
-    )
+    decoding = read_decoding(overrides, beam_size, length_penalty, pruning_threshold)
     if seed is not None and not noise:
         raise UserError("--seed is the seed of --noise, which is not given.")
     from nmt.synthesis.back_translation import back_translate as back_translate_text
@@ -121,7 +109,7 @@ def back_translate(
         into=into,
         noise_seed=(1 if seed is None else seed) if noise else None,
         tag=tag,
-        settings=settings["decoding"],
+        settings=decoding,
         workers=choose_workers(workers, address, device, threads),
         address=address,
         log=log_line,

@@ -18,7 +18,7 @@ from nmt.cli.options import (
     TranslatingWorkers,
     choose_workers,
     log_line,
-    read_settings,
+    read_decoding,
     set_up_process,
 )
 from nmt.errors import UserError
@@ -74,18 +74,12 @@ def translate(
     """Translate text, line by line."""
     if html and alignments:
         raise UserError("--html and --alignments: words of text with tags are not numbered; give one of the two.")
-    settings = read_settings(
-        overrides,
-        "decoding",
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        pruning_threshold=pruning_threshold,
-    )
+    decoding = read_decoding(overrides, beam_size, length_penalty, pruning_threshold)
     set_up_process(device, threads)
     from nmt.translators.lines import translate_lines
     from nmt.translators.opening import open_translator
 
-    translator = open_translator(model, **settings["decoding"])
+    translator = open_translator(model, **decoding)
     translate_lines(translator, input, output, n_best=n_best, as_json=json, alignments=alignments, html=html)
 
 
@@ -105,20 +99,14 @@ def translate_corpus(
     address: Address = None,
 ) -> None:
     """Translate many files, with several processes if Ray is installed; run again to translate what is missing."""
-    settings = read_settings(
-        overrides,
-        "decoding",
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        pruning_threshold=pruning_threshold,
-    )
+    decoding = read_decoding(overrides, beam_size, length_penalty, pruning_threshold)
     from nmt.cluster.corpus import translate_corpus as translate_files
 
     translate_files(
         model,
         str(replace_home(Path(input))),
         output,
-        settings=settings["decoding"],
+        settings=decoding,
         workers=choose_workers(workers, address, device, threads),
         address=address,
         log=log_line,

@@ -80,7 +80,7 @@ def align_files(
         The errors, if there are gold links.
 
     Raises:
-        UserError: there is no model, an export is given, the files differ in length, or a gold link cannot be read.
+        UserError: there is no model, an export is given, the files differ in length, or a gold link is malformed.
     """
     kind = find_kind(model)
     if kind.fixed:

@@ -19,7 +19,7 @@ from nmt.evaluation.breakdown import Breakdown, Change, FrequencyGroup, LengthGr
 from nmt.evaluation.compare import Comparison, compare
 from nmt.evaluation.metrics import check_languages
 
-WIDTH = 120  # of the tables, in characters
+WIDTH = 120  # characters per line of the tables
 TEXT_COLUMNS = ("system", "signature")
 STYLE = """
 :root { color-scheme: light dark; }

@@ -20,7 +20,7 @@ from nmt.translators.model import ModelTranslator
 from nmt.translators.opening import find_kind, open_translator
 
 KINDS = {"ensemble": "an ensemble", "SavedModel": "a SavedModel", "LiteRT": "a LiteRT export"}
-WIDTH = 1000  # of the text, so that no line is folded
+WIDTH = 1000  # characters per line, so that none is folded
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def inspect(model: Path | str | ModelTranslator, text: str, reference: str | Non
         **changes: settings of the section `decoding`, such as beam_size=1.
 
     Raises:
-        UserError: this is an export or an ensemble, there is no text or it is too long, or the settings do not search.
+        UserError: this is an export or an ensemble, the text is blank or too long, or the settings
+            sample or have a coverage penalty.
     """
     translator, opened = _open(model, changes)
     check_settings(translator.settings)

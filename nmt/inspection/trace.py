@@ -25,7 +25,7 @@ from nmt.models.recurrent import LSTM
 from nmt.models.seq2seq import Seq2Seq
 
 NUM_ALTERNATIVES = 5
-MAX_COPIES = 32  # of a sentence whose gradients are computed at once
+MAX_COPIES = 32  # target tokens whose gradients are computed at once, on one copy of the sentence each
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ MAY_CHANGE = re.compile(
     r"|training\.(max_(updates|epochs|minutes)|validate_every|checkpoint_every|keep_checkpoints|patience|max_skipped|max_rollbacks|on_full_disk|log_every|tensorboard)"
 )
 
-# Of these, what the scores of validations and their times depend on, by which schedule plateau sets the learning rate.
+# Schedule plateau sets the learning rate by validations, so that it also depends on these.
 PLATEAU_MAY_NOT_CHANGE = re.compile(r"decoding\.|training\.validate_every")
 
 
