@@ -1,4 +1,4 @@
-"""Runs `python -m benchmarks PART`, which measures one part or all of them and renders docs/benchmarks.md."""
+"""Runs `python -m benchmarks PART`, which measures one part or all of them and renders the page of docs/."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ from benchmarks.settings import RESULTS, Settings, make_settings
 from benchmarks.system import System
 from nmt.errors import UserError
 
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE = ROOT / "docs" / "explanation" / "benchmarks.md"
 BUSY = 0.1  # cores
 SOAK_MINUTES = 10
 
@@ -213,7 +213,7 @@ def build() -> None:
 
 @app.command("render")
 def render() -> None:
-    """Write docs/benchmarks.md from the stored results."""
+    """Write docs/explanation/benchmarks.md from the stored results."""
     PAGE.write_text(table.render(results.load_all(RESULTS)), encoding="utf-8")
 
 

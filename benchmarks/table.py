@@ -1,4 +1,4 @@
-"""Renders docs/benchmarks.md: page.md with a table for each result."""
+"""Renders docs/explanation/benchmarks.md: page.md with a table for each result."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path

@@ -13,7 +13,7 @@ from nmt.cli.main import app
 from nmt.config.reference import get_keys
 
 REPOSITORY = Path(__file__).parents[1]
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 PAGES += sorted((REPOSITORY / "configs").glob("*.yaml"))
 COMMAND = re.compile(r"(?:^|[\s`(|])nmt ([a-z].*)")
 

@@ -68,7 +68,7 @@ def test_an_installation_without_tensorflow_pins_none():
 
 
 def test_documents_install_what_is_pinned():
-    texts = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), REPOSITORY / "Makefile"]
+    texts = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), REPOSITORY / "Makefile"]
     lines = [line.strip(" |`") for path in texts for line in path.read_text(encoding="utf-8").splitlines()]
     # Packages for CUDA depend on the driver. The README says that the other command checks no hashes.
     by_pip = {found[0] for line in lines if (found := re.search(r"pip install [^#`]*[^#` ]", line))}
@@ -78,7 +78,7 @@ def test_documents_install_what_is_pinned():
 
 
 def test_every_extra_that_is_spoken_of_exists():
-    texts = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("nmt/**/*.py")]
+    texts = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("nmt/**/*.py")]
     spoken_of = {
         extra.strip()
         for path in texts

@@ -15,7 +15,7 @@ Schema = dict[str, Any]  # a part of the JSON schema that pydantic makes of Conf
 
 BOUNDS = {"minimum": "of {} or more", "exclusiveMinimum": "above {}"}
 BOUNDS |= {"maximum": "at most {}", "exclusiveMaximum": "below {}"}
-REGENERATE = "nmt config explain --markdown > docs/configuration.md"
+REGENERATE = "nmt config explain --markdown > docs/reference/configuration.md"
 INTRODUCTION = f"""\
 <!-- Generated from nmt/config/schema.py: {REGENERATE} -->
 
@@ -45,7 +45,7 @@ def explain(key: str | None = None, *, markdown: bool = False) -> str:
 
     Args:
         key: dotted; None means all keys.
-        markdown: return a table, or docs/configuration.md if there is no key, instead of plain text.
+        markdown: return a table, or docs/reference/configuration.md if there is no key, instead of plain text.
 
     Raises:
         UserError: the key does not exist.
@@ -60,7 +60,7 @@ def explain(key: str | None = None, *, markdown: bool = False) -> str:
 
 
 def make_reference_page() -> str:
-    """Returns the text of docs/configuration.md, which has one table per section."""
+    """Returns the text of docs/reference/configuration.md, which has one table per section."""
     top = [key for key in get_keys().values() if "." not in key.name]
     sections = [key for key in top if key.kind == "a section"]
     parts = [INTRODUCTION, "## The run\n", _table(key for key in top if key not in sections)]

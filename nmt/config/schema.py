@@ -172,8 +172,8 @@ class DataConfig(Section):
     """Share of the source tokens that are replaced with random ones in training, different ones in every epoch
     (SwitchOut on the source side, Wang et al. 2018). Tags are not replaced."""
     promises: UserPath | None = None
-    """YAML file of promises about what translations contain (docs/files.md). Every validation counts the promises that
-    greedy search keeps, and `nmt export` refuses an export that breaks one of severity error."""
+    """YAML file of promises about what translations contain (docs/how-to/evaluate.md). Every validation counts the
+    promises that greedy search keeps, and `nmt export` refuses an export that breaks one of severity error."""
     cache: UserPath | None = None
     """Folder for line indexes, unpacked text and token ids; null keeps them in the run folder."""
 
@@ -311,7 +311,7 @@ class TrainingConfig(Section):
     """Model folder or run (its best model) from whose weights a new run starts. Optimizer state, schedule and order of
     the data start from the beginning. The architecture must be the same. The model's tokenizers are used unless the
     tokenizer section differs from the model's. In that case, new tokens start as the mean of the tokens that spell
-    them (docs/fine-tuning.md)."""
+    them (docs/how-to/fine-tuning.md)."""
     freeze: list[PartName] = []
     """Parts of the model whose weights do not change. A shared matrix belongs to the first of its parts
     (model.tied_embeddings). The part output is the output projection."""
@@ -379,7 +379,7 @@ class TrainingConfig(Section):
     budget_minutes: PositiveFloat | None = None
     """Wall-clock time of the whole run, in minutes. A linear or cosine schedule follows the share that has been used,
     so it is complete when the run ends. Warm-up still counts updates. Start-up and validations count, and so does the
-    time before an interruption up to its last checkpoint (docs/long-runs.md)."""
+    time before an interruption up to its last checkpoint (docs/how-to/long-runs.md)."""
     validate_every: PositiveInt = 1000
     """Updates between validations."""
     checkpoint_every: PositiveInt = 1000

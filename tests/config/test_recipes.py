@@ -10,7 +10,7 @@ from nmt.data.catalog import load_catalog
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = sorted((REPOSITORY / "configs").glob("*.yaml"))
-OWN_PAIR = (REPOSITORY / "docs" / "own-language-pair.md").read_text(encoding="utf-8")
+OWN_PAIR = (REPOSITORY / "docs" / "tutorials" / "own-language-pair.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -45,7 +45,7 @@ def test_a_recipe_reads_what_its_commands_make(path):
 
 
 def test_the_documentation_lists_every_recipe():
-    assert set(re.findall(r"\(\.\./configs/([\w-]+)\.yaml\)", OWN_PAIR)) == {path.stem for path in RECIPES}
+    assert set(re.findall(r"\(\.\./\.\./configs/([\w-]+)\.yaml\)", OWN_PAIR)) == {path.stem for path in RECIPES}
 
 
 def test_the_example_of_the_documentation_is_a_configuration(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from nmt.config.reference import REGENERATE, explain, get_keys, make_reference_p
 from nmt.config.schema import Config
 from nmt.errors import UserError
 
-PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
 
 
 def schema_fields():

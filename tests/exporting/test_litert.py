@@ -64,8 +64,8 @@ def test_a_process_without_tensorflow_was_compared_with_the_model(folder, said):
 
 
 def test_the_code_in_the_docs_translates(exported, folder, capsys):
-    page = Path(__file__).parents[2].joinpath("docs", "serving.md").read_text(encoding="utf-8")
-    code = page.split("## LiteRT")[1].split("    from ai_edge_litert")[1].split("\n\nA call")[0]
+    page = Path(__file__).parents[2].joinpath("docs", "how-to", "litert.md").read_text(encoding="utf-8")
+    code = page.split("    from ai_edge_litert")[1].split("\n\nA call")[0]
     code = f"import numpy\nfrom ai_edge_litert{code}".replace("\n    ", "\n").replace("exports/demo-phone", str(folder))
     exec(code, {})
     expected = exported.translator.translate(["My brother reads the old book today."])

@@ -450,7 +450,7 @@ def test_no_translation_goes_to_another_request():
 
 
 def test_the_commands_in_the_documentation_work(server):
-    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "http-api.md").read_text(encoding="utf-8")
     commands = re.findall(r"curl -s localhost:8501(\S+)(?: -d '(.*)')?$", page, re.MULTILINE)
     assert len(commands) == 6
     for path, body in commands:

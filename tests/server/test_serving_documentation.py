@@ -1,4 +1,4 @@
-"""Runs the programs in docs/serving.md, and checks its manifests against the servers that they start."""
+"""Runs the programs in clients.md, and checks the manifests of kubernetes.md against the servers that they start."""
 
 import os
 import re
@@ -16,7 +16,8 @@ from nmt.server.limits import Limits
 from nmt.server.run import GRACE
 from tests.server.server_fakes import ask, make_fake, on_a_port, read_error
 
-PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+PAGES = [Path(__file__).parents[2] / "docs" / "how-to" / name for name in ("clients.md", "kubernetes.md")]
+PAGE = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
 def blocks(language: str) -> list[str]:
