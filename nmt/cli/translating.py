@@ -18,6 +18,7 @@ from nmt.cli.options import (
     TranslatingWorkers,
     choose_workers,
     log_line,
+    print_warning,
     read_decoding,
     set_up_process,
 )
@@ -65,6 +66,14 @@ def translate(
         bool,
         typer.Option("--html", help="Lines have HTML tags or XLIFF inline elements: keep them around their words."),
     ] = False,
+    warnings: Annotated[
+        bool,
+        typer.Option(
+            "--warnings",
+            help="Print what may be wrong with a translation on standard error: cut off, repetition, lost numbers, "
+            "addresses, tags and placeholders.",
+        ),
+    ] = False,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     pruning_threshold: PruningThreshold = None,
@@ -80,7 +89,16 @@ def translate(
     from nmt.translators.opening import open_translator
 
     translator = open_translator(model, **decoding)
-    translate_lines(translator, input, output, n_best=n_best, as_json=json, alignments=alignments, html=html)
+    translate_lines(
+        translator,
+        input,
+        output,
+        n_best=n_best,
+        as_json=json,
+        alignments=alignments,
+        html=html,
+        warn=print_warning if warnings else lambda message: None,
+    )
 
 
 def translate_corpus(

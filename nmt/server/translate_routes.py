@@ -15,7 +15,7 @@ from nmt.server.limits import Limits, check_texts, limit_time
 from nmt.server.openapi import describe_body, describe_translate_request
 from nmt.server.text_cutter import TextCutter, find_client
 from nmt.server.tfserving_bodies import abbreviate, read_json
-from nmt.translators.hypothesis import Translation, join_translations
+from nmt.translators.hypothesis import Translation, TranslationWarning, join_translations
 from nmt.translators.markup import Markup, read_markup
 from nmt.translators.protocol import CHANGEABLE, TAG, Translator
 
@@ -80,7 +80,9 @@ class BestTranslation(Alternative):
     """The best translation of a text, and the others that were requested."""
 
     alternatives: list[Alternative] = []
-    warnings: Annotated[list[str], Field(description="What a reader should know, such as that it was cut off.")] = []
+    warnings: Annotated[
+        list[TranslationWarning], Field(description="What may be wrong with it, such as that it was cut off.")
+    ] = []
 
 
 class TranslateResponse(BaseModel):

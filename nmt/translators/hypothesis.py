@@ -6,7 +6,24 @@ from dataclasses import dataclass, replace
 from nmt.decoding.alignment import TokenAttention
 from nmt.translators.sentences import SplitText
 
-IN_PARTS = "A line is longer than the translator reads at once and was translated in parts."
+
+@dataclass(frozen=True)
+class TranslationWarning:
+    """What a reader of a translation should know."""
+
+    kind: str
+    """A stable name for programs: length_limit, repetition, uncovered, lost_number, lost_address, lost_tag,
+    lost_placeholder, in_parts, truncated."""
+    message: str
+    """One or more sentences for people."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+IN_PARTS = TranslationWarning(
+    "in_parts", "A line is longer than the translator reads at once and was translated in parts."
+)
 
 
 @dataclass(frozen=True)
@@ -36,8 +53,8 @@ class Translation:
     and may be equal."""
     is_truncated: bool = False
     """Whether the end of the source was not read: it was given to an export whole and is longer than that reads."""
-    warnings: Sequence[str] = ()
-    """What a reader of the translation should know, such as that it was cut off."""
+    warnings: Sequence[TranslationWarning] = ()
+    """What may be wrong with the best hypothesis, such as that it was cut off; see `nmt.translators.checks`."""
 
     @property
     def best(self) -> Hypothesis:

@@ -2,7 +2,8 @@
 
 import json
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,6 +30,7 @@ def translate_lines(
     as_json: bool,
     alignments: str | None = None,
     html: bool = False,
+    warn: Callable[[str], None] = lambda message: None,
 ) -> None:
     """Translates lines of text.
 
@@ -41,11 +43,12 @@ def translate_lines(
         n_best: hypotheses per line; with more than one, each is a line of number, score and text, separated by tabs.
         as_json: whether to write one JSON object per line instead: the source, its hypotheses (text, score, log_prob
             and is_finished, which is false if the length limit cut one off and null if an old export does not tell),
-            and warnings.
+            and its warnings (kind and message).
         alignments: "pharaoh" adds the links between words after a tab, or as the field "alignment" of each hypothesis
             in JSON; "json" writes JSON in which that field is the record of `WordLinks`.
         html: whether lines have tags, which are put around the same words of their translations; see
             `nmt.translators.markup`. Not together with `alignments`.
+        warn: receives each warning about a translation, with the number of its line.
 
     Raises:
         UserError: the file is damaged, a line is not UTF-8, or the translator cannot return n hypotheses or attention.
@@ -60,13 +63,16 @@ def translate_lines(
             for translation in stream(chunk, n_best=n_best):
                 number += 1
                 out.write(write(number, translation))
+                for one in translation.warnings:
+                    warn(f"line {number}, {one.kind}: {one.message}")
             out.flush()
 
 
 def _format(number: int, translation: Translation, *, n_best: int, as_json: bool, alignments: str | None) -> str:
     if as_json:
         hypotheses = [_make_record(translation.source, one, alignments) for one in translation.hypotheses]
-        record = {"source": translation.source, "hypotheses": hypotheses, "warnings": list(translation.warnings)}
+        warnings = [asdict(one) for one in translation.warnings]
+        record = {"source": translation.source, "hypotheses": hypotheses, "warnings": warnings}
         return json.dumps(record, ensure_ascii=False) + "\n"
     lines = []
     for one in translation.hypotheses:

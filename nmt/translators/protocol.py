@@ -19,11 +19,15 @@ from nmt.data.examples import put_tag
 from nmt.data.tokenizer import Tokenizer
 from nmt.decoding.word_links import WordLinks
 from nmt.errors import UserError, suggest_name
+from nmt.translators.checks import find_warnings
 from nmt.translators.hypothesis import Hypothesis, ScoredTranslation, Translation, join_translations
 from nmt.translators.sentences import SplitText, TextSplitter, needs_splitting
 
 WINDOW = 4096  # lines sorted by length together, and held in memory at once
-CUT_OFF = "The translation reached its maximum length before its end and was cut off."
+NO_SCORES = (
+    "An export translates, but does not score given translations: open the model that it was made from. (Programs can "
+    "call the signature token_log_probs of a SavedModel.)"
+)
 # Not settings of the search, so that they can be changed in an export.
 CHANGEABLE, TAG = "split_sentences", "tag"
 
@@ -287,10 +291,11 @@ class TokenTranslator(Translator):
         translations = []
         for n, (text, row) in enumerate(zip(texts, rows, strict=True)):
             if n in split:
-                parts = [describe(part, next(found)) for part in split[n].parts]
+                parts = [describe(part, next(found), self.tags) for part in split[n].parts]
                 translations.append(join_translations(split[n], parts))
             else:
-                translations.append(describe(text, next(found) if row else [Hypothesis("", 0.0, 0.0)]))
+                hypotheses = next(found) if row else [Hypothesis("", 0.0, 0.0)]
+                translations.append(describe(text, hypotheses, self.tags))
         return translations
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -313,10 +318,10 @@ def split_tag(text: str, tags: Iterable[str]) -> tuple[str | None, str]:
     return None, text
 
 
-def describe(text: str, hypotheses: Sequence[Hypothesis]) -> Translation:
-    """Returns a translation with a warning if it was cut off."""
-    is_cut = hypotheses[0].is_finished is False
-    return Translation(text, hypotheses, warnings=(CUT_OFF,) if is_cut else ())
+def describe(text: str, hypotheses: Sequence[Hypothesis], tags: Iterable[str] = ()) -> Translation:
+    """Returns the translation of a text, which may begin with one of the tags, with warnings about the best one."""
+    tag, bare = split_tag(text, tags)
+    return Translation(text, hypotheses, warnings=find_warnings(bare, hypotheses[0], tag))
 
 
 def change_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings:

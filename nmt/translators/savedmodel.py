@@ -16,7 +16,7 @@ from nmt.errors import UserError
 from nmt.model_folder import SOURCE
 from nmt.process import silence_stderr
 from nmt.translators.export_record import check_digests, read_record, read_settings
-from nmt.translators.hypothesis import Hypothesis, Translation
+from nmt.translators.hypothesis import Hypothesis, Translation, TranslationWarning
 from nmt.translators.protocol import Translator, change_fixed, describe
 from nmt.translators.untrusted import check_savedmodel
 
@@ -151,16 +151,17 @@ class SavedModelTranslator(Translator):
             yield self._make_translation(source, hypotheses, outputs["truncated"][row])
 
     def _make_translation(self, source: str, hypotheses: list[Hypothesis], truncated: Any) -> Translation:
-        whole = describe(source, hypotheses)
+        whole = describe(source, hypotheses, self.tags)
         if not truncated:
             return whole
         return replace(whole, is_truncated=True, warnings=(self._explain_truncation(source), *whole.warnings))
 
-    def _explain_truncation(self, line: str) -> str:
+    def _explain_truncation(self, line: str) -> TranslationWarning:
         limits = self.record["limits"]
-        return (
+        return TranslationWarning(
+            "truncated",
             f"The line '{line[:40]}…' of {len(line):,} characters is longer than this export reads at once, "
-            f"{limits['max_characters']:,} characters or {limits['max_tokens']:,} tokens. Its end was not translated."
+            f"{limits['max_characters']:,} characters or {limits['max_tokens']:,} tokens. Its end was not translated.",
         )
 
 

@@ -6,6 +6,7 @@ import json
 import random
 import re
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,8 @@ from nmt.config.schema import SearchSettings
 from nmt.errors import UserError
 from nmt.server import middleware, translate_routes
 from nmt.server.middleware import read_key
-from nmt.translators.protocol import CUT_OFF, change_settings
+from nmt.translators.checks import CUT_OFF
+from nmt.translators.protocol import change_settings
 from tests.server.server_fakes import FakeTranslator, ask, client_of, make_fake, read_error
 
 
@@ -56,7 +58,7 @@ def test_line_breaks_are_kept_and_blank_text_is_blank(server):
 
 def test_a_translation_that_was_cut_off_is_marked(server):
     [found] = ask(server, "POST", "/translate", json={"text": "a b\nendless"}).json()["translations"]
-    assert (found["finished"], found["warnings"]) == (False, [CUT_OFF])
+    assert (found["finished"], found["warnings"]) == (False, [asdict(CUT_OFF)])
     answer = ask(server, "POST", "/v1/models/demo:predict", json={"instances": ["endless", "a"]})
     assert [one["finished"] for one in answer.json()["predictions"]] == [False, True]
 

@@ -6,8 +6,8 @@ import pytest
 
 from nmt.server.app import make_server
 from nmt.server.limits import Limits
+from nmt.translators.checks import CUT_OFF
 from nmt.translators.model import ModelTranslator
-from nmt.translators.protocol import CUT_OFF
 from tests.exported_model import SENTENCES
 from tests.server.browser import ARGUMENTS, CHROMIUM, served, shading
 from tests.server.server_fakes import FakeTranslator, make_fake
@@ -128,7 +128,7 @@ def test_the_keyboard_reaches_everything(page):
 
 def test_a_translation_that_was_cut_off_is_reported(page):
     page.locator(FIELD).fill("endless")
-    expect(page.locator("#message")).to_have_text(CUT_OFF)
+    expect(page.locator("#message")).to_have_text(CUT_OFF.message)
     page.locator(FIELD).fill("an end")
     expect(page.locator("#translation")).to_have_text("AN END")
     expect(page.locator("#message")).to_be_empty()

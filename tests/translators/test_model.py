@@ -21,7 +21,8 @@ from nmt.decoding.word_links import align_words
 from nmt.errors import UserError
 from nmt.models.seq2seq import make_seq2seq
 from nmt.translators import model as translator_module
-from nmt.translators.hypothesis import Hypothesis, Translation
+from nmt.translators.checks import CUT_OFF
+from nmt.translators.hypothesis import IN_PARTS, Hypothesis, Translation
 from nmt.translators.model import ModelTranslator
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
@@ -196,7 +197,7 @@ def test_the_parts_of_a_long_line_join_best_with_best(fake: FakeSearch, tokenize
         for word, score in (("one", -1.0), ("two", -2.0))
     ]
     assert num_parts > 1
-    assert found.warnings == ("A line is longer than the translator reads at once and was translated in parts.",)
+    assert found.warnings[0] == IN_PARTS
 
 
 def spellings(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
@@ -235,7 +236,7 @@ def test_what_the_limit_cut_off_is_still_a_translation(fake: FakeSearch, tokeniz
     [found] = faked(tokenizer).stream(["one two"])
     assert (found.text, found.best.is_finished) == ("one two", False)
     assert found.best.tokens == tokenizer.tokenize("one two")
-    assert found.warnings == ("The translation reached its maximum length before its end and was cut off.",)
+    assert found.warnings == (CUT_OFF,)
 
 
 def test_slots_without_a_hypothesis_are_left_out(fake: FakeSearch, tokenizer: Tokenizer) -> None:

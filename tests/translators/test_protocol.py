@@ -12,7 +12,7 @@ from nmt.decoding.inference import split_numbers
 from nmt.errors import UserError
 from nmt.server.limits import Limits
 from nmt.server.text_cutter import TextCutter
-from nmt.translators.hypothesis import Hypothesis, Translation, join_translations
+from nmt.translators.hypothesis import Hypothesis, Translation, TranslationWarning, join_translations
 from nmt.translators.opening import find_folder, find_kind, open_translator
 from nmt.translators.protocol import TokenTranslator, Translator, change_fixed, change_settings
 from nmt.translators.sentences import SplitText
@@ -126,7 +126,12 @@ def test_parts_join_best_with_best():
     first = [Hypothesis("x", -1.0, -2.0, ("▁x",)), Hypothesis("x2", -3.0, -4.0, ("▁x2",), is_finished=False)]
     second = [Hypothesis("y", -2.0, -8.0, ("▁y",))]
     third = [Hypothesis("z", -3.0, -5.0, is_finished=None), Hypothesis("z2", -3.0, -3.0)]
-    parts = [Translation("a", first), Translation("b", second, warnings=["w"]), Translation("c", third, True, ["w"])]
+    warning = TranslationWarning("w", "W.")
+    parts = [
+        Translation("a", first),
+        Translation("b", second, warnings=[warning]),
+        Translation("c", third, True, [warning]),
+    ]
     found = join_translations(text, parts)
     assert found == Translation(
         "a b\n\nc\n",
@@ -135,7 +140,7 @@ def test_parts_join_best_with_best():
             Hypothesis("x2 y\n\nz2\n", -8 / 3, -15.0, ("▁x2", "▁y"), is_finished=False),
         ],
         is_truncated=True,
-        warnings=("w",),
+        warnings=(warning,),
     )
 
 

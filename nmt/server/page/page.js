@@ -59,7 +59,7 @@ async function translate() {
     const body = { text, n_best: wanted, alignments: true };
     const response = await send("translate", { body, key, signal: current.signal });
     const [best] = response.translations;
-    showMessage(best.warnings.join(" "));
+    showMessage(best.warnings.map(({ message }) => message).join(" "));
     showTranslations([best, ...best.alternatives]);
     get("announcement").textContent = best.text;
   } catch (error) {
