@@ -5,17 +5,21 @@ BIN := $(VENV)/bin
 BASE := $(VENV)/.base
 DEV := $(VENV)/.dev
 INSTALL := $(BIN)/python scripts/install.py --quiet --editable
-CODE := nmt scripts benchmarks tests
+CODE := nmt scripts benchmarks tests docs
 
-.PHONY: demo test bench soak lint types format clean
+.PHONY: demo test docs bench soak lint types format clean
 
 demo: $(BASE)
 	$(BIN)/nmt demo
 
 # One process more than there are processors: many tests wait for programs that they start.
-test: lint types
+test: lint types docs
 	$(BIN)/python -m pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 4 --dist loadfile \
 		--no-loadscope-reorder
+
+# The site, in build/docs/index.html. Warnings are errors, and so are references that lead nowhere.
+docs: $(DEV)
+	$(BIN)/sphinx-build -W --keep-going -n -q -d build/doctrees docs build/docs
 
 # Takes hours on an otherwise idle machine; benchmarks/.peers keeps the environments of the other toolkits.
 bench: $(DEV)
