@@ -512,6 +512,16 @@ class SearchSettings(Section):
     from all."""
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 1
     """Random seed of sampling. With the same seed, a sentence has the same samples in any file, batch or request."""
+    mbr: Literal["none", "chrf", "bleu"] = "none"
+    """Minimum Bayes risk decoding (Kumar and Byrne 2004): of several candidates, prefer the one whose expected chrF or
+    BLEU is highest, if another one were the reference. Candidates are the best of a beam search, weighted by their
+    probabilities, or samples (temperature). Scores are then this expectation, 0 to 100. none ranks by probability."""
+    mbr_candidates: Annotated[int, Field(ge=2, le=MAX_BEAM_SIZE)] = 16
+    """Candidates per sentence of `mbr`: so many samples, or the hypotheses of a beam that is at least so wide."""
+    on_warning: Literal["keep", "retry"] = "keep"
+    """What becomes of a translation with a warning, such as that it repeats itself or lost a number: keep it, or search
+    once more (retry) with twice the beam size and, unless `no_repeat_ngram` is set, without repeated sequences of 4
+    tokens. The second translation is taken if it has fewer warnings."""
     tag: TagName | None = None
     """Symbol put before every sentence to translate, which must be a tag of data.train. A text that begins with a tag
     keeps that one, for each of its sentences. Clients of an exported model's signatures write the tag themselves."""
@@ -542,7 +552,7 @@ class SearchSettings(Section):
             return self
         if self.temperature < LOWEST_TEMPERATURE:
             raise ValueError(f"temperature must be 0 or at least {LOWEST_TEMPERATURE}; found {self.temperature}")
-        for name, needed in (("beam_size", 1), ("coverage_penalty", 0)):
+        for name, needed in (("beam_size", 1), ("coverage_penalty", 0), ("on_warning", "keep")):
             if getattr(self, name) != needed:
                 raise ValueError(
                     f"sampling (temperature {self.temperature}) does not search: set {name} to {needed}; found "
@@ -550,9 +560,26 @@ class SearchSettings(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _mbr_fits(self) -> "SearchSettings":
+        default = type(self).model_fields["mbr_candidates"].default
+        if self.mbr == "none" and self.mbr_candidates != default:
+            raise ValueError(f"mbr_candidates has no effect without mbr; found mbr_candidates {self.mbr_candidates}")
+        if self.mbr != "none" and self.coverage_penalty:
+            raise ValueError(
+                f"coverage_penalty has no effect with mbr, which ranks by expected {self.mbr}: set one of them to its "
+                f"default; found coverage_penalty {self.coverage_penalty}"
+            )
+        return self
+
 
 SAMPLING_KEYS = ("temperature", "top_k", "top_p", "seed")
-GREEDY: dict[str, Any] = {"beam_size": 1, **{key: SearchSettings.model_fields[key].default for key in SAMPLING_KEYS}}
+CHOICE_KEYS = ("mbr", "mbr_candidates", "on_warning")
+"""Settings that choose among finished translations; the search itself does not read them."""
+GREEDY: dict[str, Any] = {
+    "beam_size": 1,
+    **{key: SearchSettings.model_fields[key].default for key in (*SAMPLING_KEYS, *CHOICE_KEYS)},
+}
 """Changes of any settings that make greedy search of them, without sampling."""
 
 

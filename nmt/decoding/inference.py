@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from nmt.backend import ops, tree
-from nmt.config.schema import SearchSettings
+from nmt.config.schema import CHOICE_KEYS, SearchSettings
 from nmt.data.tokenizer import BOS_ID, EOS_ID
 from nmt.decoding.beam_search import Hypotheses, beam_search, is_zero, rank_hypotheses
 from nmt.decoding.grouping import choose_max_active
@@ -62,9 +62,10 @@ def split_numbers(settings: SearchSettings) -> tuple[SearchSettings, dict[str, A
         settings without the numbers, equal if one search serves both, and the numbers: int32 or float32 scalars.
     """
     values = {name: getattr(settings, name) for name in SearchSettings.model_fields}
-    values |= {"split_sentences": "auto", "tag": None}  # the search does not read them
+    unread = ("split_sentences", "tag", *CHOICE_KEYS)  # the search does not read them
+    values |= {name: SearchSettings.model_fields[name].default for name in unread}
     off = {name for name in SWITCHES if values[name] == SearchSettings.model_fields[name].default}
-    fixed = {"beam_size", *off}
+    fixed = {"beam_size", *unread, *off}
     numbers = {
         name: np.asarray(value, "int32" if isinstance(value, int) else "float32")
         for name, value in values.items()

@@ -10,7 +10,7 @@ from typing import Any
 
 from nmt.config.file import check_value, replace_values
 from nmt.config.reference import get_keys, suggest_key
-from nmt.config.schema import Config, DevFiles
+from nmt.config.schema import Config, DevFiles, SearchSettings
 from nmt.data.corpus import read_lines
 from nmt.data.examples import list_tags, put_tag
 from nmt.data.preparation import read_parallel
@@ -68,6 +68,7 @@ class ExportJob:
         path = find_folder(Path(model)).resolve()
         folder = _describe_members(load_members(path))
         config = change_config(folder.config, decoding=decoding or {}, export=export or {})
+        check_searches_once(config.decoding)
         translator = ModelTranslator.load(path, precision="float32").with_settings(**decoding or {})
         sources, references = read_sample(config.dev_sets[0], sample, config.export.sample)
         # The model adds `decoding.tag` to texts without a tag, an artefact does not.
@@ -140,6 +141,16 @@ class ExportJob:
             "model": {"path": str(self.path), **self.folder.facts},
             "versions": {"nmt": __version__, **{name: version(name) for name in packages}},
         }
+
+
+def check_searches_once(settings: SearchSettings) -> None:
+    """Raises UserError if the settings choose among translations after the search, which no graph does."""
+    for name, remedy in (("mbr", "none"), ("on_warning", "keep")):
+        if (found := getattr(settings, name)) != remedy:
+            raise UserError(
+                f"decoding.{name} is {found}, but an export returns what its search finds. Export with "
+                f"decoding.{name}={remedy}, or translate with the model itself."
+            )
 
 
 def find_promises(config: Config, given: Path | str | None) -> Promises | None:

@@ -108,6 +108,8 @@ def check_settings(settings: SearchSettings) -> None:
             "decoding.coverage_penalty: the tree shows scores of a search without it; set it to 0, found "
             f"{settings.coverage_penalty}."
         )
+    if settings.mbr != "none":
+        raise UserError(f"decoding.mbr: the tree shows a search by probability; set it to none, found {settings.mbr}.")
 
 
 class _Beam:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nmt.decoding.alignment import TokenAttention, find_words
-from nmt.translators.hypothesis import Hypothesis, TranslationWarning, drop_tag
+from nmt.translators.hypothesis import IN_PARTS, Hypothesis, Translation, TranslationWarning, drop_tag
 from nmt.translators.sentences import ADDRESS
 
 CUT_OFF = TranslationWarning(
@@ -59,6 +59,11 @@ def find_warnings(source: str, hypothesis: Hypothesis, tag: str | None = None) -
     if hypothesis.attention and (warning := _check_attention(source, drop_tag(hypothesis.attention, tag))):
         found.append(warning)
     return tuple(found)
+
+
+def is_doubtful(translation: Translation) -> bool:
+    """Returns whether something may be wrong with a translation, other than that the text was translated in parts."""
+    return any(one != IN_PARTS for one in translation.warnings)
 
 
 class Repetition(NamedTuple):

@@ -32,7 +32,8 @@ class Hypothesis:
 
     text: str
     score: float
-    """What hypotheses are ranked by: log_prob divided by the length penalty, plus the coverage penalty."""
+    """What hypotheses are ranked by: log_prob divided by the length penalty, plus the coverage penalty; with
+    `decoding.mbr`, the expected utility."""
     log_prob: float
     """Sum of the tokens' log-probabilities (nats), EOS and `decoding.repetition_penalty` included."""
     tokens: Sequence[str] = ()

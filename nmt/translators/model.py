@@ -23,13 +23,17 @@ from nmt.model_folder import ModelFolder, load_members
 from nmt.models.ensemble import DecodingModel, Ensemble
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.process import choose_precision
-from nmt.translators.hypothesis import Hypothesis, ScoredTranslation, drop_tag
+from nmt.translators.checks import is_doubtful
+from nmt.translators.hypothesis import Hypothesis, ScoredTranslation, Translation, drop_tag
+from nmt.translators.mbr import make_utility, rank_by_utility
 from nmt.translators.protocol import WINDOW, TokenTranslator, change_settings
 from nmt.weights import assign_arrays
 
 # Compiled searches that a model keeps, some 12 MB each. All numbers but the beam size, the number of hypotheses and the
 # power of two above top_k are their inputs, so that few are needed.
 MAX_SEARCHES = 8
+# `decoding.on_warning` retry searches with a beam so many times as wide and no repeated sequence of so many tokens.
+WIDER, RETRY_NGRAM = 2, 4
 
 Read = TypeVar("Read")
 
@@ -133,6 +137,38 @@ class ModelTranslator(TokenTranslator):
         other._grouping = make_search_grouping(settings)
         return other
 
+    def check_n_best(self, n_best: int) -> None:
+        """Raises UserError if more hypotheses are requested than there may be, or than there are candidates for MBR."""
+        super().check_n_best(n_best)
+        if self.settings.mbr != "none" and n_best > self.settings.mbr_candidates:
+            raise UserError(
+                f"decoding.mbr_candidates: {n_best} translations per line were requested, but there are only "
+                f"{self.settings.mbr_candidates} candidates to choose from: set it to {n_best} or more."
+            )
+
+    def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
+        """Translates each text as if it were alone, long ones in parts; see `Translator.translate_batch`.
+
+        With `decoding.on_warning` retry, texts whose translations have warnings are translated once more.
+        """
+        found = super().translate_batch(texts, n_best=n_best, attention=attention)
+        doubtful = [n for n, one in enumerate(found) if is_doubtful(one)]
+        if self.settings.on_warning == "keep" or not doubtful:
+            return found
+        again = self._make_second().translate_batch([texts[n] for n in doubtful], n_best=n_best, attention=attention)
+        for n, other in zip(doubtful, again, strict=True):
+            found[n] = min(found[n], other, key=lambda one: len(one.warnings))
+        return found
+
+    def _make_second(self) -> "ModelTranslator":
+        """Returns the translator that translates what this one failed at."""
+        settings = self.settings
+        return self.with_settings(
+            on_warning="keep",
+            beam_size=min(WIDER * settings.beam_size, MAX_BEAM_SIZE),
+            no_repeat_ngram=settings.no_repeat_ngram or RETRY_NGRAM,
+        )
+
     def score(self, pairs: Iterable[tuple[str, str]]) -> Iterator[ScoredTranslation]:
         """Yields how probable given translations are; see `Translator.score`."""
         for chunk in split_chunks(pairs, WINDOW):
@@ -184,6 +220,9 @@ class ModelTranslator(TokenTranslator):
         return found
 
     def _search(self, ids: list[list[int]], group: Group, n_best: int) -> list[list["_Found"]]:
+        if self.settings.mbr != "none":
+            size = self.settings.mbr_candidates
+            return [self._rank_by_utility(row)[:n_best] for row in self._search_rows(ids, group, size, size)]
         if not needs_own_best(self.settings, n_best):
             return self._search_rows(ids, group, n_best, n_best)
         # All others are needed, since the first of them may be the best one itself, or score above it.
@@ -191,6 +230,12 @@ class ModelTranslator(TokenTranslator):
             self._search_rows(ids, group, 1, 1), self._search_rows(ids, group, n_best, MAX_BEAM_SIZE), strict=True
         )
         return [_put_first(best, others, n_best) for [best], others in pairs]
+
+    def _rank_by_utility(self, candidates: list["_Found"]) -> list["_Found"]:
+        log_probs = None if self.settings.temperature else [one.log_prob for one in candidates]
+        utility = make_utility(self.settings.mbr, self.target_language)
+        ranked = rank_by_utility([one.text for one in candidates], utility, log_probs)
+        return [candidates[n]._replace(score=expected) for n, expected in ranked]
 
     def _search_rows(self, ids: list[list[int]], group: Group, n_best: int, most: int) -> list[list["_Found"]]:
         """Searches for n hypotheses per source and returns up to `most` of those found, with different texts."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from sacrebleu.metrics import CHRF
 from tensorflow.python.framework.ops import gradient_registry
 
 from nmt.config.schema import DecodingConfig, ModelConfig, SearchSettings
@@ -237,6 +238,45 @@ def test_what_the_limit_cut_off_is_still_a_translation(fake: FakeSearch, tokeniz
     assert (found.text, found.best.is_finished) == ("one two", False)
     assert found.best.tokens == tokenizer.tokenize("one two")
     assert found.warnings == (CUT_OFF,)
+
+
+def test_mbr_takes_the_candidate_that_is_nearest_to_the_others(fake: FakeSearch, tokenizer: Tokenizer) -> None:
+    spelled = ["ten", "one two three", "one two", "one two four"]
+    log_probs = [-1.0, -1.1, -1.2, -1.3]
+    ids = tokenizer.encode(spelled)
+    fake.answers = lambda _: list(zip(ids, log_probs, [True] * 4, strict=True))
+    translator = faked(tokenizer, mbr="chrf", mbr_candidates=4, beam_size=1)
+    [found] = translator.stream(["six"], n_best=2)
+    weights = np.exp(log_probs) / np.exp(log_probs).sum()
+    scores = [[CHRF().sentence_score(one, [other]).score for other in spelled] for one in spelled]
+    expected = sorted(zip(np.dot(scores, weights), spelled, log_probs, strict=True), reverse=True)[:2]
+    assert [(one.text, one.log_prob) for one in found.hypotheses] == [
+        (text, pytest.approx(log_prob)) for _, text, log_prob in expected
+    ]
+    assert [one.score for one in found.hypotheses] == pytest.approx([score for score, *_ in expected])
+    assert found.text != "ten" and fake.n_best == [4]
+    with pytest.raises(UserError, match=r"decoding.mbr_candidates: 5 translations per line were requested"):
+        translator.translate_batch(["six"], n_best=5)
+
+
+def test_what_has_a_warning_is_searched_for_once_more(fake: FakeSearch, tokenizer: Tokenizer) -> None:
+    loop = tokenizer.encode(["two two two two"])[0]
+
+    def answers(ids: list[int]) -> list[Answer]:
+        is_loop = tokenizer.decode([ids]) == ["six"] and not fake.settings[-1].no_repeat_ngram
+        return [(loop if is_loop else ids, -1.0, True)]
+
+    fake.answers = answers
+    lines = ["one", "six", "two two two two", "ten"]
+    assert faked(tokenizer).translate(lines) == ["one", "two two two two", "two two two two", "ten"]
+    fake.sources.clear()
+    assert faked(tokenizer, on_warning="retry").translate(lines) == lines
+    assert rows_of(fake.sources[-1]) == [[*tokenizer.encode(["six"])[0], EOS_ID]]
+    assert (fake.settings[-1].beam_size, fake.settings[-1].no_repeat_ngram) == (10, 4)
+    # What is no better is not taken.
+    fake.answers = lambda _: [(loop, -1.0 - fake.settings[-1].beam_size, True)]
+    [found] = faked(tokenizer, on_warning="retry").stream(["six"])
+    assert (found.log_prob, [one.kind for one in found.warnings]) == (-6.0, ["repetition"])
 
 
 def test_slots_without_a_hypothesis_are_left_out(fake: FakeSearch, tokenizer: Tokenizer) -> None:
