@@ -15,6 +15,8 @@ from nmt.cli.options import (
     LengthPenalty,
     Model,
     PruningThreshold,
+    Rerank,
+    RerankWeight,
     Threads,
     print_error,
     print_line,
@@ -53,6 +55,8 @@ def evaluate(
         typer.Option(help="Language code of the translations, which chooses BLEU's tokenizer; default: the model's."),
     ] = None,
     removed: Annotated[bool, typer.Option("--lowercase", "--tokenized", hidden=True)] = False,
+    rerank: Rerank = None,
+    rerank_weight: RerankWeight = None,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     pruning_threshold: PruningThreshold = None,
@@ -68,7 +72,7 @@ def evaluate(
     from nmt.evaluation.evaluate import report
     from nmt.translators.opening import open_translator
 
-    translator = open_translator(model, **decoding)
+    translator = open_translator(model, rerank=rerank, rerank_weight=rerank_weight, **decoding)
     # Opened first, so that a file that cannot be written is reported before the work.
     with open_output(output) if output else nullcontext() as out:
         result = evaluate_model(

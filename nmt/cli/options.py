@@ -36,6 +36,13 @@ PruningThreshold = Annotated[
         "decoding.pruning_threshold=X."
     ),
 ]
+Rerank = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="MODEL", help="Second model, by whose scores the hypotheses of the beam are ranked, too; not an export."
+    ),
+]
+RerankWeight = Annotated[float | None, typer.Option(min=0, max=1, help="Weight of the second model; default: 0.5.")]
 Device = Annotated[str | None, typer.Option(help="cpu, gpu, or one GPU by number, such as gpu:1.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of compute threads; default: all cores.")]
 Workers = Annotated[

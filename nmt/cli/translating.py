@@ -14,6 +14,8 @@ from nmt.cli.options import (
     LengthPenalty,
     Model,
     PruningThreshold,
+    Rerank,
+    RerankWeight,
     Threads,
     TranslatingWorkers,
     choose_workers,
@@ -66,6 +68,8 @@ def translate(
         bool,
         typer.Option("--html", help="Lines have HTML tags or XLIFF inline elements: keep them around their words."),
     ] = False,
+    rerank: Rerank = None,
+    rerank_weight: RerankWeight = None,
     warnings: Annotated[
         bool,
         typer.Option(
@@ -88,7 +92,9 @@ def translate(
     from nmt.translators.lines import translate_lines
     from nmt.translators.opening import open_translator
 
-    translator = open_translator(model, **decoding)
+    translator = open_translator(model, rerank=rerank, rerank_weight=rerank_weight, **decoding)
+    if glossary or marks:
+        translator = translator.with_terms(terms, marks=marks)
     translate_lines(
         translator,
         input,

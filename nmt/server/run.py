@@ -68,6 +68,8 @@ def serve(
     key_file: Path | None = None,
     access: Access | None = None,
     decoding: Mapping[str, Any] | None = None,
+    rerank: Path | None = None,
+    rerank_weight: float | None = None,
     log: Callable[[str], None] = print,
 ) -> None:
     """Serves a run folder, a model folder or an export until SIGTERM or Ctrl-C.
@@ -81,6 +83,7 @@ def serve(
         key_file: contains the key that requests must send; NMT_API_KEY can contain it instead.
         access: web pages and host names that may use the server.
         decoding: settings of the section `decoding` other than the model's own, such as {"beam_size": 1}.
+        rerank, rerank_weight: a second model; see `open_translator`.
         log: receives a line when the server is ready, and one when it stops.
 
     Raises:
@@ -93,7 +96,7 @@ def serve(
         log(f"The server keeps at most {max_connections:,} connections open: ulimit -n allows no more.")
         limits = replace(limits, max_connections=max_connections)
     with listen(host, port) as listener:
-        translator = open_model(model, decoding or {})
+        translator = open_model(model, {**(decoding or {}), "rerank": rerank, "rerank_weight": rerank_weight})
         server = make_server(translator, name, limits, key=key, access=access)
         config = make_config(server, timeout=limits.timeout, max_connections=max_connections)
         config.timeout_graceful_shutdown = int(GRACE)
@@ -105,15 +108,19 @@ def serve(
         log("Stopped.")
 
 
-def open_model(model: Path, decoding: Mapping[str, Any]) -> Translator:
+def open_model(model: Path, options: Mapping[str, Any]) -> Translator:
     """Opens a model or a SavedModel and translates a word, so that the first request is not slowed by compilation.
+
+    Args:
+        model: the folder.
+        options: other arguments of `open_translator`.
 
     Raises:
         UserError: see `open_translator`.
     """
     if find_kind(model).name == "LiteRT":
         raise UserError(f"{model} is an export for LiteRT. Serve a SavedModel or the model itself.")
-    translator = open_translator(model, **decoding)
+    translator = open_translator(model, **options)
     translator.translate_batch(["a"])
     return translator
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nmt.errors import UserError
 from nmt.model_folder import find_model_folder, is_ensemble
 from nmt.process import check_device
 from nmt.translators.protocol import Translator
@@ -56,17 +57,29 @@ def find_folder(path: Path) -> Path:
     return find_model_folder(path) if find_kind(path).name == "model" else path
 
 
-def open_translator(path: Path | str, **changes: Any) -> Translator:
+def open_translator(
+    path: Path | str, *, rerank: Path | str | None = None, rerank_weight: float | None = None, **changes: Any
+) -> Translator:
     """Opens what translates.
 
     Args:
         path: of a run folder (its best model), a model folder, an ensemble or an export.
+        rerank: a second model or ensemble, whose scores also count where hypotheses are ranked; see
+            `nmt.translators.reranking`.
+        rerank_weight: its weight, 0 to 1; by default 0.5.
         **changes: settings of the section `decoding` other than its own, such as beam_size=1; None leaves one as it is.
 
     Raises:
         UserError: there is no model or export, a setting is unknown, invalid or fixed in the export, or the GPU that
             `--device` names does not exist.
     """
+    if rerank is not None:
+        from nmt.translators.reranking import WEIGHT, RerankingTranslator
+
+        weight = WEIGHT if rerank_weight is None else rerank_weight
+        return RerankingTranslator(open_translator(path, **changes), open_translator(rerank), weight)
+    if rerank_weight is not None:
+        raise UserError("--rerank-weight has no effect without --rerank, which names the second model.")
     path = Path(path)
     kind = find_kind(path)
     module, name = kind.translator
