@@ -93,8 +93,6 @@ def translate(
     from nmt.translators.opening import open_translator
 
     translator = open_translator(model, rerank=rerank, rerank_weight=rerank_weight, **decoding)
-    if glossary or marks:
-        translator = translator.with_terms(terms, marks=marks)
     translate_lines(
         translator,
         input,
