@@ -49,6 +49,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
 ConsistencyKind = Literal["r_drop", "simcut"]
 ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt", "plateau"]
+PlaceholderKind = Literal["url", "email", "number", "tag", "term"]
 PartName = Literal["source_embedding", "target_embedding", "encoder", "attention", "decoder", "output"]
 StrategyName = Literal["auto", "single", "mirrored", "multi_worker"]
 
@@ -146,6 +147,36 @@ class AugmentConfig(Section):
 class DataConfig(Section):
     """The parallel text and the filters for it."""
 
+class PlaceholderConfig(Section):
+    """Numbered symbols that stand for text which is copied into the translation (docs/how-to/terminology.md). They
+    replace it in a share of the training examples, different ones in every epoch, where both sides have it, and in
+    every text that is translated. A new tokenizer has each symbol as one token."""
+
+    kinds: list[PlaceholderKind] = []
+    """What symbols stand for: web addresses (url), e-mail addresses (email), numbers of digits alone (number), HTML and
+    XML tags (tag), and terms of a glossary (term). Empty for no placeholders."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the training examples in which symbols replace what both sides have. Such an example is not changed by
+    data.augment as well, so the shares together must be at most 1."""
+    symbols_per_kind: Annotated[int, Field(ge=1, le=100)] = 5
+    """Number of symbols of each kind. What a text has more of is translated as any other text."""
+    glossary: UserPath | None = None
+    """File of terms for training, one per line: a term, a tab and its translation. nmt translate --glossary may have
+    other terms."""
+
+    @model_validator(mode="after")
+    def _keys_have_an_effect(self) -> "PlaceholderConfig":
+        if len(set(self.kinds)) < len(self.kinds):
+            raise ValueError(f"kinds must name each kind once; found {', '.join(self.kinds)}")
+        if ("term" in self.kinds) != (self.glossary is not None):
+            raise ValueError("glossary and the kind term go together: set both or neither")
+        fields = type(self).model_fields
+        changed = [name for name, value in self.model_dump().items() if value != fields[name].get_default()]
+        if changed and not self.kinds:
+            raise ValueError(f"{changed[0]} has no effect without kinds")
+        return self
+
+
     source_language: str
     """Language code of the source, such as en."""
     target_language: str
@@ -171,6 +202,7 @@ class DataConfig(Section):
     replace_tokens: Share = 0.0
     """Share of the source tokens that are replaced with random ones in training, different ones in every epoch
     (SwitchOut on the source side, Wang et al. 2018). Tags are not replaced."""
+    placeholders: PlaceholderConfig = PlaceholderConfig()
     promises: UserPath | None = None
     """YAML file of promises about what translations contain (docs/how-to/evaluate.md). Every validation counts the
     promises that greedy search keeps, and `nmt export` refuses an export that breaks one of severity error."""
@@ -180,6 +212,20 @@ class DataConfig(Section):
 
 class TokenizerConfig(Section):
     """SentencePiece (Kudo and Richardson 2018)."""
+    @model_validator(mode="after")
+    def _changes_fit_together(self) -> "DataConfig":
+        total = sum(self.augment.shares.values()) + (self.placeholders.share if self.placeholders.kinds else 0)
+        if total > 1:
+            raise ValueError(
+                f"the shares of augment and placeholders.share together must be at most 1; found {total:g}"
+            )
+        for files in self.train:
+            if self.placeholders.kinds and re.fullmatch(
+                rf"<({'|'.join(self.placeholders.kinds)})\d+>", files.tag or ""
+            ):
+                raise ValueError(f"the tag {files.tag} of a corpus must not be a symbol of placeholders")
+        return self
+
 
     kind: Literal["unigram", "bpe"] = "unigram"
     """Segmentation: unigram language model (Kudo 2018) or byte-pair encoding (Sennrich et al. 2016)."""

@@ -1,5 +1,7 @@
 """Augmentation: changes a share of the examples to capitals or title case, or by removing punctuation or adding typos.
 
+The symbols of `nmt.data.placeholders` are put into another share.
+
 Which examples change, and how, is a function of (seed, epoch, key of the example). Text is changed before it is
 segmented, so the changed examples cannot come from the cache of token ids.
 """
@@ -13,6 +15,7 @@ from nmt.config.schema import AugmentConfig
 from nmt.data.batching import TokenizedCorpus, derive_seed
 from nmt.data.examples import Rows
 from nmt.data.joining import SegmentedCorpus
+from nmt.data.placeholders import PairMasker
 from nmt.data.subword_sampling import draw_numbers
 from nmt.data.weighting import FindKeys, keep_keys
 
@@ -25,6 +28,8 @@ TYPO_PLACE = re.compile(r"[^\W\d_](?=[^\W\d_])")
 WORDS_PER_TYPO = 10
 # Stands for a user symbol while the text around it is changed: neither a letter nor a character of text (Unicode 23.7).
 PLACEHOLDER = "\U0010ffff"
+
+MASK = "placeholders"
 
 ReadTexts = Callable[[np.ndarray, int], tuple[list[str], list[str]]]
 
@@ -44,6 +49,8 @@ class AugmentedTokens:
         languages: language codes of source and target.
         user_symbols: those of the tokenizers of source and target, which stay as they are.
         find_keys: returns the keys of examples in a batch.
+        masker: puts symbols into a share of the examples.
+        masked_share: that share.
     """
 
     def __init__(
@@ -58,13 +65,17 @@ class AugmentedTokens:
         languages: tuple[str, str],
         user_symbols: tuple[Sequence[str], Sequence[str]] = ((), ()),
         find_keys: FindKeys = keep_keys,
+        masker: PairMasker | None = None,
+        masked_share: float = 0.0,
     ):
         self.tokens, self.segments, self.read_texts = tokens, segments, read_texts
+        self.masker = masker
         self.seed, self.max_length, self.languages = seed, max_length, languages
         self.symbols = [_make_symbol_pattern(symbols) for symbols in user_symbols]
         self.find_keys = find_keys
-        self.bounds = np.cumsum(list(settings.shares.values()))
-        self.kinds = list(settings.shares)
+        shares = {**settings.shares, MASK: masked_share} if masker else settings.shares
+        self.bounds = np.cumsum(list(shares.values()))
+        self.kinds = list(shares)
 
     def read_ids(self, pairs: np.ndarray, *, epoch: int, batch: int) -> tuple[Rows, Rows]:
         """Returns the ids of both sides of these examples, without EOS, with the changes of this epoch."""
@@ -83,6 +94,8 @@ class AugmentedTokens:
         return sides[0], sides[1]
 
     def _change(self, kind: str, source: str, target: str, number: int) -> tuple[str, str]:
+        if kind == MASK and self.masker:
+            return self.masker.replace(source, target)
         if kind == "capitals":
             target = change_text(target, lambda text: to_capitals(text, self.languages[1]), self.symbols[1])
         changes: dict[str, Callable[[str], str]] = {

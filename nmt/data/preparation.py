@@ -14,8 +14,10 @@ from nmt.data.batching import TokenizedCorpus
 from nmt.data.cleaning import CleaningReport, clean
 from nmt.data.corpus import ParallelCorpus, read_parallel, split_indices
 from nmt.data.examples import ReplacedTokens, TaggedTokens, find_tag_ids, list_tags, put_tag
+from nmt.data.glossary import Glossary, read_glossary
 from nmt.data.joining import JoinedTokens, JoinPlan
 from nmt.data.languages import parse_language
+from nmt.data.placeholders import PairMasker, Placeholders, check_symbols
 from nmt.data.token_cache import CachedTokens, SampledTokens
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.data.weighting import CorpusShares, FindKeys, SentenceWeights, keep_keys, tell_copies_apart
@@ -66,6 +68,8 @@ class TrainingData:
     """Factors for the loss of each pair; None weighs all alike."""
     dev: list[DevSet]
     report: CleaningReport
+    glossary_fingerprint: str | None = None
+    """Digest of the glossary of data.placeholders; None without one."""
 
     @property
     def vocabulary_sizes(self) -> tuple[int, int]:
@@ -75,9 +79,12 @@ class TrainingData:
     @property
     def fingerprints(self) -> dict[str, str]:
         """Digests of what must stay the same when a run is resumed, by their names in messages."""
-        weights = {} if self.weights is None else {"text of sentence weights": self.weights.fingerprint}
+        optional = {
+            "text of sentence weights": self.weights and self.weights.fingerprint,
+            "glossary": self.glossary_fingerprint,
+        }
         return {
-            **weights,
+            **{name: digest for name, digest in optional.items() if digest is not None},
             "training text": self.corpus.fingerprint,
             "source tokenizer": self.source_tokenizer.fingerprint,
             "target tokenizer": self.target_tokenizer.fingerprint,
@@ -121,6 +128,8 @@ def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingDa
         log(f"Warning: {warning}")
     source, target = make_tokenizers(config, corpus, run_dir, log=log)
     tags = make_tag_ids(config.data, source)
+    glossary = read_glossary(config.data.placeholders.glossary)
+    masker = make_masker(config.data, (source, target), glossary)
     # Needed for cleaning even if training samples its tokens: limits apply to the best segmentation.
     tokens = CachedTokens.open(corpus, source, target, cache)
     kept, report = clean(
@@ -162,7 +171,7 @@ def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingDa
         if corpora is not None:
             corpora = plan.find_corpora(corpora)
             find_corpora = corpora.__getitem__
-    if config.data.augment.shares:
+    if config.data.augment.shares or masker:
         tokenized = AugmentedTokens(
             tokenized,
             sampled or tokens,
@@ -173,6 +182,8 @@ def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingDa
             languages=(config.data.source_language, config.data.target_language),
             user_symbols=(source.user_symbols, target.user_symbols),
             find_keys=find_keys,
+            masker=masker,
+            masked_share=config.data.placeholders.share,
         )
     if config.data.replace_tokens:
         ids = source.text_ids
@@ -187,7 +198,10 @@ def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingDa
         log(f"An epoch has {sum(shares.counts):,} examples, as data.train weighs its corpora.")
     paths = [files.weights for files in config.data.train]
     weights = SentenceWeights.read(paths, corpus, cache) if any(paths) else None
-    return TrainingData(corpus, kept, lengths, texts, tokenized, source, target, shares, weights, dev, report)
+    fingerprint = glossary.fingerprint if glossary.entries else None
+    return TrainingData(
+        corpus, kept, lengths, texts, tokenized, source, target, shares, weights, dev, report, fingerprint
+    )
 
 
 def _join_pairs(
@@ -270,6 +284,18 @@ def make_tag_ids(data: DataConfig, tokenizer: Tokenizer) -> list[list[int]]:
     return [ids[files.tag] for files in data.train]
 
 
+def make_masker(data: DataConfig, tokenizers: tuple[Tokenizer, Tokenizer], glossary: Glossary) -> PairMasker | None:
+    """Returns what puts placeholders into pairs; None without data.placeholders.
+
+    Raises:
+        UserError: a symbol is not one token of both tokenizers.
+    """
+    if not data.placeholders.kinds:
+        return None
+    check_symbols(data.placeholders, tokenizers)
+    return PairMasker(Placeholders.from_config(data.placeholders, tokenizers[0]), glossary)
+
+
 def read_dev(config: Config) -> list[DevSet]:
     """Reads the development sets, with their tags.
 
@@ -296,7 +322,12 @@ def make_tokenizers(config: Config, corpus: ParallelCorpus, run_dir: Path, *, lo
         sides = "for both sides" if settings.joint else "for each side"
         log(f"Training a {settings.kind} tokenizer {sides}, vocabulary size {settings.vocabulary_size:,} …")
         tokenizers = train_tokenizers(
-            settings, _read_side(corpus, 0), _read_side(corpus, 1), tags=list_tags(config.data), seed=config.seed
+            settings,
+            _read_side(corpus, 0),
+            _read_side(corpus, 1),
+            tags=list_tags(config.data),
+            placeholders=Placeholders.from_config(config.data.placeholders).symbols,
+            seed=config.seed,
         )
     for tokenizer, name in zip(tokenizers, TOKENIZER_FILES, strict=True):
         if not (run_dir / name).is_file():
@@ -315,7 +346,13 @@ def load_tokenizers(config: TokenizerConfig, run_dir: Path) -> tuple[Tokenizer, 
 
 
 def train_tokenizers(
-    config: TokenizerConfig, sources: Iterable[str], targets: Iterable[str], *, tags: Sequence[str] = (), seed: int
+    config: TokenizerConfig,
+    sources: Iterable[str],
+    targets: Iterable[str],
+    *,
+    tags: Sequence[str] = (),
+    placeholders: Sequence[str] = (),
+    seed: int,
 ) -> tuple[Tokenizer, Tokenizer]:
     """Trains one tokenizer on both sides and returns it twice, or trains one on each side.
 
@@ -323,15 +360,17 @@ def train_tokenizers(
         config: the tokenizer section.
         sources, targets: lines of text without tags.
         tags: symbols that stand before sources.
+        placeholders: symbols of both sides.
         seed: chooses the lines if there are too many.
     """
-    for_source = [*config.user_symbols, *(tag for tag in tags if tag not in config.user_symbols)]
+    for_target = list(dict.fromkeys([*config.user_symbols, *placeholders])) if placeholders else config.user_symbols
+    for_source = [*for_target, *(tag for tag in tags if tag not in for_target)]
     if config.joint:
         joint = _train_tokenizer(config, chain(sources, targets), for_source, seed)
         return joint, joint
     return (
         _train_tokenizer(config, sources, for_source, seed),
-        _train_tokenizer(config, targets, config.user_symbols, seed),
+        _train_tokenizer(config, targets, for_target, seed),
     )
 
 

@@ -24,6 +24,7 @@ from nmt.doctor.tokens import (
     estimate_token_cache,
     examine_dev,
     examine_lengths,
+    examine_placeholders,
     examine_start,
     examine_tags,
     find_longest_pair,
@@ -74,6 +75,7 @@ def examine(config: Config, *, tests: dict[str, tuple[list[str], list[str]]]) ->
         sample = measure_lengths(corpus, tokenizers)
         yield from examine_lengths(config, corpus, sample)
         yield from examine_tags(config.data, tokenizers)
+        yield from examine_placeholders(config.data, corpus, tokenizers)
         yield from examine_dev(config, dev, tokenizers)
         sizes = tokenizers[0].vocabulary_size, tokenizers[1].vocabulary_size
         longest = find_longest_pair(config, corpus, tokenizers, sample)

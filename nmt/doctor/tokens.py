@@ -10,8 +10,10 @@ from nmt.config.schema import Config, DataConfig
 from nmt.data.augmentation import to_capitals
 from nmt.data.corpus import ParallelCorpus
 from nmt.data.examples import list_tags
+from nmt.data.glossary import read_glossary
 from nmt.data.languages import parse_language
-from nmt.data.preparation import DevSet, load_tokenizers, make_tag_ids, train_tokenizers
+from nmt.data.placeholders import TERM, Placeholders
+from nmt.data.preparation import DevSet, load_tokenizers, make_masker, make_tag_ids, train_tokenizers
 from nmt.data.token_cache import PAIR_BYTES, CachedTokens
 from nmt.data.tokenizer import UNK_ID, Tokenizer
 from nmt.doctor.findings import Finding, report_count
@@ -21,6 +23,7 @@ from nmt.errors import UserError
 # Large enough to show how a tokenizer will segment the text, small enough to train one in seconds.
 TOKENIZER_SAMPLE = 20_000
 LENGTH_SAMPLE = 50_000
+PLACEHOLDER_SAMPLE = 20_000
 # The longest of that sample, whose tokens in capitals are counted as well.
 CAPITALS_SAMPLE = 1000
 # Pairs whose lengths differ by more than this factor are rarely translations of each other.
@@ -75,6 +78,7 @@ def try_tokenizers(
             corpus.read_sources(indices),
             corpus.read_targets(indices),
             tags=list_tags(config.data),
+            placeholders=Placeholders.from_config(config.data.placeholders).symbols,
             seed=config.seed,
         )
     except UserError as error:
@@ -171,6 +175,33 @@ def examine_tags(data: DataConfig, tokenizers: Tokenizers) -> Iterator[Finding]:
             yield Finding("tags", "error", str(error))
         else:
             yield Finding("tags", "ok", f"each is one token of the source tokenizer: {', '.join(tags)}")
+
+
+def examine_placeholders(data: DataConfig, corpus: ParallelCorpus, tokenizers: Tokenizers) -> Iterator[Finding]:
+    """Counts the pairs that have something to copy on both sides, and the terms that no pair has."""
+    try:
+        glossary = read_glossary(data.placeholders.glossary)
+        masker = make_masker(data, tokenizers, glossary)
+    except UserError as error:
+        yield Finding("placeholders", "error", str(error))
+        return
+    if masker is None:
+        return
+    indices = select_evenly(len(corpus), PLACEHOLDER_SAMPLE)
+    pairs = zip(*corpus.read_texts(indices), strict=True)
+    found = [masker.find_common(*pair) for pair in pairs]
+    of = f"of {len(indices):,} pairs" + (" sampled" if len(indices) < len(corpus) else "")
+    for kind in data.placeholders.kinds:
+        number = sum(any(one == kind for one, _ in keys) for keys in found)
+        meaning = "" if number else ", so that the model cannot learn what to do with its symbols"
+        yield Finding(
+            f"placeholders: {kind}", "ok" if number else "warning", f"on both sides of {number:,} {of}{meaning}"
+        )
+    seen = {text for keys in found for kind, text in keys if kind == TERM}
+    unseen = [source for source, target in glossary.entries.items() if target not in seen]
+    terms = f"of {len(glossary.entries):,} terms are in no pair {of} with their translation"
+    if glossary.entries:
+        yield report_count("glossary", len(unseen), terms, unseen[0] if unseen else "", verdict="note")
 
 
 def examine_dev(config: Config, dev: Sequence[DevSet], tokenizers: Tokenizers) -> Iterator[Finding]:

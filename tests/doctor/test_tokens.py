@@ -4,7 +4,7 @@ import pytest
 from doctor_corpus import PAIRS
 
 from nmt.config.file import load_stored_config
-from nmt.config.schema import AugmentConfig
+from nmt.config.schema import AugmentConfig, PlaceholderConfig
 from nmt.data.corpus import ParallelCorpus
 from nmt.data.preparation import DevSet
 from nmt.data.token_cache import CachedTokens
@@ -13,6 +13,7 @@ from nmt.doctor.tokens import (
     estimate_token_cache,
     examine_dev,
     examine_lengths,
+    examine_placeholders,
     examine_start,
     examine_tags,
     find_longest_pair,
@@ -177,3 +178,28 @@ def test_tags_must_be_tokens_of_the_source_tokenizer(opened, tmp_path):
     assert found.verdict == "error"
     assert found.found.startswith("data.train.0.tag: the source tokenizer does not have the symbol <bt>")
     assert list(examine_tags(config.data, tokenizers)) == []
+
+
+def test_what_placeholders_stand_for_is_counted(opened, tmp_path):
+    glossary = tmp_path / "terms.tsv"
+    glossary.write_text("car\tAuto\nship\tSchiff\n")
+    pairs = [("my car 12", "mein Auto 12"), ("a ship", "ein Boot"), ("7 and 12", "7 und 12")]
+    config, corpus = opened([*PAIRS, *pairs])
+    placeholders = PlaceholderConfig(kinds=["number", "email", "term"], glossary=glossary)
+    data = config.data.model_copy(update={"placeholders": placeholders})
+    tokenizers, _ = try_tokenizers(config.model_copy(update={"data": data}), corpus, tmp_path / "run")
+    of = f"of {len(corpus)} pairs"
+    assert [(one.check, one.verdict, one.found) for one in examine_placeholders(data, corpus, tokenizers)] == [
+        ("placeholders: number", "ok", f"on both sides of 2 {of}"),
+        (
+            "placeholders: email",
+            "warning",
+            f"on both sides of 0 {of}, so that the model cannot learn what to do with its symbols",
+        ),
+        ("placeholders: term", "ok", f"on both sides of 1 {of}"),
+        ("glossary", "note", f"1 of 2 terms are in no pair {of} with their translation, first ship"),
+    ]
+    tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
+    [found] = examine_placeholders(data, corpus, tokenizers)
+    assert found.verdict == "error" and "does not have the symbol <number1>" in found.found
+    assert list(examine_placeholders(config.data, corpus, tokenizers)) == []
