@@ -13,6 +13,7 @@ from nmt.server.batcher import Batcher
 from nmt.server.limits import Limits
 from nmt.server.metrics import CONTENT_TYPE, Metrics
 from nmt.server.middleware import INTERNAL_ERROR, Middleware
+from nmt.server.score_routes import make_score_routes
 from nmt.server.text_cutter import TextCutter
 from nmt.server.tfserving_routes import make_tfserving_routes
 from nmt.server.translate_routes import make_translate_routes
@@ -62,6 +63,7 @@ def make_server(
     app.include_router(make_page_routes(page))
     cutter = TextCutter(translator, limits)
     app.include_router(make_translate_routes(name, translator, batcher, cutter, limits))
+    app.include_router(make_score_routes(translator, batcher, cutter, limits))
     app.include_router(make_tfserving_routes(name, translator, batcher, cutter, limits))
     openapi.finish_document(app, name=name, version=translator.version, key=key is not None)
     return Server(middleware, batcher)

@@ -1,4 +1,4 @@
-"""Batches the texts of many requests: a bounded queue, and one thread that translates."""
+"""Batches the texts of many requests: a bounded queue, and one thread that translates and scores."""
 
 import asyncio
 import logging
@@ -13,9 +13,9 @@ from typing import Any
 
 from nmt.config.schema import SearchSettings
 from nmt.errors import RequestError
-from nmt.server.fair_queue import FairQueue, Job, Options
+from nmt.server.fair_queue import FairQueue, Job, Options, ScoringOptions
 from nmt.server.limits import QUEUE_SHARE, Limits
-from nmt.translators.hypothesis import Translation
+from nmt.translators.hypothesis import ScoredTranslation, Translation
 from nmt.translators.protocol import Translator
 
 logger = logging.getLogger(__name__)
@@ -101,9 +101,9 @@ class Batcher:
         return Options(settings, n_best, attention)
 
     def submit(
-        self, texts: Sequence[str], options: Options, *, tokens: Sequence[int] | None = None, client: str = ""
-    ) -> list["Future[Translation]"]:
-        """Queues all of these texts, or none of them, and returns the futures of their translations.
+        self, texts: Sequence[Any], options: Options, *, tokens: Sequence[int] | None = None, client: str = ""
+    ) -> list["Future[Any]"]:
+        """Queues all of these texts or pairs, or none of them, and returns the futures of their results.
 
         A text is not translated if its future is cancelled before its batch starts. A request with more texts than the
         queue holds is accepted if the queue is empty.
@@ -111,7 +111,8 @@ class Batcher:
         Args:
             texts: none of them longer than the translator reads at once.
             options: of the request.
-            tokens: number of source tokens of each text; by default the translator counts them.
+            tokens: number of source tokens of each text, or of tokens of the longer side of each pair; by default the
+                translator counts those of texts.
             client: the sender. Clients take turns, and each has `limits.max_queue` places.
 
         Raises:
@@ -148,6 +149,13 @@ class Batcher:
         See `submit`.
         """
         futures = self.submit(texts, options, tokens=tokens, client=client)
+        return await asyncio.gather(*map(asyncio.wrap_future, futures))
+
+    async def score(
+        self, pairs: Sequence[tuple[str, str]], options: ScoringOptions, *, tokens: Sequence[int], client: str = ""
+    ) -> list[ScoredTranslation]:
+        """Queues sources with their translations and returns the scores, in order, as `translate` does."""
+        futures = self.submit(pairs, options, tokens=tokens, client=client)
         return await asyncio.gather(*map(asyncio.wrap_future, futures))
 
     def close(self, timeout: float | None = None) -> None:
@@ -204,21 +212,20 @@ class Batcher:
         options = batch[0].options
         try:
             translator = self._find_translator(options.settings)
-            translations = translator.translate_batch(
-                [job.text for job in batch], n_best=options.n_best, attention=options.attention
-            )
-            pairs = list(zip(batch, translations, strict=True))
+            results = list(zip(batch, options.run(translator, [job.text for job in batch]), strict=True))
         except Exception as error:
             if len(batch) == 1:
-                logger.error("Translating a text of %d characters failed.", len(batch[0].text), exc_info=error)
+                text = batch[0].text
+                length = len(text) if isinstance(text, str) else sum(map(len, text))
+                logger.error("Translating a text of %d characters failed.", length, exc_info=error)
                 batch[0].result.set_exception(error)
                 return
             # One text that fails must not fail the others of its batch.
             for job in batch:
                 self._translate([job])
             return
-        for job, translation in pairs:
-            job.result.set_result(translation)
+        for job, result in results:
+            job.result.set_result(result)
 
     def _make_translator(self, settings: SearchSettings) -> Translator:
         own = self._translator.settings

@@ -5,9 +5,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 from nmt.config.schema import SearchSettings
-from nmt.translators.hypothesis import Translation
+from nmt.translators.protocol import Translator
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,34 @@ class Options:
         """Returns the work of a text: its tokens and EOS, times the hypotheses that are searched at a time."""
         return (tokens + 1) * max(self.settings.beam_size, self.n_best)
 
+    def run(self, translator: Translator, texts: Sequence[Any]) -> Sequence[Any]:
+        """Translates a batch of texts."""
+        return translator.translate_batch(texts, n_best=self.n_best, attention=self.attention)
+
+
+@dataclass(frozen=True)
+class ScoringOptions(Options):
+    """What may differ between requests for the scores of given translations. Their texts are pairs."""
+
+    def estimate_work(self, tokens: int) -> int:
+        """Returns the work of a pair, given the tokens of its longer side. There is no beam."""
+        return tokens + 1
+
+    def run(self, translator: Translator, texts: Sequence[Any]) -> Sequence[Any]:
+        """Scores a batch of pairs."""
+        return list(translator.score(texts))
+
 
 @dataclass(frozen=True)
 class Job:
-    """A text that waits to be translated."""
+    """A text that waits to be translated, or a pair that waits to be scored."""
 
-    text: str
+    text: str | tuple[str, str]
     options: Options
     work: int
     """See `Options.estimate_work`."""
-    result: "Future[Translation]"
+    result: "Future[Any]"
+    """Of what `Options.run` returns for it."""
     arrived: float
     """Time of the batcher's clock."""
     number: int

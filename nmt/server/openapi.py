@@ -49,6 +49,16 @@ def describe_translate_request(model: type[BaseModel], limits: Limits, *, max_n_
     return schema
 
 
+def describe_score_request(model: type[BaseModel], limits: Limits) -> Schema:
+    """Returns the schema of a request to /score, with the limits of this server."""
+    schema = model.model_json_schema()
+    schema.pop("$defs")  # references lead to the schemas of the whole document, which lacks this one
+    properties = schema["properties"]
+    pair = _object(source=_text(limits), target=_text(limits))
+    properties["pairs"] = {**_list(pair, limits), "description": properties["pairs"]["description"]}
+    return schema
+
+
 def describe_predict_request(limits: Limits) -> Schema:
     """Returns the schema of a request to :predict."""
     text = {"anyOf": [_text(limits), _object(b64={**STRING, "pattern": BASE64, "contentEncoding": "base64"})]}

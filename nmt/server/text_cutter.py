@@ -67,7 +67,7 @@ class TextCutter:
                 found, lengths = await self.run_in_thread(client, partial(cut_chunk, chunk))
             whole += found
             tokens += lengths
-            self._check_work(sum(map(options.estimate_work, tokens)))
+            self.check_work(sum(map(options.estimate_work, tokens)))
         return whole, tokens
 
     async def run_in_thread(self, client: str, work: Callable[[], Result]) -> Result:
@@ -99,7 +99,8 @@ class TextCutter:
             return []
         return [min(length, self._translator.max_tokens) for length in self._translator.count_tokens(parts)]
 
-    def _check_work(self, work: int) -> None:
+    def check_work(self, work: int) -> None:
+        """Raises a RequestError with status 400 if a request is more work than is accepted."""
         if work > self._limits.max_work:
             raise RequestError(
                 400,

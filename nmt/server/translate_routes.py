@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
@@ -15,9 +15,11 @@ from nmt.server.limits import Limits, check_texts, limit_time
 from nmt.server.openapi import describe_body, describe_translate_request
 from nmt.server.text_cutter import TextCutter, find_client
 from nmt.server.tfserving_bodies import abbreviate, read_json
-from nmt.translators.hypothesis import Translation, TranslationWarning, join_translations
+from nmt.translators.hypothesis import PartConfidence, Translation, TranslationWarning, join_translations
 from nmt.translators.markup import Markup, read_markup
 from nmt.translators.protocol import CHANGEABLE, TAG, Translator
+
+Fields = TypeVar("Fields", bound=BaseModel)
 
 # Characters of a text with tags, as a multiple of those that are translated of it.
 MARKUP_SHARE = 10
@@ -66,6 +68,14 @@ class Alternative(BaseModel):
     ]
     finished: Annotated[
         bool | None, Field(description="False if a part of the text reached its maximum length and was cut off.")
+    ] = None
+    confidence: Annotated[
+        float | None,
+        Field(description="How well it is expected to match a human translation, 0 to 1; absent if it was not fitted."),
+    ] = None
+    part_confidences: Annotated[
+        list[PartConfidence] | None,
+        Field(description="The confidence in each part of a text of several, as characters `start` to `end`."),
     ] = None
     alignment: Annotated[
         Alignment | None,
@@ -171,25 +181,38 @@ def read_request(body: bytes) -> TextRequest:
         RequestError: 400; the message names the wrong key and what was expected of it.
     """
     document = read_json(body)
-    fields = TranslateRequest.model_fields
-    for key in document:
-        if key not in fields:
-            raise RequestError(400, f"{key[:80]}: unknown key.{suggest_name(key[:80], fields)}")
+    check_keys(TranslateRequest, document)
     if "text" not in document:
         raise RequestError(400, "text: missing; expected a text or a list of texts.")
     texts: Any = [document["text"]] if isinstance(document["text"], str) else document["text"]
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise RequestError(400, "text: expected a text or a list of texts.")
-    try:
-        wanted = TranslateRequest.model_validate(document)
-    except ValidationError as error:
-        [first, *_] = error.errors()
-        raise RequestError(
-            400, f"{first['loc'][0]}: {first['msg'].lower()}; found {abbreviate(first['input'])[:80]}."
-        ) from error
+    wanted = check_fields(TranslateRequest, document)
     if wanted.alignments and wanted.format == "html":
         raise RequestError(400, "alignments: positions are those of plain text; leave it out, or format: html.")
     return wanted
+
+
+def check_fields(model: type[Fields], document: dict[str, Any]) -> Fields:
+    """Returns the fields of a request.
+
+    Raises:
+        RequestError: 400; the message names the wrong key and what was expected of it.
+    """
+    check_keys(model, document)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        [first, *_] = error.errors()
+        place = ".".join(map(str, first["loc"]))
+        raise RequestError(400, f"{place}: {first['msg'].lower()}; found {abbreviate(first['input'])[:80]}.") from error
+
+
+def check_keys(model: type[BaseModel], document: dict[str, Any]) -> None:
+    """Raises a RequestError with status 400 if a request has a key that is not a field of the model."""
+    for key in document:
+        if key not in model.model_fields:
+            raise RequestError(400, f"{key[:80]}: unknown key.{suggest_name(key[:80], model.model_fields)}")
 
 
 def _read_documents(texts: Sequence[str], tags: Sequence[str], limits: Limits) -> list[Markup]:
@@ -220,6 +243,8 @@ def _make_response(translations: Sequence[Translation], *, alignments: bool) -> 
                 text=hypothesis.text,
                 score=hypothesis.score,
                 finished=hypothesis.is_finished,
+                confidence=hypothesis.confidence,
+                part_confidences=list(hypothesis.part_confidences) or None,
                 alignment=align(translation.source, hypothesis.text, hypothesis.attention) if alignments else None,
             )
             for hypothesis in translation.hypotheses

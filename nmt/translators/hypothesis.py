@@ -94,6 +94,11 @@ class ScoredTranslation:
         """Log-probability of the translation."""
         return sum(self.token_log_probs)
 
+    @property
+    def mean_log_prob(self) -> float:
+        """Mean of the tokens' log-probabilities, EOS included."""
+        return self.log_prob / len(self.token_log_probs)
+
 
 def join_translations(text: SplitText, parts: Sequence[Translation]) -> Translation:
     """Joins the translations of a text's parts to one of the text: best with best, second with second.

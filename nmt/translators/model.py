@@ -174,6 +174,10 @@ class ModelTranslator(TokenTranslator):
         for chunk in split_chunks(pairs, WINDOW):
             yield from self._score_chunk(chunk)
 
+    def count_target_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Returns the number of target tokens of each text, without EOS."""
+        return [len(ids) for ids in self.target_tokenizer.encode(texts)]
+
     def _score_chunk(self, pairs: Sequence[tuple[str, str]]) -> list[ScoredTranslation]:
         encoded = self._encode_pairs(pairs)
         found = _read_sorted(self._forced.score, encoded)

@@ -101,10 +101,15 @@ class Translator(ABC):
         Raises:
             UserError: this is an export, which only translates.
         """
-        raise UserError(
-            "An export translates, but does not score given translations: open the model that it was made from. "
-            "(Programs can call the signature token_log_probs of a SavedModel.)"
-        )
+        raise UserError(NO_SCORES)
+
+    def count_target_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """Returns the number of tokens of each translation to be scored, without EOS.
+
+        Raises:
+            UserError: this is an export, which only translates.
+        """
+        raise UserError(NO_SCORES)
 
     def align(self, pairs: Iterable[tuple[str, str]]) -> Iterator[WordLinks]:
         """Yields the attention between the words of texts and their given translations, in order.

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -16,12 +16,14 @@ from nmt.server.app import Server, make_server
 from nmt.server.connections import ListeningServer, make_config
 from nmt.server.limits import Limits
 from nmt.server.run import listen
-from nmt.translators.hypothesis import Hypothesis, Translation
+from nmt.translators.hypothesis import Hypothesis, ScoredTranslation, Translation
 from nmt.translators.protocol import Translator, change_settings, describe
 
 
 class FakeTranslator(Translator):
     """Translates "x" to "X", second best to "X2"; fails on "bomb"; cuts "endless" off; waits while `may_go` is not set.
+
+    The n-th word of a given translation has the log-probability -n, one more for each source word.
 
     Each word attends to the source word at its position with weight 0.6, to the next one and to EOS with 0.2 each.
     """
@@ -51,6 +53,21 @@ class FakeTranslator(Translator):
         self.used.append(self.settings)
         assert self.may_go.wait(10)
         return [describe(text, self._hypotheses(text, n_best, attention)) for text in texts]
+
+    def count_target_tokens(self, texts: Sequence[str]) -> list[int]:
+        return self.count_tokens(texts)
+
+    def score(self, pairs: Iterable[tuple[str, str]]) -> Iterator[ScoredTranslation]:
+        given = list(pairs)
+        self.batches.append([f"{source} = {target}" for source, target in given])
+        self.used.append(self.settings)
+        for source, target in given:
+            if "bomb" in target:
+                raise RuntimeError("a defect of the model")
+            tokens = [*target.split(), "</s>"]
+            yield ScoredTranslation(
+                source, target, tokens, [-n - len(source.split()) for n in range(1, len(tokens) + 1)]
+            )
 
     def _hypotheses(self, line: str, n_best: int, attention: bool) -> list[Hypothesis]:
         if line == "bomb":

@@ -477,6 +477,7 @@ def test_the_openapi_document_lists_every_path_and_no_other_host(server):
     assert set(page.json()["paths"]) == {
         "/about",
         "/translate",
+        "/score",
         "/health",
         "/ready",
         "/metrics",
