@@ -172,6 +172,19 @@ class Tokenizer:
         """Returns a token as the model writes it, such as ▁the, </s> or <0x0A>."""
         return self._processor.id_to_piece(token_id)
 
+    @property
+    def token_bytes(self) -> list[bytes]:
+        """The bytes that each token writes, with ▁ for a space; none for special tokens, unk among them."""
+        special = (self._processor.is_control, self._processor.is_unknown, self._processor.is_unused)
+        tokens = []
+        for one in range(self.vocabulary_size):
+            token = self.get_token(one)
+            if any(is_special(one) for is_special in special):
+                tokens.append(b"")
+            else:
+                tokens.append(bytes([int(token[3:5], 16)]) if self._processor.is_byte(one) else token.encode())
+        return tokens
+
     def encode_tokens(self, tokens: Sequence[str]) -> list[list[int]]:
         """Returns for each token of another model the ids that spell it in this one, at least one.
 

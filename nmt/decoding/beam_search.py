@@ -122,6 +122,7 @@ def beam_search(
     is_normalized: bool = False,
     draw: Draw | None = None,
     num_samples: int = 1,
+    phrases: Any = None,
 ) -> Hypotheses:
     """Searches for the hypotheses with the highest scores.
 
@@ -157,6 +158,8 @@ def beam_search(
             of logits.
         draw: see `nmt.decoding.sampling`; the beam size is 1 then.
         num_samples: hypotheses drawn per sentence.
+        phrases: what translations must contain, `nmt.decoding.phrases.Phrases`, whose step and memory are given, too.
+            Hypotheses of sentences with phrases are not pruned.
 
     Returns:
         The hypotheses of each sentence; of each sample, [B x samples, 1, ...], if they are drawn.
@@ -168,6 +171,12 @@ def beam_search(
     # The first step that may choose EOS, and the step after which there is an empty hypothesis, if any.
     end_from = settings.min_length if has_slot_for_empty else ops.maximum(settings.min_length, 1)
     empty_at = ops.where(settings.min_length > 0, -1, 0)
+
+    def keeps_all_of(rows: Rows) -> Any:
+        if phrases is None:
+            return keeps_all
+        # Those that contain most of the phrases are often far behind.
+        return ops.logical_or(keeps_all, (gather_rows(phrases.lengths, rows.numbers) > 0)[:, None])
 
     def start_sentences(numbers: Any) -> tuple[Beam, Rows]:
         sentences = numbers if draw is None else numbers // num_samples
@@ -193,7 +202,12 @@ def beam_search(
             else:
                 places = (beam.queries.gather(x[:, None]) for x in (rows.numbers, beam.positions))
                 ids, log_probs = draw(logits, *places)
+            if phrases is not None:
+                ids, log_probs = phrases.propose(ids, log_probs, logits, state, rows.memory, beam.queries)
             candidates = _score_continuations(beam, ids, log_probs)
+            if phrases is not None:
+                counts, has_all = phrases.count_tokens(ids, state, rows.memory, beam.queries)
+                candidates = candidates.drop(ops.logical_and(candidates.ids == eos_id, ops.logical_not(has_all)))
             empty = beam.empty
             if not is_zero(end_from):
                 is_early_end = ops.logical_and(candidates.ids == eos_id, (beam.positions < end_from)[:, None, None])
@@ -202,11 +216,12 @@ def beam_search(
                     empty = ops.where(beam.positions == empty_at, ended, empty)
                 candidates = candidates.drop(is_early_end)
             running = ops.any(beam.is_open, axis=1)
-            slots, parents = _extend(beam.slots, running, *_select_best(candidates), eos_id)
+            best = _select_best(candidates) if phrases is None else phrases.select(candidates, counts)
+            slots, parents = _extend(beam.slots, running, *best, eos_id)
             positions = beam.positions + ops.cast(running, "int32")
             ended_scores = _score_ended(slots, empty, settings)
             if prunes:
-                slots = _prune(slots, ended_scores, keeps_all, settings)
+                slots = _prune(slots, ended_scores, keeps_all_of(rows), settings)
             is_open = _open_slots(slots, ended_scores, positions, rows, n_best)
             queries = select_active(is_open) if is_packed else beam.queries
             origins = queries.gather(batch_gather(beam.queries.slots, parents))
@@ -276,7 +291,7 @@ def is_one(number: Any) -> bool:
     return isinstance(number, int | float) and number == 1
 
 
-class _Candidates(NamedTuple):
+class Candidates(NamedTuple):
     """The W best continuations of each slot."""
 
     log_probs: Any
@@ -284,7 +299,7 @@ class _Candidates(NamedTuple):
     ids: Any
     """int32 [R, K, W]."""
 
-    def drop(self, is_dropped: Any) -> "_Candidates":
+    def drop(self, is_dropped: Any) -> "Candidates":
         """Makes candidates impossible, given by a bool [R, K, W]."""
         return self._replace(log_probs=ops.where(is_dropped, 2 * IMPOSSIBLE, self.log_probs))
 
@@ -310,14 +325,14 @@ def _find_best(
     return ids, values - values[:, :1] + first + gather_rows(penalties, ids)
 
 
-def _score_continuations(beam: Beam, ids: Any, log_probs: Any) -> _Candidates:
+def _score_continuations(beam: Beam, ids: Any, log_probs: Any) -> Candidates:
     """Returns the continuations of each slot, given W next tokens [N, W] and their log-probabilities."""
     totals = log_probs + beam.queries.gather(beam.slots.log_probs)[:, None]
     totals = ops.where(beam.is_open[:, :, None], beam.queries.scatter(totals), 2 * IMPOSSIBLE)  # [N, W] -> [R, K, W]
-    return _Candidates(totals, ops.cast(beam.queries.scatter(ids), "int32"))
+    return Candidates(totals, ops.cast(beam.queries.scatter(ids), "int32"))
 
 
-def _select_best(candidates: _Candidates) -> tuple[Any, Any, Any]:
+def _select_best(candidates: Candidates) -> tuple[Any, Any, Any]:
     """Returns the K best continuations of all slots of a row, best first: log_probs, parents and ids, each [R, K]."""
     _, beam_size, width = candidates.ids.shape
     values, indices = ops.top_k(ops.reshape(candidates.log_probs, (-1, beam_size * width)), beam_size)
@@ -410,7 +425,7 @@ def _prune(slots: Slots, ended_scores: Any, keeps_all: Any, settings: SearchSett
     Args:
         slots: the hypotheses.
         ended_scores: from `_score_ended`.
-        keeps_all: bool, whether nothing is pruned.
+        keeps_all: bool, whether nothing is pruned, or bool [R, 1].
         settings: length penalty and threshold.
     """
     open_log_probs = ops.where(slots.finished, IMPOSSIBLE, slots.log_probs)

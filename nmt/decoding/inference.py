@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 
 from nmt.backend import ops, tree
-from nmt.config.schema import CHOICE_KEYS, SearchSettings
+from nmt.config.schema import CHOICE_KEYS, MAX_BEAM_SIZE, SearchSettings
 from nmt.data.tokenizer import BOS_ID, EOS_ID
 from nmt.decoding.beam_search import Hypotheses, beam_search, is_zero, rank_hypotheses
 from nmt.decoding.grouping import choose_max_active
+from nmt.decoding.phrases import Phrases
+from nmt.decoding.prefix import Prefixes, Spellings, require_prefixes
 from nmt.decoding.repetition import limit_repetition, limits_repetition
 from nmt.decoding.sampling import make_draw
 from nmt.models.decoder import shift_right
@@ -53,6 +55,17 @@ def needs_own_best(settings: SearchSettings, n_best: int) -> bool:
     return n_best > 1 and (prunes or n_best > settings.beam_size)
 
 
+def make_plain(settings: SearchSettings, num_alternatives: int) -> SearchSettings:
+    """Returns the settings of a search for what comes next, which ranks by probability alone.
+
+    The beam holds twice as many as are wanted, since several segmentations may spell one.
+    """
+    plain = {name: SearchSettings.model_fields[name].default for name in ("min_length", *SWITCHES)}
+    beam_size = min(2 * num_alternatives, MAX_BEAM_SIZE)
+    plain |= {"beam_size": beam_size, "length_penalty": 0.0, "pruning_threshold": 0.0}
+    return settings.model_copy(update=plain)
+
+
 def split_numbers(settings: SearchSettings) -> tuple[SearchSettings, dict[str, Any]]:
     """Splits settings into those that a search is compiled for and the numbers that it takes as inputs.
 
@@ -84,6 +97,10 @@ def search(
     refill: bool = False,
     length_bound: int | None = None,
     top_k_bound: int | None = None,
+    prefixes: Prefixes | None = None,
+    spellings: Spellings | None = None,
+    phrases: Any = None,
+    only_next: bool = False,
 ) -> Hypotheses:
     """Translates rows of ids.
 
@@ -98,6 +115,11 @@ def search(
             `beam_search`.
         length_bound: a number that max_length does not exceed, for static shapes where max_length is a tensor.
         top_k_bound: a number that top_k does not exceed, where top_k is a tensor.
+        prefixes: what translations begin with, not with a right-to-left model; None if all are free.
+        spellings: of the target tokens, if there are prefixes.
+        phrases: int32 [B, C * T], what translations contain, see `nmt.decoding.phrases.pad_phrases`; None if all are
+            free. Not with sampling.
+        only_next: see `require_prefixes`.
 
     Returns:
         The hypotheses of all slots, or all samples.
@@ -109,11 +131,31 @@ def search(
     start = model.start(source)
     num_tokens = ops.sum(ops.cast(start.memory_mask, "int32"), axis=1)
     max_steps = _bound_steps(ops.shape(source)[1], settings, length_bound)
+    limits = limit_lengths(num_tokens, settings)
+    phrases = None if phrases is None else Phrases(phrases)
+    for demand in (prefixes, phrases):
+        if demand is not None:  # it leaves the model its own length
+            limits, max_steps = limits + demand.lengths, max_steps + demand.max_length
     step, state = model.make_step(), tree.map_structure(lambda x: ops.squeeze(x, axis=1), start.state)
-    is_normalized = limits_repetition(settings)
+    memory, is_normalized = start.memory, limits_repetition(settings)
     if is_normalized:
         num_rows = ops.shape(source)[0]
         step, state = limit_repetition(step, state, num_rows=num_rows, max_steps=max_steps, settings=settings)
+    if prefixes is not None:
+        step, state, memory = require_prefixes(
+            step,
+            state,
+            memory,
+            prefixes=prefixes,
+            spellings=spellings,
+            eos_id=EOS_ID,
+            is_normalized=is_normalized,
+            only_next=only_next,
+        )
+        is_normalized = True
+    if phrases is not None:
+        step, state, memory = phrases.require(step, state, memory, is_normalized=is_normalized)
+        is_normalized = True
     draw = None
     if samples:
         draw = make_draw(
@@ -128,8 +170,8 @@ def search(
     hypotheses = beam_search(
         step,
         state,
-        start.memory,
-        limits=limit_lengths(num_tokens, settings),
+        memory,
+        limits=limits,
         max_steps=max_steps,
         bos_id=BOS_ID,
         eos_id=EOS_ID,
@@ -140,6 +182,7 @@ def search(
         is_normalized=is_normalized,
         draw=draw,
         num_samples=num_samples,
+        phrases=phrases,
     )
     if samples:
         hypotheses = Hypotheses(*(ops.reshape(x, (-1, num_samples, *ops.shape(x)[2:])) for x in hypotheses))
