@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nmt.config.file import dump_config
 from nmt.config.schema import Config, CorpusFiles
 from nmt.data.batching import NUM_BUCKETS
+from nmt.evaluation.metrics import bleu
 from nmt.training.checkpoint import CheckpointFolder
+from nmt.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 SCRIPT = Path(__file__).with_name("without_tensorflow.py")
@@ -96,7 +99,8 @@ def runs(folder, short, nmt_on):
 def history(run_dir):
     records = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
     for record in records:
-        record.pop("tokens_per_second", None)
+        for name in ("tokens_per_second", "memory_mib"):  # which differ from process to process
+            record.pop(name, None)
     return records
 
 
@@ -105,6 +109,24 @@ def test_jax_trains_where_tensorflow_cannot_be_imported(runs):
     assert len(losses) == 60
     assert losses[-1] < losses[0]
     assert list((runs / "jax" / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_a_run_records_what_reports_and_tensorboard_show(runs, backend):
+    folder = RunFolder(runs / backend)
+    validations = [record for record in history(folder.path) if record["kind"] == "validation"]
+    assert [record["update"] for record in validations] == [30, 60]
+    targets = (runs / "dev.same").read_text().splitlines()
+    for record in validations:
+        translations = folder.locate_translations(record["update"], "dev").read_text().splitlines()
+        assert bleu(translations, targets, target_language="en") == record["bleu"]
+    data = json.loads(folder.data.read_text())
+    words = (runs / "train.en").read_text().split()
+    assert (data["pairs"], data["kept"], data["examples"], data["dev"][0]["lines"]) == (100, 100, 100, 7)
+    assert data["tokens"][0] == sum(size * count for size, count in enumerate(data["lengths"][0])) > len(words) + 100
+    tags = EventAccumulator(str(folder.tensorboard)).Reload().Tags()["tensors"]
+    assert {f"dev/{n}" for n in range(1, 8)} | {f"attention/{n}" for n in range(1, 5)} <= set(tags)
+    assert (folder.tensorboard / "source_embedding.bytes").stat().st_size == 4 * 28 * 16
 
 
 @pytest.mark.parametrize("trained_on", ["tensorflow", "jax"])

@@ -454,7 +454,10 @@ class TrainingConfig(Section):
     log_every: PositiveInt = 50
     """Updates between log lines."""
     tensorboard: bool = True
-    """Write TensorBoard summaries to the run folder."""
+    """Write what TensorBoard shows to the run folder: curves and, at each validation, some translations with their
+    attention, and the token vectors of the best model."""
+    keep_translations: bool = True
+    """Keep the greedy translations of the dev text by each validation in the run folder, one per line (validations/)."""
 
     @model_validator(mode="after")
     def _has_an_end(self) -> "TrainingConfig":

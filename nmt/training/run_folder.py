@@ -5,6 +5,8 @@ source.model, target.model
 checkpoints/      the last few checkpoints
 best/             a model folder with the best weights so far
 history.jsonl     one record per line: training, validation, or average (of the last checkpoints)
+validations/      the translations of the dev text by each validation, one per line
+data.json         what training read: files, pairs kept and dropped, tokens
 tensorboard/
 cache/            line indexes and tokens, rebuilt when missing
 """
@@ -14,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from nmt.config.file import dump_config, find_differences, load_stored_config
 from nmt.config.schema import Config
@@ -26,7 +29,7 @@ from nmt.weights import load_arrays
 # Keys that a resumed run may change, since no update depends on them. decoding.tag changes what validation scores.
 MAY_CHANGE = re.compile(
     r"run_dir|data\.(cache|promises)|decoding\.(?!tag)|export\."
-    r"|training\.(max_(updates|epochs|minutes)|validate_every|checkpoint_every|keep_checkpoints|patience|max_skipped|max_rollbacks|on_full_disk|log_every|tensorboard)"
+    r"|training\.(max_(updates|epochs|minutes)|validate_every|checkpoint_every|keep_checkpoints|patience|max_skipped|max_rollbacks|on_full_disk|log_every|tensorboard|keep_translations)"
 )
 
 # Schedule plateau sets the learning rate by validations, so that it also depends on these.
@@ -47,6 +50,11 @@ class RunFolder:
         self.best = path / "best"
         self.history = path / "history.jsonl"
         self.tensorboard = path / "tensorboard"
+        self.data = path / "data.json"
+
+    def locate_translations(self, update: int, name: str) -> Path:
+        """Returns the file with the translations of a dev set after an update, whether it exists or not."""
+        return self.path / "validations" / f"update-{update:09d}.{quote(name, safe='')}.txt"
 
     @property
     def remedy(self) -> str:

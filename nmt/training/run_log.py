@@ -1,31 +1,31 @@
-"""What a run reports: lines or a progress bar for people, history.jsonl for programs, curves for TensorBoard."""
+"""What a run reports: lines or a progress bar for people, history.jsonl for programs, and files for TensorBoard."""
 
 import contextlib
 import json
 import math
-import os
-import socket
 import sys
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.plugins.scalar.summary_v2 import scalar_pb
-from tensorboard.summary.writer.record_writer import RecordWriter
 
-from nmt.data.preparation import Log
+from nmt.data.preparation import DevSet, Log
+from nmt.data.tokenizer import Tokenizer
+from nmt.decoding.word_links import WordLinks
 from nmt.errors import UserError
 from nmt.files import append_line, atomic_write, read_json_lines
+from nmt.process import read_peak_memory
 from nmt.training.run_folder import RunFolder
+from nmt.training.tensorboard import TensorBoardWriter
 from nmt.training.update import Outcome
 from nmt.training.validation import Validation
 
-# The first record of a file that TensorBoard reads.
-FILE_VERSION = "brain.Event:2"
+SAMPLES = 8
+"""Dev sentences whose translations TensorBoard shows."""
 
 
 class RunLog:
@@ -36,16 +36,28 @@ class RunLog:
         log: receives one message per line.
         every: number of updates between two records of training.
         total: number of updates expected, or None if it is not known.
-        tensorboard: whether to write curves.
+        tensorboard: whether to write for TensorBoard.
+        dev: the text that validations translate.
+        keep_translations: whether to keep the translations of validations.
         silent: write and log nothing, as every worker but the chief.
     """
 
     def __init__(
-        self, folder: RunFolder, log: Log, *, every: int, total: int | None, tensorboard: bool, silent: bool = False
+        self,
+        folder: RunFolder,
+        log: Log,
+        *,
+        every: int,
+        total: int | None,
+        tensorboard: bool,
+        dev: Sequence[DevSet] = (),
+        keep_translations: bool = False,
+        silent: bool = False,
     ):
         self.folder = folder
         self.log = log if not silent else lambda _: None
         self.every = every
+        self.dev, self.keep_translations = dev, keep_translations
         self.silent = silent
         self.curves = TensorBoardWriter(folder.tensorboard) if tensorboard and not silent else None
         self.bar = _Bar(total) if sys.stderr.isatty() and not silent else None
@@ -102,7 +114,11 @@ class RunLog:
             return
         tokens_per_second = self._recent_tokens / (time.perf_counter() - self._recent_since)
         means = {name: self._average(name) for name in outcome.metrics}
-        speed = {"learning_rate": learning_rate, "tokens_per_second": tokens_per_second}
+        speed = {
+            "learning_rate": learning_rate,
+            "tokens_per_second": tokens_per_second,
+            "memory_mib": read_peak_memory() / 2**20,
+        }
         self._record(update, "training", {"epoch": epoch, **means, **speed})
         if not self.bar:
             self.log(
@@ -111,8 +127,13 @@ class RunLog:
         self._start_afresh()
 
     def record_validation(self, update: int, validation: Validation, is_best: bool) -> None:
-        """Records and logs a validation."""
+        """Records and logs a validation, and keeps its translations."""
         self._record(update, "validation", validation.as_record())
+        translations = {one.name: validation.get_translations(one.name) for one in self.dev}
+        if self.keep_translations and any(translations.values()):
+            self._try_write(update, lambda: self._write_translations(update, translations))
+        if self.curves:
+            self._try_write(update, lambda: self._add_samples(update, translations))
         self.log(f"update {update:,} · validation: {validation}" + (" · best so far" if is_best else ""))
         # The time of a validation must not count as time of training, so the means start again.
         self._start_afresh()
@@ -121,6 +142,22 @@ class RunLog:
         """Records the scores of the average of the last checkpoints, and whether it became the best model."""
         scores = {**validation.as_record(), "is_best": is_best, "num_checkpoints": num_checkpoints}
         self._record(update, "average", scores)
+
+    def record_attention(self, update: int, links: Sequence[WordLinks]) -> None:
+        """Draws the attention of the first samples of a validation for TensorBoard."""
+        if self.curves:
+            pictures = {f"attention/{number}": one for number, one in enumerate(links, 1) if one.weights.size}
+            self._try_write(update, partial(self.curves.add_attention, update, pictures))
+
+    def record_embeddings(self, update: int, tables: Mapping[str, tuple[np.ndarray, Tokenizer]]) -> None:
+        """Writes token vectors for TensorBoard's projector; see `TensorBoardWriter.write_embeddings`."""
+        if self.curves:
+            self._try_write(update, partial(self.curves.write_embeddings, tables))
+
+    def choose_samples(self) -> list[tuple[str, int]]:
+        """Returns dev set and line of the sentences that TensorBoard shows, evenly spaced over all sets."""
+        every = [(one.name, line) for one in self.dev for line in range(len(one.targets))]
+        return [every[n] for n in np.unique(np.linspace(0, len(every) - 1, min(SAMPLES, len(every))).astype(int))]
 
     def close(self) -> None:
         """Closes the progress bar and the curves."""
@@ -144,44 +181,45 @@ class RunLog:
             return
         # JSON has neither infinity nor NaN.
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        line = json.dumps({"update": update, "kind": kind, **finite}, allow_nan=False)
+        curves = {f"{kind}/{name}": value for name, value in values.items()}
+        self._try_write(update, lambda: self._write_record(update, line, curves))
+
+    def _write_record(self, update: int, line: str, curves: Mapping[str, float]) -> None:
+        append_line(self.folder.history, line)
+        if self.curves:
+            self.curves.add_scalars(update, curves)
+
+    def _write_translations(self, update: int, translations: Mapping[str, Sequence[str]]) -> None:
+        for name, lines in translations.items():
+            with atomic_write(self.folder.locate_translations(update, name)) as aside:
+                # A byte token could write a line break.
+                aside.write_text("".join(f"{line.replace(chr(10), ' ')}\n" for line in lines), encoding="utf-8")
+
+    def _add_samples(self, update: int, translations: Mapping[str, Sequence[str]]) -> None:
+        assert self.curves is not None
+        dev = {one.name: one for one in self.dev}
+        texts = {
+            f"dev/{number}": [
+                ("source", dev[name].sources[line]),
+                ("reference", dev[name].targets[line]),
+                ("translation", translations[name][line]),
+            ]
+            for number, (name, line) in enumerate(self.choose_samples(), 1)
+            if translations[name]
+        }
+        self.curves.add_texts(update, texts)
+
+    def _try_write(self, update: int, write: Callable[[], None]) -> None:
+        """Writes records; the first failure is logged, and training continues without them."""
+        if self.silent:
+            return
         try:
-            append_line(self.folder.history, json.dumps({"update": update, "kind": kind, **finite}, allow_nan=False))
-            if self.curves:
-                self.curves.add_scalars(update, {f"{kind}/{name}": value for name, value in values.items()})
+            write()
         except (OSError, UserError) as error:
             if not self._has_gap:
                 self.log(f"update {update:,}: from here on, history.jsonl is incomplete. {error}")
             self._has_gap = True
-
-
-class TensorBoardWriter:
-    """Writes one file of curves for TensorBoard.
-
-    It uses TensorBoard's pure Python, so that it works on both backends. `tensorboard.summary.Writer` would import
-    TensorFlow wherever that is installed.
-
-    Args:
-        folder: created if it is missing.
-    """
-
-    def __init__(self, folder: Path):
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
-        self._records = RecordWriter((folder / name).open("wb"))
-        self._write(file_version=FILE_VERSION)
-
-    def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds one point to each of several curves, by their tags, and flushes them to the file."""
-        for tag, value in values.items():
-            self._write(step=step, summary=scalar_pb(tag, value))
-        self._records.flush()
-
-    def close(self) -> None:
-        """Closes the file. It may be called again."""
-        self._records.close()
-
-    def _write(self, **content: Any) -> None:
-        self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
 
 
 class _Bar:

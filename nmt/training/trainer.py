@@ -1,10 +1,12 @@
 """The training loop: one batch is one update, with validations and checkpoints in between."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from nmt.backend import keras
 from nmt.compilation import has_static_shapes
@@ -19,6 +21,7 @@ from nmt.training.backends import make_update, make_workers
 from nmt.training.best_model import BestModel, Scored
 from nmt.training.budget import CHECKPOINT, VALIDATION, Budget, compute_share
 from nmt.training.checkpoint import Checkpoint, Checkpointer, CheckpointFolder, Progress, average_checkpoints
+from nmt.training.data_record import write_data
 from nmt.training.recovery import Recovery
 from nmt.training.run_folder import RunFolder, Writer
 from nmt.training.run_log import RunLog
@@ -31,6 +34,8 @@ from nmt.weights import assign_arrays
 
 LATEST_FIRST_VALIDATION = 0.5
 """Share of a budget after which a run is validated if it never was."""
+ATTENTION_SAMPLES = 4
+"""Dev sentences whose attention TensorBoard shows."""
 ZERO_VALIDATIONS = 3
 """Validations in a row with a BLEU of 0 after which the likely reasons are logged, once."""
 
@@ -87,6 +92,8 @@ class Trainer:
             banned_ids = self.data.target_tokenizer.banned_ids
             self.model, self.update = make_update(config, self.data.vocabulary_sizes, strategy, banned_ids)
         writer = Writer(settings.on_full_disk, log)
+        if workers.is_chief:
+            writer.try_write(lambda: write_data(folder, config, self.data), "data.json", update=0)
         checkpoints = CheckpointFolder(folder.checkpoints, settings.keep_checkpoints)
         self.checkpointer = Checkpointer(checkpoints, self.update, self.data.fingerprints, workers, writer)
         self.schedule = make_schedule(settings)
@@ -106,6 +113,8 @@ class Trainer:
             every=settings.log_every,
             total=self.stopping.max_updates,
             tensorboard=settings.tensorboard,
+            dev=self.data.dev,
+            keep_translations=settings.keep_translations,
             silent=not workers.is_chief,
         )
         self.progress = Progress()
@@ -262,8 +271,29 @@ class Trainer:
         else:
             self.progress = self.best.save_unwritten(self.progress)
         self.run_log.record_validation(self.progress.update, scored.validation, scored.is_best)
+        if self.run_log.curves:
+            self._show_inside(weights, scored)
         self.last_validation = scored.validation
         self._watch_for_zero(scored.validation)
+
+    def _show_inside(self, weights: Mapping[str, np.ndarray], scored: Scored) -> None:
+        """Gives TensorBoard the attention of some dev sentences and, of the best model so far, the token vectors."""
+        update, dev = self.progress.update, {one.name: one for one in self.data.dev}
+        pairs = [
+            (dev[name].sources[line], translations[line])
+            for name, line in self.run_log.choose_samples()[:ATTENTION_SAMPLES]
+            if (translations := scored.validation.get_translations(name))
+        ]
+        if pairs:
+            self.run_log.record_attention(update, self.validator.read_attention(pairs))
+        if scored.is_best:
+            tokenizers = {"source": self.data.source_tokenizer, "target": self.data.target_tokenizer}
+            tables = {
+                f"{side}_embedding": (weights[path], tokenizer)
+                for side, tokenizer in tokenizers.items()
+                if (path := f"{side}_embedding/matrix") in weights  # a shared table is that of the source
+            }
+            self.run_log.record_embeddings(update, tables)
 
     def _watch_for_zero(self, validation: Validation) -> None:
         """Logs the likely reasons once BLEU has been 0 in several validations."""

@@ -1,7 +1,7 @@
 """Validation during training: loss and BLEU of greedy search on the dev text, in float32."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -15,6 +15,7 @@ from nmt.data.languages import parse_language
 from nmt.data.preparation import DevSet, TrainingData
 from nmt.data.tokenizer import PAD_ID, Tokenizer
 from nmt.decoding.grouping import Group, make_grouping
+from nmt.decoding.word_links import WordLinks
 from nmt.evaluation.metrics import bleu, chrf
 from nmt.evaluation.promises import ALL, Promises, count_kept
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
@@ -41,6 +42,8 @@ class Validation:
     """The scores of each set by its name, if there are several. BLEU and chrF are then the means over the sets."""
     promises: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Promises kept and promises made, of each tag and of "all"; empty without data.promises."""
+    translations: Sequence[str] = field(default=(), repr=False, compare=False)
+    """Those of the only dev set; with several, each of `sets` has its own."""
 
     def __str__(self) -> str:
         by_characters = "" if self.chrf is None else f" · chrF {self.chrf:.2f}"
@@ -59,6 +62,10 @@ class Validation:
         for name, one in self.sets.items():
             record |= {f"{measure}/{name}": value for measure, value in one.as_record().items()}
         return record | {f"promises/{tag}": kept / made for tag, (kept, made) in self.promises.items()}
+
+    def get_translations(self, name: str) -> Sequence[str]:
+        """Returns the translations of a dev set by its name, or of the only one; empty if they are not known."""
+        return self.sets.get(name, self).translations
 
     def score(self, best_by: str) -> float:
         """Returns the score by which the best weights are chosen: higher is better."""
@@ -151,11 +158,15 @@ class Validator:
             validation = replace(validation, promises=count_kept(self.promises.check(list(translations))))
         return validation
 
+    def read_attention(self, pairs: Sequence[tuple[str, str]]) -> list[WordLinks]:
+        """Returns the attention between the words of sources and their translations, by the weights scored last."""
+        return list(self.translator.align(pairs))
+
     def _score(self, dev: DevSet, nll: float, num_tokens: float, translations: list[str]) -> Validation:
         loss = nll / num_tokens
         score = bleu(translations, dev.targets, target_language=dev.target_language)
         by_characters = chrf(translations, dev.targets) if self.config.training.best_by == "chrf" else None
-        return Validation(loss, _exponentiate(loss), score, by_characters)
+        return Validation(loss, _exponentiate(loss), score, by_characters, translations=translations)
 
     def _sum_loss(self, source: Any, target: Any) -> tuple[Any, Any]:
         sums = Objective()(self.model, Examples(source, target))

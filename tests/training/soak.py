@@ -129,9 +129,9 @@ def killed(process: subprocess.Popen, life: int, writing_in: Path | None) -> tup
         if lived >= life:
             break
     if writing_in is not None:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not half_written(writing_in / "disturbed"):
-            pass
+            time.sleep(0.0002)  # leaves the processor to the training
     process.send_signal(signal.SIGKILL)
     rest, errors = process.communicate()
     assert process.returncode == -signal.SIGKILL, errors
@@ -145,9 +145,10 @@ def half_written(run_dir: Path) -> bool:
 
 
 def history(run_dir: Path) -> list[dict]:
-    """What was recorded of every update, but for its speed."""
+    """What was recorded of every update, but for speed and memory."""
     records = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in record.items() if name != "tokens_per_second"} for record in records]
+    measured = ("tokens_per_second", "memory_mib")
+    return [{name: value for name, value in record.items() if name not in measured} for record in records]
 
 
 def same_arrays(*run_dirs: Path) -> bool:

@@ -40,7 +40,8 @@ EVERYTHING = {
 def history(run_dir):
     records = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
     for record in records:
-        record.pop("tokens_per_second", None)
+        for name in ("tokens_per_second", "memory_mib"):  # which differ from process to process
+            record.pop(name, None)
     return records
 
 

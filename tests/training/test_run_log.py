@@ -1,13 +1,22 @@
+import io
 import json
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from google.protobuf import text_format
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from tensorboard.util.tensor_util import make_ndarray
 
+from nmt.data.preparation import DevSet
+from nmt.decoding.word_links import WordLinks
 from nmt.training.run_folder import RunFolder
 from nmt.training.run_log import RunLog
+from nmt.training.tensorboard import CELL, MARGIN
 from nmt.training.update import Outcome
 from nmt.training.validation import Validation
 
@@ -61,6 +70,7 @@ def test_a_record_is_the_mean_over_tokens_since_the_last(folder, make_log):
         log.record_update(update, 6, 0.25, outcome(loss, num_tokens), num_tokens=9)
     first, second = records(folder)
     assert first.pop("tokens_per_second") > 0
+    assert first.pop("memory_mib") > 10
     means = {"loss": 3.0, "nll": 1.5, "gradient_norm": 6.0}
     assert first == {"update": 2, "kind": "training", "epoch": 6, "learning_rate": 0.25, **means}
     assert (second["update"], second["loss"]) == (4, 3.0)
@@ -215,3 +225,61 @@ def test_a_terminal_gets_a_bar_instead_of_lines(folder, make_log, said, monkeypa
     assert log.bar.progress.tasks[0].description == "epoch 1 · loss 1.500"
     log.record_validation(4, VALIDATION, is_best=False)
     assert len(said) == 1
+
+
+DEV = DevSet("dev", ["a b", "c"], ["A B", "C"])
+LINKS = WordLinks(["the", "日本語", "of"], ["das", "عالم"], np.array([[0.1, 0.9, 0.0], [0.0, 0.0, 1.0]]))
+
+
+def test_translations_are_kept_one_per_line(folder, make_log):
+    validation = replace(VALIDATION, translations=["x\ny", "z"])
+    make_log(dev=[DEV], keep_translations=True).record_validation(7, validation, is_best=True)
+    assert (folder.path / "validations" / "update-000000007.dev.txt").read_text() == "x y\nz\n"
+    make_log(dev=[DEV]).record_validation(8, validation, is_best=True)
+    make_log(dev=[DEV], keep_translations=True, silent=True).record_validation(9, validation, is_best=True)
+    assert len(list((folder.path / "validations").iterdir())) == 1
+
+
+def test_translations_of_several_sets_are_kept_apart(folder, make_log):
+    sets = {name: replace(VALIDATION, translations=[name]) for name in ("to/de", "fr")}
+    dev = [DevSet(name, ["a"], ["A"]) for name in sets]
+    make_log(dev=dev, keep_translations=True).record_validation(7, replace(VALIDATION, sets=sets), is_best=True)
+    for name in sets:
+        assert folder.locate_translations(7, name).read_text() == f"{name}\n"
+
+
+def test_samples_are_shown_in_tensorboard(folder, make_log):
+    log = make_log(tensorboard=True, dev=[DEV])
+    log.record_validation(7, replace(VALIDATION, translations=["x", "z"]), is_best=True)
+    log.close()
+    events = EventAccumulator(str(folder.tensorboard)).Reload()
+    [event] = events.Tensors("dev/2")
+    rows = [[cell.decode() for cell in row] for row in make_ndarray(event.tensor_proto)]
+    assert rows == [["source", "c"], ["reference", "C"], ["translation", "z"]]
+
+
+def test_attention_is_darkest_where_the_weight_is(folder, make_log):
+    log = make_log(tensorboard=True)
+    log.record_attention(7, [LINKS])
+    log.close()
+    [event] = EventAccumulator(str(folder.tensorboard)).Reload().Tensors("attention/1")
+    width, height, png = make_ndarray(event.tensor_proto)
+    pixels = np.asarray(Image.open(io.BytesIO(png)), int)
+    assert pixels.shape == (int(height), int(width))
+    cells = pixels[-(2 * CELL + MARGIN) : -MARGIN, -(3 * CELL + MARGIN) : -MARGIN]
+    middle = cells[CELL // 2 :: CELL, CELL // 2 :: CELL]
+    np.testing.assert_allclose(middle, 240 * (1 - LINKS.weights), atol=1)
+    assert (pixels[: -(2 * CELL + MARGIN)] < 128).any()  # words above
+    assert (pixels[:, : -(3 * CELL + MARGIN)] < 128).any()  # words on the left
+
+
+def test_the_projector_finds_tokens_and_their_vectors(folder, make_log):
+    vectors = np.arange(12, dtype="float32").reshape(4, 3)
+    tokens = SimpleNamespace(get_token=["<pad>", "▁a", " ", "\n"].__getitem__)
+    log = make_log(tensorboard=True)
+    log.record_embeddings(7, {"source_embedding": (vectors, tokens)})
+    config = text_format.Parse((folder.tensorboard / "projector_config.pbtxt").read_text(), ProjectorConfig())
+    [table] = config.embeddings
+    read = np.fromfile(folder.tensorboard / table.tensor_path, "float32").reshape(list(table.tensor_shape))
+    np.testing.assert_array_equal(read, vectors)
+    assert (folder.tensorboard / table.metadata_path).read_text() == "<pad>\n▁a\n\\x20\n\\n\n"
