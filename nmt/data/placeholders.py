@@ -49,7 +49,7 @@ class Copied:
     start: int
     end: int
     kind: str
-    """A key of `PATTERNS`, or TERM; ESCAPE for what is no mark, OPEN for a mark without end."""
+    """A key of `PATTERNS`, TERM or MARK; ESCAPE for what is no mark, OPEN for a mark without end."""
     source: str
     """What it is in the source, without marks."""
     target: str
@@ -57,8 +57,8 @@ class Copied:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What parts with the same symbol have in common."""
-        return self.kind, self.target
+        """What parts with the same symbol have in common. Marked text has a symbol for terms."""
+        return TERM if self.kind == MARK else self.kind, self.target
 
 
 class CopyFinder:
@@ -68,7 +68,7 @@ class CopyFinder:
         kinds: keys of `PATTERNS`.
         terms: words or phrases, each with its form in the translation. They are found as whole words, as written.
         kept: symbols that stand for themselves.
-        has_marks: whether text between {{ and }} is copied, as a term. \\{{, \\}} and \\\\ stand for {{, }} and \\.
+        has_marks: whether text between {{ and }} is copied. \\{{, \\}} and \\\\ stand for {{, }} and \\.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class CopyFinder:
         kind, text = found.lastgroup or "", found[0]
         if kind == MARK:
             text = re.sub(ESCAPED, lambda one: one[0][1:], text[2:-2])
-            yield Copied(*found.span(), TERM, text, text)
+            yield Copied(*found.span(), kind, text, text)
         elif kind == ESCAPE:
             yield Copied(*found.span(), kind, text[1:], text[1:])
         elif kind != KEPT:

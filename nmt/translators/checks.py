@@ -55,7 +55,7 @@ def find_warnings(source: str, hypothesis: Hypothesis, tag: str | None = None) -
     if warning := _check_repetition(source, hypothesis.text):
         found.append(warning)
     if HAS_MATTER.search(source):
-        found += _check_matter(source, hypothesis.text)
+        found += check_matter(source, hypothesis.text)
     if hypothesis.attention and (warning := _check_attention(source, drop_tag(hypothesis.attention, tag))):
         found.append(warning)
     return tuple(found)
@@ -118,7 +118,7 @@ def _check_repetition(source: str, target: str) -> TranslationWarning | None:
     return TranslationWarning("repetition", message)
 
 
-def _check_matter(source: str, target: str) -> Iterator[TranslationWarning]:
+def check_matter(source: str, target: str) -> Iterator[TranslationWarning]:
     """Looks for what a translation must keep letter by letter, or digit by digit."""
     for kind, name, find, is_kept in MATTER:
         if lost := [one for one in dict.fromkeys(find(source)) if not is_kept(one, target)]:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nmt.config.schema import DecodingConfig
+from nmt.data.placeholders import is_record
 from nmt.errors import UserError
 from nmt.files import compute_file_digest, read_limited
 
@@ -90,6 +91,8 @@ def _check_facts(path: Path, record: Mapping[str, Any], limits: Sequence[str]) -
     tags = record.get("tags", [])
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise UserError(f"{path} is damaged: tags is {tags!r}, expected a list of symbols.")
+    if (given := record.get("placeholders")) is not None and not is_record(given):
+        raise UserError(f"{path} is damaged: placeholders is {given!r}, expected their kinds and symbols_per_kind.")
     try:
         read_settings(record)
     except (KeyError, ValidationError) as error:

@@ -110,7 +110,7 @@ def test_escaped_text_has_no_marks(text):
     assert escaped == text
     if text:
         [marked] = finder.find(f"{{{{{escape_marks(text)}}}}}")
-        assert (marked.kind, marked.source, marked.target) == ("term", text, text)
+        assert (marked.kind, marked.source, marked.target) == ("mark", text, text)
 
 
 def test_many_backslashes_take_no_time():

@@ -17,7 +17,8 @@ from nmt.config.schema import SearchSettings
 from nmt.decoding.alignment import TokenAttention
 from nmt.errors import UserError
 from nmt.translators.hypothesis import Hypothesis, Translation
-from nmt.translators.markup import find_interval, read_markup, stream_markup
+from nmt.translators.markup import read_markup, stream_markup
+from nmt.translators.placing import find_interval
 from nmt.translators.protocol import Translator
 
 # Translations, and the source words that each of their words comes from; "habe … gelesen" is "have read".

@@ -1,0 +1,181 @@
+"""What a translation copies instead of translating it: placeholders, terms of a glossary, and text between marks.
+
+1. Each part of a text is searched for what is copied (`nmt.data.placeholders`).
+2. Symbols of the model take its place. If the model has no symbol for a term, the term stays, and its translation is
+   required of the search (`required` of `Translator.translate_batch`). If it has none for marked text, that stays too.
+3. In the translation, each symbol is replaced by what it stands for, a term by its translation. Marked text without a
+   symbol takes the place of the words that attend to it, as text with translate="no" does in HTML. A symbol that is not
+   in the translation is reported, and so is a term. A symbol that stands for nothing is removed.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from html import escape, unescape
+
+from nmt.data.glossary import Glossary
+from nmt.data.placeholders import MARK, OPEN, TERM, Copied, CopyFinder, Placeholders
+from nmt.decoding.alignment import TokenAttention
+from nmt.translators.checks import check_matter
+from nmt.translators.demands import MAX_PHRASES
+from nmt.translators.hypothesis import Hypothesis, Translation, TranslationWarning
+from nmt.translators.placing import Node, Segment
+from nmt.translators.sentences import SplitText
+
+# Kinds of warnings, by what was lost.
+LOST = {"url": "lost_address", "email": "lost_address", "number": "lost_number", "tag": "lost_tag"}
+LOST |= {TERM: "lost_term", MARK: "lost_term"}
+
+
+@dataclass(frozen=True)
+class ProtectedText:
+    """A text in which symbols stand for what is copied."""
+
+    source: str
+    """The text as it was given."""
+    text: str
+    """The text as the model reads it."""
+    rest: str
+    """The text without what is copied."""
+    copies: Mapping[str, Copied] = field(default_factory=dict)
+    """What each symbol stands for."""
+    terms: Sequence[str] = ()
+    """What the translation must contain besides."""
+    marked: Sequence[Node] = ()
+    """Marked text without a symbol, and where it is in the text."""
+    has_open_mark: bool = False
+    symbols: re.Pattern[str] | None = None
+    """Finds the symbols of the model; None if it has none."""
+
+    @property
+    def required(self) -> Sequence[str]:
+        """What is required of the search, which accepts a number of phrases."""
+        return self.terms[:MAX_PHRASES]
+
+    def restore(self, translation: Translation, *, keep_attention: bool) -> Translation:
+        """Returns the translation of the text as it was given, from that of the text with symbols."""
+        if self.symbols is None and self.text == self.source and not self.terms and not self.has_open_mark:
+            return translation  # marked text always differs
+        hypotheses = [self._restore_hypothesis(one, keep_attention) for one in translation.hypotheses]
+        warnings = tuple(self._find_warnings(translation, hypotheses[0].text))
+        return replace(translation, source=self.source, hypotheses=hypotheses, warnings=warnings)
+
+    def _find_warnings(self, translation: Translation, whole: str) -> Iterator[TranslationWarning]:
+        """Yields the warnings about a translation with symbols, given what it is without."""
+        yield from (one for one in translation.warnings if not one.kind.startswith("lost_"))
+        yield from check_matter(self.rest, whole)
+        for symbol, one in self.copies.items():
+            if symbol not in translation.text and one.target not in whole:
+                meaning = f", the translation of '{one.source}'" if one.target != one.source else ""
+                yield TranslationWarning(LOST[one.kind], f"Missing in the translation: '{one.target}'{meaning}.")
+        for term in self.terms:
+            # The search reports what it was to put into the translation and is not in it at all.
+            is_reported = term in self.required and term not in whole
+            if not is_reported and not any(CopyFinder(terms={term: term}).find(whole)):
+                yield TranslationWarning(LOST[TERM], f"Missing in the translation as a whole word: '{term}'.")
+        if self.has_open_mark:
+            yield TranslationWarning("open_mark", f"A mark {{{{ has no end in '{self.source[:40]}'.")
+
+    def restore_text(self, text: str) -> str:
+        """Returns a text in which each symbol is what it stands for, or nothing if it stands for nothing."""
+        return self.symbols.sub(self._fill, text) if self.symbols else text
+
+    def _fill(self, found: re.Match[str]) -> str:
+        symbol = found["symbol"]
+        if symbol in self.copies:
+            return found[0].replace(symbol, self.copies[symbol].target)
+        return found[0] if symbol in self.source else ""
+
+    def _restore_hypothesis(self, one: Hypothesis, keep_attention: bool) -> Hypothesis:
+        text = one.text
+        if self.marked:
+            text = unescape(Segment(self.text, self.marked).put_tags(one))
+        attention = [self._name_tokens(part) for part in one.attention if keep_attention]
+        return replace(one, text=self.restore_text(text), attention=attention)
+
+    def _name_tokens(self, part: TokenAttention) -> TokenAttention:
+        """Returns attention between tokens that spell the text as it was given."""
+        source = [self.copies[token].source if token in self.copies else token for token in part.source]
+        target = [self.copies[token].target if token in self.copies else token for token in part.target]
+        return replace(part, source=source, target=target)
+
+
+@dataclass(frozen=True)
+class TermRules:
+    """What is copied into translations. Without any rule, it is false.
+
+    Args:
+        placeholders: the symbols that the model was trained with.
+        glossary: terms and their translations.
+        has_marks: whether text between {{ and }} is copied.
+    """
+
+    placeholders: Placeholders = field(default_factory=Placeholders)
+    glossary: Glossary = field(default_factory=Glossary)
+    has_marks: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.placeholders.kinds or self.glossary.entries or self.has_marks)
+
+    def protect(self, text: str) -> ProtectedText:
+        """Puts symbols in place of what is copied."""
+        found = list(self._finder.find(text))
+        symbols = self.placeholders.assign((one.key for one in found), [text])
+        terms: list[str] = []
+        marked: list[Node] = []
+        written = rest = ""
+        at = 0
+        for one in found:
+            before, shown = text[at : one.start], symbols.get(one.key, one.source)
+            is_copied = one.key in symbols or one.kind in (TERM, MARK)
+            written, rest = written + before, rest + before + (" " if is_copied else shown)
+            if one.kind == MARK and one.key not in symbols:
+                start = len(written)
+                marked.append(Node(escape(one.target, quote=False), start, start + len(shown), is_kept=True))
+            elif one.kind == TERM and one.key not in symbols:
+                terms.append(one.target)
+            written, at = written + shown, one.end
+        return ProtectedText(
+            source=text,
+            text=written + text[at:],
+            rest=rest + text[at:],
+            copies={symbols[one.key]: one for one in reversed(found) if one.key in symbols},
+            terms=list(dict.fromkeys(terms)),
+            marked=marked,
+            has_open_mark=any(one.kind == OPEN for one in found),
+            symbols=self._symbols,
+        )
+
+    def join_marked(self, text: SplitText) -> SplitText:
+        """Returns a text without divisions between a mark and its end in the same line."""
+        if not self.has_marks or not any(map(self._has_open_mark, text.parts)):
+            return text
+        parts: list[str] = []
+        gaps = [text.gaps[0]]
+        for part, gap in zip(text.parts, text.gaps[1:], strict=True):
+            if parts and "\n" not in gaps[-1] and self._has_open_mark(parts[-1]):
+                parts[-1] += gaps.pop() + part
+            else:
+                parts.append(part)
+            gaps.append(gap)
+        is_closed = not any(map(self._has_open_mark, parts))
+        return replace(text, parts=parts, gaps=gaps) if is_closed else text
+
+    def _has_open_mark(self, text: str) -> bool:
+        return any(one.kind == OPEN for one in self._finder.find(text))
+
+    @cached_property
+    def _finder(self) -> CopyFinder:
+        placeholders = self.placeholders
+        return CopyFinder(
+            placeholders.kinds,
+            terms=self.glossary.entries,
+            kept=[*placeholders.symbols, *placeholders.kept],
+            has_marks=self.has_marks,
+        )
+
+    @cached_property
+    def _symbols(self) -> re.Pattern[str] | None:
+        symbols = "|".join(map(re.escape, self.placeholders.symbols))
+        return re.compile(f" ?(?P<symbol>{symbols})") if symbols else None

@@ -1,0 +1,166 @@
+"""What is copied into translations, seen through a translator that reverses words, but copies symbols."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nmt.config.schema import SearchSettings
+from nmt.data.placeholders import Placeholders
+from nmt.decoding.alignment import TokenAttention
+from nmt.decoding.word_links import align_words
+from nmt.errors import UserError
+from nmt.translators.hypothesis import Hypothesis, Translation
+from nmt.translators.markup import stream_markup
+from nmt.translators.protocol import Translator
+from nmt.translators.terms import TermRules
+
+GLOSSARY = {"printer": "Drucker", "ink jet": "Tinte"}
+
+
+class Reversing(Translator):
+    """Reverses every word, leaves out "lost" and the symbol after it, and appends "more <url2>" to "more"."""
+
+    source_language = target_language = None
+    max_n_best, max_tokens = 3, 100
+    settings = SearchSettings()
+
+    def __init__(self, *kinds: str, tags: Sequence[str] = ()):
+        self.terms = TermRules(Placeholders(kinds, 2, kept=tags))
+        self.tags = tags
+        self.read: list[str] = []
+        self.required: list[Sequence[str]] = []
+
+    def with_settings(self, **changes: Any) -> "Reversing":
+        return self
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
+    def translate_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        n_best: int = 1,
+        attention: bool = False,
+        required: Sequence[Sequence[str]] | None = None,
+        **options: Any,
+    ) -> list[Translation]:
+        self.read += texts
+        self.required += map(list, required or [])
+        return [self._reverse(text) for text in texts]
+
+    def _reverse(self, text: str) -> Translation:
+        words = text.split()
+        kept = [
+            n for n, word in enumerate(words) if word not in self.tags and "lost" not in words[max(0, n - 1) : n + 1]
+        ]
+        target = [words[n] if words[n].startswith("<") else words[n][::-1] for n in kept]
+        target += ["<url2>"] if "more" in words else []
+        weights = np.eye(len(words) + 1)[[*kept, *[len(words)] * (len(target) + 1 - len(kept))]]
+        tokens = [[f"▁{word}" if word[0] != "<" else word for word in side] for side in (words, target)]
+        one = Hypothesis(" ".join(target), -0.5, -1.0, attention=[TokenAttention(*tokens, weights)])
+        return Translation(text, [one])
+
+
+def translate(translator, *texts):
+    return list(translator.stream(texts))
+
+
+def test_placeholders_are_copied_into_the_translation():
+    translator = Reversing("url", "number")
+    [one] = translate(translator, "see http://x.org/ab for 12")
+    assert translator.read == ["see <url1> for <number1>"]
+    assert (one.source, one.text) == ("see http://x.org/ab for 12", "ees http://x.org/ab rof 12")
+    assert one.warnings == ()
+
+
+def test_what_was_lost_is_reported_and_what_stands_for_nothing_is_removed():
+    [one] = translate(Reversing("url", "number", "tag"), "lost 12 more <b> <b2>")
+    assert one.text == "erom <b> <b2>"
+    assert [(warning.kind, warning.message) for warning in one.warnings] == [
+        ("lost_number", "Missing in the translation: '12'.")
+    ]
+
+
+def test_terms_are_copied_by_models_with_placeholders_for_them():
+    translator = Reversing("term").with_terms(GLOSSARY)
+    [one, other] = translate(translator, "an ink jet printer", "lost printer")
+    assert translator.read == ["an <term1> <term2>", "lost <term1>"]
+    assert (one.text, one.warnings) == ("na Tinte Drucker", ())
+    assert [(warning.kind, warning.message) for warning in other.warnings] == [
+        ("lost_term", "Missing in the translation: 'Drucker', the translation of 'printer'.")
+    ]
+    assert translator.required == []
+    assert translator.translate(["printer"]) == ["Drucker"]
+    assert translator.without_terms().translate(["printer"]) == ["retnirp"]
+
+
+def test_terms_are_required_of_other_models():
+    translator = Reversing("url")
+    assert translator.translate(["an ink jet printer, a printer", "none"], glossary=GLOSSARY)
+    assert translator.read == ["an ink jet printer, a printer", "none"]
+    assert translator.required == [["Tinte", "Drucker"], []]
+    # The search accepts 16 phrases, and may write a term as part of a word.
+    many = {f"w{n}x": f"t{n}x" for n in range(18)}
+    [one] = translate(translator.with_terms(many), " ".join([*many, "x71t", "ax5t"]))
+    assert translator.required[-1] == [f"t{n}x" for n in range(16)]
+    missing = "Missing in the translation as a whole word: "
+    assert [warning.message for warning in one.warnings] == [f"{missing}'t5x'.", f"{missing}'t16x'."]
+
+
+@pytest.mark.parametrize("kinds", [(), ("term",)])
+def test_marked_text_is_copied(kinds):
+    translator = Reversing(*kinds).with_terms(marks=True)
+    [one] = translate(translator, r"press {{Save. As \}} b}} or \{{ and \\")
+    if kinds:
+        assert one.text == r"sserp Save. As }} b ro {{ dna " + "\\"
+    else:
+        # In place of the words that attend to it.
+        assert translator.read == [r"press Save. As }} b or {{ and " + "\\"]
+        assert one.text == r"sserp Save. As }} b ro {{ dna " + "\\"
+    assert translator.required == [] and one.best.attention == []
+    assert one.source == r"press {{Save. As \}} b}} or \{{ and \\"
+    [open_mark] = translate(translator, "a {{b. C d")[0].warnings
+    assert (open_mark.kind, open_mark.message) == ("open_mark", "A mark {{ has no end in 'a {{b. C d'.")
+
+
+def test_marked_text_is_placed_among_symbols_and_signs_of_html():
+    translator = Reversing("url").with_terms({"c": "<C>"}, marks=True)
+    [one] = translate(translator, "a & http://x.de {{<i> &amp; e}} lost {{d}} c")
+    assert translator.read == ["a & <url1> <i> &amp; e lost d c"]
+    assert one.text == "a & http://x.de <i> &amp; e d c"
+    assert one.warnings == ()
+
+
+def test_sentences_do_not_end_between_marks():
+    translator = Reversing("term").with_terms(marks=True)
+    [one] = translate(translator, "Press {{Save. Then}} now. And go.\nStay.")
+    assert translator.read == ["Press <term1> now.", "And go.", "Stay."]
+    assert one.text == "sserP Save. Then .won dnA .og\n.yatS"
+
+
+def test_the_tag_of_a_model_is_no_placeholder():
+    translator = Reversing("tag", "term", tags=["<2de>"])
+    [one] = translate(translator.with_terms({"2de": "x"}), "<2de> a <b>")
+    assert translator.read == ["<2de> a <tag1>"]
+    assert (one.source, one.text) == ("<2de> a <b>", "a <b>")
+
+
+def test_words_are_aligned_with_what_symbols_stand_for():
+    translator = Reversing("url", "term").with_terms(GLOSSARY)
+    [one] = translator.translate_texts(["see http://x.de ink jet now"], attention=True)
+    links = align_words(one.source, one.text, one.best.attention)
+    assert one.text == "ees http://x.de Tinte won"
+    assert links.as_pharaoh() == "0-0 1-1 2-2 4-3"
+
+
+def test_terms_keep_tags_around_them():
+    [one] = stream_markup(Reversing("term").with_terms(GLOSSARY), ["<p>my <b>ink jet</b> is</p>"])
+    assert one.text == "<p>ym <b>Tinte</b> si</p>"
+
+
+def test_a_glossary_given_in_python_is_checked():
+    with pytest.raises(UserError, match=r"glossary: expected a term, a tab and its translation, found 'a.tb.nc'"):
+        Reversing().with_terms({"a": "b\nc"})
