@@ -123,7 +123,7 @@ def test_marked_text_is_copied(kinds):
     assert translator.required == [] and one.best.attention == []
     assert one.source == r"press {{Save. As \}} b}} or \{{ and \\"
     [open_mark] = translate(translator, "a {{b. C d")[0].warnings
-    assert (open_mark.kind, open_mark.message) == ("open_mark", "A mark {{ has no end in 'a {{b. C d'.")
+    assert (open_mark.kind, open_mark.message) == ("open_mark", "A mark {{ has no end in 'a {{b.'.")
 
 
 def test_marked_text_is_placed_among_symbols_and_signs_of_html():
