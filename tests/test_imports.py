@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "nmt"
 LAYERS = [
     ["__main__"],
     ["cli"],
+    ["report"],
     ["demo", "doctor", "synthesis", "inspection"],
     ["cluster"],
     ["server", "exporting", "training"],

@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from nmt.cli import deployment, evaluating, information, inspecting, synthesis, training, translating
+from nmt.cli import deployment, evaluating, information, inspecting, reporting, synthesis, training, translating
 from nmt.cli.options import print_error
 from nmt.errors import NmtError, UserError
 from nmt.files import check_platform
@@ -111,6 +111,7 @@ for command in (
     evaluating.check,
     evaluating.score,
     inspecting.inspect,
+    reporting.report,
     evaluating.align,
     deployment.ensemble,
     deployment.average,

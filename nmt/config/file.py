@@ -164,9 +164,14 @@ class _OneLabel(Labels):
 
 def find_differences(before: Config, after: Config) -> list[str]:
     """Returns one line per key that differs, such as "training.batch_size: 64 became 96"."""
-    old, new = (dict(_leaves(config.model_dump(mode="json"))) for config in (before, after))
+    old, new = list_values(before), list_values(after)
     changed = [key for key in old | new if old.get(key, "nothing") != new.get(key, "nothing")]
     return [f"{key}: {old.get(key, 'nothing')} became {new.get(key, 'nothing')}" for key in changed]
+
+
+def list_values(config: Config) -> dict[str, str]:
+    """Returns all values of a configuration as words, by their dotted keys."""
+    return dict(_leaves(config.model_dump(mode="json")))
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

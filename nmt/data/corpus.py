@@ -15,7 +15,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -299,6 +299,10 @@ class ParallelCorpus:
     def num_blank(self) -> int:
         """Number of pairs that are left out because a side is blank."""
         return int(self._first_rows[-1]) - len(self)
+
+    def select(self, indices: np.ndarray) -> "ParallelCorpus":
+        """Returns a corpus of these pairs alone, which are numbered from 0; its blank pairs are not counted anew."""
+        return replace(self, _kept_rows=self._kept_rows[indices])
 
     def read_sources(self, indices: np.ndarray) -> list[str]:
         """Returns the source sides of these pairs, in the order of `indices`."""

@@ -133,7 +133,7 @@ def compare_files(
     counted = None if training_text is None else read_lines(training_text)
     baseline, *rest = translations
     return Report(
-        names=_name_systems(systems),
+        names=name_systems(systems),
         scores=compare(baseline, rest, *reference_lines, target_language=target_language, randomize=True),
         by_length=breakdown.score_by_length(),
         by_frequency=breakdown.score_by_frequency(counted),
@@ -183,7 +183,7 @@ def write_html(report: Report, *, examples: int) -> str:
             *others, (baseline, old), (name, new) = _get_texts(report, system, change)
             parts.append(f"<dl><dt>Line {change.line:,}</dt><dd>chrF {change.difference:+.1f}</dd>")
             parts += [_define(label, html.escape(text)) for label, text in [*others, (baseline, old)]]
-            parts += [_define(name, _mark_new(old, new)), "</dl>"]
+            parts += [_define(name, mark_new(old, new)), "</dl>"]
     title = html.escape(f"nmt compare: {', '.join(report.names)}")
     return (
         '<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">\n'
@@ -198,7 +198,7 @@ def _translate(model: Path, sources: list[str]) -> tuple[list[str], str | None]:
     return translator.translate(sources, split=False), translator.target_language
 
 
-def _name_systems(paths: Sequence[Path]) -> list[str]:
+def name_systems(paths: Sequence[Path]) -> list[str]:
     """Returns the last parts of the paths, or whole paths where these are equal."""
     short = [path.name or str(path) for path in paths]
     names = [str(path) if short.count(name) > 1 else name for name, path in zip(short, paths, strict=True)]
@@ -285,10 +285,10 @@ def _make_row(cells: Sequence[str], tag: str) -> str:
     return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
 
-def _mark_new(old: str, new: str) -> str:
+def mark_new(old: str, new: str) -> str:
     """Returns a text as HTML, with the words marked that another text does not have at that place.
 
-    >>> _mark_new("ein Hund läuft", "ein Hund rennt & bellt")
+    >>> mark_new("ein Hund läuft", "ein Hund rennt & bellt")
     'ein Hund <ins>rennt &amp; bellt</ins>'
     """
     ours, theirs = new.split(), old.split()

@@ -82,6 +82,12 @@ def bleu(hypotheses: Sequence[str], *references: Sequence[str], target_language:
     return _score_corpus(make_bleu(target_language), hypotheses, references).score
 
 
+def score_bleu(hypotheses: Sequence[str], *references: Sequence[str], target_language: str | None) -> Score:
+    """Returns BLEU as `score` does, with its interval but without the other scores, which take longer."""
+    check_pairs(hypotheses, references)
+    return _score_corpus(make_bleu(target_language), hypotheses, references, HIGHEST["bleu"])
+
+
 def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     """Returns chrF as `score` does, but without its interval.
 

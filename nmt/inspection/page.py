@@ -44,13 +44,24 @@ def write_html(found: Inspection) -> str:
     }
     links = "".join(f'<a href="#{key}">{title}</a>' for key, title in SECTIONS.items())
     body = "\n".join(f'<h2 id="{key}">{title}</h2>\n{parts[key]}' for key, title in SECTIONS.items())
+    start = f"<h1>How a translation came about</h1>\n{_write_texts(found)}\n<nav>{links}</nav>"
+    return write_page(f"{found.source} – nmt inspect", f"{start}\n{body}")
+
+
+def write_page(title: str, body: str, *, style: str = "") -> str:
+    """Returns a page that needs no other file, with the style and the script of this package.
+
+    Args:
+        title: of the window; text.
+        body: HTML, which may hold heat maps (`write_maps`).
+        style: further rules of its style sheet.
+    """
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{html.escape(POLICY)}">\n'
         '<meta name="viewport" content="width=device-width">\n'
-        f"<title>{html.escape(found.source)} – nmt inspect</title>\n"
-        f"<style>\n{_read('style.css')}</style></head>\n<body>\n"
-        f"<h1>How a translation came about</h1>\n{_write_texts(found)}\n<nav>{links}</nav>\n{body}\n"
+        f"<title>{html.escape(title)}</title>\n"
+        f"<style>\n{_read('style.css')}{style}</style></head>\n<body>\n{body}\n"
         f"<script>\n{_read('page.js')}</script></body></html>\n"
     )
 
@@ -91,7 +102,7 @@ def _write_words(found: Inspection) -> str:
 def _write_attention(found: Inspection) -> str:
     return (
         "<p>Each row shows how one target token spreads its attention over the source tokens; a row sums to 1. Each "
-        "hop is a decoder layer that attends.</p>" + _write_maps(make_attention_maps(found))
+        "hop is a decoder layer that attends.</p>" + write_maps(make_attention_maps(found))
     )
 
 
@@ -99,7 +110,7 @@ def _write_gradients(found: Inspection) -> str:
     return (
         "<p>How strongly the log-probability of each target token reacts to a small change of each source token’s "
         "vector, by any path: attention, encoder states and the tokens before. It shows what a token depends on, where "
-        "attention shows what it looks at.</p>" + _write_maps([make_saliency_map(found)])
+        "attention shows what it looks at.</p>" + write_maps([make_saliency_map(found)])
     )
 
 
@@ -110,7 +121,7 @@ def _write_layers(found: Inspection) -> str:
         "position at which their cell is largest. Columns of the decoder are the tokens that it predicts there.</p>"
     ]
     for title, maps in make_layer_maps(found):
-        parts.append(f"<h3>{html.escape(title)}</h3>{_write_maps(maps)}")
+        parts.append(f"<h3>{html.escape(title)}</h3>{write_maps(maps)}")
     return "".join(parts)
 
 
@@ -122,7 +133,8 @@ def _write_beam(found: Inspection) -> str:
     )
 
 
-def _write_maps(maps: Sequence[HeatMap]) -> str:
+def write_maps(maps: Sequence[HeatMap]) -> str:
+    """Returns heat maps side by side as HTML, which the script of the page draws."""
     return f'<div class="maps">{"".join(map(_write_map, maps))}</div>'
 
 
