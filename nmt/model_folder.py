@@ -5,6 +5,7 @@ config.yaml     the configuration that the model was trained with
 source.model    the source tokenizer (SentencePiece)
 target.model    the target tokenizer, which may be the same
 weights.h5      every weight by its path (see nmt/weights.py)
+confidence.json what confidence is computed from, if it was fitted (see nmt/translators/confidence.py)
 
 An ensemble has
 1/, 2/, …       its members, a model folder each
@@ -37,9 +38,10 @@ from nmt.weights import load_arrays, save_arrays
 
 ENSEMBLE, ENSEMBLE_FORMAT = "ensemble.json", 1
 CONFIG, SOURCE, TARGET, WEIGHTS = "config.yaml", "source.model", "target.model", "weights.h5"
+CONFIDENCE = "confidence.json"
 # Far larger than these files ever are, but bounded, since a folder may come from anywhere.
 MAX_BYTES = {CONFIG: 1 << 20, SOURCE: 1 << 28, TARGET: 1 << 28}
-MAX_ENSEMBLE_BYTES = 1 << 20
+MAX_ENSEMBLE_BYTES = MAX_CONFIDENCE_BYTES = 1 << 20
 # Types of the facts that are read when a model is opened or described.
 FACT_TYPES = {"update": int, "dev_bleu": float, "multi_sentence_share": float, "versions": dict}
 
@@ -54,6 +56,8 @@ class ModelFolder:
     weights: Mapping[str, np.ndarray]
     facts: Mapping[str, Any]
     """Where the model comes from: update, score, versions, fingerprints of the tokenizers."""
+    confidence: Mapping[str, Any] | None = None
+    """What the confidence in translations is computed from; None if it was not fitted."""
 
     def save(self, path: Path) -> None:
         """Writes the folder, replacing an older one (see `atomic_replace`).
@@ -67,6 +71,8 @@ class ModelFolder:
             self.source_tokenizer.save(aside / SOURCE)
             self.target_tokenizer.save(aside / TARGET)
             save_arrays(aside / WEIGHTS, self.weights, self.facts)
+            if self.confidence:
+                save_confidence(aside, self.confidence)
 
     @classmethod
     def load(cls, path: Path) -> "ModelFolder":
@@ -88,7 +94,7 @@ class ModelFolder:
         _check_facts(path, facts)
         _check_size(path, config.model, source.vocabulary_size, weights)
         _check_tokenizers(path, source, target, facts)
-        return cls(config, source, target, weights, facts)
+        return cls(config, source, target, weights, facts, _load_confidence(path))
 
 
 def find_model_folder(path: Path) -> Path:
@@ -116,6 +122,28 @@ def find_model_folder(path: Path) -> Path:
 def is_ensemble(path: Path) -> bool:
     """Returns whether a folder is an ensemble, without reading its files."""
     return (path / ENSEMBLE).is_file()
+
+
+def save_confidence(path: Path, confidence: Mapping[str, Any]) -> None:
+    """Writes what the confidence in translations is computed from to a model folder, in place of an older one.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    with atomic_write(path / CONFIDENCE) as aside:
+        aside.write_text(json.dumps(confidence) + "\n", encoding="utf-8")
+
+
+def _load_confidence(path: Path) -> Mapping[str, Any] | None:
+    if not (path / CONFIDENCE).is_file():
+        return None
+    try:
+        found = json.loads(read_limited(path / CONFIDENCE, MAX_CONFIDENCE_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path / CONFIDENCE} is damaged: {error}. Remove it, or run nmt calibrate.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path / CONFIDENCE} is damaged: expected an object. Remove it, or run nmt calibrate.")
+    return found
 
 
 def save_ensemble(path: Path, models: Sequence[Path]) -> None:

@@ -27,6 +27,16 @@ IN_PARTS = TranslationWarning(
 
 
 @dataclass(frozen=True)
+class PartConfidence:
+    """The confidence in a part of a translation, such as a sentence."""
+
+    start: int
+    end: int
+    """Where it is, in characters; `end` is the first one after it."""
+    confidence: float
+
+
+@dataclass(frozen=True)
 class Hypothesis:
     """One translation of a text."""
 
@@ -42,6 +52,11 @@ class Hypothesis:
     """False if the length limit cut the hypothesis off before its EOS; None if an old export does not tell."""
     attention: Sequence[TokenAttention] = ()
     """Attention of the tokens, one entry per part of the text, if it was requested; see `alignment.align`."""
+    confidence: float | None = None
+    """How well it is expected to match a human translation, 0 to 1: its expected sentence-level chrF / 100. None if
+    none was fitted for the model, or if the text needed no translation."""
+    part_confidences: Sequence[PartConfidence] = ()
+    """The confidence in each part of a text that was translated in several parts."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,11 @@ class Translation:
     def log_prob(self) -> float:
         """Log-probability of the best hypothesis."""
         return self.best.log_prob
+
+    @property
+    def confidence(self) -> float | None:
+        """Confidence in the best hypothesis, 0 to 1, if one was fitted for the model."""
+        return self.best.confidence
 
 
 @dataclass(frozen=True)
@@ -115,23 +135,32 @@ def join_translations(text: SplitText, parts: Sequence[Translation]) -> Translat
     for rank in range(max(len(part.hypotheses) for part in parts)):
         row = [part.hypotheses[min(rank, len(part.hypotheses) - 1)] for part in parts]
         texts = [one.text for one in row]
+        target_starts = text.find_translated_starts(texts)
         attention = [
             moved
-            for source_start, target_start, part, one in zip(
-                starts, text.find_translated_starts(texts), text.bare_parts, row, strict=True
-            )
+            for source_start, target_start, part, one in zip(starts, target_starts, text.bare_parts, row, strict=True)
             for moved in shift_attention(
                 drop_tag(one.attention, text.tag), (source_start, len(part)), (target_start, len(one.text))
             )
         ]
-        hypotheses.append(_join_row(text.join(texts), row, attention))
+        hypotheses.append(_join_row(text.join(texts), row, attention, target_starts))
     warnings = dict.fromkeys(
         [*((IN_PARTS,) if text.num_cuts else ()), *(warning for part in parts for warning in part.warnings)]
     )
     return Translation(text.text, hypotheses, any(part.is_truncated for part in parts), tuple(warnings))
 
 
-def _join_row(text: str, row: Sequence[Hypothesis], attention: Sequence[TokenAttention]) -> Hypothesis:
+def _join_row(
+    text: str, row: Sequence[Hypothesis], attention: Sequence[TokenAttention], starts: Sequence[int]
+) -> Hypothesis:
+    parts = [
+        PartConfidence(start, start + len(one.text), one.confidence)
+        for start, one in zip(starts, row, strict=True)
+        if one.confidence is not None
+    ]
+    num_characters = sum(one.end - one.start for one in parts)
+    # The mean over all characters, so that empty translations do not count, unless there are no others.
+    total = sum(one.confidence * (one.end - one.start) for one in parts)
     return Hypothesis(
         text,
         sum(one.score for one in row) / len(row),
@@ -139,6 +168,8 @@ def _join_row(text: str, row: Sequence[Hypothesis], attention: Sequence[TokenAtt
         tuple(token for one in row for token in one.tokens),
         None if any(one.is_finished is None for one in row) else all(one.is_finished for one in row),
         tuple(attention),
+        total / num_characters if num_characters else next((one.confidence for one in parts), None),
+        tuple(parts) if len(parts) > 1 else (),
     )
 
 

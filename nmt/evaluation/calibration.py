@@ -1,0 +1,185 @@
+"""Fits the confidence of a model on dev text, and compares confidence with the chrF that translations really have."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from nmt.config.file import load_stored_config
+from nmt.data.preparation import read_dev, read_parallel
+from nmt.errors import UserError
+from nmt.evaluation.metrics import check_pairs, make_sentence_metric
+from nmt.model_folder import CONFIG, find_model_folder, is_ensemble, save_confidence
+from nmt.translators.confidence import FEATURES, Confidence, measure_features, measure_length_ratio
+from nmt.translators.hypothesis import Translation
+from nmt.translators.model import ModelTranslator
+from nmt.translators.protocol import split_tag
+
+MIN_SENTENCES = 100
+"""Fewer dev sentences say too little about the next one."""
+MAX_SENTENCES = 1000
+"""More would take long to translate and change little."""
+GROUP = 20  # sentences whose mean is one point of the curve
+NUM_BINS = 10
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Translations of similar confidence."""
+
+    low: float
+    """Lower end of their range of confidence, which is a tenth wide."""
+    sentences: int
+    confidence: float
+    """Their mean confidence."""
+    chrf: float
+    """Their mean sentence-level chrF, divided by 100."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How the confidence in translations compares with their chrF."""
+
+    bins: Sequence[Bin]
+    error: float
+    """Expected calibration error: mean distance between confidence and chrF of a bin, weighted by its sentences."""
+    correlation: float | None
+    """Pearson's correlation between the confidence and the chrF of sentences; None if one of them is constant."""
+
+    def as_table(self) -> str:
+        """Returns a table, and a line below it."""
+        form = "{:.1f} to {:.1f} {:>10,} {:>6.2f} {:>11.2f}"
+        rows = [
+            form.format(one.low, one.low + 1 / NUM_BINS, one.sentences, one.confidence, one.chrf) for one in self.bins
+        ]
+        below = f"calibration error {self.error:.3f}"
+        if self.correlation is not None:
+            below += f", correlation {self.correlation:.2f}"
+        return "\n".join(["confidence  sentences   mean  chrF / 100", *rows, below])
+
+
+def calibrate(model: Path, sources: Sequence[str], references: Sequence[str]) -> Confidence:
+    """Fits the confidence of a model and stores it with the model.
+
+    Args:
+        model: a run folder (its best model) or a model folder.
+        sources: dev sentences, with their tags. Of more than MAX_SENTENCES, an even sample is translated.
+        references: a human translation of each.
+
+    Raises:
+        UserError: there is no such model, it cannot be written, or there are too few sentences.
+    """
+    if is_ensemble(model):
+        raise UserError(f"{model} is an ensemble, but confidence is fitted to a single model.")
+    check_pairs(sources, [references])
+    pairs = [(source, target) for source, target in zip(sources, references, strict=True) if source.strip()]
+    pairs = pairs[:: -(-len(pairs) // MAX_SENTENCES) or 1]
+    if len(pairs) < MIN_SENTENCES:
+        raise UserError(f"Confidence needs {MIN_SENTENCES} dev sentences or more, found {len(pairs)}.")
+    path = find_model_folder(model)
+    translator = ModelTranslator.load(path, precision="float32")
+    translations = translator.translate_texts([source for source, _ in pairs], split=False)
+    confidence = fit_confidence(
+        [replace(one, source=split_tag(one.source, translator.tags)[1]) for one in translations],
+        score_sentences([one.text for one in translations], [target for _, target in pairs]),
+    )
+    save_confidence(path, asdict(confidence))
+    return confidence
+
+
+def read_text(model: Path, source: Path | None, reference: Path | None) -> tuple[list[str], list[str]]:
+    """Returns the sentences of two files, or of the dev sets that a model was trained with.
+
+    Raises:
+        UserError: a file is missing, or they have different numbers of lines.
+    """
+    if source is not None and reference is not None:
+        return read_parallel(source, reference)
+    sets = read_dev(load_stored_config(find_model_folder(model) / CONFIG))
+    return [line for one in sets for line in one.sources], [line for one in sets for line in one.targets]
+
+
+def score_sentences(hypotheses: Sequence[str], *references: Sequence[str]) -> np.ndarray:
+    """Returns the sentence-level chrF of hypotheses, divided by 100: float64 [N].
+
+    Args:
+        hypotheses: N of them.
+        *references: N human translations each; the best one of several counts.
+    """
+    chrf = make_sentence_metric("chrf", None)
+    scores = [[chrf(*pair) for pair in zip(hypotheses, lines, strict=True)] for lines in references]
+    return np.max(scores, axis=0) / 100
+
+
+def fit_confidence(translations: Sequence[Translation], chrf: np.ndarray) -> Confidence:
+    """Fits the confidence in translations to their sentence-level chrF.
+
+    The weights of the features are those of least squares, but none may have the wrong sign: more probable translations
+    and those of usual length are never worse. Isotonic regression then gives the expected chrF of every weighted sum.
+
+    Args:
+        translations: N of them, whose sources have no tag.
+        chrf: see `score_sentences`.
+    """
+    ratio = float(np.median([measure_length_ratio(one.source, one.text) for one in translations]))
+    features = np.array([measure_features(one.source, one.best, ratio) for one in translations])  # [N, F]
+    signs = np.array([1.0, -1.0])
+    weights = _fit_weights(features * signs, chrf) * signs
+    # Of each group of neighbours, the mean is a point; single sentences would make a ragged curve.
+    order = np.argsort(features @ weights, kind="stable")
+    groups = np.array_split(order, max(1, len(order) // GROUP))
+    sums, inverse = np.unique([(features @ weights)[group].mean() for group in groups], return_inverse=True)
+    sizes = np.bincount(inverse, [len(group) for group in groups])
+    means = np.bincount(inverse, [chrf[group].sum() for group in groups]) / sizes
+    values = pool_adjacent_violators(means, sizes)
+    return Confidence(ratio, weights.tolist(), sums.tolist(), values.tolist(), len(translations))
+
+
+def _fit_weights(features: np.ndarray, chrf: np.ndarray) -> np.ndarray:
+    """Returns weights [F] of least squares that are not negative, of features that are standardized first."""
+    weights, used = np.zeros(len(FEATURES)), np.ptp(features, axis=0) > 0
+    while used.any():
+        scale = features[:, used].std(axis=0)
+        columns = (features[:, used] - features[:, used].mean(axis=0)) / scale
+        found = np.linalg.lstsq(columns, chrf - chrf.mean(), rcond=None)[0] / scale
+        if (found >= 0).all():
+            weights[used] = found
+            break
+        used[np.flatnonzero(used)[found < 0]] = False
+    return weights
+
+
+def pool_adjacent_violators(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Returns the non-decreasing sequence that is nearest to values by weighted squares (isotonic regression).
+
+    Args:
+        values: float [N].
+        weights: float [N], above 0.
+
+    Returns:
+        float64 [N].
+    """
+    blocks: list[tuple[float, float, int]] = []  # mean, weight and number of values
+    for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
+        block = (value, weight, 1)
+        while blocks and blocks[-1][0] >= block[0]:
+            mean, size, count = blocks.pop()
+            total = size + block[1]
+            block = ((mean * size + block[0] * block[1]) / total, total, count + block[2])
+        blocks.append(block)
+    means, _, counts = zip(*blocks, strict=True)
+    return np.repeat(means, counts)
+
+
+def measure_reliability(confidences: Sequence[float], chrf: np.ndarray) -> Reliability:
+    """Compares the confidence in translations with their sentence-level chrF (see `score_sentences`)."""
+    confidence = np.asarray(confidences)
+    numbers = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)
+    bins = []
+    for number in np.unique(numbers).tolist():
+        ours = numbers == number
+        bins.append(Bin(number / NUM_BINS, int(ours.sum()), float(confidence[ours].mean()), float(chrf[ours].mean())))
+    error = sum(one.sentences * abs(one.confidence - one.chrf) for one in bins) / len(confidence)
+    is_constant = np.ptp(confidence) == 0 or np.ptp(chrf) == 0
+    return Reliability(bins, error, None if is_constant else float(np.corrcoef(confidence, chrf)[0, 1]))

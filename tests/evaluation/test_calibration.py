@@ -1,0 +1,139 @@
+"""Confidence is fitted to the chrF of translations: against formulas, known curves and stored models."""
+
+import math
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sacrebleu.metrics import CHRF
+
+from nmt.errors import UserError
+from nmt.evaluation import calibration
+from nmt.evaluation.calibration import (
+    Bin,
+    calibrate,
+    fit_confidence,
+    measure_reliability,
+    pool_adjacent_violators,
+    score_sentences,
+)
+from nmt.model_folder import CONFIDENCE, ModelFolder
+from nmt.translators.confidence import Confidence
+from nmt.translators.hypothesis import Hypothesis, PartConfidence, Translation, join_translations
+from nmt.translators.protocol import describe
+from nmt.translators.sentences import SplitText
+
+MODEL = Path(__file__).parents[1] / "format_1" / "model"
+# The expected chrF is 0.2 up to a sum of -3, 0.8 from -1 on, and a straight line between them.
+CURVE = Confidence(0.0, [2.0, -1.0], [-3.0, -1.0], [0.2, 0.8], 100)
+
+
+def test_isotonic_regression_equals_its_min_max_formula():
+    random = np.random.default_rng(1)
+    for size in (1, 2, 7, 30):
+        values, weights = random.normal(size=size).round(1), random.integers(1, 5, size).astype(float)
+
+        def mean(start, end, values=values, weights=weights):
+            return np.average(values[start : end + 1], weights=weights[start : end + 1])
+
+        expected = [max(min(mean(start, end) for end in range(n, size)) for start in range(n + 1)) for n in range(size)]
+        np.testing.assert_allclose(pool_adjacent_violators(values, weights), expected)
+
+
+def test_the_estimate_follows_the_curve():
+    # 9 + 1 characters each: the length is the usual one, and the sum is 2 x the log-probability per character.
+    def estimate(log_prob, **facts):
+        return CURVE.estimate("a" * 9, replace(Hypothesis("b" * 9, 0.0, log_prob), **facts))
+
+    assert estimate(-10.0) == pytest.approx(0.5) and estimate(-7.5) == pytest.approx(0.65)
+    assert (estimate(-40.0), estimate(-1.0)) == (0.2, 0.8)
+    assert estimate(-1.0, is_finished=False) == 0.2
+    # Another length costs the logarithm of its ratio.
+    assert CURVE.estimate("a" * 4, Hypothesis("b" * 9, 0.0, -5.0)) == pytest.approx(0.8 - 0.3 * math.log(2))
+
+
+def make_translations(size, seed=1):
+    """Translations whose chrF, on average, is 1 + their log-probability per character, less for unusual lengths."""
+    random = np.random.default_rng(seed)
+    per_character, lengths = -random.uniform(0.1, 0.8, size), random.integers(18, 23, size)
+    translations = [
+        Translation("a" * 19, [Hypothesis("b" * int(length), 0.0, float(one * (length + 1)))])
+        for one, length in zip(per_character, lengths, strict=True)
+    ]
+    distances = np.abs(np.log((lengths + 1) / 20) - np.median(np.log((lengths + 1) / 20)))
+    return translations, np.clip(1 + per_character - 0.5 * distances + random.normal(0, 0.05, size), 0, 1)
+
+
+def test_the_fit_finds_the_curve_that_the_scores_were_made_with():
+    found = fit_confidence(*make_translations(1000))
+    assert found.weights == pytest.approx([1.0, -0.5], abs=0.06)
+    assert all(np.diff(found.values) >= 0) and all(np.diff(found.sums) > 0)
+    translations, chrf = make_translations(500, seed=2)
+    confidences = [found.estimate(one.source, one.best) for one in translations]
+    reliability = measure_reliability(confidences, chrf)
+    assert reliability.error < 0.02 and reliability.correlation > 0.95
+
+
+def test_what_is_more_probable_is_never_trusted_less():
+    translations, chrf = make_translations(200)
+    assert fit_confidence(translations, 1 - chrf).weights[0] == 0.0
+    constant = fit_confidence([translations[0]] * 100, np.full(100, 0.7))
+    assert (constant.weights, constant.values) == ([0.0, 0.0], pytest.approx([0.7]))
+
+
+def test_the_reliability_of_known_numbers():
+    found = measure_reliability([0.05, 0.12, 0.18, 1.0], np.array([0.1, 0.3, 0.5, 0.9]))
+    assert found.bins == [Bin(0.0, 1, 0.05, 0.1), Bin(0.1, 2, pytest.approx(0.15), 0.4), Bin(0.9, 1, 1.0, 0.9)]
+    assert found.error == pytest.approx((0.05 + 2 * 0.25 + 0.1) / 4)
+    assert found.as_table().splitlines()[2] == "0.1 to 0.2          2   0.15        0.40"
+    assert measure_reliability([0.5, 0.5], np.array([0.1, 0.2])).correlation is None
+
+
+def test_the_best_of_several_references_counts():
+    [found] = score_sentences(["a cat sat"], ["a dog sat"], ["the cat sat"])
+    assert found == pytest.approx(
+        max(CHRF().sentence_score("a cat sat", [one]).score for one in ("a dog sat", "the cat sat")) / 100
+    )
+
+
+def test_a_text_has_the_mean_confidence_of_its_parts_by_their_length():
+    parts = [
+        Translation(text, [Hypothesis(target, 0.0, 0.0, confidence=confidence)])
+        for text, target, confidence in (("a", "xxx", 0.9), ("b", "y", 0.1))
+    ]
+    found = join_translations(SplitText(["a", "b"], ["", " ", "\n"]), parts)
+    assert found.confidence == pytest.approx((3 * 0.9 + 0.1) / 4)
+    assert found.best.part_confidences == (PartConfidence(0, 3, 0.9), PartConfidence(4, 5, 0.1))
+    assert join_translations(SplitText([], [" "]), []).confidence is None
+    assert describe(" ", [Hypothesis("", 0.0, 0.0)], confidence=CURVE).confidence is None
+    assert describe("a" * 9, [Hypothesis("b" * 9, 0.0, -10.0)], confidence=CURVE).confidence == pytest.approx(0.5)
+
+
+class Dev:
+    """Takes the place of a model: translates the dev text of `make_translations`."""
+
+    tags = ("<de>",)
+
+    def translate_texts(self, texts, *, split):
+        assert not split
+        return make_translations(len(texts))[0]
+
+
+def test_the_fitted_numbers_are_stored_beside_the_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration.ModelTranslator, "load", lambda *_, **__: Dev())
+    model = shutil.copytree(MODEL, tmp_path / "model")
+    weights = (model / "weights.h5").read_bytes()
+    found = calibrate(model, ["<de> aa"] * 150 + [""], ["bb"] * 151)
+    assert found.sentences == 150 and (model / "weights.h5").read_bytes() == weights
+    folder = ModelFolder.load(model)
+    assert Confidence.from_record(folder.confidence, model) == found and folder.confidence == asdict(found)
+    folder.save(tmp_path / "copy")
+    assert ModelFolder.load(tmp_path / "copy").confidence == folder.confidence
+    assert ModelFolder.load(MODEL).confidence is None
+    with pytest.raises(UserError, match="Confidence needs 100 dev sentences or more, found 99"):
+        calibrate(model, ["<de> aa"] * 99, ["bb"] * 99)
+    (model / CONFIDENCE).write_text('{"weights": [1]}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"The confidence stored in .* is damaged: .* Fit it again with nmt calibrate"):
+        Confidence.from_record(ModelFolder.load(model).confidence, model)
