@@ -119,6 +119,11 @@ def find_model_folder(path: Path) -> Path:
     raise UserError(f"{path} is not a model folder: expected {WEIGHTS} in it or in {path / 'best'}.")
 
 
+def find_first_member(path: Path) -> Path:
+    """Returns the model folder at a path (see `find_model_folder`), or that of the first member of an ensemble."""
+    return find_model_folder(path / "1" if is_ensemble(path) else path)
+
+
 def is_ensemble(path: Path) -> bool:
     """Returns whether a folder is an ensemble, without reading its files."""
     return (path / ENSEMBLE).is_file()

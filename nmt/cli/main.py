@@ -106,6 +106,7 @@ for command in (
     translating.translate_corpus,
     synthesis.distill,
     synthesis.back_translate,
+    synthesis.clean,
     evaluating.evaluate,
     evaluating.compare,
     evaluating.check,

@@ -1,4 +1,4 @@
-"""`nmt distill`, `nmt back-translate`: makes training text with a model."""
+"""`nmt distill`, `nmt back-translate`, `nmt clean`: makes or filters training text with a model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -115,3 +115,59 @@ def back_translate(
         log=log_line,
     )
     log_line(f"The entries for data.train are in {fragment}.")
+
+
+def clean(
+    source: Annotated[Path, typer.Option(help="File of source lines, plain or compressed.")],
+    target: Annotated[Path, typer.Option(help="File of their translations, line by line.")],
+    into: Annotated[
+        Path, typer.Option(help="Folder for the pairs that are kept, in files of the same names, and verdicts.tsv.")
+    ],
+    by_score: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Model, run or ensemble: drop pairs whose target is improbable (mean log-probability per token).",
+        ),
+    ] = None,
+    reverse: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Model of the other direction: score by dual conditional cross-entropy (Junczys-Dowmunt 2018).",
+        ),
+    ] = None,
+    min_score: Annotated[float | None, typer.Option(help="Lowest score to keep, 0 or less.")] = None,
+    keep: Annotated[float | None, typer.Option(help="Share of the scored pairs to keep, such as 0.8.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Maximum tokens of either side; default: those that MODEL reads.")
+    ] = None,
+    max_ratio: Annotated[
+        float | None, typer.Option(min=1, help="Maximum ratio between the lengths of the two sides, in tokens.")
+    ] = None,
+    drop_identical: Annotated[
+        bool, typer.Option("--drop-identical", help="Drop pairs whose two sides are the same text.")
+    ] = False,
+    drop_duplicates: Annotated[bool, typer.Option("--drop-duplicates", help="Drop later copies of a pair.")] = False,
+    device: Device = None,
+    threads: Threads = None,
+    workers: TranslatingWorkers = None,
+    address: Address = None,
+) -> None:
+    """Filter a parallel corpus by rules and by a model's scores; run again to resume, or with another threshold."""
+    for name, value in (("--reverse", reverse), ("--min-score", min_score), ("--keep", keep)):
+        if value is not None and by_score is None:
+            raise UserError(f"{name} is about the scores of --by-score, which is not given.")
+    from nmt.cluster.cleaning import Rules, ScoreRule, clean_files
+
+    report = clean_files(
+        source,
+        target,
+        into=into,
+        rules=Rules(max_length, max_ratio, drop_identical, drop_duplicates),
+        by_score=ScoreRule(by_score, reverse, min_score, keep) if by_score else None,
+        workers=choose_workers(workers, address, device, threads),
+        address=address,
+        log=log_line,
+    )
+    log_line(f"{report}\nThe pairs are in {into}; verdicts.tsv there says what became of each line.")

@@ -87,7 +87,7 @@ def translate_missing(
 
     Args:
         model: a run folder, a model folder, an ensemble or an export.
-        shards: all shards, done or not.
+        shards: all shards, done or not; at least one, and all of one class, which may do other work with the model.
         settings: decoding settings that replace the model's.
         workers: number of worker processes; 1 means this process. None means one per GPU or, without GPUs, one per four
             cores, and this process if Ray is not installed.
@@ -100,7 +100,7 @@ def translate_missing(
     """
     remove_parts(shards)
     missing = [shard for shard in shards if not shard.is_done]
-    before = f", {len(shards) - len(missing):,} of them already translated" if len(missing) < len(shards) else ""
+    before = f", {len(shards) - len(missing):,} of them already {shards[0].done}" if len(missing) < len(shards) else ""
     log(f"{_count(len(shards))}{before}.")
     if not missing:
         return
@@ -113,7 +113,7 @@ def translate_missing(
     with record_signals() as flag:
         try:
             with closing(results):  # which ends Ray before anything is printed about an exception
-                lines = _report(results, len(missing))
+                lines = _report(results, missing)
         except (KeyboardInterrupt, SystemExit):
             raise _make_interruption(shards, flag) from None
         finally:
@@ -133,7 +133,7 @@ Results = Generator[tuple[dict[str, Any], Log], None, None]
 
 def _translate_here(model: Path, shards: Sequence[Shard], settings: Mapping[str, Any], log: Log) -> Results:
     translate = ShardTranslator(str(model), settings, shards)
-    log(f"Translating {_count(len(shards))} in this process.")
+    log(f"{shards[0].doing.capitalize()} {_count(len(shards))} in this process.")
     translate.open()  # a model that cannot be opened is one mistake, not one per shard
     for number in range(len(shards)):
         yield translate({"number": number}), log
@@ -149,7 +149,7 @@ def _translate_on_ray(
 ) -> Results:
     with open_session(address, workers=workers, log=log) as session:
         resources = session.allocate(len(shards))
-        session.log(f"Translating {_count(len(shards))} on {resources}.")
+        session.log(f"{shards[0].doing.capitalize()} {_count(len(shards))} on {resources}.")
         for result in _stream_from_ray(model, shards, settings, resources):
             yield result, session.log
 
@@ -175,7 +175,7 @@ def _stream_from_ray(
         yield from (dict(zip(block, row, strict=True)) for row in zip(*block.values(), strict=True))
 
 
-def _report(results: Results, shards: int) -> int:
+def _report(results: Results, shards: Sequence[Shard]) -> int:
     """Prints a line per result and returns the number of lines translated.
 
     Raises:
@@ -187,9 +187,9 @@ def _report(results: Results, shards: int) -> int:
         if row["mistake"]:
             mistakes.append(row["mistake"])
         result = "failed" if row["mistake"] else f"{row['lines']:,} lines · {row['seconds']:.1f} s"
-        say(f"shard {number:,} of {shards:,} · {row['name']} · {result}")
+        say(f"shard {number:,} of {len(shards):,} · {row['name']} · {result}")
     if mistakes:
-        raise UserError(_list_failures(mistakes, shards))
+        raise UserError(_list_failures(mistakes, len(shards), shards[0].done))
     return lines
 
 
@@ -198,23 +198,23 @@ def _check_deaths(shard: Shard) -> None:
     deaths = len(find_parts(shard))
     if deaths >= MAX_DEATHS:
         raise UserError(
-            f"{shard.source}: {deaths} workers in a row died while translating it, perhaps because memory ran out. "
+            f"{shard.source}: {deaths} workers in a row died while {shard.doing} it, perhaps because memory ran out. "
             "With fewer --workers, each has more memory."
         )
 
 
-def _list_failures(mistakes: list[str], shards: int) -> str:
+def _list_failures(mistakes: list[str], shards: int, done: str) -> str:
     different = dict.fromkeys(mistakes)
     if len(mistakes) == shards and len(different) == 1:
         return mistakes[0]
     listed = "\n  ".join(different)
-    return f"{len(mistakes):,} of {shards:,} shards could not be translated. The others are.\n  {listed}"
+    return f"{len(mistakes):,} of {shards:,} shards could not be {done}. The others are.\n  {listed}"
 
 
 def _make_interruption(shards: Sequence[Shard], flag: SignalFlag) -> InterruptionError:
     done = sum(shard.is_done for shard in shards)
     return InterruptionError(
-        f"Interrupted. {done:,} of {len(shards):,} shards are translated; run the same command for the others.",
+        f"Interrupted. {done:,} of {len(shards):,} shards are {shards[0].done}; run the same command for the others.",
         flag.signal_number,
     )
 

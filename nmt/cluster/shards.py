@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from nmt.config.file import rename_old_keys
 from nmt.data.corpus import read_stream
@@ -25,6 +25,8 @@ class Shard:
 
     source: Path
     target: Path
+    doing: ClassVar[str] = "translating"
+    done: ClassVar[str] = "translated"
 
     @property
     def name(self) -> str:
@@ -100,19 +102,23 @@ def remove_parts(shards: Sequence[Shard]) -> None:
             discard(part)
 
 
-def check_record(folder: Path, files: Sequence[Path], model: Path, settings: Mapping[str, Any]) -> None:
+def check_record(
+    folder: Path, files: Sequence[Path], model: Path | None, settings: Mapping[str, Any], *, kind: str = "translations"
+) -> None:
     """Checks, or records, what a folder's translations are made with, so that it never mixes those of two models.
 
     Args:
         folder: folder of the translations.
         files: what will be written to the folder.
-        model: a run folder, a model folder or an export.
+        model: a run folder, a model folder or an export; None if none is used.
         settings: what else the translations depend on, such as decoding settings that replace the model's.
+        kind: what the folder holds, for messages.
 
     Raises:
         UserError: there is no model, or the folder holds translations of another model or with other settings.
     """
-    made_with = {"model": _digest(model), **{name: value for name, value in settings.items() if value is not None}}
+    made_with = {"model": digest_model(model) if model else None, **settings}
+    made_with = {name: value for name, value in made_with.items() if value is not None}
     record = folder / RECORD
     if not record.is_file() and (found := [file for file in files if file.exists()]):
         raise UserError(f"{found[0]} exists and was not made by this command. Choose another folder.")
@@ -125,7 +131,7 @@ def check_record(folder: Path, files: Sequence[Path], model: Path, settings: Map
         ]
         if changed:
             raise UserError(
-                f"{folder} holds translations made with other settings:\n  "
+                f"{folder} holds {kind} made with other settings:\n  "
                 + "\n  ".join(changed)
                 + "\nChoose another folder."
             )
@@ -151,7 +157,7 @@ def _explain_no_files(path: Path, source: str) -> str:
     return f"There is no file or folder {source}, and no file matches it as a pattern.{hint}"
 
 
-def _digest(model: Path) -> str:
+def digest_model(model: Path) -> str:
     """Returns a digest of all files of a model folder or an export."""
     folder = find_folder(model)
     digest = start_digest()

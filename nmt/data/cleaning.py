@@ -1,6 +1,6 @@
 """Optional filters for noisy parallel text. Every pair that a filter drops is counted and reported."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +11,7 @@ from nmt.errors import UserError
 
 # Duplicates are looked for in one group of hashes after the other, which bounds the memory that sorting takes.
 NUM_HASH_GROUPS = 16
+KEPT = -1  # the verdict on a pair that no filter drops
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,12 @@ class CleaningReport:
     num_pairs: int
     kept: int
     dropped: dict[str, int]
+
+    @classmethod
+    def count(cls, names: Sequence[str], verdicts: np.ndarray) -> "CleaningReport":
+        """Counts the verdicts of `find_verdicts`."""
+        dropped = {name: int(np.count_nonzero(verdicts == place)) for place, name in enumerate(names)}
+        return cls(len(verdicts), int(np.count_nonzero(verdicts == KEPT)), dropped)
 
     def __str__(self) -> str:
         filters = (f"  {name}: {count:,} dropped" for name, count in self.dropped.items())
@@ -58,43 +65,62 @@ def clean(
     Raises:
         UserError: no pair is left.
     """
-    assert lengths.shape == (len(corpus), 2)
-    kept = np.ones(len(corpus), dtype=bool)
-    # Generators, so that each filter starts after those before it have removed their pairs from `kept`.
-    filters: dict[str, Iterator[np.ndarray]] = {}
-    if max_length is not None:
-        filters["max_length"] = _find_failing(kept, partial(_is_longer, lengths, max_length))
-    if max_ratio is not None:
-        filters["max_ratio"] = _find_failing(kept, partial(_is_lopsided, lengths, max_ratio))
-    if drop_identical:
-        filters["drop_identical"] = _find_failing(kept, partial(_is_identical, corpus))
-    if drop_duplicates:
-        filters["drop_duplicates"] = _find_duplicates(kept, corpus)
-    dropped = {name: _drop(kept, pairs) for name, pairs in filters.items()}
-    report = CleaningReport(num_pairs=len(corpus), kept=int(np.count_nonzero(kept)), dropped=dropped)
+    names, verdicts = find_verdicts(
+        corpus,
+        lengths,
+        max_length=max_length,
+        max_ratio=max_ratio,
+        drop_identical=drop_identical,
+        drop_duplicates=drop_duplicates,
+    )
+    report = CleaningReport.count(names, verdicts)
     if not report.kept:
         raise UserError(f"Cleaning left no sentence pair to train on. Relax its limits.\n{report}")
-    return np.flatnonzero(kept), report
+    return np.flatnonzero(verdicts == KEPT), report
 
 
-def _drop(kept: np.ndarray, dropping: Iterator[np.ndarray]) -> int:
-    """Removes pairs from `kept` and returns their number."""
-    count = 0
-    for pairs in dropping:
-        kept[pairs] = False
-        count += len(pairs)
-    return count
+def find_verdicts(
+    corpus: ParallelCorpus,
+    lengths: np.ndarray,
+    *,
+    max_length: int | None,
+    max_ratio: float | None,
+    drop_identical: bool,
+    drop_duplicates: bool,
+) -> tuple[list[str], np.ndarray]:
+    """Applies the filters of `clean`, whose arguments it has.
+
+    Returns:
+        The names of the filters in use, and for each pair KEPT or the place of the name of the filter that drops it:
+        int8 [num_pairs].
+    """
+    assert lengths.shape == (len(corpus), 2)
+    verdicts = np.full(len(corpus), KEPT, np.int8)
+    # Generators, so that each filter starts after those before it have given their verdicts.
+    filters: dict[str, Iterator[np.ndarray]] = {}
+    if max_length is not None:
+        filters["max_length"] = _find_failing(verdicts, partial(_is_longer, lengths, max_length))
+    if max_ratio is not None:
+        filters["max_ratio"] = _find_failing(verdicts, partial(_is_lopsided, lengths, max_ratio))
+    if drop_identical:
+        filters["drop_identical"] = _find_failing(verdicts, partial(_is_identical, corpus))
+    if drop_duplicates:
+        filters["drop_duplicates"] = _find_duplicates(verdicts, corpus)
+    for place, dropping in enumerate(filters.values()):
+        for pairs in dropping:
+            verdicts[pairs] = place
+    return list(filters), verdicts
 
 
-def _find_failing(kept: np.ndarray, fails: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray]:
+def _find_failing(verdicts: np.ndarray, fails: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray]:
     """Yields the pairs still kept for which `fails`, a function of pair indices, is true."""
-    for pairs in _split_kept(kept):
+    for pairs in _split_kept(verdicts):
         yield pairs[fails(pairs)]
 
 
-def _split_kept(kept: np.ndarray) -> Iterator[np.ndarray]:
-    for pairs in split_indices(len(kept)):
-        yield pairs[kept[pairs]]
+def _split_kept(verdicts: np.ndarray) -> Iterator[np.ndarray]:
+    for pairs in split_indices(len(verdicts)):
+        yield pairs[verdicts[pairs] == KEPT]
 
 
 def _is_longer(lengths: np.ndarray, max_length: int, pairs: np.ndarray) -> np.ndarray:
@@ -112,13 +138,13 @@ def _is_identical(corpus: ParallelCorpus, pairs: np.ndarray) -> np.ndarray:
     return np.array([source == target for source, target in _read_texts(corpus, pairs)], dtype=bool)
 
 
-def _find_duplicates(kept: np.ndarray, corpus: ParallelCorpus) -> Iterator[np.ndarray]:
+def _find_duplicates(verdicts: np.ndarray, corpus: ParallelCorpus) -> Iterator[np.ndarray]:
     """Yields the pairs still kept that repeat an earlier one."""
-    hashes = np.zeros(len(kept), dtype=np.int64)
-    for pairs in _split_kept(kept):
+    hashes = np.zeros(len(verdicts), dtype=np.int64)
+    for pairs in _split_kept(verdicts):
         hashes[pairs] = [hash(pair) for pair in _read_texts(corpus, pairs)]
     for group in range(NUM_HASH_GROUPS):
-        pairs = np.concatenate([pairs[hashes[pairs] % NUM_HASH_GROUPS == group] for pairs in _split_kept(kept)])
+        pairs = np.concatenate([pairs[hashes[pairs] % NUM_HASH_GROUPS == group] for pairs in _split_kept(verdicts)])
         yield from _find_repeated(corpus, pairs, hashes[pairs])
 
 

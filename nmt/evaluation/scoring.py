@@ -24,17 +24,22 @@ def score_files(model: Path, source: Path, target: Path, out: IO[str], *, as_jso
     Raises:
         UserError: there is no model, an export is given, or the files differ in length.
     """
+    check_scores(model)  # a mistake in its path is reported before the text is read
+    pairs = zip(*read_parallel(source, target), strict=True)
+    # Rounding to bfloat16 would change log-probabilities in their second digit.
+    for one in open_translator(model, precision="float32").score(pairs):
+        out.write(_format(one, as_json=as_json) + "\n")
+
+
+def check_scores(model: Path) -> None:
+    """Raises UserError unless there is a model that can score translations, without opening it."""
     kind = find_kind(model)
     if kind.fixed:
         raise UserError(
             f"{model} is an export ({kind.name}), which does not score translations. Give the model that it was made "
             "from."
         )
-    find_folder(model)  # a mistake in its path is reported before the text is read
-    pairs = zip(*read_parallel(source, target), strict=True)
-    # Rounding to bfloat16 would change log-probabilities in their second digit.
-    for one in open_translator(model, precision="float32").score(pairs):
-        out.write(_format(one, as_json=as_json) + "\n")
+    find_folder(model)
 
 
 def _format(one: ScoredTranslation, *, as_json: bool) -> str:
@@ -47,4 +52,4 @@ def _format(one: ScoredTranslation, *, as_json: bool) -> str:
             "token_log_probs": list(one.token_log_probs),
         }
         return json.dumps(record, ensure_ascii=False)
-    return f"{one.log_prob:.4f}\t{one.log_prob / len(one.tokens):.4f}"
+    return f"{one.log_prob:.4f}\t{one.mean_log_prob:.4f}"

@@ -16,6 +16,7 @@ from echo import OPENING
 
 from nmt.cli.main import main
 from nmt.cli.options import log_line
+from nmt.cluster.cleaning import Rules, ScoreRule
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SERVER_LIMITS = {
@@ -170,6 +171,26 @@ def test_options_of_synthetic_text_reach_it(nmt, fake, tmp_path, monkeypatch):
     assert code == 2 and err.startswith("--device and --threads are for work in this process; leave them out, or leave")
     code, _, err = nmt("back-translate", "m", "t", "--into", "d", "--seed", 7)
     assert (code, err) == (2, "--seed is the seed of --noise, which is not given.\n")
+
+
+def test_options_of_clean_reach_it(nmt, fake):
+    called = []
+
+    def clean_files(*files, **options):
+        called.append((files, options))
+        return "8 of 9 sentence pairs kept"
+
+    fake("nmt.cluster.cleaning", clean_files=clean_files, Rules=Rules, ScoreRule=ScoreRule)
+    files = ("clean", "--source", "a", "--target", "b", "--into", "c")
+    scores = ("--by-score", "m", "--reverse", "r", "--keep", 0.5, "--max-length", 9, "--max-ratio", 2.5, "--workers", 3)
+    ended = "8 of 9 sentence pairs kept\nThe pairs are in c; verdicts.tsv there says what became of each line.\n"
+    assert nmt(*files, *scores) == (0, ended, "")
+    assert nmt(*files, "--drop-identical", "--drop-duplicates")[0] == 0
+    (given, first), (_, second) = called
+    assert given == (Path("a"), Path("b")) and (first["into"], first["workers"]) == (Path("c"), 3)
+    assert (first["rules"], second["rules"]) == (Rules(9, 2.5), Rules(drop_identical=True, drop_duplicates=True))
+    assert (first["by_score"], second["by_score"]) == (ScoreRule(Path("m"), Path("r"), None, 0.5), None)
+    assert nmt(*files, "--keep", 0.5) == (2, "", "--keep is about the scores of --by-score, which is not given.\n")
 
 
 @pytest.mark.parametrize("name", ["demo", "evaluate", "export", "train", "translate"])
