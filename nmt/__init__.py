@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from nmt.config.file import load_config as load_config
     from nmt.config.schema import Config as Config
     from nmt.errors import UserError as UserError
+    from nmt.evaluation.compare import compare as compare
     from nmt.evaluation.evaluate import evaluate as evaluate
+    from nmt.evaluation.promises import check as check
     from nmt.exporting.savedmodel import export as export
     from nmt.inspection.inspect import inspect as inspect
     from nmt.training.train import train as train
@@ -23,6 +25,8 @@ _HOMES = {
     "Translation": "nmt.translators.hypothesis",
     "Translator": "nmt.translators.protocol",
     "UserError": "nmt.errors",
+    "check": "nmt.evaluation.promises",
+    "compare": "nmt.evaluation.compare",
     "evaluate": "nmt.evaluation.evaluate",
     "export": "nmt.exporting.savedmodel",
     "inspect": "nmt.inspection.inspect",

@@ -133,8 +133,9 @@ def compare(
     systems: Annotated[
         list[Path],
         typer.Argument(
-            metavar="SYSTEM...",
-            help="Translations, one per line, or a model, which translates --source. The first is the baseline.",
+            metavar="SYSTEM... [KEY=VALUE]...",
+            help="Translations, one per line, or a model, which translates --source. The first is the baseline. "
+            "Decoding settings, such as decoding.beam_size=8, override those of all models.",
             show_default=False,
         ),
     ],
@@ -153,8 +154,19 @@ def compare(
     examples: Annotated[int, typer.Option(min=0, help="Number of sentences to show of those that differ most.")] = 10,
     json: Json = False,
     html: Annotated[Path | None, typer.Option(help="File for a web page with the same tables and sentences.")] = None,
+    beam_size: BeamSize = None,
+    length_penalty: LengthPenalty = None,
+    pruning_threshold: PruningThreshold = None,
+    device: Device = None,
+    threads: Threads = None,
 ) -> None:
     """Compare systems: scores with significance tests, by length, by word frequency, and by sentence."""
+    overrides = [str(one) for one in systems if "=" in str(one) and not one.exists()]
+    systems = [one for one in systems if str(one) not in overrides]
+    decoding = read_decoding(overrides, beam_size, length_penalty, pruning_threshold)
+    if (decoding or device or threads) and not any(system.is_dir() for system in systems):
+        raise UserError("Decoding settings, --device and --threads are for models, but all systems are files.")
+    set_up_process(device, threads)
     from nmt.evaluation.compare_report import compare_files, write_html, write_json, write_text
 
     with open_output(html) if html else nullcontext() as page:
@@ -164,6 +176,7 @@ def compare(
             source=source,
             target_language=language,
             training_text=training_text,
+            decoding=decoding,
             warn=print_warning,
         )
         if page:

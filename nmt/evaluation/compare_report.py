@@ -3,7 +3,7 @@
 import difflib
 import html
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
@@ -87,6 +87,7 @@ def compare_files(
     source: Path | None = None,
     target_language: str | None = None,
     training_text: Path | None = None,
+    decoding: Mapping[str, Any] | None = None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> Report:
     """Compares the translations of several systems.
@@ -98,6 +99,7 @@ def compare_files(
         source: file of the sentences that were translated.
         target_language: see `nmt.evaluation.metrics.score`; None takes that of the models, if there are any.
         training_text: file of target text in which words are counted; None counts them in the first reference.
+        decoding: settings by which all models translate instead of their own.
         warn: receives warnings about what may distort the scores.
 
     Raises:
@@ -117,7 +119,7 @@ def compare_files(
     languages = {}
     for path in sorted(models):
         assert source is not None
-        texts[path], languages[path] = _translate(path, texts[source])
+        texts[path], languages[path] = _translate(path, texts[source], decoding or {})
     if target_language is None and len(set(languages.values())) > 1:
         named = " and ".join(f"{path} ({language})" for path, language in languages.items())
         raise UserError(f"The models translate to different languages: {named}. Choose one with --language CODE.")
@@ -191,10 +193,10 @@ def write_html(report: Report, *, examples: int) -> str:
     )
 
 
-def _translate(model: Path, sources: list[str]) -> tuple[list[str], str | None]:
+def _translate(model: Path, sources: list[str], decoding: Mapping[str, Any]) -> tuple[list[str], str | None]:
     from nmt.translators.opening import open_translator
 
-    translator = open_translator(model)
+    translator = open_translator(model, **decoding)
     return translator.translate(sources, split=False), translator.target_language
 
 

@@ -26,6 +26,7 @@ from nmt.config.schema import Section
 from nmt.config.yaml_lines import read_yaml
 from nmt.data.corpus import read_lines
 from nmt.errors import UserError, suggest_name
+from nmt.translators.protocol import Translator
 
 
 def _check_pattern(pattern: str) -> str:
@@ -147,6 +148,20 @@ def read_promises(path: Path) -> Promises:
     if mistakes:
         raise UserError("\n".join(mistakes))
     return Promises(entries, places)
+
+
+def check(translator: Translator, promises: Path | str) -> list[Outcome]:
+    """Translates the sources of promises and compares the translations with them, as `nmt check` does.
+
+    Args:
+        translator: translates each source as a whole.
+        promises: path of the YAML file.
+
+    Raises:
+        UserError: see `read_promises`.
+    """
+    entries = read_promises(Path(promises))
+    return entries.check(translator.translate(entries.sources, split=False))
 
 
 def count_kept(outcomes: Sequence[Outcome]) -> dict[str, tuple[int, int]]:

@@ -278,6 +278,20 @@ def test_systems_are_compared(nmt, test_set):
     code, out, err = nmt("compare", test_set / "r0", *arguments[3:])
     assert (code, out, err) == (2, "", "A comparison needs two systems or more; found 1.\n")
     assert not page.exists()
+    for option in ("decoding.beam_size=2", "--beam-size=2", "--device=cpu"):
+        message = "Decoding settings, --device and --threads are for models, but all systems are files.\n"
+        assert nmt(*arguments, option) == (2, "", message)
+
+
+def test_settings_of_a_comparison_reach_its_models(nmt, fake, tmp_path):
+    called = []
+    fake("nmt.evaluation.compare_report", compare_files=lambda *files, **options: called.append((files, options)),
+         write_html=None, write_json=None, write_text=lambda report, examples: "the report")  # fmt: skip
+    common = ("--reference", "r", "--source", "s", "--length-penalty", 0.5, "--device", "cpu")
+    assert nmt("compare", "a", tmp_path, "decoding.beam_size=2", *common) == (0, "the report\n", "")
+    [((systems, references), options)] = called
+    assert (systems, references) == ([Path("a"), tmp_path], [Path("r")])
+    assert options["decoding"] == {"beam_size": 2, "length_penalty": 0.5}
 
 
 def test_a_broken_promise_is_exit_code_1(nmt, tmp_path):

@@ -110,8 +110,16 @@ def test_a_model_translates_the_source_line_by_line(files, tmp_path, monkeypatch
             return [line.upper() for line in lines]
 
     opened = {tmp_path: Upper(), tmp_path.parent: Upper()}
-    monkeypatch.setattr("nmt.translators.opening.open_translator", opened.__getitem__)
-    report = compare_files([files["base"], tmp_path], [files["ref"]], source=files["source"])
+    settings: list[dict] = []
+
+    def open_fake(path, **changes):
+        settings.append(changes)
+        return opened[path]
+
+    monkeypatch.setattr("nmt.translators.opening.open_translator", open_fake)
+    decoding = {"beam_size": 8}
+    report = compare_files([files["base"], tmp_path], [files["ref"]], source=files["source"], decoding=decoding)
+    assert settings == [{"beam_size": 8}]
     assert report.translations == [BASELINE, ["X & Y"] * 5]
     assert "tok:zh" in report.scores[0]["bleu"].score.signature
     opened[tmp_path.parent].target_language = "de"

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from nmt.errors import UserError
-from nmt.evaluation.promises import count_kept, has_errors, read_promises, report_promises
+from nmt.evaluation.promises import check, count_kept, has_errors, read_promises, report_promises
 
 FILE = """\
 - source: Take 5 mg.
@@ -61,6 +61,17 @@ def test_the_report_names_file_line_and_counts_by_tag(promises, tmp_path):
     record = json.loads(report_promises(outcomes, as_json=True))
     assert record["kept"]["numbers"] == {"kept": 1, "promises": 2}
     assert record["promises"][1]["not"] == ["wolke"] and record["promises"][1]["faults"] == ["does not contain 'fast'"]
+
+
+def test_check_translates_each_source_as_a_whole(promises, tmp_path):
+    class Upper:
+        def translate(self, lines, *, split):
+            assert not split
+            return [line.upper() for line in lines]
+
+    outcomes = check(Upper(), tmp_path / "p.yaml")
+    assert [outcome.translation for outcome in outcomes] == [source.upper() for source in promises.sources]
+    assert [bool(outcome.faults) for outcome in outcomes] == [True, True, True]
 
 
 @pytest.mark.parametrize(
