@@ -182,6 +182,41 @@ def measure_doctor(
     typer.echo(f"Other programs used {other.cores():.1f} cores meanwhile.")
 
 
+@app.command("long_range")
+def measure_long_range(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Run a short test, whose models are too little trained to compare.")
+    ] = False,
+    into: Annotated[Path, typer.Option(help="Folder for the table, the picture and the figures.")] = RESULTS,
+    seed: Annotated[list[int] | None, typer.Option(help="Seed; may be repeated. Default: 1, 2 and 3.")] = None,
+) -> None:
+    """Measure over how many steps an LSTM, an LSTM without forget gate and a plain recurrent cell remember."""
+    from benchmarks.long_range import choose_settings, write_results
+
+    if quick and into == RESULTS:
+        into = make_settings(quick=True).results
+    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
+    typer.echo(write_results(into, choose_settings(quick=quick, seeds=seed), command))
+
+
+@app.command("without_attention")
+def measure_without_attention(
+    config: Annotated[str, typer.Argument(help="A training configuration or recipe.", show_default=False)],
+    into: Annotated[Path, typer.Option(help="Folder for both runs, the table and the picture.", show_default=False)],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides, KEY=VALUE.", show_default=False)] = None,
+    source: Annotated[Path | None, typer.Option(help="Sentences to score on. Default: data.dev.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Their translations.")] = None,
+) -> None:
+    """Measure BLEU by length of sentences, of a model with and without attention."""
+    from benchmarks.without_attention import compare_by_length
+
+    if (source is None) != (reference is None):
+        raise UserError("Expected both --source and --reference, or neither, found one of them.")
+    test = (source, reference) if source and reference else None
+    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
+    typer.echo(compare_by_length(config, overrides or [], into, test=test, command=command))
+
+
 @app.command("all")
 def measure_all(
     quick: Quick = False,
