@@ -33,6 +33,8 @@ class DevSentence:
     translation: str
     chrf: float
     """Of the sentence, 0 to 100."""
+    tag: str | None = None
+    """Symbol that the model reads before the source."""
     links: WordLinks | None = None
     """Attention between the words of source and translation."""
 
@@ -90,13 +92,13 @@ def rank_sentences(run: RunRecords, translator: Translator | None) -> tuple[str,
             greedy = translator.with_settings(**GREEDY)
             translations = greedy.translate(one.sources[:MAX_TRANSLATED], split=False)
         for line, (source, target, translation) in enumerate(zip(sources, targets, translations, strict=False), 1):
-            found.append(DevSentence(one.name, line, source, target, translation, metric(translation, target)))
+            found.append(DevSentence(one.name, line, source, target, translation, metric(translation, target), one.tag))
     return origin, sorted(found, key=lambda one: one.chrf)
 
 
 def add_attention(sentences: Sequence[DevSentence], translator: Translator) -> list[DevSentence]:
     """Returns sentences with the attention that the model pays when it reads their translations."""
-    pairs = [(one.source, one.translation) for one in sentences]
+    pairs = [(put_tag(one.tag, one.source), one.translation) for one in sentences]
     return [replace(one, links=links) for one, links in zip(sentences, translator.align(pairs), strict=True)]
 
 

@@ -162,7 +162,7 @@ def _summarize(report: RunReport) -> dict[str, str]:
         "updates recorded": f"{run.last_update:,}" + (f" of {training.max_updates:,}" if training.max_updates else ""),
         "epochs": f"{last['epoch'] + 1:,}" if "epoch" in last else "",
         "validations": f"{len(run.validations):,}",
-        "best BLEU on dev": f"{best['bleu']:.2f} after update {best['update']:,}{within}"
+        "dev BLEU of the best model": f"{best['bleu']:.2f} after update {best['update']:,}{within}"
         if best and best.get("bleu") is not None
         else "",
         "dev loss there": f"{best['loss']:.3f} nats per target token" if best and best.get("loss") is not None else "",
