@@ -1,52 +1,202 @@
-"""The commands that README, docs and recipes show: each exists, with the options and keys that it is given."""
+"""What README, docs and recipes show: commands that exist, programs that run, and a map of all folders."""
 
+import fnmatch
+import functools
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
+import nmt
+from nmt import errors
 from nmt.cli.main import app
+from nmt.config.file import load_config, read_overrides
 from nmt.config.reference import get_keys
+from nmt.errors import UserError
 
 REPOSITORY = Path(__file__).parents[1]
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
-PAGES += sorted((REPOSITORY / "configs").glob("*.yaml"))
+TEXTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+PAGES = TEXTS + sorted((REPOSITORY / "configs").glob("*.yaml"))
 COMMAND = re.compile(r"(?:^|[\s`(|])nmt ([a-z].*)")
+FENCED = re.compile(r"^```(\{?[\w-]*\}?)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+# Programs that other tests run: against a server, and with a LiteRT export.
+ELSEWHERE = {"docs/how-to/clients.md"}
+# The keys that bound a run exclude each other, and a recipe already has one.
+EXCLUSIVE = {"training.budget_minutes", "training.max_minutes", "training.schedule"}
+
+PROGRAMS = [
+    page
+    for page in TEXTS
+    if "```python" in page.read_text(encoding="utf-8") and str(page.relative_to(REPOSITORY)) not in ELSEWHERE
+]
+RECIPES = {path.stem for path in PAGES if path.suffix == ".yaml"}
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
-def shown(page: Path) -> Iterator[list[str]]:
-    """Yields the arguments of each nmt command in the code of a page."""
+def list_code(page: Path) -> list[str]:
+    """Returns the lines of the code of a page that are not Python."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    blocks = re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL)
+    blocks = [code for language, code in FENCED.findall(text) if language != "python"]
     lines = [line for block in blocks for line in block.splitlines()]
-    lines += [line for line in text.splitlines() if line.startswith(("    ", "#   "))]
-    lines += re.findall(r"`(nmt [^`]+)`", text)
+    return lines + [line for line in FENCED.sub("", text).splitlines() if line.startswith(("    ", "#   "))]
+
+
+def list_programs(page: Path) -> list[str]:
+    """Returns the Python programs of a page."""
+    return [code for language, code in FENCED.findall(page.read_text(encoding="utf-8")) if language == "python"]
+
+
+def list_commands(lines: list[str]) -> Iterator[list[str]]:
+    """Yields the arguments of each nmt command in lines."""
     for line in lines:
         if found := COMMAND.search(re.sub(r"\s#.*", "", line)):
-            yield shlex.split(re.split(r"\s[|>;&]|[`)]", found[1])[0])
+            yield shlex.split(re.split(r"\s[|>&<]|[;`)]", found[1])[0])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_commands_on_a_page_exist(page):
-    root = typer.main.get_command(app)
-    for name, *arguments in shown(page):
-        command = root.commands.get(name)
-        assert command is not None, f"{page.name}: nmt {name}"
-        if isinstance(command, click.Group):
-            command, arguments = command.commands[arguments[0]], arguments[1:]
+def find_command(page: Path, arguments: list[str]) -> tuple[Any, list[str]]:
+    """Returns the command that arguments begin with, and the other arguments."""
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands") and arguments:  # Typer may have a click of its own
+        assert arguments[0] in command.commands, f"{page.name}: nmt {' '.join(arguments)}"
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    return command, arguments
+
+
+@every_page
+def test_the_commands_of_a_page_are_complete(page):
+    """As the command line itself parses them, with keys that exist and values that they take."""
+    for arguments in list_commands(list_code(page)):
+        command, rest = find_command(page, arguments)
+        shown = f"{page.name}: nmt {shlex.join(arguments)}"
+        try:
+            given = command.make_context(arguments[0], list(rest)).params
+            overrides = [override.replace("$seed", "1") for override in given.get("overrides") or []]
+            if arguments[0] in ("train", "tune", "doctor", "demo"):
+                recipe = str(given.get("config"))
+                load_config(
+                    recipe if recipe in RECIPES else "demo",
+                    [one for one in overrides if one.partition("=")[0] not in EXCLUSIVE],
+                )
+            else:
+                read_overrides(overrides, "decoding", "export")
+        except UserError as error:
+            pytest.fail(f"{shown}: {error}")
+        except Exception as error:  # of click, or of the one that Typer has
+            assert type(error).__name__ == "Exit", f"{shown}: {error}"
+
+
+@every_page
+def test_the_commands_in_the_sentences_of_a_page_exist(page):
+    for arguments in list_commands(re.findall(r"`(nmt [^`]+)`", page.read_text(encoding="utf-8").replace("\n", " "))):
+        command, rest = find_command(page, arguments)
         known = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
-        for argument in arguments:
-            assert not argument.startswith("-") or argument == "-" or argument.split("=")[0] in known, (
-                f"{page.name}: nmt {name} {argument}"
-            )
+        for argument in rest:
+            shown = f"{page.name}: nmt {shlex.join(arguments)}"
+            assert not argument.startswith("-") or argument == "-" or argument.split("=")[0] in known, shown
             if key := re.fullmatch(r"([a-z_]+\.[a-z_0-9.]+)=.*", argument):
-                dotted = ".".join("N" if part.isdecimal() else part for part in key[1].split("."))
-                assert dotted in get_keys(), f"{page.name}: {argument}"
+                assert ".".join("N" if part.isdecimal() else part for part in key[1].split(".")) in get_keys(), shown
 
 
 def test_the_pages_show_commands():
-    assert sum(len(list(shown(page))) for page in PAGES) > 40
+    assert sum(len(list(list_commands(list_code(page)))) for page in PAGES) > 100
+
+
+def test_the_other_programs_that_pages_run_exist():
+    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for page in PAGES:
+        for line in list_code(page):
+            if found := re.match(r"(?:    |\$ )+make ([a-z]+)", line):
+                assert found[1] in targets, f"{page.name}: {line}"
+            if found := re.search(r"python -m (benchmarks[.\w]*)", line):
+                path = REPOSITORY / found[1].replace(".", "/")
+                assert path.is_dir() or path.with_suffix(".py").is_file(), f"{page.name}: {line}"
+            if found := re.search(r"python ((?:scripts|tests)/\S+\.py)", line):
+                assert (REPOSITORY / found[1]).is_file(), f"{page.name}: {line}"
+
+
+@pytest.fixture(scope="module")
+def translator(model_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("documentation")
+    model_folder.save(folder / "model")
+    return nmt.open_translator(folder / "model", precision="float32", pruning_threshold=0, max_length=8)
+
+
+@pytest.fixture(scope="module")
+def inspect(translator):
+    original = nmt.inspect
+    return functools.cache(lambda: original(translator, "a dog.", "ein Hund."))
+
+
+@pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: page.name)
+def test_the_programs_of_a_page_run(page, translator, inspect, tmp_path, monkeypatch):
+    """With a small model as runs/demo. It is opened and inspected once, since each further search is compiled."""
+    monkeypatch.chdir(tmp_path)
+    Path("page.html").write_text("<p>the <b>dog</b></p>", encoding="utf-8")
+    Path("data/demo").mkdir(parents=True)
+    for side in ("en", "de"):
+        Path(f"data/demo/test.{side}").write_text("a dog\n", encoding="utf-8")
+
+    def open_translator(path: Path | str, **changes: Any) -> Any:
+        assert Path(path) == Path("runs/demo")
+        translator.with_settings(**{key: value for key, value in changes.items() if key != "precision"})
+        return translator
+
+    fakes = {
+        "open_translator": open_translator,
+        "inspect": lambda *_: inspect(),
+        # A training and an export take minutes, and have tests of their own.
+        "train": lambda config: Path("runs/demo"),
+        "export": lambda model, into: into / "1",
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(nmt, name, fake, raising=False)
+    names: dict[str, Any] = {"__name__": "page"}
+    for program in list_programs(page):
+        exec(compile(program, page.name, "exec"), names)
+
+
+def test_the_map_of_folders_is_complete():
+    rows = dict(re.findall(r"^\| `([^`]+)` \| (.*) \|$", TEXTS[1].read_text(encoding="utf-8"), re.MULTILINE))
+    packages = {f"nmt/{path.name}/" for path in (REPOSITORY / "nmt").iterdir() if (path / "__init__.py").is_file()}
+    assert packages <= rows.keys()
+    for row, contents in rows.items():
+        if not row.startswith("nmt/"):
+            assert (REPOSITORY / row).exists(), row
+            continue
+        modules = {path.stem for path in (REPOSITORY / row.removesuffix("*.py")).glob("*.py")}
+        for name in re.findall(r"(?<!not called )`([a-z_*]+)`", contents):
+            assert fnmatch.filter(modules, name), f"{row} has no {name}"
+
+
+def test_the_page_on_errors_lists_every_class_with_its_exit_code():
+    page = (REPOSITORY / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\w+Error`.*?) \| ([\d, ]+|HTTP status) \|", page, re.MULTILINE)
+    listed = {name: codes for names, codes in rows for name in re.findall(r"`(\w+)`", names)}
+    classes = {name: one for name, one in vars(errors).items() if isinstance(one, type) and name.endswith("Error")}
+    assert listed.keys() >= classes.keys() - {"NmtError"}
+    for name, one in classes.items():
+        if listed.get(name, "").isdecimal():
+            assert str(one.exit_code) == listed[name], name
+
+
+def test_the_site_describes_every_command_and_option(monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY / "docs")
+    from commands import describe_commands, list_commands
+
+    page = describe_commands()
+    for name, command in list_commands(typer.main.get_command(app)):
+        section = page.partition(f"## {name}\n")[2].partition("\n## ")[0]
+        assert command.help.split()[0] in section
+        for parameter in command.params:
+            if getattr(parameter, "hidden", False):
+                continue
+            shown = [parameter.name.upper(), str(parameter.metavar), *parameter.opts]
+            assert parameter.name in ("help", "overrides") or any(one in section for one in shown), (
+                name,
+                parameter.name,
+            )
