@@ -65,9 +65,8 @@ def report_runs(
 
     Args:
         paths: folders of runs, which may still be training.
-        examples: sentences per list; 0 shows none.
-        pairs: training pairs that are scored to find those with the highest loss; 0 scores none. Without both, no
-            model is opened.
+        examples: sentences per list; 0 shows none, and opens no model.
+        pairs: training pairs that are scored to find those with the highest loss; 0 scores none.
         log: receives what takes long.
 
     Raises:
@@ -87,18 +86,19 @@ def _examine(name: str, run: RunRecords, examples: int, pairs: int, log: Callabl
             missing.append(f"{what}: {error}")
             return None
 
-    translator: Translator | None = None
-    if run.facts and (examples or pairs):
-        translator = attempt("The best model", lambda: open_best(run.path))
-    found = (attempt("Dev sentences", lambda: rank_sentences(run, translator)) if examples else None) or ("", [])
-    origin, ranked = found
-    worst, best = ranked[:examples], ranked[len(ranked) - min(examples, max(len(ranked) - examples, 0)) :][::-1]
-    if translator is not None and ranked:
+    if not examples:
+        return RunReport(name, run, missing=missing)
+    translator: Translator | None = attempt("The best model", lambda: open_best(run.path)) if run.facts else None
+    origin, ranked = attempt("Dev sentences", lambda: rank_sentences(run, translator)) or ("", [])
+    worst, best = ranked[:examples], ranked[examples:][-examples:][::-1]
+    scored = None
+    if translator is not None:
         both = attempt("Attention", lambda: add_attention([*worst, *best], translator)) or [*worst, *best]
         worst, best = both[: len(worst)], both[len(worst) :]
-    scored = None
-    if translator is not None and pairs and examples:
-        scored = attempt("Training pairs", lambda: score_pairs(run, translator, sample=pairs, worst=examples, log=log))
+        if pairs:
+            scored = attempt(
+                "Training pairs", lambda: score_pairs(run, translator, sample=pairs, worst=examples, log=log)
+            )
     return RunReport(name, run, origin, worst, best, scored, missing)
 
 
