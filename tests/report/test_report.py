@@ -3,12 +3,15 @@
 import html
 import json
 import re
+import signal
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sacrebleu.metrics import CHRF
 
+from nmt.cli.main import main
 from nmt.config.file import dump_config
 from nmt.config.schema import Config
 from nmt.decoding.word_links import WordLinks
@@ -202,3 +205,34 @@ def test_the_page_has_pairs_attention_and_data(make_run, monkeypatch):
     assert "that of a model that has learned nothing: 1." in text and "a loss of 2.77" in text
     assert text.count("<canvas") == len(SOURCES)
     assert "dropped by data.max_length" in text and "Length of the examples, target" in text
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `nmt report` in this process, and returns exit code, standard output and standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["nmt", "report", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    handler = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_the_command_writes_the_page_to_a_file_or_prints_it(command, make_run, tmp_path):
+    run, target = make_run("run"), tmp_path / "page.html"
+    code, out, err = command(run, "--html", target, "--examples", 0)
+    assert (code, out, err) == (0, f"{target}\n", "")
+    code, printed, _ = command(run, "--html", "-", "--examples", 0)
+    assert (code, printed) == (0, target.read_text())
+    assert "<dt>source</dt>" not in printed and "<svg" in printed
+
+
+def test_the_command_writes_nothing_if_a_folder_is_not_a_run(command, make_run, tmp_path):
+    code, _, err = command(make_run("run"), tmp_path, "--html", tmp_path / "page.html")
+    assert code == 2
+    assert err.startswith(f"{tmp_path} is not a run. Expected the folder of a run")
+    assert not (tmp_path / "page.html").exists()
