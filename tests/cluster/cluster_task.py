@@ -24,6 +24,8 @@ training: {batch_size: 16, max_updates: 8, validate_every: 2, checkpoint_every: 
 decoding: {beam_size: 2, max_length: 12}
 export: {nbest: 1}
 """
+# Seconds until a program that must end is taken for hung: many times what it takes, since other tests run beside it.
+PATIENCE = 840.0
 
 
 def lines(number: int, *, seed: int) -> list[str]:
@@ -35,7 +37,7 @@ def lines(number: int, *, seed: int) -> list[str]:
 def nmt(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
     """Runs `nmt` as a user would."""
     process = start(*arguments, cwd=cwd)
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=PATIENCE)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
@@ -45,7 +47,7 @@ def start(*arguments: object, cwd: Path) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def until(found: Callable[[], Any], process: subprocess.Popen, *, seconds: float = 300.0) -> Any:
+def until(found: Callable[[], Any], process: subprocess.Popen, *, seconds: float = PATIENCE) -> Any:
     """Waits until something is found while a process runs, and returns it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

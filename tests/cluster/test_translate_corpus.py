@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from cluster_task import lines, nmt, read_packed, start, until, wait_for_line, write_packed
+from cluster_task import PATIENCE, lines, nmt, read_packed, start, until, wait_for_line, write_packed
 
 pytest.importorskip("ray")
 
@@ -39,7 +39,7 @@ def test_a_killed_worker_is_replaced_and_every_line_comes_out_once(place, expect
     # What is being written is named for the process and the machine that write it.
     part = until(lambda: next((place / "out").glob(".part-*.part"), None), process)
     os.kill(int(part.name.split(".")[-2].partition("-")[0]), signal.SIGKILL)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (0, "")
     assert {name: read_packed(place / "out" / name) for name in NAMES} == expected
     assert sorted(file.name for file in (place / "out").iterdir()) == [".lock", ".translation.json", *NAMES]
@@ -87,7 +87,7 @@ def test_an_interruption_keeps_what_is_done(place):
     process = start("translate-corpus", "model", "corpus", "out", cwd=place)
     wait_for_line(process, "Translating 1 shard on")
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143
     assert errors == "Interrupted. 3 of 4 shards are translated; run the same command for the others.\n"
     assert sorted(file.name for file in (place / "out").iterdir()) == [".lock", ".translation.json", *NAMES[1:]]

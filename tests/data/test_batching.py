@@ -379,7 +379,7 @@ def prefetch_threads():
 
 
 def wait_until(fact):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not fact() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert fact()

@@ -166,7 +166,7 @@ def test_the_health_check_waits_for_an_available_version(bundle):
 
     def healthy(port: int) -> bool:
         words = [word.replace("/8501", f"/{port}") for word in command[1:]]
-        return subprocess.run(words, capture_output=True, timeout=10).returncode == 0
+        return subprocess.run(words, capture_output=True, timeout=120).returncode == 0
 
     status = (
         '{{\n "model_version_status": [\n  {{\n   "version": "1",\n   "state": "{}",\n   "status": {}\n  }}\n ]\n}}\n'

@@ -48,7 +48,7 @@ def post(url, body, **headers):
 
 def send(request):
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -78,7 +78,7 @@ def test_on_sigterm_it_finishes_accepted_requests_and_refuses_new_ones(model):
     while "ready" in get(f"{url}/ready"):
         time.sleep(0.02)
     assert post(f"{url}/translate", {"text": "a man"}, **key) == (503, {"error": "The server is stopping."})
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     thread.join()
     assert answers[0][0] == 200
     assert [len(one["alternatives"]) for one in answers[0][1]["translations"]] == [2, 2]

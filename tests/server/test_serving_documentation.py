@@ -37,7 +37,7 @@ def run(path: Path, *arguments: str, lines: list[str], **environment: str) -> su
         input="".join(f"{line}\n" for line in lines),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
         env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
     )

@@ -49,7 +49,7 @@ class Clients:
     def wait_for_answers(self, number: int) -> None:
         """Waits for so many more responses."""
         enough = len(self.answered) + number
-        ends = time.monotonic() + 60
+        ends = time.monotonic() + 300
         while len(self.answered) < enough:
             assert time.monotonic() < ends, self.statuses
             time.sleep(0.02)
@@ -59,7 +59,7 @@ class Clients:
         while not self._ended.is_set():
             line = numbers.choice(LINES)
             sent = time.monotonic()
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=300)
             try:
                 connection.request("POST", "/translate", json.dumps({"text": line}))
                 response = connection.getresponse()
@@ -113,7 +113,7 @@ def test_no_response_is_wrong_or_lost_under_overload_after_a_kill_and_at_the_sto
 
         lost_before, stopped = len(clients.lost), time.monotonic()
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=300)
         assert (process.returncode, errors) == (0, "")
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
