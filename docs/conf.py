@@ -32,6 +32,8 @@ copybutton_prompt_text = "$ "
 
 html_theme = "furo"
 html_title = "nmt"
+html_static_path = ["_static"]
+html_css_files = ["nmt.css"]
 html_copy_source = False
 html_show_copyright = False
 
