@@ -168,9 +168,12 @@ def test_the_map_of_folders_is_complete():
         if not row.startswith("nmt/"):
             assert (REPOSITORY / row).exists(), row
             continue
-        modules = {path.stem for path in (REPOSITORY / row.removesuffix("*.py")).glob("*.py")}
-        for name in re.findall(r"(?<!not called )`([a-z_*]+)`", contents):
+        modules = {path.stem for path in (REPOSITORY / row.removesuffix("*.py")).glob("[!_]*.py")}
+        names = re.findall(r"(?<!not called )`([a-z0-9_*]+)`", contents)
+        for name in names:
             assert fnmatch.filter(modules, name), f"{row} has no {name}"
+        unnamed = [module for module in modules if not any(fnmatch.fnmatch(module, name) for name in names)]
+        assert not unnamed, f"CONTRIBUTING.md does not name these modules of {row}: {unnamed}"
 
 
 def test_the_page_on_errors_lists_every_class_with_its_exit_code():
