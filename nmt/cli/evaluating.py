@@ -89,6 +89,26 @@ def evaluate(
     (print_error if output == STANDARD else print_line)(report(result, as_json=json))
 
 
+def calibrate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Run folder or model folder; it stores the result.")],
+    source: Annotated[
+        Path | None, typer.Option(help="Sentences to fit on, one per line; default: the dev text of the model.")
+    ] = None,
+    reference: Annotated[Path | None, typer.Option(help="Their human translations, one per line.")] = None,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Fit the confidence of a model on its dev text, as the end of a training does, and store it with the model."""
+    if (source is None) != (reference is None):
+        raise UserError("--source and --reference go together: give both, or neither for the dev text of the model.")
+    set_up_process(device, threads)
+    from nmt.evaluation.calibration import calibrate as calibrate_model
+    from nmt.evaluation.calibration import read_text
+
+    confidence = calibrate_model(model, *read_text(model, source, reference))
+    print_line(f"Fitted the confidence of {model} on {confidence.sentences:,} sentences.")
+
+
 def score(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Run folder, model folder or ensemble.")],
     source: Annotated[Path, typer.Option(help="Source lines, plain or compressed. -: stdin.")],

@@ -109,6 +109,7 @@ for command in (
     synthesis.clean,
     evaluating.evaluate,
     evaluating.compare,
+    evaluating.calibrate,
     evaluating.check,
     evaluating.score,
     inspecting.inspect,

@@ -3,11 +3,12 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from nmt.data.corpus import read_aligned
+from nmt.evaluation.calibration import Reliability, measure_reliability, score_sentences
 from nmt.evaluation.compare import compare
 from nmt.evaluation.metrics import Score, check_languages, score, score_tokenized
 from nmt.translators.protocol import CHANGEABLE, Translator
@@ -26,6 +27,8 @@ class Evaluation:
     """Settings of the search, by name."""
     baseline: dict[str, tuple[float, float]] = field(default_factory=dict)
     """For bleu, chrf and ter: the score of the baseline, and the p-value of the difference (see `compare`)."""
+    reliability: Reliability | None = None
+    """How confidence compares with chrF; None if the model has no fitted confidence."""
 
     def as_record(self) -> dict[str, Any]:
         """Returns the record that `nmt evaluate --json` prints."""
@@ -33,7 +36,8 @@ class Evaluation:
         for name, (baseline, p_value) in self.baseline.items():
             scores[name] |= {"baseline": baseline, "p_value": p_value}
         counts = {"sentences": len(self.hypotheses), "seconds": round(self.seconds, 3)}
-        return {**scores, **counts, "decoding": self.decoding}
+        reliability = {"reliability": asdict(self.reliability)} if self.reliability else {}
+        return {**scores, **counts, **reliability, "decoding": self.decoding}
 
 
 def evaluate(
@@ -71,8 +75,9 @@ def evaluate(
     sources, *references = read_aligned(Path(source), *map(Path, [*files, *baselines]))
     baseline_lines = references.pop() if baselines else None
     started = time.perf_counter()
-    hypotheses = translator.translate(sources, split=False)
+    translations = list(translator.stream(sources, split=False))
     seconds = time.perf_counter() - started
+    hypotheses = [one.text for one in translations]
     scores = score(hypotheses, *references, target_language=language)
     if tok_lc:
         scores["bleu_tok_lc"] = score_tokenized(hypotheses, *references, target_language=language or "en")
@@ -81,7 +86,13 @@ def evaluate(
         of_baseline, of_model = compare(baseline_lines, [hypotheses], *references, target_language=language)
         compared = {name: (of_baseline[name].score.score, cast(float, of_model[name].p_value)) for name in of_baseline}
     decoding = {**translator.settings.model_dump(), CHANGEABLE: "never"}  # as it was done, whatever the setting says
-    return Evaluation(hypotheses, scores, seconds, decoding, compared)
+    known = [n for n, one in enumerate(translations) if one.confidence is not None]
+    reliability = None
+    if known:
+        lines = [[column[n] for n in known] for column in (hypotheses, *references)]
+        confidences = [translations[n].confidence or 0.0 for n in known]
+        reliability = measure_reliability(confidences, score_sentences(*lines))
+    return Evaluation(hypotheses, scores, seconds, decoding, compared, reliability)
 
 
 def report(evaluation: Evaluation, *, as_json: bool) -> str:
@@ -94,6 +105,8 @@ def report(evaluation: Evaluation, *, as_json: bool) -> str:
         lines.append(f"{name:<12} {one.score:.2f}  95 % from {low:.2f} to {high:.2f}  {one.signature}")
         if name in evaluation.baseline:
             lines.append("{:<12} {:.2f}  baseline, p = {:.4f}".format("", *evaluation.baseline[name]))
+    if evaluation.reliability:
+        lines.append(evaluation.reliability.as_table())
     count = len(evaluation.hypotheses)
     lines.append(
         f"{count:,} sentences in {evaluation.seconds:.1f} s, {count / max(evaluation.seconds, 1e-9):,.0f} per second"

@@ -137,6 +137,7 @@ class ExportJob:
             "target_language": self.config.data.target_language,
             "decoding": {**self.translator.settings.model_dump(), "precision": precision},
             **({"tags": tags} if (tags := list_tags(self.config.data)) else {}),
+            **({"confidence": self.folder.confidence} if self.folder.confidence else {}),
             **facts,
             "model": {"path": str(self.path), **self.folder.facts},
             "versions": {"nmt": __version__, **{name: version(name) for name in packages}},
@@ -173,7 +174,8 @@ def _describe_members(members: Sequence[ModelFolder]) -> ModelFolder:
     first = members[0]
     if len(members) == 1:
         return first
-    return replace(first, facts={**first.facts, "members": [dict(member.facts) for member in members]})
+    facts = {**first.facts, "members": [dict(member.facts) for member in members]}
+    return replace(first, facts=facts, confidence=None)
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:

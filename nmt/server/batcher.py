@@ -60,7 +60,7 @@ class Batcher:
         self._clock = clock
         self._find_translator = lru_cache(MAX_SETTINGS)(self._make_translator)
         # Making a translator takes several tenths of a millisecond, which each request would cost.
-        self._change_settings = lru_cache(64)(lambda changes: translator.with_settings(**dict(changes)).settings)
+        self._change_settings = lru_cache(64)(lambda changes: translator.with_settings(**dict(changes)))
         # Returns one object for equal options, so that those of all waiting texts are compared by identity: comparing
         # the values of two settings takes 3 to 6 µs.
         self._share = lru_cache(64)(lambda options: options)
@@ -96,9 +96,9 @@ class Batcher:
         Raises:
             UserError: the translator cannot do that.
         """
-        self._translator.check_n_best(n_best)
-        settings = self._change_settings(tuple(sorted((changes or {}).items())))
-        return Options(settings, n_best, attention)
+        changed = self._change_settings(tuple(sorted((changes or {}).items())))
+        changed.check_n_best(n_best)
+        return Options(changed.settings, n_best, attention)
 
     def submit(
         self, texts: Sequence[Any], options: Options, *, tokens: Sequence[int] | None = None, client: str = ""

@@ -14,8 +14,10 @@ from nmt.config.schema import Config
 from nmt.data.batching import Batch, BatchLoader, BatchPlan, prefetch
 from nmt.data.preparation import Log, prepare_training_data
 from nmt.errors import InterruptionError, UnsavedError, WorkerLostError
+from nmt.evaluation.calibration import MIN_SENTENCES, calibrate
 from nmt.evaluation.promises import read_promises
-from nmt.model_folder import ModelFolder
+from nmt.files import get_current_version
+from nmt.model_folder import CONFIDENCE, ModelFolder
 from nmt.signals import SignalFlag
 from nmt.training.backends import make_update, make_workers
 from nmt.training.best_model import BestModel, Scored
@@ -91,7 +93,7 @@ class Trainer:
             beside.submit(self.plan.draw_epoch, 0)
             banned_ids = self.data.target_tokenizer.banned_ids
             self.model, self.update = make_update(config, self.data.vocabulary_sizes, strategy, banned_ids)
-        writer = Writer(settings.on_full_disk, log)
+        self.writer = writer = Writer(settings.on_full_disk, log)
         if workers.is_chief:
             writer.try_write(lambda: write_data(folder, config, self.data), "data.json", update=0)
         checkpoints = CheckpointFolder(folder.checkpoints, settings.keep_checkpoints)
@@ -373,6 +375,7 @@ class Trainer:
             self._try_average()
             is_saved = self._save()
         if is_saved and not self.best.unwritten:
+            self._calibrate()
             return
         if self.best.unwritten and is_saved:
             # The same command then validates these weights again, and so writes them.
@@ -381,6 +384,18 @@ class Trainer:
         raise UnsavedError(
             f"Training has ended, but {missing} could not be written to {self.folder.path}. Make room on the disk or "
             f"correct its permissions. {self._explain_resuming()} the run."
+        )
+
+    def _calibrate(self) -> None:
+        """Fits the confidence of the best model on the dev text, unless it has one or the dev text is too short."""
+        sources = [source for one in self.data.dev for source in one.sources]
+        path = get_current_version(self.folder.best)
+        is_short = sum(bool(one.strip()) for one in sources) < MIN_SENTENCES
+        if is_short or not self.workers.is_chief or (path / CONFIDENCE).is_file():
+            return
+        references = [target for one in self.data.dev for target in one.targets]
+        self.writer.try_write(
+            lambda: calibrate(self.folder.best, sources, references), "the confidence", update=self.progress.update
         )
 
     def _forget_missing_model(self) -> None:

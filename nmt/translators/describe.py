@@ -13,6 +13,8 @@ from nmt.model_folder import ModelFolder, find_model_folder, load_members
 from nmt.translators.export_record import read_record, read_settings
 from nmt.translators.opening import find_kind
 
+# Parts of an export's record that are long: the operations of a graph, for servers that lack one, digests and curves.
+HIDDEN = ("kind", "operations", "digests", "confidence")
 WIDTH, INDENT = 120, 13  # columns of a line, and of the names
 
 
@@ -103,8 +105,7 @@ def _describe_litert(path: Path) -> dict[str, str]:
 
 
 def _describe_export(kind: str, folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
-    # The operations of a graph are a long list, for servers that lack one. Digests are for programs.
-    facts = {key: json.dumps(fact) for key, fact in record.items() if key not in ("kind", "operations", "digests")}
+    facts = {key: json.dumps(fact) for key, fact in record.items() if key not in HIDDEN}
     settings = _format_settings(read_settings(record))
     return {"kind": kind, "folder": str(folder), **facts, "decoding": settings}
 

@@ -90,6 +90,8 @@ def _make_record(source: str, one: Hypothesis, alignments: str | None) -> dict[s
         "log_prob": one.log_prob,
         "is_finished": one.is_finished,
     }
+    if one.confidence is not None:
+        record["confidence"] = round(one.confidence, 4)
     if alignments:
         links = _link(source, one)
         record["alignment"] = links.as_pharaoh() if alignments == "pharaoh" else links.as_record()

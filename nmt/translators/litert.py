@@ -16,6 +16,7 @@ from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
 from nmt.model_folder import SOURCE, TARGET
 from nmt.process import count_threads, silence_stderr
+from nmt.translators.confidence import Confidence
 from nmt.translators.export_record import check_digests, read_record, read_settings
 from nmt.translators.hypothesis import Hypothesis, Translation
 from nmt.translators.protocol import TokenTranslator, change_fixed
@@ -54,6 +55,7 @@ class LiteRTTranslator(TokenTranslator):
         self.max_tokens = record["limits"]["max_tokens"]
         self.multi_sentence_share = record.get("model", {}).get("multi_sentence_share", 0.0)
         self.tags = record.get("tags", [])
+        self.fitted_confidence = Confidence.from_record(record.get("confidence"), RECORD)
         self._source_tokenizer, self._target = source_tokenizer, target_tokenizer
         self._idle: SimpleQueue = SimpleQueue()
         for one in (search, *others):

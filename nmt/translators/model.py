@@ -24,6 +24,7 @@ from nmt.models.ensemble import DecodingModel, Ensemble
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.process import choose_precision
 from nmt.translators.checks import is_doubtful
+from nmt.translators.confidence import Confidence
 from nmt.translators.hypothesis import Hypothesis, ScoredTranslation, Translation, drop_tag
 from nmt.translators.mbr import make_utility, rank_by_utility
 from nmt.translators.protocol import WINDOW, TokenTranslator, change_settings
@@ -106,7 +107,7 @@ class ModelTranslator(TokenTranslator):
             precision = "float32" if has_gpu() else choose_precision()
             settings = change_settings(settings, {"precision": precision})
         models = [_make_model(member, settings.precision, path) for member in members]
-        return cls(
+        translator = cls(
             models[0] if len(models) == 1 else Ensemble(models),
             folder.source_tokenizer,
             folder.target_tokenizer,
@@ -118,6 +119,9 @@ class ModelTranslator(TokenTranslator):
             tags=list_tags(folder.config.data),
             signature_n_best=folder.config.export.nbest,
         )
+        if len(models) == 1:  # the confidence in a member says nothing about an ensemble
+            translator.fitted_confidence = Confidence.from_record(folder.confidence, path)
+        return translator
 
     def with_settings(self, **changes: Any) -> "ModelTranslator":
         """Returns a translator of the same model with other settings of `DecodingConfig`, such as beam_size=1.

@@ -20,6 +20,7 @@ from nmt.data.tokenizer import Tokenizer
 from nmt.decoding.word_links import WordLinks
 from nmt.errors import UserError, suggest_name
 from nmt.translators.checks import find_warnings
+from nmt.translators.confidence import Confidence
 from nmt.translators.hypothesis import Hypothesis, ScoredTranslation, Translation, join_translations
 from nmt.translators.sentences import SplitText, TextSplitter, needs_splitting
 
@@ -61,6 +62,8 @@ class Translator(ABC):
     """Share of the training lines that held more than one sentence; 0 if unknown."""
     tags: Sequence[str] = ()
     """Symbols that stand before sources (`data.train[].tag`)."""
+    fitted_confidence: Confidence | None = None
+    """What the confidence in translations is computed from; None if it was not fitted (see `nmt calibrate`)."""
 
     @abstractmethod
     def with_settings(self, **changes: Any) -> "Translator":
@@ -251,6 +254,9 @@ class Translator(ABC):
         found = iter(self.translate_batch(parts, n_best=n_best, attention=attention) if parts else ())
         return [join_translations(text, [next(found) for _ in text.parts]) for text in texts]
 
+    def _describe(self, text: str, hypotheses: Sequence[Hypothesis]) -> Translation:
+        return describe(text, hypotheses, self.tags, self.fitted_confidence)
+
     def _with(self, settings: SearchSettings) -> Self:
         """Returns a translator that differs in settings that the search does not read.
 
@@ -296,11 +302,11 @@ class TokenTranslator(Translator):
         translations = []
         for n, (text, row) in enumerate(zip(texts, rows, strict=True)):
             if n in split:
-                parts = [describe(part, next(found), self.tags) for part in split[n].parts]
+                parts = [self._describe(part, next(found)) for part in split[n].parts]
                 translations.append(join_translations(split[n], parts))
             else:
                 hypotheses = next(found) if row else [Hypothesis("", 0.0, 0.0)]
-                translations.append(describe(text, hypotheses, self.tags))
+                translations.append(self._describe(text, hypotheses))
         return translations
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -323,9 +329,16 @@ def split_tag(text: str, tags: Iterable[str]) -> tuple[str | None, str]:
     return None, text
 
 
-def describe(text: str, hypotheses: Sequence[Hypothesis], tags: Iterable[str] = ()) -> Translation:
-    """Returns the translation of a text, which may begin with one of the tags, with warnings about the best one."""
+def describe(
+    text: str, hypotheses: Sequence[Hypothesis], tags: Iterable[str] = (), confidence: Confidence | None = None
+) -> Translation:
+    """Returns the translation of a text, which may begin with one of the tags, with what is known of its quality.
+
+    These are warnings about the best hypothesis and, if it was fitted, the confidence in each.
+    """
     tag, bare = split_tag(text, tags)
+    if confidence and bare.strip():
+        hypotheses = [replace(one, confidence=confidence.estimate(bare, one)) for one in hypotheses]
     return Translation(text, hypotheses, warnings=find_warnings(bare, hypotheses[0], tag))
 
 

@@ -15,9 +15,10 @@ from nmt.decoding.alignment import TokenAttention
 from nmt.errors import UserError
 from nmt.model_folder import SOURCE
 from nmt.process import silence_stderr
+from nmt.translators.confidence import Confidence
 from nmt.translators.export_record import check_digests, read_record, read_settings
 from nmt.translators.hypothesis import Hypothesis, Translation, TranslationWarning
-from nmt.translators.protocol import Translator, change_fixed, describe
+from nmt.translators.protocol import Translator, change_fixed
 from nmt.translators.untrusted import check_savedmodel
 
 GRAPH = "saved_model.pb"
@@ -50,6 +51,7 @@ class SavedModelTranslator(Translator):
         self.max_characters = record["limits"]["max_characters"]
         self.multi_sentence_share = record.get("model", {}).get("multi_sentence_share", 0.0)
         self.tags = record.get("tags", [])
+        self.fitted_confidence = Confidence.from_record(record.get("confidence"), RECORD)
         self._source_tokenizer = source_tokenizer
         self._model = model  # the signatures live as long as it does
 
@@ -151,7 +153,7 @@ class SavedModelTranslator(Translator):
             yield self._make_translation(source, hypotheses, outputs["truncated"][row])
 
     def _make_translation(self, source: str, hypotheses: list[Hypothesis], truncated: Any) -> Translation:
-        whole = describe(source, hypotheses, self.tags)
+        whole = self._describe(source, hypotheses)
         if not truncated:
             return whole
         return replace(whole, is_truncated=True, warnings=(self._explain_truncation(source), *whole.warnings))

@@ -1,10 +1,12 @@
 import importlib
+from dataclasses import replace
 
 import pytest
 
 from nmt.config.schema import SearchSettings
 from nmt.errors import UserError
-from nmt.evaluation.evaluate import evaluate
+from nmt.evaluation.calibration import Bin
+from nmt.evaluation.evaluate import evaluate, report
 from nmt.translators.hypothesis import Hypothesis, Translation
 from nmt.translators.protocol import Translator
 
@@ -46,6 +48,19 @@ def test_the_record_has_every_setting_of_the_search(files):
     record = evaluate(Echo("zh"), *files).as_record()
     assert record["decoding"] == SearchSettings(split_sentences="never").model_dump()
     assert {"coverage_penalty", "pruning_threshold"} <= record["decoding"].keys()
+
+
+def test_confidence_is_compared_with_chrf(files):
+    class Confident(Echo):
+        def translate_batch(self, texts, *, n_best=1, attention=False):
+            found = super().translate_batch(texts)
+            return [replace(one, hypotheses=[replace(one.best, confidence=0.9)]) for one in found]
+
+    found = evaluate(Confident("zh"), *files)
+    assert found.reliability.bins == [Bin(0.9, 2, 0.9, 1.0)]
+    assert found.as_record()["reliability"]["error"] == pytest.approx(0.1)
+    assert "0.9 to 1.0          2   0.90        1.00\ncalibration error 0.100\n" in report(found, as_json=False)
+    assert "reliability" not in evaluate(Echo("zh"), *files).as_record()
 
 
 def test_an_unknown_code_is_warned_about_once_before_the_work(files):

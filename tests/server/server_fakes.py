@@ -21,7 +21,8 @@ from nmt.translators.protocol import Translator, change_settings, describe
 
 
 class FakeTranslator(Translator):
-    """Translates "x" to "X", second best to "X2"; fails on "bomb"; cuts "endless" off; waits while `may_go` is not set.
+    """Translates "x" to "X", second best to "X2"; fails on "bomb"; cuts "endless" off; has
+    confidence in "doubt" only; waits while `may_go` is not set.
 
     The n-th word of a given translation has the log-probability -n, one more for each source word.
 
@@ -76,7 +77,14 @@ class FakeTranslator(Translator):
         log_prob = -0.5 * self.settings.beam_size
         weights = [(attend_by_place(line, name),) if attention else () for name in names]
         return [
-            Hypothesis(name, -0.1 * (rank + 1), log_prob, is_finished=line != "endless", attention=weights[rank])
+            Hypothesis(
+                name,
+                -0.1 * (rank + 1),
+                log_prob,
+                is_finished=line != "endless",
+                attention=weights[rank],
+                confidence=0.25 if line.startswith("doubt") else None,
+            )
             for rank, name in enumerate(names)
         ]
 

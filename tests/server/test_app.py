@@ -56,6 +56,15 @@ def test_line_breaks_are_kept_and_blank_text_is_blank(server):
     ]
 
 
+def test_confidence_is_returned_if_there_is_one(server):
+    [found] = ask(server, "POST", "/translate", json={"text": "doubt"}).json()["translations"]
+    assert found["confidence"] == 0.25 and "part_confidences" not in found
+    [found] = ask(server, "POST", "/translate", json={"text": "doubt\nb\ndoubts", "n_best": 2}).json()["translations"]
+    spans = [{"start": 0, "end": 5, "confidence": 0.25}, {"start": 8, "end": 14, "confidence": 0.25}]
+    assert (found["confidence"], found["part_confidences"]) == (0.25, spans)
+    assert found["alternatives"][0]["confidence"] == 0.25
+
+
 def test_a_translation_that_was_cut_off_is_marked(server):
     [found] = ask(server, "POST", "/translate", json={"text": "a b\nendless"}).json()["translations"]
     assert (found["finished"], found["warnings"]) == (False, [asdict(CUT_OFF)])

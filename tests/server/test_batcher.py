@@ -174,6 +174,19 @@ def test_requests_for_the_same_settings_share_a_batch_however_they_ask(recorder)
     batcher.close(5)
 
 
+def test_the_number_of_translations_is_checked_with_the_settings_of_the_request(recorder, monkeypatch):
+    def check(self, n_best):
+        if n_best > self.settings.beam_size:
+            raise UserError("too many")
+
+    monkeypatch.setattr(type(recorder), "check_n_best", check)
+    batcher = Batcher(recorder, Limits())
+    assert batcher.make_options({"beam_size": 3}, n_best=3).n_best == 3
+    with pytest.raises(UserError, match="too many"):
+        batcher.make_options({"beam_size": 2}, n_best=3)
+    batcher.close(5)
+
+
 def test_options_that_the_translator_does_not_support_are_refused_at_once(recorder):
     batcher = Batcher(recorder, Limits())
     for changes, options, words in (

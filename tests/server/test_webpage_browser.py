@@ -134,6 +134,16 @@ def test_a_translation_that_was_cut_off_is_reported(page):
     expect(page.locator("#message")).to_be_empty()
 
 
+def test_sentences_with_little_confidence_are_marked(page):
+    page.locator(FIELD).fill("doubt it\ndoubt")
+    expect(page.locator("#translation .doubtful")).to_have_count(3)
+    expect(page.locator("#message")).to_have_text("The model is unsure of what is underlined with dots.")
+    page.locator(FIELD).fill("sure")
+    expect(page.locator("#translation")).to_have_text("SURE")
+    expect(page.locator(".doubtful")).to_have_count(0)
+    expect(page.locator("#message")).to_be_empty()
+
+
 def test_a_script_in_the_text_is_text(page):
     text = "<img src=x onerror=alert(1)> <script>alert(2)</script> <b>bold</b>"
     page.on("dialog", lambda dialog: pytest.fail(dialog.message))

@@ -18,7 +18,8 @@ from nmt import weights
 from nmt.config.schema import TrainingFiles
 from nmt.data.batching import NUM_BUCKETS
 from nmt.errors import DivergenceError, InterruptionError, UnsavedError, UserError, WorkerLostError
-from nmt.model_folder import ModelFolder
+from nmt.model_folder import ModelFolder, save_confidence
+from nmt.training import trainer
 from nmt.training.checkpoint import CheckpointFolder
 from nmt.training.train import train
 from nmt.training.update_tensorflow import TensorFlowUpdate
@@ -138,6 +139,21 @@ def test_a_finished_run_started_again_does_nothing(rehearsal, recipe, tmp_path, 
     before = history(tmp_path)
     rehearsal.train(config, bleu=[])
     assert history(tmp_path) == before
+
+
+def test_the_end_fits_the_confidence_of_the_best_model_once(rehearsal, recipe, tmp_path, monkeypatch):
+    fitted = []
+    monkeypatch.setattr(trainer, "MIN_SENTENCES", 7)
+    monkeypatch.setattr(
+        trainer, "calibrate", lambda *given: (fitted.append(given), save_confidence(given[0], {"a": 1}))
+    )
+    best = rehearsal.train(recipe(tmp_path, max_updates=2, validate_every=2), bleu=[1])
+    [(model, sources, references)] = fitted
+    assert model == best and [one.split()[::-1] for one in sources] == [one.split() for one in references]
+    rehearsal.train(recipe(tmp_path, max_updates=2, validate_every=2), bleu=[])
+    assert len(fitted) == 1
+    rehearsal.train(recipe(tmp_path, max_updates=4, validate_every=2), bleu=[2])  # a better model has none yet
+    assert len(fitted) == 2
 
 
 def test_a_removed_best_model_is_written_again(rehearsal, recipe, tmp_path):

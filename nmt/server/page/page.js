@@ -1,6 +1,6 @@
 import { send, ServerError } from "./client.js";
 import { Reader } from "./reader.js";
-import { makeSpans } from "./words.js";
+import { isDoubtful, makeSpans } from "./words.js";
 
 const PAUSE = 400; // milliseconds without a key press after which the text is translated
 const LONG = 300; // characters of a text that is shown in a smaller font, without alternatives
@@ -59,7 +59,10 @@ async function translate() {
     const body = { text, n_best: wanted, alignments: true };
     const response = await send("translate", { body, key, signal: current.signal });
     const [best] = response.translations;
-    showMessage(best.warnings.map(({ message }) => message).join(" "));
+    const messages = best.warnings.map(({ message }) => message);
+    const isDoubted = best.alignment.target.some((word) => isDoubtful(best, word));
+    if (isDoubted) messages.push("The model is unsure of what is underlined with dots.");
+    showMessage(messages.join(" "));
     showTranslations([best, ...best.alternatives]);
     get("announcement").textContent = best.text;
   } catch (error) {

@@ -1,4 +1,4 @@
-import { describeWords, findWord, makeSpans, shade, sourceWeights, targetWeights } from "./words.js";
+import { describeWords, findWord, isDoubtful, makeSpans, shade, sourceWeights, targetWeights } from "./words.js";
 
 const MOVES = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
 const CARET_KEYS = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"]);
@@ -67,6 +67,7 @@ export class Reader {
       span.setAttribute("role", "button");
       span.setAttribute("aria-pressed", "false");
       span.tabIndex = index ? -1 : 0;
+      span.classList.toggle("doubtful", isDoubtful(translation, alignment.target[index]));
     });
   }
 

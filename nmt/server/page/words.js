@@ -17,6 +17,14 @@ export function makeSpans(text, words) {
   return nodes;
 }
 
+export const DOUBTFUL = 0.5; // confidence below which a sentence is marked
+
+/** Returns whether a word is in a part of a translation that is expected to differ much from a human one. */
+export function isDoubtful({ confidence, part_confidences: parts }, { start }) {
+  const part = parts ? parts.find((one) => one.start <= start && start < one.end) : { confidence };
+  return part?.confidence < DOUBTFUL; // false without confidence
+}
+
 /** Returns the source words that a target word attended to, as [index, weight], largest weight first. */
 export function sourceWeights({ target }, index) {
   const { first, weights } = target[index];
