@@ -1,4 +1,4 @@
-"""`nmt inspect`: how a model translates one sentence."""
+"""`nmt inspect`: how a model translates one sentence. `nmt index`: what it learned that from."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,6 +15,7 @@ from nmt.cli.options import (
     Threads,
     log_line,
     print_line,
+    print_warning,
     read_decoding,
     require_packages,
     set_up_process,
@@ -35,6 +36,12 @@ def inspect(
     png: Annotated[
         Path | None, typer.Option(help="Folder for pictures of attention, gradients and every layer, by matplotlib.")
     ] = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of nmt index, to show the nearest training sentences; default: that of the run, if it has one."
+        ),
+    ] = None,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     pruning_threshold: PruningThreshold = None,
@@ -50,7 +57,7 @@ def inspect(
     from nmt.inspection.inspect import write_text
 
     with open_output(html) if html else nullcontext() as out:
-        found = inspect_sentence(model, sentence, reference, **decoding)
+        found = inspect_sentence(model, sentence, reference, index=index, **decoding)
         if out:
             from nmt.inspection.page import write_html
 
@@ -58,7 +65,25 @@ def inspect(
     if png:
         from nmt.inspection.pictures import draw_pictures
 
-        for path in draw_pictures(found, png):
+        for path in draw_pictures(found, png, warn=print_warning):
             log_line(str(path))
     if not html:
         print_line(write_text(found))
+
+
+def index(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder or model folder.")],
+    into: Annotated[Path | None, typer.Option(help="Folder of the index; default: index in the run folder.")] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Number of target tokens of the sample.")] = 100_000,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Index training sentences by the states that predict their words, for `nmt inspect` to find the nearest ones."""
+    set_up_process(device, threads)
+    from nmt.inspection.neighbours import INDEX, build_index
+
+    record = build_index(run, into, num_tokens=tokens)
+    print_line(
+        f"{record.num_tokens:,} target tokens of {record.num_sentences:,} training sentences in {into or run / INDEX} "
+        f"({record.num_bytes / 1e6:.1f} MB of states)."
+    )

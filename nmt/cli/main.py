@@ -114,6 +114,7 @@ for command in (
     evaluating.score,
     inspecting.inspect,
     reporting.report,
+    inspecting.index,
     evaluating.align,
     deployment.ensemble,
     deployment.average,

@@ -43,7 +43,7 @@ class ForcedDecoding:
             TokenAttention(
                 _as_tokens(self._source_tokenizer, source), _as_tokens(self._target_tokenizer, target), weights
             )
-            for batch in _split_batches(pairs, MAX_WEIGHTS)
+            for batch in split_batches(pairs, MAX_WEIGHTS)
             for (source, target), weights in zip(batch, self._read_weights(batch), strict=True)
         ]
 
@@ -53,21 +53,21 @@ class ForcedDecoding:
         Args:
             pairs: see `read_attention`.
         """
-        batches = _split_batches(pairs, MAX_LOGITS, num_logits=self._target_tokenizer.vocabulary_size)
+        batches = split_batches(pairs, MAX_LOGITS, num_logits=self._target_tokenizer.vocabulary_size)
         return [row for batch in batches for row in self._read_log_probs(batch)]
 
     def _read_log_probs(self, pairs: Sequence[Pair]) -> Iterator[np.ndarray]:
-        found = np.asarray(self._score(*(_pad(side) for side in zip(*pairs, strict=True))))
+        found = np.asarray(self._score(*(pad_rows(side) for side in zip(*pairs, strict=True))))
         for (_, target), row in zip(pairs, found, strict=True):
             yield row[: len(target) + 1].copy()
 
     def _read_weights(self, pairs: Sequence[Pair]) -> Iterator[np.ndarray]:
-        found = np.asarray(self._run(*(_pad(side) for side in zip(*pairs, strict=True))))
+        found = np.asarray(self._run(*(pad_rows(side) for side in zip(*pairs, strict=True))))
         for (source, target), weights in zip(pairs, found, strict=True):
             yield weights[: len(target), : len(source) + 1].copy()  # not a view, which would keep the whole batch
 
 
-def _split_batches(pairs: Sequence[Pair], limit: int, num_logits: int = 0) -> Iterator[list[Pair]]:
+def split_batches(pairs: Sequence[Pair], limit: int, num_logits: int = 0) -> Iterator[list[Pair]]:
     """Yields batches for which a model computes at most so many weights or logits."""
     batch: list[Pair] = []
     width = height = 0  # longest source and target with EOS
@@ -83,7 +83,8 @@ def _split_batches(pairs: Sequence[Pair], limit: int, num_logits: int = 0) -> It
         yield batch
 
 
-def _pad(rows: Sequence[Sequence[int]]) -> np.ndarray:
+def pad_rows(rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """Returns ids with EOS as a matrix, padded with 0, with few different widths where each costs a compilation."""
     width = max(map(len, rows)) + 1
     return pad(rows, round_to_bucket_width(width) if has_static_shapes() else width)
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from nmt.data.tokenizer import EOS_ID, Tokenizer
 from nmt.errors import UserError
 from nmt.inspection.beam import BeamTree, check_settings, trace_beam
+from nmt.inspection.neighbours import Neighbour, NeighbourIndex, find_index
 from nmt.inspection.trace import Trace, trace
 from nmt.models.seq2seq import Seq2Seq
 from nmt.translators.model import ModelTranslator
@@ -49,6 +50,9 @@ class Inspection:
     """Every hypothesis of the search for `translation`."""
     beam_tokens: Sequence[str]
     """The last token of each node of the tree."""
+    neighbours: Sequence[Sequence[Neighbour]] = ()
+    """For each of the T positions, the training sentences whose attentional states are nearest, nearest first; empty
+    without an index."""
 
     @property
     def log_prob(self) -> float:
@@ -56,11 +60,27 @@ class Inspection:
         return float(self.trace.log_probs.sum())
 
     def as_arrays(self) -> dict[str, np.ndarray]:
-        """Returns the arrays of the trace by name, as for `numpy.savez`; see `Trace`."""
-        return self.trace.as_arrays()
+        """Returns the arrays of the trace by name, as for `numpy.savez`; see `Trace`.
+
+        With an index also neighbour_distances float32 [T, K], neighbour_files str [T, K] and neighbour_lines int32
+        [T, K]: where the nearest states are from.
+        """
+        arrays = self.trace.as_arrays()
+        if self.neighbours:
+            arrays["neighbour_distances"] = np.array([[n.distance for n in row] for row in self.neighbours], "float32")
+            arrays["neighbour_files"] = np.array([[n.sentence.file for n in row] for row in self.neighbours])
+            arrays["neighbour_lines"] = np.array([[n.sentence.line for n in row] for row in self.neighbours], "int32")
+        return arrays
 
 
-def inspect(model: Path | str | ModelTranslator, text: str, reference: str | None = None, **changes: Any) -> Inspection:
+def inspect(
+    model: Path | str | ModelTranslator,
+    text: str,
+    reference: str | None = None,
+    *,
+    index: Path | str | None = None,
+    **changes: Any,
+) -> Inspection:
     """Shows how a model translates a sentence.
 
     The text is read as a whole, as if it were one sentence. Models that are opened here compute in float32.
@@ -72,14 +92,19 @@ def inspect(model: Path | str | ModelTranslator, text: str, reference: str | Non
         model: a run folder (its best model), a model folder, or one that `nmt.open_translator` has opened.
         text: to translate.
         reference: a translation to read instead of the model's own.
+        index: folder of `nmt index`, in which the nearest training sentences are looked up; by default that of the run
+            or model folder, if it has one.
         **changes: settings of the section `decoding`, such as beam_size=1.
 
     Raises:
         UserError: this is an export or an ensemble, the text is blank or too long, or the settings
-            sample or have a coverage penalty.
+            sample or have a coverage penalty. Or the index is missing, damaged or of another model.
     """
     translator, opened = _open(model, changes)
     check_settings(translator.settings)
+    if index is None and isinstance(model, Path | str):
+        index = find_index(Path(model))
+    neighbours = NeighbourIndex(Path(index), translator) if index else None
     source_tokenizer, target_tokenizer = translator.source_tokenizer, translator.target_tokenizer
     source = _read_one_part(translator, text)
     source_ids = [*source_tokenizer.encode([source])[0], EOS_ID]
@@ -108,6 +133,7 @@ def inspect(model: Path | str | ModelTranslator, text: str, reference: str | Non
         trace=traced,
         beam=beam,
         beam_tokens=_get_tokens(target_tokenizer, [node.token_id for node in beam.nodes]),
+        neighbours=neighbours.find_neighbours(traced.states) if neighbours else (),
     )
 
 
@@ -130,9 +156,23 @@ def write_text(found: Inspection) -> str:
         )
         table.add_row(token, f"{np.exp(found.trace.log_probs[t]):.3f}", others, attended, salient)
     console.print(table)
+    if found.neighbours:
+        console.print("\nThe training sentences with the nearest attentional states (Euclidean distance):\n")
+        console.print(_tabulate_neighbours(found))
     file = console.file
     assert isinstance(file, StringIO)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def _tabulate_neighbours(found: Inspection) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("token", "distance", "nearest", "training sentence", "line"):
+        table.add_column(name, justify="right" if name == "distance" else "left")
+    for token, [nearest, *_] in zip(found.target_tokens, found.neighbours, strict=True):
+        table.add_row(
+            token, f"{nearest.distance:.3f}", nearest.token, "{}[{}]{}".format(*nearest.split_text()), nearest.location
+        )
+    return table
 
 
 def describe_probability(found: Inspection) -> str:

@@ -80,6 +80,8 @@ class Trace:
     saliency: np.ndarray
     """float32 [T, S], norm of the gradient of each target token's log-probability with respect to each source token's
     vector (nats per unit of length)."""
+    states: np.ndarray
+    """float32 [T, L], attentional states: what the output projection reads to predict each target token."""
     layers: dict[str, LayerTrace]
     """By name: encoder.forward, encoder.backward, encoder.upper_1, …, decoder.layer_0, …"""
 
@@ -126,6 +128,7 @@ def trace(model: Seq2Seq, source_ids: Sequence[int], target_ids: Sequence[int]) 
         alternative_log_probs=np.take_along_axis(log_probs, best, axis=1)[order],
         attention=attention[:, :, order],
         saliency=_measure_saliency(model, source, target)[order],
+        states=read.states[0][order],
         layers={**encoder, **decoder},
     )
 

@@ -1,9 +1,12 @@
 """What a trace must agree with, on either backend: `python inspection_cases.py` with KERAS_BACKEND=jax."""
 
+import functools
+
 import numpy as np
 
 from nmt.backend import keras, ops
 from nmt.config.schema import ModelConfig
+from nmt.inspection.neighbours import read_states
 from nmt.inspection.trace import trace
 from nmt.models.recurrent import LSTMState
 from nmt.models.seq2seq import make_seq2seq
@@ -74,6 +77,8 @@ def check_reading(model, found):
     np.testing.assert_allclose(found.alternative_log_probs, -np.sort(-log_probs, axis=1)[:, :5], atol=1e-4)
     np.testing.assert_allclose(found.mean_attention, attention, atol=TOLERANCE)
     np.testing.assert_allclose(found.attention.sum(axis=-1), 1, atol=TOLERANCE)
+    states = compiled(functools.partial(read_states, model))(source, target)
+    np.testing.assert_allclose(found.states, to_numpy(states)[0], atol=1e-4)
 
 
 def main():

@@ -29,7 +29,7 @@ def test_every_array_has_the_shape_that_it_promises():
     arrays = trace(model, SOURCE, TARGET).as_arrays()
     units = {"encoder.forward": (S, 6, 5), "encoder.backward": (S, 6, 5)}
     units |= {"decoder.layer_0": (T, 6, 14), "decoder.layer_1": (T, 28, 14), "decoder.layer_2": (T, 28, 14)}
-    expected = {"source_ids": (S,), "target_ids": (T,), "log_probs": (T,), "saliency": (T, S)}
+    expected = {"source_ids": (S,), "target_ids": (T,), "log_probs": (T,), "saliency": (T, S), "states": (T, 6)}
     expected |= {"alternative_ids": (T, 5), "alternative_log_probs": (T, 5)}
     expected |= {"attention": (2, 2, T, S), "mean_attention": (T, S)}
     for layer, (positions, inputs, outputs) in units.items():
@@ -85,7 +85,7 @@ def test_jax_traces_the_same():
     pytest.importorskip("jax", reason="JAX is not installed")
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, str(Path(cases.__file__))], capture_output=True, text=True, env=environment, timeout=200
+        [sys.executable, str(Path(cases.__file__))], capture_output=True, text=True, env=environment, timeout=600
     )
     assert done.returncode == 0, done.stderr
     backend, *saliency = done.stdout.split()
