@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nmt.inspection.inspect import Inspection
 
-ROW, MARGIN, LETTER, GAP = 18, 12, 8.2, 28  # pixels
+ROW, MARGIN, LETTER, GAP, SCORE = 18, 12, 8.2, 28, 40  # pixels
 
 
 def draw_tree(found: Inspection) -> str:
@@ -27,7 +27,7 @@ def draw_tree(found: Inspection) -> str:
         )
         edge = ""
         if node.parent >= 0:
-            parent_x = starts[node.length - 1] + GAP / 2 + LETTER * _measure(found.beam_tokens[node.parent])
+            parent_x = starts[node.length - 1] + GAP / 2 + LETTER * measure_letters(found.beam_tokens[node.parent])
             parent_y = MARGIN + ROW * rows[node.parent]
             edge = f'<path d="M{parent_x:.0f} {parent_y}H{parent_x + 6:.0f}V{y}H{x - 5}"/>'
         token = html.escape(found.beam_tokens[n])
@@ -35,9 +35,9 @@ def draw_tree(found: Inspection) -> str:
         end = f'<tspan class="score" dx="6">{node.score:.2f}</tspan>' if node.fate == "finished" else ""
         parts.append(
             f'<g class="{kind}"><title>{token}: {note}</title>{edge}<circle cx="{x}" cy="{y}" r="3"/>'
-            f'<text x="{x + 7}" y="{y + 4}">{token}{end}</text></g>'
+            f'<text x="{x + 7}" y="{y + 4}"><tspan>{token}</tspan>{end}</text></g>'
         )
-    width, height = starts[-1] + 100, 2 * MARGIN + ROW * heights
+    width, height = starts[-1] + SCORE, 2 * MARGIN + ROW * heights
     return (
         f'<svg role="img" aria-label="The beam as a tree" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}">{"".join(parts)}</svg>'
@@ -68,16 +68,19 @@ def _place_rows(found: Inspection) -> tuple[dict[int, int], int]:
 
 
 def _place_columns(found: Inspection) -> list[int]:
-    """Returns where the tokens of each length begin; the longest token of a column decides its width."""
+    """Returns where the tokens of each length begin, and where the last ones end.
+
+    The longest token of a column decides its width.
+    """
     longest: dict[int, float] = {}
     for node, token in zip(found.beam.nodes, found.beam_tokens, strict=True):
-        longest[node.length] = max(longest.get(node.length, 0), _measure(token))
+        longest[node.length] = max(longest.get(node.length, 0), measure_letters(token))
     starts = [MARGIN]
-    for length in range(max(longest)):
+    for length in range(max(longest) + 1):
         starts.append(int(starts[-1] + GAP + LETTER * longest[length]))
     return starts
 
 
-def _measure(token: str) -> float:
+def measure_letters(token: str) -> float:
     """Returns the width of a token in letters; those of East Asian scripts count twice."""
     return sum(1.8 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in token)

@@ -26,6 +26,7 @@ POLICY = (
 CELL, UNIT_COLUMN, LAYER_HEIGHT = 20, 20, 240  # pixels
 SECTIONS = {
     "words": "Words and what lost",
+    "neighbours": "Why this word?",
     "attention": "Attention",
     "gradients": "Gradient reach",
     "layers": "Gates and cells",
@@ -37,13 +38,14 @@ def write_html(found: Inspection) -> str:
     """Returns the page. It is written for the eye: values are rounded to 1/255 of the range of their picture."""
     parts = {
         "words": _write_words(found),
+        **({"neighbours": _write_neighbours(found)} if found.neighbours else {}),
         "attention": _write_attention(found),
         "gradients": _write_gradients(found),
         "layers": _write_layers(found),
         "beam": _write_beam(found),
     }
-    links = "".join(f'<a href="#{key}">{title}</a>' for key, title in SECTIONS.items())
-    body = "\n".join(f'<h2 id="{key}">{title}</h2>\n{parts[key]}' for key, title in SECTIONS.items())
+    links = "".join(f'<a href="#{key}">{title}</a>' for key, title in SECTIONS.items() if key in parts)
+    body = "\n".join(f'<h2 id="{key}">{title}</h2>\n{parts[key]}' for key, title in SECTIONS.items() if key in parts)
     start = f"<h1>How a translation came about</h1>\n{_write_texts(found)}\n<nav>{links}</nav>"
     return write_page(f"{found.source} – nmt inspect", f"{start}\n{body}")
 
@@ -96,6 +98,29 @@ def _write_words(found: Inspection) -> str:
         "<p>The probability of each token, given those before it, and the most probable of the others. “Attends to” is "
         "the source token with the largest mean attention weight, and “depends most on” the one with the largest "
         f'gradient.</p><div class="wide"><table><tr>{header}</tr>{"".join(rows)}</table></div>'
+    )
+
+
+def _write_neighbours(found: Inspection) -> str:
+    rows = []
+    for token, neighbours in zip(found.target_tokens, found.neighbours, strict=True):
+        for n, one in enumerate(neighbours):
+            before, chosen, after = map(html.escape, one.split_text())
+            if one.position == len(one.tokens) - 1:
+                chosen = f"<bdi>{chosen}</bdi>"  # so that </s> after right-to-left text reads </s>
+            first = f'<td rowspan="{len(neighbours)}">{_write_token(token)}</td>' if n == 0 else ""
+            rows.append(
+                f'<tr>{first}<td class="number">{one.distance:.3f}</td>'
+                f'<td class="text"><bdi dir="auto">{before}<mark>{chosen}</mark>{after}</bdi></td>'
+                f'<td class="text"><bdi dir="auto">{html.escape(one.sentence.source)}</bdi></td>'
+                f"<td><small>{html.escape(one.location)}</small></td></tr>"
+            )
+    names = ("Token", "Distance", "Training target", "Training source", "Line")
+    header = "".join(f"<th>{name}</th>" for name in names)
+    return (
+        "<p>The training sentences in which the model was in the most similar state. The state is the vector that the "
+        "output projection reads to predict a token, and similar means a small Euclidean distance. The marked token is "
+        f'the one that is predicted there.</p><div class="wide"><table><tr>{header}</tr>{"".join(rows)}</table></div>'
     )
 
 

@@ -1,4 +1,5 @@
 import base64
+import html
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -9,9 +10,12 @@ from inspection_cases import MODELS, SOURCE, TARGET, make_model
 
 from nmt.config.schema import SearchSettings
 from nmt.inspection.beam import trace_beam
+from nmt.inspection.beam_picture import LETTER, measure_letters
 from nmt.inspection.heat_maps import make_attention_maps, make_layer_maps, rank_units
 from nmt.inspection.inspect import Inspection
+from nmt.inspection.neighbours import Neighbour, Sentence
 from nmt.inspection.page import write_html
+from nmt.inspection.pictures import choose_fonts, find_warnings
 from nmt.inspection.trace import trace
 
 NASTY = '<script>alert("1")</script>&amp;\'"'
@@ -55,6 +59,7 @@ def found():
         trace=trace(model, SOURCE, TARGET),
         beam=beam,
         beam_tokens=[SCRIPTS[node.token_id % 5] for node in beam.nodes],
+        neighbours=[[Neighbour(0.5, Sentence("<a>.en", 7, NASTY, "".join(SCRIPTS[:4])), SCRIPTS, 2)] for _ in TARGET],
     )
 
 
@@ -67,6 +72,13 @@ def test_the_page_needs_no_other_file_and_escapes_all_text(found):
     for token in SCRIPTS:
         assert token in shown
     assert {attributes.get("dir") for tag, attributes in page.tags if tag in ("bdi", "dd")} == {"auto", None}
+
+
+def test_the_token_of_a_neighbour_is_marked(found):
+    text = write_html(found)
+    mark = f"{SCRIPTS[0]}{SCRIPTS[1]}<mark>{html.escape(NASTY)}</mark>{SCRIPTS[3]}"
+    assert text.count(mark) == text.count("0.500") == text.count("<small>&lt;a&gt;.en:7</small>") == len(TARGET)
+    assert "Why this word?" not in write_html(replace(found, neighbours=()))
 
 
 def test_a_heat_map_holds_the_values(found):
@@ -104,3 +116,25 @@ def test_the_tree_has_every_hypothesis_once(found):
     assert tree.count('class="pruned"') == sum(node.fate == "pruned" for node in found.beam.nodes)
     places = re.findall(r'<circle cx="(\d+)" cy="(\d+)"', tree)
     assert len(set(places)) == len(places)
+    width = float(re.search(r'width="(\d+)"', tree)[1])
+    ends = [float(x) + LETTER * measure_letters(one) for (x, _), one in zip(places, found.beam_tokens, strict=True)]
+    assert max(ends) < width
+
+
+def test_end_of_sentence_after_right_to_left_text_is_isolated(found):
+    one = found.neighbours[0][0]
+    text = write_html(replace(found, neighbours=[[replace(one, position=4)]] * len(TARGET)))
+    assert text.count("<mark><bdi>&lt;/s&gt;</bdi></mark>") == len(TARGET)
+
+
+def test_fonts_are_chosen_by_their_letters(monkeypatch):
+    font_manager = pytest.importorskip("matplotlib.font_manager")
+    installed = [font for font in font_manager.fontManager.ttflist if font.name in ("DejaVu Sans", "cmr10")]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", installed)
+    assert choose_fonts(set("a\u05d0\u200d ")) == (["DejaVu Sans"], [])
+    assert choose_fonts(set("a\u65e5\u672c")) == (["DejaVu Sans"], ["\u65e5", "\u672c"])
+    [message] = find_warnings(set("a\u65e5"), ["\u65e5"])
+    assert "no installed font has the letters \u65e5 (CJK), so that the pictures show boxes" in message
+    monkeypatch.setattr("matplotlib.__version_info__", (3, 10, 0))
+    [message] = find_warnings(set("a\u05d0"), [])
+    assert "draws right-to-left text in the wrong order. Install matplotlib 3.11" in message
