@@ -187,6 +187,14 @@ def test_the_page_on_errors_lists_every_class_with_its_exit_code():
             assert str(one.exit_code) == listed[name], name
 
 
+def test_the_page_on_python_documents_what_is_public():
+    page = (REPOSITORY / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"auto(?:function|class|exception):: nmt\.(\w+)\b(?!\.)", page)) | {
+        "UserError"
+    }  # in nmt.errors
+    assert documented == set(nmt.__all__)
+
+
 def test_the_site_describes_every_command_and_option(monkeypatch):
     monkeypatch.syspath_prepend(REPOSITORY / "docs")
     from commands import describe_commands, list_commands
