@@ -144,9 +144,6 @@ class AugmentConfig(Section):
         return {name: share for name, share in self.model_dump().items() if share}
 
 
-class DataConfig(Section):
-    """The parallel text and the filters for it."""
-
 class PlaceholderConfig(Section):
     """Numbered symbols that stand for text which is copied into the translation (docs/how-to/terminology.md). They
     replace it in a share of the training examples, different ones in every epoch, where both sides have it, and in
@@ -177,6 +174,9 @@ class PlaceholderConfig(Section):
         return self
 
 
+class DataConfig(Section):
+    """The parallel text and the filters for it."""
+
     source_language: str
     """Language code of the source, such as en."""
     target_language: str
@@ -199,19 +199,16 @@ class PlaceholderConfig(Section):
     the model learns to translate texts of several sentences. Pairs are joined only if both sides stay within
     max_length."""
     augment: AugmentConfig = AugmentConfig()
+    placeholders: PlaceholderConfig = PlaceholderConfig()
     replace_tokens: Share = 0.0
     """Share of the source tokens that are replaced with random ones in training, different ones in every epoch
     (SwitchOut on the source side, Wang et al. 2018). Tags are not replaced."""
-    placeholders: PlaceholderConfig = PlaceholderConfig()
     promises: UserPath | None = None
     """YAML file of promises about what translations contain (docs/how-to/evaluate.md). Every validation counts the
     promises that greedy search keeps, and `nmt export` refuses an export that breaks one of severity error."""
     cache: UserPath | None = None
     """Folder for line indexes, unpacked text and token ids; null keeps them in the run folder."""
 
-
-class TokenizerConfig(Section):
-    """SentencePiece (Kudo and Richardson 2018)."""
     @model_validator(mode="after")
     def _changes_fit_together(self) -> "DataConfig":
         total = sum(self.augment.shares.values()) + (self.placeholders.share if self.placeholders.kinds else 0)
@@ -226,6 +223,9 @@ class TokenizerConfig(Section):
                 raise ValueError(f"the tag {files.tag} of a corpus must not be a symbol of placeholders")
         return self
 
+
+class TokenizerConfig(Section):
+    """SentencePiece (Kudo and Richardson 2018)."""
 
     kind: Literal["unigram", "bpe"] = "unigram"
     """Segmentation: unigram language model (Kudo 2018) or byte-pair encoding (Sennrich et al. 2016)."""
