@@ -299,7 +299,7 @@ def _read_states(model: Seq2Seq, data: TrainingData, chosen: np.ndarray) -> Iter
             if tuple(text) not in seen:
                 seen.add((text[0], text[1]))
                 file, _, line = data.corpus.locate(number).rpartition(":")
-                rows.append(((source, target), Sentence(file, int(line), *text)))
+                rows.append(((list(source), list(target)), Sentence(file, int(line), *text)))
         rows.sort(key=lambda row: (len(row[0][1]), len(row[0][0])))
         found = _run_batches(run, [pair for pair, _ in rows], _count_units(model))
         yield from ((sentence, states) for (_, sentence), states in zip(rows, found, strict=True))
