@@ -56,7 +56,7 @@ def compute_gradients(model):
     """Returns dense gradients of the training loss by path of the weight."""
     weights = {weight.path: weight.value for weight in model.trainable_weights}
 
-    # Not as a graph: tracing each model took 27 s of processor time in all. The updates' tests do that.
+    # Not as a graph, since tracing each model takes longer. The tests of the update have graphs.
     with tf.GradientTape() as tape:
         states = model(SOURCE, TARGET).states
         real = tf.cast(PREDICTED != 0, "float32")

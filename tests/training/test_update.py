@@ -309,9 +309,10 @@ def test_dropout_is_a_function_of_seed_and_update(dropping):
 
 
 def test_micro_batches_drop_different_values(dropping):
-    once, twice = (batch_of([[5, 6]] * n, [[6, 5, 7]] * n) for n in (1, 2))
+    # As many rows, and as long, as in `BATCH`, for whose shape the update is compiled.
+    once, twice = (batch_of([[5, 6] * 2 + [5]] * n, [[6, 5, 7] * 2] * n) for n in (6, 12))
     halves = made_update(precision="float32", dropout={"word_dropout": 0.2}, accumulation_steps=2)
-    # Equal rows: if their masks were equal too, so would be the means over one of them and over both.
+    # Equal rows: if their masks were equal too, so would be the means over one micro-batch and over both.
     assert abs(_loss_without_learning(halves, 1, 1, twice) - dropping(1, batch=once)) > 1e-4
     seeds = np.concatenate([derive_dropout_seeds(1, number, (2, 3, 4)).reshape(-1, 2) for number in range(1, 101)])
     assert len(np.unique(seeds, axis=0)) == len(seeds) == 100 * 2 * 3 * 4
