@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from cluster_task import nmt, start, until, wait_for_line
+from cluster_task import PATIENCE, nmt, start, until, wait_for_line
 
 from nmt.cluster.tune import tune
 from nmt.config.file import find_differences, load_config
@@ -20,6 +20,7 @@ SPACE = "training.learning_rate: [0.02, 0.01, 1.0e-9]\n"
 SEED = 2  # draws them in this order
 COMMAND = ("tune", "tiny.yaml", f"seed={SEED}", "training.best_by=loss", "--space", "space.yaml")
 COMMAND += ("--trials", 3, "--grace", 1, "--workers", 2)
+ONE_AT_A_TIME = ("--workers", 1)  # fewer trainings that the kill or the signal throws away
 SEARCH = Path("runs/tiny-tune")
 
 
@@ -40,7 +41,7 @@ def ended(place):
 def searched(task):
     """A search that was killed when its first trial had ended, and gone on with; and what there was at the kill."""
     (task / "space.yaml").write_text(SPACE)
-    process = start(*COMMAND, cwd=task)
+    process = start(*COMMAND, *ONE_AT_A_TIME, cwd=task)
     until(lambda: ended(task), process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -124,10 +125,10 @@ def test_another_search_in_the_same_folder_is_refused(searched):
 
 def test_an_interrupted_search_leaves_the_table_of_what_there_is(task):
     (task / "space.yaml").write_text(SPACE)
-    process = start(*COMMAND, "--workers", 1, "--into", "stopped", "training.max_updates=100000", cwd=task)
+    process = start(*COMMAND, *ONE_AT_A_TIME, "--into", "stopped", "training.max_updates=100000", cwd=task)
     wait_for_line(process, "trial-001 · update 4 · BLEU")
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (
         130,
         "Interrupted. Results so far are in stopped/trials.md; run the same command to resume.\n",
