@@ -43,7 +43,7 @@ EXACT = {
     "tensorboard": True,
 }
 DROPPING = {"model": {"word_dropout": 0.1}, "tokenizer": {"sampling_alpha": 0.2}, "max_updates": 40}
-NOTICED_WITHIN = 120
+NOTICED_WITHIN = 300
 """Seconds until the others know that a worker is gone: TensorFlow asks every 30, and then three times for 10."""
 
 
@@ -66,7 +66,7 @@ def start(arguments, **environment):
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def ended(processes, seconds=300):
+def ended(processes, seconds=600):
     """Waits for all; (exit code, output, errors) of each."""
     with ExitStack() as stack:
         for process in processes:
@@ -128,16 +128,12 @@ def alone(recipe, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two(recipe, tmp_path_factory):
-    return trained(recipe, tmp_path_factory.mktemp("two") / "run", 2, **EXACT)
+def three(recipe, tmp_path_factory):
+    """Three, whose batches of 16 rows do not come out even; the tests below have two."""
+    return trained(recipe, tmp_path_factory.mktemp("three") / "run", 3, **EXACT)
 
 
-def test_two_processes_learn_what_one_learns(alone, two):
-    assert_equal((two.course, two.weights), alone, "2 processes")
-
-
-def test_three_processes_learn_what_one_learns(recipe, tmp_path, alone):
-    three = trained(recipe, tmp_path / "run", 3, **EXACT)
+def test_three_processes_learn_what_one_learns(alone, three):
     assert_equal((three.course, three.weights), alone, "3 processes")
 
 
@@ -149,18 +145,18 @@ def test_two_devices_of_one_process_learn_what_one_learns(recipe, tmp_path, alon
     assert_equal((course(tmp_path / "run"), final(tmp_path / "run")), alone, "2 devices of 1 process")
 
 
-def test_early_stopping_is_decided_once_for_all(alone, two):
-    for run in (alone, two):
+def test_early_stopping_is_decided_once_for_all(alone, three):
+    for run in (alone, three):
         assert "Finished: no improvement in 1 validation," in run.outputs[0]
         assert len(run.course[1]) == 3
 
 
-def test_only_the_chief_writes(two):
-    assert "update" not in two.outputs[1]
-    assert (two.run_dir / ".lock").read_text() == str(two.chief)
-    [curves] = (two.run_dir / "tensorboard").iterdir()
-    assert curves.name.endswith(f".{two.chief}")
-    records = [json.loads(line) for line in (two.run_dir / "history.jsonl").read_text().splitlines()]
+def test_only_the_chief_writes(three):
+    assert not any("update" in output for output in three.outputs[1:])
+    assert (three.run_dir / ".lock").read_text() == str(three.chief)
+    [curves] = (three.run_dir / "tensorboard").iterdir()
+    assert curves.name.endswith(f".{three.chief}")
+    records = [json.loads(line) for line in (three.run_dir / "history.jsonl").read_text().splitlines()]
     assert [record["update"] for record in records if record["kind"] == "training"] == list(range(1, 76))
 
 
@@ -231,7 +227,7 @@ def stopped(recipe, tmp_path_factory):
             if line.startswith("update 7 "):
                 break
         processes[1].send_signal(signal.SIGTERM)
-        outputs = [process.communicate(timeout=60) for process in processes]
+        outputs = [process.communicate(timeout=300) for process in processes]
     return SimpleNamespace(codes=[p.returncode for p in processes], said=said, outputs=outputs, run_dir=run_dir)
 
 
