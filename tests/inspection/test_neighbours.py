@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import nmt
+from nmt.cli.main import main
 from nmt.config.schema import CorpusFiles
 from nmt.errors import FormatError, UserError
 from nmt.inspection import neighbours
@@ -78,12 +79,16 @@ def test_the_search_is_exact(run, index, monkeypatch):
         assert [one.distance for one in found] == pytest.approx([best[0] for best in by_sentence[:4]])
 
 
-def test_a_sample_has_at_most_so_many_tokens_and_no_pair_twice(run, index, tmp_path):
+def test_a_sample_has_at_most_so_many_tokens_and_no_pair_twice(run, index, tmp_path, monkeypatch, capsys):
     sentences = [json.loads(line)[2:] for line in (run / "index" / "sentences.jsonl").read_text().splitlines()]
     assert sorted(sentences) == sorted(map(list, set(zip(SOURCES[:61], TARGETS[:61], strict=True))))
-    record = build_index(run, tmp_path / "small", num_tokens=100)
-    assert 80 < record.num_tokens <= 100
-    assert record.num_bytes == 2 * 16 * record.num_tokens
+    monkeypatch.setattr("sys.argv", ["nmt", "index", str(run), "--into", str(tmp_path / "small"), "--tokens", "100"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main()
+    record = json.loads((tmp_path / "small" / "index.json").read_text())
+    assert 80 < record["num_tokens"] <= 100
+    sizes = f"{record['num_tokens']} target tokens of {record['num_sentences']} training sentences in {tmp_path}/small"
+    assert capsys.readouterr().out == f"{sizes} (0.0 MB of states).\n"
 
 
 def test_an_index_of_other_weights_is_refused_by_name(run, translator, monkeypatch):
