@@ -88,6 +88,9 @@ class TrainingFiles(CorpusFiles):
     """File with one number per line, above 0 and at most 1000, by which the loss of each pair is multiplied. The loss
     of a batch is divided by the sum of the weights of its tokens, so only their ratios matter. A joined example has the
     mean weight of its pairs."""
+    alignments: UserPath | None = None
+    """File of word alignments for training.guided_alignment, as aligners write them: a line per pair, such as 0-0 1-2,
+    which links source word 0 to target word 0, and 1 to 2. Words are separated by spaces. A blank line links none."""
 
 
 class DevFiles(CorpusFiles):
@@ -408,6 +411,10 @@ class TrainingConfig(Section):
     """How the two readings differ. r_drop (Liang et al. 2021) trains on both, with different dropout. simcut (Gao et
     al. 2022) trains on the first, which has no word dropout, and drops a share model.word_dropout of the source and
     target tokens of the second. The authors use a weight of 3 and a share of 0.05."""
+    guided_alignment: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the cross-entropy between the links of data.train[].alignments and the attention, the mean of all heads
+    and hops, which is added to the loss (Chen et al. 2016). It makes the attention agree with the links. 0 leaves it
+    free."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the arithmetic, including softmax. Weights, cell states and the sum of the loss stay float32. float16
     scales the loss."""
@@ -750,6 +757,22 @@ class Config(Section):
             raise ValueError(
                 "training.consistency needs dropout of values, words or attention: without it, both readings of a pair "
                 "are the same"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _alignments_guide(self) -> "Config":
+        given = [f"data.train.{n}.alignments" for n, files in enumerate(self.data.train) if files.alignments]
+        if not self.training.guided_alignment:
+            if given:
+                raise ValueError(f"{given[0]} has no effect without training.guided_alignment, the weight of its links")
+            return self
+        if not given:
+            raise ValueError("training.guided_alignment needs data.train[].alignments, a file of links between words")
+        if self.data.replace_tokens:
+            raise ValueError(
+                "data.replace_tokens contradicts training.guided_alignment: a source with random tokens has other "
+                "words than those that data.train[].alignments links"
             )
         return self
 

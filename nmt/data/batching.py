@@ -261,6 +261,19 @@ class TokenizedCorpus(Protocol):
         """Returns the ids of the sources and of the targets of these pairs, without EOS, for a batch."""
 
 
+class AttentionGuide(Protocol):
+    """What the attention of target tokens should be (`nmt.data.word_alignments`)."""
+
+    def __call__(
+        self,
+        examples: np.ndarray,
+        epoch: int,
+        sources: Sequence[Sequence[int] | np.ndarray],
+        targets: Sequence[Sequence[int] | np.ndarray],
+    ) -> Sequence[np.ndarray | None]:
+        """Returns for each example float32 [T, S], given its ids without EOS; None if nothing is known."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """The padded rows of one update."""
@@ -275,6 +288,9 @@ class Batch:
     """int32 [B, T], each row ended by EOS and padded with 0."""
     weights: np.ndarray
     """float32 [B], those of the sentence pairs, usually 1, and 0 for rows that only fill the batch."""
+    alignment: np.ndarray | None = None
+    """float32 [B, T, S], what the attention of each target token should be. Rows sum to 1, or to 0 where that is not
+    known. None unless alignments guide the attention."""
 
     @property
     def num_target_tokens(self) -> int:
@@ -289,7 +305,10 @@ class Batch:
         rows: list[list[int]] = [[]] * filling
         source, target = (np.concatenate([ids, pad(rows, ids.shape[1])]) for ids in (self.source, self.target))
         weights = np.concatenate([self.weights, np.zeros(filling, np.float32)])
-        return Batch(self.epoch, self.index, source, target, weights)
+        alignment = self.alignment
+        if alignment is not None:
+            alignment = np.concatenate([alignment, np.zeros((filling, *alignment.shape[1:]), np.float32)])
+        return Batch(self.epoch, self.index, source, target, weights, alignment)
 
 
 class BatchLoader:
@@ -300,6 +319,7 @@ class BatchLoader:
         kept: int [N], the corpus index of each pair of the plan.
         plan: which pairs form which batch.
         weigh: returns the weights of these examples in an epoch, float32; None weighs all alike.
+        guide: makes the alignments of batches; None makes none.
         multiple: rows are filled up to a multiple of this, the number of replicas times micro-batches.
         pad_to_buckets: pads to the bucket instead of to the longest row, and fills up to a full batch. For backends
             that compile a function for each shape.
@@ -312,6 +332,7 @@ class BatchLoader:
         plan: BatchPlan,
         *,
         weigh: Callable[[np.ndarray, int], np.ndarray] | None = None,
+        guide: AttentionGuide | None = None,
         multiple: int = 1,
         pad_to_buckets: bool = False,
     ):
@@ -319,6 +340,7 @@ class BatchLoader:
         self.kept = kept
         self.plan = plan
         self.weigh = weigh
+        self.guide = guide
         self.multiple = multiple
         self.pad_to_buckets = pad_to_buckets
 
@@ -336,7 +358,11 @@ class BatchLoader:
         rows, *widths = self._choose_shape(members, ids) if self.pad_to_buckets else (len(members), 0, 0)
         source, target = (pad(side, width) for side, width in zip(ids, widths, strict=True))
         weights = self.weigh(self.kept[members], epoch) if self.weigh else np.ones(len(members), np.float32)
-        batch = Batch(epoch, index, source, target, weights)
+        alignment = None
+        if self.guide:
+            matrices = self.guide(self.kept[members], epoch, *ids)
+            alignment = _pad_matrices(matrices, (target.shape[1], source.shape[1]))
+        batch = Batch(epoch, index, source, target, weights, alignment)
         return batch.pad_rows(rows).pad_rows(self.multiple)
 
     def _choose_shape(
@@ -365,6 +391,15 @@ def pad(ids: Sequence[Sequence[int] | np.ndarray], width: int = 0) -> np.ndarray
     for n, row in enumerate(ids):
         padded[n, : len(row)] = row
         padded[n, len(row)] = EOS_ID
+    return padded
+
+
+def _pad_matrices(matrices: Sequence[np.ndarray | None], shape: tuple[int, int]) -> np.ndarray:
+    """Pads matrices with zeros to one shape: float32 [B, *shape]."""
+    padded = np.zeros((len(matrices), *shape), np.float32)
+    for place, matrix in zip(padded, matrices, strict=True):
+        if matrix is not None:
+            place[: matrix.shape[0], : matrix.shape[1]] = matrix
     return padded
 
 

@@ -196,6 +196,11 @@ class JoinedTokens:
         first, second = self.plan.draw_epoch(epoch)[examples].T
         return (values[self.kept[first]] + values[self.kept[np.where(second == NO_PAIR, first, second)]]) / 2
 
+    def find_pairs(self, examples: np.ndarray, epoch: int) -> np.ndarray:
+        """Returns the pairs of the corpus that these examples consist of in an epoch: int [B, 2], or NO_PAIR."""
+        pairs = self.plan.draw_epoch(epoch)[examples]
+        return np.where(pairs == NO_PAIR, NO_PAIR, self.kept[pairs])
+
     def _read_side(self, side: int, examples: np.ndarray, epoch: int) -> list[str]:
         first, second = self.plan.draw_epoch(epoch)[examples].T
         read = self.corpus.read_targets if side else self.corpus.read_sources

@@ -21,6 +21,7 @@ from nmt.data.placeholders import PairMasker, Placeholders, check_symbols
 from nmt.data.token_cache import CachedTokens, SampledTokens
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.data.weighting import CorpusShares, FindKeys, SentenceWeights, keep_keys, tell_copies_apart
+from nmt.data.word_alignments import AttentionTargets, WordAlignments, make_attention_targets
 from nmt.errors import UserError
 
 Log = Callable[[str], None]
@@ -70,6 +71,8 @@ class TrainingData:
     report: CleaningReport
     glossary_fingerprint: str | None = None
     """Digest of the glossary of data.placeholders; None without one."""
+    guide: AttentionTargets | None = None
+    """What the attention should be; None without training.guided_alignment."""
 
     @property
     def vocabulary_sizes(self) -> tuple[int, int]:
@@ -80,8 +83,9 @@ class TrainingData:
     def fingerprints(self) -> dict[str, str]:
         """Digests of what must stay the same when a run is resumed, by their names in messages."""
         optional = {
-            "text of sentence weights": self.weights and self.weights.fingerprint,
+            "text of sentence weights": self.weights.fingerprint if self.weights else None,
             "glossary": self.glossary_fingerprint,
+            "word alignments": self.guide.alignments.fingerprint if self.guide else None,
         }
         return {
             **{name: digest for name, digest in optional.items() if digest is not None},
@@ -199,9 +203,30 @@ def prepare_training_data(config: Config, run_dir: Path, log: Log) -> TrainingDa
     paths = [files.weights for files in config.data.train]
     weights = SentenceWeights.read(paths, corpus, cache) if any(paths) else None
     fingerprint = glossary.fingerprint if glossary.entries else None
+    guide = None
+    if config.training.guided_alignment:
+        sizes = np.array([len(ids) for ids in tags])
+        guide = make_attention_targets(
+            WordAlignments.open([files.alignments for files in config.data.train], corpus, cache),
+            (source, target),
+            tokens,
+            find_pairs=_check_joins_words(texts).find_pairs if isinstance(texts, JoinedTokens) else None,
+            count_tag=(lambda examples: sizes[find_corpora(examples)]) if any(tags) else None,
+            log=log,
+        )
     return TrainingData(
-        corpus, kept, lengths, texts, tokenized, source, target, shares, weights, dev, report, fingerprint
+        corpus, kept, lengths, texts, tokenized, source, target, shares, weights, dev, report, fingerprint, guide
     )
+
+
+def _check_joins_words(texts: JoinedTokens) -> JoinedTokens:
+    """Raises UserError if the last word of one sentence and the first of the next become one when they are joined."""
+    if "" in texts.separators:
+        raise UserError(
+            "data.join_pairs: sentences of this language are joined without a space, so that the words of "
+            "data.train[].alignments could not be counted. Leave one of the two out."
+        )
+    return texts
 
 
 def _join_pairs(

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -132,7 +132,10 @@ def main() -> None:
             random.integers(EOS_ID, size, (rows, length), dtype=np.int32)
             for size, length in zip(given["vocabulary_sizes"], given["lengths"], strict=True)
         )
-        update(Batch(0, 0, source, target, np.ones(rows, np.float32)), update=1, learning_rate=1e-3)
+        batch = Batch(0, 0, source, target, np.ones(rows, np.float32))
+        if config.training.guided_alignment:
+            batch = replace(batch, alignment=np.zeros((rows, target.shape[1], source.shape[1]), np.float32))
+        update(batch, update=1, learning_rate=1e-3)
         peaks.append(read_peak_memory())
         gpu_peak, gpu_limit = read_gpu_memory(model.trainable_variables[0].value)
         gpu_peaks.append(gpu_peak)

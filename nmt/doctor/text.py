@@ -16,6 +16,7 @@ from nmt.data.corpus import ParallelCorpus, TextFile, split_indices
 from nmt.data.languages import find_labels, find_warnings, parse_language
 from nmt.data.preparation import count_drawn, find_tag_warnings
 from nmt.data.weighting import SentenceWeights
+from nmt.data.word_alignments import WordAlignments
 from nmt.doctor.findings import Finding, report_count
 from nmt.errors import UserError
 from nmt.evaluation.metrics import check_languages
@@ -84,12 +85,12 @@ def open_texts(data: DataConfig, cache: Path) -> list[TextFile]:
 
 
 def examine_corpora(config: Config, corpus: ParallelCorpus, cache: Path) -> Iterator[Finding]:
-    """Checks the weights of corpora and pairs, and reports tags that no dev set has.
+    """Checks the weights of corpora and pairs and word alignments, and reports tags that no dev set has.
 
     Args:
         config: the whole configuration.
         corpus: the training text.
-        cache: folder for the line indexes of files of weights.
+        cache: folder for the line indexes of files of weights and alignments.
     """
     data = config.data
     paths = [files.weights for files in data.train]
@@ -99,6 +100,13 @@ def examine_corpora(config: Config, corpus: ParallelCorpus, cache: Path) -> Iter
             yield Finding("sentence weights", "ok", f"from {values.min():g} to {values.max():g}")
         except UserError as error:
             yield Finding("sentence weights", "error", str(error))
+    paths = [files.alignments for files in data.train]
+    if any(paths):
+        try:
+            alignments = WordAlignments.open(paths, corpus, cache)
+            yield Finding("word alignments", "ok", f"{len(alignments.links):,} links")
+        except UserError as error:
+            yield Finding("word alignments", "error", str(error))
     for warning in find_tag_warnings(config):
         yield Finding("tags", "warning", warning)
     if all(files.weight == 1 for files in data.train):

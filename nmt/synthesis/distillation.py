@@ -94,6 +94,8 @@ def distill(
         for files in chosen.data.train:
             if files.weights:
                 log(f"{files.weights}: the pairs have no sentence weights, since some lines may be left out.")
+            if files.alignments:
+                log(f"{files.alignments}: the pairs have no word alignments, since their targets differ.")
     return make_synthetic_pairs(
         model,
         texts,
@@ -130,7 +132,7 @@ def _list_texts(config: Config, *, with_references: bool) -> list[Text]:
         Text(
             files.source,
             files.target if with_references else None,
-            # Not the file of sentence weights, since some lines may be left out.
+            # Not the files of sentence weights and word alignments, since some lines may be left out.
             files.model_dump(mode="json", include={"weight", "tag"}, exclude_defaults=True),
         )
         for files in config.data.train

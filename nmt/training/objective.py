@@ -7,7 +7,7 @@ TensorBoard by its name, without being listed anywhere else.
 B sentences, S and T source and target positions, N = B T, E units of an attentional state, V tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -38,21 +38,29 @@ class Examples(NamedTuple):
     """int32 [B, T], each row ended by EOS."""
     weights: Any = None
     """float32 [B], 0 for rows that only fill the batch up; None weighs all rows alike."""
+    alignment: Any = None
+    """float32 [B, T, S], what the attention of each target token should be, in rows that sum to 1 or 0; None without
+    guided alignment."""
 
     @classmethod
     def from_batch(cls, batch: Batch) -> "Examples":
         """Returns the arrays of a batch."""
-        return cls(batch.source, batch.target, batch.weights)
+        return cls(batch.source, batch.target, batch.weights, batch.alignment)
 
-    @classmethod
-    def make_empty(cls, rows: int, source_length: int, target_length: int) -> "Examples":
-        """Returns arrays of the shapes of such a batch, with arbitrary values."""
-        lengths = cls((source_length,), (target_length,), ())
-        return cls(*(np.empty((rows, *n), dtype) for n, (dtype, _) in zip(lengths, EXAMPLE_TYPES, strict=True)))
+    @property
+    def arrays(self) -> list[Any]:
+        """Those that there are, from which this object can be made again."""
+        return [array for array in self if array is not None]
+
+    def map(self, function: Callable[[Any], Any]) -> "Examples":
+        """Returns the examples with a function applied to each array that there is."""
+        return Examples(*map(function, self.arrays))
 
 
-EXAMPLE_TYPES = Examples(source=("int32", 2), target=("int32", 2), weights=("float32", 1))
+EXAMPLE_TYPES = Examples(source=("int32", 2), target=("int32", 2), weights=("float32", 1), alignment=("float32", 3))
 """Type and number of axes of each array."""
+# Below this, a weight of attention has no gradient. The logarithm of 0 would have an infinite one.
+SMALLEST_ATTENTION = 1e-9
 
 
 class Sums(NamedTuple):
@@ -76,12 +84,15 @@ class Objective:
         consistency: weight of the divergence of two readings of each pair, alpha of the papers; 0 reads each pair once.
         consistency_kind: r_drop (Liang et al. 2021) or simcut (Gao et al. 2022), whose cut tokens are those of the
             embeddings' word dropout.
+        guided_alignment: weight of the cross-entropy between the alignment of the examples and the attention (Chen et
+            al. 2016); 0 needs no alignment.
     """
 
     label_smoothing: float = field(default=0.0, kw_only=True)
     banned_ids: tuple[int, ...] = field(default=(), kw_only=True)
     consistency: float = field(default=0.0, kw_only=True)
     consistency_kind: ConsistencyKind = field(default="r_drop", kw_only=True)
+    guided_alignment: float = field(default=0.0, kw_only=True)
 
     @classmethod
     def from_config(cls, settings: TrainingConfig, banned_ids: Sequence[int] = ()) -> "Objective":
@@ -96,7 +107,19 @@ class Objective:
             banned_ids=tuple(banned_ids) if settings.label_smoothing_over == "producible" else (),
             consistency=settings.consistency,
             consistency_kind=settings.consistency_kind,
+            guided_alignment=settings.guided_alignment,
         )
+
+    @property
+    def example_types(self) -> Examples:
+        """Type and number of axes of each array that the objective reads."""
+        return EXAMPLE_TYPES if self.guided_alignment else EXAMPLE_TYPES._replace(alignment=None)
+
+    def make_empty_examples(self, rows: int, source_length: int, target_length: int) -> Examples:
+        """Returns arrays of the shapes of such a batch, with arbitrary values."""
+        lengths = Examples((source_length,), (target_length,), (), (target_length, source_length))
+        types = self.example_types.arrays
+        return Examples(*(np.empty((rows, *n), dtype) for n, (dtype, _) in zip(lengths, types, strict=False)))
 
     def __call__(self, model: Seq2Seq, examples: Examples, *, training: bool = False) -> Sums:
         """Runs the model on examples, reading the target by teacher forcing.
@@ -108,20 +131,28 @@ class Objective:
             examples: rows of a batch.
             training: whether dropout is on.
         """
-        source, target, weights = examples
+        source, target, weights, alignment = examples
         if model.right_to_left:
+            if self.guided_alignment:
+                alignment = reverse_targets(target, alignment)
             target = reverse_targets(target)
         counts = ops.cast(ops.not_equal(target, PAD_ID), "float32")
         if weights is not None:
             counts = counts * weights[:, None]
         if self.consistency:
-            return self._compare_readings(model, source, target, counts, training)
+            return self._compare_readings(model, source, target, counts, alignment, training)
         decoded = model(source, shift_right(target, BOS_ID), training=training)
         arrays = model.projection, decoded.states, target, counts
         loss, nll = cross_entropy(*arrays, label_smoothing=self.label_smoothing, banned_ids=self.banned_ids)
-        return Sums(loss, ops.sum(counts), {"nll": nll})
+        metrics = {"nll": nll}
+        if self.guided_alignment:
+            metrics["alignment"] = compare_attention(decoded.attention_weights, alignment, counts)
+            loss = loss + self.guided_alignment * metrics["alignment"]
+        return Sums(loss, ops.sum(counts), metrics)
 
-    def _compare_readings(self, model: Seq2Seq, source: Any, target: Any, counts: Any, training: bool) -> Sums:
+    def _compare_readings(
+        self, model: Seq2Seq, source: Any, target: Any, counts: Any, alignment: Any, training: bool
+    ) -> Sums:
         """Does what a call does, with two readings of each pair."""
         # Both readings of a pair are rows of one batch, so that the recurrence takes no more steps than for one.
         sources, targets = (ops.concatenate([rows, rows], axis=0) for rows in (source, target))
@@ -131,11 +162,13 @@ class Objective:
         if training and not is_r_drop:
             word_masks = _cut(model.source_embedding, sources, EOS_ID), _cut(model.target_embedding, before, BOS_ID)
         decoded = model(sources, before, training=training, word_masks=word_masks)
+        # SimCut trains on the first reading alone.
+        both_counts = ops.concatenate([counts, counts if is_r_drop else ops.zeros_like(counts)], axis=0)
         loss, nll, divergence = compute_consistency(
             model.projection,
             decoded.states,
             targets,
-            ops.concatenate([counts, counts if is_r_drop else ops.zeros_like(counts)], axis=0),
+            both_counts,
             label_smoothing=self.label_smoothing,
             banned_ids=self.banned_ids,
             kind=self.consistency_kind,
@@ -144,7 +177,12 @@ class Objective:
         # meaning of alpha.
         num_losses = 2 if is_r_drop else 1
         loss = (loss + self.consistency * divergence) / num_losses
-        return Sums(loss, ops.sum(counts), {"nll": nll / num_losses, "divergence": divergence})
+        metrics = {"nll": nll / num_losses, "divergence": divergence}
+        if self.guided_alignment:
+            alignments = ops.concatenate([alignment, alignment], axis=0)
+            metrics["alignment"] = compare_attention(decoded.attention_weights, alignments, both_counts) / num_losses
+            loss = loss + self.guided_alignment * metrics["alignment"]
+        return Sums(loss, ops.sum(counts), metrics)
 
 
 def _cut(embedding: Embedding, ids: Any, kept_id: int) -> Any:
@@ -162,6 +200,22 @@ def _cut(embedding: Embedding, ids: Any, kept_id: int) -> Any:
     is_first = ops.arange(ops.shape(ids)[0]) < ops.shape(ids)[0] // 2
     is_kept = ops.logical_or(ops.equal(ids, kept_id), is_first[:, None])[..., None]
     return ops.cast(ops.logical_or(is_kept, ops.not_equal(mask, 0)), mask.dtype)
+
+
+def compare_attention(attention_weights: Any, alignment: Any, weights: Any) -> Any:
+    """Sums the cross-entropy between an alignment and the attention (Chen et al. 2016, section 3).
+
+    Args:
+        attention_weights: [B, T, S], rows that sum to 1.
+        alignment: [B, T, S], what they should be. A row of zeros adds nothing.
+        weights: [B, T], as in `cross_entropy`.
+
+    Returns:
+        A scalar in nats, the sum over the target tokens that have an alignment.
+    """
+    logs = ops.log(ops.maximum(attention_weights, SMALLEST_ATTENTION))
+    wanted = ops.cast(alignment, logs.dtype) * ops.cast(weights, logs.dtype)[..., None]
+    return -ops.sum(wanted * logs)
 
 
 def cross_entropy(

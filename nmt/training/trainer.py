@@ -153,6 +153,7 @@ class Trainer:
             self.data.kept,
             self.plan,
             weigh=self.data.weigh,
+            guide=self.data.guide,
             multiple=self.update.rows_multiple,
             pad_to_buckets=has_static_shapes(),
         )

@@ -121,7 +121,8 @@ class JaxUpdate(Update):
         self._compilers = ThreadPoolExecutor(thread_name_prefix="compiling")
         state, frozen, seeds = self._place_all(self._variables), self._place_all(self.frozen), self._derive_seeds(1)
         for rows, *lengths in shapes:
-            examples = self._split(Examples.make_empty(rows + -rows % self.rows_multiple, *lengths))
+            rows += -rows % self.rows_multiple
+            examples = self._split(self.objective.make_empty_examples(rows, *lengths))
             lowered = self._compiled.lower(state, frozen, seeds, examples)
             self._precompiled[_get_shapes(examples)] = self._compilers.submit(lowered.compile)
 
@@ -150,7 +151,7 @@ class JaxUpdate(Update):
     def _split(self, examples: Examples) -> Examples:
         """Splits rows into micro-batches, each of which gets every A-th row: [B, ...] -> [A, B / A, ...]."""
         micros = range(self.accumulation_steps)
-        return Examples(*(np.stack([rows[micro :: self.accumulation_steps] for micro in micros]) for rows in examples))
+        return examples.map(lambda rows: np.stack([rows[micro :: self.accumulation_steps] for micro in micros]))
 
     def _derive_seeds(self, update: int) -> np.ndarray:
         """Returns a seed for each micro-batch and layer: int32 [A, D, 2]."""
@@ -222,7 +223,7 @@ class JaxUpdate(Update):
 
 
 def _get_shapes(examples: Examples) -> tuple[tuple[int, ...], ...]:
-    return tuple(array.shape for array in examples)
+    return tuple(array.shape for array in examples.arrays)
 
 
 def _await_outcome(fetched: Fetched) -> Outcome:

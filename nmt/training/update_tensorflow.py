@@ -16,7 +16,7 @@ from nmt.compilation import XlaKernels, silence_xla_banner
 from nmt.data.batching import Batch
 from nmt.errors import OutOfMemoryError
 from nmt.models.seq2seq import Seq2Seq
-from nmt.training.objective import EXAMPLE_TYPES, Examples, Sums
+from nmt.training.objective import Examples, Sums
 from nmt.training.strategy import LOST, make_workers
 from nmt.training.update import (
     Outcome,
@@ -66,7 +66,7 @@ class TensorFlowUpdate(Update):
 
     def _make_graph(self, function: Callable) -> Callable:
         """Turns a function of a batch into one graph for all lengths."""
-        examples = [tf.TensorSpec([None] * rank, dtype) for dtype, rank in EXAMPLE_TYPES]
+        examples = [tf.TensorSpec([None] * rank, dtype) for dtype, rank in self.objective.example_types.arrays]
         signature = [*examples, tf.TensorSpec(self._get_seed_shape(), tf.int32)]
         return tf.function(function, input_signature=signature, autograph=False)
 
@@ -96,7 +96,7 @@ class TensorFlowUpdate(Update):
         self.optimizer.learning_rate = learning_rate
         seeds = self._derive_seeds(update)
         try:
-            metrics, num_tokens, finite, factor, gradients = self._compute(*Examples.from_batch(batch), seeds)
+            metrics, num_tokens, finite, factor, gradients = self._compute(*Examples.from_batch(batch).arrays, seeds)
             if finite:
                 self._apply(gradients, factor)
         except tf.errors.ResourceExhaustedError as error:
@@ -156,7 +156,7 @@ class TensorFlowUpdate(Update):
             state.assign(tf.cast(seed, state.dtype))
         # Every (R A)-th row. Rows are sorted by length, so blocks of neighbours would load the replicas unevenly.
         first, stride = micro * self.num_devices + replica, self.rows_multiple
-        mine = Examples(*(rows[first::stride] for rows in examples))
+        mine = examples.map(lambda rows: rows[first::stride])
         variables = [v.value for v in self.trained]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)

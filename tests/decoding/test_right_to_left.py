@@ -80,6 +80,18 @@ def test_forced_reading_takes_and_returns_reading_order(pair: tuple[Seq2Seq, Seq
     np.testing.assert_allclose(ops.convert_to_numpy(attention), ops.convert_to_numpy(expected[1]), atol=1e-6)
 
 
+def test_the_attention_is_guided_in_the_order_in_which_tokens_are_predicted(pair: tuple[Seq2Seq, Seq2Seq]) -> None:
+    forward, backward = pair
+    source, objective = np.repeat(SOURCE, 2, axis=0), Objective(guided_alignment=0.5)
+    alignment = np.random.default_rng(1).random((*TARGET.shape, SOURCE.shape[1])).astype("float32")
+    found = objective(backward, Examples(source, TARGET, None, alignment))
+    reversed_alignment = ops.convert_to_numpy(reverse_targets(TARGET, alignment))
+    expected = objective(forward, Examples(source, REVERSED, None, reversed_alignment))
+    assert float(found.loss) == pytest.approx(float(expected.loss), rel=1e-6)
+    assert float(found.metrics["alignment"]) == pytest.approx(float(expected.metrics["alignment"]), rel=1e-6)
+    assert not np.array_equal(reversed_alignment, alignment)
+
+
 @pytest.mark.parametrize("consistency", [0.0, 2.0])
 def test_the_loss_is_that_of_reversed_targets(pair: tuple[Seq2Seq, Seq2Seq], consistency: float) -> None:
     forward, backward = pair

@@ -280,6 +280,13 @@ def test_weights_and_tags_of_corpora_are_checked(opened, make_config, tmp_path):
     weights.write_text("1\n1\n")
     [found] = examine(weights=weights)
     assert found.verdict == "error" and found.found.endswith(f"found 2 lines in {weights}.")
+    links = tmp_path / "links"
+    links.write_text("0-0\n" * len(PAIRS))
+    [found] = examine(alignments=links)
+    assert (found.verdict, found.found) == ("ok", f"{len(PAIRS):,} links")
+    links.write_text("0-0\n" * (len(PAIRS) - 1) + "0:0\n")
+    [found] = examine(alignments=links)
+    assert found.verdict == "error" and found.found.startswith(f"{links}:{len(PAIRS)}: expected links such as 0-0")
     tagged, untagged = examine(tag="<bt>")
     assert tagged.verdict == "warning" and "no set of data.dev has the tag <bt>" in tagged.found
     assert "data.dev has text without a tag" in untagged.found

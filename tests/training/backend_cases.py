@@ -18,7 +18,7 @@ class Case:
     optimizer: dict[str, Any]
     update: dict[str, Any] = field(default_factory=dict)
     label_smoothing: float = 0.0
-    consistency: dict[str, Any] = field(default_factory=dict)
+    objective: dict[str, Any] = field(default_factory=dict)
     num_updates: int = 4
     learning_rate: float = 2**-5
 
@@ -41,6 +41,7 @@ OTHER = Case(
     },
     ADAMW,
     {"accumulation_steps": 3, "clip_norm": 0.05, "ema_decay": 0.3},
+    objective={"guided_alignment": 0.5},
 )
 DROPOUT = Case(
     {
@@ -52,7 +53,7 @@ DROPOUT = Case(
     },
     ADAMW,
     {"clip_norm": 0.05, "ema_decay": 0.3},
-    consistency={"consistency": 2.0, "consistency_kind": "simcut"},
+    objective={"consistency": 2.0, "consistency_kind": "simcut", "guided_alignment": 0.5},
 )
 
 
@@ -78,18 +79,24 @@ def settings_of(case: Case) -> dict[str, Any]:
     """The settings of the update of a case."""
     from nmt.training.objective import Objective
 
-    objective = Objective(label_smoothing=case.label_smoothing, **case.consistency)
+    objective = Objective(label_smoothing=case.label_smoothing, **case.objective)
     return {"seed": 1, "objective": objective, **case.update}
 
 
-def batch_of(number: int) -> Any:
-    """10 pairs and 2 rows that only fill up; piece 5 again and again."""
+def batch_of(number: int, *, is_aligned: bool = False) -> Any:
+    """10 pairs and 2 rows that only fill up; piece 5 again and again. Every other target piece may be aligned."""
     from nmt.data.batching import Batch, pad
 
     random = np.random.default_rng(number)
     longest = [9, 2, 4, 7, 1] * 2 + [0, 0]
     sides = [[list(random.choice([4, 5, 5, 5, 6, 7, 8, 9], size=n)) for n in longest] for _ in range(2)]
-    return Batch(0, number, pad(sides[0]), pad(sides[1]), np.array([1.0] * 10 + [0.0] * 2, dtype=np.float32))
+    source, target = map(pad, sides)
+    alignment = None
+    if is_aligned:
+        alignment = (random.random((*target.shape, source.shape[1])) < 0.3) * (source > 3)[:, None, :] * 1.0
+        alignment[:, ::2] = 0
+        alignment = (alignment / np.maximum(alignment.sum(axis=2, keepdims=True), 1)).astype(np.float32)
+    return Batch(0, number, source, target, np.array([1.0] * 10 + [0.0] * 2, dtype=np.float32), alignment)
 
 
 def learned(update: Any, case: Case) -> dict[str, np.ndarray]:
@@ -98,10 +105,14 @@ def learned(update: Any, case: Case) -> dict[str, np.ndarray]:
 
     update.restart_averages()
     numbers = range(1, case.num_updates + 1)
-    outcomes = [update(batch_of(number), update=number, learning_rate=case.learning_rate) for number in numbers]
+    is_aligned = "guided_alignment" in case.objective
+    outcomes = [
+        update(batch_of(number, is_aligned=is_aligned), update=number, learning_rate=case.learning_rate)
+        for number in numbers
+    ]
+    names = ("loss", "nll", "gradient_norm", *(("alignment",) if is_aligned else ()))
     figures = [
-        (*(outcome.metrics[name] for name in ("loss", "nll", "gradient_norm")), outcome.num_tokens, outcome.is_applied)
-        for outcome in outcomes
+        (*(outcome.metrics[name] for name in names), outcome.num_tokens, outcome.is_applied) for outcome in outcomes
     ]
     weights = {f"weight {path}": array for path, array in get_arrays(update.model.trainable_variables).items()}
     averages = {f"average {path}": array for path, array in update.get_averages().items()}

@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nmt.config.schema import TrainingConfig
+from nmt.config.schema import ModelConfig, TrainingConfig
 from nmt.models.decoder import shift_right
 from nmt.models.embedding import Embedding, OutputProjection
-from nmt.training.objective import Examples, Objective, _softmax_nll, compute_consistency, cross_entropy
+from nmt.models.seq2seq import make_seq2seq
+from nmt.training.objective import (
+    Examples,
+    Objective,
+    _softmax_nll,
+    compare_attention,
+    compute_consistency,
+    cross_entropy,
+)
 
 B, T, E, V = 2, 3, 5, 7  # sentences, positions, units of a state, pieces
 TARGETS = np.array([[4, 6, 3], [4, 3, 0]])
@@ -333,6 +341,75 @@ def test_simcut_cuts_tokens_of_the_second_reading_but_neither_eos_of_the_source_
         assert others.mean() == pytest.approx(0.5, abs=0.15)
     objective(model, Examples(source, target))
     assert model.word_masks == (None, None)
+
+
+@pytest.fixture
+def attentive(float64):
+    """A small model with two hops and heads, in float64, and examples with alignments: of EOS and padding none."""
+    sizes = {"embedding_units": 4, "encoder_units": 4, "decoder_units": 4, "attention_heads": 2, "attention_hops": 2}
+    none = {"embedding_dropout": 0.0, "layer_dropout": 0.0, "output_dropout": 0.0}
+    config = ModelConfig(**sizes, **none)
+    model = make_seq2seq(config, source_vocabulary_size=V, target_vocabulary_size=V, precision="float64")
+    for number, variable in enumerate(model.trainable_variables):
+        variable.assign(random(*variable.shape, seed=number))
+    alignment = np.zeros((B, T, 4))
+    alignment[0, 0, 1] = 1
+    alignment[0, 1, :2] = 0.5
+    alignment[1, 0, 2] = 1
+    source = np.array([[5, 4, 6, 3], [6, 4, 3, 0]])
+    return model, Examples(source, TARGETS, np.array([1, 2.5]), alignment)
+
+
+def test_guided_alignment_adds_the_cross_entropy_of_the_attention(attentive):
+    """Chen et al. 2016: a target token without links adds nothing, and pairs count by their weights."""
+    model, examples = attentive
+    attention = array(model(examples.source, shift_right(TARGETS, 2)).attention_weights)
+    expected = 0.0
+    for b, t, s in np.argwhere(examples.alignment):
+        expected -= examples.weights[b] * examples.alignment[b, t, s] * math.log(attention[b, t, s])
+    without = Objective(label_smoothing=0.1)(model, examples)
+    sums = Objective(label_smoothing=0.1, guided_alignment=0.7)(model, examples)
+    assert float(sums.metrics["alignment"]) == pytest.approx(expected)
+    assert float(sums.loss) == pytest.approx(float(without.loss) + 0.7 * expected)
+    assert without.metrics.keys() == {"nll"} and float(sums.num_tokens) == float(without.num_tokens)
+
+
+@pytest.mark.parametrize("kind", ["r_drop", "simcut"])
+def test_two_equal_readings_are_guided_as_one(attentive, kind):
+    model, examples = attentive
+    once = Objective(guided_alignment=0.7)(model, examples)
+    twice = Objective(guided_alignment=0.7, consistency=2.0, consistency_kind=kind)(model, examples)
+    assert float(twice.loss) == pytest.approx(float(once.loss))
+    assert float(twice.metrics["alignment"]) == pytest.approx(float(once.metrics["alignment"]))
+
+
+def test_the_gradient_of_guided_alignment_equals_numerical_differences(attentive):
+    """Along one random direction of all weights together."""
+    model, examples = attentive
+    variables = [variable.value for variable in model.trainable_variables]
+    before = [variable.numpy() for variable in variables]
+    direction = [random(*variable.shape, seed=100 + number) for number, variable in enumerate(variables)]
+
+    def compute(step=0.0):
+        for variable, start, change in zip(variables, before, direction, strict=True):
+            variable.assign(start + step * change)
+        return Objective(guided_alignment=0.7)(model, examples).metrics["alignment"]
+
+    with tf.GradientTape() as tape:
+        loss = compute()
+    gradients = tape.gradient(loss, variables, unconnected_gradients="zero")
+    slope = sum(np.sum(array(gradient) * change) for gradient, change in zip(gradients, direction, strict=True))
+    numerical = float(compute(1e-6) - compute(-1e-6)) / 2e-6
+    assert abs(numerical) > 0.1
+    assert slope == pytest.approx(numerical, rel=1e-6)
+
+
+def test_attention_that_vanished_gives_a_finite_loss_and_gradient():
+    weights = tf.Variable([[[0.0, 1.0]]])
+    with tf.GradientTape() as tape:
+        loss = compare_attention(weights, np.array([[[1.0, 0.0]]]), np.ones((1, 1)))
+    assert float(loss) == pytest.approx(-math.log(1e-9), rel=1e-5)
+    assert np.isfinite(tape.gradient(loss, weights).numpy()).all()
 
 
 def test_the_decoder_reads_bos_and_all_but_the_last():
