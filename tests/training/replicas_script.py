@@ -20,7 +20,6 @@ SETTINGS = {
 COURSES = {
     ("sgd", "float64"): [(1, 1), (2, 1), (2, 3)],
     ("adamw", "float64"): [(1, 1), (2, 3)],
-    ("adamw", "float32"): [(1, 1), (2, 3)],
 }
 
 

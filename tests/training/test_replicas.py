@@ -24,7 +24,6 @@ def found():
         ("sgd float64", "2x1", 1e-9),
         ("sgd float64", "2x3", 1e-9),
         ("adamw float64", "2x3", 1e-9),
-        ("adamw float32", "2x3", 1e-5),
     ],
 )
 def test_replicas_and_micro_batches_learn_what_one_learns(found, case, place, tolerance):
