@@ -80,8 +80,9 @@ def make_page(*paths, examples=10):
 
 
 def test_the_page_escapes_all_text_and_loads_nothing(make_run):
-    text = make_page(make_run("run"))
+    text = make_page(make_run("<i>run"))
     assert text.count("<script>") == 1  # the page's own
+    assert "<i>" not in text and text.count("&lt;i&gt;run") > 5
     shown = text.partition("<script>")[0]
     for line in (*SOURCES, *TARGETS):
         assert html.escape(line) in shown
