@@ -395,9 +395,12 @@ class Trainer:
         if is_short or not self.workers.is_chief or (path / CONFIDENCE).is_file():
             return
         references = [target for one in self.data.dev for target in one.targets]
-        self.writer.try_write(
-            lambda: calibrate(self.folder.best, sources, references), "the confidence", update=self.progress.update
-        )
+
+        def fit() -> None:
+            confidence = calibrate(self.folder.best, sources, references)
+            self.log(f"Fitted the confidence in translations on {confidence.sentences:,} dev sentences.")
+
+        self.writer.try_write(fit, "the confidence", update=self.progress.update)
 
     def _forget_missing_model(self) -> None:
         """Lets any model be the best if the best one was removed from the run folder."""

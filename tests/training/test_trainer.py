@@ -144,11 +144,16 @@ def test_a_finished_run_started_again_does_nothing(rehearsal, recipe, tmp_path, 
 def test_the_end_fits_the_confidence_of_the_best_model_once(rehearsal, recipe, tmp_path, monkeypatch):
     fitted = []
     monkeypatch.setattr(trainer, "MIN_SENTENCES", 7)
-    monkeypatch.setattr(
-        trainer, "calibrate", lambda *given: (fitted.append(given), save_confidence(given[0], {"a": 1}))
-    )
+
+    def calibrate(model, *text):
+        fitted.append((model, *text))
+        save_confidence(model, {"a": 1})
+        return SimpleNamespace(sentences=7)
+
+    monkeypatch.setattr(trainer, "calibrate", calibrate)
     best = rehearsal.train(recipe(tmp_path, max_updates=2, validate_every=2), bleu=[1])
     [(model, sources, references)] = fitted
+    assert "Fitted the confidence in translations on 7 dev sentences." in rehearsal.said
     assert model == best and [one.split()[::-1] for one in sources] == [one.split() for one in references]
     rehearsal.train(recipe(tmp_path, max_updates=2, validate_every=2), bleu=[])
     assert len(fitted) == 1
