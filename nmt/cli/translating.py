@@ -24,6 +24,7 @@ from nmt.cli.options import (
     read_decoding,
     set_up_process,
 )
+from nmt.data.glossary import read_glossary
 from nmt.errors import UserError
 from nmt.streams import STANDARD, replace_home
 
@@ -78,6 +79,30 @@ def translate(
             "addresses, tags and placeholders.",
         ),
     ] = False,
+    glossary: Annotated[
+        Path | None,
+        typer.Option(help="Terms to be translated in a given way, one per line: term, tab, translation."),
+    ] = None,
+    marks: Annotated[
+        bool, typer.Option("--marks", help="Copy text between {{ and }}. \\{{, \\}} and \\\\ stand for {{, }} and \\.")
+    ] = False,
+    prefix: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What each translation begins with, line by line; it may end inside a word."),
+    ] = None,
+    required: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What each translation must contain, line by line: phrases between tabs."),
+    ] = None,
+    alternatives: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=32,
+            help="Print so many ways to go on after the prefix instead: tab-separated number, probability, text, and "
+            "the best translation that begins with it.",
+        ),
+    ] = 0,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     pruning_threshold: PruningThreshold = None,
@@ -87,12 +112,19 @@ def translate(
     """Translate text, line by line."""
     if html and alignments:
         raise UserError("--html and --alignments: words of text with tags are not numbered; give one of the two.")
+    if html and (prefix or required):
+        raise UserError("--html: a prefix or a required phrase is one of plain text; leave it out, or --html.")
+    if alternatives and (n_best > 1 or alignments or html or required):
+        raise UserError("--alternatives lists ways to go on: leave out --n-best, --alignments, --html and --required.")
     decoding = read_decoding(overrides, beam_size, length_penalty, pruning_threshold)
+    terms = read_glossary(glossary)
     set_up_process(device, threads)
     from nmt.translators.lines import translate_lines
     from nmt.translators.opening import open_translator
 
     translator = open_translator(model, rerank=rerank, rerank_weight=rerank_weight, **decoding)
+    if glossary or marks:
+        translator = translator.with_terms(terms, marks=marks)
     translate_lines(
         translator,
         input,
@@ -101,6 +133,9 @@ def translate(
         as_json=json,
         alignments=alignments,
         html=html,
+        prefixes=prefix,
+        required=required,
+        alternatives=alternatives,
         warn=print_warning if warnings else lambda message: None,
     )
 

@@ -207,7 +207,7 @@ def beam_search(
             candidates = _score_continuations(beam, ids, log_probs)
             if phrases is not None:
                 counts, has_all = phrases.count_tokens(ids, state, rows.memory, beam.queries)
-                candidates = candidates.drop(ops.logical_and(candidates.ids == eos_id, ops.logical_not(has_all)))
+                candidates = phrases.restrict(candidates, has_all, eos_id, is_last=beam.positions + 1 >= rows.limits)
             empty = beam.empty
             if not is_zero(end_from):
                 is_early_end = ops.logical_and(candidates.ids == eos_id, (beam.positions < end_from)[:, None, None])

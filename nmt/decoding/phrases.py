@@ -123,6 +123,22 @@ class Phrases:
         has_all = ops.all(ops.logical_or(met, lengths == 0), axis=2)
         return queries.scatter(counts), queries.scatter(has_all)
 
+    def restrict(self, candidates: Candidates, has_all: Any, eos_id: int, *, is_last: Any) -> Candidates:
+        """Makes an end impossible that leaves a phrase out.
+
+        In the last step that the length limit allows, all candidates that leave one out become impossible, unless all
+        of them do.
+
+        Args:
+            candidates: of each slot.
+            has_all: bool [R, K, W], from `count_tokens`.
+            eos_id: id of EOS.
+            is_last: bool [R].
+        """
+        may_choose = ops.any(ops.logical_and(has_all, candidates.log_probs > IMPOSSIBLE / 2), axis=(1, 2))
+        is_end = ops.logical_or(candidates.ids == eos_id, ops.logical_and(is_last, may_choose)[:, None, None])
+        return candidates.drop(ops.logical_and(is_end, ops.logical_not(has_all)))
+
     def select(self, candidates: Candidates, counts: Any) -> tuple[Any, Any, Any]:
         """Returns K of the continuations of all slots of a row.
 

@@ -10,6 +10,7 @@ from nmt.errors import RequestError, UserError
 from nmt.server import openapi
 from nmt.server.access import Access
 from nmt.server.batcher import Batcher
+from nmt.server.complete_routes import make_complete_routes
 from nmt.server.limits import Limits
 from nmt.server.metrics import CONTENT_TYPE, Metrics
 from nmt.server.middleware import INTERNAL_ERROR, Middleware
@@ -63,6 +64,7 @@ def make_server(
     app.include_router(make_page_routes(page))
     cutter = TextCutter(translator, limits)
     app.include_router(make_translate_routes(name, translator, batcher, cutter, limits))
+    app.include_router(make_complete_routes(translator, batcher, cutter, limits))
     app.include_router(make_score_routes(translator, batcher, cutter, limits))
     app.include_router(make_tfserving_routes(name, translator, batcher, cutter, limits))
     openapi.finish_document(app, name=name, version=translator.version, key=key is not None)

@@ -15,7 +15,7 @@ from nmt.config.schema import SearchSettings
 from nmt.errors import RequestError
 from nmt.server.fair_queue import FairQueue, Job, Options, ScoringOptions
 from nmt.server.limits import QUEUE_SHARE, Limits
-from nmt.translators.hypothesis import ScoredTranslation, Translation
+from nmt.translators.hypothesis import ScoredTranslation
 from nmt.translators.protocol import Translator
 
 logger = logging.getLogger(__name__)
@@ -142,9 +142,9 @@ class Batcher:
         return [job.result for job in jobs]
 
     async def translate(
-        self, texts: Sequence[str], options: Options, *, tokens: Sequence[int] | None = None, client: str = ""
-    ) -> list[Translation]:
-        """Queues texts and returns their translations, in order; a caller that is cancelled takes its texts back.
+        self, texts: Sequence[Any], options: Options, *, tokens: Sequence[int] | None = None, client: str = ""
+    ) -> list[Any]:
+        """Queues texts and returns their results, in order; a caller that is cancelled takes its texts back.
 
         See `submit`.
         """

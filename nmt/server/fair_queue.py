@@ -42,10 +42,40 @@ class ScoringOptions(Options):
 
 
 @dataclass(frozen=True)
-class Job:
-    """A text that waits to be translated, or a pair that waits to be scored."""
+class DemandingOptions(Options):
+    """Options of texts with demands. Each of them is a tuple: the text, its prefix, and what it must contain."""
 
-    text: str | tuple[str, str]
+    def run(self, translator: Translator, texts: Sequence[Any]) -> Sequence[Any]:
+        """Translates a batch of texts."""
+        return translator.translate_batch(
+            [text for text, *_ in texts],
+            n_best=self.n_best,
+            attention=self.attention,
+            prefixes=[prefix for _, prefix, *_ in texts],
+            required=[phrases for _, _, *phrases in texts],
+        )
+
+
+@dataclass(frozen=True)
+class CompletingOptions(Options):
+    """Options of texts whose translations go on after a prefix. Each of them is a pair: the text and the prefix."""
+
+    num_alternatives: int = 1
+
+    def estimate_work(self, tokens: int) -> int:
+        """Returns the work of a text: a search for what comes next, and one for each alternative."""
+        return (tokens + 1) * self.num_alternatives * (2 + self.settings.beam_size)
+
+    def run(self, translator: Translator, texts: Sequence[Any]) -> Sequence[Any]:
+        """Lists the alternatives of a batch of texts."""
+        return translator.list_alternatives(*map(list, zip(*texts, strict=True)), n=self.num_alternatives)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A text that waits to be translated, or several that belong together."""
+
+    text: str | tuple[str, ...]
     options: Options
     work: int
     """See `Options.estimate_work`."""

@@ -49,6 +49,15 @@ def describe_translate_request(model: type[BaseModel], limits: Limits, *, max_n_
     return schema
 
 
+def describe_complete_request(model: type[BaseModel], limits: Limits) -> Schema:
+    """Returns the schema of a request to /complete, with the limits of this server."""
+    schema = model.model_json_schema()
+    for name in ("text", "prefix"):
+        about = schema["properties"][name]["description"]
+        schema["properties"][name] = {"anyOf": [_text(limits), _list(_text(limits), limits)], "description": about}
+    return schema
+
+
 def describe_score_request(model: type[BaseModel], limits: Limits) -> Schema:
     """Returns the schema of a request to /score, with the limits of this server."""
     schema = model.model_json_schema()

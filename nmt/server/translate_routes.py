@@ -11,21 +11,30 @@ from nmt.config.schema import SearchSettings
 from nmt.decoding.alignment import Alignment, align
 from nmt.errors import RequestError, suggest_name
 from nmt.server.batcher import Batcher
+from nmt.server.fair_queue import DemandingOptions
 from nmt.server.limits import Limits, check_texts, limit_time
 from nmt.server.openapi import describe_body, describe_translate_request
 from nmt.server.text_cutter import TextCutter, find_client
 from nmt.server.tfserving_bodies import abbreviate, read_json
+from nmt.translators.demands import Demand, make_demands, spread_demand, start_with_prefix
 from nmt.translators.hypothesis import PartConfidence, Translation, TranslationWarning, join_translations
 from nmt.translators.markup import Markup, read_markup
 from nmt.translators.protocol import CHANGEABLE, TAG, Translator
+from nmt.translators.terms import restore_all
 
 Fields = TypeVar("Fields", bound=BaseModel)
 
 # Characters of a text with tags, as a multiple of those that are translated of it.
 MARKUP_SHARE = 10
+MAX_TERMS = 1000  # of a request
+# Text in one line, without tabs and without spaces at its ends, as a glossary has it.
+TERM = {
+    "type": "string",
+    "pattern": r"^[^\s\x00](?:[^\x00\t\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]*[^\s\x00])?$",
+}
 
 
-def _as_whole_number(value: Any) -> Any:
+def as_whole_number(value: Any) -> Any:
     """Turns 4.0 into 4: JSON has one type of number, and some clients write every number with a point."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -38,19 +47,44 @@ class TextRequest(BaseModel):
     text: Annotated[
         str | list[str], Field(description="One text or several, each of any number of sentences and lines.")
     ]
-    n_best: Annotated[int, Field(ge=1, description="Translations per text."), BeforeValidator(_as_whole_number)] = 1
+    n_best: Annotated[int, Field(ge=1, description="Translations per text."), BeforeValidator(as_whole_number)] = 1
     alignments: Annotated[bool, Field(description="Whether to return the attention of each translated word.")] = False
     format: Annotated[
         Literal["text", "html"],
         Field(description="html: texts have tags, which come back around the same words. Not with alignments."),
     ] = "text"
+    prefix: Annotated[
+        str | list[str] | None,
+        Field(
+            description="What the translation of each text begins with, letter by letter; it may end inside a word. "
+            "Such a text is not split into sentences."
+        ),
+    ] = None
+    required: Annotated[
+        list[str] | list[list[str]] | None,
+        Field(description="Words and phrases that the translation of each text must contain: a list for each text."),
+    ] = None
+    glossary: Annotated[
+        dict[str, str] | None,
+        Field(
+            max_length=MAX_TERMS,
+            description="Terms, as whole words or phrases, with the translation of each.",
+            json_schema_extra={"propertyNames": TERM, "additionalProperties": TERM},
+        ),
+    ] = None
+    marks: Annotated[
+        bool,
+        Field(
+            description="Whether text between {{ and }} is copied. \\{{, \\}} and \\\\ then stand for {{, }} and \\."
+        ),
+    ] = False
 
 
 def make_request_model(settings: type[SearchSettings]) -> type[TextRequest]:
     """Returns the model of a request: the fields of `TextRequest` and, all optional, those of `settings`."""
     fields: dict[str, Any] = {}
     for name, field in settings.model_fields.items():
-        kind: Any = Annotated[(field.annotation, *field.metadata, BeforeValidator(_as_whole_number))]
+        kind: Any = Annotated[(field.annotation, *field.metadata, BeforeValidator(as_whole_number))]
         fields[name] = (kind | None, Field(None, description=field.description))
     return create_model("TranslateRequest", __base__=TextRequest, **fields)
 
@@ -153,7 +187,14 @@ def make_translate_routes(
         # Texts are split here, so that all ways of splitting share one compiled search.
         splitting = {name: changes.pop(name) for name in (CHANGEABLE, TAG) if name in changes}
         splitter = translator.with_settings(**splitting) if splitting else translator
-        options = batcher.make_options(changes, n_best=wanted.n_best, attention=wanted.alignments or is_html)
+        attention = wanted.alignments or is_html
+        options = batcher.make_options(changes, n_best=wanted.n_best, attention=attention or wanted.marks)
+        if wanted.glossary or wanted.marks:
+            searching = translator.with_settings(**splitting, **changes)
+            splitter = searching.with_terms(wanted.glossary or None, marks=wanted.marks)
+        if demands := read_demands(wanted.prefix, wanted.required, count=len(texts)):
+            translator.with_settings(**changes).check_demands(demands)
+            splitter = splitter.with_settings(**{CHANGEABLE: "never"})
         client = find_client(request)
         async with limit_time(limits):
             documents: list[Markup] = []
@@ -161,9 +202,19 @@ def make_translate_routes(
                 documents = await cutter.run_in_thread(client, partial(_read_documents, texts, translator.tags, limits))
                 texts = [text for document in documents for text in document.texts]
             split, tokens = await cutter.cut(texts, options, client=client, splitter=splitter)
-            parts = [part for text in split for part in text.parts]
-            results = iter(await batcher.translate(parts, options, tokens=tokens, client=client))
+            parts: list[Any] = [part for text in split for part in text.parts]
+            pairs = zip(split, demands or [Demand()] * len(split), strict=True)
+            spread: Sequence[Demand] = [one for text, demand in pairs for one in spread_demand(demand, text.parts)]
+            protected, spread = splitter.terms.protect_all(parts, spread)
+            parts = [one.text for one in protected] or parts
+            if any(spread):
+                options = DemandingOptions(options.settings, options.n_best, options.attention)
+                parts = [(part, one.prefix, *one.required) for part, one in zip(parts, spread, strict=True)]
+            found = await batcher.translate(parts, options, tokens=tokens, client=client)
+            results = iter(restore_all(protected, found, keep_attention=attention))
             translations = [join_translations(text, [next(results) for _ in text.parts]) for text in split]
+            for number, demand in enumerate(demands or ()):
+                translations[number] = start_with_prefix(translations[number], demand.prefix)
             # In threads: aligning a long text takes long enough to delay other requests.
             if is_html:
                 translations = await cutter.run_in_thread(client, partial(_join_documents, documents, translations))
@@ -190,7 +241,23 @@ def read_request(body: bytes) -> TextRequest:
     wanted = check_fields(TranslateRequest, document)
     if wanted.alignments and wanted.format == "html":
         raise RequestError(400, "alignments: positions are those of plain text; leave it out, or format: html.")
+    if wanted.format == "html" and (wanted.prefix is not None or wanted.required is not None):
+        raise RequestError(400, "format: prefix and required are those of plain text; leave them out, or format: html.")
     return wanted
+
+
+def read_demands(
+    prefix: str | list[str] | None, required: list[str] | list[list[str]] | None, *, count: int
+) -> list[Demand] | None:
+    """Returns what is demanded of each of so many translations; None for nothing.
+
+    Raises:
+        UserError: their number is another one, or one of them cannot be met.
+    """
+    prefixes = [prefix] if isinstance(prefix, str) else prefix
+    is_flat = required is not None and all(isinstance(one, str) for one in required)
+    lists: Any = [required] if is_flat and count == 1 else required
+    return make_demands(count, prefixes, lists)
 
 
 def check_fields(model: type[Fields], document: dict[str, Any]) -> Fields:

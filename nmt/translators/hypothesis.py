@@ -13,7 +13,7 @@ class TranslationWarning:
 
     kind: str
     """A stable name for programs: length_limit, repetition, uncovered, lost_number, lost_address, lost_tag,
-    lost_placeholder, in_parts, truncated."""
+    lost_placeholder, lost_term, open_mark, unmet, in_parts, truncated."""
     message: str
     """One or more sentences for people."""
 
@@ -118,6 +118,18 @@ class ScoredTranslation:
     def mean_log_prob(self) -> float:
         """Mean of the tokens' log-probabilities, EOS included."""
         return self.log_prob / len(self.token_log_probs)
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """A way in which a translation may go on after a prefix."""
+
+    text: str
+    """The prefix and the token after it; if the prefix ends inside a word, what the token makes of the word."""
+    probability: float
+    """Of the tokens after the complete words of the prefix, given these: not given the beginning of an open word."""
+    translation: str
+    """The best translation that goes on in this way."""
 
 
 def join_translations(text: SplitText, parts: Sequence[Translation]) -> Translation:

@@ -2,18 +2,18 @@
 
 import json
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from nmt.data.batching import split_chunks
-from nmt.data.corpus import read_stream
+from nmt.data.corpus import read_lines, read_stream
 from nmt.decoding.word_links import WordLinks, align_words
 from nmt.errors import UserError
 from nmt.streams import is_regular_file, name_stream, open_bytes, open_output
-from nmt.translators.hypothesis import Hypothesis, Translation
+from nmt.translators.hypothesis import Continuation, Hypothesis, Translation
 from nmt.translators.markup import stream_markup
 from nmt.translators.protocol import WINDOW, Translator
 
@@ -30,6 +30,9 @@ def translate_lines(
     as_json: bool,
     alignments: str | None = None,
     html: bool = False,
+    prefixes: Path | None = None,
+    required: Path | None = None,
+    alternatives: int = 0,
     warn: Callable[[str], None] = lambda message: None,
 ) -> None:
     """Translates lines of text.
@@ -48,11 +51,17 @@ def translate_lines(
             in JSON; "json" writes JSON in which that field is the record of `WordLinks`.
         html: whether lines have tags, which are put around the same words of their translations; see
             `nmt.translators.markup`. Not together with `alignments`.
+        prefixes: file of what each translation begins with, line by line. Not together with `html`, as the next one.
+        required: file of what each translation must contain: words and phrases, separated by tabs.
+        alternatives: if above 0, what is written instead is so many ways to go on after the prefix, or to begin: lines
+            of number, probability, text and best translation, separated by tabs, or the same in JSON.
         warn: receives each warning about a translation, with the number of its line.
 
     Raises:
-        UserError: the file is damaged, a line is not UTF-8, or the translator cannot return n hypotheses or attention.
+        UserError: the file is damaged, a line is not UTF-8, files differ in their number of lines, or the translator
+            cannot return what is requested.
     """
+    demands = _Demands({"prefixes": prefixes, "required": required})
     write = partial(_format, n_best=n_best, as_json=as_json or alignments == "json", alignments=alignments)
     stream = (
         partial(stream_markup, translator) if html else partial(translator.stream, attention=alignments is not None)
@@ -60,12 +69,68 @@ def translate_lines(
     with open_bytes(source) as file, open_output(target) as out:
         number = 0
         for chunk in _read_chunks(file, name_stream(source)):
-            for translation in stream(chunk, n_best=n_best):
+            if alternatives:
+                given = demands.get_next(len(chunk)).get("prefixes") or [""] * len(chunk)
+                for text, row in zip(chunk, translator.list_alternatives(chunk, given, n=alternatives), strict=True):
+                    number += 1
+                    out.write(_format_alternatives(number, text, row, as_json=as_json))
+                out.flush()
+                continue
+            for translation in stream(chunk, n_best=n_best, **demands.get_next(len(chunk))):
                 number += 1
                 out.write(write(number, translation))
                 for one in translation.warnings:
                     warn(f"line {number}, {one.kind}: {one.message}")
             out.flush()
+        demands.check_end(number)
+
+
+class _Demands:
+    """Reads what is demanded of translations, from files with as many lines as the text.
+
+    Args:
+        paths: by the name of the argument of `Translator.stream`; None for no file.
+    """
+
+    def __init__(self, paths: Mapping[str, Path | None]):
+        self._paths = {name: path for name, path in paths.items() if path is not None}
+        self._lines = {name: read_lines(path) for name, path in self._paths.items()}
+        self._taken = 0
+
+    def get_next(self, count: int) -> dict[str, list]:
+        """Returns the demands on the next lines, as arguments of `Translator.stream`."""
+        here = slice(self._taken, self._taken + count)
+        self._taken += count
+        taken = {name: lines[here] for name, lines in self._lines.items()}
+        for name, lines in taken.items():
+            if len(lines) < count:
+                raise UserError(
+                    f"{self._paths[name]}: expected a line for each line to translate, found only "
+                    f"{len(self._lines[name]):,}."
+                )
+        return {
+            name: [_split_tabs(line) for line in lines] if name == "required" else lines
+            for name, lines in taken.items()
+        }
+
+    def check_end(self, count: int) -> None:
+        """Raises UserError if there are more demands than lines."""
+        for name, lines in self._lines.items():
+            if len(lines) > count:
+                raise UserError(
+                    f"{self._paths[name]}: expected a line for each of the {count:,} lines to translate, found "
+                    f"{len(lines):,}."
+                )
+
+
+def _split_tabs(line: str) -> list[str]:
+    return [phrase for phrase in line.split("\t") if phrase.strip()]
+
+
+def _format_alternatives(number: int, source: str, row: Sequence[Continuation], *, as_json: bool) -> str:
+    if as_json:
+        return json.dumps({"source": source, "alternatives": list(map(asdict, row))}, ensure_ascii=False) + "\n"
+    return "".join(f"{number}\t{one.probability:.4f}\t{one.text}\t{one.translation}\n" for one in row)
 
 
 def _format(number: int, translation: Translation, *, n_best: int, as_json: bool, alignments: str | None) -> str:

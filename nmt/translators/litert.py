@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from nmt.data.placeholders import Placeholders
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
 from nmt.model_folder import SOURCE, TARGET
 from nmt.process import count_threads, silence_stderr
 from nmt.translators.confidence import Confidence
+from nmt.translators.demands import Demand
 from nmt.translators.export_record import check_digests, read_record, read_settings
 from nmt.translators.hypothesis import Hypothesis, Translation
 from nmt.translators.protocol import TokenTranslator, change_fixed
+from nmt.translators.terms import TermRules
 from nmt.translators.untrusted import check_litert
 
 RECORD = "export.json"
@@ -56,6 +59,7 @@ class LiteRTTranslator(TokenTranslator):
         self.multi_sentence_share = record.get("model", {}).get("multi_sentence_share", 0.0)
         self.tags = record.get("tags", [])
         self.fitted_confidence = Confidence.from_record(record.get("confidence"), RECORD)
+        self.terms = TermRules(Placeholders.from_record(record, source_tokenizer))
         self._source_tokenizer, self._target = source_tokenizer, target_tokenizer
         self._idle: SimpleQueue = SimpleQueue()
         for one in (search, *others):
@@ -89,15 +93,23 @@ class LiteRTTranslator(TokenTranslator):
         settings = change_fixed(self.settings, changes)
         return self if settings == self.settings else self._with(settings)
 
-    def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
+    def translate_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        n_best: int = 1,
+        attention: bool = False,
+        prefixes: Sequence[str] | None = None,
+        required: Sequence[Sequence[str]] | None = None,
+    ) -> list[Translation]:
         """Translates each text as if it were alone, long ones in parts; see `Translator.translate_batch`.
 
         Raises:
-            UserError: several hypotheses or attention are requested.
+            UserError: several hypotheses, attention, prefixes or phrases are requested.
         """
         if attention:
             raise UserError("An export for LiteRT returns no attention weights: translate with the model itself.")
-        return super().translate_batch(texts, n_best=n_best)
+        return super().translate_batch(texts, n_best=n_best, prefixes=prefixes, required=required)
 
     def check_n_best(self, n_best: int) -> None:
         """Raises UserError if several hypotheses per text are requested."""
@@ -108,7 +120,9 @@ class LiteRTTranslator(TokenTranslator):
             )
         super().check_n_best(n_best)
 
-    def _translate_ids(self, ids: list[list[int]], n_best: int, attention: bool) -> list[list[Hypothesis]]:
+    def _translate_ids(
+        self, ids: list[list[int]], n_best: int, attention: bool, demands: Sequence[Demand] | None = None
+    ) -> list[list[Hypothesis]]:
         return [[found] for found in self._threads.map(self._translate_row, ids)]
 
     def _translate_row(self, ids: list[int]) -> Hypothesis:

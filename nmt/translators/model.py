@@ -1,6 +1,7 @@
 """Translates with a trained model, or an ensemble of them: batches bounded by tokens, results in order."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -12,11 +13,14 @@ from nmt.compilation import compile_function, has_gpu, has_static_shapes
 from nmt.config.schema import MAX_BEAM_SIZE, DecodingConfig, ExportConfig, SearchSettings
 from nmt.data.batching import split_chunks
 from nmt.data.examples import list_tags
+from nmt.data.placeholders import Placeholders
 from nmt.data.tokenizer import EOS_ID, Tokenizer
 from nmt.decoding.beam_search import Hypotheses
 from nmt.decoding.forced import ForcedDecoding, Pair
 from nmt.decoding.grouping import Group, make_search_grouping, round_to_bucket_width
-from nmt.decoding.inference import choose_n_best, needs_own_best, search, split_numbers
+from nmt.decoding.inference import choose_n_best, make_plain, needs_own_best, search, split_numbers
+from nmt.decoding.phrases import pad_phrases
+from nmt.decoding.prefix import Prefix, Prefixes, Spellings, pad_prefixes
 from nmt.decoding.word_links import WordLinks, align_words
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder, load_members
@@ -25,9 +29,18 @@ from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.process import choose_precision
 from nmt.translators.checks import is_doubtful
 from nmt.translators.confidence import Confidence
-from nmt.translators.hypothesis import Hypothesis, ScoredTranslation, Translation, drop_tag
+from nmt.translators.demands import (
+    Demand,
+    TokenDemand,
+    check_alternatives,
+    check_demands,
+    make_demands,
+    read_demand,
+)
+from nmt.translators.hypothesis import Continuation, Hypothesis, ScoredTranslation, Translation, drop_tag
 from nmt.translators.mbr import make_utility, rank_by_utility
 from nmt.translators.protocol import WINDOW, TokenTranslator, change_settings
+from nmt.translators.terms import TermRules
 from nmt.weights import assign_arrays
 
 # Compiled searches that a model keeps, some 12 MB each. All numbers but the beam size, the number of hypotheses and the
@@ -54,6 +67,7 @@ class ModelTranslator(TokenTranslator):
         multi_sentence_share: share of the training lines that held more than one sentence.
         tags: symbols that stand before sources.
         signature_n_best: hypotheses that the signature `nbest` returns.
+        placeholders: symbols that the model was trained with (`data.placeholders`).
     """
 
     max_n_best = MAX_BEAM_SIZE
@@ -72,6 +86,7 @@ class ModelTranslator(TokenTranslator):
         multi_sentence_share: float = 0.0,
         tags: Sequence[str] = (),
         signature_n_best: int = ExportConfig().nbest,
+        placeholders: Placeholders | None = None,
     ):
         self.model = model
         self.source_tokenizer = self._source_tokenizer = source_tokenizer
@@ -83,8 +98,9 @@ class ModelTranslator(TokenTranslator):
         self.multi_sentence_share = multi_sentence_share
         self.tags = tags
         self.signature_n_best = signature_n_best
+        self.terms = TermRules(placeholders or Placeholders())
         self._grouping = make_search_grouping(settings)
-        self._searches = _Searches(model, target_tokenizer.banned_ids)
+        self._searches = _Searches(model, target_tokenizer)
         self._forced = ForcedDecoding(model, source_tokenizer, target_tokenizer)
 
     @classmethod
@@ -118,6 +134,7 @@ class ModelTranslator(TokenTranslator):
             multi_sentence_share=folder.facts.get("multi_sentence_share", 0.0),
             tags=list_tags(folder.config.data),
             signature_n_best=folder.config.export.nbest,
+            placeholders=Placeholders.from_config(folder.config.data.placeholders, folder.source_tokenizer),
         )
         if len(models) == 1:  # the confidence in a member says nothing about an ensemble
             translator.fitted_confidence = Confidence.from_record(folder.confidence, path)
@@ -150,16 +167,30 @@ class ModelTranslator(TokenTranslator):
                 f"{self.settings.mbr_candidates} candidates to choose from: set it to {n_best} or more."
             )
 
-    def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
+    def translate_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        n_best: int = 1,
+        attention: bool = False,
+        prefixes: Sequence[str] | None = None,
+        required: Sequence[Sequence[str]] | None = None,
+    ) -> list[Translation]:
         """Translates each text as if it were alone, long ones in parts; see `Translator.translate_batch`.
 
         With `decoding.on_warning` retry, texts whose translations have warnings are translated once more.
         """
-        found = super().translate_batch(texts, n_best=n_best, attention=attention)
+        found = super().translate_batch(texts, n_best=n_best, attention=attention, prefixes=prefixes, required=required)
         doubtful = [n for n, one in enumerate(found) if is_doubtful(one)]
         if self.settings.on_warning == "keep" or not doubtful:
             return found
-        again = self._make_second().translate_batch([texts[n] for n in doubtful], n_best=n_best, attention=attention)
+        again = self._make_second().translate_batch(
+            [texts[n] for n in doubtful],
+            n_best=n_best,
+            attention=attention,
+            prefixes=prefixes and [prefixes[n] for n in doubtful],
+            required=required and [required[n] for n in doubtful],
+        )
         for n, other in zip(doubtful, again, strict=True):
             found[n] = min(found[n], other, key=lambda one: len(one.warnings))
         return found
@@ -208,10 +239,93 @@ class ModelTranslator(TokenTranslator):
             parts = drop_tag([next(found)] if all(ids) else [], tag)
             yield align_words(source, target, [replace(one, source_span=span) for one in parts])
 
-    def _translate_ids(self, ids: list[list[int]], n_best: int, attention: bool) -> list[list[Hypothesis]]:
+    def list_alternatives(
+        self, texts: Sequence[str], prefixes: Sequence[str], *, n: int = 5
+    ) -> list[list[Continuation]]:
+        """Returns how translations may go on after a prefix; see `Translator.list_alternatives`."""
+        check_alternatives(n)
+        demands = make_demands(len(texts), prefixes, None) or [Demand()] * len(texts)
+        self.check_demands(demands)
+        ids = [self._encode_beginning(self.write_tag(text)) for text in texts]
+        numbers = [number for number, row in enumerate(ids) if row]
+        given = [self._read_demand(demands[number]) for number in numbers]
+        sources = [ids[number] for number in numbers]
+        found = [_rank_alternatives(row, n) for row in self._search_next(sources, given, n)]
+        # Each of them is a prefix of its own; one that ends the translation is the translation.
+        open_ones = [(source, one) for source, row in zip(sources, found, strict=True) for one in row if one.is_open]
+        completed = iter(self._complete([source for source, _ in open_ones], [one.prefix for _, one in open_ones]))
+        results: list[list[Continuation]] = [[] for _ in texts]
+        for number, row in zip(numbers, found, strict=True):
+            results[number] = [
+                Continuation(one.prefix.text, one.probability, next(completed) if one.is_open else one.prefix.text)
+                for one in row
+            ]
+        return results
+
+    def _encode_beginning(self, text: str) -> list[int]:
+        """Returns the tokens of a text, or of its first part if it is too long to be read at once."""
+        [ids] = self._encode([text])
+        if len(ids) > self.max_tokens:
+            [ids] = self._encode([self.cut_texts([text])[0].parts[0]])
+        return ids if text.strip() else []
+
+    def _search_next(self, ids: list[list[int]], demands: Sequence[TokenDemand], n: int) -> list[list["_Alternative"]]:
+        """Searches for the tokens after prefixes by their probability alone."""
+        settings = make_plain(self.settings, n)
+        found: list[list[_Alternative]] = [[] for _ in ids]
+        for group in self._grouping.split([len(row) + 1 for row in ids]):
+            rows = self._run(ids, group, settings, settings.beam_size, demands, only_next=True)
+            for number, row in zip(group.members, rows, strict=True):
+                prefix = demands[number].prefix
+                for tokens, length, log_prob, _, is_finished, exists in row:
+                    if exists:
+                        here = tokens[: length - is_finished].tolist()
+                        found[number].append(_make_alternative(self.target_tokenizer, prefix, here, float(log_prob)))
+        return found
+
+    def _complete(self, ids: list[list[int]], prefixes: Sequence[Prefix]) -> list[str]:
+        """Returns the best translation that begins with the tokens of each prefix."""
+        demands = [TokenDemand(prefix) for prefix in prefixes]
+        found = [""] * len(ids)
+        for group in self._grouping.split([len(row) + 1 for row in ids]):
+            for number, [best] in zip(group.members, self._search_rows(ids, group, 1, 1, demands), strict=True):
+                found[number] = best.text
+        return found
+
+    def check_demands(self, demands: Sequence[Demand]) -> None:
+        """Raises UserError if demands contradict the settings or each other, or a phrase is too long."""
+        check_demands(demands, self.settings, right_to_left=self.model.right_to_left)
+        for demand in demands:
+            self._read_demand(demand)
+
+    def _read_demand(self, demand: Demand) -> TokenDemand:
+        return read_demand(
+            demand, self.target_tokenizer, self._searches.spellings, right_to_left=self.model.right_to_left
+        )
+
+    def _translate_ids(
+        self, ids: list[list[int]], n_best: int, attention: bool, demands: Sequence[Demand] | None = None
+    ) -> list[list[Hypothesis]]:
+        if demands is None:
+            return self._translate_alike(ids, n_best, attention)
+        # Searches for one kind of demand at a time, so that no text depends on what is demanded of its neighbours.
+        found: list[list[Hypothesis]] = [[] for _ in ids]
+        by_kind: dict[tuple[bool, bool], list[int]] = {}
+        for number, demand in enumerate(demands):
+            by_kind.setdefault((bool(demand.prefix), bool(demand.required)), []).append(number)
+        for kind, members in by_kind.items():
+            read = [self._read_demand(demands[number]) for number in members] if any(kind) else None
+            rows = self._translate_alike([ids[number] for number in members], n_best, attention, read)
+            for number, row in zip(members, rows, strict=True):
+                found[number] = row
+        return found
+
+    def _translate_alike(
+        self, ids: list[list[int]], n_best: int, attention: bool, demands: Sequence[TokenDemand] | None = None
+    ) -> list[list[Hypothesis]]:
         found: list[list[Hypothesis]] = [[] for _ in ids]
         for group in self._grouping.split([len(row) + 1 for row in ids]):
-            rows = self._search(ids, group, n_best)
+            rows = self._search(ids, group, n_best, demands)
             weights = iter(self._read_attention(ids, group, rows) if attention else ())
             for n, ours in zip(group.members, rows, strict=True):
                 found[n] = [
@@ -227,15 +341,19 @@ class ModelTranslator(TokenTranslator):
                 ]
         return found
 
-    def _search(self, ids: list[list[int]], group: Group, n_best: int) -> list[list["_Found"]]:
+    def _search(
+        self, ids: list[list[int]], group: Group, n_best: int, demands: Sequence[TokenDemand] | None
+    ) -> list[list["_Found"]]:
         if self.settings.mbr != "none":
             size = self.settings.mbr_candidates
             return [self._rank_by_utility(row)[:n_best] for row in self._search_rows(ids, group, size, size)]
         if not needs_own_best(self.settings, n_best):
-            return self._search_rows(ids, group, n_best, n_best)
+            return self._search_rows(ids, group, n_best, n_best, demands)
         # All others are needed, since the first of them may be the best one itself, or score above it.
         pairs = zip(
-            self._search_rows(ids, group, 1, 1), self._search_rows(ids, group, n_best, MAX_BEAM_SIZE), strict=True
+            self._search_rows(ids, group, 1, 1, demands),
+            self._search_rows(ids, group, n_best, MAX_BEAM_SIZE, demands),
+            strict=True,
         )
         return [_put_first(best, others, n_best) for [best], others in pairs]
 
@@ -245,13 +363,45 @@ class ModelTranslator(TokenTranslator):
         ranked = rank_by_utility([one.text for one in candidates], utility, log_probs)
         return [candidates[n]._replace(score=expected) for n, expected in ranked]
 
-    def _search_rows(self, ids: list[list[int]], group: Group, n_best: int, most: int) -> list[list["_Found"]]:
+    def _search_rows(
+        self,
+        ids: list[list[int]],
+        group: Group,
+        n_best: int,
+        most: int,
+        demands: Sequence[TokenDemand] | None = None,
+    ) -> list[list["_Found"]]:
         """Searches for n hypotheses per source and returns up to `most` of those found, with different texts."""
-        found = self._searches.run(group.pad(ids), self.settings, choose_n_best(self.settings, n_best))
-        found = Hypotheses(*(np.asarray(x)[: len(group.members)] for x in found))
-        rows = zip(*found, found.exists, strict=True)
+        rows = self._run(ids, group, self.settings, choose_n_best(self.settings, n_best), demands)
         is_sampled = self.settings.temperature > 0
-        return [_read_row(self.target_tokenizer, most, is_sampled, *row) for row in rows]
+        prefixes = [demands[number].prefix if demands else Prefix() for number in group.members]
+        return [
+            _read_row(self.target_tokenizer, most, is_sampled, prefix, row)
+            for prefix, row in zip(prefixes, rows, strict=True)
+        ]
+
+    def _run(
+        self,
+        ids: list[list[int]],
+        group: Group,
+        settings: SearchSettings,
+        n_best: int,
+        demands: Sequence[TokenDemand] | None,
+        only_next: bool = False,
+    ) -> list[list[tuple]]:
+        """Returns all hypotheses of each member of a group, the parts of `Hypotheses` and whether it exists."""
+        source = group.pad(ids)
+        prefixes, phrases = None, None
+        if demands is not None:
+            here = [demands[number] for number in group.members]
+            here += [TokenDemand()] * (len(source) - len(here))
+            if only_next or any(one.prefix.text for one in here):
+                prefixes = pad_prefixes([one.prefix for one in here])
+            if any(one.phrases for one in here):
+                phrases = pad_phrases([one.phrases for one in here])
+        found = self._searches.run(source, settings, n_best, prefixes, phrases, only_next)
+        found = Hypotheses(*(np.asarray(x)[: len(group.members)] for x in found))
+        return [list(zip(*row, strict=True)) for row in zip(*found, found.exists, strict=True)]
 
     def _read_attention(self, ids: list[list[int]], group: Group, rows: list[list["_Found"]]) -> list:
         pairs = zip(group.members, rows, strict=True)
@@ -269,21 +419,36 @@ class _Searches:
 
     Args:
         model: in inference.
-        banned_ids: target ids that are never produced.
+        tokenizer: of the target.
     """
 
-    def __init__(self, model: DecodingModel, banned_ids: Sequence[int]):
+    def __init__(self, model: DecodingModel, tokenizer: Tokenizer):
         self._model = model
-        self._banned_ids = banned_ids
+        self._tokenizer = tokenizer
         self._get_compiled = lru_cache(MAX_SEARCHES)(self._compile)
 
-    def run(self, source: np.ndarray, settings: SearchSettings, n_best: int) -> Hypotheses:
+    @cached_property
+    def spellings(self) -> Spellings:
+        """The bytes of the target tokens."""
+        return Spellings(self._tokenizer.token_bytes)
+
+    def run(
+        self,
+        source: np.ndarray,
+        settings: SearchSettings,
+        n_best: int,
+        prefixes: Prefixes | None = None,
+        phrases: np.ndarray | None = None,
+        only_next: bool = False,
+    ) -> Hypotheses:
         """Searches with the settings for n hypotheses; see `nmt.decoding.inference.search`."""
         structure, numbers = split_numbers(settings)
         length_bound = round_to_bucket_width(settings.max_length) if has_static_shapes() else None
         scalars = tuple((name, str(value.dtype)) for name, value in numbers.items())
         top_k_bound = round_to_bucket_width(settings.top_k) if settings.top_k else None
-        return self._get_compiled(structure, scalars, n_best, length_bound, top_k_bound)(source, numbers)
+        demands = (prefixes is not None, phrases is not None, only_next)
+        compiled = self._get_compiled(structure, scalars, n_best, length_bound, top_k_bound, demands)
+        return compiled(source, *(prefixes or ()), *(() if phrases is None else (phrases,)), numbers)
 
     def _compile(
         self,
@@ -292,20 +457,32 @@ class _Searches:
         n_best: int,
         length_bound: int | None,
         top_k_bound: int | None,
+        demands: tuple[bool, bool, bool],
     ) -> Callable:
-        def run(source: Any, numbers: Mapping[str, Any]) -> Any:
+        has_prefixes, has_phrases, only_next = demands
+
+        def run(source: Any, *inputs: Any) -> Any:
+            *given, numbers = inputs
+            demands: dict[str, Any] = {}
+            if has_prefixes:
+                prefixes = Prefixes(*given[:2])
+                demands |= {"prefixes": prefixes, "spellings": self.spellings, "only_next": only_next}
+            if has_phrases:
+                demands |= {"phrases": given[-1]}
             return search(
                 self._model,
                 source,
                 settings=structure.model_copy(update=numbers),
                 n_best=n_best,
-                banned_ids=self._banned_ids,
+                banned_ids=self._tokenizer.banned_ids,
                 refill=not has_static_shapes(),
                 length_bound=length_bound,
                 top_k_bound=top_k_bound,
+                **demands,
             )
 
-        return compile_function(run, self._model.variables, num_inputs=1, scalars=dict(scalars))
+        num_inputs = 1 + 2 * has_prefixes + has_phrases
+        return compile_function(run, self._model.variables, num_inputs=num_inputs, scalars=dict(scalars))
 
 
 def _make_model(folder: ModelFolder, precision: str, origin: Path | str) -> Seq2Seq:
@@ -337,15 +514,7 @@ class _Found(NamedTuple):
 
 
 def _read_row(
-    tokenizer: Tokenizer,
-    n_best: int,
-    is_sampled: bool,
-    ids: np.ndarray,
-    lengths: np.ndarray,
-    log_probs: np.ndarray,
-    scores: np.ndarray,
-    finished: np.ndarray,
-    exists: np.ndarray,
+    tokenizer: Tokenizer, n_best: int, is_sampled: bool, prefix: Prefix, row: Sequence[tuple]
 ) -> list[_Found]:
     """Returns the first hypotheses of a sentence with different texts, since several segmentations may spell one.
 
@@ -354,11 +523,10 @@ def _read_row(
     `nmt.exporting.graph.drop_duplicates` does the same in TensorFlow operations, for all sentences at once.
     """
     by_text: dict[str | int, _Found] = {}
-    columns = (ids, lengths, log_probs, scores, finished)
-    for row, length, log_prob, score, is_finished in zip(*(column[exists] for column in columns), strict=True):
-        if len(by_text) < n_best:
-            tokens = row[: length - is_finished]
-            [text] = tokenizer.decode(tokens[None])
+    for ids, length, log_prob, score, is_finished, exists in row:
+        if exists and len(by_text) < n_best:
+            tokens = ids[: length - is_finished]
+            text = prefix.join(tokenizer.decode(tokens[None])[0])
             key = len(by_text) if is_sampled else text
             by_text.setdefault(key, _Found(text, float(score), float(log_prob), tokens, bool(is_finished)))
     return list(by_text.values())
@@ -369,3 +537,29 @@ def _put_first(best: _Found, others: list[_Found], n_best: int) -> list[_Found]:
     # `nmt.exporting.graph.put_first` does the same in TensorFlow operations.
     rest = [one for one in others if one.text != best.text and one.score <= best.score]
     return [best, *rest[: n_best - 1]]
+
+
+class _Alternative(NamedTuple):
+    prefix: Prefix  # that of the text up to and including the next token
+    probability: float
+    is_open: bool  # whether a translation goes on after it
+
+
+def _make_alternative(tokenizer: Tokenizer, prefix: Prefix, tokens: list[int], log_prob: float) -> _Alternative:
+    [decoded] = tokenizer.decode([tokens])
+    is_open = bool(prefix.ending) or len(tokens) > len(prefix.ids)
+    return _Alternative(Prefix(prefix.join(decoded), tokens, b"", decoded), math.exp(log_prob), is_open)
+
+
+def _rank_alternatives(found: Sequence[_Alternative], n: int) -> list[_Alternative]:
+    """Returns the n most probable texts. Several segmentations of one count together.
+
+    Without tokens that are a part of a character, which has no text.
+    """
+    by_text: dict[tuple[str, bool], _Alternative] = {}
+    for one in found:
+        if not one.prefix.text.endswith("\ufffd"):
+            key = (one.prefix.text, one.is_open)
+            known = by_text.setdefault(key, one._replace(probability=0.0))
+            by_text[key] = known._replace(probability=known.probability + one.probability)
+    return sorted(by_text.values(), key=lambda one: -one.probability)[:n]

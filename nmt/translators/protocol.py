@@ -8,6 +8,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pydantic import ValidationError
@@ -16,13 +17,23 @@ from nmt.config.reference import as_words, get_keys
 from nmt.config.schema import SearchSettings
 from nmt.data.batching import split_chunks
 from nmt.data.examples import put_tag
+from nmt.data.glossary import Glossary, read_glossary
+from nmt.data.placeholders import TERM, Placeholders
 from nmt.data.tokenizer import Tokenizer
 from nmt.decoding.word_links import WordLinks
 from nmt.errors import UserError, suggest_name
 from nmt.translators.checks import find_warnings
 from nmt.translators.confidence import Confidence
-from nmt.translators.hypothesis import Hypothesis, ScoredTranslation, Translation, join_translations
+from nmt.translators.demands import Demand, make_demands, report_unmet, spread_demand, start_with_prefix
+from nmt.translators.hypothesis import (
+    Continuation,
+    Hypothesis,
+    ScoredTranslation,
+    Translation,
+    join_translations,
+)
 from nmt.translators.sentences import SplitText, TextSplitter, needs_splitting
+from nmt.translators.terms import TermRules, restore_all
 
 WINDOW = 4096  # lines sorted by length together, and held in memory at once
 NO_SCORES = (
@@ -64,6 +75,8 @@ class Translator(ABC):
     """Symbols that stand before sources (`data.train[].tag`)."""
     fitted_confidence: Confidence | None = None
     """What the confidence in translations is computed from; None if it was not fitted (see `nmt calibrate`)."""
+    terms: TermRules = TermRules()
+    """What is copied into translations: see `with_terms` and `data.placeholders`."""
 
     @abstractmethod
     def with_settings(self, **changes: Any) -> "Translator":
@@ -73,12 +86,50 @@ class Translator(ABC):
             UserError: there is no such setting, its value is invalid, or it is fixed in an export.
         """
 
+    def with_terms(
+        self, glossary: Glossary | Mapping[str, str] | Path | str | None = None, *, marks: bool = False
+    ) -> Self:
+        """Returns a translator that writes terms as a glossary says, and copies marked text.
+
+        A model that was trained with placeholders for terms copies them. Other models search for translations that
+        contain the translations of terms, and put marked text in place of the words that attend to it. What a
+        translation lacks is among its warnings.
+
+        Args:
+            glossary: terms and their translations, or a file of them; None for none.
+            marks: whether text between {{ and }} is copied; see `nmt.data.placeholders.escape_marks`.
+
+        Raises:
+            UserError: the file is missing, a line of it is not a term, a tab and its translation, or the translator
+                cannot search for the translation of a term.
+        """
+        terms, placeholders = read_glossary(glossary), self.terms.placeholders
+        if terms.entries and TERM not in placeholders.kinds:
+            self.check_demands([Demand(required=(target,)) for target in terms.entries.values()])
+        other = copy.copy(self)
+        other.terms = TermRules(placeholders if placeholders.kinds else Placeholders(kept=self.tags), terms, marks)
+        return other
+
+    def without_terms(self) -> Self:
+        """Returns a translator that copies nothing, and so reads every text as its model does."""
+        other = copy.copy(self)
+        other.terms = TermRules()
+        return other
+
     @abstractmethod
     def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
         """Returns the number of source tokens of each text, without EOS."""
 
     @abstractmethod
-    def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
+    def translate_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        n_best: int = 1,
+        attention: bool = False,
+        prefixes: Sequence[str] | None = None,
+        required: Sequence[Sequence[str]] | None = None,
+    ) -> list[Translation]:
         """Translates each text as a whole and as if it were alone: one text, one source of the model.
 
         An export reads the beginning of a text that is too long and sets `Translation.is_truncated`, as it does for
@@ -88,10 +139,38 @@ class Translator(ABC):
             texts: any number; the results of all are held in memory.
             n_best: at most so many hypotheses per text. The first one is the same whatever the number.
             attention: whether to return attention weights, for which the translations are read once more.
+            prefixes: what each translation begins with, letter by letter, also inside a word; "" for nothing.
+            required: words and phrases that each translation must contain. What it lacks is among its warnings.
 
         Raises:
             UserError: this kind of translator cannot return what is requested.
         """
+
+    def check_demands(self, demands: Sequence[Demand]) -> None:
+        """Raises UserError if translations cannot be what is demanded of them."""
+        name = "required" if any(demand.required for demand in demands) else "prefixes"
+        raise UserError(
+            f"{name}: an export for LiteRT translates freely. Translate with the model itself, or export a SavedModel."
+        )
+
+    def list_alternatives(
+        self, texts: Sequence[str], prefixes: Sequence[str], *, n: int = 5
+    ) -> list[list[Continuation]]:
+        """Returns how each translation may go on after a prefix, most probable first: for interactive editors.
+
+        Texts are read as a whole, whatever `decoding.split_sentences`.
+
+        Args:
+            texts: any number; of a text that is longer than the translator reads at once, the first part is read.
+            prefixes: the beginning of each translation; "" for the beginning of the translation itself.
+            n: at most so many alternatives per text.
+
+        Raises:
+            UserError: this kind of translator cannot do that.
+        """
+        raise UserError(
+            "An export for LiteRT lists no alternatives: translate with the model itself, or export a SavedModel."
+        )
 
     def score(self, pairs: Iterable[tuple[str, str]]) -> Iterator[ScoredTranslation]:
         """Yields how probable given translations are, in order: to rank, filter or check text.
@@ -145,7 +224,14 @@ class Translator(ABC):
         return self._split(texts, False, None)
 
     def translate_texts(
-        self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False, split: bool = True
+        self,
+        texts: Sequence[str],
+        *,
+        n_best: int = 1,
+        attention: bool = False,
+        split: bool = True,
+        prefixes: Sequence[str] | None = None,
+        required: Sequence[Sequence[str]] | None = None,
     ) -> list[Translation]:
         """Translates texts of any length to their ends.
 
@@ -155,14 +241,22 @@ class Translator(ABC):
             attention: whether to return attention weights.
             split: whether to split texts as `decoding.split_sentences` says; else only those that are too long are
                 translated in parts.
+            prefixes, required: see `translate_batch`. A text with one of them is not split at the ends of sentences. If
+                it is translated in parts all the same, such as several lines, the prefix is that of the first part, and
+                the longest one has the phrases.
 
         Raises:
             UserError: this kind of translator cannot return what is requested.
         """
+        demands = make_demands(len(texts), prefixes, required)
+        if demands is not None:
+            pairs = zip(demands, self.split_texts(texts), self._split(texts, False, self.settings.tag), strict=True)
+            whole = [line if demand else sentences for demand, sentences, line in pairs]
+            return self._translate_split(whole, n_best=n_best, attention=attention, demands=demands)
         if split:
             return self._translate_split(self.split_texts(texts), n_best=n_best, attention=attention)
         texts = [self.write_tag(text) for text in texts]
-        found = self.translate_batch(texts, n_best=n_best, attention=attention)
+        found = self._translate_parts(texts, [Demand()] * len(texts), n_best=n_best, attention=attention)
         cut = [n for n, one in enumerate(found) if one.is_truncated]
         if cut:
             whole = self.cut_texts([texts[n] for n in cut])
@@ -180,14 +274,26 @@ class Translator(ABC):
         if not 1 <= n_best <= self.max_n_best:
             raise UserError(f"n_best: expected 1 to {self.max_n_best} translations per line, found {n_best}.")
 
-    def translate(self, lines: Iterable[str], *, split: bool = True) -> list[str]:
+    def translate(
+        self,
+        lines: Iterable[str],
+        *,
+        split: bool = True,
+        glossary: Glossary | Mapping[str, str] | Path | str | None = None,
+        prefixes: Sequence[str] | None = None,
+        required: Sequence[Sequence[str]] | None = None,
+    ) -> list[str]:
         """Returns the best translation of each line; blank lines stay as they are.
 
         Args:
             lines: any number.
             split: see `translate_texts`.
+            glossary: see `with_terms`, which this calls.
+            prefixes, required: see `translate_texts`.
         """
-        return [translation.text for translation in self.stream(lines, split=split)]
+        translator = self if glossary is None else self.with_terms(glossary)
+        stream = translator.stream(lines, split=split, prefixes=prefixes, required=required)
+        return [translation.text for translation in stream]
 
     def stream(
         self,
@@ -197,6 +303,8 @@ class Translator(ABC):
         window: int = WINDOW,
         attention: bool = False,
         split: bool = True,
+        prefixes: Sequence[str] | None = None,
+        required: Sequence[Sequence[str]] | None = None,
     ) -> Iterator[Translation]:
         """Yields the translation of each line, in order.
 
@@ -206,6 +314,7 @@ class Translator(ABC):
             window: lines read before the first result; 1 translates line by line.
             attention: whether to return attention weights.
             split: see `translate_texts`.
+            prefixes, required: see `translate_texts`; one entry per line.
 
         Raises:
             UserError: `lines` is one text instead of several, or this kind of translator cannot return what is
@@ -213,8 +322,15 @@ class Translator(ABC):
         """
         if isinstance(lines, str):
             raise UserError("Expected a list of lines to translate, found one text: put it in brackets.")
+        number = 0
         for batch in split_chunks(lines, window):
-            yield from self.translate_texts(batch, n_best=n_best, attention=attention, split=split)
+            here = slice(number, number + len(batch))
+            demands = {"prefixes": prefixes and prefixes[here], "required": required and required[here]}
+            yield from self.translate_texts(batch, n_best=n_best, attention=attention, split=split, **demands)
+            number += len(batch)
+        for name, given in (("prefixes", prefixes), ("required", required)):
+            if given and len(given) > number:
+                raise UserError(f"{name}: expected an entry for each of the {number} lines, found {len(given)}.")
 
     def _split(self, texts: Sequence[str], by_sentence: bool, tag: str | None) -> list[SplitText]:
         """Splits texts into sentences, or lines, each with the tag of its text, or else with this one."""
@@ -225,12 +341,12 @@ class Translator(ABC):
         splitter = TextSplitter(
             language=self.source_language,
             by_sentence=by_sentence,
-            count_tokens=self.count_tokens,
+            count_tokens=self._count_protected if self.terms else self.count_tokens,
             max_tokens=max(1, self.max_tokens - room),
             max_characters=self.max_characters and max(1, self.max_characters - characters),
         )
         if not self.tags:
-            return splitter.split(texts)
+            return [self.terms.join_marked(one) for one in splitter.split(texts)]
         tagged = [self._split_tag(text, tag) for text in texts]
         bare = [rest for _, rest in tagged]
         return [
@@ -240,19 +356,46 @@ class Translator(ABC):
                 tag=tag,
                 prefix=text[: len(text) - len(rest)],
             )
-            for text, (tag, rest), split in zip(texts, tagged, splitter.split(bare), strict=True)
+            for text, (tag, rest), split in zip(
+                texts, tagged, map(self.terms.join_marked, splitter.split(bare)), strict=True
+            )
         ]
+
+    def _count_protected(self, texts: Sequence[str]) -> Sequence[int]:
+        return self.count_tokens([self.terms.protect(text).text for text in texts])
 
     def _split_tag(self, text: str, other: str | None) -> tuple[str | None, str]:
         """Returns the tag by which a text begins, or else the other one, and the text without it."""
         tag, rest = split_tag(text, self.tags)
         return tag or other, rest
 
-    def _translate_split(self, texts: Sequence[SplitText], *, n_best: int, attention: bool) -> list[Translation]:
+    def _translate_split(
+        self, texts: Sequence[SplitText], *, n_best: int, attention: bool, demands: Sequence[Demand] | None = None
+    ) -> list[Translation]:
         self.check_n_best(n_best)
         parts = [part for text in texts for part in text.parts]
-        found = iter(self.translate_batch(parts, n_best=n_best, attention=attention) if parts else ())
-        return [join_translations(text, [next(found) for _ in text.parts]) for text in texts]
+        demands = demands or [Demand()] * len(texts)
+        spread = [one for text, demand in zip(texts, demands, strict=True) for one in spread_demand(demand, text.parts)]
+        found = iter(self._translate_parts(parts, spread, n_best=n_best, attention=attention) if parts else ())
+        return [
+            start_with_prefix(join_translations(text, [next(found) for _ in text.parts]), demand.prefix)
+            for text, demand in zip(texts, demands, strict=True)
+        ]
+
+    def _translate_parts(
+        self, parts: Sequence[str], demands: Sequence[Demand], *, n_best: int, attention: bool
+    ) -> list[Translation]:
+        """Translates each text as a whole, and copies what is to be copied."""
+        protected, demands = self.terms.protect_all(parts, demands)
+        parts = [one.text for one in protected] or parts
+        given: dict[str, Any] = {}
+        if any(demand.prefix for demand in demands):
+            given["prefixes"] = [demand.prefix for demand in demands]
+        if any(demand.required for demand in demands):
+            given["required"] = [demand.required for demand in demands]
+        places = attention or any(one.marked for one in protected)
+        found = self.translate_batch(parts, n_best=n_best, attention=places, **given)
+        return list(restore_all(protected, found, keep_attention=attention))
 
     def _describe(self, text: str, hypotheses: Sequence[Hypothesis]) -> Translation:
         return describe(text, hypotheses, self.tags, self.fitted_confidence)
@@ -281,14 +424,31 @@ class TokenTranslator(Translator):
     _encoded: Mapping[str, list[int]] = {}
 
     @abstractmethod
-    def _translate_ids(self, ids: list[list[int]], n_best: int, attention: bool) -> list[list[Hypothesis]]:
-        """Translates sources given as token ids without EOS, none of them empty."""
+    def _translate_ids(
+        self, ids: list[list[int]], n_best: int, attention: bool, demands: Sequence[Demand] | None = None
+    ) -> list[list[Hypothesis]]:
+        """Translates sources given as token ids without EOS, none of them empty.
+
+        Args:
+            ids: of each source.
+            n_best: at most so many hypotheses per source.
+            attention: whether to return attention weights.
+            demands: on each translation; None if there are none.
+        """
 
     def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
         """Returns the number of source tokens of each text, without EOS."""
         return [len(ids) for ids in self._encode(texts)]
 
-    def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
+    def translate_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        n_best: int = 1,
+        attention: bool = False,
+        prefixes: Sequence[str] | None = None,
+        required: Sequence[Sequence[str]] | None = None,
+    ) -> list[Translation]:
         """Translates each text as if it were alone, long ones in parts; see `Translator.translate_batch`."""
         self.check_n_best(n_best)
         encoded = self._encode(texts)
@@ -298,15 +458,26 @@ class TokenTranslator(Translator):
             self._encode(split[n].parts) if n in split else [ids] if ids and texts[n].strip() else []
             for n, ids in enumerate(encoded)
         ]
-        found = iter(self._translate_ids([ids for row in rows for ids in row], n_best, attention))
+        demands = make_demands(len(texts), prefixes, required)
+        given: dict[str, Any] = {}
+        if demands is not None:
+            self.check_demands(demands)
+            given["demands"] = [
+                one
+                for n, row in enumerate(rows)
+                for one in (spread_demand(demands[n], split[n].parts) if n in split else [demands[n]] * len(row))
+            ]
+        found = iter(self._translate_ids([ids for row in rows for ids in row], n_best, attention, **given))
         translations = []
         for n, (text, row) in enumerate(zip(texts, rows, strict=True)):
+            demand = demands[n] if demands else Demand()
             if n in split:
                 parts = [self._describe(part, next(found)) for part in split[n].parts]
-                translations.append(join_translations(split[n], parts))
+                translation = join_translations(split[n], parts)
             else:
-                hypotheses = next(found) if row else [Hypothesis("", 0.0, 0.0)]
-                translations.append(self._describe(text, hypotheses))
+                hypotheses = next(found) if row else [Hypothesis(demand.prefix, 0.0, 0.0)]
+                translation = self._describe(text, hypotheses)
+            translations.append(report_unmet(translation, demand) if demand else translation)
         return translations
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:

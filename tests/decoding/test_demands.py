@@ -143,7 +143,9 @@ def test_alternatives_are_all_ways_to_complete_a_prefix_with_their_probabilities
                     ids = [*prefix.ids, *rest]
                     expected[tuple(one for one in ids if one != EOS)] = log_prob_of(table, ids) - before
         # Of as many tokens as fit, some do not reach the end of the prefix.
-        alternatives = {one.ids: one.log_prob for one in found_in(found, row) if one.finished or begins(one.ids, prefix)}
+        alternatives = {
+            one.ids: one.log_prob for one in found_in(found, row) if one.finished or begins(one.ids, prefix)
+        }
         assert alternatives == pytest.approx(expected, abs=1e-5)
 
 
@@ -172,6 +174,9 @@ def constrained_search(table: np.ndarray, phrases: list[list[int]], beam_size: i
             for ids in open_ones
             for token in ([EOS] if position and all(contains(ids, one) for one in phrases) else []) + [A, B]
         ]
+        whole = [ids for ids in reached if all(contains(ids, one) for one in phrases)]
+        if position == LONGEST - 1 and whole:
+            reached = whole
         reached.sort(key=lambda ids: -log_prob_of(table, ids))
         ranks: dict[int, int] = {}
         order = []

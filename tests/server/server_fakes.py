@@ -16,7 +16,8 @@ from nmt.server.app import Server, make_server
 from nmt.server.connections import ListeningServer, make_config
 from nmt.server.limits import Limits
 from nmt.server.run import listen
-from nmt.translators.hypothesis import Hypothesis, ScoredTranslation, Translation
+from nmt.translators.demands import Demand, check_demands
+from nmt.translators.hypothesis import Continuation, Hypothesis, ScoredTranslation, Translation
 from nmt.translators.protocol import Translator, change_settings, describe
 
 
@@ -54,6 +55,16 @@ class FakeTranslator(Translator):
         self.used.append(self.settings)
         assert self.may_go.wait(10)
         return [describe(text, self._hypotheses(text, n_best, attention)) for text in texts]
+
+    def check_demands(self, demands: Sequence[Demand]) -> None:
+        check_demands(demands, self.settings, right_to_left=False)
+
+    def list_alternatives(self, texts: Sequence[str], prefixes: Sequence[str], *, n: int = 5) -> list:
+        pairs = zip(texts, prefixes, strict=True)
+        return [
+            [Continuation(f"{prefix}{k}", 0.5**k, f"{prefix}{k} {text}") for k in range(1, n + 1)]
+            for text, prefix in pairs
+        ]
 
     def count_target_tokens(self, texts: Sequence[str]) -> list[int]:
         return self.count_tokens(texts)

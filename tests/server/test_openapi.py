@@ -28,9 +28,12 @@ def _reconcile(path: str, body: object) -> object:
     """Makes what a request asks for go together, which its schema does not say."""
     if not isinstance(body, dict):
         return body
+    if path == "/complete":
+        return body | {"prefix": ""}
     body = body | {"tag": None}  # which needs a model that was trained with it
     if path != "/translate":
         return body
+    body |= {"prefix": None, "required": None, "glossary": None}
     if body.get("format") == "html":
         body["alignments"] = False
     body["mbr_candidates" if body.get("mbr") in (None, "none") else "coverage_penalty"] = None

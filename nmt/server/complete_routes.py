@@ -1,0 +1,84 @@
+"""POST /complete: how translations may go on after a prefix, for interactive editors."""
+
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from nmt.errors import RequestError
+from nmt.server.batcher import Batcher
+from nmt.server.fair_queue import CompletingOptions
+from nmt.server.limits import Limits, check_texts, limit_time
+from nmt.server.openapi import describe_body, describe_complete_request
+from nmt.server.text_cutter import TextCutter, find_client
+from nmt.server.tfserving_bodies import read_json
+from nmt.server.translate_routes import as_whole_number, check_fields, read_demands
+from nmt.translators.demands import MAX_ALTERNATIVES, Demand
+from nmt.translators.hypothesis import Continuation
+from nmt.translators.protocol import Translator
+
+
+class CompleteRequest(BaseModel):
+    """Fields of a request for alternatives."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: Annotated[str | list[str], Field(description="One text or several, each of which is read as a whole.")]
+    prefix: Annotated[
+        str | list[str], Field(description="The beginning of the translation of each text; it may end inside a word.")
+    ] = ""
+    n: Annotated[
+        int, Field(ge=1, le=MAX_ALTERNATIVES, description="Alternatives per text."), BeforeValidator(as_whole_number)
+    ] = 5
+
+
+class CompleteResponse(BaseModel):
+    """Response of POST /complete: the alternatives of each text, in order, most probable first."""
+
+    alternatives: list[list[Continuation]]
+
+
+def make_complete_routes(translator: Translator, batcher: Batcher, cutter: TextCutter, limits: Limits) -> APIRouter:
+    """Returns the path that lists alternatives.
+
+    Args:
+        translator: what the batcher translates with.
+        batcher: translates the texts of requests.
+        cutter: its threads count tokens.
+        limits: max_texts, max_characters, max_work and timeout.
+    """
+    router = APIRouter()
+
+    @router.post("/complete", openapi_extra=describe_body(describe_complete_request(CompleteRequest, limits)))
+    async def complete(request: Request) -> CompleteResponse:
+        """Returns the most probable ways to go on after a prefix, with the best translation of each."""
+        wanted = read_request(await request.body())
+        texts = [wanted.text] if isinstance(wanted.text, str) else wanted.text
+        check_texts(texts, limits)
+        prefix = wanted.prefix or [""] * len(texts)
+        demands = read_demands(prefix, None, count=len(texts)) or [Demand()] * len(texts)
+        check_texts([demand.prefix for demand in demands], limits)
+        translator.check_demands(demands)
+        options = CompletingOptions(batcher.make_options().settings, num_alternatives=wanted.n)
+        client = find_client(request)
+        async with limit_time(limits):
+            counts = await cutter.run_in_thread(client, partial(translator.count_tokens, texts))
+            tokens = [min(count, translator.max_tokens) for count in counts]
+            cutter.check_work(sum(map(options.estimate_work, tokens)))
+            pairs = [(text, demand.prefix) for text, demand in zip(texts, demands, strict=True)]
+            return CompleteResponse(alternatives=await batcher.translate(pairs, options, tokens=tokens, client=client))
+
+    return router
+
+
+def read_request(body: bytes) -> CompleteRequest:
+    """Reads a request.
+
+    Raises:
+        RequestError: 400; the message names the wrong key and what was expected of it.
+    """
+    document = read_json(body)
+    if "text" not in document:
+        raise RequestError(400, "text: missing; expected a text or a list of texts.")
+    return check_fields(CompleteRequest, document)

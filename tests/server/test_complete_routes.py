@@ -1,0 +1,102 @@
+"""Prefixes and phrases in POST /translate, and POST /complete, with a fake translator."""
+
+from typing import Any
+
+import pytest
+
+from nmt.translators.hypothesis import Hypothesis, Translation
+from nmt.translators.protocol import Translator, change_settings
+from tests.server.server_fakes import FakeTranslator, ask, make_fake, read_error
+
+
+class Demanding(FakeTranslator):
+    """Writes what is demanded before the text in capitals."""
+
+    def with_settings(self, **changes: Any) -> "Demanding":
+        return Demanding(change_settings(self.settings, changes), self)
+
+    def translate_batch(self, texts, *, n_best=1, attention=False, prefixes=None, required=None):
+        if prefixes is None:
+            return super().translate_batch(texts, n_best=n_best, attention=attention)
+        found = [
+            " ".join([prefix, *phrases, text.upper()])
+            for text, prefix, phrases in zip(texts, prefixes, required, strict=True)
+        ]
+        return [Translation(text, [Hypothesis(one, -1.0, -1.0)]) for text, one in zip(texts, found, strict=True)]
+
+
+class Free(FakeTranslator):
+    check_demands, list_alternatives = Translator.check_demands, Translator.list_alternatives
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = make_fake(Demanding(), max_texts=3, max_characters=30)
+    yield server
+    server.batcher.close(5)
+
+
+def translate(server, **body):
+    answer = ask(server, "POST", "/translate", json=body)
+    assert answer.status_code == 200, answer.text
+    return [one["text"] for one in answer.json()["translations"]]
+
+
+def test_translations_begin_with_a_prefix_and_contain_phrases(server):
+    assert translate(server, text="a b", prefix="p") == ["p A B"]
+    assert translate(server, text=["a", "b"], prefix=["p", ""], required=[["x", "y z"], []]) == ["p x y z A", " B"]
+    assert translate(server, text=" one line\nanother one", prefix="p", required=["x"]) == [
+        "p ONE LINE\n x ANOTHER ONE"
+    ]
+    assert translate(server, text="a", prefix="", required=[]) == ["A"]
+
+
+def test_alternatives_have_probabilities_and_translations(server):
+    answer = ask(server, "POST", "/complete", json={"text": ["a", "b"], "prefix": ["p", ""], "n": 2})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["alternatives"] == [
+        [
+            {"text": "p1", "probability": 0.5, "translation": "p1 a"},
+            {"text": "p2", "probability": 0.25, "translation": "p2 a"},
+        ],
+        [
+            {"text": "1", "probability": 0.5, "translation": "1 b"},
+            {"text": "2", "probability": 0.25, "translation": "2 b"},
+        ],
+    ]
+    [alone] = ask(server, "POST", "/complete", json={"text": "a"}).json()["alternatives"]
+    assert [one["text"] for one in alone] == ["1", "2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        (
+            "translate",
+            {"text": ["a", "b"], "prefix": "p"},
+            "prefixes: expected an entry for each of the 2 texts, found 1.",
+        ),
+        ("translate", {"text": "a", "prefix": "p\nq"}, "prefixes: expected text without line breaks, found 'p\\nq'."),
+        ("translate", {"text": "a", "prefix": "p", "format": "html"}, "format: prefix and required are those of plain"),
+        (
+            "translate",
+            {"text": "a", "required": ["x"], "beam_size": 1},
+            "required: greedy search would put the phrases",
+        ),
+        ("complete", {"text": "a", "n": 33}, "n: input should be less than or equal to 32; found 33."),
+        ("complete", {"text": "a", "prefix": "p" * 31}, "A text can have at most 30 characters, found 31"),
+        ("complete", {"texts": "a"}, "text: missing; expected a text or a list of texts."),
+        ("complete", {"text": "a", "prefx": "p"}, "prefx: unknown key. Did you mean 'prefix'?"),
+    ],
+)
+def test_demands_that_cannot_be_met_are_refused_by_name(server, path, body, words):
+    status, message = read_error(ask(server, "POST", f"/{path}", json=body))
+    assert status == 400 and message.startswith(words)
+
+
+def test_an_export_for_litert_refuses_them():
+    server = make_fake(Free())
+    for path in ("translate", "complete"):
+        status, message = read_error(ask(server, "POST", f"/{path}", json={"text": "a", "prefix": "p"}))
+        assert status == 400 and message.startswith("prefixes: an export for LiteRT translates freely.")
+    server.batcher.close(5)
