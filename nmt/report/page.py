@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,7 +27,8 @@ from nmt.report.examples import (
     score_pairs,
 )
 from nmt.report.records import RunRecords, read_run
-from nmt.translators.protocol import Translator
+
+Found = TypeVar("Found")
 
 TIMES = 5  # validations of which a sample is shown
 MAX_BARS = 40  # of a histogram
@@ -79,7 +80,7 @@ def report_runs(
 def _examine(name: str, run: RunRecords, examples: int, pairs: int, log: Callable[[str], None]) -> RunReport:
     missing = list(run.missing)
 
-    def attempt(what: str, compute: Callable[[], Any]) -> Any:
+    def attempt(what: str, compute: Callable[[], Found]) -> Found | None:
         try:
             return compute()
         except UserError as error:
@@ -88,7 +89,7 @@ def _examine(name: str, run: RunRecords, examples: int, pairs: int, log: Callabl
 
     if not examples:
         return RunReport(name, run, missing=missing)
-    translator: Translator | None = attempt("The best model", lambda: open_best(run.path)) if run.facts else None
+    translator = attempt("The best model", lambda: open_best(run.path)) if run.facts else None
     origin, ranked = attempt("Dev sentences", lambda: rank_sentences(run, translator)) or ("", [])
     worst, best = ranked[:examples], ranked[examples:][-examples:][::-1]
     scored = None
