@@ -169,8 +169,10 @@ def _check_attention(source: str, parts: Iterable[TokenAttention]) -> Translatio
     lost: list[str] = []
     for part in parts:
         words, numbers = find_words(source, part.source)
+        if not words:
+            continue
         received = np.asarray(part.weights, "float64")[: len(part.target), : len(part.source)].sum(axis=0)
-        sums = np.bincount(numbers, received, minlength=len(words)) if words else []
+        sums = np.bincount(numbers, received, minlength=len(words))
         for word, attention in zip(words, sums, strict=True):
             text = source[word.start : word.end]
             if attention < LEAST_ATTENTION and sum(map(str.isalnum, text)) >= LEAST_LETTERS:

@@ -87,9 +87,10 @@ def compute_bleu(texts: Sequence[Sequence[str]]) -> np.ndarray:
     """
     lengths = np.array([len(text) for text in texts])
     shape = (len(texts), len(texts))
-    log_precisions, num_orders, halved, has_match = np.zeros(shape), np.zeros(len(texts)), np.zeros(shape), None
+    log_precisions, num_orders, halved = np.zeros(shape), np.zeros(len(texts)), np.zeros(shape)
+    has_match = np.zeros(shape, bool)
     for matches, totals in _count_matches(texts, 4):
-        has_match = matches > 0 if has_match is None else has_match | (matches > 0)
+        has_match |= matches > 0
         halved += matches == 0
         found = np.where(matches > 0, matches, 0.5**halved) / np.maximum(totals[:, None], 1)
         log_precisions += np.where(totals[:, None] > 0, np.log(found), 0)
