@@ -463,7 +463,7 @@ def test_no_translation_goes_to_another_request():
 def test_the_commands_in_the_documentation_work(server):
     page = (Path(__file__).parents[2] / "docs" / "reference" / "http-api.md").read_text(encoding="utf-8")
     commands = re.findall(r"curl -s localhost:8501(\S+)(?: -d '(.*)')?$", page, re.MULTILINE)
-    assert len(commands) == 6
+    assert len(commands) >= 6
     for path, body in commands:
         assert ask(server, "POST" if body else "GET", path, content=body or None).status_code == 200, path
 
