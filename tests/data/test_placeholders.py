@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from nmt.config.file import config_from_text, dump_config
 from nmt.config.schema import Config, DataConfig, PlaceholderConfig
 from nmt.data.glossary import Glossary
-from nmt.data.placeholders import ESCAPE, CopyFinder, PairMasker, Placeholders, check_symbols, escape_marks
+from nmt.data.placeholders import ESCAPE, CopyFinder, PairMasker, Placeholders, check_symbols, escape_marks, is_record
 from nmt.data.preparation import prepare_training_data
 from nmt.data.tokenizer import train_tokenizer
 from nmt.errors import UserError
@@ -213,6 +213,31 @@ def test_stored_keys_are_read_again_and_shares_fit_together(files, tmp_path):
         make_config(files, tmp_path, {"kinds": ["url"], "share": 0.7}, augment={"typos": 0.5})
     with pytest.raises(ValueError, match="the tag <url1> of a corpus must not be a symbol of placeholders"):
         make_config({**files, "tag": "<url1>"}, tmp_path, {"kinds": ["url"]})
+
+
+def test_terms_are_replaced_in_training_and_another_glossary_is_other_data(files, tmp_path):
+    prints = []
+    for number, term in enumerate(("dofu", "kilo")):
+        glossary = tmp_path / "terms.tsv"
+        glossary.write_text(f"{term}\t{term}\n")
+        config = make_config(files, tmp_path, {"kinds": ["term"], "share": 1, "glossary": glossary})
+        data = prepare_training_data(config, tmp_path / str(number), lambda line: None)
+        pairs = [pair for pair in read_texts(data, 0) if "<term1>" in pair[0]]
+        assert pairs and all("<term1>" in target for _, target in pairs)
+        assert not any(term in text for pair in read_texts(data, 0) for text in pair)
+        prints.append(data.fingerprints["glossary"])
+    assert prints[0] != prints[1]
+    plain = prepare_training_data(make_config(files, tmp_path, {}), tmp_path / "plain", lambda line: None)
+    assert "glossary" not in plain.fingerprints
+
+
+def test_exports_store_the_symbols(tmp_path):
+    tokenizer = train_tokenizer(["a b"] * 5, kind="unigram", vocabulary_size=266, user_symbols=["<2de>", "<url1>"])
+    record = {"placeholders": Placeholders(["url"], 1).as_record()}
+    assert is_record(record["placeholders"]) and not is_record({"kinds": ["x"], "symbols_per_kind": 1})
+    found = Placeholders.from_record(record, tokenizer)
+    assert (found.symbols, found.kept) == (["<url1>"], ["<2de>", "<url1>"])
+    assert Placeholders.from_record({}, tokenizer) == Placeholders()
 
 
 def test_a_tokenizer_without_the_symbols_is_refused():
