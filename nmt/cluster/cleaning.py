@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -300,31 +300,24 @@ def _write(
 ) -> None:
     """Writes the pairs kept, and what became of each line of the files."""
     words = np.array([*names, "kept"], object)  # KEPT is the last one
-    columns: dict[str, np.ndarray] = scores.columns if scores else {}
-    numbers = {name: np.full(len(corpus), np.nan) for name in columns}
-    for name, values in columns.items():
-        assert scores is not None
-        numbers[name][scores.pairs] = values
-    line = 0
+    numbers: dict[str, np.ndarray] = {}
+    if scores:
+        for name, column in scores.columns.items():
+            numbers[name] = np.full(len(corpus), np.nan)
+            numbers[name][scores.pairs] = column
+    blank = "\t".join([BLANK, *("" for _ in numbers)])
+    done = 0  # lines of the files
     with ExitStack() as stack:
         sources, targets, rows = (stack.enter_context(open_output(path)) for path in files)
-        rows.write("\t".join(["line", "verdict", *columns]) + "\n")
+        rows.write("\t".join(["line", "verdict", *numbers]) + "\n")
         for pairs in split_indices(len(corpus)):
             kept = pairs[verdicts[pairs] == KEPT]
             for out, texts in zip((sources, targets), corpus.read_texts(kept), strict=True):
                 out.writelines(f"{text}\n" for text in texts)
-            found = zip(
-                corpus.find_lines(pairs), words[verdicts[pairs]], *(x[pairs] for x in numbers.values()), strict=True
-            )
-            for at, word, *values in found:
-                rows.writelines(_write_row(blank, BLANK, [np.nan] * len(values)) for blank in range(line, at))
-                rows.write(_write_row(at, word, values))
-                line = at + 1
-        rows.writelines(
-            _write_row(blank, BLANK, [np.nan] * len(columns)) for blank in range(line, corpus.count_lines(0))
-        )
-
-
-def _write_row(line: int, verdict: str, values: Sequence[Any]) -> str:
-    numbers = ("" if np.isnan(value) else f"{value:.4f}" for value in values)
-    return "\t".join([str(line + 1), verdict, *numbers]) + "\n"
+            columns = (words[verdicts[pairs]], *(column[pairs] for column in numbers.values()))
+            for line, word, *values in zip(corpus.find_lines(pairs), *columns, strict=True):
+                rows.writelines(f"{number + 1}\t{blank}\n" for number in range(done, line))
+                fields = ("" if np.isnan(value) else f"{value:.4f}" for value in values)
+                rows.write("\t".join([str(line + 1), word, *fields]) + "\n")
+                done = line + 1
+        rows.writelines(f"{number + 1}\t{blank}\n" for number in range(done, corpus.count_lines(0)))
