@@ -71,8 +71,11 @@ class ExportJob:
         check_searches_once(config.decoding)
         translator = ModelTranslator.load(path, precision="float32").with_settings(**decoding or {})
         sources, references = read_sample(config.dev_sets[0], sample, config.export.sample)
-        # The model adds `decoding.tag` to texts without a tag, an artefact does not.
-        sources = [translator.write_tag(source) for source in sources]
+        # The model adds `decoding.tag` to texts without a tag, and placeholders. An artefact does not.
+        protected = [translator.terms.protect(translator.write_tag(source)) for source in sources]
+        sources = [one.text for one in protected]
+        if references is not None:
+            references = [one.put_symbols(text) for one, text in zip(protected, references, strict=True)]
         entries = find_promises(config, promises)
         return cls(path, replace(folder, config=config), translator, sources, references, quantize, entries)
 
@@ -102,7 +105,16 @@ class ExportJob:
 
     def check(self, folder: Path) -> Parity:
         """Compares an artefact with the model; see `check_parity`."""
-        return check_parity(folder, self.translator, self.sources, self.references, self.quantize)
+        return check_parity(folder, self.translator.without_terms(), self.sources, self.references, self.quantize)
+
+    def explain_placeholders(self, log: Callable[[str], None]) -> None:
+        """Logs what clients must do that call the artefact, if the model was trained with placeholders."""
+        if symbols := self.translator.terms.placeholders.symbols:
+            log(
+                f"The artefact reads and writes {symbols[0]} and the like (data.placeholders) as they are: programs "
+                "that call it put these symbols in place of what is copied, and take them out again, as nmt translate "
+                "and nmt serve do."
+            )
 
     def check_promises(self, folder: Path, log: Callable[[str], None]) -> None:
         """Checks that the translations of an artefact keep the promises, if there are any.
@@ -117,8 +129,10 @@ class ExportJob:
                     "exists. Name a file of promises with --promises FILE."
                 )
             return
-        sources = [self.translator.write_tag(source) for source in self.promises.sources]
-        outcomes = self.promises.check(run_artefact(folder, sources)["translations"])
+        terms = self.translator.terms
+        protected = [terms.protect(self.translator.write_tag(source)) for source in self.promises.sources]
+        found = run_artefact(folder, [one.text for one in protected])["translations"]
+        outcomes = self.promises.check([one.restore_text(text) for one, text in zip(protected, found, strict=True)])
         log(report_promises(outcomes))
         if has_errors(outcomes):
             raise BrokenPromiseError("The export breaks promises, so nothing was written. They are listed above.")
@@ -142,6 +156,7 @@ class ExportJob:
             "model": {"path": str(self.path), **self.folder.facts},
             "versions": {"nmt": __version__, **{name: version(name) for name in packages}},
         }
+            **({"placeholders": symbols.as_record()} if (symbols := self.translator.terms.placeholders).kinds else {}),
 
 
 def check_searches_once(settings: SearchSettings) -> None:

@@ -75,6 +75,7 @@ def export_litert(
         log(f"Translating {len(job.sources)} sentences with LiteRT and with the model.")
         parity = job.check(aside)
         log(str(parity))
+        job.explain_placeholders(log)
         job.check_promises(aside, log)
         digests = compute_digests(aside, [MODEL, SOURCE, TARGET])
         write_record(aside / RECORD, {**record, "digests": digests, "parity": parity.as_record()})

@@ -76,6 +76,7 @@ def export(
         log(f"Translating {len(job.sources)} sentences with the graph and with the model.")
         parity = job.check(aside)
         log(str(parity))
+        job.explain_placeholders(log)
         job.check_promises(aside, log)
         bundle = _make_bundle(job, target.parent, server_version, meta_graph.signature_def)
         record = job.make_record(

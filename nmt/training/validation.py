@@ -12,6 +12,7 @@ from nmt.compilation import compile_function
 from nmt.config.schema import GREEDY, Config
 from nmt.data.examples import list_tags
 from nmt.data.languages import parse_language
+from nmt.data.placeholders import Placeholders
 from nmt.data.preparation import DevSet, TrainingData
 from nmt.data.tokenizer import PAD_ID, Tokenizer
 from nmt.decoding.grouping import Group, make_grouping
@@ -110,6 +111,7 @@ class Validator:
             self.config.decoding,
             max_tokens=self.config.data.max_length,
             tags=list_tags(self.config.data),
+            placeholders=Placeholders.from_config(self.config.data.placeholders, self.data.source_tokenizer),
         ).with_settings(**GREEDY)
 
     @cached_property

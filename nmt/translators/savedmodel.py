@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nmt.data.batching import split_chunks
+from nmt.data.placeholders import Placeholders
 from nmt.data.tokenizer import Tokenizer
 from nmt.decoding.alignment import TokenAttention
 from nmt.errors import UserError
@@ -28,6 +29,7 @@ ATTENTION_BATCH = 8
 
 
 class SavedModelTranslator(Translator):
+from nmt.translators.terms import TermRules
     """Translates with a SavedModel.
 
     Settings of the search were fixed when it was exported. `translate_batch` reads the beginning of a text that is too
@@ -61,6 +63,7 @@ class SavedModelTranslator(Translator):
 
         Raises:
             UserError: there is no export of this toolkit, it is damaged or does more than translate (see
+        self.terms = TermRules(Placeholders.from_record(record, source_tokenizer))
                 `nmt.translators.untrusted`), or tensorflow-text is missing.
         """
         folder = find_version(Path(path))

@@ -15,10 +15,10 @@ from functools import cached_property
 from html import escape, unescape
 
 from nmt.data.glossary import Glossary
-from nmt.data.placeholders import MARK, OPEN, TERM, Copied, CopyFinder, Placeholders
+from nmt.data.placeholders import MARK, OPEN, TERM, Copied, CopyFinder, Placeholders, replace_parts
 from nmt.decoding.alignment import TokenAttention
 from nmt.translators.checks import check_matter
-from nmt.translators.demands import MAX_PHRASES
+from nmt.translators.demands import MAX_PHRASES, Demand
 from nmt.translators.hypothesis import Hypothesis, Translation, TranslationWarning
 from nmt.translators.placing import Node, Segment
 from nmt.translators.sentences import SplitText
@@ -80,6 +80,11 @@ class ProtectedText:
     def restore_text(self, text: str) -> str:
         """Returns a text in which each symbol is what it stands for, or nothing if it stands for nothing."""
         return self.symbols.sub(self._fill, text) if self.symbols else text
+
+    def put_symbols(self, reference: str) -> str:
+        """Returns a given translation of the text with the symbols of the text."""
+        symbols = {one.target: symbol for symbol, one in self.copies.items()}
+        return replace_parts(reference, CopyFinder(terms=symbols).find(reference), lambda one: one.target)
 
     def _fill(self, found: re.Match[str]) -> str:
         symbol = found["symbol"]
@@ -147,6 +152,24 @@ class TermRules:
             symbols=self._symbols,
         )
 
+    def protect_all(
+        self, texts: Sequence[str], demands: Sequence[Demand]
+    ) -> tuple[list[ProtectedText], Sequence[Demand]]:
+        """Protects several texts.
+
+        Args:
+            texts: each is translated as a whole.
+            demands: on the translation of each.
+
+        Returns:
+            The texts, none if nothing is copied, and the demands with the terms that are required besides.
+        """
+        if not self:
+            return [], demands
+        protected = [self.protect(text) for text in texts]
+        pairs = zip(demands, protected, strict=True)
+        return protected, [replace(one, required=(*one.required, *text.required)) for one, text in pairs]
+
     def join_marked(self, text: SplitText) -> SplitText:
         """Returns a text without divisions between a mark and its end in the same line."""
         if not self.has_marks or not any(map(self._has_open_mark, text.parts)):
@@ -179,3 +202,13 @@ class TermRules:
     def _symbols(self) -> re.Pattern[str] | None:
         symbols = "|".join(map(re.escape, self.placeholders.symbols))
         return re.compile(f" ?(?P<symbol>{symbols})") if symbols else None
+
+
+def restore_all(
+    protected: Sequence[ProtectedText], translations: Sequence[Translation], *, keep_attention: bool
+) -> Sequence[Translation]:
+    """Returns the translations of texts as they were given; see `TermRules.protect_all`."""
+    if not protected:
+        return translations
+    pairs = zip(protected, translations, strict=True)
+    return [text.restore(translation, keep_attention=keep_attention) for text, translation in pairs]

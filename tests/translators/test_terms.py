@@ -11,6 +11,7 @@ from nmt.data.placeholders import Placeholders
 from nmt.decoding.alignment import TokenAttention
 from nmt.decoding.word_links import align_words
 from nmt.errors import UserError
+from nmt.translators.demands import Demand
 from nmt.translators.hypothesis import Hypothesis, Translation
 from nmt.translators.markup import stream_markup
 from nmt.translators.protocol import Translator
@@ -37,6 +38,10 @@ class Reversing(Translator):
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) for text in texts]
+
+    def check_demands(self, demands: Sequence[Demand]) -> None:
+        if any(len(phrase) > 20 for demand in demands for phrase in demand.required):
+            raise UserError("required: too long")
 
     def translate_batch(
         self,
@@ -74,6 +79,14 @@ def test_placeholders_are_copied_into_the_translation():
     assert translator.read == ["see <url1> for <number1>"]
     assert (one.source, one.text) == ("see http://x.org/ab for 12", "ees http://x.org/ab rof 12")
     assert one.warnings == ()
+
+
+def test_references_get_the_symbols_of_their_sources():
+    rules = TermRules(Placeholders(["number", "url"], 2))
+    one = rules.protect("12 at http://x.de/12, 5")
+    assert one.text == "<number1> at <url1>, <number2>"
+    assert one.put_symbols("5 bei http://x.de/12 125 12") == "<number2> bei <url1> 125 <number1>"
+    assert one.restore_text(one.put_symbols("5 bei 12")) == "5 bei 12"
 
 
 def test_what_was_lost_is_reported_and_what_stands_for_nothing_is_removed():
@@ -164,3 +177,6 @@ def test_terms_keep_tags_around_them():
 def test_a_glossary_given_in_python_is_checked():
     with pytest.raises(UserError, match=r"glossary: expected a term, a tab and its translation, found 'a.tb.nc'"):
         Reversing().with_terms({"a": "b\nc"})
+    with pytest.raises(UserError, match="required: too long"):
+        Reversing().with_terms({"a": "b" * 21})
+    Reversing("term").with_terms({"a": "b" * 21})
