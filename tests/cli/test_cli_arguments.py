@@ -412,3 +412,15 @@ def test_closed_standard_streams_get_no_traceback(nmt, monkeypatch):
         assert nmt("config", "explain", "sed") == (2, "", "")  # above all, not on standard output
     monkeypatch.setattr(sys, "stdin", None)
     assert nmt("translate", "m") == (2, "", "Standard input is closed. Give a file.\n")
+
+
+def test_a_glossary_and_marks_reach_the_translator(nmt, tmp_path):
+    lines, terms = tmp_path / "lines.txt", tmp_path / "terms.tsv"
+    lines.write_text("a {{b}} \\\\ c\n")
+    terms.write_text("a\tx\nno tab\na\ty\n")
+    code, out, err = nmt("translate", "model", "-i", lines, "--glossary", terms)
+    assert (code, out) == (2, "") and f"{terms}:2: expected a term" in err and f"{terms}:3: 'a' is to become 'y'" in err
+    terms.write_text("a\tx\n")
+    message = "required: an export for LiteRT translates freely"  # as every translator that does not search for phrases
+    assert nmt("translate", "model", "-i", lines, "--glossary", terms)[2].startswith(message)
+    assert nmt("translate", "model", "-i", lines, "--marks") == (0, "a b \\ c\n", "")
