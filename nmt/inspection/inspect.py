@@ -106,7 +106,10 @@ def inspect(
         index = find_index(Path(model))
     neighbours = NeighbourIndex(Path(index), translator) if index else None
     source_tokenizer, target_tokenizer = translator.source_tokenizer, translator.target_tokenizer
-    source = _read_one_part(translator, text)
+    protected = translator.terms.protect(_read_one_part(translator, text))
+    source = protected.text
+    if reference is not None:
+        reference = protected.put_symbols(reference)
     source_ids = [*source_tokenizer.encode([source])[0], EOS_ID]
     beam = trace_beam(opened, source_ids, settings=translator.settings, banned_ids=target_tokenizer.banned_ids)
     found = beam.get_token_ids(beam.best)
@@ -218,7 +221,7 @@ def _refuse(found: str) -> UserError:
 
 
 def _read_one_part(translator: ModelTranslator, text: str) -> str:
-    """Returns the text as the model reads it, with its tag.
+    """Returns the text with its tag.
 
     Raises:
         UserError: it is empty, has several lines or is too long.
