@@ -86,6 +86,8 @@ def read_page(app: Any, page: str, source: list[str]) -> None:
     text = path.read_text(encoding="utf-8") if page in ELSEWHERE else source[0]
     if page == "reference/commands":
         text = text.replace("<!-- commands -->", describe_commands())
+    if page == "reference/configuration":  # whose text is that of the schema
+        text = re.sub(r"docs/([\w-]+/([\w-]+)\.md)(?! -->)", r"[\2](../\1)", text)
     here = (DOCS / page).parent
     pages = {ROOT / name: DOCS / f"{other}.md" for other, name in ELSEWHERE.items()}
 

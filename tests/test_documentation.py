@@ -187,6 +187,17 @@ def test_the_page_on_errors_lists_every_class_with_its_exit_code():
             assert str(one.exit_code) == listed[name], name
 
 
+def test_the_messages_on_the_page_on_errors_are_in_the_code():
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "nmt").rglob("*.py"))
+    code = re.sub(r"\{[^{}]*\}", "…", re.sub(r'"\s*\n\s*f?"', "", code))
+    page = (REPOSITORY / "docs" / "reference" / "errors.md").read_text(encoding="utf-8").partition("## Messages")[2]
+    cells = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
+    assert len(cells) > 10
+    for message in re.findall(r"`([^`]+)`", " ".join(cells)):
+        for part in message.split("…"):
+            assert part.strip(" .") in code, message
+
+
 def test_the_page_on_python_documents_what_is_public():
     page = (REPOSITORY / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"auto(?:function|class|exception):: nmt\.(\w+)\b(?!\.)", page)) | {
