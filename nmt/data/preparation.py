@@ -85,7 +85,7 @@ class TrainingData:
         optional = {
             "text of sentence weights": self.weights.fingerprint if self.weights else None,
             "glossary": self.glossary_fingerprint,
-            "word alignments": self.guide.alignments.fingerprint if self.guide else None,
+            "text of word alignments": self.guide.alignments.fingerprint if self.guide else None,
         }
         return {
             **{name: digest for name, digest in optional.items() if digest is not None},

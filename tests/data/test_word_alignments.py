@@ -127,13 +127,13 @@ def test_an_example_whose_ids_have_other_words_than_its_text_has_no_targets(prep
 
 def test_links_are_read_once_and_change_with_their_file(prepare, files, monkeypatch):
     first, _ = prepare()
-    assert first.fingerprints["word alignments"] == first.guide.alignments.fingerprint
+    assert first.fingerprints["text of word alignments"] == first.guide.alignments.fingerprint
     monkeypatch.setattr("nmt.data.word_alignments._write_links", None)
     again, _ = prepare()
     np.testing.assert_array_equal(again.guide.alignments.links, first.guide.alignments.links)
     monkeypatch.undo()
     write(files["alignments"], ["0-0"] * 60)
-    assert prepare()[0].fingerprints["word alignments"] != first.fingerprints["word alignments"]
+    assert prepare()[0].fingerprints["text of word alignments"] != first.fingerprints["text of word alignments"]
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ class CountingUpdate(Update):
         self.tolerated_rate = 0.0
         self.rates: list[float] = []
         self.course: list[tuple[str, int]] = []
+        self.batches: list[Any] = []
 
     def start(self, batch: Any, *, update: int, learning_rate: float) -> Callable[[], Outcome]:
         is_tolerated = learning_rate <= self.tolerated_rate
@@ -89,6 +90,7 @@ class CountingUpdate(Update):
         self.state_variables[0].assign_add(1)
         self.rates.append(learning_rate)
         self.course.append(("started", update))
+        self.batches.append(batch)
         loss = 1 / update if applied else float("nan")
         if update in self.high and not is_tolerated:
             loss = 50.0

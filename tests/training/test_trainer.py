@@ -57,6 +57,17 @@ def test_a_training_that_learns(recipe, tmp_path):
     assert facts["multi_sentence_share"] == 0
 
 
+def test_word_alignments_reach_every_update(rehearsal, recipe, tmp_path):
+    config = recipe(tmp_path, max_updates=2, validate_every=2)
+    links = tmp_path / "links"
+    links.write_text("0-0\n" * 100)
+    train = [config.data.train[0].model_copy(update={"alignments": links})]
+    data = config.data.model_copy(update={"train": train})
+    training = config.training.model_copy(update={"guided_alignment": 0.5})
+    rehearsal.train(config.model_copy(update={"data": data, "training": training}), bleu=[1.0])
+    assert [batch.alignment.sum() > 0 for batch in rehearsal.update.batches] == [True, True]
+
+
 def test_it_ends_after_max_updates(rehearsal, recipe, tmp_path):
     rehearsal.train(recipe(tmp_path, max_updates=9), bleu=[1])
     assert updates_of(tmp_path) == list(range(1, 10))
