@@ -487,6 +487,7 @@ def test_the_openapi_document_lists_every_path_and_no_other_host(server):
         "/about",
         "/translate",
         "/score",
+        "/complete",
         "/health",
         "/ready",
         "/metrics",
