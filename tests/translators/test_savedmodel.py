@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from nmt.errors import UserError
+from nmt.translators.confidence import Confidence
 from nmt.translators.hypothesis import IN_PARTS, Translation
 from nmt.translators.lines import translate_lines
 from nmt.translators.savedmodel import SavedModelTranslator, find_version, list_versions
@@ -52,6 +53,17 @@ def test_streams_hypotheses_as_the_model_does(exported, translator):
             if n_best > 1:
                 log_probs = [h.log_prob for h in theirs.hypotheses]
                 assert [h.log_prob for h in ours.hypotheses] == pytest.approx(log_probs, abs=1e-3)
+
+
+def test_an_export_has_the_confidence_that_was_fitted_for_the_model(translator):
+    stored = {"length_ratio": 0.0, "weights": [1.0, -0.5], "sums": [-2.0, 0.0], "values": [0.1, 0.9], "sentences": 100}
+    record = {**translator.record, "confidence": stored}
+    export = SavedModelTranslator(translator._model, record, source_tokenizer=translator._source_tokenizer)
+    for n_best in (1, 2):
+        [found] = export.translate_batch(SENTENCES[:1], n_best=n_best)
+        estimates = [Confidence(**stored).estimate(found.source, one) for one in found.hypotheses]
+        assert [one.confidence for one in found.hypotheses] == estimates
+        assert found.confidence is not None
 
 
 def test_an_old_export_does_not_tell_whether_the_length_limit_cut_a_translation_off(translator, monkeypatch):
