@@ -658,6 +658,9 @@ class ExportConfig(Section):
     """Texts translated at once; larger requests are processed in parts."""
     nbest: PositiveInt = 5
     """Hypotheses per text that the signature `nbest` returns; at most decoding.beam_size."""
+    interactive: bool = False
+    """Whether to add the signatures `complete` (translations that begin with a prefix and contain phrases) and
+    `alternatives` (ways to go on after a prefix). They make the graph twice as large."""
     sample: PositiveInt = 200
     """Number of dev sentences on which the export is compared with the model."""
     server_version: str | None = None

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 BATCH_SIZE = 64
+NUM_CLOSE = 4
+"""Sentences of which all outputs of all signatures are returned."""
 
 
 class ImportBlocker(MetaPathFinder):
@@ -63,7 +65,45 @@ def translate_savedmodel(folder: Path, sentences: list[str]) -> dict[str, Any]:
             for row in batch["target_tokens"].numpy()
         ],
         "sentences_per_second": len(sentences) / seconds,
+        "outputs": _list_outputs(model.signatures, sentences[:NUM_CLOSE]),
     }
+
+
+def _list_outputs(signatures: Any, sentences: list[str]) -> list[dict[str, Any]]:
+    """Returns the outputs of each sentence, by signature, of all signatures but serving_default."""
+    import tensorflow as tf
+
+    rows = []
+    for sentence in sentences:
+        text = tf.constant([sentence])
+        nbest = signatures["nbest"](text=text)
+        best = nbest["translations"].numpy()[0, 0].decode()
+        row = {
+            "nbest": nbest,
+            "token_log_probs": signatures["token_log_probs"](source=text, target=tf.constant([best])),
+        }
+        given = {"prefix": best[: len(best) // 2], "required": best.rpartition(" ")[2]}
+        if "complete" in signatures:
+            prefix, required = (tf.constant([value]) for value in given.values())
+            try:
+                row["complete"] = signatures["complete"](text=text, prefix=prefix, required=required)
+            except tf.errors.InvalidArgumentError:  # an export of greedy search or sampling takes no phrases
+                given["required"] = ""
+                row["complete"] = signatures["complete"](text=text, prefix=prefix, required=tf.constant([""]))
+            row["alternatives"] = signatures["alternatives"](text=text, prefix=prefix)
+        rows.append(given | {name: _as_lists(found) for name, found in row.items()})
+    return rows
+
+
+def _as_lists(outputs: Any) -> dict[str, Any]:
+    """Returns outputs of one text as JSON values."""
+
+    def decode(value: Any) -> Any:
+        if isinstance(value, list):
+            return [decode(one) for one in value]
+        return value.decode() if isinstance(value, bytes) else value
+
+    return {name: decode(tensor.numpy().tolist()[0]) for name, tensor in outputs.items()}
 
 
 def translate_litert(folder: Path, sentences: list[str]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ hypotheses per text.
 import argparse
 import json
 import re
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,14 +18,19 @@ import numpy as np
 
 from nmt.backend import ops, tree
 from nmt.compilation import without_gradients
-from nmt.config.schema import ExportConfig
+from nmt.config.schema import ExportConfig, SearchSettings
 from nmt.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from nmt.decoding.beam_search import IMPOSSIBLE, Hypotheses
-from nmt.decoding.inference import limit_lengths, needs_own_best, search
+from nmt.decoding.inference import limit_lengths, make_plain, needs_own_best, search
+from nmt.decoding.phrases import MAX_PHRASE_TOKENS
+from nmt.decoding.prefix import Prefixes, Spellings
+from nmt.exporting.demands import BLANK, SplitPrefixes, encode_phrases, rank_alternatives, split_prefixes
 from nmt.exporting.weights import StoredWeights
 from nmt.models.decoder import shift_right
 from nmt.models.direction import reverse_targets
 from nmt.process import silence_stderr
+from nmt.translators.checks import LEAST_ATTENTION
+from nmt.translators.demands import MAX_ALTERNATIVES
 from nmt.translators.model import ModelTranslator
 
 with silence_stderr():
@@ -34,8 +38,6 @@ with silence_stderr():
     import tensorflow_text
 
 
-# What Python considers blank, which is more than RE2's \s.
-BLANK = "[" + "".join(chr(code) for code in range(sys.maxunicode) if chr(code).isspace()) + "]*"
 # Texts of up to so many tokens are translated together. Longer ones are translated with texts of up to twice the length
 # of the shortest, so that padding at most doubles the work.
 SHORT_TEXT = 32
@@ -90,15 +92,20 @@ class PortableTranslator(tf.Module):
         if translator.target_tokenizer.model != translator.source_tokenizer.model:
             self._target = tensorflow_text.SentencepieceTokenizer(model=translator.target_tokenizer.model)
         self._settings = translator.settings
+        self._spellings = Spellings(translator.target_tokenizer.token_bytes)
+        self._takes_phrases = self._settings.beam_size > 1 and not self._settings.temperature
         self._limits = limits
 
     def get_signatures(self) -> dict[str, Any]:
         """Returns the signatures by name."""
-        return {
+        signatures = {
             "serving_default": self.translate,
             "nbest": self.translate_n_best,
             "token_log_probs": self.score_translations,
         }
+        if self._limits.interactive:
+            signatures |= {"complete": self.translate_demanding, "alternatives": self.list_alternatives}
+        return signatures
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
     def translate(self, text: Any) -> dict[str, Any]:
@@ -143,6 +150,8 @@ class PortableTranslator(tf.Module):
             target_tokens: string [N, n, T], "" after the EOS.
             attention: float32 [N, n, T, S]; the row of each target token sums to 1, everything else is 0. It is by far
                 the largest output, so ask for a few texts at a time.
+            coverage: float32 [N, n], share of the source tokens that received an attention of at least 0.1 from all
+                target tokens together; 1 if there are none.
             truncated: bool [N].
             finished: bool [N, n]; false in columns without a hypothesis, too.
         """
@@ -158,6 +167,7 @@ class PortableTranslator(tf.Module):
             "source_tokens": _spell(self._source, source.ids),
             "target_tokens": _spell(self._target, best.ids),
             "attention": attention,
+            "coverage": measure_coverage(attention, source.ids, best.ids),
             "truncated": source.truncated,
             "finished": find_finished(best),
         }
@@ -198,6 +208,129 @@ class PortableTranslator(tf.Module):
             "truncated": sources.truncated | targets.truncated,
         }
 
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.string, name=name) for name in ("text", "prefix", "required")],
+        autograph=False,
+    )
+    def translate_demanding(self, text: Any, prefix: Any, required: Any) -> dict[str, Any]:
+        """Returns the best translation of each text that begins with a prefix and contains phrases.
+
+        Args:
+            text: as for `translate`.
+            prefix: string [N], what each translation begins with, letter by letter, also inside a word; "" for nothing.
+            required: string [N], words and phrases that each translation must contain, with tabs between them; "" for
+                nothing. Only "" if the model searches greedily, or samples.
+
+        Returns:
+            As `translate`. `finished` is false, too, if a translation lacks a phrase.
+        """
+        same = [
+            tf.debugging.assert_equal(tf.size(text), tf.size(other), "text, prefix and required differ in number")
+            for other in (prefix, required)
+        ]
+        with tf.control_dependencies(same):
+            source, prefixes = self._read_source(text), self._read_prefixes(prefix)
+            phrases = self._read_phrases(required)
+        inputs = (*prefixes.tokens, phrases)
+        num_texts = tf.size(source.lengths)
+        num_steps = limit_lengths(tf.shape(source.ids)[1], self._settings) + sum(tf.shape(x)[1] for x in inputs)
+
+        def find(rows: Any) -> NBest:
+            ids = gather_trimmed(source.ids, source.lengths, rows)
+            best = self._find_demanded(ids, *(tf.gather(x, rows) for x in inputs))
+            return best._replace(ids=pad_to(best.ids, [num_steps]))
+
+        best = self._map(find, _make_blank(num_texts, 1, num_steps), source.lengths)
+        return {
+            "translation": prefixes.join(best.texts)[:, 0],
+            "score": best.scores[:, 0],
+            "log_prob": best.log_probs[:, 0],
+            "truncated": source.truncated,
+            "finished": find_finished(best)[:, 0],
+        }
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.string, name=name) for name in ("text", "prefix")], autograph=False
+    )
+    def list_alternatives(self, text: Any, prefix: Any) -> dict[str, Any]:
+        """Returns the most probable ways in which each translation goes on after a prefix: for interactive editors.
+
+        Args:
+            text, prefix: as for `translate_demanding`.
+
+        Returns:
+            alternatives: string [N, n], the prefix and the token after it; if the prefix ends inside a word, what the
+                token makes of the word. Most probable first, "" in further columns.
+            probabilities: float32 [N, n], of the tokens after the complete words of the prefix, given these.
+            translations: string [N, n], the best translation that goes on in each way.
+            num_alternatives: int32 [N].
+        """
+        same = tf.debugging.assert_equal(tf.size(text), tf.size(prefix), "text and prefix differ in number")
+        with tf.control_dependencies([same]):
+            source, prefixes = self._read_source(text), self._read_prefixes(prefix)
+        n = min(self._limits.nbest, MAX_ALTERNATIVES)
+
+        def find(rows: Any) -> tuple:
+            ids = gather_trimmed(source.ids, source.lengths, rows)
+            here = prefixes.select(rows)
+            found = rank_alternatives(self._find_next(ids, here.tokens, n), here, self._target.detokenize, n)
+            # Each of them is a prefix of its own.
+            texts, tokens = tf.reshape(found.texts, [-1]), tf.reshape(found.ids, [-1, tf.shape(found.ids)[2]])
+            lengths = _count_tokens(tokens)
+            nothing = tf.zeros([tf.size(texts), MAX_PHRASE_TOKENS], tf.int32)
+            best = self._find_demanded(tf.repeat(ids, n, axis=0), tokens, nothing, nothing)
+            decoded = self._target.detokenize(tf.RaggedTensor.from_tensor(tokens, lengths))
+            whole = SplitPrefixes(texts, Prefixes(tokens, nothing), decoded).join(best.texts)
+            translations = tf.where(found.is_open, tf.reshape(whole, [-1, n]), found.texts)
+            counts = tf.reduce_sum(tf.cast(found.exists, tf.int32), axis=1)
+            return found.texts, found.probabilities, tf.where(found.exists, translations, ""), counts
+
+        num_texts = tf.size(source.lengths)
+        none = tf.fill([num_texts, n], "")
+        nothing = (none, tf.zeros([num_texts, n]), none, tf.zeros([num_texts], tf.int32))
+        found = self._map(find, nothing, source.lengths)
+        names = ("alternatives", "probabilities", "translations", "num_alternatives")
+        return dict(zip(names, found, strict=True))
+
+    @tf.function(input_signature=4 * [tf.TensorSpec([None, None], tf.int32)], autograph=False)
+    def _find_demanded(self, source: Any, prefix: Any, ending: Any, phrases: Any) -> NBest:
+        """Searches for the best translations with prefixes and phrases; two signatures share this graph."""
+        demands = {"prefixes": Prefixes(prefix, ending), "spellings": self._spellings}
+        if self._takes_phrases:
+            demands["phrases"] = phrases
+        with self._weights.use(), without_gradients():
+            return drop_duplicates(self._run_search(source, self._settings, 1, **demands), self._target.detokenize, 1)
+
+    def _find_next(self, source: Any, tokens: Prefixes, n: int) -> Hypotheses:
+        settings = make_plain(self._settings, n)
+        demands = {"prefixes": tokens, "spellings": self._spellings, "only_next": True}
+        with self._weights.use(), without_gradients():
+            return self._run_search(source, settings, settings.beam_size, **demands)
+
+    def _run_search(self, source: Any, settings: SearchSettings, n_best: int, **demands: Any) -> Hypotheses:
+        return search(
+            self._translator.model,
+            source,
+            settings=settings,
+            n_best=n_best,
+            banned_ids=self._translator.target_tokenizer.banned_ids,
+            refill=True,
+            **demands,
+        )
+
+    def _read_prefixes(self, prefix: Any) -> SplitPrefixes:
+        text = tf.strings.unicode_transcode(prefix, "UTF-8", "UTF-8", errors="replace")
+        text = tf.strings.substr(text, 0, self._limits.max_characters, unit="UTF8_CHAR")
+        return split_prefixes(text, self._target, self._spellings)
+
+    def _read_phrases(self, required: Any) -> Any:
+        text = tf.strings.unicode_transcode(required, "UTF-8", "UTF-8", errors="replace")
+        if self._takes_phrases:
+            return encode_phrases(text, self._target, self._translator.target_tokenizer)
+        words = "required: this export cannot search for phrases, because it searches greedily or samples"
+        with tf.control_dependencies([tf.debugging.assert_equal(text, "", words)]):
+            return tf.zeros([tf.size(text), MAX_PHRASE_TOKENS], tf.int32)
+
     def _read_source(self, text: Any) -> Tokens:
         return drop_blank(self._tokenize_source(text), text)
 
@@ -216,14 +349,7 @@ class PortableTranslator(tf.Module):
         is_sampled = self._settings.temperature > 0
 
         def search_for(ids: Any, n_best: int, most: int) -> NBest:
-            found = search(
-                self._translator.model,
-                ids,
-                settings=self._settings,
-                n_best=n_best,
-                banned_ids=self._translator.target_tokenizer.banned_ids,
-                refill=True,
-            )
+            found = self._run_search(ids, self._settings, n_best)
             return drop_duplicates(found, self._target.detokenize, most, is_sampled=is_sampled)
 
         def translate(rows: Any) -> NBest:
@@ -235,16 +361,7 @@ class PortableTranslator(tf.Module):
                 best = search_for(ids, n_best, n_best)
             return best._replace(ids=pad_to(best.ids, [num_steps]))
 
-        # A blank text has one hypothesis, "", with score 0.
-        scores = tf.tile(tf.where(tf.range(n_best) == 0, 0.0, IMPOSSIBLE)[None], [num_texts, 1])
-        blank = NBest(
-            texts=tf.fill([num_texts, n_best], ""),
-            scores=scores,
-            log_probs=scores,
-            counts=tf.ones([num_texts], tf.int32),
-            ids=tf.zeros([num_texts, n_best, num_steps], tf.int32),
-        )
-        best = self._map(translate, blank, source.lengths)
+        best = self._map(translate, _make_blank(num_texts, n_best, num_steps), source.lengths)
         return best._replace(ids=best.ids[:, :, : get_longest(_count_tokens(best.ids))])
 
     def _read_attention(self, source: Tokens, target: Any) -> Any:
@@ -318,6 +435,18 @@ class PortableTranslator(tf.Module):
         )
 
 
+def _make_blank(num_texts: Any, n_best: int, num_steps: Any) -> NBest:
+    """Returns the hypotheses of blank texts: one each, "", with score 0."""
+    scores = tf.tile(tf.where(tf.range(n_best) == 0, 0.0, IMPOSSIBLE)[None], [num_texts, 1])
+    return NBest(
+        texts=tf.fill([num_texts, n_best], ""),
+        scores=scores,
+        log_probs=scores,
+        counts=tf.ones([num_texts], tf.int32),
+        ids=tf.zeros([num_texts, n_best, num_steps], tf.int32),
+    )
+
+
 def find_continuations(tokenizer: Tokenizer) -> np.ndarray:
     """Returns which ids are bytes that continue a character of UTF-8, bool [V]."""
     tokens = (tokenizer.get_token(one) for one in range(tokenizer.vocabulary_size))
@@ -351,7 +480,7 @@ def tokenize(text: Any, tokenizer: Any, *, max_characters: int, max_tokens: int,
 
 def drop_blank(tokens: Tokens, text: Any) -> Tokens:
     """Gives blank texts the length 0, and marks none of them as truncated."""
-    blank = tf.strings.regex_full_match(text, BLANK)
+    blank = tf.strings.regex_full_match(text, BLANK + "*")
     # Texts whose characters the tokenizer all removes, such as control characters, have EOS alone.
     lengths = tf.where(blank | tf.equal(tokens.lengths, 1), 0, tokens.lengths)
     ids = tf.where(tf.equal(lengths, 0)[:, None], 0, tokens.ids)
@@ -444,6 +573,21 @@ def find_finished(best: NBest) -> Any:
     """Returns which hypotheses exist and were not cut off, bool [N, n]. The translation of a blank text has no EOS."""
     has_end = tf.reduce_any(tf.equal(best.ids, EOS_ID), axis=2) | ~tf.reduce_any(best.ids != 0, axis=2)
     return has_end & (best.scores > IMPOSSIBLE / 2)
+
+
+def measure_coverage(attention: Any, source: Any, target: Any) -> Any:
+    """Returns the share of source tokens that received attention: float32 [N, n].
+
+    Args:
+        attention: float32 [N, n, T, S].
+        source: int32 [N, S], each row ended by EOS, which does not count, and padded with 0.
+        target: int32 [N, n, T], whose EOS does not count either.
+    """
+    is_token = (source != 0) & (source != EOS_ID)
+    received = tf.reduce_sum(tf.where((target != EOS_ID)[..., None], attention, 0.0), axis=2)  # [N, n, S]
+    num_covered = tf.reduce_sum(tf.cast(is_token[:, None] & (received >= LEAST_ATTENTION), tf.float32), axis=2)
+    num_tokens = tf.reduce_sum(tf.cast(is_token, tf.float32), axis=1)[:, None]
+    return tf.where(tf.equal(num_tokens, 0.0), 1.0, num_covered / tf.maximum(num_tokens, 1.0))
 
 
 def _blank_others(is_kept: Any, texts: Any, scores: Any, log_probs: Any, ids: Any) -> NBest:

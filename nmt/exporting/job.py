@@ -70,6 +70,11 @@ class ExportJob:
         config = change_config(folder.config, decoding=decoding or {}, export=export or {})
         check_searches_once(config.decoding)
         translator = ModelTranslator.load(path, precision="float32").with_settings(**decoding or {})
+        if config.export.interactive and translator.model.right_to_left:
+            raise UserError(
+                "export.interactive: this model writes from right to left (model.right_to_left), so that it cannot go "
+                "on after a prefix. Set it to false."
+            )
         sources, references = read_sample(config.dev_sets[0], sample, config.export.sample)
         # The model adds `decoding.tag` to texts without a tag, and placeholders. An artefact does not.
         protected = [translator.terms.protect(translator.write_tag(source)) for source in sources]
@@ -151,12 +156,12 @@ class ExportJob:
             "target_language": self.config.data.target_language,
             "decoding": {**self.translator.settings.model_dump(), "precision": precision},
             **({"tags": tags} if (tags := list_tags(self.config.data)) else {}),
+            **({"placeholders": symbols.as_record()} if (symbols := self.translator.terms.placeholders).kinds else {}),
             **({"confidence": self.folder.confidence} if self.folder.confidence else {}),
             **facts,
             "model": {"path": str(self.path), **self.folder.facts},
             "versions": {"nmt": __version__, **{name: version(name) for name in packages}},
         }
-            **({"placeholders": symbols.as_record()} if (symbols := self.translator.terms.placeholders).kinds else {}),
 
 
 def check_searches_once(settings: SearchSettings) -> None:

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from nmt.backend import ops
 from nmt.data.tokenizer import EOS_ID, Tokenizer
+from nmt.decoding.forced import ForcedDecoding
 from nmt.errors import ParityError, UserError
 from nmt.evaluation.metrics import bleu
 from nmt.exporting import fresh_process
@@ -27,6 +28,9 @@ from nmt.translators.model import ModelTranslator
 
 # Difference of log-probability, in nats, up to which rounding decides which of two translations is the best.
 TIE = 1e-3
+# Difference up to which other outputs are equal: log-probabilities in nats, attention, and probabilities. A text that
+# is not the model's, or that does not fit its tokens, differs by infinity.
+TOLERANCE = 0.01
 ADVICE = "Allow more with {}, or quantize less: --quantize bfloat16, or not at all."
 
 
@@ -67,6 +71,8 @@ class Parity:
     costs: Costs
     quantized: Quantization | None = None
     """The quantization and the loss that it allows."""
+    outputs: dict[str, float] = field(default_factory=dict)
+    """Largest difference of other outputs of the first sentences from the model's; see `compare_outputs`."""
 
     def as_record(self) -> dict[str, Any]:
         """Returns the comparison as JSON values."""
@@ -77,6 +83,8 @@ class Parity:
             f"Compared {self.compared} sentences in a fresh process: {len(self.differing)} differ, {self.ties} ties, "
             f"{self.truncated} left out as too long."
         )
+        if self.outputs:
+            text += f" Other outputs differ by at most {max(self.outputs.values()):.1g}."
         if self.bleu_model is not None:
             text += f" BLEU {self.bleu_model:.2f} (model), {self.bleu_artefact:.2f} (artefact)."
         return f"{text} {self.costs}"
@@ -110,7 +118,9 @@ def check_parity(
         bytes_model=sum(4 * math.prod(variable.shape) for variable in translator.model.trainable_variables),
         bytes_artefact={part.name: _count_bytes(part) for part in sorted(folder.iterdir()) if _count_bytes(part)},
     )
-    parity = replace(compare(translator, sources, expected, answers, references, costs), quantized=quantize)
+    parity = compare(translator, sources, expected, answers, references, costs)
+    outputs = {} if quantize else compare_outputs(translator, sources, answers)
+    parity = replace(parity, quantized=quantize, outputs=outputs)
     check_difference(parity)
     return parity
 
@@ -125,6 +135,12 @@ def check_difference(parity: Parity) -> None:
                 f"nothing was written. For '{differing[0]['source']}', the export returns "
                 f"'{differing[0]['artefact']}' and the model '{differing[0]['model']}'."
             )
+        for name, difference in parity.outputs.items():
+            if not difference <= TOLERANCE:
+                raise ParityError(
+                    f"The output {name} of the export differs from the model's by {difference:.2g}, so nothing was "
+                    f"written. Expected at most {TOLERANCE:g}."
+                )
     elif parity.bleu_model is not None and parity.bleu_artefact is not None:
         loss = parity.bleu_model - parity.bleu_artefact
         if loss > allowed.max_bleu_loss:
@@ -211,6 +227,89 @@ def compare(
     )
 
 
+def compare_outputs(
+    translator: ModelTranslator, sources: Sequence[str], answers: Mapping[str, Any]
+) -> dict[str, float]:
+    """Compares all other outputs of the first sentences with the model's, by forced decoding.
+
+    Returns:
+        The largest difference by name: `nbest` (log-probabilities and scores of all hypotheses), `attention` (theirs),
+        `token_log_probs`, and `complete` and `alternatives` (log-probabilities and probabilities), as far as the
+        artefact has them. Infinity if texts differ.
+    """
+    found: dict[str, float] = {}
+    forced = ForcedDecoding(translator.model, translator.source_tokenizer, translator.target_tokenizer)
+    rows = zip(sources, answers.get("outputs", ()), answers["truncated"], strict=False)
+    for source, outputs, is_truncated in rows:
+        if is_truncated or not source.strip() or not any(outputs["nbest"]["target_tokens"][0]):
+            continue
+        differences = _compare_hypotheses(translator, forced, source, outputs["nbest"])
+        differences["token_log_probs"] = _compare_token_log_probs(translator, forced, source, outputs)
+        if "complete" in outputs:
+            differences["complete"] = _compare_completed(translator, source, outputs)
+            differences["alternatives"] = _compare_alternatives(translator, source, outputs)
+        for name, difference in differences.items():
+            found[name] = max(found.get(name, 0.0), difference)
+    return found
+
+
+def _compare_hypotheses(
+    translator: ModelTranslator, forced: ForcedDecoding, source: str, nbest: Mapping[str, Any]
+) -> dict[str, float]:
+    settings, attention_difference, differences = translator.settings, 0.0, []
+    for rank in range(nbest["num_hypotheses"]):
+        tokens = [token for token in nbest["target_tokens"][rank] if token]
+        ids = _ids(translator.target_tokenizer, tokens)
+        pair = (translator.source_tokenizer.encode([source])[0], ids)
+        log_probs = forced.score([pair])[0][: len(ids)]
+        attention = forced.read_attention([pair])[0].weights
+        log_prob, score = nbest["log_probs"][rank], nbest["scores"][rank]
+        differences.append(abs(_sum_penalized(log_probs, ids, settings.repetition_penalty) - log_prob))
+        if not settings.coverage_penalty:
+            differences.append(abs(score - log_prob / settings.get_length_penalty(float(len(ids)))))
+        if translator.target_tokenizer.decode([ids]) != [nbest["translations"][rank]]:
+            differences.append(math.inf)
+        weights = np.array(nbest["attention"][rank])[: len(ids), : attention.shape[1]]
+        attention_difference = max(attention_difference, float(abs(weights - attention).max()))
+    return {"nbest": max(differences), "attention": attention_difference}
+
+
+def _compare_token_log_probs(
+    translator: ModelTranslator, forced: ForcedDecoding, source: str, outputs: Mapping[str, Any]
+) -> float:
+    """Compares the log-probabilities of the tokens that SentencePiece makes of the best translation."""
+    [ids] = translator.target_tokenizer.encode([outputs["nbest"]["translations"][0]])
+    if len(ids) >= translator.settings.max_length:
+        return 0.0  # the signature truncates it
+    [log_probs] = forced.score([(translator.source_tokenizer.encode([source])[0], ids)])
+    found = outputs["token_log_probs"]["token_log_probs"]
+    return float(abs(np.array(found) - log_probs).max()) if len(found) == len(log_probs) else math.inf
+
+
+def _compare_completed(translator: ModelTranslator, source: str, outputs: Mapping[str, Any]) -> float:
+    [expected] = translator.translate_batch([source], prefixes=[outputs["prefix"]], required=[[outputs["required"]]])
+    found = outputs["complete"]
+    is_same = found["translation"] == expected.text or abs(found["log_prob"] - expected.log_prob) < TIE
+    return abs(found["log_prob"] - expected.log_prob) if is_same else math.inf
+
+
+def _compare_alternatives(translator: ModelTranslator, source: str, outputs: Mapping[str, Any]) -> float:
+    found = outputs["alternatives"]
+    n = len(found["alternatives"])
+    [expected] = translator.list_alternatives([source], [outputs["prefix"]], n=n)
+    if found["num_alternatives"] != len(expected):
+        return math.inf
+    here = dict(zip(found["alternatives"], found["probabilities"], strict=True))
+    # One that is as improbable as the last one may take its place.
+    last = min((one.probability for one in expected), default=0.0)
+    return max((abs(here.get(one.text, last) - one.probability) for one in expected), default=0.0)
+
+
+def _sum_penalized(log_probs: np.ndarray, ids: Sequence[int], penalty: float) -> float:
+    is_repeated = [one in ids[:place] for place, one in enumerate(ids)]
+    return float(np.where(is_repeated, penalty * log_probs, log_probs).sum())
+
+
 def compute_log_prob(translator: ModelTranslator, source: str, target_ids: Sequence[int]) -> float:
     """Returns the log-probability of a translation by the model, in nats, including its EOS if it has one.
 
@@ -218,10 +317,9 @@ def compute_log_prob(translator: ModelTranslator, source: str, target_ids: Seque
     """
     source_ids = [*translator.source_tokenizer.encode([source])[0], EOS_ID]
     logits, _ = translator.model.read(np.array([source_ids], "int32"), np.array([target_ids], "int32"))
-    log_probs = ops.convert_to_numpy(ops.log_softmax(logits, axis=-1))
-    chosen = log_probs[0, np.arange(len(target_ids)), target_ids]
-    is_repeated = [one in target_ids[:place] for place, one in enumerate(target_ids)]
-    return float(np.where(is_repeated, translator.settings.repetition_penalty * chosen, chosen).sum())
+    log_probs = ops.convert_to_numpy(ops.log_softmax(logits, axis=-1))[0]
+    log_probs = log_probs[np.arange(len(target_ids)), target_ids]
+    return _sum_penalized(log_probs, target_ids, translator.settings.repetition_penalty)
 
 
 def _translate(translator: ModelTranslator, sources: Sequence[str]) -> tuple[list[Hypothesis], float]:

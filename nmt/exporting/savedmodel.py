@@ -93,7 +93,7 @@ def export(
 
 
 def _make_bundle(job: ExportJob, into: Path, server_version: str, signatures: Mapping[str, Any]) -> Bundle:
-    data, limits = job.config.data, job.config.export.model_dump(exclude={"sample", "server_version"})
+    data, limits = job.config.data, job.config.export.model_dump(exclude={"sample", "server_version", "interactive"})
     return Bundle(
         name=make_model_name(into),
         server_version=server_version,

@@ -13,13 +13,23 @@ from nmt.data.batching import split_chunks
 from nmt.data.placeholders import Placeholders
 from nmt.data.tokenizer import Tokenizer
 from nmt.decoding.alignment import TokenAttention
+from nmt.decoding.phrases import MAX_PHRASE_TOKENS
 from nmt.errors import UserError
 from nmt.model_folder import SOURCE
 from nmt.process import silence_stderr
 from nmt.translators.confidence import Confidence
+from nmt.translators.demands import (
+    MAX_ALTERNATIVES,
+    Demand,
+    check_alternatives,
+    check_demands,
+    make_demands,
+    report_unmet,
+)
 from nmt.translators.export_record import check_digests, read_record, read_settings
-from nmt.translators.hypothesis import Hypothesis, Translation, TranslationWarning
+from nmt.translators.hypothesis import Continuation, Hypothesis, Translation, TranslationWarning
 from nmt.translators.protocol import Translator, change_fixed
+from nmt.translators.terms import TermRules
 from nmt.translators.untrusted import check_savedmodel
 
 GRAPH = "saved_model.pb"
@@ -29,7 +39,6 @@ ATTENTION_BATCH = 8
 
 
 class SavedModelTranslator(Translator):
-from nmt.translators.terms import TermRules
     """Translates with a SavedModel.
 
     Settings of the search were fixed when it was exported. `translate_batch` reads the beginning of a text that is too
@@ -54,6 +63,7 @@ from nmt.translators.terms import TermRules
         self.multi_sentence_share = record.get("model", {}).get("multi_sentence_share", 0.0)
         self.tags = record.get("tags", [])
         self.fitted_confidence = Confidence.from_record(record.get("confidence"), RECORD)
+        self.terms = TermRules(Placeholders.from_record(record, source_tokenizer))
         self._source_tokenizer = source_tokenizer
         self._model = model  # the signatures live as long as it does
 
@@ -63,7 +73,6 @@ from nmt.translators.terms import TermRules
 
         Raises:
             UserError: there is no export of this toolkit, it is damaged or does more than translate (see
-        self.terms = TermRules(Placeholders.from_record(record, source_tokenizer))
                 `nmt.translators.untrusted`), or tensorflow-text is missing.
         """
         folder = find_version(Path(path))
@@ -86,17 +95,65 @@ from nmt.translators.terms import TermRules
         settings = change_fixed(self.settings, changes)
         return self if settings == self.settings else self._with(settings)
 
-    def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
+    def translate_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        n_best: int = 1,
+        attention: bool = False,
+        prefixes: Sequence[str] | None = None,
+        required: Sequence[Sequence[str]] | None = None,
+    ) -> list[Translation]:
         """Translates each text as if it were alone; see `Translator.translate_batch`.
 
         One translation without attention comes from the signature `serving_default`. All else comes from `nbest`, whose
-        first translation is the same.
+        first translation is the same. Translations with prefixes or required phrases come from `complete`.
         """
         self.check_n_best(n_best)
+        demands = make_demands(len(texts), prefixes, required)
+        if demands is not None:
+            self.check_demands(demands)
+            if n_best > 1 or attention:
+                raise UserError(
+                    "An export returns one translation with a prefix or required phrases, without attention: leave out "
+                    "the other, or translate with the model itself."
+                )
+            return self._translate_demanding(texts, demands)
         if n_best == 1 and not attention:
             return self._translate_best(texts)
         size = ATTENTION_BATCH if attention else self.record["limits"]["max_batch"]
         return [one for batch in split_chunks(texts, size) for one in self._translate_n_best(batch, n_best, attention)]
+
+    def check_demands(self, demands: Sequence[Demand]) -> None:
+        """Raises UserError if demands contradict the settings of the export, or it is too old for them."""
+        self._check_signature("complete")
+        check_demands(demands, self.settings, right_to_left=False)
+
+    def list_alternatives(
+        self, texts: Sequence[str], prefixes: Sequence[str], *, n: int = 5
+    ) -> list[list[Continuation]]:
+        """Returns how translations may go on after a prefix; see `Translator.list_alternatives`."""
+        self._check_signature("alternatives")
+        check_alternatives(n, min(self.max_n_best, MAX_ALTERNATIVES))
+        make_demands(len(texts), prefixes, None)
+        found = []
+        size = self.record["limits"]["max_batch"]
+        pairs = [(self.write_tag(text), prefix) for text, prefix in zip(texts, prefixes, strict=True)]
+        for batch in split_chunks(pairs, size):
+            sources, beginnings = zip(*batch, strict=True)
+            outputs = self.run_signature("alternatives", sources, prefix=beginnings)
+            names = ("alternatives", "probabilities", "translations")
+            for count, *columns in zip(outputs["num_alternatives"], *(outputs[name] for name in names), strict=True):
+                rows = zip(*(column[: min(count, n)] for column in columns), strict=True)
+                found.append([Continuation(one.decode(), float(share), whole.decode()) for one, share, whole in rows])
+        return found
+
+    def _check_signature(self, name: str) -> None:
+        if name not in self._model.signatures:
+            raise UserError(
+                f"This export has no signature {name}: export the model again with export.interactive=true, or "
+                "translate with the model itself."
+            )
 
     def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
         """Returns the number of source tokens of each text, without EOS."""
@@ -111,23 +168,52 @@ from nmt.translators.terms import TermRules
             )
         super().check_n_best(n_best)
 
-    def run_signature(self, name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    def run_signature(self, name: str, texts: Sequence[str], **others: Sequence[str]) -> dict[str, np.ndarray]:
         """Calls a signature; see `nmt.exporting.graph`. The end of a long text is not read.
 
         Args:
-            name: serving_default or nbest.
+            name: of the signature.
             texts: any number; the results of all are held in memory.
+            others: further inputs by name, as many.
 
         Returns:
             The signature's outputs by name.
         """
         import tensorflow as tf
 
-        outputs = self._model.signatures[name](text=tf.constant(list(texts), tf.string))
+        inputs = {key: tf.constant(list(values), tf.string) for key, values in {"text": texts, **others}.items()}
+        outputs = self._model.signatures[name](**inputs)
         return {output: x.numpy() for output, x in outputs.items()}
 
+    def _translate_demanding(self, texts: Sequence[str], demands: Sequence[Demand]) -> list[Translation]:
+        """Translates texts with demands; those without are translated as if they were alone, too."""
+        found: dict[int, Translation] = {}
+        for with_demand in (False, True):
+            numbers = [number for number, demand in enumerate(demands) if bool(demand) == with_demand]
+            here = [texts[number] for number in numbers]
+            given = {
+                "prefix": [demands[number].prefix for number in numbers],
+                "required": ["\t".join(demands[number].required) for number in numbers],
+            }
+            if numbers:
+                outputs = self._complete(here, given) if with_demand else self.run_signature("serving_default", here)
+                found |= zip(numbers, self._read_best(here, outputs), strict=True)
+        return [report_unmet(found[number], demand) for number, demand in enumerate(demands)]
+
+    def _complete(self, texts: Sequence[str], given: dict[str, list[str]]) -> dict[str, np.ndarray]:
+        try:
+            return self.run_signature("complete", texts, **given)
+        except Exception as error:  # TensorFlow's own, which may be missing here
+            if "phrase has more than" not in str(error):
+                raise
+            raise UserError(
+                f"required: expected phrases of at most {MAX_PHRASE_TOKENS} tokens, found a longer one."
+            ) from error
+
     def _translate_best(self, texts: Sequence[str]) -> list[Translation]:
-        outputs = self.run_signature("serving_default", texts)
+        return self._read_best(texts, self.run_signature("serving_default", texts))
+
+    def _read_best(self, texts: Sequence[str], outputs: dict[str, np.ndarray]) -> list[Translation]:
         names = ("translation", "score", "log_prob", "truncated")
         finished = outputs.get("finished", [None] * len(texts))  # the first exports of format 2 do not tell
         return [

@@ -9,7 +9,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from nmt.data.tokenizer import BOS_ID, EOS_ID, LINE_BREAKERS
 from nmt.decoding.beam_search import Hypotheses
-from nmt.exporting.graph import NBest, count_next_batch, drop_duplicates, put_first
+from nmt.exporting.graph import NBest, count_next_batch, drop_duplicates, measure_coverage, put_first
 from tests.exported_model import MAX_BATCH, MAX_CHARACTERS, MAX_TOKENS, NBEST, SENTENCES
 
 TEXTS = [
@@ -46,6 +46,7 @@ def test_signatures_have_the_names_and_types_that_clients_rely_on(exported):
         "source_tokens": ("string", [None, None]),
         "target_tokens": ("string", [None, NBEST, None]),
         "attention": ("float32", [None, NBEST, None, None]),
+        "coverage": ("float32", [None, NBEST]),
         "truncated": ("bool", [None]),
         "finished": ("bool", [None, NBEST]),
     }
@@ -134,6 +135,16 @@ def test_nbest_begins_with_the_translation_of_serving_default(exported):
     best, nbest = (exported.call(name, SENTENCES[::8]) for name in ("serving_default", "nbest"))
     assert best["translation"].tolist() == nbest["translations"][:, 0].tolist()
     np.testing.assert_allclose(best["score"], nbest["scores"][:, 0], atol=1e-4)
+
+
+def test_coverage_is_the_share_of_source_tokens_that_received_attention():
+    source = tf.constant([[4, 5, EOS_ID, 0], [EOS_ID, 0, 0, 0]])
+    target = tf.constant([[[6, 7, EOS_ID], [6, EOS_ID, 0]]] * 2)
+    # The second source token receives 0.09 from the first hypothesis, besides what its EOS gives.
+    attention = np.zeros((2, 2, 3, 4), "float32")
+    attention[0, 0] = [[0.95, 0.05, 0, 0], [0.0, 0.04, 0.96, 0], [0, 1, 0, 0]]
+    attention[0, 1] = [[0.5, 0.5, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    np.testing.assert_allclose(measure_coverage(attention, source, target), [[0.5, 1], [1, 1]])
 
 
 def test_a_best_hypothesis_is_put_first_without_better_ones_and_its_own_copy():

@@ -1,12 +1,22 @@
 """The comparison of an artefact with its model, with translations made up from the model's own."""
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from nmt.data.tokenizer import EOS_ID
 from nmt.errors import ParityError, UserError
-from nmt.exporting.parity import Costs, check_difference, check_parity, compare, compute_log_prob, run_python
+from nmt.exporting import fresh_process
+from nmt.exporting.parity import (
+    Costs,
+    check_difference,
+    check_parity,
+    compare,
+    compare_outputs,
+    compute_log_prob,
+    run_python,
+)
 from nmt.exporting.quantization import Quantization
 from nmt.translators.hypothesis import Hypothesis
 from tests.exported_model import SENTENCES
@@ -76,6 +86,25 @@ def test_another_text_as_probable_is_a_tie(exported, expected, answers, apart, t
 def test_disagreeing_signatures_are_not_a_tie(exported, expected, answers):
     answers["translations"][1] = "something else"
     assert len(compared(exported, expected, answers).differing) == 1
+
+
+def test_other_outputs_are_the_models_and_a_change_of_any_is_found(exported, answers):
+    answers["outputs"] = fresh_process._list_outputs(exported.signatures, SOURCES)
+    found = compare_outputs(exported.translator, SOURCES, answers)
+    assert found.keys() == {"nbest", "attention", "token_log_probs"} and max(found.values()) < 1e-3
+    nbest, scored = (answers["outputs"][1][name] for name in ("nbest", "token_log_probs"))
+    nbest["log_probs"][1] -= 0.5
+    nbest["attention"][2][0][0] += 0.25
+    scored["token_log_probs"][0] += 0.75
+    found = compare_outputs(exported.translator, SOURCES, answers)
+    assert found == pytest.approx({"nbest": 0.5, "attention": 0.25, "token_log_probs": 0.75}, abs=1e-2)
+    nbest["translations"][2] = "something else"
+    assert compare_outputs(exported.translator, SOURCES, answers)["nbest"] == math.inf
+    parity = replace(
+        compared(exported, list(exported.translator.stream(SOURCES)), answers), differing=[], outputs=found
+    )
+    with pytest.raises(ParityError, match="The output nbest of the export differs from the model's by inf, so nothing"):
+        check_difference(parity)
 
 
 def test_truncated_sentences_are_counted_and_left_out(exported, expected, answers):

@@ -1,0 +1,188 @@
+"""Translations that begin with a prefix, contain phrases, or go on in several ways."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from nmt.config.schema import DecodingConfig, ExportConfig, ModelConfig
+from nmt.data.tokenizer import EOS_ID, Tokenizer, train_tokenizer
+from nmt.decoding.prefix import Spellings, read_prefix
+from nmt.errors import UserError
+from nmt.exporting.graph import PortableTranslator
+from nmt.exporting.stock_server import check_operations
+from nmt.models.seq2seq import make_seq2seq
+from nmt.translators.demands import Demand, encode_phrase, report_unmet, split_demand
+from nmt.translators.hypothesis import Hypothesis, Translation
+from nmt.translators.model import ModelTranslator
+from nmt.translators.untrusted import OPERATIONS
+
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eleven", "東京", "タワー"]
+TEXTS = ["one two", "three", "seven six five", "eleven"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    lines = [" ".join(WORDS[start:] + WORDS[:start]) + "." for start in range(len(WORDS))]
+    return train_tokenizer(lines, kind="bpe", vocabulary_size=330, character_coverage=1.0)
+
+
+def make_translator(tokenizer: Tokenizer, right_to_left: bool = False, **decoding: Any) -> ModelTranslator:
+    """A random model. Compiling its searches takes most of the time, so tests use as few kinds of them as possible."""
+    config = ModelConfig(
+        embedding_units=8,
+        encoder_layers=1,
+        encoder_units=8,
+        decoder_layers=1,
+        decoder_units=8,
+        right_to_left=right_to_left,
+    )
+    size = tokenizer.vocabulary_size
+    model = make_seq2seq(config, source_vocabulary_size=size, target_vocabulary_size=size, trainable=False)
+    random = np.random.default_rng(5)
+    for weight in model.trainable_variables:
+        weight.assign(random.normal(scale=0.5, size=weight.shape))
+    settings = DecodingConfig(**{"max_length": 8, "beam_size": 3, **decoding})
+    return ModelTranslator(model, tokenizer, tokenizer, settings, max_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def translator(tokenizer: Tokenizer) -> ModelTranslator:
+    return make_translator(tokenizer)
+
+
+PREFIXES = ["one", "one t", "six  ", "three four", "ﬁve", "Ωmega 東", "東京タ", "東"]
+
+
+@pytest.mark.parametrize("text", PREFIXES)
+def test_a_prefix_is_divided_so_that_every_way_to_spell_it_begins_with_it(tokenizer: Tokenizer, text: str) -> None:
+    spellings = Spellings(tokenizer.token_bytes)
+    prefix = read_prefix(text, tokenizer, spellings)
+    rest = [one for one, token in enumerate(spellings.tokens) if token.startswith(prefix.ending)]
+    assert rest or text == "東京タ"
+    for token in rest[:40]:
+        [decoded] = tokenizer.decode([[*prefix.ids, token]])
+        assert decoded.startswith(prefix.decoded)
+        assert prefix.join(decoded) == text + decoded[len(prefix.decoded) :]
+
+
+def test_translations_begin_with_their_prefix_in_any_batch(translator: ModelTranslator) -> None:
+    texts = [TEXTS[n % len(TEXTS)] for n in range(len(PREFIXES))]
+    together = list(translator.stream(texts, prefixes=PREFIXES))
+    for text, prefix, one in zip(texts, PREFIXES, together, strict=True):
+        assert one.text.startswith(prefix)
+        assert translator.translate_batch([text], prefixes=[prefix])[0].text == one.text
+
+
+def test_a_prefix_leaves_the_translation_its_own_length(translator: ModelTranslator) -> None:
+    prefix = " ".join(WORDS[:7])  # far more tokens than max_length
+    [found] = translator.translate_batch(["one two"], prefixes=[prefix])
+    assert found.text.startswith(prefix) and len(found.text) > len(prefix)
+
+
+def test_translations_contain_their_phrases(translator: ModelTranslator) -> None:
+    required = [["three"], ["six", "one two"], ["two"], ["東京"]]  # the model ends none of them before the limit
+    found = list(translator.stream(TEXTS, required=required))
+    for text, phrases, one in zip(TEXTS, required, found, strict=True):
+        assert all(phrase in one.text for phrase in phrases)
+        assert not [warning for warning in one.warnings if warning.kind == "unmet"]
+        assert translator.translate_batch([text], required=[phrases])[0].text == one.text  # whatever its neighbours
+
+
+def test_what_is_lacking_is_reported() -> None:
+    found = report_unmet(Translation("", [Hypothesis("ﬁve  six", 0.0, 0.0)]), Demand("", ("six", "five six", "one")))
+    [warning] = found.warnings
+    assert (warning.kind, str(warning)) == ("unmet", "The translation lacks what it must contain: one.")
+
+
+def test_alternatives_have_the_probabilities_of_the_decoder(translator: ModelTranslator) -> None:
+    tokenizer, model = translator.target_tokenizer, translator.model
+    for text, prefix in (("one two", "three "), ("six", "")):
+        [found] = translator.list_alternatives([text], [prefix], n=3)
+        divided = read_prefix(prefix, tokenizer, Spellings(tokenizer.token_bytes))
+        source = np.array([[*tokenizer.encode([text])[0], EOS_ID]], "int32")
+        logits, _ = model.read(source, np.array([[*divided.ids, EOS_ID]], "int32"))
+        probabilities = ops.convert_to_numpy(ops.softmax(logits, axis=-1))[0, len(divided.ids)]
+        assert [one.probability for one in found] == sorted((one.probability for one in found), reverse=True)
+        assert len({one.text for one in found}) == len(found) <= 3 and len(found) > 1
+        for one in found:
+            assert one.text.startswith(prefix) and one.translation.startswith(one.text)
+            ways = [
+                probabilities[token]
+                for token, spelling in enumerate(tokenizer.token_bytes)
+                if spelling.startswith(divided.ending)
+                and spelling
+                and divided.join(tokenizer.decode([[*divided.ids, token]])[0]) == one.text
+            ]
+            # Of the tokens that spell the same text, all count that the beam has kept.
+            assert max(ways) - 1e-6 <= one.probability <= sum(ways) + 1e-6
+
+
+def test_a_text_in_several_lines_begins_with_the_prefix(translator: ModelTranslator) -> None:
+    [found] = translator.stream(["  one two\nthree"], prefixes=["six"], attention=True)
+    assert found.text.startswith("six") and "\n" in found.text
+    assert {one.target_span[0] for one in found.best.attention if one.target_span} == {0, found.text.index("\n") + 1}
+    assert translator.translate(["", "…"], prefixes=["six", "one"]) == ["six", "one"]
+
+
+def test_the_phrases_are_those_of_the_longest_part() -> None:
+    demand = Demand("a", ("b",))
+    assert split_demand(demand, ["short", "the longest", "long"]) == [Demand("a"), Demand("", ("b",)), Demand()]
+    assert split_demand(demand, ["one"]) == [demand] and split_demand(demand, []) == []
+
+
+def test_a_phrase_without_spaces_before_words_does_not_begin_with_one(tokenizer: Tokenizer) -> None:
+    assert tokenizer.get_token(tokenizer.encode(["ワ"])[0][0]) == "▁"
+    assert tokenizer.decode([[*tokenizer.encode(["one"])[0], *encode_phrase("ワ", tokenizer)]]) == ["oneワ"]
+    assert tokenizer.decode([[*tokenizer.encode(["one"])[0], *encode_phrase("two", tokenizer)]]) == ["one two"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "demands", "words"),
+    [
+        ({"right_to_left": True}, {"prefixes": ["one"]}, "this model writes from right to left"),
+        ({"beam_size": 1}, {"required": [["one"]]}, "required: greedy search .* set decoding.beam_size to 2 or more"),
+        ({"beam_size": 1, "temperature": 1.0}, {"required": [["one"]]}, "set decoding.temperature to 0"),
+        ({"mbr": "chrf"}, {"prefixes": ["one"]}, "decoding.mbr chrf ranks translations by their likeness"),
+        ({}, {"prefixes": "one"}, "prefixes: expected a list with an entry per text, found one text"),
+        ({}, {"required": ["one"]}, "required: expected a list with an entry per text, found one text"),
+        ({}, {"prefixes": ["a", "b"]}, "prefixes: expected an entry for each of the 1 texts, found 2"),
+        ({}, {"prefixes": ["a\nb"]}, r"prefixes: expected text without line breaks, found 'a\\nb'"),
+        ({}, {"required": [["x" * 40]]}, "required: expected phrases of at most 16 tokens, found 41 in"),
+        ({}, {"required": [[str(n) for n in range(17)]]}, "required: expected at most 16 phrases per text, found 17"),
+    ],
+)
+def test_demands_that_cannot_be_met_are_refused_by_name(
+    tokenizer: Tokenizer, settings: dict[str, Any], demands: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        make_translator(tokenizer, **settings).translate_batch(["one"], **demands)
+
+
+def test_the_graph_of_an_export_translates_and_lists_the_same(translator: ModelTranslator) -> None:
+    portable = PortableTranslator(translator, ExportConfig(nbest=3, interactive=True, max_batch=4))
+    texts, count = [*(TEXTS * 3)[: len(PREFIXES)], *TEXTS, " "], len(PREFIXES)
+    prefixes = [*PREFIXES, *[""] * len(TEXTS), "one "]
+    required: list[list[str]] = [[]] * count + [["three"], ["six", "one two"], ["two"], ["ワ"], []]
+    complete = portable.translate_demanding.get_concrete_function()
+    alternatives = portable.list_alternatives.get_concrete_function()
+    for graph in (complete, alternatives):
+        assert {*check_operations(graph.graph.as_graph_def())} <= OPERATIONS
+    found = complete(
+        text=tf.constant(texts), prefix=tf.constant(prefixes), required=tf.constant(list(map("\t".join, required)))
+    )
+    expected = translator.translate_batch(texts, prefixes=prefixes, required=required)
+    assert [one.decode() for one in found["translation"].numpy()] == [one.text for one in expected]
+    np.testing.assert_allclose(found["score"], [one.score for one in expected], atol=1e-3)
+    assert found["finished"].numpy().tolist() == [one.best.is_finished for one in expected]
+    listed = alternatives(text=tf.constant(texts[:6]), prefix=tf.constant(prefixes[:6]))
+    for row, wanted in enumerate(translator.list_alternatives(texts[:6], prefixes[:6], n=3)):
+        columns = (listed[name][row] for name in ("alternatives", "probabilities", "translations"))
+        rows = list(zip(*(column.numpy() for column in columns), strict=True))[: listed["num_alternatives"][row]]
+        assert [(one.decode(), whole.decode()) for one, _, whole in rows] == [
+            (one.text, one.translation) for one in wanted
+        ]
+        np.testing.assert_allclose([share for _, share, _ in rows], [one.probability for one in wanted], rtol=1e-3)
+    assert {name: x.shape for name, x in listed.items()}["translations"] == (6, 3)
