@@ -203,11 +203,11 @@ def beam_search(
                 places = (beam.queries.gather(x[:, None]) for x in (rows.numbers, beam.positions))
                 ids, log_probs = draw(logits, *places)
             if phrases is not None:
-                ids, log_probs = phrases.propose(ids, log_probs, logits, state, rows.memory, beam.queries)
+                ids, log_probs = phrases.add_following(ids, log_probs, logits, state, rows.memory, beam.queries)
             candidates = _score_continuations(beam, ids, log_probs)
             if phrases is not None:
                 counts, has_all = phrases.count_tokens(ids, state, rows.memory, beam.queries)
-                candidates = phrases.restrict(candidates, has_all, eos_id, is_last=beam.positions + 1 >= rows.limits)
+                candidates = phrases.drop_unmet(candidates, has_all, eos_id, is_last=beam.positions + 1 >= rows.limits)
             empty = beam.empty
             if not is_zero(end_from):
                 is_early_end = ops.logical_and(candidates.ids == eos_id, (beam.positions < end_from)[:, None, None])

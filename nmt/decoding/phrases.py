@@ -77,7 +77,9 @@ class Phrases:
         first = Progress(ops.any(nothing, axis=2), nothing)
         return take_step, (first, state), (self.ids, memory)
 
-    def propose(self, ids: Any, log_probs: Any, scores: Any, state: Any, memory: Any, queries: ActiveQueries) -> tuple:
+    def add_following(
+        self, ids: Any, log_probs: Any, scores: Any, state: Any, memory: Any, queries: ActiveQueries
+    ) -> tuple:
         """Adds the next token of each phrase that a hypothesis lacks to its candidates.
 
         Args:
@@ -123,7 +125,7 @@ class Phrases:
         has_all = ops.all(ops.logical_or(met, lengths == 0), axis=2)
         return queries.scatter(counts), queries.scatter(has_all)
 
-    def restrict(self, candidates: Candidates, has_all: Any, eos_id: int, *, is_last: Any) -> Candidates:
+    def drop_unmet(self, candidates: Candidates, has_all: Any, eos_id: int, *, is_last: Any) -> Candidates:
         """Makes an end impossible that leaves a phrase out.
 
         In the last step that the length limit allows, all candidates that leave one out become impossible, unless all

@@ -24,7 +24,7 @@ from nmt.models.queries import ActiveQueries
 
 SPACE = "▁".encode()
 # Tokens at the end of a prefix that the model may choose itself, at most: text without spaces has no last word.
-MAX_OPEN_TOKENS = 4
+MAX_OPEN_TOKENS = 12
 WORD_BYTES = 4
 PLACES = np.array([1 << 8 * place for place in range(WORD_BYTES)], "uint32").view("int32")
 

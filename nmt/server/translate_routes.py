@@ -16,7 +16,7 @@ from nmt.server.limits import Limits, check_texts, limit_time
 from nmt.server.openapi import describe_body, describe_translate_request
 from nmt.server.text_cutter import TextCutter, find_client
 from nmt.server.tfserving_bodies import abbreviate, read_json
-from nmt.translators.demands import Demand, make_demands, spread_demand, start_with_prefix
+from nmt.translators.demands import Demand, make_demands, split_demand, start_with_prefix
 from nmt.translators.hypothesis import PartConfidence, Translation, TranslationWarning, join_translations
 from nmt.translators.markup import Markup, read_markup
 from nmt.translators.protocol import CHANGEABLE, TAG, Translator
@@ -204,7 +204,7 @@ def make_translate_routes(
             split, tokens = await cutter.cut(texts, options, client=client, splitter=splitter)
             parts: list[Any] = [part for text in split for part in text.parts]
             pairs = zip(split, demands or [Demand()] * len(split), strict=True)
-            spread: Sequence[Demand] = [one for text, demand in pairs for one in spread_demand(demand, text.parts)]
+            spread: Sequence[Demand] = [one for text, demand in pairs for one in split_demand(demand, text.parts)]
             protected, spread = splitter.terms.protect_all(parts, spread)
             parts = [one.text for one in protected] or parts
             if any(spread):

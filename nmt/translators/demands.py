@@ -97,7 +97,7 @@ def check_alternatives(n: int, most: int = MAX_ALTERNATIVES) -> None:
         raise UserError(f"n: expected 1 to {most} alternatives per text, found {n}.")
 
 
-def spread_demand(demand: Demand, parts: Sequence[str]) -> list[Demand]:
+def split_demand(demand: Demand, parts: Sequence[str]) -> list[Demand]:
     """Returns the demands on the parts of a text: the prefix is that of the first, the longest has the phrases."""
     demands = [Demand()] * len(parts)
     if parts:

@@ -24,7 +24,7 @@ from nmt.decoding.word_links import WordLinks
 from nmt.errors import UserError, suggest_name
 from nmt.translators.checks import find_warnings
 from nmt.translators.confidence import Confidence
-from nmt.translators.demands import Demand, make_demands, report_unmet, spread_demand, start_with_prefix
+from nmt.translators.demands import Demand, make_demands, report_unmet, split_demand, start_with_prefix
 from nmt.translators.hypothesis import (
     Continuation,
     Hypothesis,
@@ -375,7 +375,7 @@ class Translator(ABC):
         self.check_n_best(n_best)
         parts = [part for text in texts for part in text.parts]
         demands = demands or [Demand()] * len(texts)
-        spread = [one for text, demand in zip(texts, demands, strict=True) for one in spread_demand(demand, text.parts)]
+        spread = [one for text, demand in zip(texts, demands, strict=True) for one in split_demand(demand, text.parts)]
         found = iter(self._translate_parts(parts, spread, n_best=n_best, attention=attention) if parts else ())
         return [
             start_with_prefix(join_translations(text, [next(found) for _ in text.parts]), demand.prefix)
@@ -465,7 +465,7 @@ class TokenTranslator(Translator):
             given["demands"] = [
                 one
                 for n, row in enumerate(rows)
-                for one in (spread_demand(demands[n], split[n].parts) if n in split else [demands[n]] * len(row))
+                for one in (split_demand(demands[n], split[n].parts) if n in split else [demands[n]] * len(row))
             ]
         found = iter(self._translate_ids([ids for row in rows for ids in row], n_best, attention, **given))
         translations = []

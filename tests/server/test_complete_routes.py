@@ -28,6 +28,9 @@ class Demanding(FakeTranslator):
 class Free(FakeTranslator):
     check_demands, list_alternatives = Translator.check_demands, Translator.list_alternatives
 
+    def with_settings(self, **changes: Any) -> "Free":
+        return self
+
 
 @pytest.fixture(scope="module")
 def server():
