@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from nmt.cluster.pool import translate_missing
-from nmt.cluster.shards import Shard, check_record, digest_model
+from nmt.cluster.shards import Shard, check_record, compute_model_digest
 from nmt.config.file import load_stored_config
 from nmt.data.cleaning import KEPT, CleaningReport, find_verdicts
 from nmt.data.corpus import ParallelCorpus, split_indices
@@ -144,7 +144,7 @@ def clean_files(
             rules, lengths = _count_tokens(corpus, rules, by_score.model, cache)
         made_with = {**vars(rules), "text": corpus.fingerprint}
         if by_score and by_score.reverse:
-            made_with["reverse"] = digest_model(by_score.reverse)
+            made_with["reverse"] = compute_model_digest(by_score.reverse)
         check_record(into, files, by_score.model if by_score else None, made_with, kind="a corpus")
         names, verdicts = find_verdicts(corpus, lengths, **vars(rules))
         scores: Scores | None = None

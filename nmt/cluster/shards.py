@@ -117,7 +117,7 @@ def check_record(
     Raises:
         UserError: there is no model, or the folder holds translations of another model or with other settings.
     """
-    made_with = {"model": digest_model(model) if model else None, **settings}
+    made_with = {"model": compute_model_digest(model) if model else None, **settings}
     made_with = {name: value for name, value in made_with.items() if value is not None}
     record = folder / RECORD
     if not record.is_file() and (found := [file for file in files if file.exists()]):
@@ -157,7 +157,7 @@ def _explain_no_files(path: Path, source: str) -> str:
     return f"There is no file or folder {source}, and no file matches it as a pattern.{hint}"
 
 
-def digest_model(model: Path) -> str:
+def compute_model_digest(model: Path) -> str:
     """Returns a digest of all files of a model folder or an export."""
     folder = find_folder(model)
     digest = start_digest()
