@@ -336,6 +336,7 @@ def test_differences_name_key_and_both_values(file):
     after = load_config(file(MINIMAL), overrides + more)
     assert sorted(find_differences(before, after)) == [
         "data.dev.source: dev.en became new",
+        "data.train.1.alignments: nothing became null",
         "data.train.1.source: nothing became c",
         "data.train.1.tag: nothing became null",
         "data.train.1.target: nothing became d",
