@@ -4,6 +4,7 @@ import fnmatch
 import functools
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,27 @@ def test_the_programs_of_a_page_run(page, translator, inspect, tmp_path, monkeyp
     names: dict[str, Any] = {"__name__": "page"}
     for program in list_programs(page):
         exec(compile(program, page.name, "exec"), names)
+
+
+def test_the_commands_that_hold_out_text_hold_it_out(tmp_path):
+    """Those of the tutorial: each line is in one of the three parts, next to its translation."""
+    page = (REPOSITORY / "docs" / "tutorials" / "own-language-pair.md").read_text(encoding="utf-8")
+    commands = re.search(r"(?:    .*\n)+", page[page.index("    cd data/sv-fi") :])[0]
+    folder = tmp_path / "data" / "sv-fi"
+    folder.mkdir(parents=True)
+    numbers = [number % 2500 for number in range(3000)]  # 500 pairs occur twice
+    for side in ("sv", "fi"):
+        (folder / f"all.{side}").write_text("".join(f"{side} {number}\n" for number in numbers), encoding="utf-8")
+    subprocess.run(["bash", "-ec", commands], cwd=tmp_path, check=True)
+    parts = {
+        (part, side): (folder / f"{part}.{side}").read_text(encoding="utf-8").splitlines()
+        for part in ("train", "dev", "test")
+        for side in ("sv", "fi")
+    }
+    for part in ("train", "dev", "test"):
+        assert [line[3:] for line in parts[part, "sv"]] == [line[3:] for line in parts[part, "fi"]]
+    assert [len(parts[part, "sv"]) for part in ("train", "dev", "test")] == [500, 1000, 1000]
+    assert len({line for part in ("train", "dev", "test") for line in parts[part, "sv"]}) == 2500
 
 
 def test_the_map_of_folders_is_complete():
