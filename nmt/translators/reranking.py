@@ -8,7 +8,8 @@ from nmt.data.examples import put_tag
 from nmt.decoding.word_links import WordLinks
 from nmt.errors import UserError
 from nmt.translators.checks import find_warnings
-from nmt.translators.hypothesis import Hypothesis, ScoredTranslation, Translation
+from nmt.translators.demands import Demand
+from nmt.translators.hypothesis import Continuation, Hypothesis, ScoredTranslation, Translation
 from nmt.translators.protocol import Translator, split_tag
 
 WEIGHT = 0.5
@@ -100,6 +101,16 @@ class RerankingTranslator(Translator):
     def align(self, pairs: Iterable[tuple[str, str]]) -> Iterator[WordLinks]:
         """Yields the attention of the first model; see `Translator.align`."""
         return self.first.align(pairs)
+
+    def check_demands(self, demands: Sequence[Demand]) -> None:
+        """Raises UserError if the first model cannot meet demands on translations."""
+        self.first.check_demands(demands)
+
+    def list_alternatives(
+        self, texts: Sequence[str], prefixes: Sequence[str], *, n: int = 5
+    ) -> list[list[Continuation]]:
+        """Returns how the first model goes on after prefixes; see `Translator.list_alternatives`."""
+        return self.first.list_alternatives(texts, prefixes, n=n)
 
     def _write_source(self, text: str) -> str:
         """Returns a text with its tag if the second model knows it, else without."""

@@ -7,6 +7,7 @@ import pytest
 
 from nmt.config.schema import SearchSettings
 from nmt.errors import UserError
+from nmt.translators.demands import Demand
 from nmt.translators.hypothesis import Hypothesis, ScoredTranslation, Translation, TranslationWarning
 from nmt.translators.opening import open_translator
 from nmt.translators.protocol import Translator, change_settings
@@ -79,6 +80,16 @@ def test_the_whole_beam_is_ordered_however_many_translations_are_returned():
     with pytest.raises(UserError, match=r"decoding.beam_size: 4 translations per line .* the 3 of the beam"):
         translator.translate_batch(["x"], n_best=4)
     assert translator.with_settings(beam_size=4).max_n_best == 4
+
+
+def test_what_is_demanded_of_translations_is_up_to_the_first_model():
+    translator = make()
+    first = translator.first
+    first.check_demands = lambda demands: first.asked.append(("check", demands))
+    first.list_alternatives = lambda texts, prefixes, n: [(texts, prefixes, n)]
+    translator.check_demands([Demand("a")])
+    assert first.asked == [("check", [Demand("a")])]
+    assert translator.list_alternatives(["x"], ["a"], n=2) == [(["x"], ["a"], 2)]
 
 
 def test_the_second_model_reads_no_tag_that_it_does_not_know():
