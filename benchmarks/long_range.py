@@ -88,18 +88,22 @@ def _measure_one(cell: str, steps: int, settings: Settings, log: Callable[[str],
         random = np.random.default_rng([seed, steps])
         probe = draw_sequences(random, GRADIENT_SEQUENCES, steps)
         shows_gradient = seed == first and steps == max(settings.steps)
-        before = measure_gradient(model, *probe).tolist() if shows_gradient else []
+        before = _shorten(measure_gradient(model, *probe)) if shows_gradient else []
         record["updates"].append(_train(model, random, steps, settings))
         tokens, symbols = draw_sequences(random, settings.test_sequences, steps)
         found = np.asarray(model.predict(tokens, batch_size=settings.batch_size, verbose=0)).argmax(axis=1)
         record["accuracy"].append(round(100 * float((found == symbols).mean()), 2))
         if shows_gradient:
-            record["gradients"] = {"before": before, "after": measure_gradient(model, *probe).tolist()}
+            record["gradients"] = {"before": before, "after": _shorten(measure_gradient(model, *probe))}
         log(
             f"{cell}, {steps} steps, seed {seed}: {record['accuracy'][-1]:.1f} % after {record['updates'][-1]:,} "
             f"updates, {time.monotonic() - started:.0f} s"
         )
     return record
+
+
+def _shorten(norms: np.ndarray) -> list[float]:
+    return [float(f"{norm:.4g}") for norm in norms]
 
 
 def _train(model: "RecallModel", random: np.random.Generator, steps: int, settings: Settings) -> int:
@@ -230,7 +234,10 @@ CELLS = {
 
 
 def write_results(folder: Path, settings: Settings, command: str, log: Callable[[str], None] = print) -> str:
-    """Measures, writes long-range.json, long-range.md and long-range.png to a folder, and returns the Markdown."""
+    """Measures, writes long-range.json, long-range.md and long-range.png to a folder, and returns the Markdown.
+
+    Figures that the folder has of other seeds, with the same settings, are kept.
+    """
     other, started = OtherWork(), time.monotonic()
     figures = measure(settings, log)
     backend = keras.backend.backend()
@@ -247,13 +254,35 @@ def write_results(folder: Path, settings: Settings, command: str, log: Callable[
         "figures": figures,
     }
     folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "long-range.json"
+    if path.is_file():
+        record = join_records(json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(record)))
     text = render(record)
-    with atomic_write(folder / "long-range.json") as aside:
+    with atomic_write(path) as aside:
         aside.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     with atomic_write(folder / "long-range.md") as aside:
         aside.write_text(text, encoding="utf-8")
     draw(record, folder / "long-range.png")
     return text
+
+
+def join_records(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
+    """Returns the figures of two records, or the newer one if they differ in more than their seeds or share one."""
+    settings = [{**record["settings"], "seeds": None} for record in (older, newer)]
+    seeds = [*older["settings"]["seeds"], *newer["settings"]["seeds"]]
+    if settings[0] != settings[1] or len(set(seeds)) < len(seeds):
+        return newer
+    figures = [
+        {**before, "accuracy": before["accuracy"] + after["accuracy"], "updates": before["updates"] + after["updates"]}
+        for before, after in zip(older["figures"], newer["figures"], strict=True)
+    ]
+    return {
+        **newer,
+        "command": f"{older['command']}`, `{newer['command']}",
+        "minutes": round(older["minutes"] + newer["minutes"], 1),
+        "settings": {**newer["settings"], "seeds": seeds},
+        "figures": figures,
+    }
 
 
 def render(record: dict[str, Any]) -> str:
@@ -286,8 +315,8 @@ def render(record: dict[str, Any]) -> str:
         "",
         f"*{record['date']}, `{record['command']}`, {record['minutes']:g} minutes at priority {record['priority']}. "
         f"{record['machine']}. Other programs used {max(0.0, record['other_cores']):.1f} cores. "
-        f"Seeds {', '.join(map(str, settings['seeds']))}: median (minimum–maximum). The gradients "
-        f"are those of seed {settings['seeds'][0]}. {versions}.*",
+        f"Seeds: {', '.join(map(str, settings['seeds']))}. Cells show the median, minimum and maximum of several "
+        f"seeds. The gradients are those of seed {settings['seeds'][0]}. {versions}.*",
     ]
     return "\n".join(lines) + "\n"
 
@@ -320,7 +349,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
             norms = np.maximum(by_place[name, longest]["gradients"][when], LEAST_NORM)
             panel.plot(norms, color=cell.color, linestyle=cell.style, label=name)
         panel.set_yscale("log")
-        panel.set_ylim(LEAST_NORM, 10)
+        panel.set_ylim(LEAST_NORM, 1000)
         panel.set_title(f"Gradient {when} training for {longest} steps", fontsize=11)
         panel.set_xlabel("steps before the answer")
         panel.set_ylabel("norm of the gradient, nats per unit of length")

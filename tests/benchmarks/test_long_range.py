@@ -1,6 +1,9 @@
+import json
+
 import numpy as np
 import pytest
 
+from benchmarks.corpus import ROOT
 from benchmarks.long_range import (
     ALWAYS_OPEN,
     CELLS,
@@ -9,10 +12,12 @@ from benchmarks.long_range import (
     BiasedLSTM,
     RecallModel,
     draw_sequences,
+    join_records,
     measure_gradient,
     render,
 )
 from benchmarks.long_range import draw as draw_pictures
+from benchmarks.settings import RESULTS
 from benchmarks.without_attention import SourceSummary, remove_attention
 from nmt.backend import keras, ops
 from nmt.models.attention import make_attention
@@ -90,6 +95,25 @@ def test_the_tables_show_accuracy_updates_and_gradients(record):
     assert "| LSTM | – | 200 (100–300) |" in lines
     assert "| LSTM, before training | 2.5e-01 | 0 |" in lines
     assert "| tanh RNN, after training | 4.0e+00 | 3.0e+00 |" in lines
+
+
+def test_records_of_other_seeds_are_joined(record):
+    other = {**record, "settings": {**record["settings"], "seeds": [4]}, "minutes": 1.5, "command": "again"}
+    other["figures"] = [{**one, "accuracy": [0.0], "updates": [800]} for one in record["figures"]]
+    joined = join_records(record, other)
+    assert joined["settings"]["seeds"] == [1, 2, 3, 4]
+    assert joined["figures"][0]["accuracy"] == [99.9, 99.9, 100.0, 0.0]
+    assert joined["figures"][0]["gradients"] == record["figures"][0]["gradients"]
+    assert (joined["minutes"], joined["command"]) == (4.5, "python -m benchmarks`, `again")
+    assert join_records(record, record) == record
+    changed = {**other, "settings": {**other["settings"], "steps": [2]}}
+    assert join_records(record, changed) == changed
+
+
+def test_the_page_shows_the_stored_figures():
+    record = json.loads((RESULTS / "long-range.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "explanation" / "long-memory.md").read_text(encoding="utf-8")
+    assert [line for line in render(record).splitlines() if line not in page.splitlines()] == []
 
 
 def test_the_picture_is_drawn(record, tmp_path):
