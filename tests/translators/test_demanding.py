@@ -1,5 +1,6 @@
 """Translations that begin with a prefix, contain phrases, or go on in several ways."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from nmt.models.seq2seq import make_seq2seq
 from nmt.translators.demands import Demand, encode_phrase, report_unmet, split_demand
 from nmt.translators.hypothesis import Hypothesis, Translation
 from nmt.translators.model import ModelTranslator
+from nmt.translators.savedmodel import SavedModelTranslator
 from nmt.translators.untrusted import OPERATIONS
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eleven", "東京", "タワー"]
@@ -186,3 +188,53 @@ def test_the_graph_of_an_export_translates_and_lists_the_same(translator: ModelT
         ]
         np.testing.assert_allclose([share for _, share, _ in rows], [one.probability for one in wanted], rtol=1e-3)
     assert {name: x.shape for name, x in listed.items()}["translations"] == (6, 3)
+
+
+def make_export(tokenizer: Tokenizer, signatures: dict[str, Any]) -> SavedModelTranslator:
+    limits = {"nbest": 3, "max_tokens": 50, "max_characters": 1000, "max_batch": 1}
+    record = {"target_language": "de", "limits": limits, "decoding": DecodingConfig().model_dump()}
+    return SavedModelTranslator(SimpleNamespace(signatures=signatures), record, source_tokenizer=tokenizer)
+
+
+def test_an_export_answers_demands_by_its_signatures(tokenizer: Tokenizer) -> None:
+    def complete(**inputs: Any) -> dict[str, Any]:
+        texts = tf.strings.join([inputs.get(name, "") for name in ("prefix", "required", "text")], " ")
+        zeros = tf.zeros(len(texts))
+        found = {"translation": texts, "score": zeros, "log_prob": zeros}
+        return found | {"truncated": zeros > 0, "finished": zeros == 0}
+
+    def alternatives(text: Any, prefix: Any) -> dict[str, Any]:
+        texts = tf.stack([prefix + "1", prefix + "2", prefix], axis=1)
+        probabilities = tf.constant([[0.5, 0.25, 0.0]])
+        return {
+            "alternatives": texts,
+            "probabilities": probabilities,
+            "translations": texts + " " + text,
+            "num_alternatives": tf.constant([2]),
+        }
+
+    export = make_export(
+        tokenizer, {"complete": complete, "serving_default": complete, "alternatives": alternatives, "nbest": None}
+    )
+    found = export.translate_batch(["a", "b"], prefixes=["p", ""], required=[["x", "y z"], []])
+    assert [one.text for one in found] == ["p x\ty z a", "  b"]
+    rows = export.list_alternatives(["a", "b"], ["p", ""], n=2)
+    assert [[(one.text, one.probability, one.translation) for one in row] for row in rows] == [
+        [("p1", 0.5, "p1 a"), ("p2", 0.25, "p2 a")],
+        [("1", 0.5, "1 b"), ("2", 0.25, "2 b")],
+    ]
+    with pytest.raises(UserError, match="An export returns one translation with a prefix or required phrases"):
+        export.translate_batch(["a"], prefixes=["p"], n_best=2)
+    with pytest.raises(UserError, match="n: expected 1 to 3 alternatives per text, found 4"):
+        export.list_alternatives(["a"], ["p"], n=4)
+
+
+def test_an_export_without_these_signatures_refuses_demands_by_name(tokenizer: Tokenizer) -> None:
+    export = make_export(tokenizer, {})
+    for ask in (
+        lambda: export.translate(["x"], prefixes=["y"]),
+        lambda: export.translate(["x"], required=[["y"]]),
+        lambda: export.list_alternatives(["x"], ["y"]),
+    ):
+        with pytest.raises(UserError, match=r"no signature \w+: export the model again with export.interactive=true"):
+            ask()
