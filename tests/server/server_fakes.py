@@ -23,7 +23,7 @@ from nmt.translators.protocol import Translator, change_settings, describe
 
 class FakeTranslator(Translator):
     """Translates "x" to "X", second best to "X2"; fails on "bomb"; cuts "endless" off; has
-    confidence in "doubt" only; waits while `may_go` is not set.
+    confidence in "doubt" only; ignores prefixes and required phrases; waits while `may_go` is not set.
 
     The n-th word of a given translation has the log-probability -n, one more for each source word.
 
@@ -50,7 +50,9 @@ class FakeTranslator(Translator):
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) for text in texts]
 
-    def translate_batch(self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False) -> list[Translation]:
+    def translate_batch(
+        self, texts: Sequence[str], *, n_best: int = 1, attention: bool = False, **demands: Any
+    ) -> list[Translation]:
         self.batches.append(list(texts))
         self.used.append(self.settings)
         assert self.may_go.wait(10)
