@@ -178,6 +178,9 @@ def beam_search(
         # Those that contain most of the phrases are often far behind.
         return ops.logical_or(keeps_all, (gather_rows(phrases.lengths, rows.numbers) > 0)[:, None])
 
+    def select(candidates: Candidates, counts: Any) -> tuple[Any, Any, Any]:
+        return _select_best(candidates) if phrases is None else phrases.select(candidates, counts)
+
     def start_sentences(numbers: Any) -> tuple[Beam, Rows]:
         sentences = numbers if draw is None else numbers // num_samples
         its_limits = gather_rows(limits, sentences)
@@ -205,6 +208,7 @@ def beam_search(
             if phrases is not None:
                 ids, log_probs = phrases.add_following(ids, log_probs, logits, state, rows.memory, beam.queries)
             candidates = _score_continuations(beam, ids, log_probs)
+            counts = None
             if phrases is not None:
                 counts, has_all = phrases.count_tokens(ids, state, rows.memory, beam.queries)
                 candidates = phrases.drop_unmet(candidates, has_all, eos_id, is_last=beam.positions + 1 >= rows.limits)
@@ -216,8 +220,7 @@ def beam_search(
                     empty = ops.where(beam.positions == empty_at, ended, empty)
                 candidates = candidates.drop(is_early_end)
             running = ops.any(beam.is_open, axis=1)
-            best = _select_best(candidates) if phrases is None else phrases.select(candidates, counts)
-            slots, parents = _extend(beam.slots, running, *best, eos_id)
+            slots, parents = _extend(beam.slots, running, *select(candidates, counts), eos_id)
             positions = beam.positions + ops.cast(running, "int32")
             ended_scores = _score_ended(slots, empty, settings)
             if prunes:

@@ -142,6 +142,7 @@ def search(
         num_rows = ops.shape(source)[0]
         step, state = limit_repetition(step, state, num_rows=num_rows, max_steps=max_steps, settings=settings)
     if prefixes is not None:
+        assert spellings is not None, "prefixes need the spellings of tokens"
         step, state, memory = require_prefixes(
             step,
             state,

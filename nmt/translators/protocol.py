@@ -325,7 +325,7 @@ class Translator(ABC):
         number = 0
         for batch in split_chunks(lines, window):
             here = slice(number, number + len(batch))
-            demands = {"prefixes": prefixes and prefixes[here], "required": required and required[here]}
+            demands: dict[str, Any] = {"prefixes": prefixes and prefixes[here], "required": required and required[here]}
             yield from self.translate_texts(batch, n_best=n_best, attention=attention, split=split, **demands)
             number += len(batch)
         for name, given in (("prefixes", prefixes), ("required", required)):
