@@ -297,7 +297,7 @@ def render(record: dict[str, Any]) -> str:
 
     def describe_updates(one: dict[str, Any]) -> str:
         is_learned = all(share >= 100 * settings["target_accuracy"] for share in one["accuracy"])
-        return spread(one["updates"]) if is_learned else NONE
+        return _summarize(one["updates"]) if is_learned else NONE
 
     longest = all_steps[-1]
     rows = [
@@ -307,7 +307,7 @@ def render(record: dict[str, Any]) -> str:
     ]
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     lines = [
-        *tabulate("Accuracy, %", lambda one: spread(one["accuracy"], 1)),
+        *tabulate("Accuracy, %", lambda one: _summarize(one["accuracy"], 1)),
         "",
         *tabulate("Updates until learned", describe_updates),
         "",
@@ -319,6 +319,13 @@ def render(record: dict[str, Any]) -> str:
         f"seeds. The gradients are those of seed {settings['seeds'][0]}. {versions}.*",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _summarize(values: Sequence[float], digits: int = 0) -> str:
+    """Formats the median, and the minimum and maximum unless they are the same."""
+    text = spread(values, digits)
+    middle, _, extremes = text.partition(" (")
+    return middle if extremes == f"{middle}–{middle})" else text
 
 
 def _format_norm(value: float) -> str:
