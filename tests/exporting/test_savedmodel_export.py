@@ -73,6 +73,8 @@ def test_the_record_contains_the_comparison_by_a_fresh_process(exported, model_f
     assert (record["ties"], record["differing"]) == (0, [])
     expected = bleu(exported.translator.translate(sources[:-1]), references[:-1], target_language="de")
     assert record["bleu_model"] == record["bleu_artefact"] == pytest.approx(expected)
+    assert record["outputs"].keys() == {"nbest", "attention", "token_log_probs"}
+    assert max(record["outputs"].values()) < 1e-3
     costs = record["costs"]
     assert costs["sentences_per_second_artefact"] > 0 and costs["sentences_per_second_model"] > 0
     assert costs["bytes_artefact"]["saved_model.pb"] == (exported.version / "saved_model.pb").stat().st_size
