@@ -55,8 +55,10 @@ def test_responses_are_as_described(server, mode):
     description = schemathesis.openapi.from_asgi("/openapi.json", server.middleware)
     tried = Counter()
     for operation in (result.ok() for result in description.get_all_operations()):
+        # /translate has by far the most keys.
+        examples = 60 if operation.path == "/translate" else 25
 
-        @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy(generation_mode=mode))
         def hold(case):
             if mode.is_positive:
