@@ -10,8 +10,10 @@ from keras import ops
 
 from nmt.config.schema import DecodingConfig, ExportConfig, ModelConfig
 from nmt.data.tokenizer import EOS_ID, Tokenizer, train_tokenizer
-from nmt.decoding.prefix import Spellings, read_prefix
+from nmt.decoding.beam_search import Hypotheses
+from nmt.decoding.prefix import Prefixes, Spellings, read_prefix
 from nmt.errors import UserError
+from nmt.exporting.demands import SplitPrefixes, rank_alternatives
 from nmt.exporting.graph import PortableTranslator
 from nmt.exporting.stock_server import check_operations
 from nmt.models.seq2seq import make_seq2seq
@@ -123,9 +125,8 @@ def test_alternatives_have_the_probabilities_of_the_decoder(translator: ModelTra
 
 
 def test_a_text_in_several_lines_begins_with_the_prefix(translator: ModelTranslator) -> None:
-    [found] = translator.stream(["  one two\nthree"], prefixes=["six"], attention=True)
-    assert found.text.startswith("six") and "\n" in found.text
-    assert {one.target_span[0] for one in found.best.attention if one.target_span} == {0, found.text.index("\n") + 1}
+    [found] = translator.stream(["  one two\nthree four five"], prefixes=["six"], required=[["seven"]])
+    assert found.text.startswith("six") and "seven" in found.text.split("\n")[1]
     assert translator.translate(["", "…"], prefixes=["six", "one"]) == ["six", "one"]
 
 
@@ -163,15 +164,13 @@ def test_demands_that_cannot_be_met_are_refused_by_name(
         make_translator(tokenizer, **settings).translate_batch(["one"], **demands)
 
 
-def test_the_graph_of_an_export_translates_and_lists_the_same(translator: ModelTranslator) -> None:
+def test_the_graph_of_an_export_translates_the_same(translator: ModelTranslator) -> None:
     portable = PortableTranslator(translator, ExportConfig(nbest=3, interactive=True, max_batch=4))
     texts, count = [*(TEXTS * 3)[: len(PREFIXES)], *TEXTS, " "], len(PREFIXES)
     prefixes = [*PREFIXES, *[""] * len(TEXTS), "one "]
     required: list[list[str]] = [[]] * count + [["three"], ["six", "one two"], ["two"], ["ワ"], []]
     complete = portable.translate_demanding.get_concrete_function()
-    alternatives = portable.list_alternatives.get_concrete_function()
-    for graph in (complete, alternatives):
-        assert {*check_operations(graph.graph.as_graph_def())} <= OPERATIONS
+    assert {*check_operations(complete.graph.as_graph_def())} <= OPERATIONS
     found = complete(
         text=tf.constant(texts), prefix=tf.constant(prefixes), required=tf.constant(list(map("\t".join, required)))
     )
@@ -179,15 +178,23 @@ def test_the_graph_of_an_export_translates_and_lists_the_same(translator: ModelT
     assert [one.decode() for one in found["translation"].numpy()] == [one.text for one in expected]
     np.testing.assert_allclose(found["score"], [one.score for one in expected], atol=1e-3)
     assert found["finished"].numpy().tolist() == [one.best.is_finished for one in expected]
-    listed = alternatives(text=tf.constant(texts[:6]), prefix=tf.constant(prefixes[:6]))
-    for row, wanted in enumerate(translator.list_alternatives(texts[:6], prefixes[:6], n=3)):
-        columns = (listed[name][row] for name in ("alternatives", "probabilities", "translations"))
-        rows = list(zip(*(column.numpy() for column in columns), strict=True))[: listed["num_alternatives"][row]]
-        assert [(one.decode(), whole.decode()) for one, _, whole in rows] == [
-            (one.text, one.translation) for one in wanted
-        ]
-        np.testing.assert_allclose([share for _, share, _ in rows], [one.probability for one in wanted], rtol=1e-3)
-    assert {name: x.shape for name, x in listed.items()}["translations"] == (6, 3)
+
+
+def test_alternatives_of_the_same_text_count_together_in_an_export() -> None:
+    texts = tf.constant(["Pa", "Pb", "Pa", "P\ufffd"])  # the last one is a part of a character
+    found = Hypotheses(
+        ids=tf.constant([[[4, 5, 3], [4, 6, 3], [7, 3, 0], [4, 9, 3]]]),
+        lengths=tf.constant([[3, 3, 2, 3]]),
+        log_probs=tf.math.log([[0.2, 0.4, 0.3, 0.05]]),
+        scores=tf.zeros((1, 4)),
+        finished=tf.ones((1, 4), bool),
+    )
+    prefixes = SplitPrefixes(tf.constant(["p"]), Prefixes(tf.constant([[0]]), tf.constant([[112]])), tf.constant(["P"]))
+    ranked = rank_alternatives(found, prefixes, lambda rows: texts, 3)
+    assert [one.decode() for one in ranked.texts.numpy()[0]] == ["pa", "pb", ""]
+    np.testing.assert_allclose(ranked.probabilities, [[0.5, 0.4, 0]], rtol=1e-6)
+    assert ranked.ids.numpy()[0, :2].tolist() == [[4, 5, 0], [4, 6, 0]]
+    assert ranked.exists.numpy().tolist() == [[True, True, False]] and ranked.is_open.numpy().all()
 
 
 def make_export(tokenizer: Tokenizer, signatures: dict[str, Any]) -> SavedModelTranslator:
