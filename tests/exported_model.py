@@ -1,5 +1,9 @@
+import fcntl
+import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +42,17 @@ class Exported:
         return {key: value.numpy() for key, value in answer.items()}
 
 
+@contextmanager
+def share_folder(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """Gives a folder of all processes of this test run to one of them at a time."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    with (folder / ".turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory) -> Any:
     """Returns a model with large random weights, so that no two hypotheses have nearly equal scores."""
@@ -46,11 +61,12 @@ def model_folder(tmp_path_factory) -> Any:
     from nmt.models.seq2seq import make_seq2seq
     from nmt.weights import get_arrays
 
-    dev = tmp_path_factory.mktemp("dev")
-    files = CorpusFiles(source=dev / "dev.en", target=dev / "dev.de")
-    long = "reads " * 100
-    files.source.write_text("\n".join([*SENTENCES[::11], "", long]) + "\n")
-    files.target.write_text("\n".join([*SENTENCES[1::11][: len(SENTENCES[::11])], "nothing", long]) + "\n")
+    with share_folder(tmp_path_factory, "dev") as dev:
+        files = CorpusFiles(source=dev / "dev.en", target=dev / "dev.de")
+        if not files.target.exists():
+            long = "reads " * 100
+            files.source.write_text("\n".join([*SENTENCES[::11], "", long]) + "\n")
+            files.target.write_text("\n".join([*SENTENCES[1::11][: len(SENTENCES[::11])], "nothing", long]) + "\n")
     tokenizer = train_tokenizer(SENTENCES, kind="unigram", vocabulary_size=316)
     config = Config(
         data=DataConfig(source_language="en", target_language="de", train=[files], dev=files, max_length=MAX_TOKENS),
@@ -71,15 +87,19 @@ def model_folder(tmp_path_factory) -> Any:
 
 @pytest.fixture(scope="session")
 def exported(model_folder, tmp_path_factory) -> Exported:
-    """Exports the model once, as a user does."""
+    """Exports the model once for all processes of this test run, as a user does."""
     from nmt.exporting.savedmodel import export
     from nmt.translators.model import ModelTranslator
     from nmt.translators.savedmodel import SavedModelTranslator
 
-    home = tmp_path_factory.mktemp("exported")
-    model_folder.save(home / "model")
-    logged: list[str] = []
-    version = export(home / "model", home / "served", log=logged.append)
+    with share_folder(tmp_path_factory, "exported") as home:
+        version, log = home / "served" / "1", home / "log.json"
+        if not log.exists():
+            model_folder.save(home / "model")
+            logged: list[str] = []
+            assert export(home / "model", home / "served", log=logged.append) == version
+            log.write_text(json.dumps(logged))
+        logged = json.loads(log.read_text())
     loaded = SavedModelTranslator.load(version)
     translator = ModelTranslator.load(home / "model", precision="float32")
     return Exported(home / "model", version, translator, loaded._model.signatures, logged)
