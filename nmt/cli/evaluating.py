@@ -98,7 +98,10 @@ def calibrate(
     device: Device = None,
     threads: Threads = None,
 ) -> None:
-    """Fit the confidence of a model on its dev text, as the end of a training does, and store it with the model."""
+    """Fit the confidence of a model on its dev text, and store it with the model.
+
+    A training does so when it ends, unless it has training.budget_minutes.
+    """
     if (source is None) != (reference is None):
         raise UserError("--source and --reference go together: give both, or neither for the dev text of the model.")
     set_up_process(device, threads)

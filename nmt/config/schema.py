@@ -432,7 +432,8 @@ class TrainingConfig(Section):
     budget_minutes: PositiveFloat | None = None
     """Wall-clock time of the whole run, in minutes. A linear or cosine schedule follows the share that has been used,
     so it is complete when the run ends. Warm-up still counts updates. Start-up and validations count, and so does the
-    time before an interruption up to its last checkpoint (docs/how-to/long-runs.md)."""
+    time before an interruption up to its last checkpoint (docs/how-to/long-runs.md). The confidence in translations is
+    not fitted at the end: nmt calibrate fits it."""
     validate_every: PositiveInt = 1000
     """Updates between validations."""
     checkpoint_every: PositiveInt = 1000

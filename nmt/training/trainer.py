@@ -388,11 +388,20 @@ class Trainer:
         )
 
     def _calibrate(self) -> None:
-        """Fits the confidence of the best model on the dev text, unless it has one or the dev text is too short."""
+        """Fits the confidence of the best model on the dev text, unless it has one or the dev text is too short.
+
+        A run with a budget does not: the fit would begin when its time is used up.
+        """
         sources = [source for one in self.data.dev for source in one.sources]
         path = get_current_version(self.folder.best)
         is_short = sum(bool(one.strip()) for one in sources) < MIN_SENTENCES
         if is_short or not self.workers.is_chief or (path / CONFIDENCE).is_file():
+            return
+        if self.settings.budget_minutes is not None:
+            self.log(
+                "The confidence in translations is not fitted, because that is not part of training.budget_minutes. "
+                f"Fit it with: nmt calibrate {self.folder.path}"
+            )
             return
         references = [target for one in self.data.dev for target in one.targets]
 

@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from nmt.config.schema import TrainingConfig
 from nmt.errors import InterruptionError
+from nmt.training import trainer
 from nmt.training.budget import Budget, compute_share
 from nmt.training.checkpoint import CheckpointFolder, Progress
 from nmt.training.workers import Workers
@@ -99,7 +101,9 @@ def read_validated(run_dir):
     return [record["update"] for record in records if record["kind"] == "validation"]
 
 
-def test_the_schedule_and_the_run_end_within_the_budget(train, rehearsal, recipe, tmp_path):
+def test_the_schedule_and_the_run_end_within_the_budget(train, rehearsal, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "MIN_SENTENCES", 7)
+    monkeypatch.setattr(trainer, "calibrate", Mock(side_effect=AssertionError("beyond the budget")))
     clock = train(recipe(tmp_path, validate_every=14, **BUDGET))
     # Start-up, 47 updates and three validations are 567 s, the first time beyond the 562.5 that the end leaves.
     assert clock.now == 567 + VALIDATION <= 600
@@ -107,6 +111,8 @@ def test_the_schedule_and_the_run_end_within_the_budget(train, rehearsal, recipe
     assert rehearsal.update.rates == pytest.approx(rates_by_hand(47, {14, 28, 42}), abs=1e-12)
     assert 0 < rehearsal.update.rates[-1] < 0.01
     assert any(line.startswith("Finished: budget_minutes 10 used, except for the end") for line in rehearsal.said)
+    [line] = [line for line in rehearsal.said if "confidence" in line]
+    assert line.endswith(f"not part of training.budget_minutes. Fit it with: nmt calibrate {tmp_path}")
     before = (tmp_path / "history.jsonl").read_text()
     train(recipe(tmp_path, validate_every=14, **BUDGET), num_validations=0)
     assert (tmp_path / "history.jsonl").read_text() == before
