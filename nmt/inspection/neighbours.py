@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nmt.compilation import compile_function
-from nmt.config.schema import AugmentConfig, Config
+from nmt.config.schema import AugmentConfig, Config, PlaceholderConfig
 from nmt.data.batching import split_chunks
 from nmt.data.corpus import CHUNK_BYTES, DamagedCacheError, map_array, open_growing_array
 from nmt.data.preparation import TrainingData, prepare_training_data
@@ -266,11 +266,14 @@ def compute_fingerprint(translator: ModelTranslator) -> str:
 def _read_text(config: Config, folder: Path, cache: Path, new_cache: Path) -> TrainingData:
     """Returns the text that a model was trained on, one example per pair, as it is when nothing is drawn at random."""
     plain: dict[str, Any] = {"join_pairs": 0.0, "replace_tokens": 0.0, "augment": AugmentConfig()}
+    plain["placeholders"] = PlaceholderConfig()
     # The cache of the run is used if it is there. Its files are of the same text, and named after it.
     caches = [one for one in (config.data.cache, cache) if one is not None and one.is_dir()]
     plain["cache"] = caches[0] if caches else new_cache
     tokenizer = config.tokenizer.model_copy(update={"sampling_alpha": None})
-    changed = config.model_copy(update={"data": config.data.model_copy(update=plain), "tokenizer": tokenizer})
+    training = config.training.model_copy(update={"guided_alignment": 0.0})  # whose links are not needed here
+    data = config.data.model_copy(update=plain)
+    changed = config.model_copy(update={"data": data, "tokenizer": tokenizer, "training": training})
     return prepare_training_data(changed, folder, log=lambda line: None)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import nmt
 from nmt.cli.main import main
-from nmt.config.schema import CorpusFiles
+from nmt.config.schema import PlaceholderConfig, TrainingFiles
 from nmt.errors import FormatError, UserError
 from nmt.inspection import neighbours
 from nmt.inspection.inspect import write_text
@@ -23,11 +23,14 @@ NUM_SENTENCES = 60
 @pytest.fixture(scope="module")
 def run(model_folder, tmp_path_factory):
     home = tmp_path_factory.mktemp("indexed")
-    files = CorpusFiles(source=home / "train.en", target=home / "train.de")
+    files = TrainingFiles(source=home / "train.en", target=home / "train.de", alignments=home / "not needed")
     files.source.write_text("\n".join(SOURCES) + "\n")
     files.target.write_text("\n".join(TARGETS) + "\n")
     config = model_folder.config
-    config = config.model_copy(update={"data": config.data.model_copy(update={"train": [files], "join_pairs": 0.3})})
+    # What draws at random, or what only the updates read, must not change the index.
+    drawing = {"train": [files], "join_pairs": 0.3, "placeholders": PlaceholderConfig(kinds=["number"], share=1.0)}
+    guided = config.training.model_copy(update={"guided_alignment": 0.5})
+    config = config.model_copy(update={"data": config.data.model_copy(update=drawing), "training": guided})
     replace(model_folder, config=config).save(home / "run" / "best")
     build_index(home / "run")
     return home / "run"
