@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from nmt.cluster.pool import translate_missing
-from nmt.cluster.shards import Shard, check_record, compute_model_digest
+from nmt.cluster.shards import RECORD, Shard, check_record, compute_model_digest
 from nmt.config.file import load_stored_config
 from nmt.data.cleaning import KEPT, CleaningReport, find_verdicts
 from nmt.data.corpus import ParallelCorpus, split_indices
@@ -142,24 +142,35 @@ def clean_files(
         lengths = np.ones((len(corpus), 2), np.int32)  # which no rule reads without a model
         if by_score:
             rules, lengths = _count_tokens(corpus, rules, by_score.model, cache)
+        names, verdicts = find_verdicts(corpus, lengths, **vars(rules))
+        report = _count_lines(corpus, names, verdicts)
+        # Not before, so that rules that leave nothing can be relaxed in the same folder.
         made_with = {**vars(rules), "text": corpus.fingerprint}
         if by_score and by_score.reverse:
             made_with["reverse"] = compute_model_digest(by_score.reverse)
         check_record(into, files, by_score.model if by_score else None, made_with, kind="a corpus")
-        names, verdicts = find_verdicts(corpus, lengths, **vars(rules))
         scores: Scores | None = None
         if by_score:
             log(str(CleaningReport.count(names, verdicts)))
             scores = _score(source, target, into, np.flatnonzero(verdicts == KEPT), by_score, workers, address, log)
-            if len(scores.combined):
-                verdicts[scores.pairs[~scores.choose(by_score)]] = len(names)
-                log(scores.describe(by_score))
+            log(scores.describe(by_score))
+            verdicts[scores.pairs[~scores.choose(by_score)]] = len(names)
             names = [*names, BY_SCORE]
-        report = CleaningReport.count([*names, BLANK], np.append(verdicts, np.full(corpus.num_blank, len(names))))
-        if not report.kept:
-            raise UserError(f"Cleaning left no sentence pair. Relax its limits.\n{report}")
+            report = _count_lines(corpus, names, verdicts)
         _write(corpus, files, names, verdicts, scores)
         discard(cache)
+    return report
+
+
+def _count_lines(corpus: ParallelCorpus, names: Sequence[str], verdicts: np.ndarray) -> CleaningReport:
+    """Counts what became of the lines of both files.
+
+    Raises:
+        UserError: no pair is left.
+    """
+    report = CleaningReport.count([*names, BLANK], np.append(verdicts, np.full(corpus.num_blank, len(names))))
+    if not report.kept:
+        raise UserError(f"Cleaning left no sentence pair. Relax its limits.\n{report}")
     return report
 
 
@@ -212,6 +223,8 @@ def _check(source: Path, target: Path, into: Path, rules: Rules, by_score: Score
     if source.name == target.name:
         raise UserError(f"{source} and {target} have the same name, and so would the files in {into}. Rename one.")
     for file in (source, target):
+        if file.name in (VERDICTS, SCORES, WORK, RECORD):
+            raise UserError(f"{file} has the name of something else that nmt clean writes to {into}. Rename it.")
         if (into / file.name).resolve() == file.resolve():
             raise UserError(f"{into} holds the text to clean. Choose another folder with --into.")
     if by_score is None:
@@ -276,9 +289,8 @@ def _score(
             )
             for start in range(0, len(pairs), SHARD_PAIRS)
         ]  # fmt: skip
-        if shards:
-            translate_missing(model, shards, settings=PRECISION, workers=workers, address=address, log=log)
-        return np.concatenate([np.zeros(0), *(_read_scores(shard) for shard in shards)])
+        translate_missing(model, shards, settings=PRECISION, workers=workers, address=address, log=log)
+        return np.concatenate([_read_scores(shard) for shard in shards])
 
     (into / SCORES).mkdir(exist_ok=True)
     forward = score(rule.model, "forward", False)

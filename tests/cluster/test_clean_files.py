@@ -181,6 +181,7 @@ def test_a_command_that_was_interrupted_resumes(monkeypatch):
         ),
         ({"into": "."}, ". holds the text to clean. Choose another folder with --into."),
         ({"source": Path("b/a.de")}, "b/a.de and a.de have the same name"),
+        ({"source": Path("b/verdicts.tsv")}, "b/verdicts.tsv has the name of something else that nmt clean writes"),
     ],
 )
 def test_mistakes_are_one_message_and_nothing_is_written(arguments, message):
@@ -194,3 +195,10 @@ def test_a_threshold_that_leaves_nothing_writes_nothing():
     with pytest.raises(UserError, match=r"^Cleaning left no sentence pair\. Relax its limits\.\n0 of 9 sentence pairs"):
         run(by_score(min_score=0))
     assert not Path("out/a.en").exists()
+
+
+def test_rules_that_leave_nothing_may_be_relaxed():
+    with pytest.raises(UserError, match=r"^Cleaning left no sentence pair\. Relax its limits\."):
+        run(by_score(keep=0.5), Rules(max_length=1))
+    run(by_score(keep=0.5))
+    assert read_kept() == [2, 4]
