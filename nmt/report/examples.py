@@ -74,9 +74,8 @@ def rank_sentences(run: RunRecords, translator: Translator | None) -> tuple[str,
     The translations are those that the best validation kept. Otherwise a translator makes them, greedily as validation
     does, of at most `MAX_TRANSLATED` sentences per dev set. There are none without both.
     """
-    update = run.best["update"] if run.best else None
-    kept = run.translations.get(update, {}) if update is not None else {}
-    origin = f"Translations of the validation after update {update or 0:,}"
+    kept = run.best_translations
+    origin = f"Translations of the validation after update {run.best['update']:,}" if run.best else ""
     if not kept:
         if translator is None:
             return "", []

@@ -152,7 +152,8 @@ def _summarize(report: RunReport) -> dict[str, str]:
     """Returns the facts of a run by name."""
     run, training = report.records, report.records.config.training
     best, last = run.best, (run.training[-1] if run.training else {})
-    interval = run.intervals[run.dev[0].name].get(best["update"]) if best and len(run.dev) == 1 else None
+    intervals = run.intervals[run.dev[0].name] if run.best_translations and len(run.dev) == 1 else {}
+    interval = intervals.get(best["update"]) if best else None
     within = f", 95 % interval {interval[0]:.2f} to {interval[1]:.2f}" if interval else ""
     speeds = [one["tokens_per_second"] for one in run.training if one.get("tokens_per_second")]
     versions = run.facts.get("versions") or {}

@@ -54,11 +54,19 @@ class RunRecords:
 
     @property
     def best(self) -> Record | None:
-        """The validation of the best model, or the one with the best BLEU if there is no model."""
-        by_update = {one["update"]: one for one in self.validations}
+        """The validation or average of the best model, or the validation with the best BLEU if there is no model."""
+        # The average of the last checkpoints is made after the validation of the same update.
+        averages = [one for one in self.averages if one.get("is_best")]
+        by_update = {one["update"]: one for one in (*self.validations, *averages)}
         if self.facts.get("update") in by_update:
             return by_update[self.facts["update"]]
         return max(self.validations, key=lambda one: one.get("bleu") or 0, default=None)
+
+    @property
+    def best_translations(self) -> Mapping[str, Sequence[str]]:
+        """The translations by the best model, by dev set, if they were kept; those of an average are not."""
+        is_average = self.best in self.averages
+        return {} if self.best is None or is_average else self.translations.get(self.best["update"], {})
 
     @cached_property
     def intervals(self) -> dict[str, dict[int, tuple[float, float]]]:

@@ -119,6 +119,17 @@ def test_what_an_older_run_lacks_is_named(make_run):
     assert 'id="samples"' not in text and "95 % interval" not in text
 
 
+def test_an_average_that_became_the_best_model_has_its_own_score(make_run, monkeypatch):
+    monkeypatch.setattr("nmt.report.records._read_facts", lambda *_: ({"update": 20}, 5))
+    path = make_run("run")
+    average = {"update": 20, "kind": "average", "loss": 2.4, "bleu": 45.5, "is_best": True, "num_checkpoints": 3}
+    lines = (path / "history.jsonl").read_text().rpartition("\n")[0]
+    (path / "history.jsonl").write_text(f"{lines}\n{json.dumps(average)}\n")
+    text = make_page(path, examples=0)
+    assert "45.50 after update 20<" in text and "44.00 after" not in text
+    assert not read_run(path).best_translations
+
+
 def test_a_run_that_has_just_begun_has_a_report(make_run):
     text = make_page(make_run("run", translations=False, history=""))
     assert "nothing is recorded in history.jsonl yet" in text
