@@ -465,7 +465,8 @@ class TrainingConfig(Section):
     """Write what TensorBoard shows to the run folder: curves and, at each validation, some translations with their
     attention, and the token vectors of the best model."""
     keep_translations: bool = True
-    """Keep the greedy translations of the dev text by each validation in the run folder, one per line (validations/)."""
+    """Keep the greedy translations of the dev text by each validation in the run folder, one per line
+    (validations/)."""
 
     @model_validator(mode="after")
     def _has_an_end(self) -> "TrainingConfig":
