@@ -258,7 +258,8 @@ def is_record(given: Any) -> bool:
     if not isinstance(given, dict) or set(given) != {"kinds", "symbols_per_kind"}:
         return False
     kinds, count = given["kinds"], given["symbols_per_kind"]
-    return isinstance(kinds, list) and set(kinds) <= set(get_args(PlaceholderKind)) and isinstance(count, int)
+    known = get_args(PlaceholderKind)
+    return isinstance(kinds, list) and all(kind in known for kind in kinds) and isinstance(count, int)
 
 
 def check_symbols(config: PlaceholderConfig, tokenizers: Sequence[Tokenizer]) -> None:

@@ -26,6 +26,7 @@ RECORD |= {"limits": {"max_tokens": 60, "eos_id": 3}}
         ({"limits": {"max_tokens": "60"}}, "export.json is damaged: limits.max_tokens is '60'"),
         ({"target_language": None}, "export.json is damaged: the languages are 'en' and None"),
         ({"model": []}, r"export.json is damaged: model is \[\], expected an object"),
+        ({"placeholders": {"kinds": [{}], "symbols_per_kind": 5}}, "export.json is damaged: placeholders is {'kinds'"),
         ({"model": {"multi_sentence_share": "all"}}, "damaged: model.multi_sentence_share is 'all'"),
         ({"decoding": {"beam_size": 0}}, "another version of the toolkit: decoding.beam_size: Input should be greater"),
         ({"decoding": {"beam": 5}}, "another version of the toolkit: decoding.beam: Extra inputs are not permitted"),
