@@ -54,6 +54,7 @@ PartName = Literal["source_embedding", "target_embedding", "encoder", "attention
 StrategyName = Literal["auto", "single", "mirrored", "multi_worker"]
 
 MAX_BEAM_SIZE = 64
+WIDER = 2  # times as wide as the beam is that of a second search (decoding.on_warning)
 LOWEST_TEMPERATURE = 0.001
 
 
@@ -587,6 +588,12 @@ class SearchSettings(Section):
     """Whether to split texts into sentences and translate these one by one: auto splits unless most of the training
     lines held several sentences. Longer texts than the model reads are always translated in parts. `nmt evaluate` and
     `:predict` do not split."""
+
+    def count_searched(self, n_best: int) -> int:
+        """Returns the hypotheses of a text that are searched for at a time, if n are wanted, or in a second search."""
+        candidates = 0 if self.mbr == "none" else self.mbr_candidates
+        most = max(self.beam_size, n_best, candidates)
+        return most if self.on_warning == "keep" else (1 + WIDER) * most
 
     def get_length_penalty(self, lengths: Any) -> Any:
         """Returns ((5 + length) / 6) ** length_penalty (Wu et al. 2016, equation 14) of lengths that count EOS."""

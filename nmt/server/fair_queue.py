@@ -20,8 +20,11 @@ class Options:
     attention: bool = False
 
     def estimate_work(self, tokens: int) -> int:
-        """Returns the work of a text: its tokens and EOS, times the hypotheses that are searched at a time."""
-        return (tokens + 1) * max(self.settings.beam_size, self.n_best)
+        """Returns the work of a text: its tokens and EOS, times the hypotheses that are searched at a time.
+
+        The tokens are those of the source and, if there are any, of what is demanded of the translation.
+        """
+        return (tokens + 1) * self.settings.count_searched(self.n_best)
 
     def run(self, translator: Translator, texts: Sequence[Any]) -> Sequence[Any]:
         """Translates a batch of texts."""
@@ -64,7 +67,7 @@ class CompletingOptions(Options):
 
     def estimate_work(self, tokens: int) -> int:
         """Returns the work of a text: a search for what comes next, and one for each alternative."""
-        return (tokens + 1) * self.num_alternatives * (2 + self.settings.beam_size)
+        return (tokens + 1) * self.num_alternatives * (2 + self.settings.count_searched(1))
 
     def run(self, translator: Translator, texts: Sequence[Any]) -> Sequence[Any]:
         """Lists the alternatives of a batch of texts."""

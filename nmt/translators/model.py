@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from nmt.compilation import compile_function, has_gpu, has_static_shapes
-from nmt.config.schema import MAX_BEAM_SIZE, DecodingConfig, ExportConfig, SearchSettings
+from nmt.config.schema import MAX_BEAM_SIZE, WIDER, DecodingConfig, ExportConfig, SearchSettings
 from nmt.data.batching import split_chunks
 from nmt.data.examples import list_tags
 from nmt.data.placeholders import Placeholders
@@ -46,8 +46,7 @@ from nmt.weights import assign_arrays
 # Compiled searches that a model keeps, some 12 MB each. All numbers but the beam size, the number of hypotheses and the
 # power of two above top_k are their inputs, so that few are needed.
 MAX_SEARCHES = 8
-# `decoding.on_warning` retry searches with a beam so many times as wide and no repeated sequence of so many tokens.
-WIDER, RETRY_NGRAM = 2, 4
+RETRY_NGRAM = 4  # tokens; `decoding.on_warning` retry lets no sequence of so many repeat
 
 Read = TypeVar("Read")
 
