@@ -13,7 +13,7 @@ from nmt.server.limits import Limits, check_texts, limit_time
 from nmt.server.openapi import describe_body, describe_complete_request
 from nmt.server.text_cutter import TextCutter, find_client
 from nmt.server.tfserving_bodies import read_json
-from nmt.server.translate_routes import as_whole_number, check_fields, read_demands
+from nmt.server.translate_routes import as_whole_number, check_fields, count_demanded, read_demands
 from nmt.translators.demands import MAX_ALTERNATIVES, Demand
 from nmt.translators.hypothesis import Continuation
 from nmt.translators.protocol import Translator
@@ -57,17 +57,17 @@ def make_complete_routes(translator: Translator, batcher: Batcher, cutter: TextC
         texts = [wanted.text] if isinstance(wanted.text, str) else wanted.text
         check_texts(texts, limits)
         prefix = wanted.prefix or [""] * len(texts)
-        demands = read_demands(prefix, None, count=len(texts)) or [Demand()] * len(texts)
-        check_texts([demand.prefix for demand in demands], limits)
-        translator.check_demands(demands)
+        demands = read_demands(prefix, None, limits, count=len(texts)) or [Demand()] * len(texts)
         options = CompletingOptions(batcher.make_options().settings, num_alternatives=wanted.n)
         client = find_client(request)
         async with limit_time(limits):
+            await cutter.run_in_thread(client, partial(translator.check_demands, demands))
             counts = await cutter.run_in_thread(client, partial(translator.count_tokens, texts))
-            tokens = [min(count, translator.max_tokens) for count in counts]
+            pairs = zip(counts, demands, strict=True)
+            tokens = [min(count, translator.max_tokens) + count_demanded(one) for count, one in pairs]
             cutter.check_work(sum(map(options.estimate_work, tokens)))
-            pairs = [(text, demand.prefix) for text, demand in zip(texts, demands, strict=True)]
-            return CompleteResponse(alternatives=await batcher.translate(pairs, options, tokens=tokens, client=client))
+            jobs = [(text, demand.prefix) for text, demand in zip(texts, demands, strict=True)]
+            return CompleteResponse(alternatives=await batcher.translate(jobs, options, tokens=tokens, client=client))
 
     return router
 

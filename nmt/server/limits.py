@@ -40,18 +40,26 @@ class Limits:
     """Seconds until a request must have arrived, and then again until its response must be ready."""
 
 
-def check_texts(texts: Sequence[str], limits: Limits) -> None:
-    """Raises a RequestError with status 400 if there are too many texts, or if one of them is too long."""
+def check_texts(texts: Sequence[str], limits: Limits, name: str = "text") -> None:
+    """Raises a RequestError with status 400 if there are too many texts, or if one of them is too long.
+
+    Args:
+        texts: of a request.
+        limits: max_texts and max_characters.
+        name: of such a text, for the message.
+    """
     if len(texts) > limits.max_texts:
         raise RequestError(
             400,
-            f"A request can contain at most {limits.max_texts:,} texts, found {len(texts):,}. Send several requests.",
+            f"A request can contain at most {limits.max_texts:,} {name}s, found {len(texts):,}. Send several requests.",
         )
     for number, text in enumerate(texts):
         if len(text) > limits.max_characters:
-            raise _make_length_error(limits, f"found {len(text):,}", number)
+            raise _make_length_error(limits, f"found {len(text):,}", f"{name} {number}")
         if (length := count_characters(text)) > limits.max_characters:
-            raise _make_length_error(limits, f"found {len(text):,} that the model reads as {length:,}", number)
+            raise _make_length_error(
+                limits, f"found {len(text):,} that the model reads as {length:,}", f"{name} {number}"
+            )
 
 
 def count_characters(text: str) -> int:
@@ -69,11 +77,10 @@ def _expand(character: str) -> int:
     return len(unicodedata.normalize("NFKC", character))
 
 
-def _make_length_error(limits: Limits, found: str, number: int) -> RequestError:
+def _make_length_error(limits: Limits, found: str, place: str) -> RequestError:
     return RequestError(
         400,
-        f"A text can have at most {limits.max_characters:,} characters, {found} in text {number} (counted from 0). "
-        "Split it.",
+        f"A text can have at most {limits.max_characters:,} characters, {found} in {place} (counted from 0). Split it.",
     )
 
 

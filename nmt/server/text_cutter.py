@@ -12,6 +12,7 @@ from fastapi import Request
 from nmt.errors import RequestError
 from nmt.server.fair_queue import Options
 from nmt.server.limits import Limits
+from nmt.translators.demands import Demand
 from nmt.translators.protocol import TokenTranslator, Translator
 from nmt.translators.sentences import SplitText
 
@@ -38,7 +39,13 @@ class TextCutter:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def cut(
-        self, texts: Sequence[str], options: Options, *, client: str, splitter: Translator | None = None
+        self,
+        texts: Sequence[str],
+        options: Options,
+        *,
+        client: str,
+        splitter: Translator | None = None,
+        demands: Sequence[Demand] | None = None,
     ) -> tuple[list[SplitText], list[int]]:
         """Returns the texts in parts, and the number of tokens of each part.
 
@@ -47,24 +54,26 @@ class TextCutter:
             options: of the request.
             client: that sent it.
             splitter: splits texts into sentences or lines; None cuts only those that are too long.
+            demands: on the translation of each text, for the splitter.
 
         Raises:
             RequestError: 400, translating them is more work than is accepted.
         """
 
-        def cut_chunk(chunk: Sequence[str]) -> tuple[list[SplitText], list[int]]:
+        def cut_chunk(chunk: Sequence[str], wanted: Sequence[Demand] | None) -> tuple[list[SplitText], list[int]]:
             if splitter is None:
                 return self._cut_long(chunk)
-            found = splitter.split_texts(chunk)
+            found = splitter.split_texts(chunk, wanted)
             return found, self._count_tokens([part for text in found for part in text.parts])
 
         whole: list[SplitText] = []
         tokens: list[int] = []
         for chunk in _divide(texts):
+            wanted = demands and demands[len(whole) : len(whole) + len(chunk)]
             if sum(map(len, chunk)) <= SMALL:
-                found, lengths = cut_chunk(chunk)
+                found, lengths = cut_chunk(chunk, wanted)
             else:
-                found, lengths = await self.run_in_thread(client, partial(cut_chunk, chunk))
+                found, lengths = await self.run_in_thread(client, partial(cut_chunk, chunk, wanted))
             whole += found
             tokens += lengths
             self.check_work(sum(map(options.estimate_work, tokens)))

@@ -12,7 +12,7 @@ from nmt.decoding.alignment import Alignment, align
 from nmt.errors import RequestError, suggest_name
 from nmt.server.batcher import Batcher
 from nmt.server.fair_queue import DemandingOptions
-from nmt.server.limits import Limits, check_texts, limit_time
+from nmt.server.limits import Limits, check_texts, count_characters, limit_time
 from nmt.server.openapi import describe_body, describe_translate_request
 from nmt.server.text_cutter import TextCutter, find_client
 from nmt.server.tfserving_bodies import abbreviate, read_json
@@ -27,11 +27,16 @@ Fields = TypeVar("Fields", bound=BaseModel)
 # Characters of a text with tags, as a multiple of those that are translated of it.
 MARKUP_SHARE = 10
 MAX_TERMS = 1000  # of a request
+# Characters of a term. The time to find terms grows with the number of different lengths.
+MAX_TERM_CHARACTERS = 200
 # Text in one line, without tabs and without spaces at its ends, as a glossary has it.
 TERM = {
     "type": "string",
+    "maxLength": MAX_TERM_CHARACTERS,
     "pattern": r"^[^\s\x00](?:[^\x00\t\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]*[^\s\x00])?$",
 }
+
+Term = Annotated[str, Field(max_length=MAX_TERM_CHARACTERS)]
 
 
 def as_whole_number(value: Any) -> Any:
@@ -65,7 +70,7 @@ class TextRequest(BaseModel):
         Field(description="Words and phrases that the translation of each text must contain: a list for each text."),
     ] = None
     glossary: Annotated[
-        dict[str, str] | None,
+        dict[Term, Term] | None,
         Field(
             max_length=MAX_TERMS,
             description="Terms, as whole words or phrases, with the translation of each.",
@@ -189,33 +194,42 @@ def make_translate_routes(
         splitter = translator.with_settings(**splitting) if splitting else translator
         attention = wanted.alignments or is_html
         options = batcher.make_options(changes, n_best=wanted.n_best, attention=attention or wanted.marks)
-        if wanted.glossary or wanted.marks:
-            searching = translator.with_settings(**splitting, **changes)
-            splitter = searching.with_terms(wanted.glossary or None, marks=wanted.marks)
-        if demands := read_demands(wanted.prefix, wanted.required, count=len(texts)):
-            translator.with_settings(**changes).check_demands(demands)
-            splitter = splitter.with_settings(**{CHANGEABLE: "never"})
+        demands = read_demands(wanted.prefix, wanted.required, limits, count=len(texts))
         client = find_client(request)
         async with limit_time(limits):
+            # In threads: what takes long for long texts, prefixes and glossaries would delay other requests.
+            if wanted.glossary or wanted.marks:
+                searching = translator.with_settings(**splitting, **changes)
+                add_terms = partial(searching.with_terms, wanted.glossary or None, marks=wanted.marks)
+                splitter = await cutter.run_in_thread(client, add_terms)
+            if demands:
+                check_demands = translator.with_settings(**changes).check_demands
+                await cutter.run_in_thread(client, partial(check_demands, demands))
             documents: list[Markup] = []
             if is_html:
                 documents = await cutter.run_in_thread(client, partial(_read_documents, texts, translator.tags, limits))
                 texts = [text for document in documents for text in document.texts]
-            split, tokens = await cutter.cut(texts, options, client=client, splitter=splitter)
+            split, tokens = await cutter.cut(texts, options, client=client, splitter=splitter, demands=demands)
             parts: list[Any] = [part for text in split for part in text.parts]
             pairs = zip(split, demands or [Demand()] * len(split), strict=True)
             spread: Sequence[Demand] = [one for text, demand in pairs for one in split_demand(demand, text.parts)]
-            protected, spread = splitter.terms.protect_all(parts, spread)
-            parts = [one.text for one in protected] or parts
+            if splitter.terms:
+                protect = partial(splitter.terms.protect_all, parts, spread)
+                protected, spread = await cutter.run_in_thread(client, protect)
+                parts = [one.text for one in protected]
             if any(spread):
+                tokens = [count + count_demanded(one) for count, one in zip(tokens, spread, strict=True)]
+                cutter.check_work(sum(map(options.estimate_work, tokens)))
                 options = DemandingOptions(options.settings, options.n_best, options.attention)
                 parts = [(part, one.prefix, *one.required) for part, one in zip(parts, spread, strict=True)]
             found = await batcher.translate(parts, options, tokens=tokens, client=client)
-            results = iter(restore_all(protected, found, keep_attention=attention))
+            if splitter.terms:
+                restore = partial(restore_all, protected, found, keep_attention=attention)
+                found = await cutter.run_in_thread(client, restore)
+            results = iter(found)
             translations = [join_translations(text, [next(results) for _ in text.parts]) for text in split]
             for number, demand in enumerate(demands or ()):
-                translations[number] = start_with_prefix(translations[number], demand.prefix)
-            # In threads: aligning a long text takes long enough to delay other requests.
+                translations[number] = start_with_prefix(translations[number], split[number], demand.prefix)
             if is_html:
                 translations = await cutter.run_in_thread(client, partial(_join_documents, documents, translations))
             if wanted.alignments:
@@ -247,17 +261,26 @@ def read_request(body: bytes) -> TextRequest:
 
 
 def read_demands(
-    prefix: str | list[str] | None, required: list[str] | list[list[str]] | None, *, count: int
+    prefix: str | list[str] | None, required: list[str] | list[list[str]] | None, limits: Limits, *, count: int
 ) -> list[Demand] | None:
     """Returns what is demanded of each of so many translations; None for nothing.
 
     Raises:
         UserError: their number is another one, or one of them cannot be met.
+        RequestError: 400, one of them is too long.
     """
     prefixes = [prefix] if isinstance(prefix, str) else prefix
     is_flat = required is not None and all(isinstance(one, str) for one in required)
     lists: Any = [required] if is_flat and count == 1 else required
-    return make_demands(count, prefixes, lists)
+    demands = make_demands(count, prefixes, lists)
+    check_texts([demand.prefix for demand in demands or ()], limits, "prefix")
+    check_texts(["".join(demand.required) for demand in demands or ()], limits, "list of required phrases")
+    return demands
+
+
+def count_demanded(demand: Demand) -> int:
+    """Returns the characters that are demanded of a translation, of which the search reads at most as many tokens."""
+    return sum(map(count_characters, (demand.prefix, *demand.required)))
 
 
 def check_fields(model: type[Fields], document: dict[str, Any]) -> Fields:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from nmt.config.schema import MAX_BEAM_SIZE, SearchSettings
-from nmt.data.tokenizer import Tokenizer
+from nmt.data.tokenizer import UNK_ID, Tokenizer
 from nmt.decoding.phrases import MAX_PHRASE_TOKENS
 from nmt.decoding.prefix import Prefix, Spellings, read_prefix
 from nmt.errors import UserError
 from nmt.translators.hypothesis import Hypothesis, Translation, TranslationWarning, shift_attention
-from nmt.translators.sentences import IS_UNSPACED
+from nmt.translators.sentences import IS_UNSPACED, SplitText
 
 MAX_PHRASES = 16
 """Phrases that one translation must contain, at most."""
@@ -55,7 +55,7 @@ def make_demands(
     if prefixes is None and required is None:
         return None
     demands = [
-        Demand(prefix, tuple(dict.fromkeys(phrase.strip() for phrase in phrases if phrase.strip())))
+        Demand(prefix, tuple(dict.fromkeys(phrase.replace("\t", " ").strip() for phrase in phrases if phrase.strip())))
         for prefix, phrases in zip(prefixes or [""] * count, required or [()] * count, strict=True)
     ]
     for demand in demands:
@@ -123,7 +123,8 @@ def read_demand(demand: Demand, tokenizer: Tokenizer, spellings: Spellings, *, r
     order = -1 if right_to_left else 1
     return TokenDemand(
         read_prefix(demand.prefix, tokenizer, spellings) if demand.prefix else Prefix(),
-        tuple(ids[::order] for ids in phrases if ids),
+        # What the tokenizer cannot spell would be written as ⁇. It is reported as lacking instead.
+        tuple(ids[::order] for ids in phrases if ids and UNK_ID not in ids),
     )
 
 
@@ -152,14 +153,28 @@ def has_phrase(text: str, phrase: str) -> bool:
     return here in there
 
 
-def start_with_prefix(translation: Translation, prefix: str) -> Translation:
-    """Returns a translation that begins with the prefix: without the spaces that its source begins with."""
+def start_with_prefix(translation: Translation, text: SplitText, prefix: str) -> Translation:
+    """Returns a translation that begins with the prefix: without what its source begins with that is not translated.
+
+    Args:
+        translation: of the text.
+        text: in parts, the first of which was translated with the prefix.
+        prefix: "" for none.
+    """
+    start = len(text.gaps[0])
 
     def move(one: Hypothesis) -> Hypothesis:
-        start = one.text.find(prefix)
-        if start < 0:  # nothing was translated, because the text has no letters
+        if not text.parts:  # nothing was translated, because the text has no letters
             return replace(one, text=prefix)
         moved = shift_attention(one.attention, (0, len(translation.source)), (-start, len(one.text)))
-        return replace(one, text=one.text[start:], attention=tuple(moved)) if start else one
+        places = [replace(part, start=part.start - start, end=part.end - start) for part in one.part_confidences]
+        return replace(one, text=one.text[start:], attention=tuple(moved), part_confidences=tuple(places))
 
-    return replace(translation, hypotheses=[move(one) for one in translation.hypotheses]) if prefix else translation
+    if not prefix:
+        return translation
+    if start or not text.parts:
+        translation = replace(translation, hypotheses=[move(one) for one in translation.hypotheses])
+    if translation.text.startswith(prefix):
+        return translation
+    message = f"The translation does not begin with '{prefix}', because what is copied took the place of words in it."
+    return replace(translation, warnings=(*translation.warnings, TranslationWarning("unmet", message)))

@@ -208,13 +208,20 @@ class Translator(ABC):
             "An export translates, but does not align given translations: open the model that it was made from."
         )
 
-    def split_texts(self, texts: Sequence[str]) -> list[SplitText]:
+    def split_texts(self, texts: Sequence[str], demands: Sequence[Demand] | None = None) -> list[SplitText]:
         """Splits texts into sentences, or lines, none of which is longer than the translator reads at once.
 
-        See `decoding.split_sentences` and `decoding.tag`.
+        See `decoding.split_sentences` and `decoding.tag`. A text of which something is demanded is not split into
+        sentences.
         """
         by_sentence = needs_splitting(self.settings.split_sentences, self.multi_sentence_share)
-        return self._split(texts, by_sentence, self.settings.tag)
+        found = self._split(texts, by_sentence, self.settings.tag)
+        if by_sentence and demands:
+            numbers = [number for number, demand in enumerate(demands) if demand]
+            lines = self._split([texts[number] for number in numbers], False, self.settings.tag)
+            for number, one in zip(numbers, lines, strict=True):
+                found[number] = one
+        return found
 
     def cut_texts(self, texts: Sequence[str]) -> list[SplitText]:
         """Splits texts that are longer than the translator reads at once, each part with the tag of its text.
@@ -250,8 +257,7 @@ class Translator(ABC):
         """
         demands = make_demands(len(texts), prefixes, required)
         if demands is not None:
-            pairs = zip(demands, self.split_texts(texts), self._split(texts, False, self.settings.tag), strict=True)
-            whole = [line if demand else sentences for demand, sentences, line in pairs]
+            whole = self.split_texts(texts, demands) if split else self._split(texts, False, self.settings.tag)
             return self._translate_split(whole, n_best=n_best, attention=attention, demands=demands)
         if split:
             return self._translate_split(self.split_texts(texts), n_best=n_best, attention=attention)
@@ -378,7 +384,7 @@ class Translator(ABC):
         spread = [one for text, demand in zip(texts, demands, strict=True) for one in split_demand(demand, text.parts)]
         found = iter(self._translate_parts(parts, spread, n_best=n_best, attention=attention) if parts else ())
         return [
-            start_with_prefix(join_translations(text, [next(found) for _ in text.parts]), demand.prefix)
+            start_with_prefix(join_translations(text, [next(found) for _ in text.parts]), text, demand.prefix)
             for text, demand in zip(texts, demands, strict=True)
         ]
 

@@ -45,13 +45,15 @@ class ProtectedText:
     marked: Sequence[Node] = ()
     """Marked text without a symbol, and where it is in the text."""
     has_open_mark: bool = False
+    most_required: int = MAX_PHRASES
+    """Terms that the search can be required to write, since it accepts a number of phrases."""
     symbols: re.Pattern[str] | None = None
     """Finds the symbols of the model; None if it has none."""
 
     @property
     def required(self) -> Sequence[str]:
-        """What is required of the search, which accepts a number of phrases."""
-        return self.terms[:MAX_PHRASES]
+        """What is required of the search."""
+        return self.terms[: self.most_required]
 
     def restore(self, translation: Translation, *, keep_attention: bool) -> Translation:
         """Returns the translation of the text as it was given, from that of the text with symbols."""
@@ -63,7 +65,9 @@ class ProtectedText:
 
     def _find_warnings(self, translation: Translation, whole: str) -> Iterator[TranslationWarning]:
         """Yields the warnings about a translation with symbols, given what it is without."""
-        yield from (one for one in translation.warnings if not one.kind.startswith("lost_"))
+        for one in translation.warnings:
+            if not one.kind.startswith("lost_"):
+                yield replace(one, message=self.restore_text(one.message)) if one.kind == "unmet" else one
         yield from check_matter(self.rest, whole)
         for symbol, one in self.copies.items():
             if symbol not in translation.text and one.target not in whole:
@@ -85,6 +89,11 @@ class ProtectedText:
         """Returns a given translation of the text with the symbols of the text."""
         symbols = {one.target: symbol for symbol, one in self.copies.items()}
         return replace_parts(reference, CopyFinder(terms=symbols).find(reference), lambda one: one.target)
+
+    def join_demand(self, demand: Demand) -> Demand:
+        """Returns what is demanded of the translation with symbols, given what is demanded of that without."""
+        phrases = map(self.put_symbols, demand.required)
+        return Demand(self.put_symbols(demand.prefix), (*phrases, *self.required))
 
     def _fill(self, found: re.Match[str]) -> str:
         symbol = found["symbol"]
@@ -166,9 +175,9 @@ class TermRules:
         """
         if not self:
             return [], demands
-        protected = [self.protect(text) for text in texts]
-        pairs = zip(demands, protected, strict=True)
-        return protected, [replace(one, required=(*one.required, *text.required)) for one, text in pairs]
+        pairs = [(self.protect(text), demand) for text, demand in zip(texts, demands, strict=True)]
+        protected = [replace(text, most_required=MAX_PHRASES - len(one.required)) for text, one in pairs]
+        return protected, [text.join_demand(one) for text, (_, one) in zip(protected, pairs, strict=True)]
 
     def join_marked(self, text: SplitText) -> SplitText:
         """Returns a text without divisions between a mark and its end in the same line."""

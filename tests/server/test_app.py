@@ -312,11 +312,11 @@ def test_long_requests_of_one_client_are_cut_one_after_the_other_and_others_are_
     go, cut = threading.Event(), []
 
     class SlowToSplit(FakeTranslator):
-        def split_texts(self, texts):
+        def split_texts(self, texts, demands=None):
             if len(texts[0]) > 300:
                 cut.append(len(texts))
                 assert go.wait(10)
-            return super().split_texts(texts)
+            return super().split_texts(texts, demands)
 
     server = make_fake(SlowToSplit(), timeout=0.3, max_characters=10_000)
 

@@ -87,7 +87,13 @@ def test_alternatives_have_probabilities_and_translations(server):
             "required: greedy search would put the phrases",
         ),
         ("complete", {"text": "a", "n": 33}, "n: input should be less than or equal to 32; found 33."),
-        ("complete", {"text": "a", "prefix": "p" * 31}, "A text can have at most 30 characters, found 31"),
+        ("complete", {"text": "a", "prefix": "p" * 31}, "A text can have at most 30 characters, found 31 in prefix 0"),
+        ("translate", {"text": "a", "prefix": "p" * 31}, "A text can have at most 30 characters, found 31 in prefix 0"),
+        (
+            "translate",
+            {"text": "a", "required": ["x" * 16, "y" * 16]},
+            "A text can have at most 30 characters, found 32 in list of required phrases 0",
+        ),
         ("complete", {"texts": "a"}, "text: missing; expected a text or a list of texts."),
         ("complete", {"text": "a", "prefx": "p"}, "prefx: unknown key. Did you mean 'prefix'?"),
     ],
@@ -95,6 +101,26 @@ def test_alternatives_have_probabilities_and_translations(server):
 def test_demands_that_cannot_be_met_are_refused_by_name(server, path, body, words):
     status, message = read_error(ask(server, "POST", f"/{path}", json=body))
     assert status == 400 and message.startswith(words)
+
+
+def test_what_is_demanded_counts_as_work():
+    server = make_fake(Demanding(), max_work=100)
+    for path, body in (
+        ("translate", {"text": "a", "prefix": "p" * 20}),
+        ("translate", {"text": "a", "required": ["x" * 20]}),
+        ("translate", {"text": "a b c", "mbr": "chrf", "mbr_candidates": 30}),
+        ("translate", {"text": "a b c d e f g", "on_warning": "retry"}),
+        ("complete", {"text": "a", "prefix": "p" * 20, "n": 1}),
+    ):
+        status, message = read_error(ask(server, "POST", f"/{path}", json=body))
+        assert status == 400 and "is too much work" in message, body
+    server.batcher.close(5)
+
+
+def test_only_texts_with_demands_are_not_split_into_sentences():
+    server = make_fake(Demanding())
+    assert translate(server, text=["One. Two.", "One. Two."], prefix=["p", ""]) == ["p ONE. TWO.", " ONE.  TWO."]
+    server.batcher.close(5)
 
 
 def test_an_export_for_litert_refuses_them():

@@ -74,6 +74,10 @@ def test_what_the_model_cannot_search_for_is_refused(server):
     answer = ask(free, "POST", "/translate", json={"text": "a", "glossary": {"a": "b"}})
     assert read_error(answer) == (400, "required: not by this model")
     free.batcher.close(5)
-    for glossary, message in (({"a": "b\nc"}, "expected a term, a tab"), ({str(n): "a" for n in range(1001)}, "1000")):
+    for glossary, message in (
+        ({"a": "b\nc"}, "expected a term, a tab"),
+        ({str(n): "a" for n in range(1001)}, "1000"),
+        ({"a" * 201: "b"}, "200"),
+    ):
         answer = ask(server, "POST", "/translate", json={"text": "a", "glossary": glossary})
         assert answer.status_code == 400 and message in read_error(answer)[1]

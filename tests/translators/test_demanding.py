@@ -17,10 +17,11 @@ from nmt.exporting.demands import SplitPrefixes, rank_alternatives
 from nmt.exporting.graph import PortableTranslator
 from nmt.exporting.stock_server import check_operations
 from nmt.models.seq2seq import make_seq2seq
-from nmt.translators.demands import Demand, encode_phrase, report_unmet, split_demand
-from nmt.translators.hypothesis import Hypothesis, Translation
+from nmt.translators.demands import Demand, encode_phrase, read_demand, report_unmet, split_demand, start_with_prefix
+from nmt.translators.hypothesis import Hypothesis, PartConfidence, Translation
 from nmt.translators.model import ModelTranslator
 from nmt.translators.savedmodel import SavedModelTranslator
+from nmt.translators.sentences import SplitText
 from nmt.translators.untrusted import OPERATIONS
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eleven", "東京", "タワー"]
@@ -128,6 +129,32 @@ def test_a_text_in_several_lines_begins_with_the_prefix(translator: ModelTransla
     [found] = translator.stream(["  one two\nthree four five"], prefixes=["six"], required=[["seven"]])
     assert found.text.startswith("six") and "seven" in found.text.split("\n")[1]
     assert translator.translate(["", "…"], prefixes=["six", "one"]) == ["six", "one"]
+
+
+def test_a_translation_loses_nothing_to_its_prefix() -> None:
+    def start(text: SplitText, translation: str) -> Translation:
+        parts = (PartConfidence(3, 5, 0.5), PartConfidence(6, 8, 0.5))
+        whole = Translation(text.text, [Hypothesis(translation, 0.0, 0.0, part_confidences=parts)])
+        return start_with_prefix(whole, text, "pq")
+
+    moved = start(SplitText(["ab", "cd"], [" - ", " ", ""]), " - pq cd")
+    assert moved.text == "pq cd" and [one.start for one in moved.best.part_confidences] == [0, 3]
+    assert moved.warnings == ()
+    # Marked text may take the place of the prefix.
+    [warning] = start(SplitText(["ab"], ["", ""]), "xy zz").warnings
+    assert (warning.kind, start(SplitText(["ab"], ["", ""]), "xy zz").text) == ("unmet", "xy zz")
+
+
+def test_only_texts_with_demands_are_not_split_into_sentences(translator: ModelTranslator) -> None:
+    texts, demands = ["One two. Three.", "One two. Three."], [Demand("six"), Demand()]
+    assert [len(one.parts) for one in translator.split_texts(texts, demands)] == [1, 2]
+
+
+def test_a_phrase_that_has_no_tokens_is_not_searched_for() -> None:
+    tokenizer = train_tokenizer(["one two three"], kind="bpe", vocabulary_size=20, byte_fallback=False)
+    demand = Demand("", ("one", "Ω"))
+    read = read_demand(demand, tokenizer, Spellings(tokenizer.token_bytes), right_to_left=False)
+    assert read.phrases == (tokenizer.encode(["one"])[0],)
 
 
 def test_the_phrases_are_those_of_the_longest_part() -> None:

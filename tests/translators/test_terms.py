@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from nmt.config.schema import SearchSettings
+from nmt.data.glossary import Glossary
 from nmt.data.placeholders import Placeholders
 from nmt.decoding.alignment import TokenAttention
 from nmt.decoding.word_links import align_words
 from nmt.errors import UserError
-from nmt.translators.demands import Demand
+from nmt.translators.demands import MAX_PHRASES, Demand, report_unmet
 from nmt.translators.hypothesis import Hypothesis, Translation
 from nmt.translators.markup import stream_markup
 from nmt.translators.protocol import Translator
-from nmt.translators.terms import TermRules
+from nmt.translators.terms import TermRules, restore_all
 
 GLOSSARY = {"printer": "Drucker", "ink jet": "Tinte"}
 
@@ -180,3 +181,28 @@ def test_a_glossary_given_in_python_is_checked():
     with pytest.raises(UserError, match="required: too long"):
         Reversing().with_terms({"a": "b" * 21})
     Reversing("term").with_terms({"a": "b" * 21})
+
+
+def test_what_is_demanded_has_the_symbols_of_its_text():
+    rules = TermRules(Placeholders(["url", "number"], 2))
+    [text], [demand] = rules.protect_all(["http://x.de in 2024"], [Demand("Im Jahr 2024", ("http://x.de", "so"))])
+    assert demand == Demand("Im Jahr <number1>", ("<url1>", "so"))
+    [found] = restore_all(
+        [text], [report_unmet(Translation(text.text, [Hypothesis("so", 0.0, 0.0)]), demand)], keep_attention=False
+    )
+    assert "The translation lacks what it must contain: http://x.de." in map(str, found.warnings)
+
+
+def test_terms_leave_room_for_the_phrases_of_a_request():
+    rules = TermRules(glossary=Glossary({"a": "A", "b": "B"}))
+    wanted = tuple(map(str, range(MAX_PHRASES - 1)))
+    [text], [demand] = rules.protect_all(["a b"], [Demand("", wanted)])
+    assert demand.required == (*wanted, "A")
+    found = text.restore(Translation("a b", [Hypothesis("A", 0.0, 0.0)]), keep_attention=False)
+    assert [str(one) for one in found.warnings] == ["Missing in the translation as a whole word: 'B'."]
+
+
+def test_prefixes_of_other_texts_do_not_split_a_text_that_is_to_stay_whole():
+    translator = Reversing()
+    translator.translate_texts(["One two. Three."] * 2, prefixes=["", "x"], split=False)
+    assert translator.read == ["One two. Three."] * 2
