@@ -1,6 +1,7 @@
 """What a run folder tells about its training, as far as it is there: older versions recorded less."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,8 @@ from nmt.training.run_folder import RunFolder
 from nmt.weights import load_arrays
 
 OLD_NAMES = {"pieces_per_second": "tokens_per_second"}
+DATA_KEYS = {"pairs", "blank", "kept", "examples", "tokens", "vocabularies"}
+"""What a report needs of data.json."""
 Record = Mapping[str, Any]
 
 
@@ -86,7 +89,10 @@ def read_run(path: Path) -> RunRecords:
         raise UserError(f"{path} is {hint}. Expected the folder of a run, with config.yaml and history.jsonl.")
     config = load_stored_config(folder.config)
     lines, damaged = read_json_lines(folder.history, key="update")
-    records = [{OLD_NAMES.get(name, name): value for name, value in record.items()} for _, record in lines]
+    records = [
+        {OLD_NAMES.get(name, name): value for name, value in record.items() if not _is_infinite(value)}
+        for _, record in lines
+    ]
     missing = []
     if damaged:
         missing.append(f"{len(damaged)} damaged lines of {folder.history}.")
@@ -111,6 +117,11 @@ def read_run(path: Path) -> RunRecords:
         num_weights,
         missing,
     )
+
+
+def _is_infinite(value: Any) -> bool:
+    """Returns whether a value is infinite or NaN, which JSON does not have but Python reads."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _score(dev: DevSet, translations: Mapping[str, Sequence[str]]) -> tuple[float, float]:
@@ -165,6 +176,8 @@ def _read_data(folder: RunFolder, missing: list[str]) -> Record | None:
     try:
         record = json.loads(folder.data.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        missing.append("The data report: data.json is missing, as in runs of older versions.")
-        return None
-    return record if isinstance(record, dict) else None
+        record = None
+    if isinstance(record, dict) and record.keys() >= DATA_KEYS:
+        return record
+    missing.append("The data report: data.json is missing, as in runs of older versions, or damaged.")
+    return None

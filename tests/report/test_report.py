@@ -130,6 +130,13 @@ def test_an_average_that_became_the_best_model_has_its_own_score(make_run, monke
     assert not read_run(path).best_translations
 
 
+def test_damaged_records_are_left_out(make_run):
+    path = make_run("run", history='{"update": 10, "kind": "training", "loss": Infinity, "gradient_norm": NaN}\n')
+    RunFolder(path).data.write_text("{}")
+    text = make_page(path, examples=0)
+    assert "<svg" not in text and "data.json is missing, as in runs of older versions, or damaged" in text
+
+
 def test_a_run_that_has_just_begun_has_a_report(make_run):
     text = make_page(make_run("run", translations=False, history=""))
     assert "nothing is recorded in history.jsonl yet" in text
