@@ -152,15 +152,21 @@ class Phrases:
             log_probs, parents and ids, each [R, K].
         """
         _, beam_size, width = ops.shape(candidates.ids)
-        values, order = ops.top_k(ops.reshape(candidates.log_probs, (-1, beam_size * width)), beam_size * width)
-        order = ops.cast(order, "int32")
-        counts = batch_gather(ops.reshape(counts, (-1, beam_size * width)), order)
-        is_same = ops.logical_and(counts[:, :, None] == counts[:, None], _find_earlier(beam_size * width))
-        ranks = ops.sum(ops.cast(is_same, "int32"), axis=2)  # among those with the same count
-        ranks = ops.where(values > IMPOSSIBLE / 2, ranks, beam_size * width)
+        size = beam_size * width
+        counts, values = (ops.reshape(x, (-1, size)) for x in (counts, candidates.log_probs))
+        # By count, and among equal counts by log-probability. Two sorts: to compare all pairs takes gigabytes at the
+        # largest beam size.
+        places = ops.arange(size, dtype="int32")
+        order = _sort(values)
+        order = batch_gather(order, _sort(batch_gather(counts, order) * size - places))
+        counts, values = batch_gather(counts, order), batch_gather(values, order)
+        is_first = ops.concatenate([ops.ones_like(counts[:, :1]) > 0, counts[:, 1:] != counts[:, :-1]], axis=1)
+        firsts = -ops.top_k(-ops.where(is_first, places, size), size)[0]
+        ranks = places - batch_gather(firsts, ops.cumsum(ops.cast(is_first, "int32"), axis=1) - 1)
+        ranks = ops.where(values > IMPOSSIBLE / 2, ranks, size)
         chosen = ops.cast(ops.top_k(counts - ranks * (ops.max(counts) + 1), beam_size)[1], "int32")
         indices = batch_gather(order, chosen)
-        ids = batch_gather(ops.reshape(candidates.ids, (-1, beam_size * width)), indices)
+        ids = batch_gather(ops.reshape(candidates.ids, (-1, size)), indices)
         return ops.maximum(batch_gather(values, chosen), IMPOSSIBLE), indices // width, ids
 
 
@@ -201,6 +207,11 @@ def _measure(begun: Any) -> Any:
 
 def _count(ids: Any) -> Any:
     return ops.sum(ops.cast(ops.not_equal(ids, 0), "int32"), axis=-1)
+
+
+def _sort(values: Any) -> Any:
+    """Returns the places of values [R, X] in descending order, int32; the first ones among equals come first."""
+    return ops.cast(ops.top_k(values, ops.shape(values)[1])[1], "int32")
 
 
 def _find_earlier(size: Any) -> Any:
