@@ -90,7 +90,9 @@ def evaluate(
 
 
 def calibrate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Run folder or model folder; it stores the result.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Run folder or model folder, in which the result is stored.")
+    ],
     source: Annotated[
         Path | None, typer.Option(help="Sentences to fit on, one per line; default: the dev text of the model.")
     ] = None,

@@ -1,4 +1,4 @@
-"""`nmt inspect`: how a model translates one sentence. `nmt index`: what it learned that from."""
+"""`nmt inspect`: how a model translates one sentence. `nmt index`: which training sentences explain it."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -28,7 +28,7 @@ def inspect(
     sentence: Annotated[str, typer.Argument(metavar="SENTENCE", help="Sentence to translate, in quotes.")],
     overrides: Decoding = None,
     reference: Annotated[
-        str | None, typer.Option(help="Translation to look at instead of the one that the model finds.")
+        str | None, typer.Option(help="Translation to describe instead of the one that the model finds.")
     ] = None,
     html: Annotated[
         Path | None, typer.Option(help="File for a web page with attention, gates, cells, gradients and the beam.")
@@ -39,7 +39,7 @@ def inspect(
     index: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of nmt index, to show the nearest training sentences; default: that of the run, if it has one."
+            help="Folder of nmt index, for the nearest training sentences; default: that of the run, if it exists."
         ),
     ] = None,
     beam_size: BeamSize = None,
@@ -74,7 +74,9 @@ def inspect(
 def index(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder or model folder.")],
     into: Annotated[Path | None, typer.Option(help="Folder of the index; default: index in the run folder.")] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Number of target tokens of the sample.")] = 100_000,
+    tokens: Annotated[
+        int, typer.Option(min=1, help="Number of target tokens to sample from the training text.")
+    ] = 100_000,
     device: Device = None,
     threads: Threads = None,
 ) -> None:

@@ -38,9 +38,7 @@ PruningThreshold = Annotated[
 ]
 Rerank = Annotated[
     Path | None,
-    typer.Option(
-        metavar="MODEL", help="Second model, by whose scores the hypotheses of the beam are ranked, too; not an export."
-    ),
+    typer.Option(metavar="MODEL", help="Second model, whose scores rerank the hypotheses of the beam; not an export."),
 ]
 RerankWeight = Annotated[float | None, typer.Option(min=0, max=1, help="Weight of the second model; default: 0.5.")]
 Device = Annotated[str | None, typer.Option(help="cpu, gpu, or one GPU by number, such as gpu:1.")]
@@ -53,7 +51,7 @@ TranslatingWorkers = Annotated[
     typer.Option(
         "--workers",
         min=1,
-        help="Number of processes: 1 is this one, more need Ray; default: one per GPU or per 4 cores with Ray, else 1.",
+        help="Number of processes; more than 1 need Ray. Default: one per GPU or per 4 cores with Ray, else 1.",
     ),
 ]
 Address = Annotated[str | None, typer.Option(help="Address of a Ray cluster; default: start Ray on this machine.")]
@@ -139,7 +137,7 @@ def log_line(line: str) -> None:
     except (UserError, OSError):
         if sys.stdout is not None:  # Python would try again at the next line, and at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            print_error("Standard output can no longer be written to. The work goes on without it.")
+            print_error("Standard output can no longer be written to. The command continues without it.")
 
 
 def print_error(message: str) -> None:

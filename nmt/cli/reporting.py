@@ -1,4 +1,4 @@
-"""`nmt report`: what runs recorded, as a web page."""
+"""`nmt report`: writes a web page about runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,18 +14,22 @@ def report(
         list[Path],
         typer.Argument(metavar="RUN...", help="Run folders, also of runs that are still training.", show_default=False),
     ],
-    html: Annotated[Path, typer.Option(help="File for the web page, which needs no other file.")] = Path("report.html"),
+    html: Annotated[Path, typer.Option(help="File for the web page, which needs no other file. -: stdout.")] = Path(
+        "report.html"
+    ),
     examples: Annotated[
         int, typer.Option(min=0, help="Number of sentences per list; 0 shows none and opens no model.")
     ] = 10,
     pairs: Annotated[
         int,
-        typer.Option(min=0, help="Number of training pairs to score, to find those with the highest loss; 0: none."),
+        typer.Option(
+            min=0, help="Number of training pairs to score, to list those with the highest loss; 0 scores none."
+        ),
     ] = 5000,
     device: Device = None,
     threads: Threads = None,
 ) -> None:
-    """Write a web page about runs: curves, configuration, data, dev sentences, and pairs that were not learned."""
+    """Write a web page about runs: curves, configuration, data, dev sentences, and improbable training pairs."""
     set_up_process(device, threads)
     from nmt.report.page import report_runs, write_html
 

@@ -121,29 +121,30 @@ def clean(
     source: Annotated[Path, typer.Option(help="File of source lines, plain or compressed.")],
     target: Annotated[Path, typer.Option(help="File of their translations, line by line.")],
     into: Annotated[
-        Path, typer.Option(help="Folder for the pairs that are kept, in files of the same names, and verdicts.tsv.")
+        Path, typer.Option(help="Folder for the pairs that are kept, in files of the same names, and for verdicts.tsv.")
     ],
     by_score: Annotated[
         Path | None,
         typer.Option(
             metavar="MODEL",
-            help="Model, run or ensemble: drop pairs whose target is improbable (mean log-probability per token).",
+            help="Run folder, model folder or ensemble: drop pairs with a low mean log-probability per target token.",
         ),
     ] = None,
     reverse: Annotated[
         Path | None,
         typer.Option(
             metavar="MODEL",
-            help="Model of the other direction: score by dual conditional cross-entropy (Junczys-Dowmunt 2018).",
+            help="Model of the opposite direction, to score by dual conditional cross-entropy (Junczys-Dowmunt 2018).",
         ),
     ] = None,
     min_score: Annotated[float | None, typer.Option(help="Lowest score to keep, 0 or less.")] = None,
     keep: Annotated[float | None, typer.Option(help="Share of the scored pairs to keep, such as 0.8.")] = None,
     max_length: Annotated[
-        int | None, typer.Option(min=1, help="Maximum tokens of either side; default: those that MODEL reads.")
+        int | None,
+        typer.Option(min=1, help="Maximum number of tokens of either side; default: data.max_length of the model."),
     ] = None,
     max_ratio: Annotated[
-        float | None, typer.Option(min=1, help="Maximum ratio between the lengths of the two sides, in tokens.")
+        float | None, typer.Option(min=1, help="Maximum ratio of the lengths of the two sides, in tokens.")
     ] = None,
     drop_identical: Annotated[
         bool, typer.Option("--drop-identical", help="Drop pairs whose two sides are the same text.")
@@ -157,7 +158,7 @@ def clean(
     """Filter a parallel corpus by rules and by a model's scores; run again to resume, or with another threshold."""
     for name, value in (("--reverse", reverse), ("--min-score", min_score), ("--keep", keep)):
         if value is not None and by_score is None:
-            raise UserError(f"{name} is about the scores of --by-score, which is not given.")
+            raise UserError(f"{name} has no effect without --by-score, the model that scores the pairs.")
     from nmt.cluster.cleaning import Rules, ScoreRule, clean_files
 
     report = clean_files(
@@ -170,4 +171,4 @@ def clean(
         address=address,
         log=log_line,
     )
-    log_line(f"{report}\nThe pairs are in {into}; verdicts.tsv there says what became of each line.")
+    log_line(f"{report}\nThe pairs are in {into}; verdicts.tsv there has a verdict for each line.")

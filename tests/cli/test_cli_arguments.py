@@ -183,14 +183,18 @@ def test_options_of_clean_reach_it(nmt, fake):
     fake("nmt.cluster.cleaning", clean_files=clean_files, Rules=Rules, ScoreRule=ScoreRule)
     files = ("clean", "--source", "a", "--target", "b", "--into", "c")
     scores = ("--by-score", "m", "--reverse", "r", "--keep", 0.5, "--max-length", 9, "--max-ratio", 2.5, "--workers", 3)
-    ended = "8 of 9 sentence pairs kept\nThe pairs are in c; verdicts.tsv there says what became of each line.\n"
+    ended = "8 of 9 sentence pairs kept\nThe pairs are in c; verdicts.tsv there has a verdict for each line.\n"
     assert nmt(*files, *scores) == (0, ended, "")
     assert nmt(*files, "--drop-identical", "--drop-duplicates")[0] == 0
     (given, first), (_, second) = called
     assert given == (Path("a"), Path("b")) and (first["into"], first["workers"]) == (Path("c"), 3)
     assert (first["rules"], second["rules"]) == (Rules(9, 2.5), Rules(drop_identical=True, drop_duplicates=True))
     assert (first["by_score"], second["by_score"]) == (ScoreRule(Path("m"), Path("r"), None, 0.5), None)
-    assert nmt(*files, "--keep", 0.5) == (2, "", "--keep is about the scores of --by-score, which is not given.\n")
+    assert nmt(*files, "--keep", 0.5) == (
+        2,
+        "",
+        "--keep has no effect without --by-score, the model that scores the pairs.\n",
+    )
 
 
 @pytest.mark.parametrize("name", ["demo", "evaluate", "export", "train", "translate"])
@@ -329,6 +333,7 @@ def test_translations_of_a_test_set_are_written_anywhere(nmt, test_set):
         (["translate", "m", "-i", "s", "-o", "."], "Cannot write .: expected a file, found a folder."),
         (["translate", "m", "-i", "zip"], "Cannot read zip: it is a ZIP archive."),
         (["translate", "m", "--html", "--alignments", "json"], "--html and --alignments: words of text with tags are"),
+        (["translate", "m", "--alternatives", "2", "--marks", "--rerank", "n"], "leave out --marks, --rerank."),
         (["translate", "m", "--pruning-threshold", "inf"], "decoding.pruning_threshold=inf: expected a number of 0 or"),
         (["translate", "m", "--pruning-threshold", "nan"], "decoding.pruning_threshold=nan: expected a number of 0 or"),
         (["translate", "m", "decoding.length_penalty=1e999"], "decoding.length_penalty=1e999: expected a number"),
@@ -398,7 +403,7 @@ def test_work_continues_if_nobody_can_read_its_log(monkeypatch, capsys):
         log_line("update 1")
         log_line("update 2")
         gone.flush()  # as at exit
-    assert capsys.readouterr().err == "Standard output can no longer be written to. The work goes on without it.\n"
+    assert capsys.readouterr().err == "Standard output can no longer be written to. The command continues without it.\n"
     monkeypatch.setattr(sys, "stdout", None)
     log_line("update 3")
 
