@@ -114,8 +114,13 @@ def translate(
         raise UserError("--html and --alignments: words of text with tags are not numbered; give one of the two.")
     if html and (prefix or required):
         raise UserError("--html: a prefix or a required phrase is one of plain text; leave it out, or --html.")
-    if alternatives and (n_best > 1 or alignments or html or required):
-        raise UserError("--alternatives lists ways to go on: leave out --n-best, --alignments, --html and --required.")
+    if alternatives:
+        others = {
+            **{"--n-best": n_best > 1, "--alignments": alignments, "--html": html, "--required": required},
+            **{"--glossary": glossary, "--marks": marks, "--rerank": rerank, "--warnings": warnings},
+        }
+        if found := ", ".join(name for name, given in others.items() if given):
+            raise UserError(f"--alternatives lists ways to go on: leave out {found}.")
     decoding = read_decoding(overrides, beam_size, length_penalty, pruning_threshold)
     terms = read_glossary(glossary)
     set_up_process(device, threads)
