@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from nmt.config.schema import SearchSettings
-from nmt.errors import RequestError
+from nmt.errors import RequestError, UserError
 from nmt.server.fair_queue import FairQueue, Job, Options, ScoringOptions
 from nmt.server.limits import QUEUE_SHARE, Limits
 from nmt.translators.hypothesis import ScoredTranslation
@@ -215,9 +215,10 @@ class Batcher:
             results = list(zip(batch, options.run(translator, [job.text for job in batch]), strict=True))
         except Exception as error:
             if len(batch) == 1:
-                text = batch[0].text
-                length = len(text) if isinstance(text, str) else sum(map(len, text))
-                logger.error("Translating a text of %d characters failed.", length, exc_info=error)
+                if not isinstance(error, UserError):  # of which the client is told
+                    text = batch[0].text
+                    length = len(text) if isinstance(text, str) else sum(map(len, text))
+                    logger.error("Translating a text of %d characters failed.", length, exc_info=error)
                 batch[0].result.set_exception(error)
                 return
             # One text that fails must not fail the others of its batch.

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from nmt.errors import UserError
 from nmt.translators.hypothesis import Hypothesis, Translation
 from nmt.translators.protocol import Translator, change_settings
 from tests.server.server_fakes import FakeTranslator, ask, make_fake, read_error
@@ -120,6 +121,17 @@ def test_what_is_demanded_counts_as_work():
 def test_only_texts_with_demands_are_not_split_into_sentences():
     server = make_fake(Demanding())
     assert translate(server, text=["One. Two.", "One. Two."], prefix=["p", ""]) == ["p ONE. TWO.", " ONE.  TWO."]
+    server.batcher.close(5)
+
+
+def test_what_only_the_translator_refuses_is_no_failure(caplog):
+    class Fixed(Demanding):
+        def list_alternatives(self, texts, prefixes, *, n=5):
+            raise UserError("n: expected 1 to 3")
+
+    server = make_fake(Fixed())
+    answer = ask(server, "POST", "/complete", json={"text": "a"})
+    assert read_error(answer) == (400, "n: expected 1 to 3") and not caplog.records
     server.batcher.close(5)
 
 
