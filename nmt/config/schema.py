@@ -54,7 +54,7 @@ PartName = Literal["source_embedding", "target_embedding", "encoder", "attention
 StrategyName = Literal["auto", "single", "mirrored", "multi_worker"]
 
 MAX_BEAM_SIZE = 64
-WIDER = 2  # times as wide as the beam is that of a second search (decoding.on_warning)
+WIDER = 2  # factor of the beam size of a second search (decoding.on_warning)
 LOWEST_TEMPERATURE = 0.001
 
 
@@ -160,7 +160,7 @@ class PlaceholderConfig(Section):
     """Share of the training examples in which symbols replace what both sides have. Such an example is not changed by
     data.augment as well, so the shares together must be at most 1."""
     symbols_per_kind: Annotated[int, Field(ge=1, le=100)] = 5
-    """Number of symbols of each kind. What a text has more of is translated as any other text."""
+    """Number of symbols of each kind. Further strings of that kind are translated like ordinary text."""
     glossary: UserPath | None = None
     """File of terms for training, one per line: a term, a tab and its translation. nmt translate --glossary may have
     other terms."""
@@ -413,9 +413,9 @@ class TrainingConfig(Section):
     al. 2022) trains on the first, which has no word dropout, and drops a share model.word_dropout of the source and
     target tokens of the second. The authors use a weight of 3 and a share of 0.05."""
     guided_alignment: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the cross-entropy between the links of data.train[].alignments and the attention, the mean of all heads
-    and hops, which is added to the loss (Chen et al. 2016). It makes the attention agree with the links. 0 leaves it
-    free."""
+    """Weight of a cross-entropy that is added to the loss, between the links of data.train[].alignments and the
+    attention, averaged over heads and hops (Chen et al. 2016). It makes the attention agree with the links. 0 turns it
+    off."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the arithmetic, including softmax. Weights, cell states and the sum of the loss stay float32. float16
     scales the loss."""
@@ -463,7 +463,7 @@ class TrainingConfig(Section):
     log_every: PositiveInt = 50
     """Updates between log lines."""
     tensorboard: bool = True
-    """Write what TensorBoard shows to the run folder: curves and, at each validation, some translations with their
+    """Write files for TensorBoard to the run folder: curves and, at each validation, some translations with their
     attention, and the token vectors of the best model."""
     keep_translations: bool = True
     """Keep the greedy translations of the dev text by each validation in the run folder, one per line
@@ -572,15 +572,16 @@ class SearchSettings(Section):
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 1
     """Random seed of sampling. With the same seed, a sentence has the same samples in any file, batch or request."""
     mbr: Literal["none", "chrf", "bleu"] = "none"
-    """Minimum Bayes risk decoding (Kumar and Byrne 2004): of several candidates, prefer the one whose expected chrF or
-    BLEU is highest, if another one were the reference. Candidates are the best of a beam search, weighted by their
-    probabilities, or samples (temperature). Scores are then this expectation, 0 to 100. none ranks by probability."""
+    """Minimum Bayes risk decoding (Kumar and Byrne 2004): of several candidates, choose the one with the highest
+    expected chrF or BLEU, with the other candidates as references. Candidates are the best of a beam search, weighted
+    by their probabilities, or samples (temperature). The score of a translation is then this expectation, 0 to 100.
+    none ranks by probability."""
     mbr_candidates: Annotated[int, Field(ge=2, le=MAX_BEAM_SIZE)] = 16
-    """Candidates per sentence of `mbr`: so many samples, or the hypotheses of a beam that is at least so wide."""
+    """Number of candidates per sentence for `mbr`: samples, or hypotheses of a beam of at least this size."""
     on_warning: Literal["keep", "retry"] = "keep"
-    """What becomes of a translation with a warning, such as that it repeats itself or lost a number: keep it, or search
-    once more (retry) with twice the beam size and, unless `no_repeat_ngram` is set, without repeated sequences of 4
-    tokens. The second translation is taken if it has fewer warnings."""
+    """Whether to keep a translation with a warning, such as repetition or a lost number, or to search a second time
+    (retry), with twice the beam size and, unless `no_repeat_ngram` is set, without repeated sequences of 4 tokens. The
+    second translation replaces the first if it has fewer warnings."""
     tag: TagName | None = None
     """Symbol put before every sentence to translate, which must be a tag of data.train. A text that begins with a tag
     keeps that one, for each of its sentences. Clients of an exported model's signatures write the tag themselves."""
@@ -669,7 +670,7 @@ class ExportConfig(Section):
     """Hypotheses per text that the signature `nbest` returns; at most decoding.beam_size."""
     interactive: bool = False
     """Whether to add the signatures `complete` (translations that begin with a prefix and contain phrases) and
-    `alternatives` (ways to go on after a prefix). They make the graph twice as large."""
+    `alternatives` (suggestions for the next word). They make the graph about twice as large."""
     sample: PositiveInt = 200
     """Number of dev sentences on which the export is compared with the model."""
     server_version: str | None = None
