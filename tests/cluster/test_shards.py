@@ -10,9 +10,17 @@ from cluster_task import read_packed, write_packed
 from nmt.cluster import corpus as corpus_module
 from nmt.cluster import pool
 from nmt.cluster.session import WorkerResources, allocate
-from nmt.cluster.shards import Shard, check_record, find_shards, find_subfolders, remove_parts
+from nmt.cluster.shards import (
+    Shard,
+    check_record,
+    compute_model_digest,
+    find_shards,
+    find_subfolders,
+    remove_parts,
+)
 from nmt.errors import UserError
 from nmt.files import folder_lock
+from nmt.model_folder import save_confidence
 
 
 class Upper:
@@ -142,6 +150,15 @@ def test_a_folder_keeps_to_one_model_and_its_settings(model, tmp_path):
         check_record(tmp_path, [], model, {"beam_size": 3})
     with pytest.raises(UserError, match=r"is not a model folder: expected weights\.h5 in it"):
         check_record(tmp_path, [], tmp_path, own)
+
+
+def test_nmt_calibrate_does_not_make_another_model(tmp_path):
+    (tmp_path / "weights.h5").write_bytes(b"1")
+    before = compute_model_digest(tmp_path)
+    save_confidence(tmp_path, {"sentences": 100})
+    assert compute_model_digest(tmp_path) == before
+    (tmp_path / "weights.h5").write_bytes(b"2")
+    assert compute_model_digest(tmp_path) != before
 
 
 @pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff", b"7"])
