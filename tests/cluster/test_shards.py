@@ -153,7 +153,8 @@ def test_a_folder_keeps_to_one_model_and_its_settings(model, tmp_path):
 
 
 def test_nmt_calibrate_does_not_make_another_model(tmp_path):
-    (tmp_path / "weights.h5").write_bytes(b"1")
+    for name in ("weights.h5", "config.yaml", "source.model", "target.model"):
+        (tmp_path / name).write_bytes(b"1")
     before = compute_model_digest(tmp_path)
     save_confidence(tmp_path, {"sentences": 100})
     assert compute_model_digest(tmp_path) == before
