@@ -67,7 +67,9 @@ def translate(
     ] = None,
     html: Annotated[
         bool,
-        typer.Option("--html", help="Lines have HTML tags or XLIFF inline elements: keep them around their words."),
+        typer.Option(
+            "--html", help="Translate lines with HTML tags or XLIFF inline elements, and keep tags around their words."
+        ),
     ] = False,
     rerank: Rerank = None,
     rerank_weight: RerankWeight = None,
@@ -75,32 +77,39 @@ def translate(
         bool,
         typer.Option(
             "--warnings",
-            help="Print what may be wrong with a translation on standard error: cut off, repetition, lost numbers, "
-            "addresses, tags and placeholders.",
+            help="Print warnings about translations on standard error: cut off, repetition, lost numbers, addresses, "
+            "tags, placeholders, terms and required phrases.",
         ),
     ] = False,
     glossary: Annotated[
         Path | None,
-        typer.Option(help="Terms to be translated in a given way, one per line: term, tab, translation."),
+        typer.Option(
+            metavar="FILE", help="File of terms with their translations, one per line: term, tab, translation."
+        ),
     ] = None,
     marks: Annotated[
         bool, typer.Option("--marks", help="Copy text between {{ and }}. \\{{, \\}} and \\\\ stand for {{, }} and \\.")
     ] = False,
     prefix: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="What each translation begins with, line by line; it may end inside a word."),
+        typer.Option(
+            metavar="FILE", help="File with the beginning of each translation, one per line; it may end inside a word."
+        ),
     ] = None,
     required: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="What each translation must contain, line by line: phrases between tabs."),
+        typer.Option(
+            metavar="FILE",
+            help="File of phrases that each translation must contain, one line per translation, separated by tabs.",
+        ),
     ] = None,
     alternatives: Annotated[
         int,
         typer.Option(
             min=0,
             max=32,
-            help="Print so many ways to go on after the prefix instead: tab-separated number, probability, text, and "
-            "the best translation that begins with it.",
+            help="Number of alternatives for the next word to print per line, instead of translations: tab-separated "
+            "line number, probability, prefix with the next token, and best translation; 0 prints none.",
         ),
     ] = 0,
     beam_size: BeamSize = None,
@@ -111,16 +120,18 @@ def translate(
 ) -> None:
     """Translate text, line by line."""
     if html and alignments:
-        raise UserError("--html and --alignments: words of text with tags are not numbered; give one of the two.")
+        raise UserError(
+            "--html and --alignments cannot be combined, because alignments number the words of plain text."
+        )
     if html and (prefix or required):
-        raise UserError("--html: a prefix or a required phrase is one of plain text; leave it out, or --html.")
+        raise UserError("--html cannot be combined with --prefix and --required, which are for plain text.")
     if alternatives:
         others = {
             **{"--n-best": n_best > 1, "--alignments": alignments, "--html": html, "--required": required},
             **{"--glossary": glossary, "--marks": marks, "--rerank": rerank, "--warnings": warnings},
         }
         if found := ", ".join(name for name, given in others.items() if given):
-            raise UserError(f"--alternatives lists ways to go on: leave out {found}.")
+            raise UserError(f"--alternatives prints no translations and cannot be combined with {found}.")
     decoding = read_decoding(overrides, beam_size, length_penalty, pruning_threshold)
     terms = read_glossary(glossary)
     set_up_process(device, threads)

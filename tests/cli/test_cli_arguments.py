@@ -332,7 +332,7 @@ def test_translations_of_a_test_set_are_written_anywhere(nmt, test_set):
         (["evaluate", "m", "--source", "s", "--reference", "s", "-o", "."], "Cannot write .: expected a file, found a"),
         (["translate", "m", "-i", "s", "-o", "."], "Cannot write .: expected a file, found a folder."),
         (["translate", "m", "-i", "zip"], "Cannot read zip: it is a ZIP archive."),
-        (["translate", "m", "--html", "--alignments", "json"], "--html and --alignments: words of text with tags are"),
+        (["translate", "m", "--html", "--alignments", "json"], "--html and --alignments cannot be combined, because"),
         (["translate", "m", "--alternatives", "2", "--marks", "--rerank", "n"], "leave out --marks, --rerank."),
         (["translate", "m", "--pruning-threshold", "inf"], "decoding.pruning_threshold=inf: expected a number of 0 or"),
         (["translate", "m", "--pruning-threshold", "nan"], "decoding.pruning_threshold=nan: expected a number of 0 or"),
