@@ -333,7 +333,7 @@ def test_translations_of_a_test_set_are_written_anywhere(nmt, test_set):
         (["translate", "m", "-i", "s", "-o", "."], "Cannot write .: expected a file, found a folder."),
         (["translate", "m", "-i", "zip"], "Cannot read zip: it is a ZIP archive."),
         (["translate", "m", "--html", "--alignments", "json"], "--html and --alignments cannot be combined, because"),
-        (["translate", "m", "--alternatives", "2", "--marks", "--rerank", "n"], "leave out --marks, --rerank."),
+        (["translate", "m", "--alternatives", "2", "--marks", "--rerank", "n"], "cannot be combined with --marks, --rerank."),
         (["translate", "m", "--pruning-threshold", "inf"], "decoding.pruning_threshold=inf: expected a number of 0 or"),
         (["translate", "m", "--pruning-threshold", "nan"], "decoding.pruning_threshold=nan: expected a number of 0 or"),
         (["translate", "m", "decoding.length_penalty=1e999"], "decoding.length_penalty=1e999: expected a number"),
