@@ -301,7 +301,7 @@ class ParallelCorpus:
         return int(self._first_rows[-1]) - len(self)
 
     def select(self, indices: np.ndarray) -> "ParallelCorpus":
-        """Returns a corpus of these pairs alone, which are numbered from 0; its blank pairs are not counted anew."""
+        """Returns a corpus of these pairs alone, numbered from 0; `num_blank` counts all others as well."""
         return replace(self, _kept_rows=self._kept_rows[indices])
 
     def read_sources(self, indices: np.ndarray) -> list[str]:

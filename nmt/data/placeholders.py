@@ -49,7 +49,7 @@ class Copied:
     start: int
     end: int
     kind: str
-    """A key of `PATTERNS`, TERM or MARK; ESCAPE for what is no mark, OPEN for a mark without end."""
+    """A key of `PATTERNS`, TERM or MARK; ESCAPE for what is not a mark, OPEN for a mark without end."""
     source: str
     """What it is in the source, without marks."""
     target: str
@@ -145,7 +145,7 @@ def _is_inside(text: str, place: int) -> bool:
 
 
 def escape_marks(text: str) -> str:
-    r"""Returns a text that says with marks what this one says without.
+    r"""Escapes a text, so that it is read as it stands where marks are read.
 
     >>> print(escape_marks("a {{b}}"))
     a \{{b\}}

@@ -135,7 +135,7 @@ def _parse(line: str, path: Path, number: int, num_source: int, num_target: int)
         link = int(found[1]), int(found[2])
         if link[0] >= num_source or link[1] >= num_target:
             raise UserError(
-                f"{path}:{number}: {field} links a word that is not there: the source has {num_source} words, the "
+                f"{path}:{number}: {field} links a word that its pair does not have: the source has {num_source} words, the "
                 f"target {num_target}, and the first one is number 0."
             )
         links.add(link)

@@ -98,7 +98,7 @@ class Neighbour:
 
 
 class IndexRecord(NamedTuple):
-    """What index.json says of an index."""
+    """The content of index.json."""
 
     fingerprint: str
     """Of the model that computed the states."""

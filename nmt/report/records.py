@@ -1,4 +1,4 @@
-"""What a run folder tells about its training, as far as it is there: older versions recorded less."""
+"""Reads what a run folder records of its training. Older versions recorded less."""
 
 import json
 import math
