@@ -100,6 +100,8 @@ def encode_phrases(text: Any, tokenizer: Any, python_tokenizer: Tokenizer) -> An
     with tf.control_dependencies([tf.debugging.assert_less_equal(lengths, MAX_PHRASE_TOKENS, most)]):
         wide = ids.to_tensor(shape=[None, MAX_PHRASE_TOKENS + 1])
     narrow = tf.where(tf.equal(starts, 1)[:, None], wide[:, 1:], wide[:, :-1])
+    # What the tokenizer cannot spell would be written as ⁇.
+    narrow = tf.where(tf.reduce_any(tf.equal(narrow, UNK_ID), axis=1, keepdims=True), 0, narrow)
     rows = tf.RaggedTensor.from_row_splits(narrow, phrases.row_splits, validate=False).to_tensor()
     rows = tf.pad(rows, [[0, 0], [0, 1], [0, 0]])  # so that there is one phrase at least, an empty one
     return tf.reshape(rows, [tf.shape(rows)[0], tf.shape(rows)[1] * MAX_PHRASE_TOKENS])

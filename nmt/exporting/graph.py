@@ -222,7 +222,7 @@ class PortableTranslator(tf.Module):
                 nothing. Only "" if the model searches greedily, or samples.
 
         Returns:
-            As `translate`. `finished` is false, too, if a translation lacks a phrase.
+            As `translate`. `finished` is false, too, if a translation lacks a phrase that the tokenizer can spell.
         """
         same = [
             tf.debugging.assert_equal(tf.size(text), tf.size(other), "text, prefix and required differ in number")

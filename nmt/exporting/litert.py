@@ -56,8 +56,8 @@ def export_litert(
             more quality than is allowed.
     """
     _check(Path(into), quantize, export or {})
-    # A LiteRT model returns one translation, so the model's own export.nbest must not limit its beam.
-    export = {**(export or {}), "nbest": 1}
+    # A LiteRT model returns one translation, whatever the model's own export.nbest and export.interactive.
+    export = {**(export or {}), "nbest": 1, "interactive": False}
     job = ExportJob.load(model, sample=sample, quantize=quantize, decoding=decoding, export=export, promises=promises)
     if job.config.decoding.temperature:
         raise UserError(

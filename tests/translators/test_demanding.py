@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_text
 from keras import ops
 
 from nmt.config.schema import DecodingConfig, ExportConfig, ModelConfig
@@ -13,7 +14,7 @@ from nmt.data.tokenizer import EOS_ID, Tokenizer, train_tokenizer
 from nmt.decoding.beam_search import Hypotheses
 from nmt.decoding.prefix import Prefixes, Spellings, read_prefix
 from nmt.errors import UserError
-from nmt.exporting.demands import SplitPrefixes, rank_alternatives
+from nmt.exporting.demands import SplitPrefixes, encode_phrases, rank_alternatives
 from nmt.exporting.graph import PortableTranslator
 from nmt.exporting.stock_server import check_operations
 from nmt.models.seq2seq import make_seq2seq
@@ -155,6 +156,9 @@ def test_a_phrase_that_has_no_tokens_is_not_searched_for() -> None:
     demand = Demand("", ("one", "Ω"))
     read = read_demand(demand, tokenizer, Spellings(tokenizer.token_bytes), right_to_left=False)
     assert read.phrases == (tokenizer.encode(["one"])[0],)
+    graph_tokenizer = tensorflow_text.SentencepieceTokenizer(model=tokenizer.model)
+    in_graph = encode_phrases(tf.constant(["one\tΩ"]), graph_tokenizer, tokenizer).numpy()
+    assert in_graph[0][in_graph[0] != 0].tolist() == tokenizer.encode(["one"])[0]
 
 
 def test_the_phrases_are_those_of_the_longest_part() -> None:
