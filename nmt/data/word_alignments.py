@@ -135,8 +135,8 @@ def _parse(line: str, path: Path, number: int, num_source: int, num_target: int)
         link = int(found[1]), int(found[2])
         if link[0] >= num_source or link[1] >= num_target:
             raise UserError(
-                f"{path}:{number}: {field} links a word that its pair does not have: the source has {num_source} words, the "
-                f"target {num_target}, and the first one is number 0."
+                f"{path}:{number}: {field} links a word that its pair does not have: the source has {num_source} "
+                f"words, the target {num_target}, and the first one is number 0."
             )
         links.add(link)
     return np.array(sorted(links), np.int32).reshape(-1, 2)
