@@ -1,4 +1,4 @@
-"""Fits the confidence of a model on dev text, and compares confidence with the chrF that translations really have."""
+"""Fits the confidence of a model on dev text, and compares it with the chrF of translations."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,9 +17,9 @@ from nmt.translators.model import ModelTranslator
 from nmt.translators.protocol import split_tag
 
 MIN_SENTENCES = 100
-"""Fewer dev sentences say too little about the next one."""
+"""With fewer dev sentences, the fit would depend on chance."""
 MAX_SENTENCES = 1000
-"""More would take long to translate and change little."""
+"""More sentences take longer to translate and hardly change the fit."""
 GROUP = 20  # sentences whose mean is one point of the curve
 NUM_BINS = 10
 

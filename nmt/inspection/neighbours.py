@@ -1,4 +1,4 @@
-"""Why this word? The training sentences whose attentional states are nearest to the one that chose a word.
+"""Finds the training sentences whose attentional states are nearest to the one that chose a word.
 
 An index is a folder:
 

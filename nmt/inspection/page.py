@@ -25,8 +25,8 @@ POLICY = (
 )
 CELL, UNIT_COLUMN, LAYER_HEIGHT = 20, 20, 240  # pixels
 SECTIONS = {
-    "words": "Words and what lost",
-    "neighbours": "Why this word?",
+    "words": "Token probabilities and alternatives",
+    "neighbours": "Nearest training sentences",
     "attention": "Attention",
     "gradients": "Gradient reach",
     "layers": "Gates and cells",
@@ -46,7 +46,7 @@ def write_html(found: Inspection) -> str:
     }
     links = "".join(f'<a href="#{key}">{title}</a>' for key, title in SECTIONS.items() if key in parts)
     body = "\n".join(f'<h2 id="{key}">{title}</h2>\n{parts[key]}' for key, title in SECTIONS.items() if key in parts)
-    start = f"<h1>How a translation came about</h1>\n{_write_texts(found)}\n<nav>{links}</nav>"
+    start = f"<h1>Inspection of a translation</h1>\n{_write_texts(found)}\n<nav>{links}</nav>"
     return write_page(f"{found.source} – nmt inspect", f"{start}\n{body}")
 
 
@@ -95,7 +95,7 @@ def _write_words(found: Inspection) -> str:
     names = ("Token", "Probability", "", "Alternatives", "Attends to", "Depends most on")
     header = "".join(f"<th>{name}</th>" for name in names)
     return (
-        "<p>The probability of each token, given those before it, and the most probable of the others. “Attends to” is "
+        "<p>The probability of each token, given those before it, and the most probable alternatives. “Attends to” is "
         "the source token with the largest mean attention weight, and “depends most on” the one with the largest "
         f'gradient.</p><div class="wide"><table><tr>{header}</tr>{"".join(rows)}</table></div>'
     )
@@ -118,9 +118,9 @@ def _write_neighbours(found: Inspection) -> str:
     names = ("Token", "Distance", "Training target", "Training source", "Line")
     header = "".join(f"<th>{name}</th>" for name in names)
     return (
-        "<p>The training sentences in which the model was in the most similar state. The state is the vector that the "
-        "output projection reads to predict a token, and similar means a small Euclidean distance. The marked token is "
-        f'the one that is predicted there.</p><div class="wide"><table><tr>{header}</tr>{"".join(rows)}</table></div>'
+        "<p>The training sentences with the nearest states. A state is the vector that the output projection reads to "
+        "predict a token, and the distance is Euclidean. The marked token is the one that the state predicts."
+        f'</p><div class="wide"><table><tr>{header}</tr>{"".join(rows)}</table></div>'
     )
 
 
@@ -134,8 +134,8 @@ def _write_attention(found: Inspection) -> str:
 def _write_gradients(found: Inspection) -> str:
     return (
         "<p>How strongly the log-probability of each target token reacts to a small change of each source token’s "
-        "vector, by any path: attention, encoder states and the tokens before. It shows what a token depends on, where "
-        "attention shows what it looks at.</p>" + write_maps([make_saliency_map(found)])
+        "vector, by any path: attention, encoder states and the previous tokens. It shows which source tokens a token "
+        "depends on. Attention shows which ones it reads.</p>" + write_maps([make_saliency_map(found)])
     )
 
 
@@ -152,9 +152,9 @@ def _write_layers(found: Inspection) -> str:
 
 def _write_beam(found: Inspection) -> str:
     return (
-        "<p>Every hypothesis that was in the beam, with the score of those that ended. The thick line is the "
-        "translation. Dashed hypotheses were crowded out by likelier ones or not pursued, dotted ones pruned as too "
-        f'far behind. Point at a token for its figures.</p><div class="wide">{draw_tree(found)}</div>'
+        "<p>Every hypothesis that was in the beam, with the scores of those that ended. The thick line is the "
+        "translation. Dashed hypotheses left the beam for likelier ones, or were open at the end. Dotted ones were "
+        f'pruned. Point at a token for its figures.</p><div class="wide">{draw_tree(found)}</div>'
     )
 
 

@@ -1,4 +1,4 @@
-"""Sentences of a report: best and worst of the dev text, and training pairs that a model has not learned."""
+"""Sentences of a report: best and worst of the dev text, and the training pairs with the highest loss."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -79,7 +79,7 @@ def rank_sentences(run: RunRecords, translator: Translator | None) -> tuple[str,
     if not kept:
         if translator is None:
             return "", []
-        origin = "Translations that the best model made now, by greedy search"
+        origin = "Translations by the best model, made for this report by greedy search"
     metric = make_sentence_metric("chrf", None)
     found = []
     for one in run.dev:

@@ -56,7 +56,7 @@ class RunReport:
     best: Sequence[DevSentence] = ()
     pairs: ScoredPairs | None = None
     missing: list[str] = field(default_factory=list)
-    """What the report lacks, in words."""
+    """What the report lacks, one sentence each."""
 
 
 def report_runs(
@@ -129,7 +129,7 @@ def write_html(reports: Sequence[RunReport], *, examples: int) -> str:
 
 
 def _for_each(reports: Sequence[RunReport], write: Callable[[RunReport], str]) -> str:
-    """Returns what is written of each run, under its name if there are several; "" if nothing is."""
+    """Returns the text of each run, under its name if there are several; "" if there is none."""
     parts = [(one.name, write(one)) for one in reports]
     if len(parts) == 1:
         return parts[0][1]
@@ -167,7 +167,9 @@ def _summarize(report: RunReport) -> dict[str, str]:
         "dev BLEU of the best model": f"{best['bleu']:.2f} after update {best['update']:,}{within}"
         if best and best.get("bleu") is not None
         else "",
-        "dev loss there": f"{best['loss']:.3f} nats per target token" if best and best.get("loss") is not None else "",
+        "dev loss of the best model": f"{best['loss']:.3f} nats per target token"
+        if best and best.get("loss") is not None
+        else "",
         "average of checkpoints": ", ".join(_describe_average(one) for one in run.averages),
         "median speed": f"{np.median(speeds):,.0f} target tokens per second" if speeds else "",
         "versions of the best model": ", ".join(f"{package} {version}" for package, version in versions.items()),
@@ -261,7 +263,7 @@ def _write_samples(reports: Sequence[RunReport], count: int) -> str:
         for one in reports:
             entries += _follow_sample(one, dev.name, line, source, prefix=f"{one.name}, " if len(reports) > 1 else "")
         parts.append(_write_example(_name_line(first, dev.name, line + 1), entries))
-    return "<p>Words that the validation before did not have at that place are marked.</p>" + "".join(parts)
+    return "<p>Words that changed since the previous validation are marked.</p>" + "".join(parts)
 
 
 def _follow_sample(report: RunReport, name: str, line: int, source: str, *, prefix: str) -> Iterator[tuple[str, str]]:
@@ -284,7 +286,7 @@ def _follow_sample(report: RunReport, name: str, line: int, source: str, *, pref
 def _write_sentences(report: RunReport) -> str:
     if not report.worst:
         return ""
-    parts = [f"<p>{report.origin}, ranked by the chrF of each sentence. Attention is that between words.</p>"]
+    parts = [f"<p>{report.origin}, ranked by sentence-level chrF, with the attention between words.</p>"]
     for title, sentences in (("Worst", report.worst), ("Best", report.best)):
         if sentences:
             parts += [f"<h4>{title}</h4>", *(_write_sentence(report.records, one) for one in sentences)]
@@ -330,7 +332,7 @@ def _write_pairs(report: RunReport) -> str:
         f"<p>{len(losses):,} of {found.num_pairs:,} training pairs, scored by the best model without dropout. The loss "
         f"is the mean of the target tokens, with EOS. Its median is {np.median(losses):.2f} nats, and one pair in a "
         f"hundred exceeds {np.quantile(losses, 0.99):.2f}. Pairs with a loss of {found.even_loss:.2f} or "
-        f"more, that of a model that has learned nothing: {never:,}. A pair that is never learned is often a wrong "
+        f"more, the loss of a model without training: {never:,}. A pair that is never learned is often a wrong "
         "translation, text in another language, or two lines that do not belong together.</p>"
     )
     edges = np.linspace(0, max(float(losses.max()), 1e-6), MAX_BARS + 1)

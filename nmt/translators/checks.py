@@ -1,7 +1,7 @@
-"""Checks of translations: what may be wrong with one, seen from its text alone.
+"""Checks translations for mistakes, by their text alone.
 
-They cost some microseconds per sentence. Only the check for words without attention needs more than the text, and is
-made where attention is returned anyway.
+The checks take some microseconds per sentence. Only the check for words without attention needs more than the text. It
+is made if attention is returned.
 """
 
 import re
@@ -24,11 +24,11 @@ CUT_OFF = TranslationWarning(
 WORD = re.compile(r"\w+")
 # A longer word, which may be text without spaces, is searched for repetition letter by letter.
 LONG_WORD = 20
-# Repetition is so many copies of at least so many words, which have at least so many letters together. Two copies of a
+# Repetition: minimum number of copies, of words in a copy, and of letters in all copies. Two copies of a
 # single word are common ("very very good"), two copies of a clause are not.
 COPIES = ((3, 1, 8), (2, 4, 16))
 
-# What most texts do not contain, so that they need no further look.
+# Most texts contain none of these and need no further check.
 HAS_MATTER = re.compile(r"\d|[@<{%]|://|www\.")
 # Digits with the separators of any language between them: 1,000.5 and 1.000,5 and 1 000,5 are one number.
 NUMBER = re.compile(r"\d+(?:[.,'’\u00a0\u202f ]\d+)*")
@@ -44,7 +44,7 @@ LEAST_LETTERS = 4
 
 
 def find_warnings(source: str, hypothesis: Hypothesis, tag: str | None = None) -> tuple[TranslationWarning, ...]:
-    """Returns what may be wrong with a translation.
+    """Returns warnings about a translation.
 
     Args:
         source: a text, without the tag.
@@ -62,7 +62,7 @@ def find_warnings(source: str, hypothesis: Hypothesis, tag: str | None = None) -
 
 
 def is_doubtful(translation: Translation) -> bool:
-    """Returns whether something may be wrong with a translation, other than that the text was translated in parts."""
+    """Returns whether a translation has a warning, other than that the text was translated in parts."""
     return any(one != IN_PARTS for one in translation.warnings)
 
 
@@ -119,7 +119,7 @@ def _check_repetition(source: str, target: str) -> TranslationWarning | None:
 
 
 def check_matter(source: str, target: str) -> Iterator[TranslationWarning]:
-    """Looks for what a translation must keep letter by letter, or digit by digit."""
+    """Looks for addresses, tags, placeholders and numbers of the source that the translation lacks."""
     for kind, name, find, is_kept in MATTER:
         if lost := [one for one in dict.fromkeys(find(source)) if not is_kept(one, target)]:
             yield TranslationWarning(f"lost_{kind}", f"{name} missing in the translation: {' '.join(lost)}.")

@@ -1,7 +1,7 @@
-"""Confidence: how well a translation is expected to match a human one, between 0 and 1, from what the search knows.
+"""Estimates the confidence in a translation: its expected sentence-level chrF divided by 100, a number from 0 to 1.
 
-A weighted sum of a few features, made a probability-like number by isotonic regression (Zadrozny and Elkan 2002): the
-sentence-level chrF that dev translations with the same sum had, divided by 100. `nmt.evaluation.calibration` fits both.
+Isotonic regression (Zadrozny and Elkan 2002) maps a weighted sum of a few features of the search to the chrF of dev
+translations with the same sum. `nmt.evaluation.calibration` fits both.
 """
 
 import math
@@ -18,7 +18,7 @@ FEATURES = ("log_prob", "length_ratio")
 
 @dataclass(frozen=True)
 class Confidence:
-    """The fitted numbers.
+    """The fitted weights and curve.
 
     Args:
         length_ratio: logarithm of the typical number of characters of a translation per character of its source.
@@ -60,7 +60,7 @@ class Confidence:
 
         Args:
             source: the text without its tag.
-            hypothesis: its translation. All that is read of it is known for models and exports alike.
+            hypothesis: its translation. Only features that models and exports both return are read.
         """
         if hypothesis.is_finished is False:
             return self.values[0]  # dev text has too few of these to fit a weight

@@ -1,4 +1,4 @@
-"""What the translation of one text must be like: the prefix that it begins with, and phrases that it contains."""
+"""Demands on the translation of a text: the prefix that it begins with, and the phrases that it contains."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from nmt.translators.hypothesis import Hypothesis, Translation, TranslationWarni
 from nmt.translators.sentences import IS_UNSPACED, SplitText
 
 MAX_PHRASES = 16
-"""Phrases that one translation must contain, at most."""
+"""Largest number of phrases per text."""
 MAX_ALTERNATIVES = MAX_BEAM_SIZE // 2
-"""Twice as many are searched for, since several segmentations may spell one."""
+"""Twice as many hypotheses are searched for, since several segmentations may spell one alternative."""
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What the translation of one text must be like."""
+    """The prefix and the phrases of one text."""
 
     prefix: str = ""
     """What it begins with."""

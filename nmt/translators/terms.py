@@ -1,11 +1,11 @@
-"""What a translation copies instead of translating it: placeholders, terms of a glossary, and text between marks.
+"""Copies placeholders, terms of a glossary and text between marks into translations.
 
-1. Each part of a text is searched for what is copied (`nmt.data.placeholders`).
-2. Symbols of the model take its place. If the model has no symbol for a term, the term stays, and its translation is
-   required of the search (`required` of `Translator.translate_batch`). If it has none for marked text, that stays too.
-3. In the translation, each symbol is replaced by what it stands for, a term by its translation. Marked text without a
-   symbol takes the place of the words that attend to it, as text with translate="no" does in HTML. A symbol that is not
-   in the translation is reported, and so is a term. A symbol that stands for nothing is removed.
+1. Text to copy is found in each part of a text (`nmt.data.placeholders`).
+2. Symbols of the model replace it. If the model has no symbol for a term, the term stays, and its translation is a
+   required phrase (`required` of `Translator.translate_batch`). If it has none for marked text, that stays too.
+3. In the translation, the text replaces its symbol, and the translation of a term replaces the term's symbol. Marked
+   text without a symbol replaces the words that attend to it, like text with translate="no" in HTML. A symbol or term
+   that is missing from the translation causes a warning. A symbol without text is removed.
 """
 
 import re
@@ -39,9 +39,9 @@ class ProtectedText:
     rest: str
     """The text without what is copied."""
     copies: Mapping[str, Copied] = field(default_factory=dict)
-    """What each symbol stands for."""
+    """The text of each symbol."""
     terms: Sequence[str] = ()
-    """What the translation must contain besides."""
+    """Translations of terms without a symbol, which the translation must contain."""
     marked: Sequence[Node] = ()
     """Marked text without a symbol, and where it is in the text."""
     has_open_mark: bool = False
@@ -64,7 +64,7 @@ class ProtectedText:
         return replace(translation, source=self.source, hypotheses=hypotheses, warnings=warnings)
 
     def _find_warnings(self, translation: Translation, whole: str) -> Iterator[TranslationWarning]:
-        """Yields the warnings about a translation with symbols, given what it is without."""
+        """Yields the warnings about a translation with symbols, given the same translation without them."""
         for one in translation.warnings:
             if not one.kind.startswith("lost_"):
                 yield replace(one, message=self.restore_text(one.message)) if one.kind == "unmet" else one
@@ -82,7 +82,7 @@ class ProtectedText:
             yield TranslationWarning("open_mark", f"A mark {{{{ has no end in '{self.source[:40]}'.")
 
     def restore_text(self, text: str) -> str:
-        """Returns a text in which each symbol is what it stands for, or nothing if it stands for nothing."""
+        """Returns a text in which the text of each symbol replaces the symbol; a symbol without text is removed."""
         return self.symbols.sub(self._fill, text) if self.symbols else text
 
     def put_symbols(self, reference: str) -> str:
@@ -117,7 +117,7 @@ class ProtectedText:
 
 @dataclass(frozen=True)
 class TermRules:
-    """What is copied into translations. Without any rule, it is false.
+    """Rules for text that is copied into translations. An object without rules is false.
 
     Args:
         placeholders: the symbols that the model was trained with.
@@ -133,7 +133,7 @@ class TermRules:
         return bool(self.placeholders.kinds or self.glossary.entries or self.has_marks)
 
     def protect(self, text: str) -> ProtectedText:
-        """Puts symbols in place of what is copied."""
+        """Replaces text that is copied by symbols."""
         found = list(self._finder.find(text))
         symbols = self.placeholders.assign((one.key for one in found), [text])
         terms: list[str] = []

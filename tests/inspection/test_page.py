@@ -78,7 +78,7 @@ def test_the_token_of_a_neighbour_is_marked(found):
     text = write_html(found)
     mark = f"{SCRIPTS[0]}{SCRIPTS[1]}<mark>{html.escape(NASTY)}</mark>{SCRIPTS[3]}"
     assert text.count(mark) == text.count("0.500") == text.count("<small>&lt;a&gt;.en:7</small>") == len(TARGET)
-    assert "Why this word?" not in write_html(replace(found, neighbours=()))
+    assert "Nearest training sentences" not in write_html(replace(found, neighbours=()))
 
 
 def test_a_heat_map_holds_the_values(found):

@@ -221,7 +221,7 @@ def test_the_page_has_pairs_attention_and_data(make_run, monkeypatch):
     RunFolder(path).data.write_text(json.dumps(data))
     text = make_page(path)
     assert "train.en:4, loss 4.00" in text
-    assert "that of a model that has learned nothing: 1." in text and "a loss of 2.77" in text
+    assert "the loss of a model without training: 1." in text and "a loss of 2.77" in text
     assert text.count("<canvas") == len(SOURCES)
     assert "dropped by data.max_length" in text and "Length of the examples, target" in text
 
