@@ -145,12 +145,14 @@ def require_prefixes(
         eos_id: id of EOS.
         is_normalized: whether the step returns log-probabilities.
         only_next: whether translations end with the first token that goes beyond the prefix, or completes it, and have
-            the log-probability of what follows `Prefix.ids`. After an empty ending, that is one more token.
+            the log-probability of what follows `Prefix.ids`. After an empty ending, that is one more token, or a space
+            and one more token, since scripts without spaces have a space at the beginning only, which no text shows.
 
     Returns:
         A step that returns log-probabilities (see `is_normalized` of `beam_search`), its first state and its memory.
     """
     ending = ops.pad(prefixes.ending, [[0, 0], [0, spellings.bytes.shape[1]]])
+    is_space = np.array([token == SPACE for token in spellings.tokens])
 
     def take_step(ids: Any, state: Any, memory: Any, queries: ActiveQueries) -> tuple[Any, Any]:
         (its_ids, its_ending), memory = memory
@@ -159,7 +161,11 @@ def require_prefixes(
         its_ids, its_ending = gather_rows(its_ids, rows), gather_rows(its_ending, rows)
         num_ids, num_bytes = _count(its_ids), _count(its_ending)
         # The place is a number of tokens up to the ending, and of bytes from there on; before BOS it is -1.
-        place = ops.where(place < num_ids, place + 1, place + gather_rows(spellings.sizes, ids))
+        step_sizes = gather_rows(spellings.sizes, ids)
+        if only_next:
+            is_nothing = ops.logical_and(gather_rows(is_space, ids), num_bytes == 0)
+            step_sizes = ops.where(is_nothing, 0, step_sizes)
+        place = ops.where(place < num_ids, place + 1, place + step_sizes)
         logits, state = step(ids, state, memory, queries)
         logits = ops.cast(logits, "float32")
         log_probs = logits if is_normalized else ops.log_softmax(logits, axis=-1)

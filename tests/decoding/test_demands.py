@@ -30,7 +30,7 @@ from test_beam_search import (
 from nmt.config.schema import SearchSettings
 from nmt.decoding.beam_search import Hypotheses, beam_search
 from nmt.decoding.phrases import Phrases, pad_phrases
-from nmt.decoding.prefix import Prefix, Spellings, pad_prefixes, require_prefixes
+from nmt.decoding.prefix import SPACE, Prefix, Spellings, pad_prefixes, require_prefixes
 
 SPELLINGS = Spellings([b"", b"", b"", b"x", b"xx"])  # of A and B
 PREFIXES = [
@@ -147,6 +147,16 @@ def test_alternatives_are_all_ways_to_complete_a_prefix_with_their_probabilities
             one.ids: one.log_prob for one in found_in(found, row) if one.finished or begins(one.ids, prefix)
         }
         assert alternatives == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_alternative_is_more_than_a_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    [table] = tables = random_tables(1, seed=3)
+    monkeypatch.setattr("test_demands.SPELLINGS", Spellings([b"", b"", b"", SPACE, b"x"]))
+    settings = {"beam_size": WHOLE_SPACE, "length_penalty": 0.0}
+    found = found_in(run(tables, prefixes=[Prefix()], max_active=None, only_next=True, **settings), 0)
+    alternatives = {one.ids: one.log_prob for one in found if one.finished and one.ids[-1:] == (B,)}
+    ways = [(A,) * n + (B,) for n in range(LONGEST - 1)]
+    assert alternatives == pytest.approx({ids: log_prob_of(table, ids) for ids in ways}, abs=1e-5)
 
 
 def contains(ids: Sequence[int], phrase: Sequence[int]) -> bool:
