@@ -56,7 +56,7 @@ def make_complete_routes(translator: Translator, batcher: Batcher, cutter: TextC
         wanted = read_request(await request.body())
         texts = [wanted.text] if isinstance(wanted.text, str) else wanted.text
         check_texts(texts, limits)
-        prefix = wanted.prefix or [""] * len(texts)
+        prefix = [""] * len(texts) if wanted.prefix == "" else wanted.prefix
         demands = read_demands(prefix, None, limits, count=len(texts)) or [Demand()] * len(texts)
         options = CompletingOptions(batcher.make_options().settings, num_alternatives=wanted.n)
         client = find_client(request)

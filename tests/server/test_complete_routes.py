@@ -87,6 +87,11 @@ def test_alternatives_have_probabilities_and_translations(server):
             {"text": "a", "required": ["x"], "beam_size": 1},
             "required: greedy search would put the phrases",
         ),
+        (
+            "complete",
+            {"text": ["a", "b"], "prefix": []},
+            "prefixes: expected an entry for each of the 2 texts, found 0.",
+        ),
         ("complete", {"text": "a", "n": 33}, "n: input should be less than or equal to 32; found 33."),
         ("complete", {"text": "a", "prefix": "p" * 31}, "A text can have at most 30 characters, found 31 in prefix 0"),
         ("translate", {"text": "a", "prefix": "p" * 31}, "A text can have at most 30 characters, found 31 in prefix 0"),
