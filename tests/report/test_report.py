@@ -17,7 +17,7 @@ from nmt.config.schema import Config
 from nmt.decoding.word_links import WordLinks
 from nmt.errors import UserError
 from nmt.evaluation.metrics import score
-from nmt.report import page
+from nmt.report import page, records
 from nmt.report.examples import score_pairs
 from nmt.report.page import report_runs, write_html
 from nmt.report.records import read_run
@@ -97,6 +97,14 @@ def test_the_interval_is_that_of_sacrebleu(make_run):
     text = make_page(run.path)
     assert f"44.00 after update 20, 95 % interval {expected[0]:.2f} to {expected[1]:.2f}" in text
     assert "Dev BLEU, greedy search, with 95 % interval" in text
+
+
+def test_a_long_run_has_some_intervals_and_that_of_the_best_model(make_run, monkeypatch):
+    monkeypatch.setattr(records, "MAX_INTERVALS", 1)
+    run = read_run(make_run("run"))
+    assert run.best["update"] == 20 and set(run.intervals["dev"]) == {10, 20}
+    monkeypatch.setattr(records, "_read_facts", lambda *_: ({"update": 10}, 5))
+    assert set(read_run(run.path).intervals["dev"]) == {10}
 
 
 def test_sentences_are_ranked_and_followed_over_time(make_run):
