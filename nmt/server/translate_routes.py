@@ -61,7 +61,7 @@ class TextRequest(BaseModel):
     prefix: Annotated[
         str | list[str] | None,
         Field(
-            description="What the translation of each text begins with, letter by letter; it may end inside a word. "
+            description="The beginning of the translation of each text, which may end inside a word. "
             "Such a text is not split into sentences."
         ),
     ] = None
@@ -110,7 +110,7 @@ class Alternative(BaseModel):
     ] = None
     confidence: Annotated[
         float | None,
-        Field(description="How well it is expected to match a human translation, 0 to 1; absent if it was not fitted."),
+        Field(description="Expected sentence-level chrF divided by 100, 0 to 1; absent if it was not fitted."),
     ] = None
     part_confidences: Annotated[
         list[PartConfidence] | None,
@@ -130,7 +130,7 @@ class BestTranslation(Alternative):
 
     alternatives: list[Alternative] = []
     warnings: Annotated[
-        list[TranslationWarning], Field(description="What may be wrong with it, such as that it was cut off.")
+        list[TranslationWarning], Field(description="Possible mistakes, such as that it was cut off.")
     ] = []
 
 
@@ -222,7 +222,7 @@ def make_translate_routes(
                 cutter.check_work(sum(map(options.estimate_work, tokens)))
                 options = DemandingOptions(options.settings, options.n_best, options.attention)
                 parts = [(part, one.prefix, *one.required) for part, one in zip(parts, spread, strict=True)]
-            found = await batcher.translate(parts, options, tokens=tokens, client=client)
+            found: Sequence[Translation] = await batcher.translate(parts, options, tokens=tokens, client=client)
             if splitter.terms:
                 restore = partial(restore_all, protected, found, keep_attention=attention)
                 found = await cutter.run_in_thread(client, restore)
@@ -254,16 +254,18 @@ def read_request(body: bytes) -> TextRequest:
         raise RequestError(400, "text: expected a text or a list of texts.")
     wanted = check_fields(TranslateRequest, document)
     if wanted.alignments and wanted.format == "html":
-        raise RequestError(400, "alignments: positions are those of plain text; leave it out, or format: html.")
+        raise RequestError(
+            400, "alignments: cannot be combined with format: html, because positions are those of plain text."
+        )
     if wanted.format == "html" and (wanted.prefix is not None or wanted.required is not None):
-        raise RequestError(400, "format: prefix and required are those of plain text; leave them out, or format: html.")
+        raise RequestError(400, "format: html cannot be combined with prefix and required, which are for plain text.")
     return wanted
 
 
 def read_demands(
     prefix: str | list[str] | None, required: list[str] | list[list[str]] | None, limits: Limits, *, count: int
 ) -> list[Demand] | None:
-    """Returns what is demanded of each of so many translations; None for nothing.
+    """Returns the prefix and the phrases of each translation; None if there are none.
 
     Raises:
         UserError: their number is another one, or one of them cannot be met.

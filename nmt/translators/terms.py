@@ -65,9 +65,9 @@ class ProtectedText:
 
     def _find_warnings(self, translation: Translation, whole: str) -> Iterator[TranslationWarning]:
         """Yields the warnings about a translation with symbols, given the same translation without them."""
-        for one in translation.warnings:
-            if not one.kind.startswith("lost_"):
-                yield replace(one, message=self.restore_text(one.message)) if one.kind == "unmet" else one
+        for warning in translation.warnings:
+            if not warning.kind.startswith("lost_"):
+                yield replace(warning, message=self.restore_text(warning.message))
         yield from check_matter(self.rest, whole)
         for symbol, one in self.copies.items():
             if symbol not in translation.text and one.target not in whole:
