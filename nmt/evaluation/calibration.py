@@ -10,7 +10,8 @@ from nmt.config.file import load_stored_config
 from nmt.data.preparation import read_dev, read_parallel
 from nmt.errors import UserError
 from nmt.evaluation.metrics import check_pairs, make_sentence_metric
-from nmt.model_folder import CONFIG, find_model_folder, is_ensemble, save_confidence
+from nmt.files import get_current_version
+from nmt.model_folder import CONFIG, WEIGHTS, find_model_folder, is_ensemble, save_confidence
 from nmt.translators.confidence import FEATURES, Confidence, measure_features, measure_length_ratio
 from nmt.translators.hypothesis import Translation
 from nmt.translators.model import ModelTranslator
@@ -68,7 +69,8 @@ def calibrate(model: Path, sources: Sequence[str], references: Sequence[str]) ->
         references: a human translation of each.
 
     Raises:
-        UserError: there is no such model, it cannot be written, or there are too few sentences.
+        UserError: there is no such model, it cannot be written, its weights were replaced in the meantime, or there are
+            too few sentences.
     """
     if is_ensemble(model):
         raise UserError(f"{model} is an ensemble, but confidence is fitted to a single model.")
@@ -78,14 +80,23 @@ def calibrate(model: Path, sources: Sequence[str], references: Sequence[str]) ->
     if len(pairs) < MIN_SENTENCES:
         raise UserError(f"Confidence needs {MIN_SENTENCES} dev sentences or more, found {len(pairs)}.")
     path = find_model_folder(model)
+    loaded = _identify_weights(path)
     translator = ModelTranslator.load(path, precision="float32")
     translations = translator.translate_texts([source for source, _ in pairs], split=False)
     confidence = fit_confidence(
         [replace(one, source=split_tag(one.source, translator.tags)[1]) for one in translations],
         score_sentences([one.text for one in translations], [target for _, target in pairs]),
     )
+    if _identify_weights(path) != loaded:
+        raise UserError(f"{path} has other weights now, as in a run that is still training. Run nmt calibrate again.")
     save_confidence(path, asdict(confidence))
     return confidence
+
+
+def _identify_weights(path: Path) -> tuple[int, int]:
+    """Returns numbers that change when other weights are written to a model folder."""
+    found = (get_current_version(path) / WEIGHTS).stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def read_text(model: Path, source: Path | None, reference: Path | None) -> tuple[list[str], list[str]]:

@@ -111,6 +111,19 @@ def test_a_text_has_the_mean_confidence_of_its_parts_by_their_length():
     assert describe("a" * 9, [Hypothesis("b" * 9, 0.0, -10.0)], confidence=CURVE).confidence == pytest.approx(0.5)
 
 
+def test_a_model_that_training_replaces_keeps_no_confidence_of_the_old_one(tmp_path, monkeypatch):
+    model = shutil.copytree(MODEL, tmp_path / "model")
+
+    def load(*_, **__):
+        ModelFolder.load(model).save(model)  # as the next best model of a run
+        return Dev()
+
+    monkeypatch.setattr(calibration.ModelTranslator, "load", load)
+    with pytest.raises(UserError, match=r"model has other weights now, .* Run nmt calibrate again\."):
+        calibrate(model, ["<de> aa"] * 150, ["bb"] * 150)
+    assert not (model / CONFIDENCE).exists()
+
+
 class Dev:
     """Takes the place of a model: translates the dev text of `make_translations`."""
 
