@@ -1,4 +1,4 @@
-"""POST /score: how probable given translations are, per sentence and per token."""
+"""POST /score: log-probabilities of given translations, per sentence and per token."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -67,7 +67,7 @@ def make_score_routes(translator: Translator, batcher: Batcher, cutter: TextCutt
 
     @router.post("/score", openapi_extra=describe_body(describe_score_request(ScoreRequest, limits)))
     async def score(request: Request) -> ScoreResponse:
-        """Returns the log-probabilities of given translations. A trained model does that, but an export does not."""
+        """Returns the log-probabilities of given translations, by a trained model or an ensemble, not by an export."""
         wanted = read_request(await request.body())
         pairs = [(pair.source, pair.target) for pair in wanted.pairs]
         for side in zip(*pairs, strict=True):

@@ -9,7 +9,7 @@ from nmt.translators.sentences import SplitText
 
 @dataclass(frozen=True)
 class TranslationWarning:
-    """What a reader of a translation should know."""
+    """A warning about a translation."""
 
     kind: str
     """A stable name for programs: length_limit, repetition, uncovered, lost_number, lost_address, lost_tag,
@@ -32,7 +32,7 @@ class PartConfidence:
 
     start: int
     end: int
-    """Where it is, in characters; `end` is the first one after it."""
+    """Position in characters; `end` is exclusive."""
     confidence: float
 
 
@@ -42,7 +42,7 @@ class Hypothesis:
 
     text: str
     score: float
-    """What hypotheses are ranked by: log_prob divided by the length penalty, plus the coverage penalty; with
+    """Score by which hypotheses are ranked: log_prob divided by the length penalty, plus the coverage penalty; with
     `decoding.mbr`, the expected utility."""
     log_prob: float
     """Sum of the tokens' log-probabilities (nats), EOS and `decoding.repetition_penalty` included."""
@@ -53,8 +53,8 @@ class Hypothesis:
     attention: Sequence[TokenAttention] = ()
     """Attention of the tokens, one entry per part of the text, if it was requested; see `alignment.align`."""
     confidence: float | None = None
-    """How well it is expected to match a human translation, 0 to 1: its expected sentence-level chrF / 100. None if
-    none was fitted for the model, or if the text needed no translation."""
+    """Expected sentence-level chrF divided by 100, from 0 to 1. None if the confidence of the model was not fitted, or
+    if the text needed no translation."""
     part_confidences: Sequence[PartConfidence] = ()
     """The confidence in each part of a text that was translated in several parts."""
 
@@ -70,7 +70,7 @@ class Translation:
     is_truncated: bool = False
     """Whether the end of the source was not read: it was given to an export whole and is longer than that reads."""
     warnings: Sequence[TranslationWarning] = ()
-    """What may be wrong with the best hypothesis, such as that it was cut off; see `nmt.translators.checks`."""
+    """Possible mistakes of the best hypothesis, such as that it was cut off; see `nmt.translators.checks`."""
 
     @property
     def best(self) -> Hypothesis:
@@ -94,7 +94,7 @@ class Translation:
 
     @property
     def confidence(self) -> float | None:
-        """Confidence in the best hypothesis, 0 to 1, if one was fitted for the model."""
+        """Confidence in the best hypothesis, from 0 to 1; None if it was not fitted."""
         return self.best.confidence
 
 
@@ -122,14 +122,14 @@ class ScoredTranslation:
 
 @dataclass(frozen=True)
 class Continuation:
-    """A way in which a translation may go on after a prefix."""
+    """An alternative for the next word after a prefix."""
 
     text: str
-    """The prefix and the token after it; if the prefix ends inside a word, what the token makes of the word."""
+    """The prefix and the next token; if the prefix ends inside a word, the word with that token."""
     probability: float
-    """Of the tokens after the complete words of the prefix, given these: not given the beginning of an open word."""
+    """Probability of the tokens after the complete words of the prefix, given these words."""
     translation: str
-    """The best translation that goes on in this way."""
+    """The best translation that begins with `text`."""
 
 
 def join_translations(text: SplitText, parts: Sequence[Translation]) -> Translation:

@@ -51,10 +51,10 @@ def translate_lines(
             in JSON; "json" writes JSON in which that field is the record of `WordLinks`.
         html: whether lines have tags, which are put around the same words of their translations; see
             `nmt.translators.markup`. Not together with `alignments`.
-        prefixes: file of what each translation begins with, line by line. Not together with `html`, as the next one.
-        required: file of what each translation must contain: words and phrases, separated by tabs.
-        alternatives: if above 0, what is written instead is so many ways to go on after the prefix, or to begin: lines
-            of number, probability, text and best translation, separated by tabs, or the same in JSON.
+        prefixes: file with the beginning of each translation, one per line. Not together with `html`.
+        required: file with the phrases that each translation must contain, separated by tabs. Not together with `html`.
+        alternatives: number of alternatives for the next word to write instead of translations: lines of number,
+            probability, text and best translation, separated by tabs, or the same in JSON; 0 writes translations.
         warn: receives each warning about a translation, with the number of its line.
 
     Raises:
@@ -86,7 +86,7 @@ def translate_lines(
 
 
 class _Demands:
-    """Reads what is demanded of translations, from files with as many lines as the text.
+    """Reads prefixes and required phrases from files with as many lines as the text.
 
     Args:
         paths: by the name of the argument of `Translator.stream`; None for no file.

@@ -195,7 +195,7 @@ class ModelTranslator(TokenTranslator):
         return found
 
     def _make_second(self) -> "ModelTranslator":
-        """Returns the translator that translates what this one failed at."""
+        """Returns the translator for texts whose translations have warnings."""
         settings = self.settings
         return self.with_settings(
             on_warning="keep",
@@ -241,7 +241,7 @@ class ModelTranslator(TokenTranslator):
     def list_alternatives(
         self, texts: Sequence[str], prefixes: Sequence[str], *, n: int = 5
     ) -> list[list[Continuation]]:
-        """Returns how translations may go on after a prefix; see `Translator.list_alternatives`."""
+        """Returns alternatives for the next word; see `Translator.list_alternatives`."""
         check_alternatives(n)
         demands = make_demands(len(texts), prefixes, None) or [Demand()] * len(texts)
         self.check_demands(demands)

@@ -60,13 +60,13 @@ def find_folder(path: Path) -> Path:
 def open_translator(
     path: Path | str, *, rerank: Path | str | None = None, rerank_weight: float | None = None, **changes: Any
 ) -> Translator:
-    """Opens what translates.
+    """Opens a translator.
 
     Args:
         path: of a run folder (its best model), a model folder, an ensemble or an export.
-        rerank: a second model or ensemble, whose scores also count where hypotheses are ranked; see
+        rerank: a second model or ensemble, whose scores rerank the hypotheses of the beam; see
             `nmt.translators.reranking`.
-        rerank_weight: its weight, 0 to 1; by default 0.5.
+        rerank_weight: weight of the second model, 0 to 1; default: 0.5.
         **changes: settings of the section `decoding` other than its own, such as beam_size=1; None leaves one as it is.
 
     Raises:

@@ -74,9 +74,9 @@ class Translator(ABC):
     tags: Sequence[str] = ()
     """Symbols that stand before sources (`data.train[].tag`)."""
     fitted_confidence: Confidence | None = None
-    """What the confidence in translations is computed from; None if it was not fitted (see `nmt calibrate`)."""
+    """Weights and curve of the confidence in translations; None if it was not fitted (see `nmt calibrate`)."""
     terms: TermRules = TermRules()
-    """What is copied into translations: see `with_terms` and `data.placeholders`."""
+    """Rules for text that is copied into translations; see `with_terms` and `data.placeholders`."""
 
     @abstractmethod
     def with_settings(self, **changes: Any) -> "Translator":
@@ -89,11 +89,11 @@ class Translator(ABC):
     def with_terms(
         self, glossary: Glossary | Mapping[str, str] | Path | str | None = None, *, marks: bool = False
     ) -> Self:
-        """Returns a translator that writes terms as a glossary says, and copies marked text.
+        """Returns a translator that translates terms by a glossary, and copies marked text.
 
         A model that was trained with placeholders for terms copies them. Other models search for translations that
-        contain the translations of terms, and put marked text in place of the words that attend to it. What a
-        translation lacks is among its warnings.
+        contain the translations of terms, and marked text replaces the words that attend to it. A term that is missing
+        from a translation causes a warning.
 
         Args:
             glossary: terms and their translations, or a file of them; None for none.
@@ -111,7 +111,7 @@ class Translator(ABC):
         return other
 
     def without_terms(self) -> Self:
-        """Returns a translator that copies nothing, and so reads every text as its model does."""
+        """Returns a translator without a glossary, marks and placeholders, which reads every text unchanged."""
         other = copy.copy(self)
         other.terms = TermRules()
         return other
@@ -139,31 +139,32 @@ class Translator(ABC):
             texts: any number; the results of all are held in memory.
             n_best: at most so many hypotheses per text. The first one is the same whatever the number.
             attention: whether to return attention weights, for which the translations are read once more.
-            prefixes: what each translation begins with, letter by letter, also inside a word; "" for nothing.
-            required: words and phrases that each translation must contain. What it lacks is among its warnings.
+            prefixes: the beginning of each translation, which may end inside a word; "" for none.
+            required: words and phrases that each translation must contain. A missing one causes a warning.
 
         Raises:
             UserError: this kind of translator cannot return what is requested.
         """
 
     def check_demands(self, demands: Sequence[Demand]) -> None:
-        """Raises UserError if translations cannot be what is demanded of them."""
+        """Raises UserError if the translator cannot translate with these prefixes and required phrases."""
         name = "required" if any(demand.required for demand in demands) else "prefixes"
         raise UserError(
-            f"{name}: an export for LiteRT translates freely. Translate with the model itself, or export a SavedModel."
+            f"{name}: an export for LiteRT takes no prefixes or phrases. Translate with the model itself, or export a "
+            "SavedModel."
         )
 
     def list_alternatives(
         self, texts: Sequence[str], prefixes: Sequence[str], *, n: int = 5
     ) -> list[list[Continuation]]:
-        """Returns how each translation may go on after a prefix, most probable first: for interactive editors.
+        """Returns alternatives for the next word after a prefix, most probable first, for interactive editors.
 
-        Texts are read as a whole, whatever `decoding.split_sentences`.
+        Texts are not split into sentences. Glossaries, marks and placeholders have no effect.
 
         Args:
-            texts: any number; of a text that is longer than the translator reads at once, the first part is read.
-            prefixes: the beginning of each translation; "" for the beginning of the translation itself.
-            n: at most so many alternatives per text.
+            texts: any number. Only the first part of a text is read if it is longer than the translator reads at once.
+            prefixes: the beginning of each translation; "" for alternatives of its first word.
+            n: maximum number of alternatives per text.
 
         Raises:
             UserError: this kind of translator cannot do that.
@@ -248,9 +249,9 @@ class Translator(ABC):
             attention: whether to return attention weights.
             split: whether to split texts as `decoding.split_sentences` says; else only those that are too long are
                 translated in parts.
-            prefixes, required: see `translate_batch`. A text with one of them is not split at the ends of sentences. If
-                it is translated in parts all the same, such as several lines, the prefix is that of the first part, and
-                the longest one has the phrases.
+            prefixes, required: see `translate_batch`. A text with one of them is not split into sentences. If it is
+                translated in parts for another reason, such as several lines, the prefix applies to the first part, and
+                the phrases to the longest one.
 
         Raises:
             UserError: this kind of translator cannot return what is requested.
@@ -391,7 +392,7 @@ class Translator(ABC):
     def _translate_parts(
         self, parts: Sequence[str], demands: Sequence[Demand], *, n_best: int, attention: bool
     ) -> list[Translation]:
-        """Translates each text as a whole, and copies what is to be copied."""
+        """Translates each text as a whole, and copies terms, marked text and placeholders."""
         protected, demands = self.terms.protect_all(parts, demands)
         parts = [one.text for one in protected] or parts
         given: dict[str, Any] = {}
@@ -509,9 +510,9 @@ def split_tag(text: str, tags: Iterable[str]) -> tuple[str | None, str]:
 def describe(
     text: str, hypotheses: Sequence[Hypothesis], tags: Iterable[str] = (), confidence: Confidence | None = None
 ) -> Translation:
-    """Returns the translation of a text, which may begin with one of the tags, with what is known of its quality.
+    """Returns the translation of a text, which may begin with one of the tags, with warnings and confidence.
 
-    These are warnings about the best hypothesis and, if it was fitted, the confidence in each.
+    Warnings are about the best hypothesis. Each hypothesis has a confidence if it was fitted.
     """
     tag, bare = split_tag(text, tags)
     if confidence and bare.strip():

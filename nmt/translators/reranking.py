@@ -103,13 +103,13 @@ class RerankingTranslator(Translator):
         return self.first.align(pairs)
 
     def check_demands(self, demands: Sequence[Demand]) -> None:
-        """Raises UserError if the first model cannot meet demands on translations."""
+        """Raises UserError if the first model cannot translate with these prefixes and phrases."""
         self.first.check_demands(demands)
 
     def list_alternatives(
         self, texts: Sequence[str], prefixes: Sequence[str], *, n: int = 5
     ) -> list[list[Continuation]]:
-        """Returns how the first model goes on after prefixes; see `Translator.list_alternatives`."""
+        """Returns alternatives of the first model; see `Translator.list_alternatives`."""
         return self.first.list_alternatives(texts, prefixes, n=n)
 
     def _write_source(self, text: str) -> str:

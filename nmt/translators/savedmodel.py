@@ -125,14 +125,14 @@ class SavedModelTranslator(Translator):
         return [one for batch in split_chunks(texts, size) for one in self._translate_n_best(batch, n_best, attention)]
 
     def check_demands(self, demands: Sequence[Demand]) -> None:
-        """Raises UserError if demands contradict the settings of the export, or it is too old for them."""
+        """Raises UserError if demands contradict the settings of the export, or it has no signature for them."""
         self._check_signature("complete")
         check_demands(demands, self.settings, right_to_left=False)
 
     def list_alternatives(
         self, texts: Sequence[str], prefixes: Sequence[str], *, n: int = 5
     ) -> list[list[Continuation]]:
-        """Returns how translations may go on after a prefix; see `Translator.list_alternatives`."""
+        """Returns alternatives for the next word; see `Translator.list_alternatives`."""
         self._check_signature("alternatives")
         check_alternatives(n, min(self.max_n_best, MAX_ALTERNATIVES))
         make_demands(len(texts), prefixes, None)

@@ -168,7 +168,7 @@ def test_a_new_setting_reaches_the_translator_without_server_code(monkeypatch):
         (b'{"text": "a", "beam": 2}', "beam: unknown key. Did you mean 'beam_size'?"),
         (b'{"text": "a", "batch_tokens": 2}', "batch_tokens: unknown key."),
         (b'{"text": "a", "format": "xml"}', "format: input should be 'text' or 'html'; found \"xml\"."),
-        (b'{"text": "a", "format": "html", "alignments": true}', "alignments: positions are those of plain text"),
+        (b'{"text": "a", "format": "html", "alignments": true}', "alignments: cannot be combined with format: html"),
         (b'{"text": "' + b"<b>" * 501 + b"a" + b"</b>" * 101 + b'", "format": "html"}', "nested at most 99 deep"),
         (b'{"text": ["a", "b", "c", "d"]}', "at most 3 texts, found 4. Send several requests"),
         (

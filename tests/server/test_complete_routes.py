@@ -81,7 +81,7 @@ def test_alternatives_have_probabilities_and_translations(server):
             "prefixes: expected an entry for each of the 2 texts, found 1.",
         ),
         ("translate", {"text": "a", "prefix": "p\nq"}, "prefixes: expected text without line breaks, found 'p\\nq'."),
-        ("translate", {"text": "a", "prefix": "p", "format": "html"}, "format: prefix and required are those of plain"),
+        ("translate", {"text": "a", "prefix": "p", "format": "html"}, "format: html cannot be combined with prefix and"),
         (
             "translate",
             {"text": "a", "required": ["x"], "beam_size": 1},
@@ -144,5 +144,5 @@ def test_an_export_for_litert_refuses_them():
     server = make_fake(Free())
     for path in ("translate", "complete"):
         status, message = read_error(ask(server, "POST", f"/{path}", json={"text": "a", "prefix": "p"}))
-        assert status == 400 and message.startswith("prefixes: an export for LiteRT translates freely.")
+        assert status == 400 and message.startswith("prefixes: an export for LiteRT takes no prefixes or phrases.")
     server.batcher.close(5)
