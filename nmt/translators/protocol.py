@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 from pydantic import ValidationError
 
 from nmt.config.reference import as_words, get_keys
-from nmt.config.schema import SearchSettings
+from nmt.config.schema import CHOICE_KEYS, SearchSettings
 from nmt.data.batching import split_chunks
 from nmt.data.examples import put_tag
 from nmt.data.glossary import Glossary, read_glossary
@@ -547,9 +547,11 @@ def change_fixed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     for name in changes:
         before, after = getattr(settings, name), getattr(changed, name)
         if before != after and name not in (CHANGEABLE, TAG):
+            # An export with one of CHOICE_KEYS is refused, too.
+            again = "" if name in CHOICE_KEYS else "export the model again with that setting, or "
             raise UserError(
                 f"This export was made with decoding.{name} {as_words(before)} and cannot translate with "
-                f"{as_words(after)}: export the model again with that setting, or translate with the model itself."
+                f"{as_words(after)}: {again}translate with the model itself."
             )
     return changed
 

@@ -118,6 +118,8 @@ def test_fixed_settings_may_be_repeated_but_not_changed():
         UserError, match=r"made with decoding\.beam_size 4 and cannot translate with 2: export the model"
     ):
         change_fixed(settings, {"beam_size": 2})
+    with pytest.raises(UserError, match="cannot translate with chrf: translate with the model itself"):
+        change_fixed(settings, {"mbr": "chrf"})
     assert change_fixed(settings, {"split_sentences": "never"}).split_sentences == "never"
 
 
