@@ -24,6 +24,7 @@ from nmt.decoding.beam_search import IMPOSSIBLE, Hypotheses
 from nmt.decoding.inference import limit_lengths, make_plain, needs_own_best, search
 from nmt.decoding.phrases import MAX_PHRASE_TOKENS
 from nmt.decoding.prefix import Prefixes, Spellings
+from nmt.exporting.confidence import estimate_confidence
 from nmt.exporting.demands import BLANK, SplitPrefixes, encode_phrases, rank_alternatives, split_prefixes
 from nmt.exporting.weights import StoredWeights
 from nmt.models.decoder import shift_right
@@ -121,16 +122,22 @@ class PortableTranslator(tf.Module):
             log_prob: float32 [N], sum of the tokens' log-probabilities (nats), EOS included.
             truncated: bool [N], whether the end of the text was cut off.
             finished: bool [N], false if the length limit cut the translation off.
+            confidence: float32 [N], the expected chrF / 100 of the translation, if the model's confidence was fitted.
         """
         with self._weights.use(), without_gradients():
             source = self._read_source(text)
             best = self._search(source, n_best=1)
+        return self._describe_best(text, source, best)
+
+    def _describe_best(self, text: Any, source: Tokens, best: NBest) -> dict[str, Any]:
+        """Returns the outputs of `translate`."""
         return {
             "translation": best.texts[:, 0],
             "score": best.scores[:, 0],
             "log_prob": best.log_probs[:, 0],
             "truncated": source.truncated,
             "finished": find_finished(best)[:, 0],
+            **{name: values[:, 0] for name, values in self._estimate_confidence(text, best).items()},
         }
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
@@ -154,6 +161,7 @@ class PortableTranslator(tf.Module):
                 target tokens together; 1 if there are none.
             truncated: bool [N].
             finished: bool [N, n]; false in columns without a hypothesis, too.
+            confidence: float32 [N, n], as for `translate`.
         """
         with self._weights.use(), without_gradients():
             source = self._read_source(text)
@@ -170,7 +178,17 @@ class PortableTranslator(tf.Module):
             "coverage": measure_coverage(attention, source.ids, best.ids),
             "truncated": source.truncated,
             "finished": find_finished(best),
+            **self._estimate_confidence(text, best),
         }
+
+    def _estimate_confidence(self, text: Any, best: NBest) -> dict[str, Any]:
+        """Returns the output `confidence` [N, n]; none if it was not fitted."""
+        fitted = self._translator.fitted_confidence
+        if fitted is None:
+            return {}
+        tags = self._translator.tags
+        finished = find_finished(best)
+        return {"confidence": estimate_confidence(fitted, text, best.texts, best.log_probs, finished, tags=tags)}
 
     @tf.function(
         input_signature=[tf.TensorSpec([None], tf.string, name=name) for name in ("source", "target")], autograph=False
@@ -241,13 +259,7 @@ class PortableTranslator(tf.Module):
             return best._replace(ids=pad_to(best.ids, [num_steps]))
 
         best = self._map(find, _make_blank(num_texts, 1, num_steps), source.lengths)
-        return {
-            "translation": prefixes.join(best.texts)[:, 0],
-            "score": best.scores[:, 0],
-            "log_prob": best.log_probs[:, 0],
-            "truncated": source.truncated,
-            "finished": find_finished(best)[:, 0],
-        }
+        return self._describe_best(text, source, best._replace(texts=prefixes.join(best.texts)))
 
     @tf.function(
         input_signature=[tf.TensorSpec([None], tf.string, name=name) for name in ("text", "prefix")], autograph=False

@@ -26,6 +26,7 @@ from nmt.files import FULL
 from nmt.progress import format_bytes
 from nmt.translators.hypothesis import Hypothesis
 from nmt.translators.model import ModelTranslator
+from nmt.translators.protocol import split_tag
 
 # Difference of log-probability, in nats, up to which rounding decides which of two translations is the best.
 TIE = 1e-3
@@ -236,9 +237,9 @@ def compare_outputs(
     """Compares all other outputs of the first sentences with the model's, by forced decoding.
 
     Returns:
-        The largest difference by name: `nbest` (log-probabilities and scores of all hypotheses), `attention` (theirs),
-        `token_log_probs`, and `complete` and `alternatives` (log-probabilities and probabilities), as far as the
-        artefact has them. Infinity if texts differ.
+        The largest difference by name: `nbest` (log-probabilities and scores of all hypotheses), `attention` and
+        `confidence` (theirs), `token_log_probs`, and `complete` and `alternatives` (log-probabilities and
+        probabilities), as far as the artefact has them. Infinity if texts differ.
     """
     found: dict[str, float] = {}
     forced = ForcedDecoding(translator.model, translator.source_tokenizer, translator.target_tokenizer)
@@ -247,6 +248,7 @@ def compare_outputs(
         if is_truncated or not source.strip() or not any(outputs["nbest"]["target_tokens"][0]):
             continue
         differences = _compare_hypotheses(translator, forced, source, outputs["nbest"])
+        differences |= _compare_confidence(translator, source, outputs["nbest"])
         differences["token_log_probs"] = _compare_token_log_probs(translator, forced, source, outputs)
         if "complete" in outputs:
             differences["complete"] = _compare_completed(translator, source, outputs)
@@ -275,6 +277,18 @@ def _compare_hypotheses(
         weights = np.array(nbest["attention"][rank])[: len(ids), : attention.shape[1]]
         attention_difference = max(attention_difference, float(abs(weights - attention).max()))
     return {"nbest": max(differences), "attention": attention_difference}
+
+
+def _compare_confidence(translator: ModelTranslator, source: str, nbest: Mapping[str, Any]) -> dict[str, float]:
+    """Compares the confidence in all hypotheses; {} if it was not fitted."""
+    if translator.fitted_confidence is None:
+        return {}
+    source = split_tag(source, translator.tags)[1]
+    names = ("translations", "scores", "log_probs", "finished")
+    rows = zip(*(nbest[name][: nbest["num_hypotheses"]] for name in names), strict=True)
+    hypotheses = [Hypothesis(text, score, log_prob, is_finished=end) for text, score, log_prob, end in rows]
+    pairs = zip(hypotheses, nbest["confidence"], strict=False)
+    return {"confidence": max(abs(translator.fitted_confidence.estimate(source, one) - found) for one, found in pairs)}
 
 
 def _compare_token_log_probs(
