@@ -81,7 +81,11 @@ def test_alternatives_have_probabilities_and_translations(server):
             "prefixes: expected an entry for each of the 2 texts, found 1.",
         ),
         ("translate", {"text": "a", "prefix": "p\nq"}, "prefixes: expected text without line breaks, found 'p\\nq'."),
-        ("translate", {"text": "a", "prefix": "p", "format": "html"}, "format: html cannot be combined with prefix and"),
+        (
+            "translate",
+            {"text": "a", "prefix": "p", "format": "html"},
+            "format: html cannot be combined with prefix and",
+        ),
         (
             "translate",
             {"text": "a", "required": ["x"], "beam_size": 1},
