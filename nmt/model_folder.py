@@ -57,7 +57,7 @@ class ModelFolder:
     facts: Mapping[str, Any]
     """Where the model comes from: update, score, versions, fingerprints of the tokenizers."""
     confidence: Mapping[str, Any] | None = None
-    """What the confidence in translations is computed from; None if it was not fitted."""
+    """Weights and curve of the confidence in translations; None if it was not fitted."""
 
     def save(self, path: Path) -> None:
         """Writes the folder, replacing an older one (see `atomic_replace`).
@@ -130,7 +130,7 @@ def is_ensemble(path: Path) -> bool:
 
 
 def save_confidence(path: Path, confidence: Mapping[str, Any]) -> None:
-    """Writes what the confidence in translations is computed from to a model folder, in place of an older one.
+    """Writes weights and curve of the confidence in translations to a model folder, in place of older ones.
 
     Raises:
         UserError: the folder cannot be written.

@@ -1,7 +1,7 @@
 """`nmt clean`: filters a parallel corpus by rules and by the scores of a model, in one process or on Ray.
 
-Scores are kept in shards, so that a command that was killed resumes with the missing ones, and another threshold costs
-no scoring.
+Scores are kept in shards. A command that was killed resumes with the missing shards, and another threshold needs no new
+scores.
 
 Shapes: N sentence pairs; L lines of the files, which include those with a blank side.
 """
@@ -41,7 +41,7 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Rules:
-    """Filters that read the text alone: those of the section `data` of a configuration."""
+    """Filters that need no model, as in the section `data` of a configuration."""
 
     max_length: int | None = None
     """Largest number of tokens on either side."""
@@ -112,7 +112,7 @@ def clean_files(
     address: str | None = None,
     log: Log = print,
 ) -> CleaningReport:
-    """Filters two parallel files to files of the same names, and writes for each line what became of it.
+    """Filters two parallel files into files of the same names, and writes a verdict for each line.
 
     Args:
         source: file of source lines.
@@ -139,7 +139,7 @@ def clean_files(
     with folder_lock(into, doing="cleaning"):
         cache = into / WORK
         corpus = ParallelCorpus.open([(source, target)], cache)
-        lengths = np.ones((len(corpus), 2), np.int32)  # which no rule reads without a model
+        lengths = np.ones((len(corpus), 2), np.int32)  # unused without a model
         if by_score:
             rules, lengths = _count_tokens(corpus, rules, by_score.model, cache)
         names, verdicts = find_verdicts(corpus, lengths, **vars(rules))
@@ -163,7 +163,7 @@ def clean_files(
 
 
 def _count_lines(corpus: ParallelCorpus, names: Sequence[str], verdicts: np.ndarray) -> CleaningReport:
-    """Counts what became of the lines of both files.
+    """Counts the verdicts of the lines of both files.
 
     Raises:
         UserError: no pair is left.
@@ -187,7 +187,7 @@ class Scores:
 
     @cached_property
     def combined(self) -> np.ndarray:
-        """What pairs are ranked by: float64 [N]; see `ScoreRule`."""
+        """The scores that rank pairs: float64 [N]; see `ScoreRule`."""
         if self.reverse is None:
             return self.forward
         return (self.forward + self.reverse) / 2 - np.abs(self.forward - self.reverse)
@@ -310,7 +310,7 @@ def _read_scores(shard: ScoreShard) -> np.ndarray:
 def _write(
     corpus: ParallelCorpus, files: Sequence[Path], names: Sequence[str], verdicts: np.ndarray, scores: Scores | None
 ) -> None:
-    """Writes the pairs kept, and what became of each line of the files."""
+    """Writes the pairs that are kept, and the verdict of each line."""
     words = np.array([*names, "kept"], object)  # KEPT is the last one
     numbers: dict[str, np.ndarray] = {}
     if scores:

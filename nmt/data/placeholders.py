@@ -1,12 +1,12 @@
-"""Placeholders: numbered symbols, such as <url1>, that stand for what is copied into a translation as it is.
+"""Placeholders: numbered symbols, such as <url1>, for text that is copied into a translation unchanged.
 
-A model that has seen them in training (`data.placeholders`) puts them in the right place, and nothing of an address or
-a number can be lost or misspelt on the way. In training a symbol replaces what stands on both sides of a pair. In
-translation it replaces whatever `CopyFinder` finds in the source.
+A model that was trained with them (`data.placeholders`) puts them in the right place, and addresses and numbers are not
+misspelt. In training, a symbol replaces text that occurs on both sides of a pair. In translation, it replaces the text
+that `CopyFinder` finds in the source.
 
-Every kind of text has symbols of its own, since a number and an address stand in different places. Equal text has one
-symbol, however often it occurs. A symbol that a text has already stands for itself and is never given to other text, so
-that replacing symbols by what they stand for always gives back the text.
+Every kind of text has its own symbols, since numbers and addresses occur in different places. Equal strings share one
+symbol. A symbol that a text already contains stays as it is and is never given to other text, so replacing symbols by
+their text always restores the original.
 """
 
 import re
@@ -32,7 +32,7 @@ PATTERNS = {
     # Without marks, since 1,000.5 and 10:30 are written in other ways in other languages.
     "number": rf"(?<!{WORD_LETTER})(?<![.,:/'’-])[0-9]+(?!{WORD_LETTER}|[.,:/'’-][0-9])",
 }
-# With marks, a backslash stands before what is not a mark, and before a backslash.
+# If marks are read, a backslash escapes the characters of a mark, and a backslash.
 ESCAPED = r"\\(?:\{\{|\}\}|\\)"
 MARKS = {
     # Each character can be read in one way only, so that no text takes long.
@@ -51,18 +51,18 @@ class Copied:
     kind: str
     """A key of `PATTERNS`, TERM or MARK; ESCAPE for what is not a mark, OPEN for a mark without end."""
     source: str
-    """What it is in the source, without marks."""
+    """Text in the source, without marks."""
     target: str
-    """What it is in the translation."""
+    """Text in the translation."""
 
     @property
     def key(self) -> tuple[str, str]:
-        """What parts with the same symbol have in common. Marked text has a symbol for terms."""
+        """Key that parts with the same symbol share. Marked text has a symbol for terms."""
         return TERM if self.kind == MARK else self.kind, self.target
 
 
 class CopyFinder:
-    """Finds what is copied: of several parts that overlap, the first one, and the longest term.
+    """Finds text to copy. Of parts that overlap, the first one is taken, and the longest term.
 
     Args:
         kinds: keys of `PATTERNS`.

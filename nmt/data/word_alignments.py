@@ -150,7 +150,7 @@ class FindPairs(Protocol):
 
 
 class AttentionTargets:
-    """What the attention of each target token should be, for guided alignment (Chen et al. 2016).
+    """Targets for the attention of each target token, for guided alignment (Chen et al. 2016).
 
     A token attends evenly to all tokens of the words that its own word is linked to. It has no target if that word has
     no link.

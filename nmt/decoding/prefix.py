@@ -1,8 +1,8 @@
-"""Prefixes: beginnings of translations, by a step of the search that allows nothing else.
+"""Prefixes: the search allows only translations that begin with them.
 
-The tokens of a prefix are those of its text, up to its last word. There, text that goes on may have other tokens: those
-of "Geschichten" need not begin with those of "Gesch". So the model itself chooses the tokens of the last word: any that
-spell its characters, and perhaps go on.
+All words of a prefix but the last have the tokens of the tokenizer. The last word may continue and then have other
+tokens: those of "Geschichten" need not begin with those of "Gesch". So the model chooses the tokens of the last word
+itself, among all that spell its characters and possibly more.
 
 B sentences, R of them still searched, N slots that take a step, P tokens and C bytes of a prefix, V tokens in the
 vocabulary, U bytes of its longest token, rounded up to words of four.
@@ -23,7 +23,7 @@ from nmt.decoding.grouping import round_to_bucket_width
 from nmt.models.queries import ActiveQueries
 
 SPACE = "▁".encode()
-# Tokens at the end of a prefix that the model may choose itself, at most: text without spaces has no last word.
+# Largest number of tokens at the end of a prefix that the model chooses itself: text without spaces has no last word.
 MAX_OPEN_TOKENS = 12
 WORD_BYTES = 4
 PLACES = np.array([1 << 8 * place for place in range(WORD_BYTES)], "uint32").view("int32")
@@ -37,9 +37,9 @@ class Prefix:
     ids: Sequence[int] = ()
     """Tokens that the translation begins with."""
     ending: bytes = b""
-    """What the tokens after these begin with: the last word, with ▁ for a space."""
+    """Bytes with which the next tokens begin: the last word, with ▁ for a space."""
     decoded: str = ""
-    """What the tokenizer makes of both, which may differ from the text in spaces and forms of characters."""
+    """Decoded text of both, which may differ from `text` in spaces and forms of characters."""
 
     def join(self, decoded: str) -> str:
         """Returns a text that begins with the prefix, letter by letter, given that of the tokens of a translation."""
@@ -175,7 +175,7 @@ def require_prefixes(
         is_ending = ops.logical_and(ops.logical_not(is_forced), offset < num_bytes)
         tokens = ops.arange(log_probs.shape[-1], dtype="int32")
         allowed = ops.where(is_forced[:, None], tokens == forced, ops.logical_not(is_ending)[:, None])
-        # The comparison with all tokens takes longer than all else, so that steps behind all prefixes do without.
+        # The comparison with all tokens is slow, so steps after the end of all prefixes skip it.
         allowed = ops.cond(
             ops.any(is_ending),
             lambda: ops.logical_or(

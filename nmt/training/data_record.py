@@ -1,4 +1,4 @@
-"""What a run has read, as its file data.json keeps it for reports."""
+"""Records what a run has read in its file data.json, for reports."""
 
 import json
 from typing import Any

@@ -49,17 +49,17 @@ class Examples(NamedTuple):
 
     @property
     def arrays(self) -> list[Any]:
-        """Those that there are, from which this object can be made again."""
+        """The arrays that exist, from which this object can be rebuilt."""
         return [array for array in self if array is not None]
 
     def map(self, function: Callable[[Any], Any]) -> "Examples":
-        """Returns the examples with a function applied to each array that there is."""
+        """Returns the examples with a function applied to each array that exists."""
         return Examples(*map(function, self.arrays))
 
 
 EXAMPLE_TYPES = Examples(source=("int32", 2), target=("int32", 2), weights=("float32", 1), alignment=("float32", 3))
 """Type and number of axes of each array."""
-# Below this, a weight of attention has no gradient. The logarithm of 0 would have an infinite one.
+# Attention weights below this have no gradient. That of the logarithm of 0 would be infinite.
 SMALLEST_ATTENTION = 1e-9
 
 
@@ -207,7 +207,7 @@ def compare_attention(attention_weights: Any, alignment: Any, weights: Any) -> A
 
     Args:
         attention_weights: [B, T, S], rows that sum to 1.
-        alignment: [B, T, S], what they should be. A row of zeros adds nothing.
+        alignment: [B, T, S], the target distribution of each row. A row of zeros adds nothing.
         weights: [B, T], as in `cross_entropy`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a run reports: lines or a progress bar for people, history.jsonl for programs, and files for TensorBoard."""
+"""Reports the progress of a run: lines or a progress bar, history.jsonl, and files for TensorBoard."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Writes what TensorBoard shows: curves, texts, pictures of attention, and embeddings for its projector.
+"""Writes files for TensorBoard: curves, texts, pictures of attention, and embeddings for its projector.
 
 It uses TensorBoard's pure Python, so that it works on both backends. `tensorboard.summary.Writer` would import
 TensorFlow wherever that is installed.
