@@ -10,8 +10,8 @@ import numpy as np
 
 from nmt.data.tokenizer import EOS_ID, UNK_ID, Tokenizer
 from nmt.decoding.beam_search import Hypotheses
-from nmt.decoding.phrases import MAX_PHRASE_TOKENS
-from nmt.decoding.prefix import MAX_OPEN_TOKENS, SPACE, Prefixes, Spellings
+from nmt.decoding.prefix import Prefixes
+from nmt.decoding.spelling import MAX_OPEN_TOKENS, MAX_PHRASE_TOKENS, SPACE, Spellings
 from nmt.process import silence_stderr
 from nmt.translators.sentences import IS_UNSPACED
 
@@ -31,7 +31,7 @@ class SplitPrefixes(NamedTuple):
     """string [N], as they were given."""
     tokens: Prefixes
     decoded: Any
-    """string [N], what the tokenizer makes of the tokens."""
+    """string [N], decoded text of the tokens."""
 
     def join(self, decoded: Any) -> Any:
         """Returns texts that begin with the prefixes, string [N, K], given those of the tokens of translations."""
@@ -46,7 +46,7 @@ class SplitPrefixes(NamedTuple):
 
 
 def split_prefixes(text: Any, tokenizer: Any, spellings: Spellings) -> SplitPrefixes:
-    """Divides prefixes into tokens and endings; see `nmt.decoding.prefix.read_prefix`.
+    """Divides prefixes into tokens and endings; see `nmt.decoding.spelling.read_prefix`.
 
     Args:
         text: string [N], valid UTF-8.
@@ -118,7 +118,7 @@ def _get_last(places: Any) -> Any:
 
 
 class Alternatives(NamedTuple):
-    """The n most probable ways in which each translation goes on after a prefix."""
+    """The n most probable alternatives for the next word after a prefix, of each text."""
 
     texts: Any
     """string [N, n], "" in columns without one."""
@@ -127,7 +127,7 @@ class Alternatives(NamedTuple):
     ids: Any
     """int32 [N, n, L], the tokens of the texts, padded with 0."""
     is_open: Any
-    """bool [N, n], whether a translation goes on after it."""
+    """bool [N, n], whether a translation can continue after it."""
     exists: Any
     """bool [N, n]."""
 

@@ -22,8 +22,8 @@ from nmt.config.schema import ExportConfig, SearchSettings
 from nmt.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from nmt.decoding.beam_search import IMPOSSIBLE, Hypotheses
 from nmt.decoding.inference import limit_lengths, make_plain, needs_own_best, search
-from nmt.decoding.phrases import MAX_PHRASE_TOKENS
-from nmt.decoding.prefix import Prefixes, Spellings
+from nmt.decoding.prefix import Prefixes
+from nmt.decoding.spelling import MAX_PHRASE_TOKENS, Spellings
 from nmt.exporting.confidence import estimate_confidence
 from nmt.exporting.demands import BLANK, SplitPrefixes, encode_phrases, rank_alternatives, split_prefixes
 from nmt.exporting.weights import StoredWeights
@@ -235,7 +235,7 @@ class PortableTranslator(tf.Module):
 
         Args:
             text: as for `translate`.
-            prefix: string [N], what each translation begins with, letter by letter, also inside a word; "" for nothing.
+            prefix: string [N], the beginning of each translation, which may end inside a word; "" for none.
             required: string [N], words and phrases that each translation must contain, with tabs between them; "" for
                 nothing. Only "" if the model searches greedily, or samples.
 
@@ -265,7 +265,7 @@ class PortableTranslator(tf.Module):
         input_signature=[tf.TensorSpec([None], tf.string, name=name) for name in ("text", "prefix")], autograph=False
     )
     def list_alternatives(self, text: Any, prefix: Any) -> dict[str, Any]:
-        """Returns the most probable ways in which each translation goes on after a prefix: for interactive editors.
+        """Returns the most probable alternatives for the next word after a prefix, for interactive editors.
 
         Args:
             text, prefix: as for `translate_demanding`.

@@ -1,4 +1,4 @@
-"""POST /complete: how translations may go on after a prefix, for interactive editors."""
+"""POST /complete: alternatives for the next word after a prefix, for interactive editors."""
 
 from functools import partial
 from typing import Annotated
@@ -52,7 +52,7 @@ def make_complete_routes(translator: Translator, batcher: Batcher, cutter: TextC
 
     @router.post("/complete", openapi_extra=describe_body(describe_complete_request(CompleteRequest, limits)))
     async def complete(request: Request) -> CompleteResponse:
-        """Returns the most probable ways to go on after a prefix, with the best translation of each."""
+        """Returns the most probable alternatives for the next word after a prefix, each with its best translation."""
         wanted = read_request(await request.body())
         texts = [wanted.text] if isinstance(wanted.text, str) else wanted.text
         check_texts(texts, limits)

@@ -46,7 +46,7 @@ class ScoringOptions(Options):
 
 @dataclass(frozen=True)
 class DemandingOptions(Options):
-    """Options of texts with demands. Each of them is a tuple: the text, its prefix, and what it must contain."""
+    """Options of texts with demands. Each is a tuple: the text, its prefix, and the required phrases."""
 
     def run(self, translator: Translator, texts: Sequence[Any]) -> Sequence[Any]:
         """Translates a batch of texts."""
@@ -61,12 +61,12 @@ class DemandingOptions(Options):
 
 @dataclass(frozen=True)
 class CompletingOptions(Options):
-    """Options of texts whose translations go on after a prefix. Each of them is a pair: the text and the prefix."""
+    """Options of texts for which alternatives are listed. Each is a pair: the text and the prefix."""
 
     num_alternatives: int = 1
 
     def estimate_work(self, tokens: int) -> int:
-        """Returns the work of a text: a search for what comes next, and one for each alternative."""
+        """Returns the work of a text: a search for the next word, and one for each alternative."""
         return (tokens + 1) * self.num_alternatives * (2 + self.settings.count_searched(1))
 
     def run(self, translator: Translator, texts: Sequence[Any]) -> Sequence[Any]:
