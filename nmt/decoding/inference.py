@@ -11,9 +11,10 @@ from nmt.data.tokenizer import BOS_ID, EOS_ID
 from nmt.decoding.beam_search import Hypotheses, beam_search, is_zero, rank_hypotheses
 from nmt.decoding.grouping import choose_max_active
 from nmt.decoding.phrases import Phrases
-from nmt.decoding.prefix import Prefixes, Spellings, require_prefixes
+from nmt.decoding.prefix import Prefixes, require_prefixes
 from nmt.decoding.repetition import limit_repetition, limits_repetition
 from nmt.decoding.sampling import make_draw
+from nmt.decoding.spelling import Spellings
 from nmt.models.decoder import shift_right
 from nmt.models.direction import reverse_targets
 from nmt.models.ensemble import DecodingModel

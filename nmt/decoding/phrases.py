@@ -13,10 +13,8 @@ from nmt.backend import ops
 from nmt.compilation import batch_gather, gather_rows, has_static_shapes
 from nmt.decoding.beam_search import IMPOSSIBLE, Candidates, Step
 from nmt.decoding.grouping import round_to_bucket_width
+from nmt.decoding.spelling import MAX_PHRASE_TOKENS
 from nmt.models.queries import ActiveQueries
-
-MAX_PHRASE_TOKENS = 16
-"""T."""
 
 
 class Progress(NamedTuple):

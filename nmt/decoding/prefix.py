@@ -9,41 +9,18 @@ vocabulary, U bytes of its longest token, rounded up to words of four.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nmt.backend import ops
 from nmt.compilation import batch_gather, gather_rows, has_static_shapes
-from nmt.data.tokenizer import UNK_ID, Tokenizer
 from nmt.decoding.beam_search import IMPOSSIBLE, Step
 from nmt.decoding.grouping import round_to_bucket_width
+from nmt.decoding.spelling import SPACE, WORD_BYTES, Prefix, Spellings
 from nmt.models.queries import ActiveQueries
 
-SPACE = "▁".encode()
-# Largest number of tokens at the end of a prefix that the model chooses itself: text without spaces has no last word.
-MAX_OPEN_TOKENS = 12
-WORD_BYTES = 4
 PLACES = np.array([1 << 8 * place for place in range(WORD_BYTES)], "uint32").view("int32")
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """The beginning of a translation."""
-
-    text: str = ""
-    ids: Sequence[int] = ()
-    """Tokens that the translation begins with."""
-    ending: bytes = b""
-    """Bytes with which the next tokens begin: the last word, with ▁ for a space."""
-    decoded: str = ""
-    """Decoded text of both, which may differ from `text` in spaces and forms of characters."""
-
-    def join(self, decoded: str) -> str:
-        """Returns a text that begins with the prefix, letter by letter, given that of the tokens of a translation."""
-        return self.text + decoded[len(self.decoded) :]
 
 
 class Prefixes(NamedTuple):
@@ -63,48 +40,6 @@ class Prefixes(NamedTuple):
     def max_length(self) -> Any:
         """The most that `lengths` can be."""
         return ops.shape(self.ids)[1] + ops.shape(self.ending)[1]
-
-
-class Spellings:
-    """The bytes of all tokens.
-
-    Args:
-        tokens: the bytes of each token; none for special tokens.
-    """
-
-    def __init__(self, tokens: Sequence[bytes]):
-        self.tokens = tokens
-
-    @cached_property
-    def sizes(self) -> np.ndarray:
-        """int32 [V], number of bytes."""
-        return np.array([len(token) for token in self.tokens], "int32")
-
-    @cached_property
-    def bytes(self) -> np.ndarray:
-        """int32 [V, U], padded with 0."""
-        width = max(WORD_BYTES, -int(self.sizes.max()) // WORD_BYTES * -WORD_BYTES)
-        return np.array([[*token, *bytes(width - len(token))] for token in self.tokens], "int32")
-
-
-def read_prefix(text: str, tokenizer: Tokenizer, spellings: Spellings) -> Prefix:
-    """Divides a prefix into tokens and an ending.
-
-    `nmt.exporting.demands.split_prefixes` does the same in TensorFlow operations.
-    """
-    bare = text.rstrip()
-    [ids] = tokenizer.encode([bare])
-    if not ids:
-        return Prefix(text)
-    start = len(ids)
-    if bare == text:
-        start = max(0, start - MAX_OPEN_TOKENS)
-        words = [n for n, one in enumerate(ids) if spellings.tokens[one].startswith(SPACE)]
-        unknown = [n + 1 for n, one in enumerate(ids) if one == UNK_ID]  # unk spells nothing that could be compared
-        start = max(start, *words[-1:], *unknown[-1:], 0)
-    ending = b"".join(spellings.tokens[one] for one in ids[start:]) if bare == text else SPACE
-    decoded = tokenizer.decode([ids])[0] + ("" if bare == text else " ")
-    return Prefix(text, ids[:start], ending, decoded)
 
 
 def pad_prefixes(prefixes: Sequence[Prefix]) -> Prefixes:

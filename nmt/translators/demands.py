@@ -6,8 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from nmt.config.schema import MAX_BEAM_SIZE, SearchSettings
 from nmt.data.tokenizer import UNK_ID, Tokenizer
-from nmt.decoding.phrases import MAX_PHRASE_TOKENS
-from nmt.decoding.prefix import Prefix, Spellings, read_prefix
+from nmt.decoding.spelling import MAX_PHRASE_TOKENS, Prefix, Spellings, read_prefix
 from nmt.errors import UserError
 from nmt.translators.hypothesis import Hypothesis, Translation, TranslationWarning, shift_attention
 from nmt.translators.sentences import IS_UNSPACED, SplitText

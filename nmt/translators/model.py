@@ -20,7 +20,8 @@ from nmt.decoding.forced import ForcedDecoding, Pair
 from nmt.decoding.grouping import Group, make_search_grouping, round_to_bucket_width
 from nmt.decoding.inference import choose_n_best, make_plain, needs_own_best, search, split_numbers
 from nmt.decoding.phrases import pad_phrases
-from nmt.decoding.prefix import Prefix, Prefixes, Spellings, pad_prefixes
+from nmt.decoding.prefix import Prefixes, pad_prefixes
+from nmt.decoding.spelling import Prefix, Spellings
 from nmt.decoding.word_links import WordLinks, align_words
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder, load_members

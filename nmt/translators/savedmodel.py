@@ -13,7 +13,7 @@ from nmt.data.batching import split_chunks
 from nmt.data.placeholders import Placeholders
 from nmt.data.tokenizer import Tokenizer
 from nmt.decoding.alignment import TokenAttention
-from nmt.decoding.phrases import MAX_PHRASE_TOKENS
+from nmt.decoding.spelling import MAX_PHRASE_TOKENS
 from nmt.errors import UserError
 from nmt.model_folder import SOURCE
 from nmt.process import silence_stderr

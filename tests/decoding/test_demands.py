@@ -30,7 +30,8 @@ from test_beam_search import (
 from nmt.config.schema import SearchSettings
 from nmt.decoding.beam_search import Hypotheses, beam_search
 from nmt.decoding.phrases import Phrases, pad_phrases
-from nmt.decoding.prefix import SPACE, Prefix, Spellings, pad_prefixes, require_prefixes
+from nmt.decoding.prefix import pad_prefixes, require_prefixes
+from nmt.decoding.spelling import SPACE, Prefix, Spellings
 
 SPELLINGS = Spellings([b"", b"", b"", b"x", b"xx"])  # of A and B
 PREFIXES = [

@@ -12,7 +12,8 @@ from keras import ops
 from nmt.config.schema import DecodingConfig, ExportConfig, ModelConfig
 from nmt.data.tokenizer import EOS_ID, Tokenizer, train_tokenizer
 from nmt.decoding.beam_search import Hypotheses
-from nmt.decoding.prefix import Prefixes, Spellings, read_prefix
+from nmt.decoding.prefix import Prefixes
+from nmt.decoding.spelling import Spellings, read_prefix
 from nmt.errors import UserError
 from nmt.exporting.demands import SplitPrefixes, encode_phrases, rank_alternatives
 from nmt.exporting.graph import PortableTranslator
