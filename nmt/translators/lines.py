@@ -13,6 +13,7 @@ from nmt.data.corpus import read_lines, read_stream
 from nmt.decoding.word_links import WordLinks, align_words
 from nmt.errors import UserError
 from nmt.streams import is_regular_file, name_stream, open_bytes, open_output
+from nmt.translators.demands import make_demands
 from nmt.translators.hypothesis import Continuation, Hypothesis, Translation
 from nmt.translators.markup import stream_markup
 from nmt.translators.protocol import WINDOW, Translator
@@ -94,7 +95,7 @@ class _Demands:
 
     def __init__(self, paths: Mapping[str, Path | None]):
         self._paths = {name: path for name, path in paths.items() if path is not None}
-        self._lines = {name: read_lines(path) for name, path in self._paths.items()}
+        self._lines = {name: _read_demands(name, path) for name, path in self._paths.items()}
         self._taken = 0
 
     def get_next(self, count: int) -> dict[str, list]:
@@ -108,10 +109,7 @@ class _Demands:
                     f"{self._paths[name]}: expected a line for each line to translate, found only "
                     f"{len(self._lines[name]):,}."
                 )
-        return {
-            name: [_split_tabs(line) for line in lines] if name == "required" else lines
-            for name, lines in taken.items()
-        }
+        return taken
 
     def check_end(self, count: int) -> None:
         """Raises UserError if there are more demands than lines."""
@@ -123,8 +121,19 @@ class _Demands:
                 )
 
 
-def _split_tabs(line: str) -> list[str]:
-    return [phrase for phrase in line.split("\t") if phrase.strip()]
+def _read_demands(name: str, path: Path) -> list:
+    """Returns the prefix, or the list of required phrases, of each line of a file.
+
+    Raises:
+        UserError: a line cannot be either; see `make_demands`.
+    """
+    rows: list = [line.split("\t") if name == "required" else line for line in read_lines(path)]
+    for number, row in enumerate(rows, start=1):
+        try:
+            make_demands(1, **{"prefixes": None, "required": None, name: [row]})
+        except UserError as error:
+            raise UserError(f"{path}:{number}: {error}") from error
+    return rows
 
 
 def _format_alternatives(number: int, source: str, row: Sequence[Continuation], *, as_json: bool) -> str:

@@ -333,6 +333,7 @@ def test_translations_of_a_test_set_are_written_anywhere(nmt, test_set):
         (["translate", "m", "-i", "s", "-o", "."], "Cannot write .: expected a file, found a folder."),
         (["translate", "m", "-i", "zip"], "Cannot read zip: it is a ZIP archive."),
         (["translate", "m", "--html", "--alignments", "json"], "--html and --alignments cannot be combined, because"),
+        (["translate", "m", "--required", "many"], "many:2: required: expected at most 16 phrases per text, found 17."),
         (["translate", "m", "--alternatives", "2", "--marks", "--rerank", "n"], "combined with --marks, --rerank."),
         (["translate", "m", "--pruning-threshold", "inf"], "decoding.pruning_threshold=inf: expected a number of 0 or"),
         (["translate", "m", "--pruning-threshold", "nan"], "decoding.pruning_threshold=nan: expected a number of 0 or"),
@@ -366,6 +367,7 @@ def test_translations_of_a_test_set_are_written_anywhere(nmt, test_set):
 def test_a_mistake_is_one_message(nmt, test_set, monkeypatch, arguments, words):
     monkeypatch.chdir(test_set)
     write(test_set / "short", "one\n")
+    write(test_set / "many", "one\n" + "\t".join(map(str, range(17))))
     write(test_set / "tiny.yaml", "")
     (test_set / "zip").write_bytes(b"PK\x03\x04" + b"\0" * 30)
     (test_set / "cut.gz").write_bytes(gzip.compress(b"one two\n" * 100)[:-9])
