@@ -88,7 +88,7 @@ def translate(
         ),
     ] = None,
     marks: Annotated[
-        bool, typer.Option("--marks", help="Copy text between {{ and }}. \\{{, \\}} and \\\\ stand for {{, }} and \\.")
+        bool, typer.Option("--marks", help="Copy text between {{ and }}. \\{, \\} and \\\\ stand for {, } and \\.")
     ] = False,
     prefix: Annotated[
         Path | None,

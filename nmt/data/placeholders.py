@@ -33,7 +33,7 @@ PATTERNS = {
     "number": rf"(?<!{WORD_LETTER})(?<![.,:/'’-])[0-9]+(?!{WORD_LETTER}|[.,:/'’-][0-9])",
 }
 # If marks are read, a backslash escapes the characters of a mark, and a backslash.
-ESCAPED = r"\\(?:\{\{|\}\}|\\)"
+ESCAPED = r"\\[{}\\]"
 MARKS = {
     # Each character can be read in one way only, so that no text takes long.
     MARK: rf"\{{\{{(?:{ESCAPED}|(?!{ESCAPED}|\{{\{{|\}}\}}).)+\}}\}}",
@@ -68,7 +68,7 @@ class CopyFinder:
         kinds: keys of `PATTERNS`.
         terms: words or phrases, each with its form in the translation. They are found as whole words, as written.
         kept: symbols that stand for themselves.
-        has_marks: whether text between {{ and }} is copied. \\{{, \\}} and \\\\ stand for {{, }} and \\.
+        has_marks: whether text between {{ and }} is copied. \\{, \\} and \\\\ stand for {, } and \\.
     """
 
     def __init__(
@@ -148,9 +148,9 @@ def escape_marks(text: str) -> str:
     r"""Escapes a text, so that it is read as it stands where marks are read.
 
     >>> print(escape_marks("a {{b}}"))
-    a \{{b\}}
+    a \{\{b\}\}
     """
-    return re.sub(r"\{\{|\}\}|\\", lambda found: "\\" + found[0], text)
+    return re.sub(r"[{}\\]", lambda found: "\\" + found[0], text)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class TextRequest(BaseModel):
     marks: Annotated[
         bool,
         Field(
-            description="Whether text between {{ and }} is copied. \\{{, \\}} and \\\\ then stand for {{, }} and \\."
+            description="Whether text between {{ and }} is copied. \\{, \\} and \\\\ then stand for {, } and \\."
         ),
     ] = False
 
