@@ -93,11 +93,14 @@ def test_alignments_cover_a_long_text_with_either_translator(server, model_serve
 
 # Values for each setting of the search that differ from the model's own. A new setting needs some here.
 SAMPLING = {"beam_size": 1, "temperature": 0.7, "top_k": 5, "top_p": 0.9, "seed": 5}
+CHOICES = {"mbr": "chrf", "mbr_candidates": 4}
 LIMITS = {"max_length_ratio": 0.3, "no_repeat_ngram": 2, "repetition_penalty": 1.5}
 OTHER_VALUES = {
     **{name: {name: value} for name, value in (("beam_size", 2), ("length_penalty", 0.5), ("coverage_penalty", 0.2))},
     **{name: {name: value} for name, value in (("pruning_threshold", 0.0), ("min_length", 2), ("max_length", 20))},
     **dict.fromkeys(LIMITS, LIMITS),
+    **dict.fromkeys(CHOICES, CHOICES),
+    "on_warning": {"on_warning": "retry"},
     **{name: SAMPLING for name in SAMPLING if name != "beam_size"},
 }
 
