@@ -79,9 +79,7 @@ class TextRequest(BaseModel):
     ] = None
     marks: Annotated[
         bool,
-        Field(
-            description="Whether text between {{ and }} is copied. \\{, \\} and \\\\ then stand for {, } and \\."
-        ),
+        Field(description="Whether text between {{ and }} is copied. \\{, \\} and \\\\ then stand for {, } and \\."),
     ] = False
 
 
