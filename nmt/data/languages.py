@@ -95,7 +95,10 @@ def parse_language(code: str | None) -> Language:
         return Language(parts.language or "und", parts.script, parts.territory)
     first, *others = standard.split("-")
     if _is_valid(first):
-        known = parse_language("-".join([first, *(part for part in others if _is_valid(f"{first}-{part}"))]))
+        kept = first
+        for part in others:
+            kept = f"{kept}-{part}" if _is_valid(f"{kept}-{part}") else kept
+        known = parse_language(kept)
         return Language(
             known.language,
             known.script,
