@@ -107,13 +107,14 @@ def exported(model_folder, tmp_path_factory) -> Exported:
 
 @pytest.fixture
 def copied_graph(exported, monkeypatch) -> None:
-    """Makes `export` copy the existing graph, because tracing one takes long."""
+    """Makes `export` copy the existing graph, whose outputs were compared before, because tracing takes long."""
     from nmt.exporting.job import ExportJob
 
     def copy(job: Any, folder: Path) -> None:
         shutil.copytree(exported.version, folder, ignore=shutil.ignore_patterns("assets.extra"))
 
     monkeypatch.setattr(ExportJob, "trace", copy)
+    monkeypatch.setattr("nmt.exporting.parity.compare_outputs", lambda *arguments: {})
 
 
 @pytest.fixture

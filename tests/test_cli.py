@@ -104,10 +104,10 @@ def test_help_and_mistakes_answer_without_tensorflow(place):
     code = (
         "import sys; import nmt.cli.main; sys.argv = ['nmt', 'train', 'tiny.yaml', 'training.bacth_size=2']\n"
         "try: nmt.cli.main.main()\n"
-        "except SystemExit as end: print(end.code, 'tensorflow' in sys.modules, 'keras' in sys.modules)"
+        "except SystemExit as end: print(end.code, {'tensorflow', 'keras', 'numpy'} & {*sys.modules})"
     )
     process = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=True)
-    assert process.stdout.strip() == "2 False False"
+    assert process.stdout.strip() == "2 set()"
     assert process.stderr.strip() == ("command line: training.bacth_size=2: unknown key. Did you mean 'batch_size'?")
     assert "translate" in nmt("--help").stdout
 

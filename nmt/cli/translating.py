@@ -24,7 +24,6 @@ from nmt.cli.options import (
     read_decoding,
     set_up_process,
 )
-from nmt.data.glossary import read_glossary
 from nmt.errors import UserError
 from nmt.streams import STANDARD, replace_home
 
@@ -133,6 +132,9 @@ def translate(
         if found := ", ".join(name for name, given in others.items() if given):
             raise UserError(f"--alternatives prints no translations and cannot be combined with {found}.")
     decoding = read_decoding(overrides, beam_size, length_penalty, pruning_threshold)
+    # Imported here, as below, so that the other commands do not wait for NumPy.
+    from nmt.data.glossary import read_glossary
+
     terms = read_glossary(glossary)
     set_up_process(device, threads)
     from nmt.translators.lines import translate_lines

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from cluster_task import CONFIG, lines
 
+# By default Ray gives its workers a priority so low that they wait for all other tests.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 
 @pytest.fixture(scope="session")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from cluster_task import PATIENCE, nmt, start, until, wait_for_line
+from cluster_task import PATIENCE, nmt, start, until
 
 from nmt.cluster.tune import tune
 from nmt.config.file import find_differences, load_config
@@ -39,19 +39,27 @@ def ended(place):
 
 @pytest.fixture(scope="module")
 def searched(task):
-    """A search that was killed when its first trial had ended, and gone on with; and what there was at the kill."""
+    """A search that was interrupted when its first trial had ended, and resumed; and what there was then."""
     (task / "space.yaml").write_text(SPACE)
     process = start(*COMMAND, *ONE_AT_A_TIME, cwd=task)
     until(lambda: ended(task), process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (
+        130,
+        f"Interrupted. Results so far are in {SEARCH}/trials.md; run the same command to resume.\n",
+    )
     then = {name: histories(task)[name] for name in ended(task)}
+    assert [(row["trial"], row["state"]) for row in table(task)] == [
+        (f"trial-00{number}", ended(task).get(f"trial-00{number}", "unfinished")) for number in (1, 2, 3)
+    ]
+    assert load_config(task / SEARCH / "best.yaml").training.learning_rate == 0.02
     done = nmt(*COMMAND, cwd=task)
     assert (done.returncode, done.stderr) == (0, "")
     return task, then, done.stdout
 
 
-def test_a_killed_search_goes_on_and_runs_no_ended_trial_again(searched):
+def test_an_interrupted_search_resumes_and_runs_no_ended_trial_again(searched):
     place, then, said = searched
     assert 1 <= len(then) < 3
     assert f"3 trials in {SEARCH}, {len(then)} of them already ended." in said
@@ -121,23 +129,6 @@ def test_another_search_in_the_same_folder_is_refused(searched):
     done = nmt(*COMMAND[:4], "--space", "other.yaml", "--trials", 2, cwd=place)
     assert done.returncode == 2
     assert "was started with another space; see" in done.stderr
-
-
-def test_an_interrupted_search_leaves_the_table_of_what_there_is(task):
-    (task / "space.yaml").write_text(SPACE)
-    process = start(*COMMAND, *ONE_AT_A_TIME, "--into", "stopped", "training.max_updates=100000", cwd=task)
-    wait_for_line(process, "trial-001 · update 4 · BLEU")
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, errors) == (
-        130,
-        "Interrupted. Results so far are in stopped/trials.md; run the same command to resume.\n",
-    )
-    rows = list(csv.DictReader((task / "stopped" / "trials.csv").read_text().splitlines()))
-    assert [(row["trial"], row["state"]) for row in rows] == [(f"trial-00{n}", "unfinished") for n in (1, 2, 3)]
-    assert int(rows[0]["update"]) >= 4
-    assert [row["update"] for row in rows[1:]] == ["", ""]
-    assert load_config(task / "stopped" / "best.yaml").training.learning_rate == 0.02
 
 
 def test_a_wrong_space_is_told_before_anything_starts(task):
