@@ -200,7 +200,7 @@ class BiasedLSTM(LSTM):
     def build(self, input_shape: tuple) -> None:
         """Creates the weights for inputs [..., I]."""
         super().build(input_shape)
-        bias = self.keras_lstm.cell.bias  # of the gates i, f, g and o
+        bias = self.keras_lstm.cell.bias  # one part per gate: i, f, g and o
         start = np.zeros((4, self.units), "float32")
         start[0], start[1] = self.biases
         bias.assign(start.ravel())

@@ -8,7 +8,7 @@ from nmt.data.corpus import read_lines
 from nmt.errors import UserError
 from nmt.files import compute_digest
 
-SHOWN_MISTAKES = 10  # of a file
+SHOWN_MISTAKES = 10  # per file
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class Phrases:
             Candidates and their log-probabilities, both [N, W + C].
         """
         progress, its = state[0], _select_rows(memory[0], queries)
-        place = _measure(progress.begun)  # of the next token; a phrase that has just been met has none
+        place = _measure(progress.begun)  # where the next token is; a phrase that has just been met has none
         following = ops.sum(ops.where(ops.arange(MAX_PHRASE_TOKENS) == place[..., None], its, 0), axis=2)
         is_known = ops.any(following[:, :, None] == ids[:, None], axis=2)
         # Another phrase may go on with the same token.

@@ -101,7 +101,7 @@ class IndexRecord(NamedTuple):
     """The content of index.json."""
 
     fingerprint: str
-    """Of the model that computed the states."""
+    """Identifies the model that computed the states."""
     num_sentences: int
     num_tokens: int
     units: int

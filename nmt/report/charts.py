@@ -8,7 +8,7 @@ from itertools import groupby, pairwise
 
 WIDTH, HEIGHT = 560, 270  # units of the drawing, about one pixel each
 LEFT, RIGHT, TOP, BOTTOM = 70, 24, 12, 40
-MAX_POINTS = 600  # of a line; longer ones are averaged in groups
+MAX_POINTS = 600  # per line; longer ones are averaged in groups
 LOG_RATIO = 30  # between the largest and the smallest value, from which an axis that may be logarithmic is
 NUM_COLORS = 6
 MARK = 3.2

@@ -25,14 +25,14 @@ class DevSentence:
     """A dev sentence with its translation."""
 
     name: str
-    """Of the dev set; "" for the only one."""
+    """Name of the dev set; "" if there is only one."""
     line: int
     """From 1."""
     source: str
     target: str
     translation: str
     chrf: float
-    """Of the sentence, 0 to 100."""
+    """Score of the sentence, 0 to 100."""
     tag: str | None = None
     """Symbol that the model reads before the source."""
     links: WordLinks | None = None

@@ -31,7 +31,7 @@ from nmt.report.records import RunRecords, read_run
 Found = TypeVar("Found")
 
 TIMES = 5  # validations of which a sample is shown
-MAX_BARS = 40  # of a histogram
+MAX_BARS = 40  # per histogram
 # Names, units, and whether a wide range is drawn on a logarithmic axis. Other recorded values are drawn without a unit.
 CHARTS = {
     "learning_rate": ("Learning rate", "learning rate", True),

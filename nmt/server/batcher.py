@@ -215,7 +215,7 @@ class Batcher:
             results = list(zip(batch, options.run(translator, [job.text for job in batch]), strict=True))
         except Exception as error:
             if len(batch) == 1:
-                if not isinstance(error, UserError):  # of which the client is told
+                if not isinstance(error, UserError):  # the client gets its message
                     text = batch[0].text
                     length = len(text) if isinstance(text, str) else sum(map(len, text))
                     logger.error("Translating a text of %d characters failed.", length, exc_info=error)

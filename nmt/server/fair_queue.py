@@ -83,7 +83,7 @@ class Job:
     work: int
     """See `Options.estimate_work`."""
     result: "Future[Any]"
-    """Of what `Options.run` returns for it."""
+    """Receives what `Options.run` returns for it."""
     arrived: float
     """Time of the batcher's clock."""
     number: int

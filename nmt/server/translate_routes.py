@@ -26,7 +26,7 @@ Fields = TypeVar("Fields", bound=BaseModel)
 
 # Characters of a text with tags, as a multiple of those that are translated of it.
 MARKUP_SHARE = 10
-MAX_TERMS = 1000  # of a request
+MAX_TERMS = 1000  # per request
 # Characters of a term. The time to find terms grows with the number of different lengths.
 MAX_TERM_CHARACTERS = 200
 # Text in one line, without tabs and without spaces at its ends, as a glossary has it.
