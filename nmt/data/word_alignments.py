@@ -133,13 +133,18 @@ def _parse(line: str, path: Path, number: int, num_source: int, num_target: int)
                 f"'{field[:40]}'."
             )
         link = int(found[1]), int(found[2])
-        if link[0] >= num_source or link[1] >= num_target:
-            raise UserError(
-                f"{path}:{number}: {field} links a word that its pair does not have: the source has {num_source} "
-                f"words, the target {num_target}, and the first one is number 0."
-            )
+        check_link(link, num_source, num_target, place=f"{path}:{number}: {field}")
         links.add(link)
     return np.array(sorted(links), np.int32).reshape(-1, 2)
+
+
+def check_link(link: tuple[int, int], num_source: int, num_target: int, *, place: str) -> None:
+    """Raises UserError, which begins with the place, if a pair does not have a word that is linked."""
+    if link[0] >= num_source or link[1] >= num_target:
+        raise UserError(
+            f"{place} links a word that its pair does not have: the source has {num_source} words, the target "
+            f"{num_target}, and the first one is number 0."
+        )
 
 
 class FindPairs(Protocol):

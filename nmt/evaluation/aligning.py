@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from nmt.data.corpus import read_aligned
+from nmt.data.word_alignments import check_link
 from nmt.errors import UserError
 from nmt.streams import STANDARD, name_stream
 from nmt.translators.opening import find_folder, find_kind, open_translator
@@ -122,11 +123,7 @@ def read_gold(line: str, num_source: int, num_target: int, *, place: str) -> Gol
                 f"'{field[:40]}'."
             )
         link = int(found[1]), int(found[3])
-        if link[0] >= num_source or link[1] >= num_target:
-            raise UserError(
-                f"{place}: {field} links a word that is not there: the source has {num_source} words, the target "
-                f"{num_target}, and the first one is number 0."
-            )
+        check_link(link, num_source, num_target, place=f"{place}: {field}")
         possible.add(link)
         if found[2] == "-":
             sure.add(link)
