@@ -468,6 +468,9 @@ class TrainingConfig(Section):
     keep_translations: bool = True
     """Keep the greedy translations of the dev text by each validation in the run folder, one per line
     (validations/)."""
+    keep_pair_losses: bool = True
+    """Keep the lowest loss that each training pair has had in any epoch (pair_losses.npy), by which nmt report lists
+    the pairs that are never learned. Two bytes per pair, and no slower; beyond 20 million pairs, of every nth one."""
 
     @model_validator(mode="after")
     def _has_an_end(self) -> "TrainingConfig":
@@ -590,10 +593,14 @@ class SearchSettings(Section):
     lines held several sentences. Longer texts than the model reads are always translated in parts. `nmt evaluate` and
     `:predict` do not split."""
 
+    def count_slots(self, n_best: int) -> int:
+        """Returns the hypotheses of a text that a search holds at a time, if n are wanted."""
+        candidates = 0 if self.mbr == "none" else self.mbr_candidates
+        return max(self.beam_size, n_best, candidates)
+
     def count_searched(self, n_best: int) -> int:
         """Returns the hypotheses of a text that are searched for at a time, if n are wanted, or in a second search."""
-        candidates = 0 if self.mbr == "none" else self.mbr_candidates
-        most = max(self.beam_size, n_best, candidates)
+        most = self.count_slots(n_best)
         return most if self.on_warning == "keep" else (1 + WIDER) * most
 
     def get_length_penalty(self, lengths: Any) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nmt.compilation import has_static_shapes
-from nmt.config.schema import DecodingConfig, SearchSettings
+from nmt.config.schema import DecodingConfig
 from nmt.data.batching import pad
 from nmt.models.queries import SIZE_MULTIPLE
 
@@ -100,14 +100,15 @@ def make_grouping(batch_tokens: int, max_rows: int) -> Grouping | ShapedGrouping
     return (ShapedGrouping if has_static_shapes() else Grouping)(batch_tokens, max_rows)
 
 
-def make_search_grouping(settings: DecodingConfig) -> Grouping | ShapedGrouping:
-    """Returns the grouping for the backend and a search with these settings."""
-    return make_grouping(settings.batch_tokens, choose_max_active(settings) * (1 if has_static_shapes() else REFILLS))
+def make_search_grouping(settings: DecodingConfig, n_best: int = 1) -> Grouping | ShapedGrouping:
+    """Returns the grouping for the backend and a search with these settings for n hypotheses per sentence."""
+    max_active = choose_max_active(settings.count_slots(n_best))
+    return make_grouping(settings.batch_tokens, max_active * (1 if has_static_shapes() else REFILLS))
 
 
-def choose_max_active(settings: SearchSettings) -> int:
-    """Returns how many sentences to search at a time."""
-    return max(1, MAX_QUERIES // settings.beam_size)
+def choose_max_active(num_slots: int) -> int:
+    """Returns how many sentences to search at a time, given the hypotheses of each."""
+    return max(1, MAX_QUERIES // num_slots)
 
 
 def round_to_bucket_width(length: int) -> int:

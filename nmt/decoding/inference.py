@@ -1,7 +1,7 @@
 """A model as translation sees it: source ids to hypotheses, or to the attention of given translations."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from nmt.models.decoder import shift_right
 from nmt.models.direction import reverse_targets
 from nmt.models.ensemble import DecodingModel
 from nmt.models.seq2seq import DecodingStart
+
+Settings = TypeVar("Settings", bound=SearchSettings)
 
 COVERAGE_FLOOR = 1e-9
 """Least attention that a source token counts with, so that a token without any (0 in floating point) leaves scores
@@ -56,7 +58,7 @@ def needs_own_best(settings: SearchSettings, n_best: int) -> bool:
     return n_best > 1 and (prunes or n_best > settings.beam_size)
 
 
-def make_plain(settings: SearchSettings, num_alternatives: int) -> SearchSettings:
+def make_plain(settings: Settings, num_alternatives: int) -> Settings:
     """Returns the settings of a search for what comes next, which ranks by probability alone.
 
     The beam holds twice as many as are wanted, since several segmentations may spell one.
@@ -180,7 +182,7 @@ def search(
         banned_ids=banned_ids,
         settings=settings,
         n_best=n_best,
-        max_active=choose_max_active(settings) if refill else None,
+        max_active=choose_max_active(settings.beam_size) if refill else None,
         is_normalized=is_normalized,
         draw=draw,
         num_samples=num_samples,

@@ -99,7 +99,6 @@ class ModelTranslator(TokenTranslator):
         self.tags = tags
         self.signature_n_best = signature_n_best
         self.terms = TermRules(placeholders or Placeholders())
-        self._grouping = make_search_grouping(settings)
         self._searches = _Searches(model, target_tokenizer)
         self._forced = ForcedDecoding(model, source_tokenizer, target_tokenizer)
 
@@ -154,9 +153,7 @@ class ModelTranslator(TokenTranslator):
                 f"decoding.precision: the model was loaded in {self.settings.precision}; to compute in "
                 f"{settings.precision}, load it again with that precision."
             )
-        other = self._with(settings)
-        other._grouping = make_search_grouping(settings)
-        return other
+        return self._with(settings)
 
     def check_n_best(self, n_best: int) -> None:
         """Raises UserError if more hypotheses are requested than there may be, or than there are candidates for MBR."""
@@ -273,7 +270,7 @@ class ModelTranslator(TokenTranslator):
         """Searches for the tokens after prefixes by their probability alone."""
         settings = make_plain(self.settings, n)
         found: list[list[_Alternative]] = [[] for _ in ids]
-        for group in self._grouping.split([len(row) + 1 for row in ids]):
+        for group in _split_groups(ids, settings, 1):
             rows = self._run(ids, group, settings, settings.beam_size, demands, only_next=True)
             for number, row in zip(group.members, rows, strict=True):
                 prefix = demands[number].prefix
@@ -287,7 +284,7 @@ class ModelTranslator(TokenTranslator):
         """Returns the best translation that begins with the tokens of each prefix."""
         demands = [TokenDemand(prefix) for prefix in prefixes]
         found = [""] * len(ids)
-        for group in self._grouping.split([len(row) + 1 for row in ids]):
+        for group in _split_groups(ids, self.settings, 1):
             for number, [best] in zip(group.members, self._search_rows(ids, group, 1, 1, demands), strict=True):
                 found[number] = best.text
         return found
@@ -324,7 +321,7 @@ class ModelTranslator(TokenTranslator):
         self, ids: list[list[int]], n_best: int, attention: bool, demands: Sequence[TokenDemand] | None = None
     ) -> list[list[Hypothesis]]:
         found: list[list[Hypothesis]] = [[] for _ in ids]
-        for group in self._grouping.split([len(row) + 1 for row in ids]):
+        for group in _split_groups(ids, self.settings, n_best):
             rows = self._search(ids, group, n_best, demands)
             weights = iter(self._read_attention(ids, group, rows) if attention else ())
             for n, ours in zip(group.members, rows, strict=True):
@@ -496,6 +493,11 @@ def _make_model(folder: ModelFolder, precision: str, origin: Path | str) -> Seq2
     )
     assign_arrays(model.trainable_variables, folder.weights, origin)
     return model
+
+
+def _split_groups(ids: Sequence[Sequence[int]], settings: DecodingConfig, n_best: int) -> Iterator[Group]:
+    """Yields the groups of sources, given without EOS, that are searched together for n hypotheses each."""
+    return make_search_grouping(settings, n_best).split([len(row) + 1 for row in ids])
 
 
 def _read_sorted(read: Callable[[list[Pair]], list[Read]], pairs: Sequence[Pair]) -> list[Read]:

@@ -47,8 +47,16 @@ def test_neighbours_in_a_group_are_of_like_length():
 def test_wider_beams_have_fewer_rows(beam_size, rows):
     settings = DecodingConfig(beam_size=beam_size, batch_tokens=10**9)
     groups = list(make_search_grouping(settings).split([10] * 9000))
-    assert choose_max_active(settings) == rows
+    assert choose_max_active(beam_size) == rows
     assert max(len(group.members) for group in groups) == REFILLS * rows
+
+
+@pytest.mark.parametrize(("changes", "n_best"), [({"mbr": "chrf", "mbr_candidates": 32}, 1), ({}, 32)])
+def test_more_candidates_have_fewer_rows_with_static_shapes(changes, n_best, monkeypatch):
+    monkeypatch.setattr("nmt.decoding.grouping.has_static_shapes", lambda: True)
+    settings = DecodingConfig(beam_size=5, batch_tokens=10**9, **changes)
+    [first, *_] = make_search_grouping(settings, n_best).split([10] * 100)
+    assert len(first.members) == MAX_QUERIES // 32
 
 
 @settings(deadline=None)
