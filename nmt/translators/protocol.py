@@ -395,14 +395,20 @@ class Translator(ABC):
         """Translates each text as a whole, and copies terms, marked text and placeholders."""
         protected, demands = self.terms.protect_all(parts, demands)
         parts = [one.text for one in protected] or parts
-        given: dict[str, Any] = {}
-        if any(demand.prefix for demand in demands):
-            given["prefixes"] = [demand.prefix for demand in demands]
-        if any(demand.required for demand in demands):
-            given["required"] = [demand.required for demand in demands]
-        places = attention or any(one.marked for one in protected)
-        found = self.translate_batch(parts, n_best=n_best, attention=places, **given)
-        return list(restore_all(protected, found, keep_attention=attention))
+        # Marked text needs attention. Other texts are translated without, so that no text depends on its neighbours.
+        needs_attention = [attention or bool(one.marked) for one in protected] or [attention] * len(parts)
+        found: dict[int, Translation] = {}
+        for needed in sorted(set(needs_attention)):
+            numbers = [number for number, needs in enumerate(needs_attention) if needs == needed]
+            given: dict[str, Any] = {}
+            if any(demands[number].prefix for number in numbers):
+                given["prefixes"] = [demands[number].prefix for number in numbers]
+            if any(demands[number].required for number in numbers):
+                given["required"] = [demands[number].required for number in numbers]
+            rows = self.translate_batch([parts[n] for n in numbers], n_best=n_best, attention=needed, **given)
+            found.update(zip(numbers, rows, strict=True))
+        translations = [found[number] for number in range(len(parts))]
+        return list(restore_all(protected, translations, keep_attention=attention))
 
     def _describe(self, text: str, hypotheses: Sequence[Hypothesis]) -> Translation:
         return describe(text, hypotheses, self.tags, self.fitted_confidence)

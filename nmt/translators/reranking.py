@@ -27,8 +27,8 @@ class RerankingTranslator(Translator):
         weight: of the second model, 0 to 1.
 
     Raises:
-        UserError: the second model is an export or has another target language, or the first one returns one
-            translation only, or its settings choose by themselves.
+        UserError: the second model is an export, has another target language or lacks placeholders of the first one,
+            or the first one returns one translation only, or its settings choose by themselves.
     """
 
     def __init__(self, first: Translator, second: Translator, weight: float = WEIGHT):
@@ -51,6 +51,12 @@ class RerankingTranslator(Translator):
                 f"{second.target_language}."
             )
         second.score([])  # an export refuses
+        known = second.terms.placeholders.symbols
+        if unknown := [symbol for symbol in self.terms.placeholders.symbols if symbol not in known]:
+            raise UserError(
+                f"--rerank: the first model writes placeholders such as {unknown[0]}, which the second one would score "
+                "as plain text. Expected a second model that was trained with the same data.placeholders."
+            )
         if settings.temperature or settings.mbr != "none":
             name = "temperature" if settings.temperature else "mbr"
             raise UserError(

@@ -59,7 +59,8 @@ class ProtectedText:
         """Returns the translation of the text as it was given, from that of the text with symbols."""
         if self.symbols is None and self.text == self.source and not self.terms and not self.has_open_mark:
             return translation  # marked text always differs
-        hypotheses = [self._restore_hypothesis(one, keep_attention) for one in translation.hypotheses]
+        restored = [self._restore_hypothesis(one, keep_attention) for one in translation.hypotheses]
+        hypotheses = _drop_equal(translation.hypotheses, restored)
         warnings = tuple(self._find_warnings(translation, hypotheses[0].text))
         return replace(translation, source=self.source, hypotheses=hypotheses, warnings=warnings)
 
@@ -211,6 +212,16 @@ class TermRules:
     def _symbols(self) -> re.Pattern[str] | None:
         symbols = "|".join(map(re.escape, self.placeholders.symbols))
         return re.compile(f" ?(?P<symbol>{symbols})") if symbols else None
+
+
+def _drop_equal(before: Sequence[Hypothesis], restored: Sequence[Hypothesis]) -> list[Hypothesis]:
+    """Returns restored hypotheses without those that differed from an earlier one in a removed symbol alone.
+
+    Those that were equal before, such as samples, stay.
+    """
+    written: dict[str, str] = {}
+    pairs = zip(before, restored, strict=True)
+    return [new for old, new in pairs if written.setdefault(new.text, old.text) == old.text]
 
 
 def restore_all(

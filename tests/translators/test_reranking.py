@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 
 from nmt.config.schema import SearchSettings
+from nmt.data.placeholders import Placeholders
 from nmt.errors import UserError
 from nmt.translators.demands import Demand
 from nmt.translators.hypothesis import Hypothesis, ScoredTranslation, Translation, TranslationWarning
 from nmt.translators.opening import open_translator
 from nmt.translators.protocol import Translator, change_settings
 from nmt.translators.reranking import RerankingTranslator
+from nmt.translators.terms import TermRules
 
 UNMET = TranslationWarning("unmet", "The translation lacks what it must contain: X.")
 
@@ -114,6 +116,10 @@ def test_settings_that_choose_in_another_way_are_refused(settings, message):
 def test_a_second_model_that_cannot_score_these_translations_is_refused():
     first, other = Table(SearchSettings()), Table(SearchSettings(), can_score=False)
     with pytest.raises(UserError, match="An export translates, but does not score given translations"):
+        RerankingTranslator(first, other)
+    other = Table(SearchSettings())
+    first.terms, other.terms = (TermRules(Placeholders(kinds, 2)) for kinds in (["url", "term"], ["url"]))
+    with pytest.raises(UserError, match=r"placeholders such as <term1>, which the second one would score as plain"):
         RerankingTranslator(first, other)
     other.target_language = "fr"
     with pytest.raises(UserError, match="the second model must translate into the same language, de; found fr"):

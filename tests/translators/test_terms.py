@@ -33,6 +33,7 @@ class Reversing(Translator):
         self.tags = tags
         self.read: list[str] = []
         self.required: list[Sequence[str]] = []
+        self.attention: dict[str, bool] = {}
 
     def with_settings(self, **changes: Any) -> "Reversing":
         return self
@@ -54,6 +55,7 @@ class Reversing(Translator):
         **options: Any,
     ) -> list[Translation]:
         self.read += texts
+        self.attention |= dict.fromkeys(texts, attention)
         self.required += map(list, required or [])
         return [self._reverse(text) for text in texts]
 
@@ -138,6 +140,21 @@ def test_marked_text_is_copied(kinds):
     assert one.source == r"press {{Save. As \}} b}} or \{{ and \\"
     [open_mark] = translate(translator, "a {{b. C d")[0].warnings
     assert (open_mark.kind, open_mark.message) == ("open_mark", "A mark {{ has no end in 'a {{b.'.")
+
+
+def test_attention_is_requested_for_marked_text_alone():
+    translator = Reversing().with_terms(marks=True)
+    found = translate(translator, "a b", "{{c}} d", "e", "f {{g}}")
+    assert [one.text for one in found] == ["a b", "c d", "e", "f g"]
+    assert translator.attention == {"a b": False, "e": False, "c d": True, "f g": True}
+
+
+def test_translations_that_differ_in_a_removed_symbol_are_one():
+    [text], _ = TermRules(Placeholders(["url"], 2)).protect_all(["http://x.de a"], [Demand()])
+    found = [Hypothesis(one, -1.0, -1.0) for one in ("<url1> a", "<url1> a <url2>", "<url1> b", "<url1> a")]
+    [one] = restore_all([text], [Translation(text.text, found)], keep_attention=False)
+    # Samples that were drawn twice stay.
+    assert [each.text for each in one.hypotheses] == ["http://x.de a", "http://x.de b", "http://x.de a"]
 
 
 def test_marked_text_is_placed_among_symbols_and_signs_of_html():
