@@ -32,6 +32,7 @@ from nmt.translators.protocol import WINDOW, Translator
 SHARD_PAIRS = 4 * WINDOW
 SCORES, VERDICTS = "scores", "verdicts.tsv"
 WORK = ".work"  # folder of the index of the text, until the command is done
+STAGED = "staged"  # folder in it for files that are not whole yet
 BLANK, BY_SCORE = "blank", "score"  # verdicts, besides the names of the rules
 # Rounding to bfloat16 would change log-probabilities in their second digit.
 PRECISION = {"precision": "float32"}
@@ -157,7 +158,13 @@ def clean_files(
             verdicts[scores.pairs[~scores.choose(by_score)]] = len(names)
             names = [*names, BY_SCORE]
             report = _count_lines(corpus, names, verdicts)
-        _write(corpus, files, names, verdicts, scores)
+        staged = [cache / STAGED / file.name for file in files]
+        _write(corpus, staged, names, verdicts, scores)
+        # The first file is missing until all are new, so that two sides of different runs never stand side by side,
+        # whenever the process dies. The same command then writes all of them again.
+        discard(files[0])
+        for file, new in zip(reversed(files), reversed(staged), strict=True):
+            new.replace(file)
         discard(cache)
     return report
 

@@ -165,6 +165,17 @@ def test_a_command_that_was_interrupted_resumes(monkeypatch):
     assert read_kept() == [2, 4]
 
 
+def test_files_of_two_runs_never_stand_side_by_side(monkeypatch):
+    run(by_score(keep=0.5))
+    replace = Path.replace
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(Path, "replace", lambda path, to: 1 / 0 if to == Path("out/a.en") else replace(path, to))
+        run(by_score(keep=0.25))
+    assert not Path("out/a.en").exists() and Path("out/a.de").read_text() == "drei -0.1\n"
+    run(by_score(keep=0.25))
+    assert read_kept() == [4]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
