@@ -54,6 +54,8 @@ def atomic_write(path: Path, *, keep_stale: bool = False) -> Iterator[Path]:
     with _explain_refusal(path):
         new_folders = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK | os.X_OK):  # before the work of the caller's block
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         discard(aside)
         if not keep_stale:
             _discard_stale(path)
@@ -126,10 +128,19 @@ def _get_machine() -> str:
 def _explain_refusal(path: Path) -> Iterator[None]:
     try:
         yield
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+    except PermissionError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}. Choose another place or change its owner.") from error
     except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+        raise UserError(f"Cannot write {path}: {_find_reason(error, path)}.") from error
+
+
+def _find_reason(error: OSError, path: Path) -> str | None:
+    """Returns why a file or folder cannot be made, with the name of a file that stands in the place of a folder."""
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        for place in (path, *path.parents):
+            if place.is_file():
+                return f"{place} is a file, not a folder"
+    return error.strerror
 
 
 @contextmanager
@@ -341,7 +352,8 @@ def folder_lock(folder: Path, *, doing: str, key: str = "") -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = _open_lock(folder)
     except OSError as error:
-        raise UserError(f"Cannot write to {f'{key} ' if key else ''}{folder}: {error.strerror}.") from error
+        reason = _find_reason(error, folder)
+        raise UserError(f"Cannot write to {f'{key} ' if key else ''}{folder}: {reason}.") from error
     with file:
         if not _try_lock(file):
             raise UserError(f"Process {file.read(20).strip()} is already {doing} in {folder}.")

@@ -347,6 +347,10 @@ def _is_replaceable(path: Path) -> bool:
     """Returns whether another file can be renamed to an existing one. Trying it would come after all the work."""
     if not os.access(path.parent, os.W_OK):
         return False
+    folder = path.parent.stat()
+    # In a sticky folder such as /tmp, others may not replace a file.
+    if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (0, folder.st_uid, path.stat().st_uid):
+        return False
     try:
         mounts = MOUNTS.read_text("utf-8", errors="surrogateescape").splitlines()
     except OSError:  # not on Linux

@@ -228,7 +228,7 @@ def test_info_says_what_a_folder_is(place):
         (["train", "tiny.yaml", "data.train.0.target=bytes.de", "run_dir=r4"], "bytes.de:2: Expected UTF-8 text,"),
         (["train", "tiny.yaml", "data.train.0.source=empty.en", "run_dir=r5"], "in empty.en, found an empty file."),
         (["train", "tiny.yaml", "tokenizer.vocabulary_size=9000", "run_dir=r3"], "tokenizer.vocabulary_size"),
-        (["train", "tiny.yaml", "run_dir=dev.en/run"], "Cannot write to run_dir dev.en/run: Not a directory."),
+        (["train", "tiny.yaml", "run_dir=dev.en/run"], "run_dir dev.en/run: dev.en is a file, not a folder."),
         (["train", "tiny.yaml", "model.decoder_units=32"], "model.decoder_units: 16 became 32"),
         (["translate", "runs"], "runs is not a model folder: expected weights.h5 in it or in runs/best."),
         (["translate", "nowhere"], "There is no folder nowhere."),

@@ -140,8 +140,15 @@ def test_everything_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
 
 def test_a_file_where_the_folder_should_be_is_reported(tmp_path):
     (tmp_path / "file").touch()
-    expected = r"Cannot write .*x: (Not a directory|File exists). Choose another place or change its owner\.$"
+    expected = r"^Cannot write .*/file/x: .*/file is a file, not a folder\.$"
     with pytest.raises(UserError, match=expected), atomic_write(tmp_path / "file" / "x"):
+        pytest.fail("there is no place to write to")
+
+
+def test_a_folder_that_is_not_writable_is_reported_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root, who may write everywhere
+    expected = r"^Cannot write .*/x: Permission denied\. Choose another place or change its owner\.$"
+    with pytest.raises(UserError, match=expected), atomic_write(tmp_path / "x"):
         pytest.fail("there is no place to write to")
 
 
@@ -244,7 +251,7 @@ def test_a_locked_folder_is_refused_until_it_is_free(tmp_path):
 
 def test_a_folder_that_cannot_be_locked_is_named_with_its_key(tmp_path):
     (tmp_path / "file").touch()
-    words = r"^Cannot write to run_dir .*file/run: Not a directory\.$"
+    words = r"^Cannot write to run_dir .*file/run: .*/file is a file, not a folder\.$"
     with pytest.raises(UserError, match=words), folder_lock(tmp_path / "file" / "run", doing="training", key="run_dir"):
         pytest.fail("there is no folder to lock")
 

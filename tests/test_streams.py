@@ -189,6 +189,17 @@ def test_an_open_file_of_the_process_is_not_cut_off(tmp_path):
     assert (tmp_path / "log").read_text() == "before\nafter\n"
 
 
+def test_a_file_of_another_user_in_a_sticky_folder_is_written_in_place(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.touch()
+    before = path.stat().st_ino
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    for mode, is_same in ((0o1777, True), (0o777, False)):
+        tmp_path.chmod(mode)
+        write(path)
+        assert (path.stat().st_ino == before) == is_same
+
+
 def test_a_file_that_cannot_be_replaced_is_written_in_place(tmp_path, monkeypatch):
     path = tmp_path / "a b"
     path.write_text("older and longer\n")
