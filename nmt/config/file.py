@@ -152,7 +152,9 @@ def check_value(key: str, value: Any, label: str) -> None:
     try:
         TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        raise UserError(f"{label}: expected {get_keys()[key].kind}, found {_found(value)}") from error
+        rules = [str(one["ctx"]["error"]) for one in error.errors() if one["type"] == "value_error"]
+        reason = rules[0] if rules else f"expected {get_keys()[key].kind}, found {_found(value)}"
+        raise UserError(f"{label}: {reason}") from error
 
 
 class _OneLabel(Labels):

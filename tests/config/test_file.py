@@ -400,6 +400,11 @@ def test_every_mistake_in_such_overrides_is_told_at_once():
     ]
 
 
+def test_an_override_that_breaks_a_rule_of_its_own_is_told_the_rule():
+    with pytest.raises(UserError, match=r"decoding.tag=xx: expected a symbol without spaces .*; found 'xx'$"):
+        read_overrides(["decoding.tag=xx"], "decoding")
+
+
 def test_a_recipe_is_found_by_its_name_and_a_file_of_that_name_wins(tmp_path, monkeypatch):
     recipe = next(path for path in RECIPES if path.stem == "demo")
     monkeypatch.chdir(tmp_path)
