@@ -23,12 +23,17 @@ from nmt.version import __version__  # noqa: E402
 
 project = "nmt"
 release = version = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.intersphinx", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.intersphinx", "sphinx_copybutton"]
 
 # Pages are Markdown that GitHub shows as well. Code without a language is commands with their output.
 myst_heading_anchors = 4
 highlight_language = "text"
 copybutton_prompt_text = "$ "
+
+# The notebook needs the model of `make demo`. Without it, the page shows the outputs stored in the file.
+nb_execution_mode = "force" if (ROOT / "runs" / "demo" / "best").is_dir() else "off"
+nb_execution_timeout = 300  # seconds per cell; all of them take a minute on two busy cores
+nb_execution_raise_on_error = True
 
 html_theme = "furo"
 html_title = "nmt"

@@ -2,6 +2,7 @@
 
 import fnmatch
 import functools
+import json
 import re
 import shlex
 import subprocess
@@ -20,7 +21,9 @@ from nmt.config.reference import get_keys
 from nmt.errors import UserError
 
 REPOSITORY = Path(__file__).parents[1]
-TEXTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+DOCS = REPOSITORY / "docs"
+NOTEBOOKS = sorted(DOCS.rglob("*.ipynb"))
+TEXTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")), *NOTEBOOKS]
 PAGES = TEXTS + sorted((REPOSITORY / "configs").glob("*.yaml"))
 COMMAND = re.compile(r"(?:^|[\s`(|])nmt ([a-z].*)")
 FENCED = re.compile(r"^```(\{?[\w-]*\}?)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -29,10 +32,18 @@ ELSEWHERE = {"docs/how-to/clients.md"}
 # The keys that bound a run exclude each other, and a recipe already has one.
 EXCLUSIVE = {"training.budget_minutes", "training.max_minutes", "training.schedule"}
 
+
+def read_text(page: Path) -> str:
+    """Returns the text of a page; the code of a notebook is fenced."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix != ".ipynb":
+        return text
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    return "\n\n".join(f"```python\n{source}\n```" if kind == "code" else source for kind, source in cells)
+
+
 PROGRAMS = [
-    page
-    for page in TEXTS
-    if "```python" in page.read_text(encoding="utf-8") and str(page.relative_to(REPOSITORY)) not in ELSEWHERE
+    page for page in TEXTS if "```python" in read_text(page) and str(page.relative_to(REPOSITORY)) not in ELSEWHERE
 ]
 RECIPES = {path.stem for path in PAGES if path.suffix == ".yaml"}
 
@@ -41,7 +52,7 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 def list_code(page: Path) -> list[str]:
     """Returns the lines of the code of a page that are not Python."""
-    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    text = read_text(page).replace("\\\n", " ")
     blocks = [code for language, code in FENCED.findall(text) if language != "python"]
     lines = [line for block in blocks for line in block.splitlines()]
     return lines + [line for line in FENCED.sub("", text).splitlines() if line.startswith(("    ", "#   "))]
@@ -49,7 +60,7 @@ def list_code(page: Path) -> list[str]:
 
 def list_programs(page: Path) -> list[str]:
     """Returns the Python programs of a page."""
-    return [code for language, code in FENCED.findall(page.read_text(encoding="utf-8")) if language == "python"]
+    return [code for language, code in FENCED.findall(read_text(page)) if language == "python"]
 
 
 def list_commands(lines: list[str]) -> Iterator[list[str]]:
@@ -93,7 +104,7 @@ def test_the_commands_of_a_page_are_complete(page):
 
 @every_page
 def test_the_commands_in_the_sentences_of_a_page_exist(page):
-    for arguments in list_commands(re.findall(r"`(nmt [^`]+)`", page.read_text(encoding="utf-8").replace("\n", " "))):
+    for arguments in list_commands(re.findall(r"`(nmt [^`]+)`", read_text(page).replace("\n", " "))):
         command, rest = find_command(page, arguments)
         known = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
         for argument in rest:
@@ -136,14 +147,16 @@ def inspect(translator):
 @pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: page.name)
 def test_the_programs_of_a_page_run(page, translator, inspect, tmp_path, monkeypatch):
     """With a small model as runs/demo. It is opened and inspected once, since each further search is compiled."""
-    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / page.parent.relative_to(REPOSITORY) if page in NOTEBOOKS else tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(folder)
     Path("page.html").write_text("<p>the <b>dog</b></p>", encoding="utf-8")
     Path("data/demo").mkdir(parents=True)
     for side in ("en", "de"):
         Path(f"data/demo/test.{side}").write_text("a dog\n", encoding="utf-8")
 
     def open_translator(path: Path | str, **changes: Any) -> Any:
-        assert Path(path) == Path("runs/demo")
+        assert Path(path).resolve() == (tmp_path / "runs" / "demo").resolve()
         translator.with_settings(**{key: value for key, value in changes.items() if key != "precision"})
         return translator
 
@@ -159,6 +172,15 @@ def test_the_programs_of_a_page_run(page, translator, inspect, tmp_path, monkeyp
     names: dict[str, Any] = {"__name__": "page"}
     for program in list_programs(page):
         exec(compile(program, page.name, "exec"), names)
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS, ids=lambda page: page.name)
+def test_the_outputs_of_a_notebook_are_those_of_one_execution(page):
+    """From the first cell to the last. A cell that an editor has changed, or run again alone, breaks the order."""
+    cells = [cell for cell in json.loads(page.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output["output_type"] for cell in cells for output in cell["outputs"]]
+    assert {"stream", "display_data"} <= set(outputs) and "error" not in outputs
 
 
 def test_the_commands_that_hold_out_text_hold_it_out(tmp_path):
