@@ -116,6 +116,8 @@ def find_model_folder(path: Path) -> Path:
             return folder
     if (path / "checkpoints").is_dir():
         raise UserError(f"The run {path} has no best model yet. The first validation writes it.")
+    if is_savedmodel(path) or is_litert(path):
+        raise UserError(f"{path} is an export. Expected the run folder or model folder that it was made from.")
     raise UserError(f"{path} is not a model folder: expected {WEIGHTS} in it or in {path / 'best'}.")
 
 
@@ -127,6 +129,16 @@ def find_first_member(path: Path) -> Path:
 def is_ensemble(path: Path) -> bool:
     """Returns whether a folder is an ensemble, without reading its files."""
     return (path / ENSEMBLE).is_file()
+
+
+def is_savedmodel(path: Path) -> bool:
+    """Returns whether a folder is a version of an export, or holds several, without reading its files."""
+    return any(path.glob("saved_model.pb")) or any(path.glob("[0-9]*/saved_model.pb"))
+
+
+def is_litert(path: Path) -> bool:
+    """Returns whether a folder is an export for LiteRT, without reading its files."""
+    return (path / "model.tflite").is_file()
 
 
 def save_confidence(path: Path, confidence: Mapping[str, Any]) -> None:

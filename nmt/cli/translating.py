@@ -27,6 +27,14 @@ from nmt.cli.options import (
 from nmt.errors import UserError
 from nmt.streams import STANDARD, replace_home
 
+GlossaryFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="File of terms with their translations, one per line: term, tab, translation."),
+]
+Marks = Annotated[
+    bool, typer.Option("--marks", help="Copy text between {{ and }}. \\{, \\} and \\\\ stand for {, } and \\.")
+]
+
 
 class AlignmentFormat(StrEnum):
     """Formats of `--alignments`."""
@@ -80,15 +88,8 @@ def translate(
             "tags, placeholders, terms and required phrases.",
         ),
     ] = False,
-    glossary: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="File of terms with their translations, one per line: term, tab, translation."
-        ),
-    ] = None,
-    marks: Annotated[
-        bool, typer.Option("--marks", help="Copy text between {{ and }}. \\{, \\} and \\\\ stand for {, } and \\.")
-    ] = False,
+    glossary: GlossaryFile = None,
+    marks: Marks = False,
     prefix: Annotated[
         Path | None,
         typer.Option(
@@ -135,14 +136,14 @@ def translate(
     # Imported here, as below, so that the other commands do not wait for NumPy.
     from nmt.data.glossary import read_glossary
 
-    terms = read_glossary(glossary)
+    terms = read_glossary(glossary) if glossary else None
     set_up_process(device, threads)
     from nmt.translators.lines import translate_lines
     from nmt.translators.opening import open_translator
 
-    translator = open_translator(model, rerank=rerank, rerank_weight=rerank_weight, **decoding)
-    if glossary or marks:
-        translator = translator.with_terms(terms, marks=marks)
+    translator = open_translator(
+        model, rerank=rerank, rerank_weight=rerank_weight, glossary=terms, marks=marks, **decoding
+    )
     translate_lines(
         translator,
         input,
@@ -165,6 +166,10 @@ def translate_corpus(
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder for the translations, one file for each.")],
     overrides: Decoding = None,
+    rerank: Rerank = None,
+    rerank_weight: RerankWeight = None,
+    glossary: GlossaryFile = None,
+    marks: Marks = False,
     workers: TranslatingWorkers = None,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
@@ -176,12 +181,17 @@ def translate_corpus(
     """Translate many files, with several processes if Ray is installed; run again to translate what is missing."""
     decoding = read_decoding(overrides, beam_size, length_penalty, pruning_threshold)
     from nmt.cluster.corpus import translate_corpus as translate_files
+    from nmt.data.glossary import read_glossary
 
     translate_files(
         model,
         str(replace_home(Path(input))),
         output,
         settings=decoding,
+        rerank=rerank,
+        rerank_weight=rerank_weight,
+        glossary=read_glossary(glossary) if glossary else None,
+        marks=marks,
         workers=choose_workers(workers, address, device, threads),
         address=address,
         log=log_line,

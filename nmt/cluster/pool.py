@@ -27,7 +27,7 @@ class ShardTranslator:
 
     Args:
         model: path of the model.
-        settings: decoding settings that replace the model's.
+        settings: decoding settings that replace the model's, and other arguments of `open_translator`.
         shards: all shards; a row names one by its number.
     """
 
@@ -88,7 +88,7 @@ def translate_missing(
     Args:
         model: a run folder, a model folder, an ensemble or an export.
         shards: all shards, done or not; at least one, and all of one class, which may do other work with the model.
-        settings: decoding settings that replace the model's.
+        settings: decoding settings that replace the model's, and other arguments of `open_translator`.
         workers: number of worker processes; 1 means this process. None means one per GPU or, without GPUs, one per four
             cores, and this process if Ray is not installed.
         address: address of a Ray cluster; None means this machine.

@@ -1,13 +1,14 @@
 """Opens a translator by its path: a run folder, a model folder, an ensemble, or an export of either kind."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nmt.data.glossary import Glossary
 from nmt.errors import UserError
-from nmt.model_folder import find_model_folder, is_ensemble
+from nmt.model_folder import find_model_folder, is_ensemble, is_litert, is_savedmodel
 from nmt.process import check_device
 from nmt.translators.protocol import Translator
 
@@ -27,17 +28,8 @@ class Kind:
 
 # A folder is of the first kind that matches; what is nothing else must be a model.
 KINDS = (
-    Kind(
-        "SavedModel",
-        # A version folder, or a folder of them.
-        lambda path: any(path.glob("saved_model.pb")) or any(path.glob("[0-9]*/saved_model.pb")),
-        ("nmt.translators.savedmodel", "SavedModelTranslator"),
-    ),
-    Kind(
-        "LiteRT",
-        lambda path: (path / "model.tflite").is_file(),
-        ("nmt.translators.litert", "LiteRTTranslator"),
-    ),
+    Kind("SavedModel", is_savedmodel, ("nmt.translators.savedmodel", "SavedModelTranslator")),
+    Kind("LiteRT", is_litert, ("nmt.translators.litert", "LiteRTTranslator")),
     Kind("ensemble", is_ensemble, ("nmt.translators.model", "ModelTranslator"), fixed=False),
     Kind("model", lambda path: True, ("nmt.translators.model", "ModelTranslator"), fixed=False),
 )
@@ -58,7 +50,13 @@ def find_folder(path: Path) -> Path:
 
 
 def open_translator(
-    path: Path | str, *, rerank: Path | str | None = None, rerank_weight: float | None = None, **changes: Any
+    path: Path | str,
+    *,
+    rerank: Path | str | None = None,
+    rerank_weight: float | None = None,
+    glossary: Glossary | Mapping[str, str] | Path | str | None = None,
+    marks: bool = False,
+    **changes: Any,
 ) -> Translator:
     """Opens a translator.
 
@@ -67,19 +65,22 @@ def open_translator(
         rerank: a second model or ensemble, whose scores rerank the hypotheses of the beam; see
             `nmt.translators.reranking`.
         rerank_weight: weight of the second model, 0 to 1; default: 0.5.
+        glossary, marks: see `Translator.with_terms`.
         **changes: settings of the section `decoding` other than its own, such as beam_size=1; None leaves one as it is.
 
     Raises:
-        UserError: there is no model or export, a setting is unknown, invalid or fixed in the export, or the GPU that
-            `--device` names does not exist.
+        UserError: there is no model or export, a setting is unknown, invalid or fixed in the export, a term cannot be
+            translated as the glossary says, or the GPU that `--device` names does not exist.
     """
+    if glossary is not None or marks:
+        translator = open_translator(path, rerank=rerank, rerank_weight=rerank_weight, **changes)
+        return translator.with_terms(glossary, marks=marks)
+    check_weight(rerank, rerank_weight)
     if rerank is not None:
         from nmt.translators.reranking import WEIGHT, RerankingTranslator
 
         weight = WEIGHT if rerank_weight is None else rerank_weight
         return RerankingTranslator(open_translator(path, **changes), open_translator(rerank), weight)
-    if rerank_weight is not None:
-        raise UserError("--rerank-weight has no effect without --rerank, which names the second model.")
     path = Path(path)
     kind = find_kind(path)
     module, name = kind.translator
@@ -89,3 +90,9 @@ def open_translator(
     translator = implementation.load(path, **loading)
     check_device()  # which requires the imports that a translator needs
     return translator.with_settings(**changes)
+
+
+def check_weight(rerank: Path | str | None, rerank_weight: float | None) -> None:
+    """Raises UserError if there is a weight of a second model, but no second model."""
+    if rerank_weight is not None and rerank is None:
+        raise UserError("--rerank-weight has no effect without --rerank, which names the second model.")

@@ -25,7 +25,11 @@ class Echo(Translator):
         return [Translation(text, [Hypothesis(text, score=-1.0, log_prob=-1.0)] * n_best) for text in texts]
 
 
-OPENING = SimpleNamespace(open_translator=lambda model, **changes: Echo())
+def open_echo(model, *, glossary=None, marks=False, **changes):
+    return Echo().with_terms(glossary, marks=marks) if glossary or marks else Echo()
+
+
+OPENING = SimpleNamespace(open_translator=open_echo)
 
 if __name__ == "__main__":
     sys.modules["nmt.translators.opening"] = OPENING

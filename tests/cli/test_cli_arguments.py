@@ -101,11 +101,15 @@ def test_options_of_the_commands_on_ray_reach_them(nmt, fake, tmp_path, monkeypa
     called = []
     fake("nmt.cluster.corpus", translate_corpus=lambda *places, **options: called.append((places, options)))
     fake("nmt.cluster.tune", tune=lambda *places, **options: called.append((places[1:], options)))
-    assert nmt("translate-corpus", "m", "~/in", "out", "--workers", 3, "--address", "head:1")[0] == 0
+    (tmp_path / "g").write_text("a\tb\n")
+    terms = ("--glossary", tmp_path / "g", "--marks", "--rerank", "n", "--rerank-weight", 0.5)
+    assert nmt("translate-corpus", "m", "~/in", "out", "--workers", 3, "--address", "head:1", *terms)[0] == 0
     assert nmt("tune", "demo", "--space", "s", "--trials", 5, "--grace", 4, "--into", "t", "--workers", 2)[0] == 0
     (corpus, corpus_options), (space, tune_options) = called
     assert corpus == (Path("m"), f"{tmp_path}/in", Path("out")) and space == (Path("s"),)
     assert (corpus_options["workers"], corpus_options["address"]) == (3, "head:1")
+    assert [corpus_options[name] for name in ("rerank", "rerank_weight", "marks")] == [Path("n"), 0.5, True]
+    assert corpus_options["glossary"].entries == {"a": "b"}
     assert [tune_options[name] for name in ("trials", "grace", "folder", "workers")] == [5, 4, Path("t"), 2]
 
 

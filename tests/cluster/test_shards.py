@@ -18,9 +18,11 @@ from nmt.cluster.shards import (
     find_subfolders,
     remove_parts,
 )
+from nmt.data.glossary import Glossary
 from nmt.errors import UserError
 from nmt.files import folder_lock
 from nmt.model_folder import save_confidence
+from nmt.translators import opening
 
 
 class Upper:
@@ -150,6 +152,23 @@ def test_a_folder_keeps_to_one_model_and_its_settings(model, tmp_path):
         check_record(tmp_path, [], model, {"beam_size": 3})
     with pytest.raises(UserError, match=r"is not a model folder: expected weights\.h5 in it"):
         check_record(tmp_path, [], tmp_path, own)
+
+
+def test_terms_and_a_second_model_belong_to_the_record(model, corpus, tmp_path, monkeypatch):
+    opened: list[dict] = []
+    monkeypatch.setattr(opening, "open_translator", lambda path, **given: opened.append(given) or Upper())
+    out, terms = tmp_path / "out", Glossary({"one": "eins"})
+    options: dict = {"workers": 1, "log": lambda line: None}
+    given = {"rerank": model, "rerank_weight": 0.0, "glossary": terms, "marks": True}
+    corpus_module.translate_corpus(model, str(corpus), out, settings={"beam_size": 2}, **given, **options)
+    assert opened == [{"beam_size": 2, **given}]
+    assert read_packed(out / "b.txt") == ["ONE", "", "TWO"]
+    given["glossary"] = Glossary({"one": "ein"})
+    with pytest.raises(UserError, match=r"made with other settings:\n  beam_size: 2 became .*\n  glossary: .* became"):
+        corpus_module.translate_corpus(model, str(corpus), out, **given, **options)
+    with pytest.raises(UserError, match="--rerank-weight has no effect without --rerank"):
+        corpus_module.translate_corpus(model, str(corpus), tmp_path / "new", rerank_weight=0.5, **options)
+    assert not (tmp_path / "new").exists()
 
 
 def test_nmt_calibrate_does_not_make_another_model(tmp_path):

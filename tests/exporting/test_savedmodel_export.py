@@ -244,7 +244,7 @@ def test_a_sample_that_does_not_exist_is_named(exported, tmp_path):
 
 
 def test_only_a_model_can_be_exported(exported, tmp_path):
-    with pytest.raises(UserError, match="is not a model folder"):
+    with pytest.raises(UserError, match=r"is an export\. Expected the run folder or model folder"):
         export(exported.version, tmp_path / "served")
 
 
