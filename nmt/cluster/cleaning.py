@@ -26,7 +26,7 @@ from nmt.errors import UserError
 from nmt.evaluation.scoring import check_scores
 from nmt.files import discard, folder_lock
 from nmt.model_folder import CONFIG, SOURCE, TARGET, find_first_member
-from nmt.streams import open_output
+from nmt.streams import open_bytes, open_output
 from nmt.translators.protocol import WINDOW, Translator
 
 SHARD_PAIRS = 4 * WINDOW
@@ -234,6 +234,7 @@ def _check(source: Path, target: Path, into: Path, rules: Rules, by_score: Score
             raise UserError(f"{file} has the name of something else that nmt clean writes to {into}. Rename it.")
         if (into / file.name).resolve() == file.resolve():
             raise UserError(f"{into} holds the text to clean. Choose another folder with --into.")
+        open_bytes(file).close()
     if by_score is None:
         for name in ("max_length", "max_ratio"):
             if getattr(rules, name) is not None:

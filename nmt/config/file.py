@@ -188,6 +188,8 @@ def _find_recipe(path: Path) -> Path:
     """Returns the path itself, or the path of the recipe that it names."""
     recipes = files("nmt") / "recipes"
     recipe = Path(str(recipes / f"{path}.yaml"))
+    if (path / "config.yaml").is_file():
+        raise UserError(f"{path} is a folder. Its configuration is {path / 'config.yaml'}.")
     if path.exists() or path.parent != Path() or path.suffix:
         return path
     if not recipe.is_file():

@@ -38,7 +38,6 @@ def draw_pictures(found: Inspection, folder: Path, *, warn: Callable[[str], None
     named = {"attention": make_attention_maps(found), "gradients": [make_saliency_map(found)]}
     for name, (_, maps) in zip(found.trace.layers, make_layer_maps(found), strict=True):
         named[name.replace(".", "-").replace("_", "-")] = maps
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, maps in named.items():
         paths.append(folder / f"{name}.png")

@@ -140,7 +140,9 @@ def make_synthetic_pairs(
     settings, work, fragment = settings or {}, into / WORK, into / FRAGMENT
     pairs = [into / f"{name}-{number}" for number in range(1, len(texts) + 1)]
     files = [file for pair in pairs for file in _name_sides(pair)]
-    find_folder(model)  # a mistake in the model's path is reported before the text is read
+    find_folder(model)  # a mistake in a path is reported before a folder is made
+    for path in (path for text in texts for path in text.files):
+        open_bytes(path).close()
     with folder_lock(into, doing="translating"):
         opened = [_open_text(text, work) for text in texts]
         digest = compute_digest("".join(one.fingerprint for columns in opened for one in columns).encode())

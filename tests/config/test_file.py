@@ -411,3 +411,7 @@ def test_a_recipe_is_found_by_its_name_and_a_file_of_that_name_wins(tmp_path, mo
     assert load_config("demo") == load_config(recipe)
     (tmp_path / "demo").write_text(recipe.read_text(encoding="utf-8") + "\nseed: 77\n", encoding="utf-8")
     assert load_config("demo").seed == 77
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    with pytest.raises(UserError, match=r"^run is a folder\. Its configuration is run/config\.yaml\.$"):
+        load_config("run")
