@@ -23,7 +23,9 @@ def report(
     pairs: Annotated[
         int,
         typer.Option(
-            min=0, help="Number of training pairs to score, to list those with the highest loss; 0 scores none."
+            min=0,
+            help="Number of training pairs to score by the best model, if training did not keep their losses, to list "
+            "those with the highest loss; 0 lists none.",
         ),
     ] = 5000,
     device: Device = None,

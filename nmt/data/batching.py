@@ -291,6 +291,8 @@ class Batch:
     alignment: np.ndarray | None = None
     """float32 [B, T, S], what the attention of each target token should be. Rows sum to 1, or to 0 where that is not
     known. None unless alignments guide the attention."""
+    pairs: np.ndarray | None = None
+    """int [P, 1 or 2], the pairs of the corpus in each row but those that fill the batch; None if that is not asked."""
 
     @property
     def num_target_tokens(self) -> int:
@@ -308,7 +310,7 @@ class Batch:
         alignment = self.alignment
         if alignment is not None:
             alignment = np.concatenate([alignment, np.zeros((filling, *alignment.shape[1:]), np.float32)])
-        return Batch(self.epoch, self.index, source, target, weights, alignment)
+        return Batch(self.epoch, self.index, source, target, weights, alignment, self.pairs)
 
 
 class BatchLoader:
@@ -320,6 +322,7 @@ class BatchLoader:
         plan: which pairs form which batch.
         weigh: returns the weights of these examples in an epoch, float32; None weighs all alike.
         guide: makes the alignments of batches; None makes none.
+        find_pairs: returns the pairs of the corpus that these examples have in an epoch; None leaves them out.
         multiple: rows are filled up to a multiple of this, the number of replicas times micro-batches.
         pad_to_buckets: pads to the bucket instead of to the longest row, and fills up to a full batch. For backends
             that compile a function for each shape.
@@ -333,6 +336,7 @@ class BatchLoader:
         *,
         weigh: Callable[[np.ndarray, int], np.ndarray] | None = None,
         guide: AttentionGuide | None = None,
+        find_pairs: Callable[[np.ndarray, int], np.ndarray] | None = None,
         multiple: int = 1,
         pad_to_buckets: bool = False,
     ):
@@ -341,6 +345,7 @@ class BatchLoader:
         self.plan = plan
         self.weigh = weigh
         self.guide = guide
+        self.find_pairs = find_pairs
         self.multiple = multiple
         self.pad_to_buckets = pad_to_buckets
 
@@ -362,7 +367,8 @@ class BatchLoader:
         if self.guide:
             matrices = self.guide(self.kept[members], epoch, *ids)
             alignment = _pad_matrices(matrices, (target.shape[1], source.shape[1]))
-        batch = Batch(epoch, index, source, target, weights, alignment)
+        pairs = self.find_pairs(self.kept[members], epoch) if self.find_pairs else None
+        batch = Batch(epoch, index, source, target, weights, alignment, pairs)
         return batch.pad_rows(rows).pad_rows(self.multiple)
 
     def _choose_shape(

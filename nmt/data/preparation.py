@@ -102,6 +102,10 @@ class TrainingData:
             return self.texts.average(self.weights.values, examples, epoch)
         return self.weights.values[examples]
 
+    def find_pairs(self, examples: np.ndarray, epoch: int) -> np.ndarray:
+        """Returns the pairs of the corpus that examples consist of in an epoch: int [B, 1], or [B, 2] with NO_PAIR."""
+        return self.texts.find_pairs(examples, epoch) if isinstance(self.texts, JoinedTokens) else examples[:, None]
+
     def sample_sources(self, size: int) -> list[str]:
         """Returns the source text of at most `size` examples, evenly spaced. Some are two sentences joined."""
         sample = self.kept[np.linspace(0, len(self.kept) - 1, min(len(self.kept), size)).astype(np.int64)]

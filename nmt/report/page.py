@@ -18,13 +18,14 @@ from nmt.inspection.heat_maps import HeatMap
 from nmt.inspection.page import write_maps, write_page
 from nmt.report.charts import Line, draw_chart, draw_histogram
 from nmt.report.examples import (
+    MIN_EPOCHS,
     DevSentence,
-    ScoredPairs,
+    PairLossSummary,
     TrainingPair,
     add_attention,
+    examine_pairs,
     open_best,
     rank_sentences,
-    score_pairs,
 )
 from nmt.report.records import RunRecords, read_run
 
@@ -54,7 +55,7 @@ class RunReport:
     """Where the translations of the dev sentences come from."""
     worst: Sequence[DevSentence] = ()
     best: Sequence[DevSentence] = ()
-    pairs: ScoredPairs | None = None
+    pairs: PairLossSummary | None = None
     missing: list[str] = field(default_factory=list)
     """What the report lacks, one sentence each."""
 
@@ -67,7 +68,8 @@ def report_runs(
     Args:
         paths: folders of runs, which may still be training.
         examples: sentences per list; 0 shows none, and opens no model.
-        pairs: training pairs that are scored to find those with the highest loss; 0 scores none.
+        pairs: training pairs that are scored to find those with the highest loss, if training did not keep the losses;
+            0 looks for none.
         log: receives what takes long.
 
     Raises:
@@ -98,7 +100,7 @@ def _examine(name: str, run: RunRecords, examples: int, pairs: int, log: Callabl
         worst, best = both[: len(worst)], both[len(worst) :]
         if pairs:
             scored = attempt(
-                "Training pairs", lambda: score_pairs(run, translator, sample=pairs, worst=examples, log=log)
+                "Training pairs", lambda: examine_pairs(run, translator, sample=pairs, worst=examples, log=log)
             )
     return RunReport(name, run, origin, worst, best, scored, missing)
 
@@ -324,22 +326,52 @@ def _write_example(title: str, entries: Sequence[tuple[str, str]], after: str = 
 
 def _write_pairs(report: RunReport) -> str:
     found = report.pairs
-    if found is None or not found.losses:
+    if found is None or not len(found.losses):
         return ""
-    losses = np.array(found.losses)
-    never = int(np.count_nonzero(losses >= found.even_loss))
+    losses = found.losses
+    if found.is_kept:
+        origin = (
+            f"The lowest loss of {len(losses):,} of {found.num_pairs:,} training pairs in any epoch, kept while "
+            "training, with dropout."
+        )
+        title = "Lowest loss of the training pairs"
+    else:
+        origin = (
+            f"{len(losses):,} of {found.num_pairs:,} training pairs, scored by the best model without dropout, because "
+            f"training kept no losses (training.keep_pair_losses) or has not completed {MIN_EPOCHS} epochs yet."
+        )
+        title = "Loss of the training pairs"
+    never = _count_never_learned(found, losses)
     text = (
-        f"<p>{len(losses):,} of {found.num_pairs:,} training pairs, scored by the best model without dropout. The loss "
-        f"is the mean of the target tokens, with EOS. Its median is {np.median(losses):.2f} nats, and one pair in a "
-        f"hundred exceeds {np.quantile(losses, 0.99):.2f}. Pairs with a loss of {found.even_loss:.2f} or "
-        f"more, the loss of a model without training: {never:,}. A pair that is never learned is often a wrong "
-        "translation, text in another language, or two lines that do not belong together.</p>"
+        f"<p>{origin} The loss is the mean of the target tokens, with EOS. Its median is {np.median(losses):.2f} nats, "
+        f"and one pair in a hundred exceeds {np.quantile(losses, 0.99):.2f}. Pairs with a loss of "
+        f"{found.even_loss:.2f} or more, that of a model without training: {never}. A pair that is never learned is "
+        "often a wrong translation, text in another language, or two lines that do not belong together.</p>"
     )
     edges = np.linspace(0, max(float(losses.max()), 1e-6), MAX_BARS + 1)
     counts, _ = np.histogram(losses, edges)
     bars = list(zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True))
-    chart = draw_histogram("Loss of the training pairs", "nats per target token", bars, is_log=True)
-    return f'{text}<div class="charts">{chart}</div>' + "".join(map(_write_pair, found.worst))
+    chart = draw_histogram(title, "nats per target token", bars, is_log=True)
+    return f'{text}<div class="charts">{chart}</div>{_write_losses_by_corpus(report, found)}' + "".join(
+        map(_write_pair, found.worst)
+    )
+
+
+def _write_losses_by_corpus(report: RunReport, found: PairLossSummary) -> str:
+    corpora = report.records.config.data.train
+    if len(corpora) < 2:
+        return ""
+    by_corpus = [(str(one.source), found.losses[found.corpora == number]) for number, one in enumerate(corpora)]
+    rows = [
+        [name, f"{len(losses):,}", f"{np.median(losses):.2f}", _count_never_learned(found, losses)]
+        for name, losses in by_corpus
+        if len(losses)
+    ]
+    return _write_table(["source", "pairs", "median loss", f"loss of {found.even_loss:.2f} or more"], rows)
+
+
+def _count_never_learned(found: PairLossSummary, losses: np.ndarray) -> str:
+    return f"{np.count_nonzero(losses >= found.even_loss):,}"
 
 
 def _write_pair(one: TrainingPair) -> str:
@@ -351,7 +383,10 @@ def _write_pair(one: TrainingPair) -> str:
             f"<bdi>{html.escape(one.least)}</bdi> <small>log-probability {one.least_log_prob:.2f}</small>",
         ),
     ]
-    return _write_example(f"{one.place}, loss {one.loss:.2f}", entries)
+    loss = f"loss {one.loss:.2f}"
+    if one.lowest is not None:
+        loss = f"lowest loss in training {one.lowest:.2f}, by the best model {one.loss:.2f}"
+    return _write_example(f"{one.place}, {loss}", entries)
 
 
 # Data and configuration

@@ -72,6 +72,8 @@ class Sums(NamedTuple):
     """Target tokens that count: EOS does, padding and filling rows do not."""
     metrics: dict[str, Any]
     """Other scalars to log by name; like the loss, they are divided by the number of tokens."""
+    pair_losses: Any = ()
+    """[B], the weighted negative log-likelihood of each row in nats, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Objective:
             embeddings' word dropout.
         guided_alignment: weight of the cross-entropy between the alignment of the examples and the attention (Chen et
             al. 2016); 0 needs no alignment.
+        pair_losses: whether to sum up the negative log-likelihood of each pair as well. No gradient depends on it.
     """
 
     label_smoothing: float = field(default=0.0, kw_only=True)
@@ -93,6 +96,7 @@ class Objective:
     consistency: float = field(default=0.0, kw_only=True)
     consistency_kind: ConsistencyKind = field(default="r_drop", kw_only=True)
     guided_alignment: float = field(default=0.0, kw_only=True)
+    pair_losses: bool = field(default=False, kw_only=True)
 
     @classmethod
     def from_config(cls, settings: TrainingConfig, banned_ids: Sequence[int] = ()) -> "Objective":
@@ -108,6 +112,7 @@ class Objective:
             consistency=settings.consistency,
             consistency_kind=settings.consistency_kind,
             guided_alignment=settings.guided_alignment,
+            pair_losses=settings.keep_pair_losses,
         )
 
     @property
@@ -143,12 +148,19 @@ class Objective:
             return self._compare_readings(model, source, target, counts, alignment, training)
         decoded = model(source, shift_right(target, BOS_ID), training=training)
         arrays = model.projection, decoded.states, target, counts
-        loss, nll = cross_entropy(*arrays, label_smoothing=self.label_smoothing, banned_ids=self.banned_ids)
+        loss, nll, costs = cross_entropy(*arrays, label_smoothing=self.label_smoothing, banned_ids=self.banned_ids)
         metrics = {"nll": nll}
         if self.guided_alignment:
             metrics["alignment"] = compare_attention(decoded.attention_weights, alignment, counts)
             loss = loss + self.guided_alignment * metrics["alignment"]
-        return Sums(loss, ops.sum(counts), metrics)
+        return Sums(loss, ops.sum(counts), metrics, self._sum_by_pair(costs, target))
+
+    def _sum_by_pair(self, costs: Any, target: Any, num_losses: int = 1) -> Any:
+        """Returns the mean over readings of the costs of each row of the target [B, T]: [B], or () if not wanted."""
+        if not self.pair_losses:
+            return ()
+        readings = ops.reshape(costs, (-1, *ops.shape(target)))  # [R * B * T] -> [R, B, T]
+        return ops.sum(readings, axis=(0, 2)) / num_losses
 
     def _compare_readings(
         self, model: Seq2Seq, source: Any, target: Any, counts: Any, alignment: Any, training: bool
@@ -164,7 +176,7 @@ class Objective:
         decoded = model(sources, before, training=training, word_masks=word_masks)
         # SimCut trains on the first reading alone.
         both_counts = ops.concatenate([counts, counts if is_r_drop else ops.zeros_like(counts)], axis=0)
-        loss, nll, divergence = compute_consistency(
+        loss, nll, divergence, costs = compute_consistency(
             model.projection,
             decoded.states,
             targets,
@@ -182,7 +194,7 @@ class Objective:
             alignments = ops.concatenate([alignment, alignment], axis=0)
             metrics["alignment"] = compare_attention(decoded.attention_weights, alignments, both_counts) / num_losses
             loss = loss + self.guided_alignment * metrics["alignment"]
-        return Sums(loss, ops.sum(counts), metrics)
+        return Sums(loss, ops.sum(counts), metrics, self._sum_by_pair(costs, target, num_losses))
 
 
 def _cut(embedding: Embedding, ids: Any, kept_id: int) -> Any:
@@ -226,7 +238,7 @@ def cross_entropy(
     *,
     label_smoothing: float,
     banned_ids: Sequence[int] = (),
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any, Any]:
     """Sums the cross-entropy over the target tokens that count.
 
     The smoothed loss is nll + s (logit of the target - mean logit), where s is the mass, spread over the tokens of the
@@ -241,12 +253,14 @@ def cross_entropy(
         banned_ids: tokens that get no share of that mass. None of them may be a target that counts.
 
     Returns:
-        The smoothed loss and the plain negative log-likelihood, each a scalar sum in nats.
+        The smoothed loss and the plain negative log-likelihood, each a scalar sum in nats, and the terms [N] of the
+        latter.
     """
     costs = _softmax_nll(*_flatten(projection, states, targets))
     weights = ops.cast(weights, costs.dtype)
-    nll = ops.sum(costs * ops.reshape(weights, (-1,)))
-    return _smooth(nll, projection, states, targets, weights, label_smoothing, banned_ids), nll
+    weighted = costs * ops.reshape(weights, (-1,))
+    nll = ops.sum(weighted)
+    return _smooth(nll, projection, states, targets, weights, label_smoothing, banned_ids), nll, weighted
 
 
 def compute_consistency(
@@ -258,7 +272,7 @@ def compute_consistency(
     label_smoothing: float,
     banned_ids: Sequence[int] = (),
     kind: ConsistencyKind,
-) -> tuple[Any, Any, Any]:
+) -> tuple[Any, Any, Any, Any]:
     """Sums the cross-entropy of a batch that holds every row twice, and how far the two predictions are apart.
 
     Args:
@@ -273,15 +287,17 @@ def compute_consistency(
 
     Returns:
         The smoothed loss and the plain negative log-likelihood, both summed over the 2B rows, and the divergence,
-        summed over B rows; scalars in nats.
+        summed over B rows; scalars in nats. Then the terms [2N] of the negative log-likelihood.
     """
     costs = _softmax_nll_twice(*_flatten(projection, states, targets), kind)
     weights = ops.cast(weights, costs.dtype)
     flat = ops.reshape(weights, (-1,))
     num = ops.shape(flat)[0]
-    nll = ops.sum(costs[:num] * flat)
+    weighted = costs[:num] * flat
+    nll = ops.sum(weighted)
     divergence = ops.sum(costs[num:] * flat[: num // 2])
-    return _smooth(nll, projection, states, targets, weights, label_smoothing, banned_ids), nll, divergence
+    loss = _smooth(nll, projection, states, targets, weights, label_smoothing, banned_ids)
+    return loss, nll, divergence, weighted
 
 
 def _flatten(projection: OutputProjection, states: Any, targets: Any) -> tuple[Any, Any, Any, Any]:

@@ -6,6 +6,7 @@ checkpoints/      the last few checkpoints
 best/             a model folder with the best weights so far
 history.jsonl     one record per line: training, validation, or average (of the last checkpoints)
 validations/      the translations of the dev text by each validation, one per line
+pair_losses.npy   the lowest loss of each training pair
 data.json         what training read: files, pairs kept and dropped, tokens
 tensorboard/
 cache/            line indexes and tokens, rebuilt when missing
@@ -29,7 +30,7 @@ from nmt.weights import load_arrays
 # Keys that a resumed run may change, since no update depends on them. decoding.tag changes what validation scores.
 MAY_CHANGE = re.compile(
     r"run_dir|data\.(cache|promises)|decoding\.(?!tag)|export\."
-    r"|training\.(max_(updates|epochs|minutes)|validate_every|checkpoint_every|keep_checkpoints|patience|max_skipped|max_rollbacks|on_full_disk|log_every|tensorboard|keep_translations)"
+    r"|training\.(max_(updates|epochs|minutes)|validate_every|checkpoint_every|keep_checkpoints|patience|max_skipped|max_rollbacks|on_full_disk|log_every|tensorboard|keep_(translations|pair_losses))"
 )
 
 # Schedule plateau sets the learning rate by validations, so that it also depends on these.
@@ -51,6 +52,7 @@ class RunFolder:
         self.history = path / "history.jsonl"
         self.tensorboard = path / "tensorboard"
         self.data = path / "data.json"
+        self.pair_losses = path / "pair_losses.npy"
 
     def locate_translations(self, update: int, name: str) -> Path:
         """Returns the file with the translations of a dev set after an update, whether it exists or not."""

@@ -24,6 +24,7 @@ from nmt.training.best_model import BestModel, Scored
 from nmt.training.budget import CHECKPOINT, VALIDATION, Budget, compute_share
 from nmt.training.checkpoint import Checkpoint, Checkpointer, CheckpointFolder, Progress, average_checkpoints
 from nmt.training.data_record import write_data
+from nmt.training.pair_losses import PairLosses
 from nmt.training.recovery import Recovery
 from nmt.training.run_folder import RunFolder, Writer
 from nmt.training.run_log import RunLog
@@ -46,9 +47,8 @@ class PendingUpdate(NamedTuple):
     """An update that was started and whose outcome is not known yet."""
 
     number: int
-    epoch: int
+    batch: Batch
     learning_rate: float
-    num_tokens: int
     wait: Callable[[], Outcome]
 
 
@@ -119,6 +119,9 @@ class Trainer:
             keep_translations=settings.keep_translations,
             silent=not workers.is_chief,
         )
+        self.pair_losses: PairLosses | None = None
+        if settings.keep_pair_losses and workers.is_chief:
+            self.pair_losses = PairLosses(folder.pair_losses, len(self.data.corpus), every=settings.log_every)
         self.progress = Progress()
         self.pending: PendingUpdate | None = None
         self.last_metrics: dict[str, float] = {}
@@ -154,6 +157,7 @@ class Trainer:
             self.plan,
             weigh=self.data.weigh,
             guide=self.data.guide,
+            find_pairs=self.data.find_pairs if self.pair_losses else None,
             multiple=self.update.rows_multiple,
             pad_to_buckets=has_static_shapes(),
         )
@@ -200,17 +204,20 @@ class Trainer:
         self.callbacks.on_train_batch_begin(number)
         wait = self.recovery.start_update(self.update, batch, number=number, learning_rate=learning_rate)
         self._await_pending()
-        self.pending = PendingUpdate(number, batch.epoch, learning_rate, batch.num_target_tokens, wait)
+        self.pending = PendingUpdate(number, batch, learning_rate, wait)
         self.progress = self.progress.count_batch(batch.epoch, batch.index)
 
     def _await_pending(self) -> None:
         """Waits for the update that was started last, if its outcome is not known yet, and records the outcome."""
         if self.pending is None:
             return
-        (number, epoch, learning_rate, num_tokens, wait), self.pending = self.pending, None
+        (number, batch, learning_rate, wait), self.pending = self.pending, None
         outcome = wait()
         self.progress = self.recovery.record_outcome(number, outcome, self.progress)
-        self.run_log.record_update(number, epoch, learning_rate, outcome, num_tokens=num_tokens)
+        num_tokens = batch.num_target_tokens
+        self.run_log.record_update(number, batch.epoch, learning_rate, outcome, num_tokens=num_tokens)
+        if self.pair_losses:
+            self.pair_losses.record(batch, outcome)
         self.last_metrics = dict(outcome.metrics)
         self.callbacks.on_train_batch_end(number, self.last_metrics)
 
@@ -310,6 +317,11 @@ class Trainer:
     def _save(self) -> bool:
         """Writes the best model if it is not written yet, and a checkpoint; returns whether the latter was written."""
         self.progress = self.best.save_unwritten(self.progress)
+        return self._save_checkpoint()
+
+    def _save_checkpoint(self) -> bool:
+        if self.pair_losses:
+            self.writer.try_write(self.pair_losses.save, "the losses of pairs", update=self.progress.update)
         return self.checkpointer.save(self.progress)
 
     def _restore(self, initial: ModelFolder | None) -> None:
@@ -318,6 +330,8 @@ class Trainer:
         if checkpoint:
             self._assign(checkpoint)
             self.budget.resume(self.progress)
+            if self.pair_losses:
+                self.pair_losses.restore(self.log)
             self._forget_missing_model()
             self.log(f"Resuming the run in {self.folder.path} after update {self.progress.update:,}.")
             return
@@ -337,7 +351,7 @@ class Trainer:
         self.pending = None  # whatever came of the update after the last skipped one, it is undone
         self._assign(self.recovery.roll_back(self.progress, last_update=last))
         # Otherwise a run that is killed now would resume with the old learning rate.
-        self.checkpointer.save(self.progress)
+        self._save_checkpoint()
 
     def _assign(self, checkpoint: Checkpoint) -> None:
         self.checkpointer.assign(checkpoint)

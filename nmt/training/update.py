@@ -45,6 +45,9 @@ class Outcome:
     """Target tokens, with EOS and without padding, each by the weight of its pair."""
     is_applied: bool
     """False where loss or gradient was not finite, and the weights were left alone."""
+    pair_losses: Any = None
+    """float [B], the negative log-likelihood of each row's target in nats, times the weight of the pair; None if the
+    objective does not return it. It may still be on the device, so that nothing waits for it before it is read."""
 
     @property
     def loss(self) -> float:

@@ -79,7 +79,7 @@ class Fetched:
     """What the host reads after an update, as one array: each array that it reads costs a round trip to the device."""
 
     values: jax.Array
-    """Metrics, number of tokens, and whether the update was applied."""
+    """Metrics, number of tokens, whether the update was applied, and the losses of the pairs if they are kept."""
     names: tuple[str, ...] = field(metadata={"static": True})
     """Names of the metrics; static, so that a compiled program returns them beside its arrays."""
 
@@ -185,7 +185,8 @@ class JaxUpdate(Update):
         # A scan, since micro-batches that ran in parallel would need the memory that accumulation is meant to save.
         # Gradients are carried, but sums are outputs: those need no initial value, so no metric is named here.
         gradients, each = jax.lax.scan(add, [jnp.zeros_like(w) for w in state.weights], (seeds, examples))
-        sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), each)
+        pair_losses = each.pair_losses
+        sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), each._replace(pair_losses=()))
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in gradients))
         norm, factor = scale_gradients(norm, sums.num_tokens, state.loss_scale, self.clip_norm)
         gradients = [g * factor.astype(g.dtype) for g in gradients]
@@ -197,7 +198,11 @@ class JaxUpdate(Update):
             after = after._replace(loss_scale=scale, good_updates=good)
         metrics = {**compute_means(sums), "gradient_norm": norm}
         values = [*metrics.values(), sums.num_tokens, finite]
-        return after, Fetched(jnp.stack([x.astype(norm.dtype) for x in values]), tuple(metrics))
+        stacked = jnp.stack([x.astype(norm.dtype) for x in values])
+        if self.objective.pair_losses:
+            rows = jnp.ravel(pair_losses.T)  # [A, B / A] -> [B], in the order of the batch
+            stacked = jnp.concatenate([stacked, rows.astype(norm.dtype)])
+        return after, Fetched(stacked, tuple(metrics))
 
     def _micro_batch(self, state: State, frozen: list, seeds: Any, examples: Examples) -> tuple[Sums, list]:
         """Returns the sums of the objective, and the gradient of its scaled loss for each weight."""
@@ -228,8 +233,10 @@ def _get_shapes(examples: Examples) -> tuple[tuple[int, ...], ...]:
 
 def _await_outcome(fetched: Fetched) -> Outcome:
     """Waits for the result of an update."""
-    *means, num_tokens, applied = np.asarray(fetched.values).tolist()
-    return Outcome(dict(zip(fetched.names, means, strict=True)), float(num_tokens), bool(applied))
+    values, count = np.asarray(fetched.values), len(fetched.names)
+    *means, num_tokens, applied = values[: count + 2].tolist()
+    metrics = dict(zip(fetched.names, means, strict=True))
+    return Outcome(metrics, num_tokens, bool(applied), values[count + 2 :] if len(values) > count + 2 else None)
 
 
 def _is_variable(x: Any) -> bool:

@@ -96,7 +96,8 @@ class TensorFlowUpdate(Update):
         self.optimizer.learning_rate = learning_rate
         seeds = self._derive_seeds(update)
         try:
-            metrics, num_tokens, finite, factor, gradients = self._compute(*Examples.from_batch(batch).arrays, seeds)
+            arrays = Examples.from_batch(batch).arrays
+            metrics, num_tokens, finite, factor, gradients, pair_losses = self._compute(*arrays, seeds)
             if finite:
                 self._apply(gradients, factor)
         except tf.errors.ResourceExhaustedError as error:
@@ -105,7 +106,8 @@ class TensorFlowUpdate(Update):
             if self.workers.count == 1:
                 raise
             raise self.workers.make_lost_error(error) from error
-        outcome = Outcome({name: float(x) for name, x in metrics.items()}, float(num_tokens), bool(finite))
+        means = {name: float(x) for name, x in metrics.items()}
+        outcome = Outcome(means, float(num_tokens), bool(finite), pair_losses if self.objective.pair_losses else None)
         return lambda: outcome
 
     def halve_micro_batches(self) -> None:
@@ -121,7 +123,7 @@ class TensorFlowUpdate(Update):
         return derive_dropout_seeds(self.seed, update, self._get_seed_shape()[:3])
 
     def _compute_gradients(self, *batch: Any) -> tuple:
-        """Returns metrics, number of tokens, whether all is finite, the factor of the gradients, and their sums."""
+        """Returns metrics, number of tokens, whether all is finite, factor and sums of gradients, and pairs' losses."""
         with self._kernels.activate() if self.alone else nullcontext():
             return self._reduce(self.strategy.run(self._sum_micro_batches, args=batch))
 
@@ -137,7 +139,8 @@ class TensorFlowUpdate(Update):
             scale, good = adjust_loss_scale(self.loss_scale.value, self.good_updates.value, finite)
             self.loss_scale.assign(scale)
             self.good_updates.assign(good)
-        return {**compute_means(totals), "gradient_norm": norm}, totals.num_tokens, finite, factor, gradients
+        metrics = {**compute_means(totals), "gradient_norm": norm}
+        return metrics, totals.num_tokens, finite, factor, gradients, totals.pair_losses
 
     def _sum_micro_batches(self, *batch: Any) -> tuple[Sums, list]:
         """Adds up the objective's sums, and the dense gradient of its loss, over the micro-batches of one replica."""
@@ -162,6 +165,10 @@ class TensorFlowUpdate(Update):
             tape.watch(variables)
             sums = self.objective(self.model, mine, training=True)
             scaled = sums.loss * tf.cast(self.loss_scale.value, sums.loss.dtype)
+        if self.objective.pair_losses and stride > 1:
+            # Zeros in the rows of the others: then the sum over micro-batches and replicas is the whole batch.
+            mine_alone = sums.pair_losses[:, None] * tf.one_hot(first, stride, dtype=sums.pair_losses.dtype)
+            sums = sums._replace(pair_losses=tf.reshape(mine_alone, [-1]))
         return sums, [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)]
 
     def _apply_gradients(self, gradients: list, factor: Any) -> None:

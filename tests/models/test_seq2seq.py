@@ -60,7 +60,7 @@ def compute_gradients(model):
     with tf.GradientTape() as tape:
         states = model(SOURCE, TARGET).states
         real = tf.cast(PREDICTED != 0, "float32")
-        loss, _ = cross_entropy(model.projection, states, PREDICTED, real, label_smoothing=0.1)
+        loss, *_ = cross_entropy(model.projection, states, PREDICTED, real, label_smoothing=0.1)
     gradients = tape.gradient(loss, list(weights.values()))
     return {path: tf.convert_to_tensor(gradient) for path, gradient in zip(weights, gradients, strict=True)}
 

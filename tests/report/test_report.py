@@ -18,7 +18,7 @@ from nmt.decoding.word_links import WordLinks
 from nmt.errors import UserError
 from nmt.evaluation.metrics import score
 from nmt.report import page, records
-from nmt.report.examples import score_pairs
+from nmt.report.examples import examine_pairs
 from nmt.report.page import report_runs, write_html
 from nmt.report.records import read_run
 from nmt.training.run_folder import RunFolder
@@ -200,9 +200,9 @@ def test_training_pairs_are_named_by_file_and_line(make_run, tmp_path, monkeypat
     monkeypatch.setattr("nmt.report.examples.load_tokenizers", lambda *_: (Letters(), Letters()))
     run = read_run(make_run("run"))
     config = run.config.model_copy(update={"data": run.config.data.model_copy(update={"max_length": 3})})
-    run = SimpleNamespace(config=config, path=run.path)
+    run = SimpleNamespace(config=config, path=run.path, training=run.training)
     told = ToldTranslator({"a": 0.5, "b": 3.0, "d": 1.0, "e": 0.25, "f": 2.5})  # "c c c c" is too long, line 2 blank
-    found = score_pairs(run, told, sample=100, worst=3, log=lambda _: None)
+    found = examine_pairs(run, told, sample=100, worst=3, log=lambda _: None)
     assert [(one.place, one.loss, one.target) for one in found.worst] == [
         (f"{tmp_path}/train.en:3", 3.0, "B"),
         (f"{tmp_path}/more.en:2", 2.5, "F"),
@@ -210,9 +210,31 @@ def test_training_pairs_are_named_by_file_and_line(make_run, tmp_path, monkeypat
     ]
     assert (found.worst[0].least, found.worst[0].least_log_prob) == ("B", -6.0)
     assert sorted(found.losses) == [0.25, 0.5, 1.0, 2.5, 3.0]
-    assert found.num_pairs == 6 and found.even_loss == pytest.approx(np.log(16))
-    some = score_pairs(run, told, sample=2, worst=1, log=lambda _: None)
+    assert found.num_pairs == 6 and found.even_loss == pytest.approx(np.log(16)) and not found.is_kept
+    some = examine_pairs(run, told, sample=2, worst=1, log=lambda _: None)
     assert len(some.losses) == 2 and some.num_pairs == 6
+
+
+def test_pairs_that_were_never_learned_are_those_of_the_losses_that_training_kept(make_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("nmt.report.examples.load_tokenizers", lambda *_: (Letters(), Letters()))
+    monkeypatch.setattr("nmt.report.records._read_facts", lambda *_: ({"update": 20}, 5))
+    # The pair "c c c c" was never read. The best model has learned what all epochs before it had not.
+    monkeypatch.setattr(page, "open_best", lambda path: ToldTranslator(dict.fromkeys([*"abdef", "c c c c"], 0.5)))
+    path = make_run("run")
+    with RunFolder(path).pair_losses.open("wb") as file:
+        np.save(file, np.array([0.5, 3, np.inf, 1, 2.75, 4], np.float16))
+    assert "scored by the best model" in make_page(path)  # all pairs were read once only
+    with (path / "history.jsonl").open("a") as file:
+        file.write('\n{"update": 40, "kind": "training", "epoch": 2, "loss": 3.0}\n')
+    text = make_page(path, examples=2)
+    assert re.findall(r"<b>\S+/(\w+.en:\d), lowest loss in training ([\d.]+), by the best model 0.50", text) == [
+        ("more.en:2", "4.00"),
+        ("train.en:3", "3.00"),
+    ]
+    assert "The lowest loss of 5 of 6 training pairs" in text and "without training: 2." in text
+    [table] = re.findall(r"<table>(?:(?!</table>).)*median loss.*?</table>", text)
+    assert re.findall("<bdi>([^<]*)</bdi>", table)[1:4] == ["3", "1.00", "1"]
+    assert re.findall("<bdi>([^<]*)</bdi>", table)[5:] == ["2", "3.38", "1"]
 
 
 def test_the_page_has_pairs_attention_and_data(make_run, monkeypatch):
@@ -229,7 +251,7 @@ def test_the_page_has_pairs_attention_and_data(make_run, monkeypatch):
     RunFolder(path).data.write_text(json.dumps(data))
     text = make_page(path)
     assert "train.en:4, loss 4.00" in text
-    assert "the loss of a model without training: 1." in text and "a loss of 2.77" in text
+    assert "that of a model without training: 1." in text and "a loss of 2.77" in text
     assert text.count("<canvas") == len(SOURCES)
     assert "dropped by data.max_length" in text and "Length of the examples, target" in text
 

@@ -79,7 +79,7 @@ def settings_of(case: Case) -> dict[str, Any]:
     """The settings of the update of a case."""
     from nmt.training.objective import Objective
 
-    objective = Objective(label_smoothing=case.label_smoothing, **case.objective)
+    objective = Objective(label_smoothing=case.label_smoothing, pair_losses=True, **case.objective)
     return {"seed": 1, "objective": objective, **case.update}
 
 
@@ -100,7 +100,7 @@ def batch_of(number: int, *, is_aligned: bool = False) -> Any:
 
 
 def learned(update: Any, case: Case) -> dict[str, np.ndarray]:
-    """What the updates of a case say, and what they make of weights and averages."""
+    """What the updates of a case say, of all pairs and of each, and what they make of weights and averages."""
     from nmt.weights import get_arrays
 
     update.restart_averages()
@@ -116,4 +116,5 @@ def learned(update: Any, case: Case) -> dict[str, np.ndarray]:
     ]
     weights = {f"weight {path}": array for path, array in get_arrays(update.model.trainable_variables).items()}
     averages = {f"average {path}": array for path, array in update.get_averages().items()}
-    return {"outcomes": np.array(figures, dtype=np.float64), **weights, **averages}
+    pairs = np.array([outcome.pair_losses for outcome in outcomes], dtype=np.float64)
+    return {"outcomes": np.array(figures, dtype=np.float64), "pairs": pairs, **weights, **averages}

@@ -55,7 +55,7 @@ def make_update(num_replicas, accumulation_steps, *, precision, settings, dropou
         model_config = ModelConfig(**MODEL, **dropout)
         model = make_seq2seq(model_config, source_vocabulary_size=V, target_vocabulary_size=V, precision=precision)
         optimizer = make_optimizer(config)
-    objective = Objective(label_smoothing=0.1)
+    objective = Objective(label_smoothing=0.1, pair_losses=True)
     return TensorFlowUpdate(
         model,
         optimizer,
@@ -68,7 +68,7 @@ def make_update(num_replicas, accumulation_steps, *, precision, settings, dropou
 
 
 def learned(update):
-    """Loss, gradient norm and number of tokens of every update."""
+    """Loss, gradient norm and number of tokens of every update, and the loss of each row."""
     from nmt.data.batching import Batch, pad
 
     outcomes = []
@@ -76,7 +76,8 @@ def learned(update):
         source, target, weights = rows_of(number)
         batch = Batch(0, number, pad(source), pad(target), weights)
         outcome = update(batch, update=number, learning_rate=2**-5)
-        outcomes.append((outcome.loss, outcome.metrics["gradient_norm"], outcome.num_tokens))
+        pairs = np.asarray(outcome.pair_losses).tolist()
+        outcomes.append((outcome.loss, outcome.metrics["gradient_norm"], outcome.num_tokens, *pairs))
     return outcomes
 
 

@@ -43,7 +43,7 @@ def array(x):
 @tf.function
 def losses(layer, states, targets, weights, label_smoothing):
     weights = tf.cast(weights, layer.variable_dtype)
-    return cross_entropy(layer, states, targets, weights, label_smoothing=label_smoothing)
+    return cross_entropy(layer, states, targets, weights, label_smoothing=label_smoothing)[:2]
 
 
 def make_consistent_losses(kind):
@@ -52,7 +52,7 @@ def make_consistent_losses(kind):
         """The loss with three times the divergence, the loss, and the divergence."""
         weights = tf.cast(weights, layer.variable_dtype)
         settings = {"label_smoothing": label_smoothing, "kind": kind}
-        loss, _, divergence = compute_consistency(layer, states, targets, weights, **settings)
+        loss, _, divergence, _ = compute_consistency(layer, states, targets, weights, **settings)
         return loss + 3 * divergence, loss, divergence
 
     return consistent_losses
@@ -130,7 +130,7 @@ def test_equals_the_definition(set_precision, precision, tolerance, label_smooth
 
 def test_runs_eagerly_too():
     layer, states = projection(), random(B, T, E).astype("float32")
-    found = cross_entropy(layer, states, TARGETS, WEIGHTS, label_smoothing=0.1)
+    found = cross_entropy(layer, states, TARGETS, WEIGHTS, label_smoothing=0.1)[:2]
     np.testing.assert_allclose(found, numpy_losses(layer, states, TARGETS, WEIGHTS, 0.1), rtol=1e-5)
 
 
@@ -293,6 +293,20 @@ def test_with_its_defaults_the_objective_is_the_negative_log_likelihood_without_
     assert float(sums.loss) == float(sums.metrics["nll"]) == pytest.approx(plain, rel=1e-5)
     assert sums.num_tokens == 5
     assert model.read[2] is False
+
+
+@pytest.mark.parametrize(("settings", "num_readings"), [({}, 1), ({"consistency": 3.0}, 2)])
+def test_the_losses_of_pairs_are_without_smoothing_and_means_of_both_readings(settings, num_readings):
+    model, row_weights = RandomModel(), np.array([0.5, 1], "float32")
+    objective = Objective(label_smoothing=0.1, pair_losses=True, **settings)
+    sums = objective(model, Examples(TARGETS, TARGETS, row_weights), training=True)
+    states = random(num_readings * B, T, E).reshape(num_readings, B, T, E)
+    expected = [
+        np.mean([numpy_losses(model.projection, one[[b]], TARGETS[[b]], WEIGHTS[[b]], 0)[1] for one in states])
+        for b in range(B)
+    ]
+    np.testing.assert_allclose(sums.pair_losses, expected * row_weights, rtol=1e-5)
+    assert Objective(label_smoothing=0.1)(model, Examples(TARGETS, TARGETS)).pair_losses == ()
 
 
 def test_consistency_is_half_the_loss_of_r_drop_over_tokens_that_count_once():

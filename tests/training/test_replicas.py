@@ -28,7 +28,7 @@ def found():
 )
 def test_replicas_and_micro_batches_learn_what_one_learns(found, case, place, tolerance):
     one, several = (np.array(found["courses"][f"{case} {place}"]) for place in ("1x1", place))
-    assert one.shape == several.shape == (20, 3)
+    assert one.shape == several.shape == (20, 3 + 12)
     np.testing.assert_allclose(several, one, rtol=tolerance)
 
 
@@ -38,11 +38,12 @@ def test_a_single_device_that_was_chosen_is_used(found):
 
 def test_the_courses_are_worth_comparing(found):
     for name, course in found["courses"].items():
-        losses, norms, num_tokens = np.array(course).T
+        losses, norms, num_tokens, *pairs = np.array(course).T
         assert losses[-5:].mean() < losses[:5].mean(), name
         assert len(set(num_tokens)) == 1
         # Five rows of 9 tokens and five of 2, each with its EOS: a replica's own mean would weigh them otherwise.
         assert num_tokens[0] == 5 * 10 + 5 * 3
+        assert min(map(min, pairs[:10])) > 0 and not np.any(pairs[10:])
         if name.startswith("adamw"):
             assert norms.min() > 0.05, f"{name} is not always clipped"
 

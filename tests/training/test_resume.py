@@ -18,6 +18,7 @@ from nmt.data.preparation import prepare_training_data
 from nmt.data.token_cache import CachedTokens
 from nmt.model_folder import ModelFolder
 from nmt.training.checkpoint import CheckpointFolder
+from nmt.training.pair_losses import read_pair_losses
 from nmt.training.train import train
 
 EVERYTHING = {
@@ -141,6 +142,14 @@ def test_the_best_model_is_the_same(runs, name):
     assert found.facts == expected.facts
     for path, array in expected.weights.items():
         np.testing.assert_array_equal(found.weights[path], array, strict=True)
+
+
+@pytest.mark.parametrize("name", ["moved", "damaged"])
+def test_the_losses_of_pairs_are_the_same_to_the_last_bit(runs, name):
+    """Also if they were of later updates than the checkpoint."""
+    expected, found = (read_pair_losses(path / "pair_losses.npy", 100) for path in (runs.whole, vars(runs)[name]))
+    assert np.isfinite(expected).all()
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_what_the_resumption_had_to_get_right_was_at_work(runs):
