@@ -39,7 +39,8 @@ def inspect(
     index: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of nmt index, for the nearest training sentences; default: that of the run, if it exists."
+            help="Folder of nmt index, for the nearest training sentences; default: that of the run, if it exists and "
+            "is up to date."
         ),
     ] = None,
     beam_size: BeamSize = None,
@@ -58,6 +59,8 @@ def inspect(
 
     with open_output(html) if html else nullcontext() as out:
         found = inspect_sentence(model, sentence, reference, index=index, **decoding)
+        if found.index_problem:
+            print_warning(found.index_problem)
         if out:
             from nmt.inspection.page import write_html
 

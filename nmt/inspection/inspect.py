@@ -14,7 +14,7 @@ from rich.table import Table
 from nmt.data.tokenizer import EOS_ID, Tokenizer
 from nmt.errors import UserError
 from nmt.inspection.beam import BeamTree, check_settings, trace_beam
-from nmt.inspection.neighbours import Neighbour, NeighbourIndex, find_index
+from nmt.inspection.neighbours import Neighbour, open_index
 from nmt.inspection.trace import Trace, trace
 from nmt.models.seq2seq import Seq2Seq
 from nmt.translators.model import ModelTranslator
@@ -53,6 +53,8 @@ class Inspection:
     neighbours: Sequence[Sequence[Neighbour]] = ()
     """For each of the T positions, the training sentences whose attentional states are nearest, nearest first; empty
     without an index."""
+    index_problem: str = ""
+    """Why the index of the run was not used, such as that it is stale; empty if nothing is wrong with it."""
 
     @property
     def log_prob(self) -> float:
@@ -93,18 +95,17 @@ def inspect(
         text: to translate.
         reference: a translation to read instead of the model's own.
         index: folder of `nmt index`, in which the nearest training sentences are looked up; by default that of the run
-            or model folder, if it has one.
+            or model folder, if it has one. That one is left out if it cannot be used; see `Inspection.index_problem`.
         **changes: settings of the section `decoding`, such as beam_size=1.
 
     Raises:
         UserError: this is an export or an ensemble, the text is blank or too long, or the settings
-            sample or have a coverage penalty. Or the index is missing, damaged or of another model.
+            sample or have a coverage penalty. Or `index` is missing, damaged or of another model.
     """
     translator, opened = _open(model, changes)
     check_settings(translator.settings)
-    if index is None and isinstance(model, Path | str):
-        index = find_index(Path(model))
-    neighbours = NeighbourIndex(Path(index), translator) if index else None
+    run = Path(model) if isinstance(model, Path | str) else None
+    neighbours, index_problem = open_index(Path(index) if index else None, run, translator)
     source_tokenizer, target_tokenizer = translator.source_tokenizer, translator.target_tokenizer
     protected = translator.terms.protect(_read_one_part(translator, text))
     source = protected.text
@@ -137,6 +138,7 @@ def inspect(
         beam=beam,
         beam_tokens=_get_tokens(target_tokenizer, [node.token_id for node in beam.nodes]),
         neighbours=neighbours.find_neighbours(traced.states) if neighbours else (),
+        index_problem=index_problem,
     )
 
 

@@ -252,6 +252,26 @@ def find_index(run: Path) -> Path | None:
     return folder if (folder / RECORD).is_file() else None
 
 
+def open_index(folder: Path | None, run: Path | None, translator: ModelTranslator) -> tuple[NeighbourIndex | None, str]:
+    """Opens the index in a folder or, without one, that of a run or model folder.
+
+    Returns:
+        The index, or None, and why that of the run cannot be used, in words: further training makes it stale.
+
+    Raises:
+        UserError: the folder was given and holds no index of this model.
+    """
+    if folder is not None:
+        return NeighbourIndex(folder, translator), ""
+    own = find_index(run) if run else None
+    if own is None:
+        return None, ""
+    try:
+        return NeighbourIndex(own, translator), ""
+    except UserError as error:
+        return None, f"The nearest training sentences are left out. {error}"
+
+
 def compute_fingerprint(translator: ModelTranslator) -> str:
     """Returns a digest of the weights of a model and of its tokenizers."""
     digest = start_digest()

@@ -73,7 +73,8 @@ def _write_texts(found: Inspection) -> str:
     if found.is_reference:
         texts.append(("Reference, shown below", found.target))
     rows = "".join(f'<dt>{name}</dt><dd dir="auto">{html.escape(text)}</dd>' for name, text in texts)
-    return f"<dl>{rows}<dt>Probability</dt><dd>{describe_probability(found)}</dd></dl>"
+    note = f"<p>{html.escape(found.index_problem)}</p>" if found.index_problem else ""
+    return f"<dl>{rows}<dt>Probability</dt><dd>{describe_probability(found)}</dd></dl>{note}"
 
 
 def _write_words(found: Inspection) -> str:

@@ -11,7 +11,7 @@ from nmt.config.schema import PlaceholderConfig, TrainingFiles
 from nmt.errors import FormatError, UserError
 from nmt.inspection import neighbours
 from nmt.inspection.inspect import write_text
-from nmt.inspection.neighbours import NeighbourIndex, build_index, find_index
+from nmt.inspection.neighbours import NeighbourIndex, build_index, find_index, open_index
 from nmt.translators.model import ModelTranslator
 from tests.exported_model import SENTENCES
 
@@ -99,6 +99,16 @@ def test_an_index_of_other_weights_is_refused_by_name(run, translator, monkeypat
     monkeypatch.setattr(neighbours, "compute_fingerprint", lambda translator: "other")
     with pytest.raises(UserError, match=r"index is stale: .* another model .* Run nmt index again"):
         nmt.inspect(translator, SOURCES[0], index=run / "index")
+
+
+def test_the_index_of_the_run_is_left_out_if_it_is_stale(run, translator, tmp_path, monkeypatch):
+    opened, problem = open_index(None, run, translator)
+    assert opened and not problem
+    assert open_index(None, tmp_path, translator) == open_index(None, None, translator) == (None, "")
+    monkeypatch.setattr(neighbours, "compute_fingerprint", lambda translator: "other")
+    opened, problem = open_index(None, run, translator)
+    assert opened is None
+    assert problem.startswith(f"The nearest training sentences are left out. {run / 'index'} is stale")
 
 
 def test_the_fingerprint_changes_with_a_weight(translator):
