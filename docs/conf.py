@@ -18,6 +18,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 sys.path[:0] = [str(DOCS), str(ROOT)]
 
 from commands import describe_commands  # noqa: E402
+from untested import add_notes  # noqa: E402
 
 from nmt.version import __version__  # noqa: E402
 
@@ -114,5 +115,6 @@ def setup(app: Any) -> None:
     """Connects Sphinx with the functions above."""
     app.connect("source-read", read_page)
     app.connect("autodoc-process-docstring", read_docstring)
+    app.connect("doctree-read", add_notes)
     # Their text is not in their files.
     app.connect("env-get-outdated", lambda *arguments: [*ELSEWHERE, "reference/commands", "reference/python"])

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import typer
+from markdown_it import MarkdownIt
 
 import nmt
 from nmt import errors
@@ -29,6 +30,13 @@ COMMAND = re.compile(r"(?:^|[\s`(|])nmt ([a-z].*)")
 FENCED = re.compile(r"^```(\{?[\w-]*\}?)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # Programs that other tests run: against a server, and with a LiteRT export.
 ELSEWHERE = {"docs/how-to/clients.md"}
+# The first word of a line of commands, and the lines that tests run: here, and in tests/server/test_app.py.
+PROGRAM_NAMES = (
+    "nmt make python pip curl docker kubectl ray srun tensorboard "
+    "bash cat cd cut echo export for git head paste printf sed sort tar wget zcat zstd"
+)
+SHELL = re.compile(rf"^ *(?:\$ )?((?:[A-Z_]+=\S* )?(?:{PROGRAM_NAMES.replace(' ', '|')}) .*)", re.MULTILINE)
+RUN = re.compile(r"curl -s localhost:8501|cd data/sv-fi|paste all\.sv|head -n 1000|for part in")
 # The keys that bound a run exclude each other, and a recipe already has one.
 EXCLUSIVE = {"training.budget_minutes", "training.max_minutes", "training.schedule"}
 
@@ -129,6 +137,25 @@ def test_the_other_programs_that_pages_run_exist():
                 assert path.is_dir() or path.with_suffix(".py").is_file(), f"{page.name}: {line}"
             if found := re.search(r"python ((?:scripts|tests)/\S+\.py)", line):
                 assert (REPOSITORY / found[1]).is_file(), f"{page.name}: {line}"
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+def test_each_block_of_a_page_runs_or_says_why_not(page, monkeypatch):
+    """A note is made by docs/untested.py while the site is built. GitHub shows the README without the site."""
+    monkeypatch.syspath_prepend(DOCS)
+    from untested import make_note
+
+    text = read_text(page)
+    for block in MarkdownIt().parse(text):
+        if block.type not in ("fence", "code_block"):
+            continue
+        note = make_note(block.content, block.info)
+        if page.name == "README.md" and note:
+            assert f"<sub>{note}</sub>" in text.splitlines()[block.map[1] : block.map[1] + 2], block.content
+        runs = page in PROGRAMS or str(page.relative_to(REPOSITORY)) in ELSEWHERE
+        commands = SHELL.findall("" if block.info in ("python", "yaml") else block.content)
+        assert note or not commands or all(RUN.match(command) for command in commands), block.content
+        assert block.info != "python" or runs, block.content
 
 
 @pytest.fixture(scope="module")
