@@ -77,7 +77,9 @@ def format_number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or value == round(value) else f"{value:.4g}"
 
 
-def draw_chart(title: str, unit: str, lines: Sequence[Line], *, may_be_log: bool = False) -> str:
+def draw_chart(
+    title: str, unit: str, lines: Sequence[Line], *, may_be_log: bool = False, names_one: bool = False
+) -> str:
     """Returns a figure with a chart over updates; nothing if no line has a value.
 
     Args:
@@ -85,6 +87,7 @@ def draw_chart(title: str, unit: str, lines: Sequence[Line], *, may_be_log: bool
         unit: of the values.
         lines: in the order of the legend.
         may_be_log: whether a wide range of values, all above 0, is drawn on a logarithmic axis.
+        names_one: whether a single line has a legend as well.
     """
     lines = [_thin(line) for line in lines]
     values = [y for line in lines for _, y in line.points if y is not None]
@@ -97,7 +100,7 @@ def draw_chart(title: str, unit: str, lines: Sequence[Line], *, may_be_log: bool
     parts = [*_draw_axes(x_axis, y_axis, "update", unit + (", logarithmic" if y_axis.is_log else ""))]
     for line in lines:
         parts += _draw_line(line, x_axis, y_axis)
-    return _write_figure(title, parts, _write_legend(lines))
+    return _write_figure(title, parts, _write_legend(lines) if len(lines) > 1 or names_one else "")
 
 
 def draw_histogram(
@@ -206,7 +209,7 @@ def _draw_mark(color: int, x: float, y: float, *, is_shown: bool) -> str:
 
 def _write_legend(lines: Sequence[Line]) -> str:
     entries = []
-    for line in lines if len(lines) > 1 else ():
+    for line in lines:
         color, dashed = line.color % NUM_COLORS, " dashed" if line.is_dashed else ""
         mark = _draw_mark(line.color, 13, 6, is_shown=True) if line.has_marks else ""
         entries.append(

@@ -241,7 +241,7 @@ def _draw_metric(reports: Sequence[RunReport], kind: str, name: str) -> str:
             lines.append(Line(one.name, number, points, band, has_marks=kind == "validation"))
     if any(line.band for line in lines):
         title += ", with 95 % interval"
-    return draw_chart(title, unit, lines, may_be_log=may_be_log)
+    return draw_chart(title, unit, lines, may_be_log=may_be_log, names_one=len(reports) > 1)
 
 
 # Dev sentences

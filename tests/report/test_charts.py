@@ -92,3 +92,9 @@ def test_bars_are_as_high_as_their_counts():
 def test_ticks_stay_within_the_axis():
     assert Axis(0.31, 0.74, 0, 1).choose_ticks() == pytest.approx([0.4, 0.5, 0.6, 0.7])
     assert Axis(0.02, 700, 0, 1, is_log=True).choose_ticks() == pytest.approx([0.1, 1, 10, 100])
+
+
+def test_a_single_line_has_a_legend_if_that_is_asked():
+    lines = [Line("first run", 0, [(1, 2.0), (2, 3.0)])]
+    assert ">first run</span>" in draw_chart("Title", "unit", lines, names_one=True)
+    assert ">first run</span>" not in draw_chart("Title", "unit", lines)
