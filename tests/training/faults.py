@@ -61,8 +61,8 @@ def not_finite(place: tuple[int, float]) -> None:
     poison, sound = tf.Variable(1.0), objective.cross_entropy
 
     def poisoned(*args: Any, **kwargs: Any) -> tuple:
-        loss, nll = sound(*args, **kwargs)
-        return loss * tf.cast(poison, loss.dtype), nll
+        loss, *others = sound(*args, **kwargs)
+        return loss * tf.cast(poison, loss.dtype), *others
 
     def before(_: Any, batch: Any, *, update: int, learning_rate: float) -> None:
         poison.assign(float("nan") if update >= place[0] and learning_rate > place[1] else 1.0)
@@ -111,6 +111,14 @@ def following(owner: type, name: str, work: Callable) -> None:
     setattr(owner, name, both)
 
 
+def without_grappler() -> None:
+    """Lets no graph be rewritten before it first runs, as in tests/conftest.py."""
+    from nmt import backend  # noqa: F401, TensorFlow as the command line imports it
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
 if __name__ == "__main__":
     from nmt.process import silence_stderr
 
@@ -119,6 +127,7 @@ if __name__ == "__main__":
     for name in sorted(faults, key=lambda name: name not in ("clock", "hostname", "processors")):
         with silence_stderr():
             globals()[name](faults[name])
+    without_grappler()
     from nmt.cli.main import main
 
     main()

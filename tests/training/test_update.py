@@ -331,10 +331,10 @@ def breakable(monkeypatch):
     sound = objective.cross_entropy
 
     def loss(projection, *args, **kwargs):
-        loss, nll = sound(projection, *args, **kwargs)
+        loss, *others = sound(projection, *args, **kwargs)
         bias = keras.ops.copy(projection.bias)
         root = keras.ops.sqrt(0 * loss + bias[UNDER_ROOT])  # at 0 the root is finite and its slope is not
-        return loss * bias[FACTOR] + root, nll
+        return loss * bias[FACTOR] + root, *others
 
     monkeypatch.setattr(objective, "cross_entropy", loss)
     update = made_update(optimizer="adamw", ema_decay=0.5, clip_norm=1.0)
