@@ -6,14 +6,12 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from nmt.errors import RequestError
 from nmt.server.batcher import Batcher
 from nmt.server.fair_queue import CompletingOptions
 from nmt.server.limits import Limits, check_texts, limit_time
 from nmt.server.openapi import describe_body, describe_complete_request
+from nmt.server.request_fields import Texts, as_whole_number, count_demanded, read_demands, read_fields
 from nmt.server.text_cutter import TextCutter, find_client
-from nmt.server.tfserving_bodies import read_json
-from nmt.server.translate_routes import as_whole_number, check_fields, count_demanded, read_demands
 from nmt.translators.demands import MAX_ALTERNATIVES, Demand
 from nmt.translators.hypothesis import Continuation
 from nmt.translators.protocol import Translator
@@ -24,7 +22,7 @@ class CompleteRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    text: Annotated[str | list[str], Field(description="One text or several, each of which is read as a whole.")]
+    text: Annotated[Texts, Field(description="One text or several, each of which is read as a whole.")]
     prefix: Annotated[
         str | list[str], Field(description="The beginning of the translation of each text; it may end inside a word.")
     ] = ""
@@ -53,8 +51,8 @@ def make_complete_routes(translator: Translator, batcher: Batcher, cutter: TextC
     @router.post("/complete", openapi_extra=describe_body(describe_complete_request(CompleteRequest, limits)))
     async def complete(request: Request) -> CompleteResponse:
         """Returns the most probable alternatives for the next word after a prefix, each with its best translation."""
-        wanted = read_request(await request.body())
-        texts = [wanted.text] if isinstance(wanted.text, str) else wanted.text
+        wanted = read_fields(CompleteRequest, await request.body())
+        texts = wanted.text
         check_texts(texts, limits)
         prefix = [""] * len(texts) if wanted.prefix == "" else wanted.prefix
         demands = read_demands(prefix, None, limits, count=len(texts)) or [Demand()] * len(texts)
@@ -70,15 +68,3 @@ def make_complete_routes(translator: Translator, batcher: Batcher, cutter: TextC
             return CompleteResponse(alternatives=await batcher.translate(jobs, options, tokens=tokens, client=client))
 
     return router
-
-
-def read_request(body: bytes) -> CompleteRequest:
-    """Reads a request.
-
-    Raises:
-        RequestError: 400; the message names the wrong key and what was expected of it.
-    """
-    document = read_json(body)
-    if "text" not in document:
-        raise RequestError(400, "text: missing; expected a text or a list of texts.")
-    return check_fields(CompleteRequest, document)

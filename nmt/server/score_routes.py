@@ -12,9 +12,8 @@ from nmt.server.batcher import Batcher
 from nmt.server.fair_queue import ScoringOptions
 from nmt.server.limits import Limits, check_texts, limit_time
 from nmt.server.openapi import describe_body, describe_score_request
+from nmt.server.request_fields import read_fields
 from nmt.server.text_cutter import TextCutter, find_client
-from nmt.server.tfserving_bodies import read_json
-from nmt.server.translate_routes import check_fields
 from nmt.translators.hypothesis import ScoredTranslation
 from nmt.translators.protocol import TAG, Translator
 
@@ -68,7 +67,7 @@ def make_score_routes(translator: Translator, batcher: Batcher, cutter: TextCutt
     @router.post("/score", openapi_extra=describe_body(describe_score_request(ScoreRequest, limits)))
     async def score(request: Request) -> ScoreResponse:
         """Returns the log-probabilities of given translations, by a trained model or an ensemble, not by an export."""
-        wanted = read_request(await request.body())
+        wanted = read_fields(ScoreRequest, await request.body())
         pairs = [(pair.source, pair.target) for pair in wanted.pairs]
         for side in zip(*pairs, strict=True):
             check_texts(side, limits)
@@ -81,15 +80,6 @@ def make_score_routes(translator: Translator, batcher: Batcher, cutter: TextCutt
         return ScoreResponse(scores=[_describe(one) for one in scores])
 
     return router
-
-
-def read_request(body: bytes) -> ScoreRequest:
-    """Reads a request.
-
-    Raises:
-        RequestError: 400; the message names the wrong key and what was expected of it.
-    """
-    return check_fields(ScoreRequest, read_json(body))
 
 
 def _count_tokens(translator: Translator, pairs: Sequence[tuple[str, str]]) -> list[int]:

@@ -2,27 +2,25 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from nmt.config.schema import SearchSettings
 from nmt.decoding.alignment import Alignment, align
-from nmt.errors import RequestError, suggest_name
+from nmt.errors import RequestError
 from nmt.server.batcher import Batcher
 from nmt.server.fair_queue import DemandingOptions
-from nmt.server.limits import Limits, check_texts, count_characters, limit_time
+from nmt.server.limits import Limits, check_texts, limit_time
 from nmt.server.openapi import describe_body, describe_translate_request
+from nmt.server.request_fields import Texts, as_whole_number, count_demanded, read_demands, read_fields
 from nmt.server.text_cutter import TextCutter, find_client
-from nmt.server.tfserving_bodies import abbreviate, read_json
-from nmt.translators.demands import Demand, make_demands, split_demand, start_with_prefix
+from nmt.translators.demands import Demand, split_demand, start_with_prefix
 from nmt.translators.hypothesis import PartConfidence, Translation, TranslationWarning, join_translations
 from nmt.translators.markup import Markup, read_markup
 from nmt.translators.protocol import CHANGEABLE, TAG, Translator
 from nmt.translators.terms import restore_all
-
-Fields = TypeVar("Fields", bound=BaseModel)
 
 # Characters of a text with tags, as a multiple of those that are translated of it.
 MARKUP_SHARE = 10
@@ -39,19 +37,12 @@ TERM = {
 Term = Annotated[str, Field(max_length=MAX_TERM_CHARACTERS)]
 
 
-def as_whole_number(value: Any) -> Any:
-    """Turns 4.0 into 4: JSON has one type of number, and some clients write every number with a point."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 class TextRequest(BaseModel):
     """Fields of a request for translations, other than search settings."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    text: Annotated[
-        str | list[str], Field(description="One text or several, each of any number of sentences and lines.")
-    ]
+    text: Annotated[Texts, Field(description="One text or several, each of any number of sentences and lines.")]
     n_best: Annotated[int, Field(ge=1, description="Translations per text."), BeforeValidator(as_whole_number)] = 1
     alignments: Annotated[bool, Field(description="Whether to return the attention of each translated word.")] = False
     format: Annotated[
@@ -181,8 +172,8 @@ def make_translate_routes(
     @router.post("/translate", openapi_extra=body, response_model_exclude_none=True)
     async def translate(request: Request) -> TranslateResponse:
         """Translates texts of any number of sentences; line breaks are kept."""
-        wanted = read_request(await request.body())
-        texts = [wanted.text] if isinstance(wanted.text, str) else wanted.text
+        wanted = _read_request(await request.body())
+        texts = wanted.text
         is_html = wanted.format == "html"
         if not is_html:
             check_texts(texts, limits)
@@ -237,20 +228,13 @@ def make_translate_routes(
     return router
 
 
-def read_request(body: bytes) -> TextRequest:
+def _read_request(body: bytes) -> TextRequest:
     """Reads a request.
 
     Raises:
         RequestError: 400; the message names the wrong key and what was expected of it.
     """
-    document = read_json(body)
-    check_keys(TranslateRequest, document)
-    if "text" not in document:
-        raise RequestError(400, "text: missing; expected a text or a list of texts.")
-    texts: Any = [document["text"]] if isinstance(document["text"], str) else document["text"]
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise RequestError(400, "text: expected a text or a list of texts.")
-    wanted = check_fields(TranslateRequest, document)
+    wanted = read_fields(TranslateRequest, body)
     if wanted.alignments and wanted.format == "html":
         raise RequestError(
             400, "alignments: cannot be combined with format: html, because positions are those of plain text."
@@ -258,51 +242,6 @@ def read_request(body: bytes) -> TextRequest:
     if wanted.format == "html" and (wanted.prefix is not None or wanted.required is not None):
         raise RequestError(400, "format: html cannot be combined with prefix and required, which are for plain text.")
     return wanted
-
-
-def read_demands(
-    prefix: str | list[str] | None, required: list[str] | list[list[str]] | None, limits: Limits, *, count: int
-) -> list[Demand] | None:
-    """Returns the prefix and the phrases of each translation; None if there are none.
-
-    Raises:
-        UserError: their number is another one, or one of them cannot be met.
-        RequestError: 400, one of them is too long.
-    """
-    prefixes = [prefix] if isinstance(prefix, str) else prefix
-    is_flat = required is not None and all(isinstance(one, str) for one in required)
-    lists: Any = [required] if is_flat and count == 1 else required
-    demands = make_demands(count, prefixes, lists)
-    check_texts([demand.prefix for demand in demands or ()], limits, "prefix")
-    check_texts(["".join(demand.required) for demand in demands or ()], limits, "list of required phrases")
-    return demands
-
-
-def count_demanded(demand: Demand) -> int:
-    """Returns the characters that are demanded of a translation, of which the search reads at most as many tokens."""
-    return sum(map(count_characters, (demand.prefix, *demand.required)))
-
-
-def check_fields(model: type[Fields], document: dict[str, Any]) -> Fields:
-    """Returns the fields of a request.
-
-    Raises:
-        RequestError: 400; the message names the wrong key and what was expected of it.
-    """
-    check_keys(model, document)
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        [first, *_] = error.errors()
-        place = ".".join(map(str, first["loc"]))
-        raise RequestError(400, f"{place}: {first['msg'].lower()}; found {abbreviate(first['input'])[:80]}.") from error
-
-
-def check_keys(model: type[BaseModel], document: dict[str, Any]) -> None:
-    """Raises a RequestError with status 400 if a request has a key that is not a field of the model."""
-    for key in document:
-        if key not in model.model_fields:
-            raise RequestError(400, f"{key[:80]}: unknown key.{suggest_name(key[:80], model.model_fields)}")
 
 
 def _read_documents(texts: Sequence[str], tags: Sequence[str], limits: Limits) -> list[Markup]:

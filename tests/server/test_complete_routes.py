@@ -104,7 +104,8 @@ def test_alternatives_have_probabilities_and_translations(server):
             {"text": "a", "required": ["x" * 16, "y" * 16]},
             "A text can have at most 30 characters, found 32 in list of required phrases 0",
         ),
-        ("complete", {"texts": "a"}, "text: missing; expected a text or a list of texts."),
+        ("complete", {"texts": "a"}, "texts: unknown key. Did you mean 'text'?"),
+        ("complete", {}, "text: missing; expected a text or a list of texts."),
         ("complete", {"text": "a", "prefx": "p"}, "prefx: unknown key. Did you mean 'prefix'?"),
     ],
 )

@@ -59,10 +59,10 @@ def test_a_tag_reaches_the_translator_and_an_unknown_one_is_refused():
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({}, "pairs: field required; found {}."),
+        ({}, "pairs: missing; expected a list of objects with source and target."),
         ({"text": "a"}, "text: unknown key."),
         ({"pairs": "a"}, 'pairs: input should be a valid list; found "a".'),
-        ({"pairs": [{"source": "a"}]}, "pairs.0.target: field required"),
+        ({"pairs": [{"source": "a"}]}, "pairs.0.target: missing."),
         ({"pairs": [{"source": "a", "target": 1}]}, "pairs.0.target: input should be a valid string; found 1."),
         ({"pairs": [{"source": "a", "target": "b", "c": 1}]}, "pairs.0.c: extra inputs are not permitted"),
         ({"pairs": [{"source": "a", "target": "b"}] * 4}, "at most 3 texts, found 4"),
