@@ -129,17 +129,26 @@ def test_a_run_records_what_reports_and_tensorboard_show(runs, backend):
     assert (folder.tensorboard / "source_embedding.bytes").stat().st_size == 4 * 28 * 16
 
 
-@pytest.mark.parametrize("trained_on", ["tensorflow", "jax"])
-def test_a_model_translates_the_same_on_both_backends(runs, nmt_on, trained_on):
-    lines = (runs / "train.en").read_text().splitlines()[:20]
-    (runs / "lines.en").write_text("\n".join(lines) + "\n")
+@pytest.mark.parametrize(("trained_on", "is_demanding"), [("tensorflow", False), ("jax", True)])
+def test_a_model_translates_the_same_on_both_backends(runs, nmt_on, trained_on, is_demanding):
+    files = {"input": (runs / "train.en").read_text().splitlines()[:20]}
+    if is_demanding:  # prefixes that end inside a word, and phrases
+        files |= {"prefix": [f"six {WORDS[n % 10][:2]}" for n in range(20)], "required": WORDS * 2}
+    options = [] if is_demanding else ["--n-best", "2"]
+    for name, lines in files.items():
+        (runs / name).write_text("".join(f"{line}\n" for line in lines))
+        options += [f"--{name}", runs / name]
     answers = []
     for backend in ("tensorflow", "jax"):
-        arguments = ("--input", runs / "lines.en", "--json", "--n-best", "2")
-        printed, _ = nmt_on(backend, "translate", runs / trained_on, *arguments)
+        printed, _ = nmt_on(backend, "translate", runs / trained_on, "--json", *options)
         answers.append([json.loads(line) for line in printed.splitlines()])
     assert len(answers[0]) == 20
-    assert len({answer["hypotheses"][0]["text"] for answer in answers[0]}) > 5  # it has learned to say something
+    texts = [answer["hypotheses"][0]["text"] for answer in answers[0]]
+    assert len(set(texts)) > 5  # it has learned to say something
+    for text, prefix, phrase in zip(
+        texts, *(files.get(name, [""] * 20) for name in ("prefix", "required")), strict=True
+    ):
+        assert text.startswith(prefix) and phrase in text
     assert_same_answers(*answers)
 
 
