@@ -111,14 +111,6 @@ def following(owner: type, name: str, work: Callable) -> None:
     setattr(owner, name, both)
 
 
-def without_grappler() -> None:
-    """Lets no graph be rewritten before it first runs, as in tests/conftest.py."""
-    from nmt import backend  # noqa: F401, TensorFlow as the command line imports it
-    import tensorflow as tf
-
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-
-
 if __name__ == "__main__":
     from nmt.process import silence_stderr
 
@@ -127,7 +119,6 @@ if __name__ == "__main__":
     for name in sorted(faults, key=lambda name: name not in ("clock", "hostname", "processors")):
         with silence_stderr():
             globals()[name](faults[name])
-    without_grappler()
     from nmt.cli.main import main
 
     main()
