@@ -1,4 +1,4 @@
-"""What a person sees of long work and large files: a progress bar on a terminal, sizes in megabytes."""
+"""What a person sees of long work and large files: a progress bar on a terminal, sizes in megabytes, counts."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +13,15 @@ def format_bytes(size: float) -> str:
     """
     megabytes = size / 1e6
     return f"{megabytes:,.0f} MB" if megabytes >= 100 else f"{megabytes:.1f} MB"
+
+
+def format_count(number: int, noun: str) -> str:
+    """Returns a number with its noun.
+
+    >>> format_count(1, "line"), format_count(1200, "line")
+    ('1 line', '1,200 lines')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 @contextmanager

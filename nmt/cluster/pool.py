@@ -15,6 +15,7 @@ from typing import Any
 from nmt.cluster.session import WorkerResources, open_session, set_up_worker
 from nmt.cluster.shards import Shard, find_parts, remove_parts
 from nmt.errors import InterruptionError, UserError
+from nmt.progress import format_count
 from nmt.signals import SignalFlag, record_signals
 
 MAX_DEATHS = 3  # workers that may die on one shard: a shard that kills every worker must not be retried for ever
@@ -101,7 +102,7 @@ def translate_missing(
     remove_parts(shards)
     missing = [shard for shard in shards if not shard.is_done]
     before = f", {len(shards) - len(missing):,} of them already {shards[0].done}" if len(missing) < len(shards) else ""
-    log(f"{_count(len(shards))}{before}.")
+    log(f"{format_count(len(shards), 'shard')}{before}.")
     if not missing:
         return
     began = time.monotonic()
@@ -118,7 +119,7 @@ def translate_missing(
             raise _make_interruption(shards, flag) from None
         finally:
             remove_parts(shards)
-    log(f"{_count(len(missing))}, {lines:,} lines, {time.monotonic() - began:.1f} s.")
+    log(f"{format_count(len(missing), 'shard')}, {format_count(lines, 'line')}, {time.monotonic() - began:.1f} s.")
 
 
 def _needs_ray(workers: int | None, address: str | None) -> bool:
@@ -133,7 +134,7 @@ Results = Generator[tuple[dict[str, Any], Log], None, None]
 
 def _translate_here(model: Path, shards: Sequence[Shard], settings: Mapping[str, Any], log: Log) -> Results:
     translate = ShardTranslator(str(model), settings, shards)
-    log(f"{shards[0].doing.capitalize()} {_count(len(shards))} in this process.")
+    log(f"{shards[0].doing.capitalize()} {format_count(len(shards), 'shard')} in this process.")
     translate.open()  # a model that cannot be opened is one mistake, not one per shard
     for number in range(len(shards)):
         yield translate({"number": number}), log
@@ -149,7 +150,7 @@ def _translate_on_ray(
 ) -> Results:
     with open_session(address, workers=workers, log=log) as session:
         resources = session.allocate(len(shards))
-        session.log(f"{shards[0].doing.capitalize()} {_count(len(shards))} on {resources}.")
+        session.log(f"{shards[0].doing.capitalize()} {format_count(len(shards), 'shard')} on {resources}.")
         for result in _stream_from_ray(model, shards, settings, resources):
             yield result, session.log
 
@@ -186,7 +187,7 @@ def _report(results: Results, shards: Sequence[Shard]) -> int:
         lines += row["lines"]
         if row["mistake"]:
             mistakes.append(row["mistake"])
-        result = "failed" if row["mistake"] else f"{row['lines']:,} lines · {row['seconds']:.1f} s"
+        result = "failed" if row["mistake"] else f"{format_count(row['lines'], 'line')} · {row['seconds']:.1f} s"
         say(f"shard {number:,} of {len(shards):,} · {row['name']} · {result}")
     if mistakes:
         raise UserError(_list_failures(mistakes, len(shards), shards[0].done))
@@ -217,7 +218,3 @@ def _make_interruption(shards: Sequence[Shard], flag: SignalFlag) -> Interruptio
         f"Interrupted. {done:,} of {len(shards):,} shards are {shards[0].done}; run the same command for the others.",
         flag.signal_number,
     )
-
-
-def _count(shards: int) -> str:
-    return f"{shards:,} {'shard' if shards == 1 else 'shards'}"

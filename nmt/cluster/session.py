@@ -15,6 +15,7 @@ from typing import Any
 
 from nmt.errors import UserError
 from nmt.process import choose_device, choose_threads, count_cpus, silence_stderr
+from nmt.progress import format_count
 from nmt.signals import restore_handlers
 
 INSTALL = 'This command needs ray. Install with: pip install "nmt[ray]"'
@@ -42,7 +43,7 @@ class WorkerResources:
     def __str__(self) -> str:
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
         each = " each" if self.workers > 1 else ""
-        return f"{_count(self.workers, 'worker')} with {_count(self.threads, 'thread')}{gpus}{each}"
+        return f"{format_count(self.workers, 'worker')} with {format_count(self.threads, 'thread')}{gpus}{each}"
 
 
 def allocate(cores: Sequence[int], gpus: int, *, workers: int | None, tasks: int) -> WorkerResources:
@@ -150,7 +151,3 @@ def _list_machines(ray: Any) -> tuple[list[int], int]:
     """Returns the number of cores of each machine, and the number of GPUs of all."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [int(has["CPU"]) for has in alive if has.get("CPU", 0) >= 1], int(sum(has.get("GPU", 0) for has in alive))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("s" if number != 1 else "")

@@ -130,7 +130,8 @@ def examine_files(texts: Sequence[TextFile]) -> Iterator[Finding]:
         first = next((f"{text.path}:{found[0] + 1} ({meaning})" for text, found in lines if len(found)), "")
         number = sum(len(found) for _, found in lines)
         is_usual = check not in UNUSUAL_BYTES and number <= USUAL_SHARE * total
-        yield report_count(check, number, "lines", first, verdict="note" if is_usual else "warning")
+        noun = "line" if number == 1 else "lines"
+        yield report_count(check, number, noun, first, verdict="note" if is_usual else "warning")
 
 
 def examine_alignment(files: Sequence[tuple[TextFile, TextFile]]) -> Iterator[Finding]:

@@ -46,7 +46,7 @@ def test_a_killed_worker_is_replaced_and_every_line_comes_out_once(place, expect
     said = output.splitlines()
     assert said[:2] == ["4 shards.", "Translating 4 shards on 2 workers with 1 thread each."]
     assert {re.sub(r" [\d.]+ s$", "", line).split(" · ", 1)[1] for line in said[2:6]} == {
-        f"{name} · {size} lines ·" for name, size in zip(NAMES, SIZES, strict=True)
+        f"{name} · {size} line{'s' if size != 1 else ''} ·" for name, size in zip(NAMES, SIZES, strict=True)
     }
     assert [line.split(" · ")[0] for line in said[2:6]] == [f"shard {n} of 4" for n in range(1, 5)]
     assert said[6].startswith("4 shards, 101 lines, ")

@@ -107,7 +107,7 @@ def test_a_few_tags_in_a_large_corpus_are_only_noted(opened):
     _, texts, _ = opened([*PAIRS * 20, ("A <b>bold</b> word.", "Ein Wort.")])
     found = by_check(examine_files(texts))
     assert (found["HTML tags"].verdict, found["HTML entities"].verdict) == ("note", "ok")
-    assert found["HTML tags"].found.startswith(f"1 lines, first {texts[0].path}:1201 (")
+    assert found["HTML tags"].found.startswith(f"1 line, first {texts[0].path}:1201 (")
 
 
 def shifted(opened, pairs, *, lost_sources=(), lost_targets=()):
