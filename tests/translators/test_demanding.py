@@ -1,5 +1,6 @@
 """Translations that begin with a prefix, contain phrases, or go on in several ways."""
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from nmt.exporting.demands import SplitPrefixes, encode_phrases, rank_alternativ
 from nmt.exporting.graph import PortableTranslator
 from nmt.exporting.stock_server import check_operations
 from nmt.models.seq2seq import make_seq2seq
+from nmt.translators.confidence import Confidence
 from nmt.translators.demands import Demand, encode_phrase, read_demand, report_unmet, split_demand, start_with_prefix
 from nmt.translators.hypothesis import Hypothesis, PartConfidence, Translation
 from nmt.translators.model import ModelTranslator
@@ -197,6 +199,8 @@ def test_demands_that_cannot_be_met_are_refused_by_name(
 
 
 def test_the_graph_of_an_export_translates_the_same(translator: ModelTranslator) -> None:
+    translator = copy.copy(translator)
+    translator.fitted_confidence = Confidence(0.1, [0.9, -0.4], [-3.0, 0.0], [0.25, 1.0], 200)
     portable = PortableTranslator(translator, ExportConfig(nbest=3, interactive=True, max_batch=4))
     texts, count = [*(TEXTS * 3)[: len(PREFIXES)], *TEXTS, " "], len(PREFIXES)
     prefixes = [*PREFIXES, *[""] * len(TEXTS), "one "]
@@ -210,6 +214,8 @@ def test_the_graph_of_an_export_translates_the_same(translator: ModelTranslator)
     assert [one.decode() for one in found["translation"].numpy()] == [one.text for one in expected]
     np.testing.assert_allclose(found["score"], [one.score for one in expected], atol=1e-3)
     assert found["finished"].numpy().tolist() == [one.best.is_finished for one in expected]
+    confidences = [one.best.confidence for one in expected[:-1]]  # a blank text has none
+    np.testing.assert_allclose(found["confidence"][:-1], confidences, atol=1e-4)
 
 
 def test_alternatives_of_the_same_text_count_together_in_an_export() -> None:
