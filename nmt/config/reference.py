@@ -17,7 +17,7 @@ BOUNDS = {"minimum": "of {} or more", "exclusiveMinimum": "above {}"}
 BOUNDS |= {"maximum": "at most {}", "exclusiveMaximum": "below {}"}
 REGENERATE = "nmt config explain --markdown > docs/reference/configuration.md"
 INTRODUCTION = f"""\
-<!-- Generated from nmt/config/schema.py: {REGENERATE} -->
+<!-- Generated from nmt/config/schema/: {REGENERATE} -->
 
 # Configuration
 
