@@ -128,7 +128,7 @@ class TrainingConfig(Section):
     (validations/)."""
     keep_pair_losses: bool = True
     """Keep the lowest loss that each training pair has had in any epoch (pair_losses.npy), by which nmt report lists
-    the pairs that are never learned. Two bytes per pair, and no slower; beyond 20 million pairs, of every nth one."""
+    the pairs that are never learned. Two bytes per pair; of more than 20 million pairs, only every nth one."""
 
     @model_validator(mode="after")
     def _has_an_end(self) -> "TrainingConfig":
