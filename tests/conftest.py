@@ -3,7 +3,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.exported_model import copied_graph, exported, model_folder, moved_model  # noqa: F401, fixtures
+from tests.exported_model import (  # noqa: F401, fixtures
+    copied_graph,
+    exported,
+    exported_litert,
+    model_folder,
+    moved_model,
+)
 
 # Those that take longest begin first, so that none of them is left for one process alone in the end.
 SLOWEST = (

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -103,6 +104,46 @@ def exported(model_folder, tmp_path_factory) -> Exported:
     loaded = SavedModelTranslator.load(version)
     translator = ModelTranslator.load(home / "model", precision="float32")
     return Exported(home / "model", version, translator, loaded._model.signatures, logged)
+
+
+@pytest.fixture(scope="session")
+def exported_litert(exported, tmp_path_factory) -> tuple[Path, list[str]]:
+    """Exports the model for LiteRT once for all processes of this test run, as a user does: the folder, and the log.
+
+    A process without TensorFlow checks it.
+    """
+    from nmt.exporting.litert import export_litert
+
+    with share_folder(tmp_path_factory, "litert") as home:
+        folder, log = home / "phone", home / "log.json"
+        if not log.exists():
+            logged: list[str] = []
+            assert export_litert(exported.model, folder, log=logged.append) == folder
+            log.write_text(json.dumps(logged))
+        return folder, json.loads(log.read_text())
+
+
+def round_weights(model: Any, kind: str) -> None:
+    """Quantizes and restores every weight of a model, number by number."""
+    from nmt.weights import assign_arrays, get_arrays
+
+    before = get_arrays(model.trainable_variables)
+    after = {name: round_weight(name, array, kind) for name, array in before.items()}
+    assign_arrays(model.trainable_variables, after, "rounded")
+
+
+def round_weight(name: str, array: np.ndarray, kind: str) -> np.ndarray:
+    """Quantizes and restores a weight."""
+    if array.ndim < 2:
+        return array
+    if kind == "bfloat16":
+        return array.astype(ml_dtypes.bfloat16).astype("float32")
+    lines = array if name.endswith("/matrix") else array.T
+    after = np.zeros_like(lines)
+    for n, line in enumerate(lines):
+        scale = np.float32(max(abs(value) for value in line) / np.float32(127))
+        after[n] = [np.float32(round(float(value / scale))) * scale for value in line]
+    return after if name.endswith("/matrix") else after.T
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Quantized weights of an export, and what the graph computes with them."""
 
 import keras
-import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,31 +9,14 @@ from nmt.config.schema import ExportConfig
 from nmt.exporting.graph import PortableTranslator
 from nmt.exporting.weights import StoredWeights, quantize_matrix
 from nmt.translators.model import ModelTranslator
-from nmt.weights import assign_arrays, get_arrays
-from tests.exported_model import SENTENCES
-
-
-def rounded(name: str, array: np.ndarray, kind: str) -> np.ndarray:
-    """Quantizes and restores a weight, number by number."""
-    if array.ndim < 2:
-        return array
-    if kind == "bfloat16":
-        return array.astype(ml_dtypes.bfloat16).astype("float32")
-    lines = array if name.endswith("/matrix") else array.T
-    after = np.zeros_like(lines)
-    for n, line in enumerate(lines):
-        scale = np.float32(max(abs(value) for value in line) / np.float32(127))
-        after[n] = [np.float32(round(float(value / scale))) * scale for value in line]
-    return after if name.endswith("/matrix") else after.T
+from tests.exported_model import SENTENCES, round_weights
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "int8"])
 def test_the_graph_computes_with_the_rounded_weights(exported, kind):
     original = exported.translator
     rounding = ModelTranslator.load(exported.model, precision="float32")
-    before = get_arrays(original.model.trainable_variables)
-    after = {name: rounded(name, array, kind) for name, array in before.items()}
-    assign_arrays(rounding.model.trainable_variables, after, "rounded")
+    round_weights(rounding.model, kind)
     portable = PortableTranslator(original, ExportConfig(nbest=3), kind)
     found = portable.translate(tf.constant(SENTENCES[::7]))
     expected = [translation.best for translation in rounding.stream(SENTENCES[::7], split=False)]

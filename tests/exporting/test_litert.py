@@ -19,14 +19,8 @@ from tests.exported_model import MAX_TOKENS, SENTENCES
 
 
 @pytest.fixture(scope="module")
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture(scope="module")
-def folder(exported, said, tmp_path_factory) -> Path:
-    """Exports the model once, as a user does: a process without TensorFlow checks it."""
-    return export_litert(exported.model, tmp_path_factory.mktemp("litert") / "phone", log=said.append)
+def folder(exported_litert) -> Path:
+    return exported_litert[0]
 
 
 def test_ids_and_scores_are_the_keras_models(exported, folder):
@@ -54,7 +48,8 @@ def test_a_folder_has_what_a_program_without_us_needs(exported, folder, model_fo
     assert record["decoding"]["beam_size"] == exported.translator.settings.beam_size
 
 
-def test_a_process_without_tensorflow_was_compared_with_the_model(folder, said):
+def test_a_process_without_tensorflow_was_compared_with_the_model(exported_litert):
+    folder, said = exported_litert
     record = json.loads((folder / "export.json").read_text())["parity"]
     assert (record["compared"], record["truncated"]) == (25, 1) and record["differing"] == []
     assert record["bleu_model"] == record["bleu_artefact"]

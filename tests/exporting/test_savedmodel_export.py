@@ -18,8 +18,9 @@ from nmt.exporting import bundle, parity
 from nmt.exporting.job import read_sample
 from nmt.exporting.quantization import Quantization
 from nmt.exporting.savedmodel import export
+from nmt.translators.model import ModelTranslator
 from nmt.translators.savedmodel import SavedModelTranslator
-from tests.exported_model import MAX_BATCH, MAX_CHARACTERS, MAX_TOKENS, NBEST, SENTENCES
+from tests.exported_model import MAX_BATCH, MAX_CHARACTERS, MAX_TOKENS, NBEST, SENTENCES, round_weights
 
 
 def names_in(folder: Path) -> set[str]:
@@ -125,19 +126,23 @@ def test_a_graph_of_other_weights_fails_and_leaves_nothing(moved_model, model_fo
     assert not (tmp_path / "served").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "share"), [({"kind": "int8"}, 0.5), ({"kind": "bfloat16", "precision": "bfloat16"}, 0.6)]
-)
-def test_quantized_weights_are_smaller_and_the_record_has_their_quality(exported, tmp_path, options, share):
+def test_bfloat16_weights_are_smaller_and_the_record_has_their_quality(exported, tmp_path):
     """Runs both processes. Random weights lose much by rounding."""
-    allowed = {**options, "max_bleu_loss": 100}
+    allowed = {"kind": "bfloat16", "precision": "bfloat16", "max_bleu_loss": 100}
     version = export(exported.model, tmp_path, quantize=Quantization(**allowed), log=lambda line: None)
+    parity = check_quantized(version, {"max_differing": 0.1, **allowed}, share=0.6)
+    assert parity["bleu_model"] > 0
+
+
+def check_quantized(version: Path, quantized: dict, *, share: float) -> dict:
+    """Its record says how, and what it cost, and its weights have less than this share of their former bytes."""
     record = json.loads((version / "assets.extra" / "export.json").read_text())
     parity = record["parity"]
-    assert parity["quantized"] == {"precision": "float32", "max_differing": 0.1, **allowed}
-    assert record["decoding"]["precision"] == parity["quantized"]["precision"]
-    assert parity["bleu_model"] > 0 and parity["differing"]  # the rounding has an effect
+    assert parity["quantized"] == quantized
+    assert record["decoding"]["precision"] == quantized["precision"]
+    assert parity["differing"]  # the rounding has an effect
     assert parity["costs"]["bytes_artefact"]["variables"] < share * parity["costs"]["bytes_model"]
+    return parity
 
 
 def test_quantized_weights_that_lose_too_much_leave_nothing(
@@ -301,7 +306,8 @@ def test_settings_are_checked_together_with_the_models_own(exported, tmp_path, s
     assert not (tmp_path / "served").exists()
 
 
-def test_an_export_can_search_differently_from_its_model(exported, tmp_path):
+def test_an_export_can_search_differently_with_int8_weights(exported, tmp_path):
+    """It translates as the model does with such settings and weights rounded in the same way."""
     sample = tmp_path / "sample.en"
     sample.write_text("".join(f"{line}\n" for line in SENTENCES[:40]))
     options = ["--sample", str(sample), "--beam-size", "2", "--length-penalty", "0.3", "--pruning-threshold", "0"]
@@ -311,6 +317,7 @@ def test_an_export_can_search_differently_from_its_model(exported, tmp_path):
         "decoding.min_length=3",
         "decoding.coverage_penalty=0.2",
     ]
+    options += ["--quantize", "int8", "--max-differing", "1"]
     done = CliRunner().invoke(app, ["export", str(exported.model), str(tmp_path / "narrow"), *overrides, *options])
     assert done.exit_code == 0, done.output
     narrow = SavedModelTranslator.load(tmp_path / "narrow")
@@ -325,6 +332,10 @@ def test_an_export_can_search_differently_from_its_model(exported, tmp_path):
     assert narrow.max_n_best == narrow.record["limits"]["nbest"] == 2
     [cut, whole] = narrow.translate_batch(["x" * 251, "x" * 20])
     assert cut.is_truncated and not whole.is_truncated
+    rounded = ModelTranslator.load(exported.model, precision="float32")
+    round_weights(rounded.model, "int8")
     found = narrow.translate(SENTENCES)
-    assert found == exported.translator.with_settings(**changes).translate(SENTENCES)
-    assert found != exported.translator.translate(SENTENCES)
+    assert found == rounded.with_settings(**changes).translate(SENTENCES)
+    assert found != rounded.translate(SENTENCES)
+    quantized = {"kind": "int8", "precision": "float32", "max_bleu_loss": 0.5, "max_differing": 1.0}
+    check_quantized(tmp_path / "narrow" / "1", quantized, share=0.5)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from nmt.errors import UserError
-from nmt.exporting.litert import export_litert
 from nmt.server.run import open_model
 from nmt.translators.describe import describe
 from nmt.translators.litert import LiteRTTranslator
@@ -22,8 +21,8 @@ LINES = ["", *SENTENCES[:40], "  ", LONG, "€ 𝄞 日本", PARAGRAPH, "a" * 30
 
 
 @pytest.fixture(scope="module")
-def folder(exported, tmp_path_factory) -> Path:
-    return export_litert(exported.model, tmp_path_factory.mktemp("litert") / "phone", log=lambda line: None)
+def folder(exported_litert) -> Path:
+    return exported_litert[0]
 
 
 @pytest.fixture(scope="module")
