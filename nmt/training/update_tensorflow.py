@@ -188,7 +188,9 @@ class WorkersUpdate(TensorFlowUpdate):
     """
 
     def _make_compute(self) -> Any:
-        sum_own, reduce = self._make_graph(self._sum_own), tf.function(self._reduce, autograph=False)
+        sum_own = self._make_graph(self._sum_own)
+        # The losses of pairs have as many rows as the batch, which must not trace the graph anew for each number.
+        reduce = tf.function(self._reduce, autograph=False, reduce_retracing=True)
 
         def compute(*batch: Any) -> tuple:
             failure: tf.errors.ResourceExhaustedError | None = None

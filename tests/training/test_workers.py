@@ -145,6 +145,12 @@ def test_two_devices_of_one_process_learn_what_one_learns(recipe, tmp_path, alon
     assert_equal((course(tmp_path / "run"), final(tmp_path / "run")), alone, "2 devices of 1 process")
 
 
+def test_the_losses_of_pairs_are_those_of_one_process(alone, three):
+    expected, found = (np.load(run.run_dir / "pair_losses.npy") for run in (alone, three))
+    assert len(expected) == 100 and np.isfinite(expected).all()
+    np.testing.assert_allclose(found, expected, rtol=2e-3)  # of 16 bits
+
+
 def test_early_stopping_is_decided_once_for_all(alone, three):
     for run in (alone, three):
         assert "Finished: no improvement in 1 validation," in run.outputs[0]
