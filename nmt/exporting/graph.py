@@ -9,65 +9,49 @@ hypotheses per text.
 
 import argparse
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from nmt.backend import ops, tree
 from nmt.compilation import without_gradients
 from nmt.config.schema import ExportConfig, SearchSettings
-from nmt.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
-from nmt.decoding.beam_search import IMPOSSIBLE, Hypotheses
+from nmt.data.tokenizer import BOS_ID
+from nmt.decoding.beam_search import Hypotheses
 from nmt.decoding.inference import limit_lengths, make_plain, needs_own_best, search
 from nmt.decoding.prefix import Prefixes
 from nmt.decoding.spelling import MAX_PHRASE_TOKENS, Spellings
+from nmt.exporting.batches import (
+    Tokens,
+    drop_blank,
+    find_continuations,
+    gather_trimmed,
+    get_longest,
+    map_in_batches,
+    pad_to,
+    tokenize,
+)
 from nmt.exporting.confidence import estimate_confidence
-from nmt.exporting.demands import BLANK, SplitPrefixes, encode_phrases, rank_alternatives, split_prefixes
+from nmt.exporting.demands import SplitPrefixes, encode_phrases, rank_alternatives, split_prefixes
+from nmt.exporting.hypotheses import (
+    NBest,
+    count_tokens,
+    drop_duplicates,
+    find_finished,
+    make_blank,
+    measure_coverage,
+    put_first,
+)
 from nmt.exporting.weights import StoredWeights
 from nmt.models.decoder import shift_right
 from nmt.models.direction import reverse_targets
 from nmt.process import silence_stderr
-from nmt.translators.checks import LEAST_ATTENTION
 from nmt.translators.demands import MAX_ALTERNATIVES
 from nmt.translators.model import ModelTranslator
 
 with silence_stderr():
     import tensorflow as tf
     import tensorflow_text
-
-
-# Texts of up to so many tokens are translated together. Longer ones are translated with texts of up to twice the length
-# of the shortest, so that padding at most doubles the work.
-SHORT_TEXT = 32
-
-
-class Tokens(NamedTuple):
-    """Tokens of texts."""
-
-    ids: Any
-    """int32 [N, L], each row ended by EOS and padded with 0."""
-    lengths: Any
-    """int32 [N], EOS included."""
-    truncated: Any
-    """bool [N], whether the end of the text was cut off."""
-
-
-class NBest(NamedTuple):
-    """The best hypotheses of each text, no two of which have the same text, or samples."""
-
-    texts: Any
-    """string [N, n]; "" in columns without a hypothesis."""
-    scores: Any
-    """float32 [N, n]; -1e9 in columns without a hypothesis."""
-    log_probs: Any
-    """float32 [N, n]; -1e9 in columns without a hypothesis."""
-    counts: Any
-    """int32 [N], the number of hypotheses, at least 1."""
-    ids: Any
-    """int32 [N, n, T], each ended by EOS unless the length limit cut it off, and padded with 0."""
 
 
 class PortableTranslator(tf.Module):
@@ -258,7 +242,7 @@ class PortableTranslator(tf.Module):
             best = self._find_demanded(ids, *(tf.gather(x, rows) for x in inputs))
             return best._replace(ids=pad_to(best.ids, [num_steps]))
 
-        best = self._map(find, _make_blank(num_texts, 1, num_steps), source.lengths)
+        best = self._map(find, make_blank(num_texts, 1, num_steps), source.lengths)
         return self._describe_best(text, source, best._replace(texts=prefixes.join(best.texts)))
 
     @tf.function(
@@ -288,7 +272,7 @@ class PortableTranslator(tf.Module):
             found = rank_alternatives(self._find_next(ids, here.tokens, n), here, self._target.detokenize, n)
             # Each of them is a prefix of its own.
             texts, tokens = tf.reshape(found.texts, [-1]), tf.reshape(found.ids, [-1, tf.shape(found.ids)[2]])
-            lengths = _count_tokens(tokens)
+            lengths = count_tokens(tokens)
             nothing = tf.zeros([tf.size(texts), MAX_PHRASE_TOKENS], tf.int32)
             best = self._find_demanded(tf.repeat(ids, n, axis=0), tokens, nothing, nothing)
             decoded = self._target.detokenize(tf.RaggedTensor.from_tensor(tokens, lengths))
@@ -373,8 +357,8 @@ class PortableTranslator(tf.Module):
                 best = search_for(ids, n_best, n_best)
             return best._replace(ids=pad_to(best.ids, [num_steps]))
 
-        best = self._map(translate, _make_blank(num_texts, n_best, num_steps), source.lengths)
-        return best._replace(ids=best.ids[:, :, : get_longest(_count_tokens(best.ids))])
+        best = self._map(translate, make_blank(num_texts, n_best, num_steps), source.lengths)
+        return best._replace(ids=best.ids[:, :, : get_longest(count_tokens(best.ids))])
 
     def _read_attention(self, source: Tokens, target: Any) -> Any:
         """Returns the attention of each token of target [N, n, T]: float32 [N, n, T, S]."""
@@ -382,7 +366,7 @@ class PortableTranslator(tf.Module):
 
         def read(rows: Any) -> tuple:
             ids = tf.gather(target, rows)
-            ids = ids[:, :, : get_longest(_count_tokens(ids))]
+            ids = ids[:, :, : get_longest(count_tokens(ids))]
             source_ids = gather_trimmed(source.ids, source.lengths, rows)
             weights = self._read_forced(source_ids, ids, lambda ids, logits, weights: weights)
             weights = tf.where((ids != 0)[..., None], weights, 0.0)
@@ -447,189 +431,6 @@ class PortableTranslator(tf.Module):
         )
 
 
-def _make_blank(num_texts: Any, n_best: int, num_steps: Any) -> NBest:
-    """Returns the hypotheses of blank texts: one each, "", with score 0."""
-    scores = tf.tile(tf.where(tf.range(n_best) == 0, 0.0, IMPOSSIBLE)[None], [num_texts, 1])
-    return NBest(
-        texts=tf.fill([num_texts, n_best], ""),
-        scores=scores,
-        log_probs=scores,
-        counts=tf.ones([num_texts], tf.int32),
-        ids=tf.zeros([num_texts, n_best, num_steps], tf.int32),
-    )
-
-
-def find_continuations(tokenizer: Tokenizer) -> np.ndarray:
-    """Returns which ids are bytes that continue a character of UTF-8, bool [V]."""
-    tokens = (tokenizer.get_token(one) for one in range(tokenizer.vocabulary_size))
-    return np.array([re.fullmatch("<0x[89AB][0-9A-F]>", token) is not None for token in tokens])
-
-
-def tokenize(text: Any, tokenizer: Any, *, max_characters: int, max_tokens: int, continuations: np.ndarray) -> Tokens:
-    """Tokenizes texts, and truncates those that are too long, never inside a character.
-
-    Args:
-        text: string [N]; U+FFFD replaces invalid UTF-8.
-        tokenizer: of tensorflow-text.
-        max_characters: read of each text.
-        max_tokens: kept of each text, without EOS.
-        continuations: see `find_continuations`.
-    """
-    text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
-    beginning = tf.strings.substr(text, 0, max_characters, unit="UTF8_CHAR")
-    tokens = tokenizer.tokenize(beginning)
-    # One more than is kept: if that one continues a character, so do those before it, back to its first byte.
-    ids = tokens.to_tensor(shape=[None, max_tokens + 1])
-    last_start = tf.reduce_max(tf.where(tf.gather(continuations, ids), 0, tf.range(max_tokens + 1)), axis=1)
-    kept = tf.RaggedTensor.from_tensor(ids, tf.minimum(tf.cast(tokens.row_lengths(), tf.int32), last_start))
-    truncated = (tf.strings.length(text) > tf.strings.length(beginning)) | (tokens.row_lengths() > kept.row_lengths())
-    lengths = tf.cast(kept.row_lengths(), tf.int32) + 1
-    ends = tf.fill([tf.size(text), 1], EOS_ID)
-    # The width must be given, because without it a request of no texts fails.
-    ids = tf.concat([kept, ends], axis=1).to_tensor(shape=[None, max_tokens + 1])
-    return Tokens(ids[:, : get_longest(lengths)], lengths, truncated)
-
-
-def drop_blank(tokens: Tokens, text: Any) -> Tokens:
-    """Gives blank texts the length 0, and marks none of them as truncated."""
-    blank = tf.strings.regex_full_match(text, BLANK + "*")
-    # Texts whose characters the tokenizer all removes, such as control characters, have EOS alone.
-    lengths = tf.where(blank | tf.equal(tokens.lengths, 1), 0, tokens.lengths)
-    ids = tf.where(tf.equal(lengths, 0)[:, None], 0, tokens.ids)
-    return Tokens(ids[:, : get_longest(lengths)], lengths, tokens.truncated & ~blank)
-
-
-def map_in_batches(function: Callable, results: Any, lengths: Any, *, max_batch: int, batch_tokens: int) -> Any:
-    """Computes the results of rows in batches of similar lengths; rows of length 0 keep their initial results.
-
-    Args:
-        function: returns a nest of tensors [B, ...], given int32 [B], the indices of the rows.
-        results: such a nest [N, ...], the initial results.
-        lengths: int32 [N], in tokens.
-        max_batch, batch_tokens: see `count_next_batch`.
-    """
-    order = tf.argsort(lengths, stable=True)
-    sorted_lengths = tf.gather(lengths, order)
-
-    def advance(start: Any, results: Any) -> tuple:
-        size = count_next_batch(sorted_lengths[start:], max_batch=max_batch, batch_tokens=batch_tokens)
-        rows = order[start : start + size]
-        pairs = zip(tree.flatten(results), tree.flatten(function(rows)), strict=True)
-        updated = [tf.tensor_scatter_nd_update(whole, rows[:, None], part) for whole, part in pairs]
-        return start + size, tree.pack_sequence_as(results, updated)
-
-    num_empty = tf.reduce_sum(tf.cast(tf.equal(lengths, 0), tf.int32))
-    # One batch at a time: parallel iterations would need the memory of several.
-    _, results = tf.while_loop(
-        lambda start, _: start < tf.size(order), advance, (num_empty, results), parallel_iterations=1
-    )
-    return results
-
-
-def count_next_batch(lengths: Any, *, max_batch: int, batch_tokens: int) -> Any:
-    """Returns how many of the next texts to translate together, at least one.
-
-    Args:
-        lengths: int32 [at least 1], ascending, in tokens.
-        max_batch: maximum number of texts.
-        batch_tokens: maximum number of tokens, padding included, unless one text alone has more.
-    """
-    lengths = lengths[:max_batch]
-    is_similar = lengths <= tf.maximum(SHORT_TEXT, 2 * lengths[0])
-    fits = (tf.range(tf.size(lengths)) + 1) * lengths <= batch_tokens
-    return tf.maximum(1, tf.reduce_sum(tf.cast(is_similar & fits, tf.int32)))
-
-
-def drop_duplicates(found: Hypotheses, detokenize: Callable, n_best: int, *, is_sampled: bool = False) -> NBest:
-    """Returns the first hypotheses with different texts, since several segmentations may spell the same text.
-
-    Args:
-        found: K slots per sentence, best first.
-        detokenize: from ragged ids to strings.
-        n_best: at most K.
-    """
-    beam_size, num_steps = found.ids.shape[1], tf.shape(found.ids)[2]
-    ids = tf.where(tf.sequence_mask(found.lengths, num_steps), found.ids, 0)
-    rows = tf.RaggedTensor.from_tensor(tf.reshape(ids, [-1, num_steps]), tf.reshape(found.lengths, [-1]))
-    texts = tf.reshape(detokenize(rows), [-1, beam_size])
-    same = tf.equal(texts[:, :, None], texts[:, None, :]) & found.exists[:, None, :]
-    better = np.tri(beam_size, k=-1, dtype=bool)
-    is_new = found.exists if is_sampled else found.exists & ~tf.reduce_any(same & better, axis=2)
-    # A stable sort moves the new ones to the front and keeps their order.
-    slots = tf.argsort(tf.cast(~is_new, tf.int32), axis=1, stable=True)[:, :n_best]
-    columns = (tf.gather(x, slots, batch_dims=1) for x in (is_new, texts, found.scores, found.log_probs, ids))
-    return _blank_others(*columns)
-
-
-def put_first(best: NBest, others: NBest, n_best: int) -> NBest:
-    """Returns the n best of each text, beginning with the best one; others must not score above it.
-
-    Args:
-        best: one hypothesis per text.
-        others: K hypotheses per text, best first.
-        n_best: at most K + 1.
-    """
-    # `nmt.translators.model` does the same in Python.
-    ranks = tf.range(others.texts.shape[1])
-    is_other = (ranks < others.counts[:, None]) & (others.texts != best.texts) & (others.scores <= best.scores)
-    is_kept = tf.concat([best.counts[:, None] > 0, is_other], axis=1)
-    slots = tf.argsort(tf.cast(~is_kept, tf.int32), axis=1, stable=True)[:, :n_best]
-    joined = (
-        tf.concat([getattr(best, name), getattr(others, name)], axis=1)
-        for name in ("texts", "scores", "log_probs", "ids")
-    )
-    return _blank_others(*(tf.gather(x, slots, batch_dims=1) for x in (is_kept, *joined)))
-
-
-def find_finished(best: NBest) -> Any:
-    """Returns which hypotheses exist and were not cut off, bool [N, n]. The translation of a blank text has no EOS."""
-    has_end = tf.reduce_any(tf.equal(best.ids, EOS_ID), axis=2) | ~tf.reduce_any(best.ids != 0, axis=2)
-    return has_end & (best.scores > IMPOSSIBLE / 2)
-
-
-def measure_coverage(attention: Any, source: Any, target: Any) -> Any:
-    """Returns the share of source tokens that received attention: float32 [N, n].
-
-    Args:
-        attention: float32 [N, n, T, S].
-        source: int32 [N, S], each row ended by EOS, which does not count, and padded with 0.
-        target: int32 [N, n, T], whose EOS does not count either.
-    """
-    is_token = (source != 0) & (source != EOS_ID)
-    received = tf.reduce_sum(tf.where((target != EOS_ID)[..., None], attention, 0.0), axis=2)  # [N, n, S]
-    num_covered = tf.reduce_sum(tf.cast(is_token[:, None] & (received >= LEAST_ATTENTION), tf.float32), axis=2)
-    num_tokens = tf.reduce_sum(tf.cast(is_token, tf.float32), axis=1)[:, None]
-    return tf.where(tf.equal(num_tokens, 0.0), 1.0, num_covered / tf.maximum(num_tokens, 1.0))
-
-
-def _blank_others(is_kept: Any, texts: Any, scores: Any, log_probs: Any, ids: Any) -> NBest:
-    """Returns hypotheses [N, n, ...]; those that are not kept, which are in the last columns, become blank."""
-    return NBest(
-        tf.where(is_kept, texts, ""),
-        tf.where(is_kept, scores, IMPOSSIBLE),
-        tf.where(is_kept, log_probs, IMPOSSIBLE),
-        tf.reduce_sum(tf.cast(is_kept, tf.int32), axis=1),
-        tf.where(is_kept[:, :, None], ids, 0),
-    )
-
-
-def gather_trimmed(ids: Any, lengths: Any, rows: Any) -> Any:
-    """Returns rows [B] of ids [N, L], without the columns in which all of them are padding."""
-    return tf.gather(ids, rows)[:, : get_longest(tf.gather(lengths, rows))]
-
-
-def get_longest(lengths: Any) -> Any:
-    """Returns the maximum of lengths of any shape, or 0 if there are none."""
-    return tf.reduce_max(tf.concat([[0], tf.reshape(lengths, [-1])], axis=0))
-
-
-def pad_to(x: Any, sizes: list) -> Any:
-    """Pads the last axes of x with zeros to these sizes."""
-    num_others = len(x.shape) - len(sizes)
-    after = tf.concat([tf.zeros([num_others], tf.int32), tf.stack(sizes) - tf.shape(x)[num_others:]], axis=0)
-    return tf.pad(x, tf.stack([tf.zeros_like(after), after], axis=1))
-
-
 def write_graph(
     model: Path,
     folder: Path,
@@ -650,10 +451,6 @@ def write_graph(
     portable = PortableTranslator(translator, ExportConfig.model_validate(settings["export"]), quantize)
     with silence_stderr():
         tf.saved_model.save(portable, str(folder), signatures=portable.get_signatures())
-
-
-def _count_tokens(ids: Any) -> Any:
-    return tf.reduce_sum(tf.cast(ids != 0, tf.int32), axis=-1)
 
 
 def _spell(tokenizer: Any, ids: Any) -> Any:

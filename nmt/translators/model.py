@@ -522,7 +522,7 @@ def _read_row(
 
     Samples are returned as they were drawn.
 
-    `nmt.exporting.graph.drop_duplicates` does the same in TensorFlow operations, for all sentences at once.
+    `nmt.exporting.hypotheses.drop_duplicates` does the same in TensorFlow operations, for all sentences at once.
     """
     by_text: dict[str | int, _Found] = {}
     for ids, length, log_prob, score, is_finished, exists in row:
@@ -536,7 +536,7 @@ def _read_row(
 
 def _put_first(best: _Found, others: list[_Found], n_best: int) -> list[_Found]:
     """Returns n hypotheses that begin with the best one; others must not score above it."""
-    # `nmt.exporting.graph.put_first` does the same in TensorFlow operations.
+    # `nmt.exporting.hypotheses.put_first` does the same in TensorFlow operations.
     rest = [one for one in others if one.text != best.text and one.score <= best.score]
     return [best, *rest[: n_best - 1]]
 

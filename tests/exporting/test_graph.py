@@ -9,7 +9,8 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from nmt.data.tokenizer import BOS_ID, EOS_ID, LINE_BREAKERS
 from nmt.decoding.beam_search import Hypotheses
-from nmt.exporting.graph import NBest, count_next_batch, drop_duplicates, measure_coverage, put_first
+from nmt.exporting.batches import count_next_batch
+from nmt.exporting.hypotheses import NBest, drop_duplicates, measure_coverage, put_first
 from tests.exported_model import MAX_BATCH, MAX_CHARACTERS, MAX_TOKENS, NBEST, SENTENCES
 
 TEXTS = [

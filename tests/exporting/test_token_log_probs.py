@@ -7,7 +7,8 @@ from keras import ops
 
 from nmt.config.schema import ExportConfig
 from nmt.data.tokenizer import BOS_ID, EOS_ID
-from nmt.exporting.graph import PortableTranslator, Tokens
+from nmt.exporting.batches import Tokens
+from nmt.exporting.graph import PortableTranslator
 from nmt.exporting.parity import compute_log_prob
 from tests.exported_model import MAX_CHARACTERS, MAX_TOKENS, NBEST, SENTENCES
 
