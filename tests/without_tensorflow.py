@@ -28,11 +28,11 @@ def main():
     sys.modules |= {"tensorflow": None, "tensorflow_text": None}
     from nmt.cli.main import main as run_command
     from nmt.training import update_jax, validation
-    from nmt.translators import model as translator
+    from nmt.translators import searches
 
     count(update_jax.JaxUpdate, "_update")
     count(validation.Validator, "_sum_loss")
-    count(translator, "search")
+    count(searches, "search")
     try:
         run_command()
     finally:

@@ -133,7 +133,7 @@ class Alternatives(NamedTuple):
 
 
 def rank_alternatives(found: Hypotheses, prefixes: SplitPrefixes, detokenize: Any, n: int) -> Alternatives:
-    """Returns the n most probable texts; see `_rank_alternatives` in `nmt.translators.model`.
+    """Returns the n most probable texts; see `nmt.translators.candidates.rank_alternatives`.
 
     Args:
         found: K slots per text, of a search for what comes next.

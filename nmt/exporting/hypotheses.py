@@ -1,4 +1,4 @@
-"""In the graph of an export: the hypotheses that a request gets, as `nmt.translators.model` chooses them in Python.
+"""In the graph of an export: the hypotheses that a request gets; in Python, `nmt.translators.candidates` chooses them.
 
 Shapes: N texts of a request, n hypotheses per text, S source tokens and T target tokens, EOS included.
 """
@@ -73,7 +73,7 @@ def put_first(best: NBest, others: NBest, n_best: int) -> NBest:
         others: K hypotheses per text, best first.
         n_best: at most K + 1.
     """
-    # `nmt.translators.model` does the same in Python.
+    # `nmt.translators.candidates.put_first` does the same in Python.
     ranks = tf.range(others.texts.shape[1])
     is_other = (ranks < others.counts[:, None]) & (others.texts != best.texts) & (others.scores <= best.scores)
     is_kept = tf.concat([best.counts[:, None] > 0, is_other], axis=1)

@@ -1,15 +1,14 @@
 """Translates with a trained model, or an ensemble of them: batches bounded by tokens, results in order."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from nmt.compilation import compile_function, has_gpu, has_static_shapes
+from nmt.compilation import has_gpu
 from nmt.config.schema import MAX_BEAM_SIZE, WIDER, DecodingConfig, ExportConfig, SearchSettings
 from nmt.data.batching import split_chunks
 from nmt.data.examples import list_tags
@@ -17,17 +16,18 @@ from nmt.data.placeholders import Placeholders
 from nmt.data.tokenizer import EOS_ID, Tokenizer
 from nmt.decoding.beam_search import Hypotheses
 from nmt.decoding.forced import ForcedDecoding, Pair
-from nmt.decoding.grouping import Group, make_search_grouping, round_to_bucket_width
-from nmt.decoding.inference import choose_n_best, make_plain, needs_own_best, search, split_numbers
+from nmt.decoding.grouping import Group, make_search_grouping
+from nmt.decoding.inference import choose_n_best, make_plain, needs_own_best
 from nmt.decoding.phrases import pad_phrases
-from nmt.decoding.prefix import Prefixes, pad_prefixes
-from nmt.decoding.spelling import Prefix, Spellings
+from nmt.decoding.prefix import pad_prefixes
+from nmt.decoding.spelling import Prefix
 from nmt.decoding.word_links import WordLinks, align_words
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder, load_members
 from nmt.models.ensemble import DecodingModel, Ensemble
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.process import choose_precision
+from nmt.translators.candidates import Alternative, Candidate, make_alternative, put_first, rank_alternatives, read_row
 from nmt.translators.checks import is_doubtful
 from nmt.translators.confidence import Confidence
 from nmt.translators.demands import (
@@ -41,12 +41,10 @@ from nmt.translators.demands import (
 from nmt.translators.hypothesis import Continuation, Hypothesis, ScoredTranslation, Translation, drop_tag
 from nmt.translators.mbr import make_utility, rank_by_utility
 from nmt.translators.protocol import WINDOW, TokenTranslator, change_settings
+from nmt.translators.searches import Searches
 from nmt.translators.terms import TermRules
 from nmt.weights import assign_arrays
 
-# Compiled searches that a model keeps, some 12 MB each. All numbers but the beam size, the number of hypotheses and the
-# power of two above top_k are their inputs, so that few are needed.
-MAX_SEARCHES = 8
 RETRY_NGRAM = 4  # tokens; `decoding.on_warning` retry lets no sequence of so many repeat
 
 Read = TypeVar("Read")
@@ -99,7 +97,7 @@ class ModelTranslator(TokenTranslator):
         self.tags = tags
         self.signature_n_best = signature_n_best
         self.terms = TermRules(placeholders or Placeholders())
-        self._searches = _Searches(model, target_tokenizer)
+        self._searches = Searches(model, target_tokenizer)
         self._forced = ForcedDecoding(model, source_tokenizer, target_tokenizer)
 
     @classmethod
@@ -247,7 +245,7 @@ class ModelTranslator(TokenTranslator):
         numbers = [number for number, row in enumerate(ids) if row]
         given = [self._read_demand(demands[number]) for number in numbers]
         sources = [ids[number] for number in numbers]
-        found = [_rank_alternatives(row, n) for row in self._search_next(sources, given, n)]
+        found = [rank_alternatives(row, n) for row in self._search_next(sources, given, n)]
         # Each of them is a prefix of its own; one that ends the translation is the translation.
         open_ones = [(source, one) for source, row in zip(sources, found, strict=True) for one in row if one.is_open]
         completed = iter(self._complete([source for source, _ in open_ones], [one.prefix for _, one in open_ones]))
@@ -266,10 +264,10 @@ class ModelTranslator(TokenTranslator):
             [ids] = self._encode([self.cut_texts([text])[0].parts[0]])
         return ids if text.strip() else []
 
-    def _search_next(self, ids: list[list[int]], demands: Sequence[TokenDemand], n: int) -> list[list["_Alternative"]]:
+    def _search_next(self, ids: list[list[int]], demands: Sequence[TokenDemand], n: int) -> list[list[Alternative]]:
         """Searches for the tokens after prefixes by their probability alone."""
         settings = make_plain(self.settings, n)
-        found: list[list[_Alternative]] = [[] for _ in ids]
+        found: list[list[Alternative]] = [[] for _ in ids]
         for group in _split_groups(ids, settings, 1):
             rows = self._run(ids, group, settings, settings.beam_size, demands, only_next=True)
             for number, row in zip(group.members, rows, strict=True):
@@ -277,7 +275,7 @@ class ModelTranslator(TokenTranslator):
                 for tokens, length, log_prob, _, is_finished, exists in row:
                     if exists:
                         here = tokens[: length - is_finished].tolist()
-                        found[number].append(_make_alternative(self.target_tokenizer, prefix, here, float(log_prob)))
+                        found[number].append(make_alternative(self.target_tokenizer, prefix, here, float(log_prob)))
         return found
 
     def _complete(self, ids: list[list[int]], prefixes: Sequence[Prefix]) -> list[str]:
@@ -340,7 +338,7 @@ class ModelTranslator(TokenTranslator):
 
     def _search(
         self, ids: list[list[int]], group: Group, n_best: int, demands: Sequence[TokenDemand] | None
-    ) -> list[list["_Found"]]:
+    ) -> list[list[Candidate]]:
         if self.settings.mbr != "none":
             size = self.settings.mbr_candidates
             return [self._rank_by_utility(row)[:n_best] for row in self._search_rows(ids, group, size, size)]
@@ -352,9 +350,9 @@ class ModelTranslator(TokenTranslator):
             self._search_rows(ids, group, n_best, MAX_BEAM_SIZE, demands),
             strict=True,
         )
-        return [_put_first(best, others, n_best) for [best], others in pairs]
+        return [put_first(best, others, n_best) for [best], others in pairs]
 
-    def _rank_by_utility(self, candidates: list["_Found"]) -> list["_Found"]:
+    def _rank_by_utility(self, candidates: list[Candidate]) -> list[Candidate]:
         log_probs = None if self.settings.temperature else [one.log_prob for one in candidates]
         utility = make_utility(self.settings.mbr, self.target_language)
         ranked = rank_by_utility([one.text for one in candidates], utility, log_probs)
@@ -367,13 +365,13 @@ class ModelTranslator(TokenTranslator):
         n_best: int,
         most: int,
         demands: Sequence[TokenDemand] | None = None,
-    ) -> list[list["_Found"]]:
+    ) -> list[list[Candidate]]:
         """Searches for n hypotheses per source and returns up to `most` of those found, with different texts."""
         rows = self._run(ids, group, self.settings, choose_n_best(self.settings, n_best), demands)
         is_sampled = self.settings.temperature > 0
         prefixes = [demands[number].prefix if demands else Prefix() for number in group.members]
         return [
-            _read_row(self.target_tokenizer, most, is_sampled, prefix, row)
+            read_row(self.target_tokenizer, most, is_sampled, prefix, row)
             for prefix, row in zip(prefixes, rows, strict=True)
         ]
 
@@ -400,7 +398,7 @@ class ModelTranslator(TokenTranslator):
         found = Hypotheses(*(np.asarray(x)[: len(group.members)] for x in found))
         return [list(zip(*row, strict=True)) for row in zip(*found, found.exists, strict=True)]
 
-    def _read_attention(self, ids: list[list[int]], group: Group, rows: list[list["_Found"]]) -> list:
+    def _read_attention(self, ids: list[list[int]], group: Group, rows: list[list[Candidate]]) -> list:
         pairs = zip(group.members, rows, strict=True)
         return self._forced.read_attention([(ids[n], one.ids.tolist()) for n, ours in pairs for one in ours])
 
@@ -409,77 +407,6 @@ class ModelTranslator(TokenTranslator):
         """All target tokens by id. Indexing an array is much faster than one call of SentencePiece per token."""
         tokens = [self.target_tokenizer.get_token(one) for one in range(self.target_tokenizer.vocabulary_size)]
         return np.array(tokens, object)
-
-
-class _Searches:
-    """The compiled searches of a model.
-
-    Args:
-        model: in inference.
-        tokenizer: of the target.
-    """
-
-    def __init__(self, model: DecodingModel, tokenizer: Tokenizer):
-        self._model = model
-        self._tokenizer = tokenizer
-        self._get_compiled = lru_cache(MAX_SEARCHES)(self._compile)
-
-    @cached_property
-    def spellings(self) -> Spellings:
-        """The bytes of the target tokens."""
-        return Spellings(self._tokenizer.token_bytes)
-
-    def run(
-        self,
-        source: np.ndarray,
-        settings: SearchSettings,
-        n_best: int,
-        prefixes: Prefixes | None = None,
-        phrases: np.ndarray | None = None,
-        only_next: bool = False,
-    ) -> Hypotheses:
-        """Searches with the settings for n hypotheses; see `nmt.decoding.inference.search`."""
-        structure, numbers = split_numbers(settings)
-        length_bound = round_to_bucket_width(settings.max_length) if has_static_shapes() else None
-        scalars = tuple((name, str(value.dtype)) for name, value in numbers.items())
-        top_k_bound = round_to_bucket_width(settings.top_k) if settings.top_k else None
-        demands = (prefixes is not None, phrases is not None, only_next)
-        compiled = self._get_compiled(structure, scalars, n_best, length_bound, top_k_bound, demands)
-        return compiled(source, *(prefixes or ()), *(() if phrases is None else (phrases,)), numbers)
-
-    def _compile(
-        self,
-        structure: SearchSettings,
-        scalars: tuple[tuple[str, str], ...],
-        n_best: int,
-        length_bound: int | None,
-        top_k_bound: int | None,
-        demands: tuple[bool, bool, bool],
-    ) -> Callable:
-        has_prefixes, has_phrases, only_next = demands
-
-        def run(source: Any, *inputs: Any) -> Any:
-            *given, numbers = inputs
-            demands: dict[str, Any] = {}
-            if has_prefixes:
-                prefixes = Prefixes(*given[:2])
-                demands |= {"prefixes": prefixes, "spellings": self.spellings, "only_next": only_next}
-            if has_phrases:
-                demands |= {"phrases": given[-1]}
-            return search(
-                self._model,
-                source,
-                settings=structure.model_copy(update=numbers),
-                n_best=n_best,
-                banned_ids=self._tokenizer.banned_ids,
-                refill=not has_static_shapes(),
-                length_bound=length_bound,
-                top_k_bound=top_k_bound,
-                **demands,
-            )
-
-        num_inputs = 1 + 2 * has_prefixes + has_phrases
-        return compile_function(run, self._model.variables, num_inputs=num_inputs, scalars=dict(scalars))
 
 
 def _make_model(folder: ModelFolder, precision: str, origin: Path | str) -> Seq2Seq:
@@ -505,63 +432,3 @@ def _read_sorted(read: Callable[[list[Pair]], list[Read]], pairs: Sequence[Pair]
     order = sorted(range(len(pairs)), key=lambda n: (len(pairs[n][1]), len(pairs[n][0])))
     found = dict(zip(order, read([pairs[n] for n in order]), strict=True))
     return [found[n] for n in range(len(pairs))]
-
-
-class _Found(NamedTuple):
-    text: str
-    score: float
-    log_prob: float
-    ids: np.ndarray  # without EOS
-    is_finished: bool
-
-
-def _read_row(
-    tokenizer: Tokenizer, n_best: int, is_sampled: bool, prefix: Prefix, row: Sequence[tuple]
-) -> list[_Found]:
-    """Returns the first hypotheses of a sentence with different texts, since several segmentations may spell one.
-
-    Samples are returned as they were drawn.
-
-    `nmt.exporting.hypotheses.drop_duplicates` does the same in TensorFlow operations, for all sentences at once.
-    """
-    by_text: dict[str | int, _Found] = {}
-    for ids, length, log_prob, score, is_finished, exists in row:
-        if exists and len(by_text) < n_best:
-            tokens = ids[: length - is_finished]
-            text = prefix.join(tokenizer.decode(tokens[None])[0])
-            key = len(by_text) if is_sampled else text
-            by_text.setdefault(key, _Found(text, float(score), float(log_prob), tokens, bool(is_finished)))
-    return list(by_text.values())
-
-
-def _put_first(best: _Found, others: list[_Found], n_best: int) -> list[_Found]:
-    """Returns n hypotheses that begin with the best one; others must not score above it."""
-    # `nmt.exporting.hypotheses.put_first` does the same in TensorFlow operations.
-    rest = [one for one in others if one.text != best.text and one.score <= best.score]
-    return [best, *rest[: n_best - 1]]
-
-
-class _Alternative(NamedTuple):
-    prefix: Prefix  # that of the text up to and including the next token
-    probability: float
-    is_open: bool  # whether a translation goes on after it
-
-
-def _make_alternative(tokenizer: Tokenizer, prefix: Prefix, tokens: list[int], log_prob: float) -> _Alternative:
-    [decoded] = tokenizer.decode([tokens])
-    is_open = bool(prefix.ending) or len(tokens) > len(prefix.ids)
-    return _Alternative(Prefix(prefix.join(decoded), tokens, b"", decoded), math.exp(log_prob), is_open)
-
-
-def _rank_alternatives(found: Sequence[_Alternative], n: int) -> list[_Alternative]:
-    """Returns the n most probable texts. Several segmentations of one count together.
-
-    Without tokens that are a part of a character, which has no text.
-    """
-    by_text: dict[tuple[str, bool], _Alternative] = {}
-    for one in found:
-        if not one.prefix.text.endswith("\ufffd"):
-            key = (one.prefix.text, one.is_open)
-            known = by_text.setdefault(key, one._replace(probability=0.0))
-            by_text[key] = known._replace(probability=known.probability + one.probability)
-    return sorted(by_text.values(), key=lambda one: -one.probability)[:n]

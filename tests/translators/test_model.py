@@ -21,7 +21,7 @@ from nmt.decoding.inference import search
 from nmt.decoding.word_links import align_words
 from nmt.errors import UserError
 from nmt.models.seq2seq import make_seq2seq
-from nmt.translators import model as translator_module
+from nmt.translators import searches
 from nmt.translators.checks import CUT_OFF
 from nmt.translators.hypothesis import IN_PARTS, Hypothesis, Translation
 from nmt.translators.model import ModelTranslator
@@ -90,8 +90,8 @@ class NoModel:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSearch:
     fake = FakeSearch()
-    monkeypatch.setattr(translator_module, "search", fake)
-    monkeypatch.setattr(translator_module, "compile_function", lambda function, *_, **__: function)
+    monkeypatch.setattr(searches, "search", fake)
+    monkeypatch.setattr(searches, "compile_function", lambda function, *_, **__: function)
     return fake
 
 
@@ -346,7 +346,7 @@ def test_numbers_of_a_search_need_no_new_graph_and_graphs_are_freed(
         traced.append(weakref.ref(tf.compat.v1.get_default_graph()))
         return search(*args, **kwargs)
 
-    monkeypatch.setattr(translator_module, "search", trace)
+    monkeypatch.setattr(searches, "search", trace)
     tokenizer, lines = real.source_tokenizer, texts(7, seed=3)
     source = pad(tokenizer.encode([line for line in lines if line]), 0)
     translator = ModelTranslator(real.model, tokenizer, tokenizer, real.settings, max_tokens=MAX_SOURCE)
