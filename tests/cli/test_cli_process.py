@@ -4,8 +4,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from nmt.__main__ import main as start
 
 LINE = "eins " * 40 + "zwei"
 TEXT = f"{LINE}\n" * 1_000  # more than a pipe holds
@@ -62,3 +65,14 @@ def test_closed_and_full_standard_streams_get_one_message(tmp_path):
         "No space left on device.",
     ]
     assert (tmp_path / "out").read_text() == TEXT
+
+
+def test_an_interruption_of_the_import_has_no_traceback(monkeypatch, capsys):
+    class Interrupted(ModuleType):
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "nmt.cli.main", Interrupted("nmt.cli.main"))
+    with pytest.raises(SystemExit) as ended:
+        start()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "Interrupted.\n")
