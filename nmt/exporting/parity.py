@@ -18,6 +18,7 @@ from nmt.backend import ops
 from nmt.compilation import has_gpu
 from nmt.data.tokenizer import EOS_ID, Tokenizer
 from nmt.decoding.forced import ForcedDecoding
+from nmt.decoding.inference import read_log_probs
 from nmt.errors import ParityError, UserError
 from nmt.evaluation.metrics import bleu
 from nmt.exporting import fresh_process
@@ -336,9 +337,8 @@ def compute_log_prob(translator: ModelTranslator, source: str, target_ids: Seque
     Like that of the search, it includes `decoding.repetition_penalty`.
     """
     source_ids = [*translator.source_tokenizer.encode([source])[0], EOS_ID]
-    logits, _ = translator.model.read(np.array([source_ids], "int32"), np.array([target_ids], "int32"))
-    log_probs = ops.convert_to_numpy(ops.log_softmax(logits, axis=-1))[0]
-    log_probs = log_probs[np.arange(len(target_ids)), target_ids]
+    pair = (np.array([source_ids], "int32"), np.array([target_ids], "int32"))
+    log_probs = ops.convert_to_numpy(read_log_probs(translator.model, *pair))[0]
     return _sum_penalized(translator, log_probs, target_ids)
 
 
