@@ -46,4 +46,4 @@ def _name_value(names: str, meaning: str) -> str:
 
 def _escape(text: str) -> str:
     """Returns text in which Markdown shows what would else be markup."""
-    return " ".join(text.split()).translate({ord(one): f"\\{one}" for one in "|<>*_[]"})
+    return " ".join(text.split()).translate({ord(one): f"\\{one}" for one in "\\|<>*_[]"})

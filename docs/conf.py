@@ -29,6 +29,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.intersphinx", "sphinx
 # Pages are Markdown that GitHub shows as well. Code without a language is commands with their output.
 myst_heading_anchors = 4
 highlight_language = "text"
+smartquotes_action = "qe"  # quotation marks and ellipses, but no dashes: -- begins an option
 copybutton_prompt_text = "$ "
 
 # The notebook needs the model of `make demo`. Without it, the page shows the outputs stored in the file.
