@@ -86,7 +86,8 @@ def test_dropout_was_at_work(on_jax):
 
 def test_what_is_promised_of_the_update_holds_on_jax(environment):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "test_update.py"]
-    command += ["-k", "not loss_term and not micro_batches_change_nothing"]  # the tests above compare both
+    # The tests above compare the rest with TensorFlow, or masks with masks; and float32 is what all others compute in.
+    command += ["-k", "not loss_term and not micro_batches and not mean_over_all and not (precisions and float32)"]
     environment = {**environment, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout
