@@ -214,7 +214,7 @@ def _read_override(override: str, sections: Sequence[str]) -> tuple[str, str, An
     if section not in sections and section in get_keys():
         raise UserError(f"{label}: expected a key of {' or '.join(sections)}, such as {example}.")
     if key not in get_keys() or not name:
-        raise UserError(f"{label}: unknown key.{suggest_key(key)}")
+        raise UserError(f"{label}: unknown key.{suggest_key(key, sections)}")
     value, _ = read_yaml(text, label)
     check_value(key, value, label)
     return section, name, value

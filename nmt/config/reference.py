@@ -4,7 +4,7 @@ import difflib
 import functools
 import json
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,16 +76,21 @@ def get_keys() -> dict[str, Key]:
     return {key.name: key for key in _inside("", _schema())}
 
 
-def suggest_key(unknown: str) -> str:
+def suggest_key(unknown: str, sections: Collection[str] = ()) -> str:
     """Returns " Did you mean 'x'?" for an unknown dotted key, or "" if no key is close.
 
     Prefers a key of the same name in another section, then a similar key of the same section, then any similar key.
+
+    Args:
+        unknown: the key.
+        sections: names of the sections whose keys are accepted; empty for all.
     """
     section, _, name = unknown.rpartition(".")
-    elsewhere = {key.rpartition(".")[2]: key for key in reversed(get_keys())}
+    accepted = [key for key in get_keys() if not sections or key.partition(".")[0] in sections]
+    elsewhere = {key.rpartition(".")[2]: key for key in reversed(accepted)}
     if name in elsewhere:
         return f" Did you mean '{elsewhere[name]}'?"
-    siblings = [key.rpartition(".")[2] for key in get_keys() if key.rpartition(".")[0] == section]
+    siblings = [key.rpartition(".")[2] for key in accepted if key.rpartition(".")[0] == section]
     similar = difflib.get_close_matches(name, elsewhere, n=1)
     return suggest_name(name, siblings) or "".join(f" Did you mean '{elsewhere[one]}'?" for one in similar)
 

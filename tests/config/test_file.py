@@ -389,7 +389,8 @@ def test_overrides_of_a_stored_configuration_are_read_by_section():
 def test_every_mistake_in_such_overrides_is_told_at_once():
     with pytest.raises(UserError) as caught:
         read_overrides(
-            ["decoding.beam_size=0", "decoding.bean_size=1", "training.seed=1", "decoding", "export={}"], "decoding"
+            ["decoding.beam_size=0", "decoding.bean_size=1", "training.seed=1", "decoding", "export={}", "nbest=2"],
+            "decoding",
         )
     assert str(caught.value).split("\n") == [
         "command line: decoding.beam_size=0: expected a whole number from 1 to 64, found 0",
@@ -397,6 +398,7 @@ def test_every_mistake_in_such_overrides_is_told_at_once():
         "command line: training.seed=1: expected a key of decoding, such as decoding.beam_size.",
         "command line: decoding: expected KEY=VALUE, such as decoding.beam_size=5.",
         "command line: export={}: expected a key of decoding, such as decoding.beam_size.",
+        "command line: nbest=2: unknown key.",  # that of export is not accepted here
     ]
 
 
