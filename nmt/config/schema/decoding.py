@@ -32,8 +32,8 @@ class SearchSettings(Section):
     a minimum length or a coverage penalty. If several translations per line are requested, the first one is still that
     of a pruned search, and the others come from a second search without pruning."""
     min_length: Count = 0
-    """Minimum length of a translation in tokens, without EOS. A translation whose maximum length (max_length) is not above
-    it is cut off there, with a warning."""
+    """Minimum length of a translation in tokens, without EOS. A translation whose maximum length (max_length) is not
+    above it is cut off there, with a warning."""
     max_length: PositiveInt = 256
     """Maximum length of a translation in tokens, with EOS; the limit of a sentence is min(max_length_ratio x its source
     tokens + 10, this)."""
