@@ -182,15 +182,15 @@ def test_a_run_on_jax_goes_on_as_if_it_had_never_stopped(runs, short, nmt_on):
 
 
 def test_compilations_are_few_however_many_shapes_the_text_has(folder, nmt_on):
-    corpus = write_pairs(folder, "many", 300, 16), write_pairs(folder, "many_dev", 50, 16)
+    corpus = write_pairs(folder, "many", 300, 16), write_pairs(folder, "many_dev", 50, 3)
     config = write_config(folder, "counted", corpus=corpus, max_updates=20, validate_every=20)
     _, traced = nmt_on("jax", "train", config)
     lengths = {len(line.split()) for line in (folder / "many.en").read_text().splitlines()}
     assert len(lengths) > NUM_BUCKETS
     assert 3 <= traced["_update"] <= NUM_BUCKETS
-    # At most two numbers of rows for each of the widths 16, 32 and 64.
-    assert traced["_sum_loss"] <= 6
-    assert traced["search"] <= 6
+    # At most two numbers of rows for each of the widths 16 and 32; test_grouping.py has many more shapes.
+    assert traced["_sum_loss"] <= 4
+    assert traced["search"] <= 4
 
 
 def test_an_export_says_what_it_needs(runs, environment):
