@@ -15,11 +15,6 @@ from nmt.training.checkpoint import read_checkpoint
 FORMAT_1 = Path(__file__).parent / "format_1"
 
 
-def test_a_model_folder_of_format_1_translates():
-    translator = open_translator(FORMAT_1 / "model")
-    assert translator.translate(["one two", "seven", "nine eight one"]) == ["two one", "seven", "one eight nine"]
-
-
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_it_translates_in_either_precision(precision):
     translator = open_translator(FORMAT_1 / "model", precision=precision)
