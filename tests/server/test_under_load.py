@@ -99,13 +99,13 @@ def test_no_response_is_wrong_or_lost_under_overload_after_a_kill_and_at_the_sto
 
     clients = Clients(port, expected)
     try:
-        clients.wait_for_answers(100)
+        clients.wait_for_answers(50)
         assert clients.statuses.keys() == {200, 429} and not clients.lost
 
         process.send_signal(signal.SIGKILL)
         process.communicate()
         process, _, _ = start(model, *LIMITS, port=port)
-        clients.wait_for_answers(50)
+        clients.wait_for_answers(25)
         assert clients.lost and clients.statuses.keys() == {200, 429}
         # The program in the documentation copes with the other clients.
         done = run(client, url, "tiny", lines=LINES[:3])
