@@ -1,6 +1,7 @@
 """Reads configuration files and KEY=VALUE overrides into a checked Config, or reports every mistake in them."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -209,7 +210,7 @@ def _read_override(override: str, sections: Sequence[str]) -> tuple[str, str, An
         f"{sections[0]}.{next(name for name in get_keys() if name.startswith(f'{sections[0]}.')).partition('.')[2]}"
     )
     if not equals:
-        raise UserError(f"{label}: expected KEY=VALUE, such as {example}={get_keys()[example].default}.")
+        raise UserError(_explain_no_value(override, f"{example}={get_keys()[example].default}"))
     section, _, name = key.partition(".")
     if section not in sections and section in get_keys():
         raise UserError(f"{label}: expected a key of {' or '.join(sections)}, such as {example}.")
@@ -218,6 +219,12 @@ def _read_override(override: str, sections: Sequence[str]) -> tuple[str, str, An
     value, _ = read_yaml(text, label)
     check_value(key, value, label)
     return section, name, value
+
+
+def _explain_no_value(override: str, example: str) -> str:
+    is_file = os.path.isfile(override)  # noqa: PTH113  which takes any text, however long
+    hint = " It is a file, and files are given by options: see --help." if is_file else ""
+    return f"command line: {override}: expected KEY=VALUE, such as {example}.{hint}"
 
 
 def _text(path: Path) -> str:
@@ -244,7 +251,7 @@ def _apply(override: str, values: dict[str, Any], labels: Labels) -> None:
     label = f"command line: {override}"
     key, equals, text = override.partition("=")
     if not equals:
-        raise UserError(f"{label}: expected KEY=VALUE, such as training.batch_size=64.")
+        raise UserError(_explain_no_value(override, "training.batch_size=64"))
     holder: Any = values
     *above, last = key.split(".")
     place: Place = ()

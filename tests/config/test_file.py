@@ -407,6 +407,16 @@ def test_an_override_that_breaks_a_rule_of_its_own_is_told_the_rule():
         read_overrides(["decoding.tag=xx"], "decoding")
 
 
+def test_a_file_in_the_place_of_an_override_is_told_where_it_belongs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("in.txt").touch()
+    hint = r"in\.txt: expected KEY=VALUE, such as .*\. It is a file, and files are given by options: see --help\.$"
+    with pytest.raises(UserError, match=hint):
+        read_overrides(["in.txt"], "decoding")
+    with pytest.raises(UserError, match=hint):
+        load_config("demo", ["in.txt"])
+
+
 def test_a_recipe_is_found_by_its_name_and_a_file_of_that_name_wins(tmp_path, monkeypatch):
     recipe = next(path for path in RECIPES if path.stem == "demo")
     monkeypatch.chdir(tmp_path)
