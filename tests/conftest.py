@@ -1,4 +1,6 @@
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -24,7 +26,6 @@ SLOWEST = (
     "test_resume.py",
     "test_replicas.py",
     "test_coverage_reach.py",
-    "test_soak.py",
     "test_under_load.py",
     "test_machine.py",
     "test_translate_corpus.py",
@@ -39,6 +40,27 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llv
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(SLOWEST)))
+
+
+@pytest.fixture
+def nmt_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable]:
+    """Runs `nmt` in this process, and returns exit code, standard output and standard error."""
+    from nmt.cli.main import main
+
+    handler = signal.getsignal(signal.SIGTERM)
+    for name in ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        monkeypatch.setenv(name, "")  # so that it is as it was at the end
+    for name in ("OMP_NUM_THREADS", "PJRT_NPROC"):
+        monkeypatch.setenv(name, "1")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nmt", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture

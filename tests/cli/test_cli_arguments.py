@@ -6,7 +6,6 @@ import io
 import json
 import os
 import runpy
-import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,6 @@ from types import SimpleNamespace
 import pytest
 from echo import OPENING
 
-from nmt.cli.main import main
 from nmt.cli.options import log_line
 from nmt.cluster.cleaning import Rules, ScoreRule
 
@@ -33,23 +31,10 @@ SERVER_LIMITS = {
 
 
 @pytest.fixture
-def nmt(monkeypatch, capsys):
-    """Runs a command in this process, and returns exit code, standard output and standard error."""
-    handler = signal.getsignal(signal.SIGTERM)
+def nmt(nmt_here, monkeypatch):
+    """Runs a command in this process, with a model that repeats what it is given."""
     monkeypatch.setitem(sys.modules, "nmt.translators.opening", OPENING)
-    for name in ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        monkeypatch.setenv(name, "")  # so that it is as it was at the end
-    for name in ("OMP_NUM_THREADS", "PJRT_NPROC"):
-        monkeypatch.setenv(name, "1")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["nmt", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    yield run
-    signal.signal(signal.SIGTERM, handler)
+    return nmt_here
 
 
 @pytest.fixture
