@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import signal
 import subprocess
 import time
@@ -15,6 +16,7 @@ from nmt.config.file import dump_config
 from nmt.config.schema import DevFiles, TrainingFiles
 from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import train_tokenizer
+from nmt.errors import UserError
 from nmt.model_folder import ModelFolder
 from nmt.training.checkpoint import CheckpointFolder, read_checkpoint
 from nmt.training.train import train
@@ -198,15 +200,15 @@ def test_another_text_is_refused_and_a_new_run_may_start_from_the_weights(finish
     path = finished.data.train[0].source
     before = path.read_text()
     path.write_text(before.replace("one", "two"))
-    done = nmt("train", written(finished))
-    assert (done.returncode, done.stderr) == (2, _not_the_one("training text", finished.run_dir))
-    new = finished.run_dir.with_name("run-2")
-    start = f"training.start_from={finished.run_dir}"
-    done = nmt("train", written(finished), "training.max_updates=1", f"run_dir={new}", start)
+    with pytest.raises(UserError, match=_not_the_one("training text", finished.run_dir)):
+        train(finished, log=lambda _: None)
+    settings = finished.training.model_copy(update={"max_updates": 1, "start_from": finished.run_dir})
+    new = finished.model_copy(update={"training": settings, "run_dir": finished.run_dir.with_name("run-2")})
+    said = []
+    train(new, log=said.append)
     path.write_text(before)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert f"Starting from the weights of {finished.run_dir}, with its tokenizers." in done.stdout
-    assert ModelFolder.load(new).facts["update"] == 1
+    assert f"Starting from the weights of {finished.run_dir}, with its tokenizers." in "\n".join(said)
+    assert ModelFolder.load(new.run_dir).facts["update"] == 1
 
 
 def test_another_tokenizer_is_refused(finished):
@@ -216,13 +218,13 @@ def test_another_tokenizer_is_refused(finished):
         read_lines(finished.data.train[0].source), kind="bpe", vocabulary_size=28, byte_fallback=False
     )
     other.save(model)
-    done = nmt("train", written(finished))
+    with pytest.raises(UserError, match=_not_the_one("source tokenizer", finished.run_dir)):
+        train(finished, log=lambda _: None)
     model.write_bytes(before)
-    assert (done.returncode, done.stderr) == (2, _not_the_one("source tokenizer", finished.run_dir))
 
 
 def _not_the_one(what, run_dir):
-    return (
+    return re.escape(
         f"The {what} is not the one that the run in {run_dir} was started with. Restore it, or choose another run_dir. "
-        f"With training.start_from={run_dir}, a new run begins with these weights.\n"
+        f"With training.start_from={run_dir}, a new run begins with these weights."
     )
