@@ -11,7 +11,8 @@ from nmt.data.corpus import read_aligned
 from nmt.evaluation.calibration import Reliability, measure_reliability, score_sentences
 from nmt.evaluation.compare import compare
 from nmt.evaluation.metrics import Score, check_languages, score, score_tokenized
-from nmt.translators.protocol import CHANGEABLE, Translator
+from nmt.translators.protocol import Translator
+from nmt.translators.settings import CHANGEABLE
 
 
 @dataclass(frozen=True)

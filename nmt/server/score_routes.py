@@ -15,7 +15,8 @@ from nmt.server.openapi import describe_body, describe_score_request
 from nmt.server.request_fields import read_fields
 from nmt.server.text_cutter import TextCutter, find_client
 from nmt.translators.hypothesis import ScoredTranslation
-from nmt.translators.protocol import TAG, Translator
+from nmt.translators.protocol import Translator
+from nmt.translators.settings import TAG
 
 
 class Pair(BaseModel):

@@ -13,8 +13,9 @@ from nmt.errors import RequestError
 from nmt.server.fair_queue import Options
 from nmt.server.limits import Limits
 from nmt.translators.demands import Demand
-from nmt.translators.protocol import TokenTranslator, Translator
+from nmt.translators.protocol import Translator
 from nmt.translators.sentences import SplitText
+from nmt.translators.tokens import TokenTranslator
 
 # Characters that are cut at a time; between two of these a client that has left is noticed.
 CHUNK = 10_000

@@ -19,7 +19,8 @@ from nmt.server.text_cutter import TextCutter, find_client
 from nmt.translators.demands import Demand, split_demand, start_with_prefix
 from nmt.translators.hypothesis import PartConfidence, Translation, TranslationWarning, join_translations
 from nmt.translators.markup import Markup, read_markup
-from nmt.translators.protocol import CHANGEABLE, TAG, Translator
+from nmt.translators.protocol import Translator
+from nmt.translators.settings import CHANGEABLE, TAG
 from nmt.translators.terms import restore_all
 
 # Characters of a text with tags, as a multiple of those that are translated of it.

@@ -21,8 +21,9 @@ from nmt.translators.confidence import Confidence
 from nmt.translators.demands import Demand
 from nmt.translators.export_record import check_digests, read_record, read_settings
 from nmt.translators.hypothesis import Hypothesis, Translation
-from nmt.translators.protocol import TokenTranslator, change_fixed
+from nmt.translators.settings import change_fixed
 from nmt.translators.terms import TermRules
+from nmt.translators.tokens import TokenTranslator
 from nmt.translators.untrusted import check_litert
 
 RECORD = "export.json"

@@ -40,9 +40,11 @@ from nmt.translators.demands import (
 )
 from nmt.translators.hypothesis import Continuation, Hypothesis, ScoredTranslation, Translation, drop_tag
 from nmt.translators.mbr import make_utility, rank_by_utility
-from nmt.translators.protocol import WINDOW, TokenTranslator, change_settings
+from nmt.translators.protocol import WINDOW
 from nmt.translators.searches import Searches
+from nmt.translators.settings import change_settings
 from nmt.translators.terms import TermRules
+from nmt.translators.tokens import TokenTranslator
 from nmt.weights import assign_arrays
 
 RETRY_NGRAM = 4  # tokens; `decoding.on_warning` retry lets no sequence of so many repeat

@@ -9,22 +9,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from pydantic import ValidationError
-
-from nmt.config.reference import as_words, get_keys
-from nmt.config.schema import CHOICE_KEYS, SearchSettings
+from nmt.config.schema import SearchSettings
 from nmt.data.batching import split_chunks
 from nmt.data.examples import put_tag
 from nmt.data.glossary import Glossary, read_glossary
 from nmt.data.placeholders import TERM, Placeholders
-from nmt.data.tokenizer import Tokenizer
 from nmt.decoding.word_links import WordLinks
-from nmt.errors import UserError, suggest_name
+from nmt.errors import UserError
 from nmt.translators.checks import find_warnings
 from nmt.translators.confidence import Confidence
-from nmt.translators.demands import Demand, make_demands, report_unmet, split_demand, start_with_prefix
+from nmt.translators.demands import Demand, make_demands, split_demand, start_with_prefix
 from nmt.translators.hypothesis import (
     Continuation,
     Hypothesis,
@@ -40,10 +36,6 @@ NO_SCORES = (
     "An export translates, but does not score given translations: open the model that it was made from. (Programs can "
     "call the signature token_log_probs of a SavedModel.)"
 )
-# Not settings of the search, so that they can be changed in an export.
-CHANGEABLE, TAG = "split_sentences", "tag"
-
-Settings = TypeVar("Settings", bound=SearchSettings)
 
 
 class Translator(ABC):
@@ -427,83 +419,6 @@ class Translator(ABC):
         return other
 
 
-class TokenTranslator(Translator):
-    """Translates text that it tokenizes itself.
-
-    It reads texts of any length, in parts those that are too long.
-    """
-
-    _source_tokenizer: Tokenizer
-    _encoded: Mapping[str, list[int]] = {}
-
-    @abstractmethod
-    def _translate_ids(
-        self, ids: list[list[int]], n_best: int, attention: bool, demands: Sequence[Demand] | None = None
-    ) -> list[list[Hypothesis]]:
-        """Translates sources given as token ids without EOS, none of them empty.
-
-        Args:
-            ids: of each source.
-            n_best: at most so many hypotheses per source.
-            attention: whether to return attention weights.
-            demands: on each translation; None if there are none.
-        """
-
-    def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
-        """Returns the number of source tokens of each text, without EOS."""
-        return [len(ids) for ids in self._encode(texts)]
-
-    def translate_batch(
-        self,
-        texts: Sequence[str],
-        *,
-        n_best: int = 1,
-        attention: bool = False,
-        prefixes: Sequence[str] | None = None,
-        required: Sequence[Sequence[str]] | None = None,
-    ) -> list[Translation]:
-        """Translates each text as if it were alone, long ones in parts; see `Translator.translate_batch`."""
-        self.check_n_best(n_best)
-        encoded = self._encode(texts)
-        cut = [n for n, ids in enumerate(encoded) if len(ids) > self.max_tokens]
-        split = dict(zip(cut, self.cut_texts([texts[n] for n in cut]), strict=True)) if cut else {}
-        rows = [
-            self._encode(split[n].parts) if n in split else [ids] if ids and texts[n].strip() else []
-            for n, ids in enumerate(encoded)
-        ]
-        demands = make_demands(len(texts), prefixes, required)
-        given: dict[str, Any] = {}
-        if demands is not None:
-            self.check_demands(demands)
-            given["demands"] = [
-                one
-                for n, row in enumerate(rows)
-                for one in (split_demand(demands[n], split[n].parts) if n in split else [demands[n]] * len(row))
-            ]
-        found = iter(self._translate_ids([ids for row in rows for ids in row], n_best, attention, **given))
-        translations = []
-        for n, (text, row) in enumerate(zip(texts, rows, strict=True)):
-            demand = demands[n] if demands else Demand()
-            if n in split:
-                parts = [self._describe(part, next(found)) for part in split[n].parts]
-                translation = join_translations(split[n], parts)
-            else:
-                hypotheses = next(found) if row else [Hypothesis(demand.prefix, 0.0, 0.0)]
-                translation = self._describe(text, hypotheses)
-            translations.append(report_unmet(translation, demand) if demand else translation)
-        return translations
-
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokenizes texts, or remembers their tokens: parts are counted first and translated soon afterwards."""
-        known = self._encoded
-        if not all(text in known for text in texts):
-            encoded = self._source_tokenizer.encode(texts)
-            if len(texts) == 1:  # one try of many to cut a text
-                return encoded
-            known = self._encoded = dict(zip(texts, encoded, strict=True))
-        return [known[text] for text in texts]
-
-
 def split_tag(text: str, tags: Iterable[str]) -> tuple[str | None, str]:
     """Returns the tag by which a text begins, if it is one of these, and the text without it."""
     begin = text.lstrip()
@@ -524,46 +439,3 @@ def describe(
     if confidence and bare.strip():
         hypotheses = [replace(one, confidence=confidence.estimate(bare, one)) for one in hypotheses]
     return Translation(text, hypotheses, warnings=find_warnings(bare, hypotheses[0], tag))
-
-
-def change_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """Returns settings with other values; None leaves one unchanged.
-
-    Raises:
-        UserError: there is no such setting, or its value is invalid.
-    """
-    fields = type(settings).model_fields
-    for name in changes:
-        if name not in fields:
-            raise UserError(f"There is no decoding setting '{name}'.{suggest_name(name, fields)}")
-    changed = {name: value for name, value in changes.items() if value is not None}
-    try:
-        return type(settings).model_validate({**settings.model_dump(), **changed}, strict=True)
-    except ValidationError as error:
-        raise UserError("\n".join(_explain(one) for one in error.errors())) from error
-
-
-def change_fixed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """Returns the settings of an export with other values; None leaves one unchanged.
-
-    Raises:
-        UserError: there is no such setting, its value is invalid, or the search reads it, so that it is fixed.
-    """
-    changed = change_settings(settings, changes)
-    for name in changes:
-        before, after = getattr(settings, name), getattr(changed, name)
-        if before != after and name not in (CHANGEABLE, TAG):
-            # An export with one of CHOICE_KEYS is refused, too.
-            again = "" if name in CHOICE_KEYS else "export the model again with that setting, or "
-            raise UserError(
-                f"This export was made with decoding.{name} {as_words(before)} and cannot translate with "
-                f"{as_words(after)}: {again}translate with the model itself."
-            )
-    return changed
-
-
-def _explain(error: Any) -> str:
-    if error["type"] == "value_error":  # several settings that do not fit together
-        return f"decoding: {error['ctx']['error']}"
-    name = error["loc"][0]
-    return f"decoding.{name}: expected {get_keys()[f'decoding.{name}'].kind}, found {error['input']!r}."

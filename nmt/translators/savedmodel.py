@@ -28,7 +28,8 @@ from nmt.translators.demands import (
 )
 from nmt.translators.export_record import check_digests, read_record, read_settings
 from nmt.translators.hypothesis import Continuation, Hypothesis, Translation, TranslationWarning
-from nmt.translators.protocol import Translator, change_fixed
+from nmt.translators.protocol import Translator
+from nmt.translators.settings import change_fixed
 from nmt.translators.terms import TermRules
 from nmt.translators.untrusted import check_savedmodel
 

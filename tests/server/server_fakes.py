@@ -18,7 +18,8 @@ from nmt.server.limits import Limits
 from nmt.server.run import listen
 from nmt.translators.demands import Demand, check_demands
 from nmt.translators.hypothesis import Continuation, Hypothesis, ScoredTranslation, Translation
-from nmt.translators.protocol import Translator, change_settings, describe
+from nmt.translators.protocol import Translator, describe
+from nmt.translators.settings import change_settings
 
 
 class FakeTranslator(Translator):

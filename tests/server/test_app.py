@@ -19,7 +19,7 @@ from nmt.errors import UserError
 from nmt.server import middleware, translate_routes
 from nmt.server.middleware import read_key
 from nmt.translators.checks import CUT_OFF
-from nmt.translators.protocol import change_settings
+from nmt.translators.settings import change_settings
 from tests.server.server_fakes import FakeTranslator, ask, client_of, make_fake, read_error
 
 

@@ -13,7 +13,8 @@ from nmt.server.batcher import MAX_SETTINGS, Batcher
 from nmt.server.fair_queue import Options
 from nmt.server.limits import Limits
 from nmt.translators.hypothesis import Hypothesis, Translation
-from nmt.translators.protocol import Translator, change_settings
+from nmt.translators.protocol import Translator
+from nmt.translators.settings import change_settings
 
 GREEDY, WIDE = Options(SearchSettings(beam_size=1)), Options(SearchSettings(beam_size=9))
 

@@ -6,7 +6,8 @@ import pytest
 
 from nmt.errors import UserError
 from nmt.translators.hypothesis import Hypothesis, Translation
-from nmt.translators.protocol import Translator, change_settings
+from nmt.translators.protocol import Translator
+from nmt.translators.settings import change_settings
 from tests.server.server_fakes import FakeTranslator, ask, make_fake, read_error
 
 

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from nmt.server.fair_queue import Options, ScoringOptions
-from nmt.translators.protocol import Translator, change_settings
+from nmt.translators.protocol import Translator
+from nmt.translators.settings import change_settings
 from tests.server.server_fakes import FakeTranslator, ask, client_of, make_fake, read_error
 
 

@@ -14,8 +14,8 @@ from nmt.server.app import make_server
 from nmt.server.limits import Limits
 from nmt.server.run import open_model
 from nmt.translators.hypothesis import Translation
-from nmt.translators.protocol import CHANGEABLE
 from nmt.translators.savedmodel import SavedModelTranslator
+from nmt.translators.settings import CHANGEABLE
 from tests.exported_model import MAX_CHARACTERS, NBEST, PARAGRAPH, SENTENCES
 from tests.server.server_fakes import ask, client_of, read_error
 

@@ -14,8 +14,10 @@ from nmt.server.limits import Limits
 from nmt.server.text_cutter import TextCutter
 from nmt.translators.hypothesis import Hypothesis, Translation, TranslationWarning, join_translations
 from nmt.translators.opening import find_folder, find_kind, open_translator
-from nmt.translators.protocol import TokenTranslator, Translator, change_fixed, change_settings
+from nmt.translators.protocol import Translator
 from nmt.translators.sentences import SplitText
+from nmt.translators.settings import change_fixed, change_settings
+from nmt.translators.tokens import TokenTranslator
 
 
 class Upper(Translator):

@@ -11,8 +11,9 @@ from nmt.errors import UserError
 from nmt.translators.demands import Demand
 from nmt.translators.hypothesis import Hypothesis, ScoredTranslation, Translation, TranslationWarning
 from nmt.translators.opening import open_translator
-from nmt.translators.protocol import Translator, change_settings
+from nmt.translators.protocol import Translator
 from nmt.translators.reranking import RerankingTranslator
+from nmt.translators.settings import change_settings
 from nmt.translators.terms import TermRules
 
 UNMET = TranslationWarning("unmet", "The translation lacks what it must contain: X.")
