@@ -41,9 +41,13 @@ def average_models(path: Path, sources: Sequence[Path]) -> None:
             first.
 
     Raises:
-        UserError: a source does not exist or is not like the first one, or the folder exists or cannot be written.
+        UserError: a source does not exist, is a folder of checkpoints or is not like the first one, or the folder
+            exists or cannot be written.
     """
     check_is_new(path, "averaged model")
+    for source in sources:
+        if any(source.glob("update-*.h5")):
+            raise UserError(f"{source} is a folder of checkpoints. Give its files: {source}/*.h5")
     if len(sources) < 2:
         raise UserError(f"An average needs at least 2 checkpoints or models, found {len(sources)}.")
     models = [_load_source(source) for source in sources]

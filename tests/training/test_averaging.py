@@ -103,6 +103,10 @@ def test_other_tokenizers_are_refused_by_name(folder, run, tmp_path, side):
 
 def test_mistakes_are_named_before_anything_is_written(run, tmp_path):
     checkpoint = run / "checkpoints" / "update-000000001.h5"
+    with pytest.raises(
+        UserError, match=r"checkpoints is a folder of checkpoints\. Give its files: .*checkpoints/\*\.h5$"
+    ):
+        average_models(tmp_path / "mean", [run / "checkpoints"])
     with pytest.raises(UserError, match="at least 2 checkpoints or models, found 1"):
         average_models(tmp_path / "mean", [checkpoint])
     with pytest.raises(UserError, match=r"There is no file .*update-3\.h5"):
