@@ -27,7 +27,9 @@ from benchmarks.peers import TRAINING, TRANSLATION, chosen
 from benchmarks.profile import profile
 from benchmarks.settings import RESULTS, Settings, make_settings
 from benchmarks.system import System
+from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
+from nmt.process import count_cpus
 
 PAGE = ROOT / "docs" / "explanation" / "benchmarks.md"
 BUSY = 0.1  # cores
@@ -215,6 +217,56 @@ def measure_without_attention(
     test = (source, reference) if source and reference else None
     command = " ".join(["python -m benchmarks", *sys.argv[1:]])
     typer.echo(compare_by_length(config, overrides or [], into, test=test, command=command))
+
+
+@app.command("equal_time")
+def measure_equal_time(
+    recipe: Annotated[str, typer.Argument(help="A training configuration or recipe.", show_default=False)],
+    model: Annotated[str, typer.Argument(help="lstm or transformer.", show_default=False)],
+    into: Annotated[Path, typer.Option(help="Folder for text, checkpoints and results.", show_default=False)],
+    minutes: Annotated[float, typer.Option(min=0.1, help="Minutes of training.")] = 45,
+    seed: Annotated[int, typer.Option(min=1, help="Seed of the training.")] = 1,
+    threads: Threads = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Use a GPU, and the PyTorch of this environment.")] = False,
+) -> None:
+    """Measure the BLEU of a model of OpenNMT-py after so many minutes of training."""
+    from benchmarks.equal_time import train_and_score
+
+    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
+    typer.echo(
+        train_and_score(
+            recipe, model, into, minutes=minutes, seed=seed, threads=threads or count_cpus(), gpu=gpu, command=command
+        )
+    )
+
+
+@app.command("ctranslate2")
+def measure_ctranslate2(
+    checkpoint: Annotated[Path, typer.Argument(help="A Transformer of OpenNMT-py.", show_default=False)],
+    tokenizer: Annotated[Path, typer.Argument(help="Its tokenizer.model.", show_default=False)],
+    models: Annotated[list[Path], typer.Argument(help="Models or exports of nmt.", show_default=False)],
+    source: Annotated[Path, typer.Option(help="Sentences to translate.", show_default=False)],
+    reference: Annotated[Path, typer.Option(help="Their translations.", show_default=False)],
+    into: Annotated[Path, typer.Option(help="Folder for translations and results.", show_default=False)],
+    language: Annotated[str, typer.Option(help="Language of the translations.")] = "de",
+    threads: Threads = None,
+    rounds: Rounds = None,
+) -> None:
+    """Measure sentences per second and BLEU of CTranslate2 in int8, beside models of nmt."""
+    from benchmarks.ctranslate2 import compare_engines
+
+    found = compare_engines(
+        checkpoint,
+        Tokenizer.load(tokenizer),
+        models,
+        into,
+        text=(source, reference),
+        language=language,
+        threads=threads or count_cpus(),
+        rounds=rounds or 3,
+        command=" ".join(["python -m benchmarks", *sys.argv[1:]]),
+    )
+    typer.echo(found)
 
 
 @app.command("all")

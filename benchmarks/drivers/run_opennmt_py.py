@@ -1,5 +1,7 @@
 """Trains and translates with OpenNMT-py, inside its own environment: python run_opennmt_py.py JOB.json."""
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,8 +15,6 @@ torch.load = lambda *args, **kwargs: _load(*args, **{"weights_only": False, **kw
 
 def train(job: dict) -> None:
     """Runs OpenNMT-py's own training, and times each update."""
-    from onmt.bin.train import _get_parser
-    from onmt.bin.train import train as train_model
     from onmt.trainer import Trainer
 
     clock = UpdateClock()
@@ -27,13 +27,62 @@ def train(job: dict) -> None:
         clock.tick(sum(batch["tgt"][:, 1:, 0].ne(padding).sum().item() for batch in batches))
 
     Trainer._gradient_accumulation = clocked
+    run_training(job, configuration(job))
+    write_report(job, updates=clock.updates)
+
+
+def train_for(job: dict) -> None:
+    """Trains with the job's options until its seconds have passed since the first update, and saves the last weights.
+
+    It reports for each checkpoint [updates, seconds, path], and the number of pairs that were read.
+    """
+    from onmt.models.model_saver import ModelSaver
+    from onmt.trainer import Trainer
+
+    read_batches, save = Trainer._accum_batches, ModelSaver._save
+    started, num_pairs, checkpoints = 0.0, 0, []
+
+    def read_until_the_end(self: Trainer, batches: Iterator) -> Iterator:
+        nonlocal started, num_pairs
+        for found in read_batches(self, batches):
+            started = started or time.monotonic()
+            if time.monotonic() - started >= job["seconds"]:
+                return
+            num_pairs += sum(len(batch["srclen"]) for batch in found[0])
+            yield found
+
+    def save_and_note(self: ModelSaver, step: int, model: torch.nn.Module) -> tuple:
+        paths = save(self, step, model)
+        checkpoints.append((step, time.monotonic() - started, paths[0]))
+        return paths
+
+    Trainer._accum_batches, ModelSaver._save = read_until_the_end, save_and_note
+    endless = {"train_steps": 1_000_000_000, "valid_steps": 1_000_000_000}
+    run_training(job, {**name_files(job), **endless, **job["options"]})
+    write_report(job, checkpoints=checkpoints, num_pairs=num_pairs)
+
+
+def average(job: dict) -> None:
+    """Averages checkpoints into model_step_0.pt."""
+    from onmt.bin.average_models import average_models
+
+    folder = Path(job["model"])
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(average_models(job["checkpoints"], fp32=True), folder / "model_step_0.pt")
+    write_report(job)
+
+
+def run_training(job: dict, values: dict) -> None:
+    """Runs OpenNMT-py's own command with a configuration."""
+    from onmt.bin.train import _get_parser
+    from onmt.bin.train import train as train_model
+
     folder = Path(job["model"])
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "config.yaml"
-    config.write_text(yaml.safe_dump(configuration(job)), encoding="utf-8")
+    config.write_text(yaml.safe_dump(values), encoding="utf-8")
     options, _ = _get_parser().parse_known_args(["-config", str(config)])
     train_model(options)
-    write_report(job, updates=clock.updates)
 
 
 def translate(job: dict) -> None:
@@ -49,7 +98,7 @@ def translate(job: dict) -> None:
         ["-model", str(model), "-src", job["source"], "-output", f"{job['output']}.raw"]
         + ["-beam_size", str(job["beam_size"]), "-max_length", str(training["max_length"])]
         + ["-batch_size", str(training["batch_sentences"]), "-batch_type", "sents"]
-        + (["-length_penalty", "wu", "-alpha", "1.0"] if job["beam_size"] > 1 else [])
+        + (job.get("search", ["-length_penalty", "wu", "-alpha", "1.0"]) if job["beam_size"] > 1 else [])
         + (["-gpu", "0"] if job.get("gpu") else [])
     )
     # onmt.bin.translate does the same.
@@ -70,21 +119,9 @@ def translate(job: dict) -> None:
 def configuration(job: dict) -> dict:
     """Builds OpenNMT-py's configuration from the sizes and settings of the job."""
     sizes, training = job["sizes"], job["training"]
-
-    def side(prefix: str) -> dict:
-        return {
-            "path_src": f"{prefix}.{job['source_language']}",
-            "path_tgt": f"{prefix}.{job['target_language']}",
-            "transforms": [],
-        }
-
     return {
-        "data": {"train": {**side(job["train"]), "weight": 1}, "valid": side(job["dev"])},
-        "src_vocab": job["vocabulary"],
-        "tgt_vocab": job["vocabulary"],
+        **name_files(job),
         "share_vocab": True,
-        "save_model": f"{job['model']}/model",
-        "seed": job["seed"],
         "encoder_type": "brnn",
         "rnn_type": "LSTM",
         "enc_layers": 1,
@@ -112,7 +149,27 @@ def configuration(job: dict) -> dict:
     }
 
 
+def name_files(job: dict) -> dict:
+    """Builds the part of a configuration that names files, the seed and the device."""
+
+    def side(prefix: str) -> dict:
+        return {
+            "path_src": f"{prefix}.{job['source_language']}",
+            "path_tgt": f"{prefix}.{job['target_language']}",
+            "transforms": [],
+        }
+
+    return {
+        "data": {"train": {**side(job["train"]), "weight": 1}, "valid": side(job["dev"])},
+        "src_vocab": job["vocabulary"],
+        "tgt_vocab": job["vocabulary"],
+        "save_model": f"{job['model']}/model",
+        "seed": job["seed"],
+        **({"gpu_ranks": [0], "world_size": 1} if job.get("gpu") else {}),
+    }
+
+
 if __name__ == "__main__":
     job = read_job()
     torch.set_num_threads(job["threads"])
-    {"train": train, "translate": translate}[job["task"]](job)
+    {"train": train, "train_for": train_for, "average": average, "translate": translate}[job["task"]](job)
