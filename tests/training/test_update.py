@@ -134,14 +134,17 @@ def slope(loss, weights, path, direction, step=1e-5):
     return (4 * difference(step) - difference(2 * step)) / 3
 
 
+@pytest.fixture
+def untraced(monkeypatch):
+    """Saves the seconds in which TensorFlow traces updates that will not run."""
+    monkeypatch.setattr(BackendUpdate, "_prepare", lambda update: None, raising=False)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize("precision", ["float32", pytest.param("float64", marks=needs_float64)])
-def test_nothing_is_learned_before_the_first_batch(optimizer, precision):
-    update = made_update(optimizer=optimizer, precision=precision, ema_decay=0.9)
+def test_nothing_is_learned_before_the_first_batch(optimizer):
+    update = made_update(optimizer=optimizer, precision="float32", ema_decay=0.9)
     keras.utils.set_random_seed(1)
-    fresh = make_seq2seq(
-        ModelConfig(**SMALL, **NO_DROPOUT), source_vocabulary_size=V, target_vocabulary_size=V, precision=precision
-    )
+    fresh = make_seq2seq(ModelConfig(**SMALL, **NO_DROPOUT), source_vocabulary_size=V, target_vocabulary_size=V)
     expected = get_arrays(fresh.trainable_variables)
     assert_same(weights_of(update), expected)
     assert_same(update.get_averages(), expected)
@@ -207,20 +210,13 @@ class WithIds(Objective):
         return sums._replace(loss=sums.loss + total, metrics={**sums.metrics, "ids": total})
 
 
-@pytest.mark.parametrize("accumulation_steps", [1, 3])
-def test_a_loss_term_is_minimised_and_its_value_reported_by_name(start, dense, accumulation_steps):
-    update = made_update(objective=WithIds(label_smoothing=SMOOTHING), accumulation_steps=accumulation_steps)
-    set_weights(update, start)
-    outcome = update(BATCH, update=1, learning_rate=0.0)
+def test_micro_batches_change_nothing_and_a_loss_term_is_reported_by_name(start, dense):
+    """The term does not depend on the weights, so its gradient is zero."""
+    update = made_update(objective=WithIds(label_smoothing=SMOOTHING), accumulation_steps=3)
+    gradients, outcome = gradients_at(update, start)
     mean_id = BATCH.target.sum() / (18 + 6)
-    assert outcome.metrics.keys() == {"loss", "nll", "ids", "gradient_norm"}
-    assert outcome.metrics["ids"] == pytest.approx(mean_id, rel=RELATIVE)
-    assert outcome.loss == pytest.approx(dense[1].loss + mean_id, rel=RELATIVE)
-
-
-def test_micro_batches_change_nothing(start, dense):
-    gradients, outcome = gradients_at(made_update(accumulation_steps=3), start)
-    assert outcome.metrics == pytest.approx(dense[1].metrics, rel=RELATIVE)
+    loss = dense[1].loss + mean_id
+    assert outcome.metrics == pytest.approx({**dense[1].metrics, "loss": loss, "ids": mean_id}, rel=RELATIVE)
     assert outcome.num_tokens == dense[1].num_tokens
     assert_same(gradients, dense[0], atol=ABSOLUTE)
 
@@ -406,7 +402,7 @@ def check_loss_scale(update):
         assert (int(update.good_updates.value), float(update.loss_scale.value)) == (good, scale)
 
 
-def test_all_that_the_next_update_depends_on_has_a_name_of_its_own():
+def test_all_that_the_next_update_depends_on_has_a_name_of_its_own(untraced):
     for precision in ("float32", "float16"):
         update = made_update(optimizer="adamw", precision=precision)
         paths = [variable.path for variable in update.state_variables]
@@ -473,7 +469,7 @@ def test_every_weight_belongs_to_one_part(tied):
     assert PART_PATTERNS.keys() - named == ({"target_embedding"} if tied == "all" else set())
 
 
-def test_averages_go_with_the_setting():
+def test_averages_go_with_the_setting(untraced):
     update = made_update(ema_decay=0.5)
     doubled = {path: 2 * array for path, array in weights_of(update).items()}
     update.assign_averages(doubled, "The checkpoint")
@@ -486,5 +482,5 @@ def test_averages_go_with_the_setting():
     assert made_update().get_averages() == {}
 
 
-def test_the_rows_of_a_batch_are_shared_evenly():
+def test_the_rows_of_a_batch_are_shared_evenly(untraced):
     assert [made_update(accumulation_steps=n).rows_multiple for n in (1, 3)] == [1, 3]
