@@ -18,18 +18,11 @@ def found():
     return json.loads(result.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize(
-    ("case", "place", "tolerance"),
-    [
-        ("sgd float64", "2x1", 1e-9),
-        ("sgd float64", "2x3", 1e-9),
-        ("adamw float64", "2x3", 1e-9),
-    ],
-)
-def test_replicas_and_micro_batches_learn_what_one_learns(found, case, place, tolerance):
-    one, several = (np.array(found["courses"][f"{case} {place}"]) for place in ("1x1", place))
+@pytest.mark.parametrize("case", ["sgd float64", "adamw float64"])
+def test_replicas_and_micro_batches_learn_what_one_learns(found, case):
+    one, several = (np.array(found["courses"][f"{case} {place}"]) for place in ("1x1", "2x3"))
     assert one.shape == several.shape == (20, 3 + 12)
-    np.testing.assert_allclose(several, one, rtol=tolerance)
+    np.testing.assert_allclose(several, one, rtol=1e-9)
 
 
 def test_a_single_device_that_was_chosen_is_used(found):
