@@ -99,8 +99,8 @@ def inspect(
         **changes: settings of the section `decoding`, such as beam_size=1.
 
     Raises:
-        UserError: this is an export or an ensemble, the text is blank or too long, or the settings
-            sample or have a coverage penalty. Or `index` is missing, damaged or of another model.
+        UserError: this is an export or an ensemble, the text is blank or too long, the reference is blank, or the
+            settings sample or have a coverage penalty. Or `index` is missing, damaged or of another model.
     """
     translator, opened = _open(model, changes)
     check_settings(translator.settings)
@@ -110,6 +110,8 @@ def inspect(
     protected = translator.terms.protect(_read_one_part(translator, text))
     source = protected.text
     if reference is not None:
+        if not reference.strip():
+            raise UserError("reference: expected a translation to read, found an empty text.")
         reference = protected.put_symbols(reference)
     source_ids = [*source_tokenizer.encode([source])[0], EOS_ID]
     beam = trace_beam(opened, source_ids, settings=translator.settings, banned_ids=target_tokenizer.banned_ids)

@@ -72,6 +72,8 @@ def test_the_text_has_a_line_per_token(found):
 def test_text_that_is_not_one_source_is_refused(translator, text, message):
     with pytest.raises(UserError, match=message):
         nmt.inspect(translator, text)
+    with pytest.raises(UserError, match=r"^reference: expected a translation to read, found an empty text\.$"):
+        nmt.inspect(translator, TEXT, reference=" ")
 
 
 def test_an_open_ensemble_is_refused_by_name(translator):
