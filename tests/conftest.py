@@ -15,20 +15,21 @@ from tests.exported_model import (  # noqa: F401, fixtures
 
 # Those that take longest begin first, so that none of them is left for one process alone in the end.
 SLOWEST = (
-    "test_backends.py",
     "test_workers.py",
-    "test_cli.py",
+    "test_backends.py",
+    "test_savedmodel_export.py",
     "test_tune.py",
     "test_update_jax.py",
     "test_gone_wrong.py",
-    "test_savedmodel_export.py",
+    "test_translate_corpus.py",
+    "test_cli.py",
     "test_update.py",
     "test_resume.py",
     "test_replicas.py",
+    "test_litert.py",
     "test_coverage_reach.py",
     "test_under_load.py",
     "test_machine.py",
-    "test_translate_corpus.py",
 )
 
 # JAX, imported by some tests, would set it lower, and the processes that other tests start would inherit that.
