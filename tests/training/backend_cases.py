@@ -40,7 +40,7 @@ OTHER = Case(
         **NO_DROPOUT,
     },
     ADAMW,
-    {"accumulation_steps": 3, "clip_norm": 0.05, "ema_decay": 0.3},
+    {"accumulation_steps": 2, "clip_norm": 0.05, "ema_decay": 0.3},
     objective={"guided_alignment": 0.5},
 )
 DROPOUT = Case(
