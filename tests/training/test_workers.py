@@ -24,6 +24,7 @@ from nmt.errors import UserError
 from nmt.training import strategy
 from nmt.training.checkpoint import CheckpointFolder
 from nmt.training.strategy import DistributedWorkers, make_strategy
+from nmt.training.train import train
 from nmt.training.workers import Workers
 
 NO_DROPOUT = {"embedding_dropout": 0.0, "layer_dropout": 0.0, "output_dropout": 0.0}
@@ -248,14 +249,23 @@ def test_all_cut_their_batches_where_one_lacks_memory(stopped):
     assert told.startswith("update 1: not enough memory. Batches are now cut into 2 micro-batches")
 
 
-def test_a_mistake_of_one_worker_stops_all(recipe, tmp_path):
-    config_file = written(recipe, tmp_path / "run", **DROPPING)
-    other_file = tmp_path / "other.yaml"
-    other_file.write_text(config_file.read_text().replace("max_updates: 40", "max_updates: 41"))
-    assert other_file.read_text() != config_file.read_text()
-    for code, _, errors in ended(team(config_file, other_file)[0]):
-        assert code == 2
-        assert errors == "The configuration must be the same on all workers, but worker 1 has another.\n"
+class Chief(Workers):
+    """The chief, beside a worker whose values are told."""
+
+    count = 2
+
+    def __init__(self, other):
+        self.other = other
+
+    def all_reduce_sum(self, values):
+        return values + np.array([0, self.other])
+
+
+def test_a_worker_of_another_configuration_stops_all(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("nmt.training.train.make_workers", lambda strategy: Chief(1.0))
+    words = r"^The configuration must be the same on all workers, but worker 1 has another\.$"
+    with pytest.raises(UserError, match=words):
+        train(recipe(tmp_path / "run"), log=lambda _: None)
     assert not (tmp_path / "run").exists()
 
 
