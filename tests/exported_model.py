@@ -87,8 +87,13 @@ def model_folder(tmp_path_factory) -> Any:
 
 
 @pytest.fixture(scope="session")
-def exported(model_folder, tmp_path_factory) -> Exported:
-    """Exports the model once for all processes of this test run, as a user does."""
+def exported(model_folder, tmp_path_factory) -> Iterator[Exported]:
+    """Exports the model once for all processes of this test run, as a user does.
+
+    A process reads the export once: it takes three seconds, and the first calls of its signatures as many again.
+    """
+    import tensorflow as tf
+
     from nmt.exporting.savedmodel import export
     from nmt.translators.model import ModelTranslator
     from nmt.translators.savedmodel import SavedModelTranslator
@@ -103,7 +108,12 @@ def exported(model_folder, tmp_path_factory) -> Exported:
         logged = json.loads(log.read_text())
     loaded = SavedModelTranslator.load(version)
     translator = ModelTranslator.load(home / "model", precision="float32")
-    return Exported(home / "model", version, translator, loaded._model.signatures, logged)
+    load = tf.saved_model.load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            tf.saved_model, "load", lambda path, *rest: loaded._model if path == str(version) else load(path, *rest)
+        )
+        yield Exported(home / "model", version, translator, loaded._model.signatures, logged)
 
 
 @pytest.fixture(scope="session")

@@ -88,8 +88,8 @@ def test_says_how_it_was_made(exported, translator):
     assert translator.target_language == "de"
 
 
-def test_is_quiet(exported, capfd):
-    SavedModelTranslator.load(exported.version).translate(LINES)
+def test_is_quiet(copy, capfd):
+    SavedModelTranslator.load(copy).translate(LINES)
     assert capfd.readouterr() == ("", "")
 
 
