@@ -1,6 +1,6 @@
-"""The command line with something going wrong inside: python faults.py '{"killed_after": 14}' train config.yaml
+"""The command line with something going wrong inside: python faults.py '{"killed_writing": 16}' train config.yaml
 
-killed_after: kills the process by SIGKILL once this update is recorded.
+killed_writing: kills the process by SIGKILL when half of this update's checkpoint is written.
 not_finite: [first update, learning rate]: from that update on, the loss is not a number at any higher rate.
 memory: updates cut into fewer micro-batches than this ask for more memory than there is.
 clock: seconds by which the machine's clock is wrong.
@@ -43,14 +43,17 @@ def processors(number: int) -> None:
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * number)
 
 
-def killed_after(number: int) -> None:
-    from nmt.training.run_log import RunLog
+def killed_writing(number: int) -> None:
+    written = Path.write_bytes
 
-    def then(log: RunLog, update: int, *args: Any, **kwargs: Any) -> None:
-        if update == number:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def half_written(path: Path, content: Any) -> int:
+        if f"update-{number:09}.h5" not in path.name:
+            return written(path, content)
+        written(path, content[: len(content) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("SIGKILL cannot be survived")
 
-    following(RunLog, "record_update", then)
+    Path.write_bytes = half_written
 
 
 def not_finite(place: tuple[int, float]) -> None:
@@ -95,18 +98,6 @@ def preceding(owner: type, name: str, work: Callable) -> None:
     def both(*args: Any, **kwargs: Any) -> Any:
         work(*args, **kwargs)
         return method(*args, **kwargs)
-
-    setattr(owner, name, both)
-
-
-def following(owner: type, name: str, work: Callable) -> None:
-    """Lets a method be followed by other work on the same arguments."""
-    method = getattr(owner, name)
-
-    def both(*args: Any, **kwargs: Any) -> Any:
-        result = method(*args, **kwargs)
-        work(*args, **kwargs)
-        return result
 
     setattr(owner, name, both)
 

@@ -1,4 +1,4 @@
-"""20 updates in one go, and 12, a killed process, 8 more: the same to the last bit, whatever else has happened."""
+"""20 updates in one go, and 12, a process killed while it saves the 16th, 8 more: the same to the last bit."""
 
 import json
 import shutil
@@ -54,6 +54,10 @@ def checkpoints(run_dir):
     return CheckpointFolder(run_dir / "checkpoints", keep=9)
 
 
+def half_written(run_dir):
+    return list((run_dir / "checkpoints").glob(".update-000000016.h5.*.part"))
+
+
 def nmt(config, *overrides, **faults):
     return subprocess.run(command("train", config, *overrides, **faults), capture_output=True, text=True)
 
@@ -72,14 +76,14 @@ def flip(path):
 
 @pytest.fixture(scope="module")
 def runs(recipe, tmp_path_factory):
-    """The same training: whole; killed; gone on with in another place, on a machine of another name, ten years before;
-    and gone on with after its last two checkpoints were damaged."""
+    """The same training: whole; killed while it wrote a checkpoint; gone on with in another place, on a machine of
+    another name, ten years before; and gone on with after its last two checkpoints were damaged."""
     folder = tmp_path_factory.mktemp("runs")
     paths = SimpleNamespace(**{name: folder / name for name in ("whole", "killed", "moved", "damaged")})
     train(recipe(paths.whole, **EVERYTHING), log=lambda _: None)
     config = folder / "config.yaml"
     config.write_text(dump_config(recipe(paths.killed, **EVERYTHING)))
-    kill = nmt(config, killed_after=14)
+    kill = nmt(config, killed_writing=16)
     assert kill.returncode == -signal.SIGKILL, kill.stderr
     for copy in (paths.damaged, paths.moved):
         shutil.copytree(paths.killed, copy)
@@ -92,7 +96,9 @@ def runs(recipe, tmp_path_factory):
 
 
 def test_the_killed_process_had_gone_past_its_last_checkpoint(runs):
-    assert updates_of(history(runs.killed), "training") == list(range(1, 15))
+    assert updates_of(history(runs.killed), "training") == list(range(1, 17))
+    [torn] = half_written(runs.killed)
+    assert torn.stat().st_size > 1000
     assert [path.name for path in checkpoints(runs.killed).list_files()] == [f"update-{n:09}.h5" for n in (4, 8, 12)]
     assert checkpoints(runs.killed).load_latest().progress.update == 12
 
@@ -113,6 +119,7 @@ def test_damaged_checkpoints_are_told_and_passed_over(runs):
     assert len(told) == 2
     assert "update-000000012.h5 is damaged: its checksum does not match" in told[0]
     assert "update-000000008.h5 is damaged: its checksum does not match" in told[1]
+    assert not half_written(runs.damaged)
     assert f"Resuming the run in {runs.damaged} after update 4." in done.stdout.splitlines()
 
 
