@@ -6,7 +6,6 @@ All translate in turns, each time in a new process, on the same cores.
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -15,9 +14,9 @@ from typing import Any
 from benchmarks.corpus import ROOT
 from benchmarks.environment import DRIVERS, TORCH, Environment
 from benchmarks.equal_time import TRANSLATION, decode, write_lines
-from benchmarks.machine import OtherWork, describe_machine
+from benchmarks.machine import OtherWork
 from benchmarks.measure import run_driver
-from benchmarks.results import describe_commit
+from benchmarks.results import describe_run
 from benchmarks.settings import BEAM_SIZE
 from benchmarks.table import spread, table
 from nmt.data.corpus import read_lines, read_parallel
@@ -102,11 +101,8 @@ def compare_engines(
             found["bleu"] = bleu(lines, references, target_language=language)
     versions = {name: version(name) for name in ("tensorflow", "keras")} | ENVIRONMENT.versions(("ctranslate2",))
     record = {
-        "date": date.today().isoformat(),
-        "command": command,
-        "machine": describe_machine(),
+        **describe_run(command),
         "other_cores": round(other.cores(), 2),
-        "commit": describe_commit(),
         "versions": versions,
         "sentences": len(sources),
         "systems": systems,

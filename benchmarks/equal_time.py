@@ -8,15 +8,14 @@ import json
 import random
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import DRIVERS
-from benchmarks.machine import OtherWork, describe_machine
+from benchmarks.machine import OtherWork
 from benchmarks.measure import run_driver
 from benchmarks.opennmt_py import ENVIRONMENT
-from benchmarks.results import describe_commit
+from benchmarks.results import describe_run
 from benchmarks.settings import BEAM_SIZE
 from benchmarks.table import table
 from nmt.config.file import load_config
@@ -135,11 +134,8 @@ def train_and_score(
         curve.append({"updates": updates, "minutes": seconds / 60, "averaged": len(averaged), "bleu": score})
     updates, seconds, _ = checkpoints[-1]
     record = {
-        "date": date.today().isoformat(),
-        "command": command,
-        "machine": describe_machine(),
+        **describe_run(command),
         "other_cores": round(other.cores(), 2),
-        "commit": describe_commit(),
         "versions": ENVIRONMENT.versions(("OpenNMT-py", "torch", "numpy")),
         "seed": seed,
         "updates_per_second": updates / seconds,

@@ -17,15 +17,14 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.machine import OtherWork, describe_machine
-from benchmarks.results import describe_commit
+from benchmarks.machine import OtherWork
+from benchmarks.results import describe_run
 from benchmarks.table import NONE, spread, table
 from nmt.backend import keras, ops, set_random_seed
 from nmt.compilation import compute_gradient
@@ -242,12 +241,9 @@ def write_results(folder: Path, settings: Settings, command: str, log: Callable[
     figures = measure(settings, log)
     backend = keras.backend.backend()
     record = {
-        "date": date.today().isoformat(),
-        "command": command,
-        "machine": describe_machine(),
+        **describe_run(command),
         "minutes": round((time.monotonic() - started) / 60, 1),
         "other_cores": round(other.cores(), 2),
-        "commit": describe_commit(),
         "versions": {name: version(name) for name in (backend, "keras", "numpy")},
         "priority": os.nice(0),
         "settings": asdict(settings),

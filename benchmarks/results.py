@@ -61,6 +61,16 @@ def load_all(folder: Path) -> dict[str, dict]:
     return {part: json.loads(path.read_text(encoding="utf-8")) for part, path in found.items() if path.is_file()}
 
 
+def describe_run(command: str) -> dict[str, str]:
+    """Returns what the record of every measurement says first: date, command, machine and commit."""
+    return {
+        "date": date.today().isoformat(),
+        "command": command,
+        "machine": describe_machine(),
+        "commit": describe_commit(),
+    }
+
+
 def describe_commit() -> str:
     """Returns the current commit, with a plus if files differ from it."""
     described = subprocess.run(

@@ -12,14 +12,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.machine import describe_machine
-from benchmarks.results import describe_commit
+from benchmarks.results import describe_run
 from benchmarks.table import table
 from nmt.backend import keras, ops
 from nmt.config.file import load_config
@@ -106,11 +104,8 @@ def compare_by_length(
     language = settings.data.target_language
     breakdown = Breakdown(list(translations.values()), references, target_language=language)
     record = {
-        "date": date.today().isoformat(),
-        "command": command,
-        "machine": describe_machine(),
+        **describe_run(command),
         "backend": keras.backend.backend(),
-        "commit": describe_commit(),
         "versions": {name: version(name) for name in (keras.backend.backend(), "keras", "sacrebleu")},
         "seed": settings.seed,
         "text": str(files[0]),

@@ -17,8 +17,8 @@ from nmt.process import silence_stderr
 with silence_stderr():
     import tensorflow as tf
 
-# Texts of up to so many tokens are translated together. Longer ones are translated with texts of up to twice the length
-# of the shortest, so that padding at most doubles the work.
+# Texts with at most this many tokens share a batch. In a batch with longer texts, none is over twice as long as the
+# shortest, so that padding at most doubles the work.
 SHORT_TEXT = 32
 
 

@@ -189,7 +189,7 @@ class WorkersUpdate(TensorFlowUpdate):
 
     def _make_compute(self) -> Any:
         sum_own = self._make_graph(self._sum_own)
-        # The losses of pairs have as many rows as the batch, which must not trace the graph anew for each number.
+        # `pair_losses` has one row per example. Without reduce_retracing, each batch size would trace the graph again.
         reduce = tf.function(self._reduce, autograph=False, reduce_retracing=True)
 
         def compute(*batch: Any) -> tuple:

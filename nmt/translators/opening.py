@@ -69,8 +69,8 @@ def open_translator(
         **changes: settings of the section `decoding` other than its own, such as beam_size=1; None leaves one as it is.
 
     Raises:
-        UserError: there is no model or export, a setting is unknown, invalid or fixed in the export, a term cannot be
-            translated as the glossary says, or the GPU that `--device` names does not exist.
+        UserError: there is no model or export at the path, a setting is unknown, invalid or fixed in the export, the
+            glossary has a term that this model cannot produce, or `--device` names a GPU that does not exist.
     """
     if glossary is not None or marks:
         translator = open_translator(path, rerank=rerank, rerank_weight=rerank_weight, **changes)

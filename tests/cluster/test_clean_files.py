@@ -190,7 +190,7 @@ def test_files_of_two_runs_never_stand_side_by_side(monkeypatch):
             {"by_score": ScoreRule(Path("model"), Path("model"), keep=0.5)},
             "--reverse: expected a model from de to en, because model translates from en to de; model translates",
         ),
-        ({"source": Path("nowhere")}, "There is no file nowhere."),
+        ({"source": Path("missing.en")}, "There is no file missing.en."),
         ({"into": "."}, ". holds the text to clean. Choose another folder with --into."),
         ({"source": Path("b/a.de")}, "b/a.de and a.de have the same name"),
         ({"source": Path("b/verdicts.tsv")}, "b/verdicts.tsv has the name of something else that nmt clean writes"),

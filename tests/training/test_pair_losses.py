@@ -52,8 +52,12 @@ def test_what_cannot_be_read_is_named_and_started_afresh(tmp_path):
     PairLosses(path, 5, every=1).save()
     with pytest.raises(UserError, match="does not belong to the training text, which has 6 pairs"):
         read_pair_losses(path, 6)
-    path.write_bytes(b"\x93NUMPY")
     losses = PairLosses(path, 5, every=1)
-    losses.restore(said.append)
-    assert f"{path} is damaged" in said[0] and said[0].endswith("kept from here on.")
-    assert np.isinf(losses.lowest).all()
+    with path.open("wb") as file:
+        np.savez(file, losses=losses.lowest)
+    another_kind = path.read_bytes()
+    for content in (b"", b"\x93NUMPY", another_kind):
+        path.write_bytes(content)
+        losses.restore(said.append)
+        assert f"{path} is damaged" in said[-1] and said[-1].endswith("kept from here on.")
+        assert np.isinf(losses.lowest).all()
