@@ -33,7 +33,7 @@ def write_results(folder: Path, trials: list[Trial], config: Config, log: Callab
     best = next((trial for trial in ranked if trial.find_best() and trial.read_end()[0] != FAILED), None)
     if best is not None:
         chosen = replace_values(config, best.values, best.name)
-        _write(folder / "best.yaml", dump_config(chosen).encode())
+        _write(folder / "best.yaml", dump_config(chosen, given_only=True).encode())
     return best
 
 

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from nmt.config.reference import as_words, get_keys, suggest_key
 from nmt.config.schema import ONE, SEVERAL, Config
+from nmt.config.schema.section import STORED
 from nmt.config.yaml_lines import MAX_CHARACTERS, Place, read_yaml, write_yaml
 from nmt.errors import UserError, suggest_name
 from nmt.streams import open_bytes
@@ -103,7 +104,7 @@ def config_from_text(text: str, name: str) -> Config:
         if isinstance(values.get(section), dict):
             values[section] = rename_old_keys(section, values[section])
             labels |= {(section, new): labels[section, old] for old, new in names.items() if (section, old) in labels}
-    return _checked(values, labels)
+    return _checked(values, labels, STORED)
 
 
 def rename_old_keys(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,25 +113,36 @@ def rename_old_keys(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {names.get(key, key): value for key, value in values.items()}
 
 
-def dump_config(config: Config) -> str:
-    """Returns YAML of all keys, which `config_from_text` reads back to an equal configuration."""
-    return write_yaml(config.model_dump(mode="json"))
+def dump_config(config: Config, *, given_only: bool = False) -> str:
+    """Returns YAML of all keys, which `config_from_text` reads back to an equal configuration.
+
+    Args:
+        config: the configuration.
+        given_only: whether to leave out the keys that were not given, as in a file for `load_config`.
+    """
+    return write_yaml(config.model_dump(mode="json", exclude_unset=given_only))
 
 
-def replace_values(config: Config, values: Mapping[str, Any], name: str) -> Config:
-    """Returns the configuration with some values replaced, given by their dotted keys.
+def replace_values(config: Config, values: Mapping[str, Any], name: str, *, is_stored: bool = False) -> Config:
+    """Returns the configuration with some values replaced, given by their dotted keys. Other keys stay unset if unset.
+
+    Args:
+        config: the configuration.
+        values: the new values.
+        name: what precedes each mistake.
+        is_stored: whether the configuration is that of a run or model, as from `load_stored_config`.
 
     Raises:
-        UserError: every mistake found, one per line, each preceded by `name`.
+        UserError: every mistake found, one per line.
     """
-    changed = config.model_dump(mode="json")
+    changed = config.model_dump(mode="json", exclude_unset=True)
     for key, value in values.items():
         *above, last = key.split(".")
         holder = changed
         for part in above:
-            holder = holder[part]
+            holder = holder.setdefault(part, {})
         holder[last] = value
-    return _checked(changed, _OneLabel({(): name}))
+    return _checked(changed, _OneLabel({(): name}), STORED if is_stored else None)
 
 
 def check_value(key: str, value: Any, label: str) -> None:
@@ -277,10 +289,10 @@ def _entry(holder: Any, part: str, label: str) -> str | int:
     return int(part)
 
 
-def _checked(values: dict[str, Any], labels: Labels) -> Config:
+def _checked(values: dict[str, Any], labels: Labels, context: str | None = None) -> Config:
     try:
         # Strict mode rejects true as a number and "64" as an integer. Only JSON input may still give a path as text.
-        return Config.model_validate_json(json.dumps(values), strict=True)
+        return Config.model_validate_json(json.dumps(values), strict=True, context=context)
     except ValidationError as error:
         mistakes = error.errors()
         listed = [_problem(one, labels) for one in mistakes[:MAX_MISTAKES]]

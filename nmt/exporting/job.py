@@ -225,7 +225,7 @@ def change_config(config: Config, **sections: Mapping[str, Any]) -> Config:
         if key not in get_keys():
             raise UserError(f"{key}: unknown key.{suggest_key(key)}")
         check_value(key, value, key)
-    return replace_values(config, values, "Settings of the export")
+    return replace_values(config, values, "Settings of the export", is_stored=True)
 
 
 def read_sample(dev: DevFiles, sample: Path | str | None, size: int) -> tuple[list[str], Sequence[str] | None]:

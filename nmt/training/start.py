@@ -3,13 +3,12 @@
 import numpy as np
 
 from nmt.config.file import find_differences, load_stored_config
-from nmt.config.schema import Config, TokenizerConfig
+from nmt.config.schema import TRAINING_ONLY, Config, TokenizerConfig
 from nmt.data.preparation import Log
 from nmt.data.tokenizer import EOS_ID, Tokenizer
 from nmt.errors import UserError
 from nmt.model_folder import ModelFolder
 from nmt.models.seq2seq import Seq2Seq
-from nmt.training.averaging import TRAINING_ONLY
 from nmt.training.run_folder import RunFolder
 
 # Keys of the tokenizer section that neither made a tokenizer nor describe it.
@@ -54,8 +53,10 @@ def _is_of_architecture(difference: str) -> bool:
 
 def has_tokenizers_of(start: TokenizerConfig, settings: TokenizerConfig) -> bool:
     """Returns whether a run uses the tokenizers of its start model: it names no files and no other settings."""
-    wanted = settings.model_copy(update=NOT_OF_TOKENIZERS)
-    return settings.source_model is None and wanted in (TokenizerConfig(), start.model_copy(update=NOT_OF_TOKENIZERS))
+    if settings.source_model is not None:
+        return False
+    is_silent = settings.model_fields_set <= NOT_OF_TOKENIZERS.keys()
+    return is_silent or settings.model_copy(update=NOT_OF_TOKENIZERS) == start.model_copy(update=NOT_OF_TOKENIZERS)
 
 
 def _adopt_tokenizer(config: Config, start: Config) -> Config:

@@ -112,6 +112,18 @@ def test_stored_keys_are_read_under_their_old_names(file):
         config_from_text(stored.replace("pruning: 2.5", "pruning: -1"), "best/config.yaml")
 
 
+def test_keys_without_effect_are_refused_except_in_stored_configurations(file):
+    assert mistakes(file(MINIMAL), "training.final_rate=0.5") == [
+        "command line: training.final_rate=0.5: final_rate needs schedule linear or cosine; found constant"
+    ]
+    stored = dump_config(load_config(file(MINIMAL))).replace("final_rate: 0.0", "final_rate: 0.5")
+    config = config_from_text(stored, "best/config.yaml")
+    assert config.training.final_rate == 0.5
+    assert replace_values(config, {"decoding.beam_size": 9}, "here", is_stored=True).training.final_rate == 0.5
+    with pytest.raises(UserError, match=r"^here: final_rate needs schedule"):
+        replace_values(config, {"decoding.beam_size": 9}, "here")
+
+
 def test_an_old_name_in_a_users_file_is_unknown_and_the_new_one_is_suggested(file):
     path = file(MINIMAL + "decoding:\n  pruning: 2.5\n")
     assert mistakes(path) == ["x.yaml:11: decoding.pruning: unknown key. Did you mean 'pruning_threshold'?"]
@@ -178,6 +190,7 @@ def test_numbers_and_words_have_the_meaning_of_yaml_1_2(file):
         ("training.devices={a: 1}", "expected null or a list of entries, each text, found a section"),
         ("training=", "expected a section, found nothing"),
         ("training=[1]", "expected a section, found a list"),
+        ("training.freeze=[embeddings]", "training.freeze.0: expected one of source_embedding, .*, found 'embeddings'"),
         ("training.average_last=5", "average_last must not exceed keep_checkpoints; found 5 and 3"),
         ("model.atention=x", r"unknown key. Did you mean 'attention'\?"),
         ("modl.attention=x", r"unknown key. Did you mean 'model'\?"),
@@ -355,7 +368,12 @@ def test_values_by_key_are_what_overrides_are(file):
     config = load_config(file(MINIMAL))
     values = {"training.batch_size": 96, "training.clip_norm": None, "model.attention": "bilinear"}
     overrides = ["training.batch_size=96", "training.clip_norm=", "model.attention=bilinear"]
-    assert replace_values(config, values, "here") == load_config(file(MINIMAL), overrides)
+    replaced = replace_values(config, values, "here")
+    assert replaced == load_config(file(MINIMAL), overrides)
+    # What was not given is not stored as if it had been.
+    written = dump_config(replaced, given_only=True)
+    assert "batch_size: 96" in written and "label_smoothing" not in written and "tokenizer" not in written
+    assert load_config(file(written)) == replaced
     with pytest.raises(UserError, match=r"^here: expected a whole number of 1 or more, found 0$"):
         replace_values(config, {"training.batch_size": 0}, "here")
     with pytest.raises(UserError, match=r"^here: encoder_units must be even"):

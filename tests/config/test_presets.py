@@ -81,4 +81,4 @@ def test_a_preset_that_can_set_nothing_is_refused(file):
 
 def test_the_reference_says_which_presets_were_never_trained():
     text = " ".join(explain("model.preset").split())
-    assert "base for up to a million (not trained yet), large for more (not trained yet)" in text
+    assert "base for up to a million (trained on Tatoeba), large for more (not trained yet)" in text

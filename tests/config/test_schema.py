@@ -72,6 +72,25 @@ def test_a_configuration_is_frozen():
         ),
         (
             "training",
+            {"max_updates": 9, "schedule_updates": 5},
+            "schedule_updates needs schedule linear or cosine; found",
+        ),
+        (
+            "training",
+            {"max_updates": 9, "final_rate": 0.1},
+            "final_rate needs schedule linear or cosine; found constant",
+        ),
+        *(
+            (
+                "training",
+                {"max_updates": 9, "optimizer": "sgd", key: 0.5},
+                f"{key} needs optimizer adam or adamw; found",
+            )
+            for key in ("beta_1", "beta_2", "epsilon")
+        ),
+        ("training", {"max_updates": 9, "weight_decay": 0.1}, "weight_decay needs optimizer adamw; found adam"),
+        (
+            "training",
             {"max_updates": 9, "schedule": "plateau", "patience": 3},
             "patience must exceed plateau_patience, .*; found 3 and 3",
         ),
@@ -112,6 +131,8 @@ def test_impossible_combinations_are_told(section, keys, message):
         ("training", {"max_minutes": 0.5}),
         ("training", {"max_updates": 9, "schedule": "linear", "schedule_updates": 6, "warmup_updates": 5}),
         ("training", {"max_updates": 9, "schedule": "inverse_sqrt", "warmup_updates": 1}),
+        ("training", {"budget_minutes": 9.0, "schedule": "linear", "final_rate": 0.1}),
+        ("training", {"max_updates": 9, "optimizer": "adamw", "weight_decay": 0.1, "beta_1": 0.5}),
         ("training", {"budget_minutes": 0.5, "schedule": "cosine"}),
         ("training", {"max_updates": 9, "schedule": "plateau", "patience": 4, "plateau_restart": True}),
         ("training", {"max_updates": 9, "average_last": 3}),

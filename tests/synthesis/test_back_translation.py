@@ -12,16 +12,20 @@ from nmt.synthesis.noise import BLANK, add_noise
 
 
 def run(into: str = "out", text: str = "mono.de", **options) -> Path:
-    return back_translate(
-        Path("export"), [Path(text)], into=Path(into), workers=1, log=lambda line: None, **options
-    )  # fmt: skip
+    settings = {"workers": 1, "log": lambda line: None, **options}
+    return back_translate(Path("export"), [Path(text)], into=Path(into), **settings)
 
 
 @pytest.mark.usefixtures("use")
 def test_the_original_lines_are_the_targets(place):
     write_lines(place / "mono.de", "eins ", "", "zwei", "  ", "nothing", "fünf")
-    fragment = run()
+    logged: list[str] = []
+    fragment = run(log=logged.append)
     assert read_pairs(place / "out", "back-translated-1") == [("EINS ", "eins "), ("ZWEI", "zwei"), ("FÜNF", "fünf")]
+    assert logged[-1] == (
+        "out/back-translated-1.source, back-translated-1.target: 3 pairs; lines left out because they or their "
+        "translations are blank: 3."
+    )
     [entry] = yaml.safe_load(fragment.read_text("utf-8"))["data"]["train"]
     assert entry == {"source": "out/back-translated-1.source", "target": "out/back-translated-1.target"}
 

@@ -14,7 +14,7 @@ from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.errors import UnsavedError, UserError
 from nmt.model_folder import ModelFolder, get_fingerprints
 from nmt.models.seq2seq import make_seq2seq
-from nmt.training.start import convert_weights, map_tokens
+from nmt.training.start import convert_weights, has_tokenizers_of, map_tokens
 from nmt.weights import assign_arrays, get_arrays, save_arrays
 
 LINES = ["one two three four five six seven eight nine ten", "twenty thirty forty", "a one and a two", "nineteen"]
@@ -147,6 +147,16 @@ def test_without_settings_of_a_tokenizer_those_of_the_start_take_effect(rehearsa
         config.model_copy(update={"training": config.training.model_copy(update={"max_updates": 3})}), bleu=[1]
     )
     assert load_stored_config(tmp_path / "new" / "config.yaml").tokenizer == stored
+
+
+def test_settings_equal_to_the_defaults_are_settings(model):
+    start = model.config.tokenizer
+    assert start.vocabulary_size != TokenizerConfig().vocabulary_size
+    assert has_tokenizers_of(start, TokenizerConfig())
+    assert has_tokenizers_of(start, TokenizerConfig(sampling_alpha=0.5))
+    assert has_tokenizers_of(start, start.model_copy(update={"sampling_alpha": 0.5}))
+    assert not has_tokenizers_of(start, TokenizerConfig(vocabulary_size=TokenizerConfig().vocabulary_size))
+    assert not has_tokenizers_of(start, start.model_copy(update={"source_model": "a", "target_model": "a"}))
 
 
 def test_other_tokenizers_are_trained_or_read(rehearsal, recipe, begin, tmp_path):

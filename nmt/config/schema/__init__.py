@@ -23,7 +23,7 @@ from nmt.config.schema.data import (
 )
 from nmt.config.schema.decoding import CHOICE_KEYS, GREEDY, MAX_BEAM_SIZE, WIDER, DecodingConfig, SearchSettings
 from nmt.config.schema.export import ExportConfig
-from nmt.config.schema.model import ModelConfig
+from nmt.config.schema.model import TRAINING_ONLY, ModelConfig
 from nmt.config.schema.section import Section, TagName, UserPath
 from nmt.config.schema.tokenizer import TokenizerConfig
 from nmt.config.schema.training import ConsistencyKind, PartName, ScheduleName, StrategyName, TrainingConfig
@@ -34,6 +34,7 @@ __all__ = [
     "MAX_BEAM_SIZE",
     "ONE",
     "SEVERAL",
+    "TRAINING_ONLY",
     "WIDER",
     "AugmentConfig",
     "Config",

@@ -13,8 +13,8 @@ class ModelConfig(Section):
 
     preset: PresetName | None = None
     """Size of the model: sets widths, layers and dropout that are not given. small is for 10,000 to 100,000 training
-    pairs (trained on Multi30k), base for up to a million (not trained yet), large for more (not trained yet). A stored
-    configuration has the values, and null here."""
+    pairs (trained on Multi30k), base for up to a million (trained on Tatoeba), large for more (not trained yet). A
+    stored configuration has the values, and null here."""
     embedding_units: PositiveInt = 256
     """Width of source and target embeddings."""
     embedding_scale: Annotated[float, Field(gt=0)] = 8.0
@@ -100,3 +100,7 @@ class ModelConfig(Section):
         if self.input_feeding and self.attention_hops > 1:
             raise ValueError("input_feeding needs attention_hops 1")
         return self
+
+
+# Settings of the architecture that act in training only.
+TRAINING_ONLY = {name for name in ModelConfig.model_fields if name.endswith("dropout")}

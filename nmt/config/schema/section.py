@@ -31,6 +31,9 @@ TagName = Annotated[str, AfterValidator(_check_tag)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
 
+STORED = "stored"
+"""Validation context of configurations that a run or a model stores. Older versions stored keys without effect."""
+
 
 class Section(BaseModel):
     """A section of the configuration: frozen, without unknown keys or silent conversions."""

@@ -2,14 +2,28 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, model_validator
 
-from nmt.config.schema.section import Count, Section, Share, UserPath
+from nmt.config.schema.section import STORED, Count, Section, Share, UserPath
 
 ConsistencyKind = Literal["r_drop", "simcut"]
 ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt", "plateau"]
 PartName = Literal["source_embedding", "target_embedding", "encoder", "attention", "decoder", "output"]
 StrategyName = Literal["auto", "single", "mirrored", "multi_worker"]
+
+_ADAM, _TIMED, _PLATEAU = ("adam", "adamw"), ("linear", "cosine"), ("plateau",)
+ACTS_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
+    "beta_1": ("optimizer", _ADAM),
+    "beta_2": ("optimizer", _ADAM),
+    "epsilon": ("optimizer", _ADAM),
+    "weight_decay": ("optimizer", ("adamw",)),
+    "schedule_updates": ("schedule", _TIMED),
+    "final_rate": ("schedule", _TIMED),
+    "plateau_patience": ("schedule", _PLATEAU),
+    "plateau_factor": ("schedule", _PLATEAU),
+    "plateau_restart": ("schedule", _PLATEAU),
+}
+"""Keys that act only with certain values of another key: that key and these values, by the name of the first."""
 
 
 class TrainingConfig(Section):
@@ -28,7 +42,7 @@ class TrainingConfig(Section):
     batch_size: PositiveInt = 64
     """Size of a batch over all devices, in the unit of batch_by."""
     accumulation_steps: PositiveInt = 1
-    """Micro-batches per batch. More of them need less memory and do not change the result."""
+    """Micro-batches per batch. More of them need less memory; the result differs only by rounding and dropout masks."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adam"
     """AdamW (Loshchilov and Hutter 2019), Adam (Kingma and Ba 2015) or plain gradient descent."""
     learning_rate: PositiveFloat = 1e-3
@@ -50,7 +64,7 @@ class TrainingConfig(Section):
     final_rate: Share = 0.0
     """Learning rate after the end of a linear or cosine schedule, as a share of learning_rate."""
     plateau_patience: PositiveInt = 3
-    """Validations without a better one after which a plateau schedule lowers the learning rate."""
+    """Number of validations without improvement after which a plateau schedule lowers the learning rate."""
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Factor by which a plateau schedule multiplies the learning rate."""
     plateau_restart: bool = False
@@ -104,11 +118,11 @@ class TrainingConfig(Section):
     checkpoint and halves its learning rate for the rest of the run. It does the same after as many updates in a row, or
     30 if that is more, whose loss is more than twice the lowest so far and more than 1 nat above it."""
     max_rollbacks: Count = 3
-    """Returns to a checkpoint after which the run stops."""
+    """Maximum number of returns to a checkpoint. The next failure stops the run."""
     on_full_disk: Literal["continue", "stop"] = "continue"
     """What to do if a checkpoint cannot be written: continue warns and keeps the older ones, stop ends the run."""
     patience: PositiveInt | None = None
-    """Stop after this many validations without a better one."""
+    """Stop after this many validations without improvement."""
     best_by: Literal["bleu", "chrf", "loss"] = "bleu"
     """Measure of the best validation: BLEU or chrF of greedy search on the dev text, or the loss. With several dev sets
     BLEU and chrF are means over the sets, and the loss is that of all their tokens. Equal scores are ranked by the
@@ -156,8 +170,6 @@ class TrainingConfig(Section):
                 f"patience must exceed plateau_patience, or the run ends before its learning rate falls; found "
                 f"{self.patience} and {self.plateau_patience}"
             )
-        if self.weight_decay and self.optimizer != "adamw":
-            raise ValueError(f"weight_decay needs optimizer adamw; found {self.optimizer}")
         if self.average_last > self.keep_checkpoints:
             raise ValueError(
                 f"average_last must not exceed keep_checkpoints; found {self.average_last} and {self.keep_checkpoints}"
@@ -165,10 +177,13 @@ class TrainingConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _plateau_keys_act(self) -> "TrainingConfig":
-        for name in ("plateau_patience", "plateau_factor", "plateau_restart"):
-            if self.schedule != "plateau" and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} needs schedule plateau; found {self.schedule}")
+    def _keys_act(self, info: ValidationInfo) -> "TrainingConfig":
+        if info.context == STORED:
+            return self
+        for name, (other, values) in ACTS_WITH.items():
+            found = getattr(self, other)
+            if found not in values and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} needs {other} {' or '.join(values)}; found {found}")
         return self
 
     @model_validator(mode="after")
