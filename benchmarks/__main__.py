@@ -23,7 +23,7 @@ from benchmarks import (
 )
 from benchmarks.corpus import ROOT, Text, make_text
 from benchmarks.machine import OtherWork
-from benchmarks.peers import TRAINING, TRANSLATION, chosen
+from benchmarks.peers import TRAINING, TRANSLATION, choose_systems
 from benchmarks.profile import profile
 from benchmarks.settings import RESULTS, Settings, make_settings
 from benchmarks.system import System
@@ -65,7 +65,7 @@ def measure_training(
 ) -> None:
     """Measure speed, peak memory and start-up time of training."""
     settings = make_settings(quick=quick, threads=threads, rounds=rounds, updates=updates)
-    systems = chosen(TRAINING, system)
+    systems = choose_systems(TRAINING, system)
     _measure("training", settings, lambda text: training.measure(settings, text, systems), systems)
 
 
@@ -79,7 +79,7 @@ def measure_translation(
 ) -> None:
     """Measure speed and BLEU of beam and greedy search, with the models of the training part."""
     settings = make_settings(quick=quick, threads=threads, rounds=rounds, updates=updates)
-    systems = chosen(TRANSLATION, system)
+    systems = choose_systems(TRANSLATION, system)
     _measure("translation", settings, lambda text: translation.measure(settings, text, systems), systems)
 
 
@@ -93,7 +93,7 @@ def measure_latency(
 ) -> None:
     """Measure how long a file, a line and a single sentence take, in a model and in its exports."""
     settings = make_settings(quick=quick, threads=threads, rounds=rounds, updates=updates)
-    systems = [one for one in chosen(TRANSLATION, system) if one.key != "nmt-one-layer"]
+    systems = [one for one in choose_systems(TRANSLATION, system) if one.key != "nmt-one-layer"]
     _measure("latency", settings, lambda text: latency.measure(settings, text, systems), systems)
 
 
@@ -150,11 +150,11 @@ def measure_profile(
     """Measure how fast a configuration trains, and which operations take the time of an update."""
     other = OtherWork()
     found = profile(config, overrides or [], updates=updates, profiled=max(1, updates // 4))
-    typer.echo(f"{found.pieces_per_second:,.0f} target tokens/s, {found.milliseconds:.1f} ms per update")
+    typer.echo(f"{found.tokens_per_second:,.0f} target tokens/s, {found.milliseconds:.1f} ms per update")
     typer.echo("ms per update, over all threads and under the profiler · executions · operation")
     for one in found.operations[:operations]:
         typer.echo(f"{one.milliseconds:9.2f} {one.executions:9.1f}  {one.name}")
-    typer.echo(f"Other programs used {other.cores():.1f} cores meanwhile.")
+    typer.echo(f"Other programs used {other.measure_cores():.1f} cores meanwhile.")
 
 
 @app.command("replicas")
@@ -167,8 +167,8 @@ def measure_replicas(
     """Measure the cost of dividing the batches of one device among two devices or two processes."""
     other = OtherWork()
     found = replicas.measure(config, overrides or [], updates=updates, rounds=rounds or 3)
-    typer.echo("\n".join(table.replicas(found)))
-    typer.echo(f"Other programs used {other.cores():.1f} cores meanwhile.")
+    typer.echo("\n".join(table.render_replicas(found)))
+    typer.echo(f"Other programs used {other.measure_cores():.1f} cores meanwhile.")
 
 
 @app.command("doctor")
@@ -180,8 +180,8 @@ def measure_doctor(
     other = OtherWork()
     settings = make_settings(quick=False)
     seconds = doctor.measure(make_text(settings.work / "text"), pairs, settings.work / "scale", rounds=rounds or 3)
-    typer.echo(f"nmt doctor, {pairs:,} pairs: {table.spread(seconds, 1)} seconds")
-    typer.echo(f"Other programs used {other.cores():.1f} cores meanwhile.")
+    typer.echo(f"nmt doctor, {pairs:,} pairs: {table.format_spread(seconds, 1)} seconds")
+    typer.echo(f"Other programs used {other.measure_cores():.1f} cores meanwhile.")
 
 
 @app.command("long_range")
@@ -294,7 +294,7 @@ def build() -> None:
     """Build the environments of the peers."""
     for one in TRAINING:
         one.prepare()
-        typer.echo(f"{one.title}: {one.versions()}")
+        typer.echo(f"{one.title}: {one.get_versions()}")
     serving.LOCUST.build()
 
 
@@ -314,7 +314,7 @@ def _record(
 ) -> None:
     other = OtherWork()
     figures = measure()
-    cores = other.cores()
+    cores = other.measure_cores()
     command = " ".join(["python -m benchmarks", *sys.argv[1:]])
     path = results.save(
         part, figures, settings=settings, text=text, systems=systems, command=command, other_cores=cores

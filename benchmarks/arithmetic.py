@@ -29,7 +29,7 @@ class Shapes:
     projects_values: bool = False
 
 
-def parts(shapes: Shapes, *, source_length: float, target_length: float) -> dict[str, float]:
+def count_mflop(shapes: Shapes, *, source_length: float, target_length: float) -> dict[str, float]:
     """Counts MFLOP of training per target token, by part of the model.
 
     Args:
@@ -38,11 +38,11 @@ def parts(shapes: Shapes, *, source_length: float, target_length: float) -> dict
     memory = 2 * ENCODER_UNITS
     sources = source_length / target_length  # source tokens per target token
     bottom = EMBEDDING_UNITS + (shapes.attentional_units if shapes.input_feeding else 0)
-    upper = (shapes.decoder_layers - 1) * _lstm(DECODER_UNITS + memory, DECODER_UNITS)
+    upper = (shapes.decoder_layers - 1) * _count_lstm(DECODER_UNITS + memory, DECODER_UNITS)
     projections = 1 + shapes.projects_values  # keys always, values unless they are the memory itself
     products = {
-        "encoder": sources * 2 * _lstm(EMBEDDING_UNITS, ENCODER_UNITS),
-        "decoder": _lstm(bottom, DECODER_UNITS) + upper,
+        "encoder": sources * 2 * _count_lstm(EMBEDDING_UNITS, ENCODER_UNITS),
+        "decoder": _count_lstm(bottom, DECODER_UNITS) + upper,
         "attention": sources * projections * memory * DECODER_UNITS
         + shapes.projects_query * DECODER_UNITS**2
         + 2 * source_length * DECODER_UNITS,  # energies, and the weighted sum
@@ -54,9 +54,9 @@ def parts(shapes: Shapes, *, source_length: float, target_length: float) -> dict
 
 def mflop_per_piece(shapes: Shapes, *, source_length: float, target_length: float) -> float:
     """Counts MFLOP of training per target token."""
-    return sum(parts(shapes, source_length=source_length, target_length=target_length).values())
+    return sum(count_mflop(shapes, source_length=source_length, target_length=target_length).values())
 
 
-def _lstm(inputs: int, units: int) -> int:
+def _count_lstm(inputs: int, units: int) -> int:
     """Counts the multiplications of one position of one LSTM."""
     return GATES * units * (inputs + units)

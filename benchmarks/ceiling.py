@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks.arithmetic import parts
+from benchmarks.arithmetic import count_mflop
 from benchmarks.corpus import ROOT, Text
 from benchmarks.environment import DRIVERS
 from benchmarks.measure import run_driver
@@ -27,7 +27,7 @@ def measure(settings: Settings, text: Text) -> dict:
         found.append(run.report)
         print(f"ceiling: {run.report}", flush=True)
     lengths = {"source_length": text.source_length, "target_length": text.target_length}
-    counts = {system.title: parts(system.shapes(text.num_pieces), **lengths) for system in TRAINING}
+    counts = {system.title: count_mflop(system.shapes(text.vocabulary_size), **lengths) for system in TRAINING}
     return {
         "size": SIZE,
         "gflops": {name: [round(run[name], 1) for run in found] for name in ("float32", "bfloat16")},

@@ -10,13 +10,13 @@ Measurement = Callable[[System, int], dict]
 """Measures a system once. The number counts the earlier measurements of the system."""
 
 
-def compare(systems: Sequence[System], measure: Measurement, *, rounds: int, num_pieces: int, what: str) -> dict:
+def compare(systems: Sequence[System], measure: Measurement, *, rounds: int, vocabulary_size: int, what: str) -> dict:
     """Measures every system `rounds` times, in turns.
 
     Args:
         systems: nmt first, then its variants, then the peers. nmt runs once before all variants and once before each
             peer. A system that fails is skipped from then on.
-        num_pieces: size of the vocabulary.
+        vocabulary_size: size of the vocabulary.
         what: prefix of the printed lines.
 
     Returns:
@@ -24,7 +24,7 @@ def compare(systems: Sequence[System], measure: Measurement, *, rounds: int, num
         them), and `failed` (the error message of a system that failed).
     """
     ours, *others = systems
-    found = {system.key: _entry(system, num_pieces) for system in systems}
+    found = {system.key: _make_entry(system, vocabulary_size) for system in systems}
 
     def run(system: System) -> dict:
         runs = found[system.key]["runs"]
@@ -50,11 +50,11 @@ def compare(systems: Sequence[System], measure: Measurement, *, rounds: int, num
     return found
 
 
-def _entry(system: System, num_pieces: int) -> dict:
+def _make_entry(system: System, vocabulary_size: int) -> dict:
     return {
         "title": system.title,
         "description": system.description,
-        "shapes": asdict(system.shapes(num_pieces)),
+        "shapes": asdict(system.shapes(vocabulary_size)),
         "runs": [],
         "beside": [],
     }

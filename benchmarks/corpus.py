@@ -8,10 +8,11 @@ import json
 import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from benchmarks.settings import MAX_LENGTH, NUM_PIECES
+from benchmarks.settings import MAX_LENGTH, VOCABULARY_SIZE
 from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.demo.corpus import make_demo_corpus
@@ -19,33 +20,32 @@ from nmt.demo.corpus import make_demo_corpus
 ROOT = Path(__file__).parent.parent
 SOURCE, TARGET = "en", "de"
 # The grammar of the demo corpus has few words.
-DEMO_PIECES = 1500
+DEMO_VOCABULARY_SIZE = 1500
 SPECIAL_IDS = range(4)
 NUM_DEV = 200
 
 
 @dataclass(frozen=True)
 class Text:
-    """A folder with plain text PART.en and PART.de, tokenized PART.pieces.en and PART.pieces.de, and the tokenizer."""
+    """A folder with plain text PART.en and PART.de, the tokens PART.pieces.en and PART.pieces.de, and the tokenizer."""
 
     folder: Path
     name: str
     """Name on the page."""
     num_train: int
-    num_pieces: int
-    """Size of the vocabulary."""
+    vocabulary_size: int
     source_length: float
     """Mean tokens of a training source, with EOS."""
     target_length: float
     """Mean tokens of a training target, with EOS."""
 
-    def prefix(self, part: str, *, pieces: bool) -> Path:
-        """Returns the path of train, dev or test without its language suffix, as plain or as tokenized text."""
-        return self.folder / (f"{part}.pieces" if pieces else part)
+    def get_prefix(self, part: str, *, tokens: bool) -> Path:
+        """Returns the path of train, dev or test without its language suffix, as plain text or as tokens."""
+        return self.folder / (f"{part}.pieces" if tokens else part)
 
-    def file(self, part: str, language: str, *, pieces: bool = False) -> Path:
+    def get_file(self, part: str, language: str, *, tokens: bool = False) -> Path:
         """Returns the file of one language."""
-        return self.folder / f"{self.prefix(part, pieces=pieces).name}.{language}"
+        return self.folder / f"{self.get_prefix(part, tokens=tokens).name}.{language}"
 
     @property
     def tokenizer(self) -> Path:
@@ -57,11 +57,16 @@ class Text:
         """Path of the vocabulary, one token per line. Special tokens are left out, because each system has its own."""
         return self.folder / "vocabulary.txt"
 
-    def joined(self, lines: Iterable[str]) -> list[str]:
+    def join_tokens(self, lines: Iterable[str]) -> list[str]:
         """Detokenizes the translations of peers. Words that are not in the vocabulary, such as <unk>, are dropped."""
-        places = {piece: place for place, piece in enumerate(read_lines(self.vocabulary), start=len(SPECIAL_IDS))}
-        ids = [[places[piece] for piece in line.split(" ") if piece in places] for line in lines]
-        return Tokenizer.load(self.tokenizer).decode(ids)
+        ids = {token: n for n, token in enumerate(read_lines(self.vocabulary), start=len(SPECIAL_IDS))}
+        rows = [[ids[token] for token in line.split(" ") if token in ids] for line in lines]
+        return Tokenizer.load(self.tokenizer).decode(rows)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what is stored about it. The size of the vocabulary has an older name there."""
+        facts = {name: value for name, value in asdict(self).items() if name not in ("folder", "vocabulary_size")}
+        return {**facts, "num_pieces": self.vocabulary_size}
 
 
 def make_text(folder: Path) -> Text:
@@ -69,26 +74,27 @@ def make_text(folder: Path) -> Text:
     facts = folder / "text.json"
     if not facts.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        found = _write_text(folder)
-        facts.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return Text(folder=folder, **json.loads(facts.read_text(encoding="utf-8")))
+        text = _write_text(folder)
+        facts.write_text(json.dumps(text.describe(), indent=2) + "\n", encoding="utf-8")
+    stored = json.loads(facts.read_text(encoding="utf-8"))
+    return Text(folder=folder, vocabulary_size=stored.pop("num_pieces"), **stored)
 
 
-def multi30k() -> Path | None:
+def find_multi30k() -> Path | None:
     """Finds the folder of Multi30k in NMT_MIRROR or next to the repository, or returns None."""
     mirrors = [os.environ.get("NMT_MIRROR"), ROOT.parent / "shared" / "data"]
     folders = [Path(mirror) / "multi30k" for mirror in mirrors if mirror]
     return next((folder for folder in folders if (folder / "train.en.gz").is_file()), None)
 
 
-def _write_text(folder: Path) -> dict:
-    home = multi30k()
+def _write_text(folder: Path) -> Text:
+    home = find_multi30k()
     if home is None:
         make_demo_corpus(folder / "demo", seed=1)
-        name, num_pieces = "Demo corpus (`nmt.demo.corpus`, seed 1)", DEMO_PIECES
+        name, size = "Demo corpus (`nmt.demo.corpus`, seed 1)", DEMO_VOCABULARY_SIZE
         parts = {part: (folder / "demo", part, "") for part in ("train", "dev", "test")}
     else:
-        name, num_pieces = "Multi30k, English to German", NUM_PIECES
+        name, size = "Multi30k, English to German", VOCABULARY_SIZE
         parts = {
             "train": (home, "train", ".gz"),
             "dev": (home, "val", ".gz"),
@@ -100,30 +106,31 @@ def _write_text(folder: Path) -> dict:
         part: [read_lines(where / f"{stem}.{language}{ending}")[: longest.get(part)] for language in (SOURCE, TARGET)]
         for part, (where, stem, ending) in parts.items()
     }
-    tokenizer = train_tokenizer([*sides["train"][0], *sides["train"][1]], kind="unigram", vocabulary_size=num_pieces)
+    tokenizer = train_tokenizer([*sides["train"][0], *sides["train"][1]], kind="unigram", vocabulary_size=size)
     tokenizer.save(folder / "joint.model")
     _write(
         folder / "vocabulary.txt", (tokenizer.get_token(n) for n in range(len(SPECIAL_IDS), tokenizer.vocabulary_size))
     )
     lengths = {part: _write_part(folder, part, pairs, tokenizer) for part, pairs in sides.items()}
     num_train = len(lengths["train"])
-    return {
-        "name": name,
-        "num_train": num_train,
-        "num_pieces": tokenizer.vocabulary_size,
-        "source_length": 1 + sum(source for source, _ in lengths["train"]) / num_train,
-        "target_length": 1 + sum(target for _, target in lengths["train"]) / num_train,
-    }
+    return Text(
+        folder,
+        name,
+        num_train=num_train,
+        vocabulary_size=tokenizer.vocabulary_size,
+        source_length=1 + sum(source for source, _ in lengths["train"]) / num_train,
+        target_length=1 + sum(target for _, target in lengths["train"]) / num_train,
+    )
 
 
 def _write_part(folder: Path, part: str, sides: Sequence[list[str]], tokenizer: Tokenizer) -> list[tuple[int, int]]:
     """Writes the pairs that every system can read, and returns their lengths in tokens."""
     kept = []
     for source, target in zip(*sides, strict=True):
-        pieces = tokenizer.tokenize(source), tokenizer.tokenize(target)
+        tokens = tokenizer.tokenize(source), tokenizer.tokenize(target)
         # Systems differ in how they train on empty or long sentences, so such pairs are left out of training.
-        if part != "train" or all(1 <= len(side) < MAX_LENGTH for side in pieces):
-            kept.append((source, target, *pieces))
+        if part != "train" or all(1 <= len(side) < MAX_LENGTH for side in tokens):
+            kept.append((source, target, *tokens))
     _write(folder / f"{part}.{SOURCE}", (pair[0] for pair in kept))
     _write(folder / f"{part}.{TARGET}", (pair[1] for pair in kept))
     _write(folder / f"{part}.pieces.{SOURCE}", (" ".join(pair[2]) for pair in kept))
@@ -131,15 +138,15 @@ def _write_part(folder: Path, part: str, sides: Sequence[list[str]], tokenizer: 
     return [(len(pair[2]), len(pair[3])) for pair in kept]
 
 
-def noisy(lines: Sequence[str], count: int, *, seed: int) -> Iterator[str]:
+def add_noise(lines: Sequence[str], count: int, *, seed: int) -> Iterator[str]:
     """Repeats lines until there are `count`. Every repeated line has one word dropped or two words swapped."""
     rng = random.Random(seed)
     for n in range(count):
         line = lines[n % len(lines)]
-        yield line if n < len(lines) else _disturbed(line, rng)
+        yield line if n < len(lines) else _disturb(line, rng)
 
 
-def _disturbed(line: str, rng: random.Random) -> str:
+def _disturb(line: str, rng: random.Random) -> str:
     words = line.split()
     if len(words) < 3:
         return line

@@ -18,7 +18,7 @@ from benchmarks.machine import OtherWork
 from benchmarks.measure import run_driver
 from benchmarks.results import describe_run
 from benchmarks.settings import BEAM_SIZE
-from benchmarks.table import spread, table
+from benchmarks.table import format_spread, make_table
 from nmt.data.corpus import read_lines, read_parallel
 from nmt.data.tokenizer import Tokenizer
 from nmt.evaluation.metrics import bleu
@@ -99,10 +99,10 @@ def compare_engines(
             found["speeds"].append(len(lines) / median(run.report["seconds"][1:]))
             found["peaks"].append(run.peak_mb)
             found["bleu"] = bleu(lines, references, target_language=language)
-    versions = {name: version(name) for name in ("tensorflow", "keras")} | ENVIRONMENT.versions(("ctranslate2",))
+    versions = {name: version(name) for name in ("tensorflow", "keras")} | ENVIRONMENT.get_versions(("ctranslate2",))
     record = {
         **describe_run(command),
-        "other_cores": round(other.cores(), 2),
+        "other_cores": round(other.measure_cores(), 2),
         "versions": versions,
         "sentences": len(sources),
         "systems": systems,
@@ -115,12 +115,12 @@ def compare_engines(
 def render(record: Mapping[str, Any]) -> str:
     """Returns the table of a record and where it is from, in Markdown."""
     rows = [
-        [name, spread(found["speeds"]), f"{found['bleu']:.2f}", spread(found["peaks"])]
+        [name, format_spread(found["speeds"]), f"{found['bleu']:.2f}", format_spread(found["peaks"])]
         for name, found in record["systems"].items()
     ]
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     lines = [
-        *table(["System", "Sentences/s", "BLEU", "Peak memory, MB"], rows),
+        *make_table(["System", "Sentences/s", "BLEU", "Peak memory, MB"], rows),
         "",
         f"*{record['date']}, `{record['command']}`, {record['sentences']:,} sentences. Other programs used "
         f"{record['other_cores']:.2f} cores. {record['machine']}. {versions}.*",

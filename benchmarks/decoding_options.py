@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.machine import describe_machine
-from benchmarks.table import table
+from benchmarks.table import make_table
 from nmt.data.corpus import read_lines
 from nmt.translators.markup import stream_markup
 from nmt.translators.opening import open_translator
@@ -95,7 +95,7 @@ def main(
         [name, f"{value:.1f} ({min(found[name]):.1f}–{max(found[name]):.1f})", f"{value / base:.2f}"]
         for name, value in medians.items()
     ]
-    print("\n".join(table(["Option", "ms per sentence", "Ratio"], rows)))
+    print("\n".join(make_table(["Option", "ms per sentence", "Ratio"], rows)))
     print(f"\n*{date.today().isoformat()}, {len(sources)} sentences, {rounds} rounds. {describe_machine()}.*")
 
 

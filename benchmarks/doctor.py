@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from benchmarks.corpus import SOURCE, TARGET, Text
-from benchmarks.scale import enlarged
+from benchmarks.scale import enlarge_text
 
 
 def measure(text: Text, pairs: int, folder: Path, *, rounds: int) -> list[float]:
@@ -17,13 +17,13 @@ def measure(text: Text, pairs: int, folder: Path, *, rounds: int) -> list[float]
     Raises:
         subprocess.CalledProcessError: `nmt doctor` found a fatal problem. Its report is on standard output.
     """
-    large = enlarged(text, pairs, folder / str(pairs))
-    return [_seconds(large) for _ in range(rounds)]
+    large = enlarge_text(text, pairs, folder / str(pairs))
+    return [_measure_once(large) for _ in range(rounds)]
 
 
-def _seconds(text: Text) -> float:
-    def side(part: str) -> dict[str, str]:
-        return {"source": str(text.file(part, SOURCE)), "target": str(text.file(part, TARGET))}
+def _measure_once(text: Text) -> float:
+    def name_side(part: str) -> dict[str, str]:
+        return {"source": str(text.get_file(part, SOURCE)), "target": str(text.get_file(part, TARGET))}
 
     with tempfile.TemporaryDirectory() as folder:
         languages = {"source_language": SOURCE, "target_language": TARGET}
@@ -32,7 +32,7 @@ def _seconds(text: Text) -> float:
             json.dumps(
                 {
                     "run_dir": f"{folder}/run",
-                    "data": {**languages, "train": [side("train")], "dev": side("dev")},
+                    "data": {**languages, "train": [name_side("train")], "dev": name_side("dev")},
                     "training": {"max_updates": 1},
                 }
             ),

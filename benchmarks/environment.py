@@ -53,7 +53,7 @@ class Environment:
             UserError: if there is no such Python, or a package cannot be installed.
         """
         stamp = self.path / "built.json"
-        recipe = json.dumps(self._recipe(), indent=2, sort_keys=True)
+        recipe = json.dumps(self._describe(), indent=2, sort_keys=True)
         if stamp.is_file() and stamp.read_text(encoding="utf-8") == recipe:
             return self.interpreter
         print(f"Building the environment of {self.name} in {self.path}. This takes minutes.", flush=True)
@@ -64,11 +64,11 @@ class Environment:
         if self.unpinned:
             self._install(["--no-deps", *self.unpinned])
         for name, text in self.stubs.items():
-            (self._site_packages() / f"{name}.py").write_text(text, encoding="utf-8")
+            (self._find_site_packages() / f"{name}.py").write_text(text, encoding="utf-8")
         stamp.write_text(recipe, encoding="utf-8")
         return self.interpreter
 
-    def versions(self, names: Sequence[str]) -> dict[str, str]:
+    def get_versions(self, names: Sequence[str]) -> dict[str, str]:
         """Returns the installed versions of some packages, or nothing if the environment is not built."""
         if not self.interpreter.exists():
             return {}
@@ -79,7 +79,7 @@ class Environment:
         found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         return dict(zip(names, json.loads(found), strict=True))
 
-    def _recipe(self) -> dict:
+    def _describe(self) -> dict:
         digest = hashlib.sha256("".join(sorted(self.stubs.values())).encode()).hexdigest()
         return {
             "python": self.python,
@@ -92,11 +92,11 @@ class Environment:
     def _install(self, arguments: Sequence[str]) -> None:
         pip = [sys.executable, "-m", "pip", "--python", str(self.interpreter), "install", *PIP_OPTIONS]
         # Without a network the wheel may be available locally, and an unreachable index would take minutes to time out.
-        if TORCH in arguments and not _succeeds([*pip, TORCH]):
+        if TORCH in arguments and not _is_successful([*pip, TORCH]):
             _run([*pip, "--extra-index-url", TORCH_INDEX, TORCH])
         _run([*pip, *arguments])
 
-    def _site_packages(self) -> Path:
+    def _find_site_packages(self) -> Path:
         return self.path / "lib" / f"python{self.python}" / "site-packages"
 
 
@@ -112,14 +112,14 @@ def find_python(version: str) -> Path:
         *([Path(found)] if found else []),
     ]
     for candidate in candidates:
-        if _succeeds([str(candidate), "-c", f"import sys; assert '%d.%d' % sys.version_info[:2] == '{version}'"]):
+        if _is_successful([str(candidate), "-c", f"import sys; assert '%d.%d' % sys.version_info[:2] == '{version}'"]):
             return candidate
     raise UserError(
         f"A peer needs Python {version}, but python{version} was found neither on the path nor in ~/.pyenv."
     )
 
 
-def _succeeds(command: Sequence[str]) -> bool:
+def _is_successful(command: Sequence[str]) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 

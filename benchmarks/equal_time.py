@@ -17,7 +17,7 @@ from benchmarks.measure import run_driver
 from benchmarks.opennmt_py import ENVIRONMENT
 from benchmarks.results import describe_run
 from benchmarks.settings import BEAM_SIZE
-from benchmarks.table import table
+from benchmarks.table import make_table
 from nmt.config.file import load_config
 from nmt.config.schema import Config
 from nmt.data.corpus import read_lines, read_parallel
@@ -135,8 +135,8 @@ def train_and_score(
     updates, seconds, _ = checkpoints[-1]
     record = {
         **describe_run(command),
-        "other_cores": round(other.cores(), 2),
-        "versions": ENVIRONMENT.versions(("OpenNMT-py", "torch", "numpy")),
+        "other_cores": round(other.measure_cores(), 2),
+        "versions": ENVIRONMENT.get_versions(("OpenNMT-py", "torch", "numpy")),
         "seed": seed,
         "updates_per_second": updates / seconds,
         "epochs": trained["num_pairs"] / num_pairs,
@@ -212,7 +212,7 @@ def render(record: Mapping[str, Any]) -> str:
     ]
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     lines = [
-        *table(["Updates", "Minutes", "Checkpoints averaged", "BLEU"], rows),
+        *make_table(["Updates", "Minutes", "Checkpoints averaged", "BLEU"], rows),
         "",
         f"*{record['date']}, `{record['command']}`. {record['updates_per_second']:.2f} updates/s, "
         f"{record['epochs']:.1f} epochs. Other programs used {record['other_cores']:.2f} cores. "

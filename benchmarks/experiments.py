@@ -92,7 +92,7 @@ class Run:
     """Arguments of `nmt train`."""
     config: Config
 
-    def path(self, suffix: str) -> Path:
+    def get_path(self, suffix: str) -> Path:
         """Returns the path of a file of this run, beside its folder."""
         return self.folder.with_name(f"{self.folder.name}{suffix}")
 
@@ -102,7 +102,7 @@ class Run:
         Raises:
             UserError: it was, but with other settings.
         """
-        record = self.path(".json")
+        record = self.get_path(".json")
         if not record.is_file():
             return False
         before = config_from_text(json.loads(record.read_text(encoding="utf-8"))["config"], str(record))
@@ -131,7 +131,7 @@ class Programs:
         command = ["nice", "-n", "10", *PROGRAM, *arguments, "--threads", str(self.threads)]
         lines = []
         with (
-            run.path(".log").open("a", encoding="utf-8") as log,
+            run.get_path(".log").open("a", encoding="utf-8") as log,
             subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -150,7 +150,7 @@ class Programs:
                 lines.append(line)
         self._running.discard(process)
         if process.returncode:
-            raise UserError(f"nmt {arguments[0]} failed. See {run.path('.log')}.")
+            raise UserError(f"nmt {arguments[0]} failed. See {run.get_path('.log')}.")
         return "".join(lines)
 
     def terminate(self) -> None:
@@ -220,12 +220,12 @@ def train_and_score(run: Run, programs: Programs, *, tok_lc: bool) -> None:
     programs.run(run, "train", *run.arguments)
     minutes = (time.monotonic() - started) / 60
     dev, decoding = get_dev(run.config), [f"decoding.{one}" for one in SEARCH]
-    files = ["--source", str(dev.source), "--reference", str(dev.target), "--output", str(run.path(".txt"))]
+    files = ["--source", str(dev.source), "--reference", str(dev.target), "--output", str(run.get_path(".txt"))]
     options = ["--json", *(["--tok-lc"] if tok_lc else [])]
     scores = json.loads(programs.run(run, "evaluate", str(run.folder), *files, *options, *decoding))
     # The minutes of a resumed training are not known.
     record = {"minutes": minutes if is_new else None, "config": dump_config(run.config), "scores": scores}
-    with atomic_write(run.path(".json")) as aside:
+    with atomic_write(run.get_path(".json")) as aside:
         aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
@@ -315,7 +315,7 @@ def gather_statistics(runs: Sequence[Run], *, tok_lc: bool) -> dict[str, Statist
     found: dict[str, list[np.ndarray]] = {}
     for run in runs:
         if run.is_finished():
-            found.setdefault(run.name, []).append(count_matches(metric, read(run.path(".txt")), references))
+            found.setdefault(run.name, []).append(count_matches(metric, read(run.get_path(".txt")), references))
     return {name: np.stack(counts) for name, counts in found.items()}
 
 
@@ -340,7 +340,7 @@ def write_results(runs: Sequence[Run], into: Path, *, tok_lc: bool, command: str
     finished = [run for run in runs if run.is_finished()]
     if not finished:
         return "No run is finished.\n"
-    records = {run: json.loads(run.path(".json").read_text(encoding="utf-8")) for run in finished}
+    records = {run: json.loads(run.get_path(".json").read_text(encoding="utf-8")) for run in finished}
     minutes: dict[str, float | None] = {}
     for name in dict.fromkeys(run.name for run in finished):
         known = [record["minutes"] for run, record in records.items() if run.name == name and record["minutes"]]

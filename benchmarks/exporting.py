@@ -10,7 +10,7 @@ from benchmarks.measure import run_command
 from benchmarks.settings import Settings
 
 
-def exported(settings: Settings, model: Path, name: str, options: Sequence[str]) -> Path:
+def export_model(settings: Settings, model: Path, name: str, options: Sequence[str]) -> Path:
     """Runs `nmt export MODEL FOLDER OPTIONS`, and returns the folder."""
     folder = settings.work / name
     shutil.rmtree(folder, ignore_errors=True)

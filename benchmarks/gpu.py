@@ -32,7 +32,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import numpy as np
 
-from benchmarks.gpu_work import Work, of_options, of_recipe
+from benchmarks.gpu_work import Work, prepare_options, prepare_recipe
 from nmt.config.file import load_config
 from nmt.config.schema import ModelConfig, TrainingConfig
 from nmt.data.batching import Batch
@@ -53,30 +53,30 @@ Learn = Callable[[Batch, int], Callable[[], Any]]
 def main() -> None:
     """Runs all measurements, prints a table and writes JSON."""
     arguments = read_arguments()
-    work = of_recipe(Path(arguments.recipe)) if arguments.recipe else of_options(arguments)
+    work = prepare_recipe(Path(arguments.recipe)) if arguments.recipe else prepare_options(arguments)
     model, batches = work.model, work.batches
-    makers: dict[str, Callable[[], Learn]] = {f"nmt {p}": partial(nmt_learner, work, p) for p in PRECISIONS}
+    makers: dict[str, Callable[[], Learn]] = {f"nmt {p}": partial(make_nmt_learner, work, p) for p in PRECISIONS}
     if importlib.util.find_spec("torch"):
-        from benchmarks.torch_peer import torch_learner
+        from benchmarks.torch_peer import make_torch_learner
 
-        makers |= {f"torch {p}": partial(torch_learner, model, work.vocabulary, p, RATE) for p in PRECISIONS}
-    learners, firsts = begun({name: make for name, make in makers.items() if name in arguments.only}, batches)
+        makers |= {f"torch {p}": partial(make_torch_learner, model, work.vocabulary, p, RATE) for p in PRECISIONS}
+    learners, firsts = start_learners({name: make for name, make in makers.items() if name in arguments.only}, batches)
     record: dict[str, Any] = {
-        "machine": machine(),
-        "ceilings": ceilings(arguments.smoke),
+        "machine": describe_device(),
+        "ceilings": measure_ceilings(arguments.smoke),
         "batches": describe(batches),
         "model": {**model.model_dump(), "vocabulary": work.vocabulary},
         "first_updates_seconds": firsts,
-        "pieces_per_second": measured(learners, batches, rounds=arguments.rounds, seconds=arguments.seconds),
-        "kernels": {name: summed(kernels(learn, batches[0])) for name, learn in learners.items()},
+        "pieces_per_second": measure_speeds(learners, batches, rounds=arguments.rounds, seconds=arguments.seconds),
+        "kernels": {name: sum_kernels(list_kernels(learn, batches[0])) for name, learn in learners.items()},
         "training": [],
     }
-    record["shares"] = shares(record, model, work.vocabulary)
-    print(table(record), flush=True)
+    record["shares"] = compute_shares(record, model, work.vocabulary)
+    print(format_table(record), flush=True)
     write(record, arguments.output)
     for config in arguments.train:
-        record["training"].append(time_to_best(Path(config)))
-        print(told(record["training"][-1]), flush=True)
+        record["training"].append(measure_time_to_best(Path(config)))
+        print(format_training(record["training"][-1]), flush=True)
         write(record, arguments.output)
 
 
@@ -107,7 +107,7 @@ def read_arguments() -> argparse.Namespace:
     return arguments
 
 
-def nmt_learner(work: Work, precision: str) -> Learn:
+def make_nmt_learner(work: Work, precision: str) -> Learn:
     """Builds the update of `nmt train`, compiled for the shapes of these batches."""
     import keras
 
@@ -127,7 +127,9 @@ def nmt_learner(work: Work, precision: str) -> Learn:
     return lambda batch, number: update.start(batch, update=number, learning_rate=RATE)
 
 
-def begun(makers: dict[str, Callable[[], Learn]], batches: list[Batch]) -> tuple[dict[str, Learn], dict[str, float]]:
+def start_learners(
+    makers: dict[str, Callable[[], Learn]], batches: list[Batch]
+) -> tuple[dict[str, Learn], dict[str, float]]:
     """Builds every learner and runs one update per shape. Returns the learners, and the seconds that each took."""
     of_each_shape = {(batch.source.shape, batch.target.shape): batch for batch in batches}.values()
     learners, seconds = {}, {}
@@ -140,21 +142,21 @@ def begun(makers: dict[str, Callable[[], Learn]], batches: list[Batch]) -> tuple
     return learners, seconds
 
 
-def measured(
+def measure_speeds(
     learners: dict[str, Learn], batches: list[Batch], *, rounds: int, seconds: float
 ) -> dict[str, list[float]]:
     """Measures target tokens per second of every learner and round, in turns."""
     found: dict[str, list[float]] = {name: [] for name in learners}
-    order = endless(batches)
+    order = repeat_endlessly(batches)
     for _ in range(rounds):
         for name, learn in learners.items():
-            found[name].append(speed(learn, order, seconds))
+            found[name].append(measure_speed(learn, order, seconds))
     return found
 
 
-def speed(learn: Learn, batches: Iterator[Batch], seconds: float) -> float:
+def measure_speed(learn: Learn, batches: Iterator[Batch], seconds: float) -> float:
     """Measures target tokens per second, without padding, over at least `seconds`."""
-    started, pieces, number = time.perf_counter(), 0, 0
+    started, tokens, number = time.perf_counter(), 0, 0
     wait: Callable[[], Any] = int
     while time.perf_counter() - started < seconds:
         number += 1
@@ -162,12 +164,12 @@ def speed(learn: Learn, batches: Iterator[Batch], seconds: float) -> float:
         this = learn(batch, number)
         wait()
         wait = this
-        pieces += batch.num_target_tokens
+        tokens += batch.num_target_tokens
     wait()
-    return pieces / (time.perf_counter() - started)
+    return tokens / (time.perf_counter() - started)
 
 
-def kernels(learn: Learn, batch: Batch, updates: int = 10) -> list[dict[str, Any]]:
+def list_kernels(learn: Learn, batch: Batch, updates: int = 10) -> list[dict[str, Any]]:
     """Lists the GPU kernels of an update with milliseconds and launches, longest first.
 
     JAX's profiler sees PyTorch's kernels too.
@@ -191,7 +193,7 @@ def kernels(learn: Learn, batch: Batch, updates: int = 10) -> list[dict[str, Any
     return [{"kernel": name, "ms": milliseconds[name], "launches": launches[name]} for name in longest]
 
 
-def summed(found: list[dict[str, Any]]) -> dict[str, Any]:
+def sum_kernels(found: list[dict[str, Any]]) -> dict[str, Any]:
     """Sums up all kernels and the recurrent kernels of cuDNN, and keeps the longest."""
     cudnn = [kernel for kernel in found if "RNN" in kernel["kernel"] or "LSTM" in kernel["kernel"]]
     return {
@@ -202,13 +204,13 @@ def summed(found: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def endless(batches: list[Batch]) -> Iterator[Batch]:
+def repeat_endlessly(batches: list[Batch]) -> Iterator[Batch]:
     """Repeats the batches forever."""
     while True:
         yield from batches
 
 
-def ceilings(smoke: bool) -> dict[str, float]:
+def measure_ceilings(smoke: bool) -> dict[str, float]:
     """Measures the peak rates of the card: products of square matrices in TFLOP/s, and copying in GB/s."""
     import jax
     import jax.numpy as jnp
@@ -218,13 +220,13 @@ def ceilings(smoke: bool) -> dict[str, float]:
     for precision in PRECISIONS:
         # A GPU multiplies matrices of ones faster than random ones.
         matrix = jax.random.normal(jax.random.key(1), (size, size), precision)
-        found[f"{precision}_tflops"] = 2 * size**3 / seconds_of(jax.jit(jnp.matmul), matrix, matrix) / 1e12
+        found[f"{precision}_tflops"] = 2 * size**3 / measure_seconds(jax.jit(jnp.matmul), matrix, matrix) / 1e12
     array = jnp.ones((1 << 20 if smoke else 1 << 30,), "float32")
-    found["bandwidth_gbs"] = 2 * array.nbytes / seconds_of(jax.jit(lambda x: x + 1), array) / 1e9
+    found["bandwidth_gbs"] = 2 * array.nbytes / measure_seconds(jax.jit(lambda x: x + 1), array) / 1e9
     return found
 
 
-def seconds_of(function: Callable, *arrays: Any, rounds: int = 5, times: int = 10) -> float:
+def measure_seconds(function: Callable, *arrays: Any, rounds: int = 5, times: int = 10) -> float:
     """Measures the seconds per call of several queued calls, as the median of some rounds."""
     function(*arrays).block_until_ready()
     durations = []
@@ -237,7 +239,7 @@ def seconds_of(function: Callable, *arrays: Any, rounds: int = 5, times: int = 1
     return statistics.median(durations)
 
 
-def shares(record: dict, config: ModelConfig, vocabulary: int) -> dict[str, dict[str, float]]:
+def compute_shares(record: dict, config: ModelConfig, vocabulary: int) -> dict[str, dict[str, float]]:
     """Computes which share of the peak rates nmt reaches. Padding counts as arithmetic, memory traffic is a minimum."""
     from nmt.models.seq2seq import make_seq2seq
 
@@ -282,7 +284,7 @@ def describe(batches: list[Batch]) -> dict[str, float]:
     }
 
 
-def time_to_best(config: Path) -> dict[str, Any]:
+def measure_time_to_best(config: Path) -> dict[str, Any]:
     """Trains a configuration, and records when its best validation came."""
     from nmt.training.train import train
 
@@ -300,7 +302,7 @@ def time_to_best(config: Path) -> dict[str, Any]:
     return {"config": str(config), "minutes_in_all": (time.monotonic() - started) / 60, "best": best, "course": course}
 
 
-def machine() -> dict[str, str]:
+def describe_device() -> dict[str, str]:
     """Returns the name of the card and the versions."""
     import jax
     import keras
@@ -313,7 +315,7 @@ def machine() -> dict[str, str]:
     return found
 
 
-def table(record: dict) -> str:
+def format_table(record: dict) -> str:
     """Formats all figures as a table of fixed width."""
     batches, limits = record["batches"], record["ceilings"]
     lines = [
@@ -339,7 +341,7 @@ def table(record: dict) -> str:
     return "\n".join(lines)
 
 
-def told(run: dict[str, Any]) -> str:
+def format_training(run: dict[str, Any]) -> str:
     """Formats when the best validation of a training came."""
     return (
         f"{run['config']}: best validation after {run['best']['minutes']:.1f} of {run['minutes_in_all']:.1f} minutes. "

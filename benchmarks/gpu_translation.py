@@ -26,7 +26,7 @@ from benchmarks.measure import run_driver
 from benchmarks.ours import ONE_LAYER
 from benchmarks.settings import BATCH_SENTENCES, BEAM_SIZE, make_settings
 from benchmarks.system import TRAINING, System
-from benchmarks.translation import first_lines
+from benchmarks.translation import write_first_lines
 from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
@@ -54,7 +54,7 @@ def main() -> None:
                 for name, (system, batch) in SYSTEMS.items():
                     job = {
                         "model": str(settings.work / "models" / system.key),
-                        "source": str(first_lines(text, system, settings.test_lines, settings.work)),
+                        "source": str(write_first_lines(text, system, settings.test_lines, settings.work)),
                         "training": {**TRAINING, "batch_sentences": batch},
                         "beam_size": beam,
                         "passes": arguments.passes,
@@ -99,7 +99,7 @@ def translate(system: System, job: dict[str, Any], text: Text, folder: Path, *, 
         return {"failed": str(error)[-500:]}
     lines = read_lines(output)
     first, *others = run.report["seconds"]
-    translations = text.joined(lines) if system.reads_pieces else lines
+    translations = text.join_tokens(lines) if system.reads_tokens else lines
     return {
         "sentences_per_second": round(len(lines) / statistics.median(others), 1),
         "first_pass_seconds": round(first, 1),

@@ -39,7 +39,7 @@ class Pairs:
         return [self.tokens[n][0] for n in pairs], [self.tokens[n][1] for n in pairs]
 
 
-def of_recipe(path: Path) -> Work:
+def prepare_recipe(path: Path) -> Work:
     """Prepares the model and the batches of a configuration. Its tokenizers are written to run_dir, if missing."""
     config = load_config(path)
     if config.run_dir is None:
@@ -50,20 +50,20 @@ def of_recipe(path: Path) -> Work:
         raise UserError(f"{path}: expected a joint tokenizer, found two. The PyTorch model has a single embedding.")
     training = config.training
     plan = BatchPlan(prepared.lengths, by=training.batch_by, size=training.batch_size, seed=config.seed)
-    return Work(config.model, source_vocabulary_size, full_batches(prepared.tokenized, prepared.kept, plan))
+    return Work(config.model, source_vocabulary_size, load_full_batches(prepared.tokenized, prepared.kept, plan))
 
 
-def of_options(arguments: Namespace) -> Work:
+def prepare_options(arguments: Namespace) -> Work:
     """Builds a model with the widths of the Multi30k recipe, and an epoch of full batches padded as in training."""
-    pairs = read_pairs(arguments) if arguments.corpus else made_up_pairs(arguments.pairs, arguments.vocabulary)
+    pairs = read_pairs(arguments) if arguments.corpus else draw_pairs(arguments.pairs, arguments.vocabulary)
     lengths = np.array([[len(source) + 1, len(target) + 1] for source, target in pairs])
     plan = BatchPlan(lengths, by="sentences", size=arguments.batch_size, seed=1)
-    batches = full_batches(Pairs(pairs), np.arange(len(pairs)), plan)
+    batches = load_full_batches(Pairs(pairs), np.arange(len(pairs)), plan)
     sizes = SMOKE_MODEL if arguments.smoke else {"embedding_units": 512, "attention_hops": 2}
     return Work(ModelConfig.model_validate(sizes), arguments.vocabulary, batches)
 
 
-def full_batches(tokenized: TokenizedCorpus, kept: np.ndarray, plan: BatchPlan) -> list[Batch]:
+def load_full_batches(tokenized: TokenizedCorpus, kept: np.ndarray, plan: BatchPlan) -> list[Batch]:
     """Returns the full batches of the first epoch, padded as in training on JAX."""
     loader = BatchLoader(tokenized, kept, plan, pad_to_buckets=True)
     batches = (loader.load_batch(0, number) for number in range(min(plan.num_batches, MOST_BATCHES)))
@@ -77,7 +77,7 @@ def read_pairs(arguments: Namespace) -> list[tuple[list[int], list[int]]]:
     return list(zip(*(tokenizer.encode(side) for side in sides), strict=True))
 
 
-def made_up_pairs(num_pairs: int, vocabulary: int) -> list[tuple[list[int], list[int]]]:
+def draw_pairs(num_pairs: int, vocabulary: int) -> list[tuple[list[int], list[int]]]:
     """Draws random ids. A target is about as long as its source."""
     random = np.random.default_rng(1)
     source = np.clip(random.gamma(9, 1.7, num_pairs), 3, 50).astype(int)

@@ -7,13 +7,13 @@ from statistics import median
 
 from benchmarks.comparison import compare
 from benchmarks.corpus import ROOT, SOURCE, Text
-from benchmarks.exporting import exported
+from benchmarks.exporting import export_model
 from benchmarks.measure import Run, run_command
 from benchmarks.ours import BFLOAT16, LITERT, NMT, ONE_LAYER
 from benchmarks.settings import BEAM_SIZE, Settings
 from benchmarks.system import System
-from benchmarks.training import trained
-from benchmarks.translation import first_lines
+from benchmarks.training import get_model
+from benchmarks.translation import write_first_lines
 from nmt.data.corpus import read_lines
 
 
@@ -21,15 +21,15 @@ def measure(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
     """Measures a file with all systems, and single sentences with nmt."""
 
     def run(system: System, number: int) -> dict:
-        return _file(settings, text, system)
+        return _measure_file(settings, text, system)
 
-    model = trained(settings, text, NMT)
-    ways = _ways(settings, text, model)
+    model = get_model(settings, text, NMT)
+    ways = _prepare_ways(settings, text, model)
     return {
         "lines": settings.test_lines,
-        "files": compare(systems, run, rounds=settings.rounds, num_pieces=text.num_pieces, what="a file"),
-        "one_line": _one_line(settings, text, model),
-        "one_by_one": _one_by_one(settings, text, ways),
+        "files": compare(systems, run, rounds=settings.rounds, vocabulary_size=text.vocabulary_size, what="a file"),
+        "one_line": _measure_line(settings, text, model),
+        "one_by_one": _measure_one_by_one(settings, text, ways),
     }
 
 
@@ -45,22 +45,22 @@ def translate_by_command(settings: Settings, model: Path, source: Path) -> Run:
     )
 
 
-def _file(settings: Settings, text: Text, system: System) -> dict:
+def _measure_file(settings: Settings, text: Text, system: System) -> dict:
     """Measures wall-clock seconds of a file, from the start of a process (cold) and as a second pass (warm)."""
-    model = trained(settings, text, system)
-    source = first_lines(text, system, settings.test_lines, settings.work)
+    model = get_model(settings, text, system)
+    source = write_first_lines(text, system, settings.test_lines, settings.work)
     run, _ = system.translate(text, model, source, beam_size=BEAM_SIZE, passes=2, threads=settings.threads)
     first, warm = run.report["seconds"]
-    if system.reads_pieces:
+    if system.reads_tokens:
         cold = run.report["ready"] - run.started + first
     else:
         cold = translate_by_command(settings, model, source).seconds
     return {"cold": round(cold, 2), "warm": round(warm, 2)}
 
 
-def _one_line(settings: Settings, text: Text, model: Path) -> dict:
+def _measure_line(settings: Settings, text: Text, model: Path) -> dict:
     """Measures `nmt translate` with one line in a new process, and the imports that this includes."""
-    source = first_lines(text, NMT, 1, settings.work)
+    source = write_first_lines(text, NMT, 1, settings.work)
     runs = [translate_by_command(settings, model, source) for _ in range(settings.rounds)]
     imports = [NMT.run("importing", text, model, threads=settings.threads).report for _ in range(settings.rounds)]
     return {
@@ -70,26 +70,26 @@ def _one_line(settings: Settings, text: Text, model: Path) -> dict:
     }
 
 
-def _ways(settings: Settings, text: Text, model: Path) -> dict[str, Path]:
+def _prepare_ways(settings: Settings, text: Text, model: Path) -> dict[str, Path]:
     """Returns the models that translate one sentence at a time, and makes their exports."""
-    one_layer = trained(settings, text, ONE_LAYER)
+    one_layer = get_model(settings, text, ONE_LAYER)
     # Only speed matters here. The translation part measures the BLEU that rounding costs.
     bfloat16 = ["--precision", "bfloat16", "--max-bleu-loss", "100"]
     return {
         "in process, float32": model,
-        "in process, bfloat16": trained(settings, text, BFLOAT16),
+        "in process, bfloat16": get_model(settings, text, BFLOAT16),
         "in process, 1 decoder layer, bfloat16": one_layer,
-        "SavedModel, float32": exported(settings, model, "export", []),
-        "SavedModel, bfloat16": exported(settings, model, "export-bfloat16", bfloat16),
-        "SavedModel, 1 decoder layer, bfloat16": exported(settings, one_layer, "export-one-layer", bfloat16),
-        "LiteRT, int8": trained(settings, text, LITERT),
+        "SavedModel, float32": export_model(settings, model, "export", []),
+        "SavedModel, bfloat16": export_model(settings, model, "export-bfloat16", bfloat16),
+        "SavedModel, 1 decoder layer, bfloat16": export_model(settings, one_layer, "export-one-layer", bfloat16),
+        "LiteRT, int8": get_model(settings, text, LITERT),
     }
 
 
-def _one_by_one(settings: Settings, text: Text, ways: dict[str, Path]) -> dict:
+def _measure_one_by_one(settings: Settings, text: Text, ways: dict[str, Path]) -> dict:
     """Measures milliseconds per dev sentence, one at a time, warm."""
     source = settings.work / "one-by-one.txt"
-    lines = read_lines(text.file("dev", SOURCE))[: settings.latency_lines]
+    lines = read_lines(text.get_file("dev", SOURCE))[: settings.latency_lines]
     source.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     found: dict[str, list] = {name: [] for name in ways}
     for _ in range(settings.rounds):

@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.machine import OtherWork
 from benchmarks.results import describe_run
-from benchmarks.table import NONE, spread, table
+from benchmarks.table import NONE, format_spread, make_table
 from nmt.backend import keras, ops, set_random_seed
 from nmt.compilation import compute_gradient
 from nmt.files import atomic_write
@@ -243,7 +243,7 @@ def write_results(folder: Path, settings: Settings, command: str, log: Callable[
     record = {
         **describe_run(command),
         "minutes": round((time.monotonic() - started) / 60, 1),
-        "other_cores": round(other.cores(), 2),
+        "other_cores": round(other.measure_cores(), 2),
         "versions": {name: version(name) for name in (backend, "keras", "numpy")},
         "priority": os.nice(0),
         "settings": asdict(settings),
@@ -289,7 +289,7 @@ def render(record: dict[str, Any]) -> str:
 
     def tabulate(title: str, describe: Callable[[dict[str, Any]], str]) -> list[str]:
         rows = [[cell, *(describe(by_place[cell, steps]) for steps in all_steps)] for cell in CELLS]
-        return table([title, *(f"{steps} steps" for steps in all_steps)], rows)
+        return make_table([title, *(f"{steps} steps" for steps in all_steps)], rows)
 
     def describe_updates(one: dict[str, Any]) -> str:
         is_learned = all(share >= 100 * settings["target_accuracy"] for share in one["accuracy"])
@@ -307,7 +307,7 @@ def render(record: dict[str, Any]) -> str:
         "",
         *tabulate("Updates until learned", describe_updates),
         "",
-        *table([f"Gradient norm, model for {longest} steps", *(f"{n} steps back" for n in all_steps)], rows),
+        *make_table([f"Gradient norm, model for {longest} steps", *(f"{n} steps back" for n in all_steps)], rows),
         "",
         f"*{record['date']}, `{record['command']}`, {record['minutes']:g} minutes at priority {record['priority']}. "
         f"{record['machine']}. Other programs used {max(0.0, record['other_cores']):.1f} cores. "
@@ -319,7 +319,7 @@ def render(record: dict[str, Any]) -> str:
 
 def _summarize(values: Sequence[float], digits: int = 0) -> str:
     """Formats the median, and the minimum and maximum unless they are the same."""
-    text = spread(values, digits)
+    text = format_spread(values, digits)
     middle, _, extremes = text.partition(" (")
     return middle if extremes == f"{middle}–{middle})" else text
 

@@ -35,21 +35,21 @@ class OtherWork:
 
     def __init__(self) -> None:
         self._started = time.monotonic()
-        self._before = _all_seconds() - _own_seconds()
+        self._before = _read_all_seconds() - _read_own_seconds()
 
-    def cores(self) -> float:
+    def measure_cores(self) -> float:
         """Returns how many cores other programs used on average. It should be near 0 during a measurement."""
-        return (_all_seconds() - _own_seconds() - self._before) / (time.monotonic() - self._started)
+        return (_read_all_seconds() - _read_own_seconds() - self._before) / (time.monotonic() - self._started)
 
 
-def _all_seconds() -> float:
+def _read_all_seconds() -> float:
     """Reads the processor seconds of all processes since boot: user, nice, system, interrupts and stolen time."""
     first = Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0].split()[1:]
     user, nice, system, _, _, interrupts, soft_interrupts, stolen = map(int, first[:8])
     return (user + nice + system + interrupts + soft_interrupts + stolen) / os.sysconf("SC_CLK_TCK")
 
 
-def _own_seconds() -> float:
+def _read_own_seconds() -> float:
     """Reads the processor seconds of this process and of its finished children."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)

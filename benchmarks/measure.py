@@ -110,7 +110,7 @@ def _watch(pid: int, started: float, samples: list[tuple[float, ResidentMemory]]
         time.sleep(SAMPLE_EVERY)
 
 
-def resident_mb(pid: int) -> float | None:
+def read_resident_mb(pid: int) -> float | None:
     """Returns the resident memory of a process in 10**6 bytes, or None if the process has ended."""
     found = read_memory(pid)
     return found.now / MEGABYTE if found else None

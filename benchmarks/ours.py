@@ -12,7 +12,7 @@ from benchmarks.system import System
 PACKAGES = ("tensorflow", "keras", "sentencepiece", "numpy")
 
 
-def _shapes(decoder_layers: int) -> Callable[[int], Shapes]:
+def _make_shapes(decoder_layers: int) -> Callable[[int], Shapes]:
     return lambda vocabulary: Shapes(
         vocabulary,
         decoder_layers=decoder_layers,
@@ -27,7 +27,7 @@ NMT = System(
     title="nmt, float32",
     description="2 decoder layers, no input feeding, multi-head attention, all embeddings tied",
     driver="run_nmt.py",
-    shapes=_shapes(2),
+    shapes=_make_shapes(2),
     packages=PACKAGES,
     overrides=("decoding.precision=float32",),
 )
@@ -36,7 +36,7 @@ BFLOAT16 = System(
     title="nmt, bfloat16",
     description="the same model in bfloat16",
     driver="run_nmt.py",
-    shapes=_shapes(2),
+    shapes=_make_shapes(2),
     packages=PACKAGES,
     overrides=("training.precision=bfloat16", "decoding.precision=bfloat16"),
 )
@@ -45,7 +45,7 @@ ONE_LAYER = System(
     title="nmt, 1 decoder layer, bfloat16",
     description="the depth of the peers, but the context does not reach the recurrence",
     driver="run_nmt.py",
-    shapes=_shapes(1),
+    shapes=_make_shapes(1),
     packages=PACKAGES,
     overrides=("model.decoder_layers=1", "training.precision=bfloat16", "decoding.precision=bfloat16"),
 )
@@ -54,7 +54,7 @@ LITERT = System(
     title="nmt, LiteRT int8",
     description="the float32 model as a LiteRT export with int8 weights",
     driver="run_nmt.py",
-    shapes=_shapes(2),
+    shapes=_make_shapes(2),
     packages=("ai-edge-litert", "sentencepiece", "numpy"),
     export=("--format", "litert", "--quantize", "int8", "--max-bleu-loss", "100"),
 )

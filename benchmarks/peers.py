@@ -12,7 +12,7 @@ TRAINING = (NMT, BFLOAT16, ONE_LAYER, *PEERS)
 TRANSLATION = (NMT, BFLOAT16, LITERT, ONE_LAYER, *PEERS)
 
 
-def chosen(systems: Sequence[System], keys: Sequence[str] | None) -> list[System]:
+def choose_systems(systems: Sequence[System], keys: Sequence[str] | None) -> list[System]:
     """Returns the systems with these keys, or all of them. nmt is always included, as the baseline.
 
     Raises:

@@ -28,7 +28,7 @@ class Operation:
 class Profile:
     """Speed and operations of one configuration."""
 
-    pieces_per_second: float
+    tokens_per_second: float
     """Target tokens with EOS and without padding. Data loading is included, the profiler is off."""
     milliseconds: float
     """Per update, with the profiler off."""
@@ -43,17 +43,17 @@ def profile(config_file: Path, overrides: Sequence[str], *, updates: int, profil
         UserError: if the configuration is invalid.
     """
     with tempfile.TemporaryDirectory() as folder:
-        steps = updates_of(config_file, [*overrides, f"run_dir={folder}/run"])
+        steps = stream_updates(config_file, [*overrides, f"run_dir={folder}/run"])
         for _ in range(WARM_UP):
             next(steps)
         started = time.perf_counter()
-        pieces = sum(next(steps) for _ in range(updates))
+        tokens = sum(next(steps) for _ in range(updates))
         seconds = time.perf_counter() - started
-        operations = _operations(steps, profiled, Path(folder) / "profile")
-    return Profile(pieces / seconds, 1000 * seconds / updates, operations)
+        operations = _profile_operations(steps, profiled, Path(folder) / "profile")
+    return Profile(tokens / seconds, 1000 * seconds / updates, operations)
 
 
-def updates_of(config_file: Path, overrides: Sequence[str]) -> Iterator[float]:
+def stream_updates(config_file: Path, overrides: Sequence[str]) -> Iterator[float]:
     """Trains without end, and yields the number of target tokens of each update."""
     from nmt.data.batching import prefetch
     from nmt.training.backends import make_strategy
@@ -74,7 +74,7 @@ def updates_of(config_file: Path, overrides: Sequence[str]) -> Iterator[float]:
         yield trainer.update(batch, update=number, learning_rate=config.training.learning_rate).num_tokens
 
 
-def _operations(steps: Iterator[float], count: int, folder: Path) -> list[Operation]:
+def _profile_operations(steps: Iterator[float], count: int, folder: Path) -> list[Operation]:
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 

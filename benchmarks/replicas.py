@@ -54,7 +54,7 @@ def _run(
         command = [sys.executable, "-m", "benchmarks.replicas", json.dumps(job)]
         team = [
             subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment})
-            for environment in _environments(processes)
+            for environment in _make_environments(processes)
         ]
         for process in team:
             stack.callback(process.kill)
@@ -65,7 +65,7 @@ def _run(
     return float(json.loads(outputs[0].splitlines()[-1]))
 
 
-def _environments(processes: int) -> list[dict[str, str]]:
+def _make_environments(processes: int) -> list[dict[str, str]]:
     """Returns environment variables for each process: the addresses of all, and its share of the threads."""
     if processes == 1:
         return [{}]
@@ -89,9 +89,9 @@ def main() -> None:
             [processor] = tf.config.list_physical_devices("CPU")
         parts = [tf.config.LogicalDeviceConfiguration()] * job["devices"]
         tf.config.set_logical_device_configuration(processor, parts)
-    from benchmarks.profile import updates_of
+    from benchmarks.profile import stream_updates
 
-    steps = updates_of(Path(job["config"]), job["overrides"])
+    steps = stream_updates(Path(job["config"]), job["overrides"])
     for _ in range(WARM_UP):
         next(steps)
     started = time.perf_counter()

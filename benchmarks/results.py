@@ -42,11 +42,11 @@ def save(
         "machine": describe_machine(),
         "other_cores": round(other_cores, 2),
         "versions": {
-            "nmt": {"nmt": f"{nmt.__version__} ({describe_commit()})", **NMT.versions()},
-            **{system.title: system.versions() for system in systems if system.environment},
+            "nmt": {"nmt": f"{nmt.__version__} ({describe_commit()})", **NMT.get_versions()},
+            **{system.title: system.get_versions() for system in systems if system.environment},
         },
         "settings": {name: value for name, value in asdict(settings).items() if name != "quick"},
-        "text": text and {name: value for name, value in asdict(text).items() if name != "folder"},
+        "text": text and text.describe(),
         "figures": figures,
     }
     path = settings.results / f"{part}.json"

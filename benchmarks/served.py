@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from benchmarks.measure import resident_mb
+from benchmarks.measure import read_resident_mb
 from nmt.errors import UserError
 from nmt.server.run import listen
 
@@ -71,9 +71,9 @@ class Served:
         code, self._process = self.process.returncode, None
         return code, printed
 
-    def resident_mb(self) -> float:
+    def read_resident_mb(self) -> float:
         """Returns the current resident memory in 10**6 bytes."""
-        found = resident_mb(self.process.pid)
+        found = read_resident_mb(self.process.pid)
         assert found is not None, "the server is not running"
         return found
 
@@ -103,6 +103,6 @@ class MemoryWatch:
     def _watch(self) -> None:
         started = time.monotonic()
         while True:
-            self.samples.append((time.monotonic() - started, self._served.resident_mb()))
+            self.samples.append((time.monotonic() - started, self._served.read_resident_mb()))
             if self._ended.wait(self._every):
                 return

@@ -17,7 +17,7 @@ from benchmarks.measure import Run, run_driver
 from benchmarks.ours import NMT
 from benchmarks.served import Served
 from benchmarks.settings import Settings
-from benchmarks.training import trained
+from benchmarks.training import get_model
 from nmt.data.corpus import read_lines
 from nmt.model_folder import ModelFolder, find_model_folder
 
@@ -48,11 +48,11 @@ class Load:
         self._folder = settings.work / "serving"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lines, self._expected = self._folder / "lines.txt", self._folder / "expected.txt"
-        with self.server(*WAYS["one sentence at a time"]) as served:
+        with self.make_server(*WAYS["one sentence at a time"]) as served:
             _write(self._expected, [_translate(served.url, line) for line in lines])
         _write(self._lines, lines)
 
-    def server(self, *options: str) -> Served:
+    def make_server(self, *options: str) -> Served:
         """Returns a server of the model, not yet started."""
         return Served(
             [sys.executable, "-m", "nmt", "serve", str(self.model), "--threads", str(self._settings.threads), *options],
@@ -88,7 +88,7 @@ def make_load(settings: Settings, text: Text | None, model: Path | None) -> Load
     """Prepares load for a model, or for that of the training part, with the dev sentences of its configuration."""
     if model is None:
         assert text is not None, "either a model or a text to train one is required"
-        model = trained(settings, text, NMT)
+        model = get_model(settings, text, NMT)
     source = ModelFolder.load(find_model_folder(model)).config.dev_sets[0].source
     lines = list(dict.fromkeys(filter(str.strip, read_lines(source))))
     return Load(settings, model, lines[: settings.latency_lines])
@@ -100,7 +100,7 @@ def measure(settings: Settings, text: Text | None, model: Path | None) -> dict:
     seconds = settings.serving_seconds
     ways: dict[str, dict] = {}
     for way, options in WAYS.items():
-        with load.server(*options) as served:
+        with load.make_server(*options) as served:
             # The first requests of each length are slow, so they are not measured.
             load.put_on(served.url, clients=CLIENTS[-1], warm=0, seconds=seconds)
             ways[way] = {}
@@ -111,7 +111,7 @@ def measure(settings: Settings, text: Text | None, model: Path | None) -> dict:
     return {
         "sentences": load.num_lines,
         "seconds": seconds,
-        "locust": LOCUST.versions(["locust"])["locust"],
+        "locust": LOCUST.get_versions(["locust"])["locust"],
         "ways": ways,
     }
 

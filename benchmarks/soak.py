@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.corpus import Text
-from benchmarks.ratios import evenly
+from benchmarks.ratios import pick_evenly
 from benchmarks.served import MemoryWatch, Served
 from benchmarks.serving import CLIENTS, SUMMARY, Load, make_load
 from benchmarks.settings import Settings
@@ -23,7 +23,7 @@ EVENT = 8.0  # seconds from the start of the load to the kill or stop
 def measure(settings: Settings, text: Text | None, model: Path | None, minutes: float) -> dict:
     """Puts a server with a short queue under load, then kills it and stops it."""
     load = make_load(settings, text, model)
-    with load.server(*QUEUE) as served:
+    with load.make_server(*QUEUE) as served:
         with MemoryWatch(served, every=5) as memory:
             report = load.put_on(served.url, clients=NUM_CLIENTS, warm=0, seconds=60 * minutes).report
         found = {
@@ -32,16 +32,16 @@ def measure(settings: Settings, text: Text | None, model: Path | None, minutes: 
             "queue": int(QUEUE[1]),
             **{name: report[name] for name in SUMMARY},
             "lost": len(report["lost"]),
-            "memory": [{"seconds": round(at), "mb": round(mb)} for at, mb in evenly(memory.samples, 11)],
-            "growth_mb": round(_growth(memory.samples), 1),
+            "memory": [{"seconds": round(at), "mb": round(mb)} for at, mb in pick_evenly(memory.samples, 11)],
+            "growth_mb": round(_compute_growth(memory.samples), 1),
         }
         print(f"soak: {found}", flush=True)
-        killed = _around(load, served, _kill)
-        stopped = _around(load, served, _stop)
+        killed = _measure_around(load, served, _kill)
+        stopped = _measure_around(load, served, _stop)
     return {**found, "killed": killed, "stopped": stopped}
 
 
-def _around(load: Load, served: Served, event: Callable[[Served], dict]) -> dict:
+def _measure_around(load: Load, served: Served, event: Callable[[Served], dict]) -> dict:
     """Records what clients see when their server is killed or stopped."""
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(load.put_on, served.url, clients=NUM_CLIENTS, warm=0, seconds=AFTER)
@@ -74,7 +74,7 @@ def _stop(served: Served) -> dict:
     return {"began": began, "ended": time.monotonic(), "exit_code": code, "printed": printed}
 
 
-def _growth(samples: list[tuple[float, float]]) -> float:
+def _compute_growth(samples: list[tuple[float, float]]) -> float:
     """Computes the growth in megabytes from the median of the second minute to that of the last.
 
     Runs shorter than ten minutes are divided into tenths instead of minutes.
@@ -82,7 +82,7 @@ def _growth(samples: list[tuple[float, float]]) -> float:
     ends = samples[-1][0]
     span = min(60.0, ends / 10)
 
-    def between(begins: float) -> float:
+    def take_median(begins: float) -> float:
         return median(mb for at, mb in samples if begins <= at <= begins + span)
 
-    return between(ends - span) - between(span)
+    return take_median(ends - span) - take_median(span)

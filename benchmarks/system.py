@@ -55,13 +55,13 @@ class System:
         if self.environment:
             self.environment.build()
 
-    def versions(self) -> dict[str, str]:
+    def get_versions(self) -> dict[str, str]:
         """Returns the versions of its packages."""
         if self.environment:
-            return self.environment.versions(self.packages)
+            return self.environment.get_versions(self.packages)
         return {name: version(name) for name in self.packages}
 
-    def command(self) -> list[str]:
+    def make_command(self) -> list[str]:
         """Returns the command that runs its driver, without the job."""
         interpreter = self.environment.interpreter if self.environment else sys.executable
         return [str(interpreter), str(DRIVERS / self.driver)]
@@ -79,9 +79,9 @@ class System:
         """
         shutil.rmtree(model, ignore_errors=True)
         job = {
-            **self._job("train", text, model),
-            "train": str(text.prefix("train", pieces=self.reads_pieces)),
-            "dev": str(text.prefix("dev", pieces=self.reads_pieces)),
+            **self._make_job("train", text, model),
+            "train": str(text.get_prefix("train", tokens=self.reads_tokens)),
+            "dev": str(text.get_prefix("dev", tokens=self.reads_tokens)),
             "updates": updates,
             "seed": seed,
             "cache": cache and str(cache),
@@ -113,7 +113,7 @@ class System:
         folder = model.with_name(f"{model.name}.translate")
         output = folder / "translations.txt"
         job = {
-            **self._job("translate", text, model),
+            **self._make_job("translate", text, model),
             "source": str(source),
             "output": str(output),
             "beam_size": beam_size,
@@ -122,18 +122,20 @@ class System:
         }
         run = self._run(job, folder, threads)
         lines = read_lines(output)
-        return run, text.joined(lines) if self.reads_pieces else lines
+        return run, text.join_tokens(lines) if self.reads_tokens else lines
 
     def run(self, task: str, text: Text, model: Path, *, threads: int, **values: object) -> Run:
         """Runs another task of its driver."""
-        return self._run({**self._job(task, text, model), **values}, model.with_name(f"{model.name}.{task}"), threads)
+        return self._run(
+            {**self._make_job(task, text, model), **values}, model.with_name(f"{model.name}.{task}"), threads
+        )
 
     @property
-    def reads_pieces(self) -> bool:
+    def reads_tokens(self) -> bool:
         """Whether it reads tokenized text."""
         return self.environment is not None
 
-    def _job(self, task: str, text: Text, model: Path) -> dict:
+    def _make_job(self, task: str, text: Text, model: Path) -> dict:
         return {
             "task": task,
             "model": str(model),
@@ -148,4 +150,4 @@ class System:
     def _run(self, job: dict, folder: Path, threads: int) -> Run:
         # nmt runs from this checkout, even if another version is installed. Peers must not see it.
         environment = {"PYTHONPATH": "" if self.environment else str(ROOT)}
-        return run_driver(self.command(), job, folder=folder, threads=threads, environment=environment)
+        return run_driver(self.make_command(), job, folder=folder, threads=threads, environment=environment)

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.ratios import Spread, alternating_ratio
+from benchmarks.ratios import Spread, compute_ratio
 
 PAGE = Path(__file__).parent / "page.md"
 NONE = "–"
@@ -22,44 +22,44 @@ def render(results: Results) -> str:
         results: records of `results.load_all`, by part. The page names the command for a part that is missing.
     """
     sections: dict[str, Callable[[Any, Results], list[str]]] = {
-        "training": _training,
-        "translation": _translation,
-        "latency": _latency,
-        "memory": _memory,
-        "scale": _scale,
-        "ceiling": _ceiling,
-        "serving": _serving,
-        "soak": _soak,
+        "training": _render_training,
+        "translation": _render_translation,
+        "latency": _render_latency,
+        "memory": _render_memory,
+        "scale": _render_scale,
+        "ceiling": _render_ceiling,
+        "serving": _render_serving,
+        "soak": _render_soak,
     }
     rendered = {}
     for part, section in sections.items():
         if part in results:
-            lines = [*section(results[part]["figures"], results), "", _provenance(results[part])]
+            lines = [*section(results[part]["figures"], results), "", _render_provenance(results[part])]
         else:
             lines = [f"Not measured yet: `python -m benchmarks {COMMANDS.get(part, part)}`."]
         rendered[part] = "\n".join(lines)
     return PAGE.read_text(encoding="utf-8").format_map(rendered)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def make_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Returns the lines of a Markdown table whose columns, except the first, are right-aligned.
 
-    >>> table(["System", "tokens/s"], [["a", "1"]])
+    >>> make_table(["System", "tokens/s"], [["a", "1"]])
     ['| System | tokens/s |', '| --- | ---: |', '| a | 1 |']
     """
     rule = ["---", *["---:"] * (len(header) - 1)]
     return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
 
 
-def spread(values: Sequence[float], digits: int = 0) -> str:
+def format_spread(values: Sequence[float], digits: int = 0) -> str:
     """Formats the median, and the minimum and maximum if there are several values.
 
-    >>> spread([1200.4, 1100, 1300]), spread([2.54], 1), spread([])
+    >>> format_spread([1200.4, 1100, 1300]), format_spread([2.54], 1), format_spread([])
     ('1,200 (1,100–1,300)', '2.5', '–')
     """
     if not values:
         return NONE
-    found = Spread.of(values)
+    found = Spread.from_values(values)
     middle = f"{found.median:,.{digits}f}"
     return middle if len(values) == 1 else f"{middle} ({found.minimum:,.{digits}f}–{found.maximum:,.{digits}f})"
 
@@ -78,47 +78,47 @@ def compare(own: Sequence[float], baseline: Sequence[float]) -> str:
     """
     if not baseline or len(own) != len(baseline):
         return NONE
-    found, word = alternating_ratio(own, baseline), " faster"
+    found, word = compute_ratio(own, baseline), " faster"
     if found.median < 1:
-        found, word = alternating_ratio(baseline, own), " slower"
+        found, word = compute_ratio(baseline, own), " slower"
     factor = f"{found.median:.2f}"
     return f"{factor} ×{'' if factor == '1.00' else word} ({found.minimum:.2f}–{found.maximum:.2f})"
 
 
-def replicas(figures: Mapping[str, Sequence[float]]) -> list[str]:
+def render_replicas(figures: Mapping[str, Sequence[float]]) -> list[str]:
     """Returns a table of milliseconds per update, each arrangement compared with the first, run by run.
 
-    >>> replicas({"1 device": [100.0, 200.0], "2 devices": [110.0, 240.0]})[3]
+    >>> render_replicas({"1 device": [100.0, 200.0], "2 devices": [110.0, 240.0]})[3]
     '| 2 devices | 175.0 (110.0–240.0) | 1.15 × slower (1.10–1.20) |'
     """
     name, first = next(iter(figures.items()))
     rows = [
-        [other, spread(values, 1), NONE if other == name else compare(first, values)]
+        [other, format_spread(values, 1), NONE if other == name else compare(first, values)]
         for other, values in figures.items()
     ]
-    return table(["The same batches on", "ms per update", f"Compared with {name}"], rows)
+    return make_table(["The same batches on", "ms per update", f"Compared with {name}"], rows)
 
 
-def _training(figures: dict, results: Results) -> list[str]:
+def _render_training(figures: dict, results: Results) -> list[str]:
     systems = figures["systems"]
     rows = []
     for entry in systems.values():
         runs = entry["runs"]
-        speeds = _column(runs, "pieces_per_second")
+        speeds = _get_column(runs, "pieces_per_second")
         cells = [
             entry["title"],
-            spread(speeds),
-            compare(speeds, _column(entry["beside"], "pieces_per_second")),
-            *_share_of_ceiling(entry, speeds, results),
-            spread(_column(runs, "peak_mb")),
-            spread(_column(runs, "startup_seconds"), 1),
+            format_spread(speeds),
+            compare(speeds, _get_column(entry["beside"], "pieces_per_second")),
+            *_format_share_of_ceiling(entry, speeds, results),
+            format_spread(_get_column(runs, "peak_mb")),
+            format_spread(_get_column(runs, "startup_seconds"), 1),
         ]
         rows.append(cells)
     header = ["System", "Target tokens/s", COMPARED, "MFLOP per token", "Share of float32 peak"]
-    return [*table([*header, "Peak memory, MB", "Start-up, s"], rows), *_failures(systems)]
+    return [*make_table([*header, "Peak memory, MB", "Start-up, s"], rows), *_render_failures(systems)]
 
 
-def _share_of_ceiling(entry: dict, speeds: Sequence[float], results: Results) -> tuple[str, str]:
+def _format_share_of_ceiling(entry: dict, speeds: Sequence[float], results: Results) -> tuple[str, str]:
     """Formats the counted MFLOP per token, and the speed as a share of the float32 peak."""
     if "ceiling" not in results:
         return NONE, NONE
@@ -128,53 +128,53 @@ def _share_of_ceiling(entry: dict, speeds: Sequence[float], results: Results) ->
     return f"{mflop:.1f}", NONE if share is None else f"{100 * share:.0f} %"
 
 
-def _translation(figures: dict, results: Results) -> list[str]:
+def _render_translation(figures: dict, results: Results) -> list[str]:
     lines = [f"{figures['lines']:,} lines. Models trained for {figures['updates']:,} updates."]
     for name, title in (("beam", "Beam 5"), ("plain", "Beam 5, no pruning"), ("greedy", "Greedy")):
         rows = []
         for entry in figures[name].values():
             runs = entry["runs"]
-            speeds = _column(runs, "sentences_per_second")
+            speeds = _get_column(runs, "sentences_per_second")
             cells = [
                 entry["title"],
-                spread(speeds, 1),
-                compare(speeds, _column(entry["beside"], "sentences_per_second")),
-                spread(_column(runs, "first_pass_seconds"), 1),
-                spread(_column(runs, "bleu")[:1], 2),
-                spread(_column(runs, "pieces_per_line")[:1], 1),
-                spread(_column(runs, "peak_mb")),
-                spread(_column(runs, "startup_seconds"), 1),
+                format_spread(speeds, 1),
+                compare(speeds, _get_column(entry["beside"], "sentences_per_second")),
+                format_spread(_get_column(runs, "first_pass_seconds"), 1),
+                format_spread(_get_column(runs, "bleu")[:1], 2),
+                format_spread(_get_column(runs, "pieces_per_line")[:1], 1),
+                format_spread(_get_column(runs, "peak_mb")),
+                format_spread(_get_column(runs, "startup_seconds"), 1),
             ]
             rows.append(cells)
         header = [title, "Sentences/s", COMPARED, "First pass, s", "BLEU", "Tokens per line"]
-        lines += ["", *table([*header, "Peak memory, MB", "Start-up, s"], rows), *_failures(figures[name])]
+        lines += ["", *make_table([*header, "Peak memory, MB", "Start-up, s"], rows), *_render_failures(figures[name])]
     return lines
 
 
-def _latency(figures: dict, results: Results) -> list[str]:
+def _render_latency(figures: dict, results: Results) -> list[str]:
     single, one = figures["one_by_one"], figures["one_line"]
     files = []
     for entry in figures["files"].values():
         runs, beside = entry["runs"], entry["beside"]
         cells = [entry["title"]]
         for column in ("cold", "warm"):
-            seconds = _column(runs, column)
-            cells += [spread(seconds, 1), compare(_column(beside, column), seconds)]
+            seconds = _get_column(runs, column)
+            cells += [format_spread(seconds, 1), compare(_get_column(beside, column), seconds)]
         files.append(cells)
     sentences = [
-        [name, *(spread(_column(single[name], column), 1) for column in ("median_ms", "p90_ms", "max_ms"))]
+        [name, *(format_spread(_get_column(single[name], column), 1) for column in ("median_ms", "p90_ms", "max_ms"))]
         for name in single
         if name != "lines"
     ]
     return [
-        *table([f"{figures['lines']:,} lines", "Cold, s", COMPARED, "Warm, s", COMPARED], files),
-        *_failures(figures["files"]),
+        *make_table([f"{figures['lines']:,} lines", "Cold, s", COMPARED, "Warm, s", COMPARED], files),
+        *_render_failures(figures["files"]),
         "",
-        *table(
+        *make_table(
             [f"One of {single['lines']} sentences, warm", "Median, ms", "90th percentile, ms", "Maximum, ms"], sentences
         ),
         "",
-        *table(
+        *make_table(
             [
                 "One line, cold",
                 "Total, s",
@@ -185,37 +185,37 @@ def _latency(figures: dict, results: Results) -> list[str]:
             [
                 [
                     "`nmt translate`",
-                    spread(one["seconds"], 1),
+                    format_spread(one["seconds"], 1),
                     *(f"{x:.1f}" for x in one["imports"].values()),
-                    spread(one["peak_mb"]),
+                    format_spread(one["peak_mb"]),
                 ]
             ],
         ),
     ]
 
 
-def _memory(figures: dict, results: Results) -> list[str]:
+def _render_memory(figures: dict, results: Results) -> list[str]:
     course = figures["course"]
     return [
         f"{figures['lines']:,} lines took {figures['seconds']:,.0f} s and at most {figures['peak_mb']:,} MB.",
         "",
-        *table(
+        *make_table(
             ["Elapsed, s", *(f"{at['seconds']:,.0f}" for at in course)],
             [["Resident memory, MB", *(f"{at['mb']:,}" for at in course)]],
         ),
     ]
 
 
-def _scale(figures: list[dict], results: Results) -> list[str]:
-    smallest = _column(figures[0]["again"], "pieces_per_second")
+def _render_scale(figures: list[dict], results: Results) -> list[str]:
+    smallest = _get_column(figures[0]["again"], "pieces_per_second")
     rows = [
         [
             f"{entry['pairs']:,}",
-            spread(_column(entry["again"], "pieces_per_second")),
-            NONE if entry is figures[0] else compare(_column(entry["again"], "pieces_per_second"), smallest),
+            format_spread(_get_column(entry["again"], "pieces_per_second")),
+            NONE if entry is figures[0] else compare(_get_column(entry["again"], "pieces_per_second"), smallest),
             f"{entry['first']['startup_seconds']:.1f}",
-            spread(_column(entry["again"], "startup_seconds"), 1),
-            spread(_column(entry["again"], "peak_mb")),
+            format_spread(_get_column(entry["again"], "startup_seconds"), 1),
+            format_spread(_get_column(entry["again"], "peak_mb")),
         ]
         for entry in figures
     ]
@@ -226,11 +226,11 @@ def _scale(figures: list[dict], results: Results) -> list[str]:
         "First start-up, s",
         "Later start-ups, s",
     ]
-    return table([*header, "Peak memory, MB"], rows)
+    return make_table([*header, "Peak memory, MB"], rows)
 
 
-def _ceiling(figures: dict, results: Results) -> list[str]:
-    products = [[name, spread(values)] for name, values in figures["gflops"].items()]
+def _render_ceiling(figures: dict, results: Results) -> list[str]:
+    products = [[name, format_spread(values)] for name, values in figures["gflops"].items()]
     counts = figures["mflop_per_piece"]
     names = list(next(iter(counts.values())))
     rows = [
@@ -239,15 +239,15 @@ def _ceiling(figures: dict, results: Results) -> list[str]:
     ]
     lengths = f"{figures['source_length']:.1f} source and {figures['target_length']:.1f} target tokens"
     return [
-        *table([f"Product of two {figures['size']:,} × {figures['size']:,} matrices", "GFLOP/s"], products),
+        *make_table([f"Product of two {figures['size']:,} × {figures['size']:,} matrices", "GFLOP/s"], products),
         "",
-        *table(["MFLOP per target token", *names, "total"], rows),
+        *make_table(["MFLOP per target token", *names, "total"], rows),
         "",
         f"The average sentence has {lengths}, with EOS.",
     ]
 
 
-def _serving(figures: dict, results: Results) -> list[str]:
+def _render_serving(figures: dict, results: Results) -> list[str]:
     rows = []
     ways = figures["ways"]
     slowest_name, slowest = next(iter(ways.items()))
@@ -259,7 +259,7 @@ def _serving(figures: dict, results: Results) -> list[str]:
                     way,
                     clients,
                     f"{speed:,.1f}",
-                    NONE if cells is slowest else _factor(speed, slowest[clients]["requests_per_second"]),
+                    NONE if cells is slowest else _format_factor(speed, slowest[clients]["requests_per_second"]),
                     *(f"{cell[name]:,.0f}" for name in ("p50_ms", "p95_ms", "p99_ms")),
                     f"{cell['wrong']} of {cell['checked']:,}",
                     f"{cell['cores']:.2f}",
@@ -269,11 +269,11 @@ def _serving(figures: dict, results: Results) -> list[str]:
     return [
         f"{figures['sentences']} sentences, {figures['seconds']:g} s per row, Locust {figures['locust']}.",
         "",
-        *table([*header, "Wrong answers", "Cores used by Locust"], rows),
+        *make_table([*header, "Wrong answers", "Cores used by Locust"], rows),
     ]
 
 
-def _soak(figures: dict, results: Results) -> list[str]:
+def _render_soak(figures: dict, results: Results) -> list[str]:
     killed, stopped, memory = figures["killed"], figures["stopped"], figures["memory"]
     phases = [
         (f"{figures['minutes']:g} minutes of overload", figures, figures["lost"]),
@@ -300,11 +300,11 @@ def _soak(figures: dict, results: Results) -> list[str]:
         f"{figures['p99_ms']:,.0f} ms. Its resident memory grew by {figures['growth_mb']:.1f} MB from the second "
         "minute to the last.",
         "",
-        *table(header, rows),
+        *make_table(header, rows),
         "",
         "A request is lost if it gets no answer. For a kill or a stop, only requests sent before the signal count.",
         "",
-        *table(
+        *make_table(
             ["Elapsed, s", *(f"{at['seconds']:,.0f}" for at in memory)],
             [["Resident memory, MB", *(f"{at['mb']:,}" for at in memory)]],
         ),
@@ -315,7 +315,7 @@ def _soak(figures: dict, results: Results) -> list[str]:
     ]
 
 
-def _failures(systems: Mapping[str, dict]) -> list[str]:
+def _render_failures(systems: Mapping[str, dict]) -> list[str]:
     """Returns a paragraph for each system that failed, with the last line of its error message."""
     reasons = [
         (entry["title"], entry["failed"].strip().splitlines()[-1]) for entry in systems.values() if "failed" in entry
@@ -323,12 +323,12 @@ def _failures(systems: Mapping[str, dict]) -> list[str]:
     return [line for title, reason in reasons for line in ("", f"{title} failed: {reason}")]
 
 
-def _factor(own: float, baseline: float) -> str:
+def _format_factor(own: float, baseline: float) -> str:
     """Formats the factor between two single speeds."""
     return compare([own], [baseline]).partition(" (")[0]
 
 
-def _provenance(record: dict) -> str:
+def _render_provenance(record: dict) -> str:
     settings, text = record["settings"], record["text"]
     shared = ""
     if text:
@@ -346,6 +346,6 @@ def _provenance(record: dict) -> str:
     )
 
 
-def _column(runs: Sequence[dict], name: str) -> list[float]:
+def _get_column(runs: Sequence[dict], name: str) -> list[float]:
     """Returns one figure of every run in which it was measured."""
     return [run[name] for run in runs if name in run]

@@ -77,7 +77,7 @@ class Peer(nn.Module):
         return functional.linear(self.output_dropout(states), self.embedding.weight, self.bias)
 
 
-def torch_learner(
+def make_torch_learner(
     config: ModelConfig, vocabulary: int, precision: str, rate: float
 ) -> Callable[[Batch, int], Callable[[], Any]]:
     """Builds an update with Adam, label smoothing, and clipping to a norm of 1, as in nmt."""

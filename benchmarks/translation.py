@@ -8,7 +8,7 @@ from benchmarks.comparison import compare
 from benchmarks.corpus import SOURCE, TARGET, Text
 from benchmarks.settings import BEAM_SIZE, Settings
 from benchmarks.system import System
-from benchmarks.training import trained
+from benchmarks.training import get_model
 from nmt.data.corpus import read_lines
 from nmt.data.tokenizer import Tokenizer
 from nmt.evaluation.metrics import bleu
@@ -33,24 +33,24 @@ def measure(settings: Settings, text: Text, systems: Sequence[System]) -> dict:
 
         chosen = [system for system in systems if name == "beam" or not system.export]
         chosen = [system for system in chosen if name != "plain" or not system.environment]
-        found[name] = compare(chosen, run, rounds=settings.rounds, num_pieces=text.num_pieces, what=name)
+        found[name] = compare(chosen, run, rounds=settings.rounds, vocabulary_size=text.vocabulary_size, what=name)
     return found
 
 
-def first_lines(text: Text, system: System, count: int, folder: Path) -> Path:
+def write_first_lines(text: Text, system: System, count: int, folder: Path) -> Path:
     """Writes the first test lines to a file, in the form that a system reads."""
-    lines = read_lines(text.file("test", SOURCE, pieces=system.reads_pieces))[:count]
-    path = folder / f"{'pieces' if system.reads_pieces else 'text'}.{count}.txt"
+    lines = read_lines(text.get_file("test", SOURCE, tokens=system.reads_tokens))[:count]
+    path = folder / f"{'tokens' if system.reads_tokens else 'text'}.{count}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
 
 
 def _translate(settings: Settings, text: Text, system: System, search: dict) -> dict:
-    source = first_lines(text, system, settings.test_lines, settings.work)
-    model = trained(settings, text, system)
+    source = write_first_lines(text, system, settings.test_lines, settings.work)
+    model = get_model(settings, text, system)
     run, lines = system.translate(text, model, source, **search, passes=PASSES, threads=settings.threads)
-    references = read_lines(text.file("test", TARGET))[: len(lines)]
+    references = read_lines(text.get_file("test", TARGET))[: len(lines)]
     first, *others = run.report["seconds"]
     return {
         "sentences_per_second": round(len(lines) / median(others), 2),

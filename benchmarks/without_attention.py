@@ -18,7 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks.results import describe_run
-from benchmarks.table import table
+from benchmarks.table import make_table
 from nmt.backend import keras, ops
 from nmt.config.file import load_config
 from nmt.data.corpus import read_parallel
@@ -131,7 +131,7 @@ def render(record: dict[str, Any]) -> str:
     minutes = ", ".join(f"{value:g} {name}" for name, value in record["minutes"].items())
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     lines = [
-        *table(["Words in the reference", "Sentences", *(f"BLEU {name}" for name in SYSTEMS)], rows),
+        *make_table(["Words in the reference", "Sentences", *(f"BLEU {name}" for name in SYSTEMS)], rows),
         "",
         f"*{record['date']}, `{record['command']}`, seed {record['seed']}, {record['text']}. {record['machine']}. "
         f"Minutes of training: {minutes}. {versions}.*",

@@ -26,9 +26,9 @@ class UpdateClock:
     def __init__(self) -> None:
         self.updates: list[tuple[float, int]] = []
 
-    def tick(self, pieces: int) -> None:
+    def tick(self, tokens: int) -> None:
         """Records an update that has just finished."""
-        self.updates.append((time.monotonic(), int(pieces)))
+        self.updates.append((time.monotonic(), int(tokens)))
 
 
 class PassClock:

@@ -19,14 +19,14 @@ def train(job: dict) -> None:
     clock = UpdateClock()
     step = TrainManager._train_step
 
-    def clocked(self: TrainManager, batch: Any) -> tuple:
+    def step_and_tick(self: TrainManager, batch: Any) -> tuple:
         found = step(self, batch)
         clock.tick(batch.ntokens)
         return found
 
-    TrainManager._train_step = clocked
+    TrainManager._train_step = step_and_tick
     config = Path(job["model"]).with_suffix(".yaml")
-    config.write_text(yaml.safe_dump(configuration(job)), encoding="utf-8")
+    config.write_text(yaml.safe_dump(make_configuration(job)), encoding="utf-8")
     settings = load_config(config)
     make_model_dir(Path(job["model"]), overwrite=True)
     train_model(rank=0, world_size=None, cfg=settings, skip_test=True)
@@ -68,11 +68,11 @@ def translate(job: dict) -> None:
     write_report(job, **clock.report())
 
 
-def configuration(job: dict) -> dict:
+def make_configuration(job: dict) -> dict:
     """Builds JoeyNMT's configuration from the sizes and settings of the job."""
     sizes, training = job["sizes"], job["training"]
 
-    def side(language: str) -> dict:
+    def name_side(language: str) -> dict:
         return {"lang": language, "level": "word", "lowercase": False, "voc_file": job["vocabulary"]}
 
     embeddings = {"embedding_dim": sizes["embedding_units"], "dropout": training["dropout"]}
@@ -86,8 +86,8 @@ def configuration(job: dict) -> dict:
             "train": job["train"],
             "dev": job["dev"],
             "dataset_type": "plain",
-            "src": side(job["source_language"]),
-            "trg": side(job["target_language"]),
+            "src": name_side(job["source_language"]),
+            "trg": name_side(job["target_language"]),
         },
         "training": {
             "loss": "crossentropy",

@@ -32,7 +32,7 @@ class Tally:
         self.impatient = 0
         self.lost: list[float] = []
 
-    def answered(self, line: str, translation: str, started: float) -> None:
+    def record_answer(self, line: str, translation: str, started: float) -> None:
         """Records an answer, and checks it."""
         ended = time.monotonic()
         self.seconds.append((ended, ended - started))
@@ -44,14 +44,14 @@ class Tally:
         """Summarizes all answers. Speed and latency cover only those between two moments."""
         seconds = sorted(seconds for at, seconds in self.seconds if begins <= at <= ends)
 
-        def percentile(share: float) -> float | None:
+        def compute_percentile(share: float) -> float | None:
             return round(1000 * seconds[math.ceil(share * len(seconds)) - 1], 1) if seconds else None
 
         return {
             "requests_per_second": round(len(seconds) / (ends - begins), 1),
-            "p50_ms": percentile(0.50),
-            "p95_ms": percentile(0.95),
-            "p99_ms": percentile(0.99),
+            "p50_ms": compute_percentile(0.50),
+            "p95_ms": compute_percentile(0.95),
+            "p99_ms": compute_percentile(0.99),
             "statuses": dict(self.statuses),
             "checked": len(self.seconds),
             "wrong": len(self.wrong),
@@ -62,7 +62,7 @@ class Tally:
         }
 
 
-def client_class(job: dict, tally: Tally) -> type[FastHttpUser]:
+def make_client_class(job: dict, tally: Tally) -> type[FastHttpUser]:
     """Returns a client class that obeys 429, and that retries while the server is down."""
     lines = list(tally.expected)
     numbers = random.Random(job["seed"])
@@ -81,7 +81,7 @@ def client_class(job: dict, tally: Tally) -> type[FastHttpUser]:
                 status, body, headers = answer.status_code, answer.content, answer.headers
             tally.statuses[str(status)] += 1
             if status == 200:
-                tally.answered(line, json.loads(body)["translations"][0]["text"], started)
+                tally.record_answer(line, json.loads(body)["translations"][0]["text"], started)
             elif status == 429:
                 gevent.sleep(int(headers["Retry-After"]))
             elif status == 0:
@@ -97,18 +97,18 @@ def main() -> None:
     """Runs the clients for the duration of the job."""
     job = read_job()
     tally = Tally(dict(zip(read_lines(job["lines"]), read_lines(job["expected"]), strict=True)))
-    runner = Environment(user_classes=[client_class(job, tally)]).create_local_runner()
+    runner = Environment(user_classes=[make_client_class(job, tally)]).create_local_runner()
     runner.start(job["clients"], spawn_rate=job["clients"])
     gevent.sleep(job["warm"])
-    before, begins = _processor_seconds(), time.monotonic()
+    before, begins = _read_processor_seconds(), time.monotonic()
     gevent.sleep(job["seconds"])
-    ends, used = time.monotonic(), _processor_seconds() - before
+    ends, used = time.monotonic(), _read_processor_seconds() - before
     report = tally.report(begins, ends)
     runner.quit()
     write_report(job, cores=round(used / (ends - begins), 2), **report)
 
 
-def _processor_seconds() -> float:
+def _read_processor_seconds() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from reporting import read_job, write_report
 
 
-def gflops(size: int, precision: str, seconds: float) -> float:
+def measure_gflops(size: int, precision: str, seconds: float) -> float:
     """Measures GFLOP/s over at least `seconds` of consecutive products."""
     left = tf.cast(tf.random.normal((size, size), seed=1), precision)
     right = tf.cast(tf.random.normal((size, size), seed=2), precision)
@@ -26,5 +26,5 @@ def gflops(size: int, precision: str, seconds: float) -> float:
 
 if __name__ == "__main__":
     job = read_job()
-    found = {precision: gflops(job["size"], precision, job["seconds"]) for precision in ("float32", "bfloat16")}
+    found = {precision: measure_gflops(job["size"], precision, job["seconds"]) for precision in ("float32", "bfloat16")}
     write_report(job, **found, tensorflow=tf.__version__)

@@ -17,13 +17,15 @@ def train(job: dict) -> None:
     clock = UpdateClock()
     log = RunLog.record_update
 
-    def clocked(self: RunLog, update: int, epoch: int, learning_rate: float, outcome: Any, *, num_tokens: int) -> None:
+    def record_and_tick(
+        self: RunLog, update: int, epoch: int, learning_rate: float, outcome: Any, *, num_tokens: int
+    ) -> None:
         log(self, update, epoch, learning_rate, outcome, num_tokens=num_tokens)
         clock.tick(num_tokens)
 
-    RunLog.record_update = clocked  # type: ignore[method-assign]
+    RunLog.record_update = record_and_tick  # type: ignore[method-assign]
     config = Path(job["model"]).with_suffix(".yaml")
-    config.write_text(yaml.safe_dump(configuration(job)), encoding="utf-8")
+    config.write_text(yaml.safe_dump(make_configuration(job)), encoding="utf-8")
     train_model(load_config(config, job["overrides"]))
     write_report(job, updates=clock.updates)
 
@@ -36,7 +38,7 @@ def translate(job: dict) -> None:
     write_report(job, **clock.report())
 
 
-def one_by_one(job: dict) -> None:
+def translate_one_by_one(job: dict) -> None:
     """Times each line by itself, after a first round over all lines that may compile."""
     translator = open_translator(job)
     lines = read_lines(job["source"])
@@ -50,7 +52,7 @@ def one_by_one(job: dict) -> None:
     write_report(job, seconds=seconds)
 
 
-def importing(job: dict) -> None:
+def measure_imports(job: dict) -> None:
     """Times the imports that a command needs before it can translate."""
     started = time.perf_counter()
     import nmt.backend
@@ -75,11 +77,11 @@ def open_translator(job: dict) -> Any:
     return translator
 
 
-def configuration(job: dict) -> dict:
+def make_configuration(job: dict) -> dict:
     """Builds the configuration of nmt from the sizes and settings of the job. Other keys keep their defaults."""
     sizes, training = job["sizes"], job["training"]
 
-    def side(prefix: str) -> dict:
+    def name_side(prefix: str) -> dict:
         return {"source": f"{prefix}.{job['source_language']}", "target": f"{prefix}.{job['target_language']}"}
 
     return {
@@ -88,8 +90,8 @@ def configuration(job: dict) -> dict:
         "data": {
             "source_language": job["source_language"],
             "target_language": job["target_language"],
-            "train": [side(job["train"])],
-            "dev": side(job["dev"]),
+            "train": [name_side(job["train"])],
+            "dev": name_side(job["dev"]),
             "cache": job["cache"],
         },
         "tokenizer": {"source_model": job["tokenizer"], "target_model": job["tokenizer"]},
@@ -117,4 +119,5 @@ def configuration(job: dict) -> dict:
 
 if __name__ == "__main__":
     job = read_job()
-    {"train": train, "translate": translate, "one_by_one": one_by_one, "importing": importing}[job["task"]](job)
+    tasks = {"train": train, "translate": translate, "one_by_one": translate_one_by_one, "importing": measure_imports}
+    tasks[job["task"]](job)

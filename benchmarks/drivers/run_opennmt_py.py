@@ -20,14 +20,14 @@ def train(job: dict) -> None:
     clock = UpdateClock()
     learn = Trainer._gradient_accumulation
 
-    def clocked(self: Trainer, batches: list, *args: object) -> None:
+    def learn_and_tick(self: Trainer, batches: list, *args: object) -> None:
         learn(self, batches, *args)
         # The first position is BOS.
         padding = self.train_loss.padding_idx
         clock.tick(sum(batch["tgt"][:, 1:, 0].ne(padding).sum().item() for batch in batches))
 
-    Trainer._gradient_accumulation = clocked
-    run_training(job, configuration(job))
+    Trainer._gradient_accumulation = learn_and_tick
+    run_training(job, make_configuration(job))
     write_report(job, updates=clock.updates)
 
 
@@ -116,7 +116,7 @@ def translate(job: dict) -> None:
     write_report(job, **clock.report())
 
 
-def configuration(job: dict) -> dict:
+def make_configuration(job: dict) -> dict:
     """Builds OpenNMT-py's configuration from the sizes and settings of the job."""
     sizes, training = job["sizes"], job["training"]
     return {
@@ -152,7 +152,7 @@ def configuration(job: dict) -> dict:
 def name_files(job: dict) -> dict:
     """Builds the part of a configuration that names files, the seed and the device."""
 
-    def side(prefix: str) -> dict:
+    def name_side(prefix: str) -> dict:
         return {
             "path_src": f"{prefix}.{job['source_language']}",
             "path_tgt": f"{prefix}.{job['target_language']}",
@@ -160,7 +160,7 @@ def name_files(job: dict) -> dict:
         }
 
     return {
-        "data": {"train": {**side(job["train"]), "weight": 1}, "valid": side(job["dev"])},
+        "data": {"train": {**name_side(job["train"]), "weight": 1}, "valid": name_side(job["dev"])},
         "src_vocab": job["vocabulary"],
         "tgt_vocab": job["vocabulary"],
         "save_model": f"{job['model']}/model",

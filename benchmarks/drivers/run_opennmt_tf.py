@@ -15,27 +15,27 @@ def train(job: dict) -> None:
     """Runs OpenNMT-tf's own training, and times each update."""
     clock = UpdateClock()
     steps, group = opennmt.training.Trainer._steps, opennmt.training._group_batches
-    pieces = []
+    num_tokens = []
 
-    def counted(dataset: tf.data.Dataset, size: int) -> Iterator[list]:
+    def group_and_count(dataset: tf.data.Dataset, size: int) -> Iterator[list]:
         for batches in group(dataset, size):
             # The length includes EOS.
-            pieces.append(sum(int(tf.reduce_sum(target["length"])) for _, target in batches))
+            num_tokens.append(sum(int(tf.reduce_sum(target["length"])) for _, target in batches))
             yield batches
 
-    def clocked(self: opennmt.training.Trainer, *args: object, **kwargs: object) -> Iterator[float]:
+    def step_and_tick(self: opennmt.training.Trainer, *args: object, **kwargs: object) -> Iterator[float]:
         for loss in steps(self, *args, **kwargs):
-            clock.tick(pieces[-1])
+            clock.tick(num_tokens[-1])
             yield loss
 
-    opennmt.training.Trainer._steps, opennmt.training._group_batches = clocked, counted
-    runner(job).train()
+    opennmt.training.Trainer._steps, opennmt.training._group_batches = step_and_tick, group_and_count
+    make_runner(job).train()
     write_report(job, updates=clock.updates)
 
 
 def translate(job: dict) -> None:
     """Runs OpenNMT-tf's own search on tokenized lines, in a graph that is traced once."""
-    using = runner(job)
+    using = make_runner(job)
     settings = using._finalize_config()
     model = using._init_model(settings)
     checkpoints.Checkpoint.from_config(settings, model).restore(weights_only=True)
@@ -63,7 +63,7 @@ def translate(job: dict) -> None:
     write_report(job, **clock.report())
 
 
-def runner(job: dict) -> opennmt.Runner:
+def make_runner(job: dict) -> opennmt.Runner:
     """Builds OpenNMT-tf with a model of the sizes in the job."""
     sizes, training = job["sizes"], job["training"]
     recurrent = {"cell_class": tf.keras.layers.LSTMCell, "dropout": training["dropout"], "residual_connections": False}
@@ -85,10 +85,10 @@ def runner(job: dict) -> opennmt.Runner:
             **recurrent,
         ),
     )
-    return opennmt.Runner(model, configuration(job), seed=job.get("seed"))
+    return opennmt.Runner(model, make_configuration(job), seed=job.get("seed"))
 
 
-def configuration(job: dict) -> dict:
+def make_configuration(job: dict) -> dict:
     """Builds OpenNMT-tf's configuration from the settings of the job."""
     training = job["training"]
     Path(job["model"]).mkdir(parents=True, exist_ok=True)

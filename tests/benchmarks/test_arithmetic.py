@@ -1,12 +1,12 @@
 import pytest
 
-from benchmarks.arithmetic import Shapes, mflop_per_piece, parts
+from benchmarks.arithmetic import Shapes, count_mflop, mflop_per_piece
 from benchmarks.ours import NMT, ONE_LAYER
 from benchmarks.settings import DECODER_UNITS, EMBEDDING_UNITS, ENCODER_UNITS
 
 
 def count_from_weights(decoder_layers: int, *, source_length: float, target_length: float) -> float:
-    """MFLOP a target piece from the matrices of the model itself: each is multiplied once a source or target piece."""
+    """MFLOP per target token from the matrices of the model itself, each multiplied once per source or target token."""
     from nmt.config.schema import ModelConfig
     from nmt.models.seq2seq import make_seq2seq
 
@@ -25,7 +25,7 @@ def count_from_weights(decoder_layers: int, *, source_length: float, target_leng
         of_source = "encoder" in path or path.endswith(("key/kernel", "value/kernel"))
         size = weight.shape[0] * weight.shape[1]
         products += size * source_length / target_length if of_source else size
-    # Each target piece looks at each source piece twice: for its energy, and for its part of the context.
+    # Each target token looks at each source token twice: for its energy, and for its part of the context.
     products += 2 * source_length * DECODER_UNITS
     return 6 * products / 1e6
 
@@ -44,7 +44,8 @@ def test_one_layer_costs_what_was_said_of_the_prototype():
 
 def test_input_feeding_widens_the_bottom_layer_alone():
     plain, fed = (
-        parts(Shapes(8000, input_feeding=feeding), source_length=10, target_length=10) for feeding in (False, True)
+        count_mflop(Shapes(8000, input_feeding=feeding), source_length=10, target_length=10)
+        for feeding in (False, True)
     )
     # 512 more inputs of four gates of 512 units, an addition each, forward once and backward twice
     assert fed["decoder"] - plain["decoder"] == pytest.approx(6 * 512 * 4 * 512 / 1e6)

@@ -1,11 +1,11 @@
 import json
 import os
 
-from benchmarks.replicas import ARRANGEMENTS, _environments
+from benchmarks.replicas import ARRANGEMENTS, _make_environments
 
 
 def test_processes_know_each_other_and_share_the_processor():
-    first, second = _environments(2)
+    first, second = _make_environments(2)
     clusters = [json.loads(one["TF_CONFIG"]) for one in (first, second)]
     assert clusters[0]["cluster"] == clusters[1]["cluster"]
     assert len(set(clusters[0]["cluster"]["worker"])) == 2
@@ -14,5 +14,5 @@ def test_processes_know_each_other_and_share_the_processor():
 
 
 def test_what_shares_nothing_is_told_nothing():
-    assert _environments(1) == [{}]
+    assert _make_environments(1) == [{}]
     assert next(iter(ARRANGEMENTS)) == "1 device"  # with which the others are compared

@@ -25,7 +25,7 @@ def test_ours_runs_right_before_every_run_of_a_peer():
         order.append((system.key, number))
         return {"place": len(order)}
 
-    found = compare([system("ours"), system("a"), system("b")], measure, rounds=2, num_pieces=8000, what="test")
+    found = compare([system("ours"), system("a"), system("b")], measure, rounds=2, vocabulary_size=8000, what="test")
     turns = [("ours", 0), ("a", 0), ("ours", 1), ("b", 0), ("ours", 2), ("a", 1), ("ours", 3), ("b", 1)]
     assert order == turns
     assert [run["place"] for run in found["ours"]["runs"]] == [1, 3, 5, 7]
@@ -41,7 +41,7 @@ def test_variants_of_ours_follow_one_run_of_it():
         return {"place": len(order)}
 
     systems = [system(key) for key in ("ours", "ours-small", "ours-odd", "a")]
-    found = compare(systems, measure, rounds=2, num_pieces=8000, what="test")
+    found = compare(systems, measure, rounds=2, vocabulary_size=8000, what="test")
     assert order == ["ours", "ours-small", "ours-odd", "ours", "a"] * 2
     assert [run["place"] for run in found["ours-odd"]["beside"]] == [1, 6]
     assert [run["place"] for run in found["a"]["beside"]] == [4, 9]
@@ -53,12 +53,12 @@ def test_a_system_that_fails_is_left_out_and_says_why():
             raise UserError("no such library")
         return {}
 
-    found = compare([system("ours"), system("a"), system("b")], measure, rounds=3, num_pieces=8000, what="test")
+    found = compare([system("ours"), system("a"), system("b")], measure, rounds=3, vocabulary_size=8000, what="test")
     assert found["a"]["failed"] == "no such library"
     assert len(found["a"]["runs"]) == len(found["a"]["beside"]) == 1
     assert len(found["b"]["runs"]) == 3
 
 
 def test_ours_alone_runs_once_a_round():
-    found = compare([system("ours")], lambda system, number: {}, rounds=3, num_pieces=8000, what="test")
+    found = compare([system("ours")], lambda system, number: {}, rounds=3, vocabulary_size=8000, what="test")
     assert len(found["ours"]["runs"]) == 3

@@ -179,7 +179,7 @@ def test_a_finished_run_with_other_settings_is_refused(folder):
     runs, _ = read_runs(Path("runs.yaml"), Path("out"))
     for run in runs:
         run.folder.mkdir(parents=True)
-        run.path(".json").write_text(json.dumps({"config": experiments.dump_config(run.config)}))
+        run.get_path(".json").write_text(json.dumps({"config": experiments.dump_config(run.config)}))
     assert all(run.is_finished() for run in runs)
     Path("runs.yaml").write_text(RUNS.replace("0.2", "0.3"))
     changed = read_runs(Path("runs.yaml"), Path("out"))[0][2]

@@ -24,7 +24,7 @@ def test_a_profile_shows_speed_and_operations(tmp_path, monkeypatch):
     config.write_text(CONFIG)
     found = profile(config, ["training.batch_size=8"], updates=2, profiled=3)
     # Every batch has 8 rows of 4 words and EOS.
-    assert found.pieces_per_second * found.milliseconds / 1000 >= 8 * 5
+    assert found.tokens_per_second * found.milliseconds / 1000 >= 8 * 5
     products = [one for one in found.operations if one.name.endswith("MatMul")]
     assert products
     assert all(one.milliseconds > 0 for one in products)
