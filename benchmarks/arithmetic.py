@@ -52,11 +52,6 @@ def count_mflop(shapes: Shapes, *, source_length: float, target_length: float) -
     return {name: count * MULTIPLY_AND_ADD * FORWARD_AND_BACKWARD / 1e6 for name, count in products.items()}
 
 
-def mflop_per_piece(shapes: Shapes, *, source_length: float, target_length: float) -> float:
-    """Counts MFLOP of training per target token."""
-    return sum(count_mflop(shapes, source_length=source_length, target_length=target_length).values())
-
-
 def _count_lstm(inputs: int, units: int) -> int:
     """Counts the multiplications of one position of one LSTM."""
     return GATES * units * (inputs + units)

@@ -29,7 +29,6 @@ class Tally:
         self.statuses: Counter[str] = Counter()
         self.wrong: list[tuple[str, str]] = []
         self.num_swapped = 0
-        self.impatient = 0
         self.lost: list[float] = []
 
     def record_answer(self, line: str, translation: str, started: float) -> None:
