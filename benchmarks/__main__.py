@@ -33,7 +33,7 @@ from nmt.process import count_cpus
 
 PAGE = ROOT / "docs" / "explanation" / "benchmarks.md"
 BUSY = 0.1  # cores
-SOAK_MINUTES = 10
+SOAK_MINUTES, QUICK_SOAK_MINUTES = 10, 0.1
 
 app = typer.Typer(
     help="Compare speed, memory and quality of nmt with other toolkits on this machine.",
@@ -286,7 +286,7 @@ def measure_all(
     measure_memory(**common, updates=updates)
     measure_scale(**common, rounds=rounds)
     measure_serving(**common, updates=updates)
-    measure_serving(**common, updates=updates, soak_minutes=SOAK_MINUTES)
+    measure_serving(**common, updates=updates, soak_minutes=QUICK_SOAK_MINUTES if quick else SOAK_MINUTES)
 
 
 @app.command("build")

@@ -24,7 +24,7 @@ def measure(settings: Settings, text: Text | None, model: Path | None, minutes: 
     """Puts a server with a short queue under load, then kills it and stops it."""
     load = make_load(settings, text, model)
     with load.make_server(*QUEUE) as served:
-        with MemoryWatch(served, every=5) as memory:
+        with MemoryWatch(served, every=choose_interval(minutes)) as memory:
             report = load.put_on(served.url, clients=NUM_CLIENTS, warm=0, seconds=60 * minutes).report
         found = {
             "minutes": minutes,
@@ -39,6 +39,11 @@ def measure(settings: Settings, text: Text | None, model: Path | None, minutes: 
         killed = _measure_around(load, served, _kill)
         stopped = _measure_around(load, served, _stop)
     return {**found, "killed": killed, "stopped": stopped}
+
+
+def choose_interval(minutes: float) -> float:
+    """Returns the seconds between samples of memory: 5, or less so that every tenth of a short run has two samples."""
+    return min(5.0, 60 * minutes / 10 / 2)
 
 
 def _measure_around(load: Load, served: Served, event: Callable[[Served], dict]) -> dict:
