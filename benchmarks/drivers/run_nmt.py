@@ -66,11 +66,12 @@ def measure_imports(job: dict) -> None:
 def open_translator(job: dict) -> Any:
     """Opens the model or its export, with the beam size and the batch size of the job."""
     from nmt.decoding import grouping
+    from nmt.translators.opening import find_kind
     from nmt.translators.opening import open_translator as open_any
 
     model = Path(job["model"])
     translator = open_any(model, beam_size=job["beam_size"])
-    if (model / "best").is_dir():
+    if not find_kind(model).fixed:
         if batch := job["training"]["batch_sentences"]:
             grouping.MAX_QUERIES = batch * job["beam_size"]
         translator = translator.with_settings(max_length=job["training"]["max_length"], **job.get("decoding", {}))
