@@ -8,7 +8,7 @@ import numpy as np
 
 from nmt.config.file import load_config
 from nmt.config.schema import ModelConfig
-from nmt.data.batching import Batch, BatchLoader, BatchPlan, TokenizedCorpus
+from nmt.data.batching import Batch, BatchLoader, BatchPlan
 from nmt.data.corpus import read_lines
 from nmt.data.preparation import prepare_training_data
 from nmt.data.tokenizer import train_tokenizer
@@ -40,7 +40,10 @@ class Pairs:
 
 
 def prepare_recipe(path: Path) -> Work:
-    """Prepares the model and the batches of a configuration. Its tokenizers are written to run_dir, if missing."""
+    """Prepares the model of a configuration, and its batches as in training on JAX.
+
+    Its tokenizers are written to run_dir, if missing.
+    """
     config = load_config(path)
     if config.run_dir is None:
         raise UserError(f"{path}: run_dir is required here. Set it to a folder for the run.")
@@ -49,8 +52,11 @@ def prepare_recipe(path: Path) -> Work:
     if source_vocabulary_size != target_vocabulary_size:
         raise UserError(f"{path}: expected a joint tokenizer, found two. The PyTorch model has a single embedding.")
     training = config.training
-    plan = BatchPlan(prepared.lengths, by=training.batch_by, size=training.batch_size, seed=config.seed)
-    return Work(config.model, source_vocabulary_size, load_full_batches(prepared.tokenized, prepared.kept, plan))
+    plan = BatchPlan(
+        prepared.lengths, by=training.batch_by, size=training.batch_size, seed=config.seed, shares=prepared.shares
+    )
+    loader = BatchLoader(prepared.tokenized, prepared.kept, plan, weigh=prepared.weigh, pad_to_buckets=True)
+    return Work(config.model, source_vocabulary_size, load_full_batches(loader))
 
 
 def prepare_options(arguments: Namespace) -> Work:
@@ -58,15 +64,14 @@ def prepare_options(arguments: Namespace) -> Work:
     pairs = read_pairs(arguments) if arguments.corpus else draw_pairs(arguments.pairs, arguments.vocabulary)
     lengths = np.array([[len(source) + 1, len(target) + 1] for source, target in pairs])
     plan = BatchPlan(lengths, by="sentences", size=arguments.batch_size, seed=1)
-    batches = load_full_batches(Pairs(pairs), np.arange(len(pairs)), plan)
+    batches = load_full_batches(BatchLoader(Pairs(pairs), np.arange(len(pairs)), plan, pad_to_buckets=True))
     sizes = SMOKE_MODEL if arguments.smoke else {"embedding_units": 512, "attention_hops": 2}
     return Work(ModelConfig.model_validate(sizes), arguments.vocabulary, batches)
 
 
-def load_full_batches(tokenized: TokenizedCorpus, kept: np.ndarray, plan: BatchPlan) -> list[Batch]:
-    """Returns the full batches of the first epoch, padded as in training on JAX."""
-    loader = BatchLoader(tokenized, kept, plan, pad_to_buckets=True)
-    batches = (loader.load_batch(0, number) for number in range(min(plan.num_batches, MOST_BATCHES)))
+def load_full_batches(loader: BatchLoader) -> list[Batch]:
+    """Returns the full batches of the first epoch."""
+    batches = (loader.load_batch(0, number) for number in range(min(loader.plan.num_batches, MOST_BATCHES)))
     return [batch for batch in batches if batch.weights.all()]
 
 
