@@ -29,7 +29,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,8 +38,7 @@ import typer
 from pydantic import Field, ValidationError
 from sacrebleu.metrics import BLEU
 
-from benchmarks.machine import describe_machine
-from benchmarks.results import describe_commit
+from benchmarks.results import describe_run
 from nmt.config.file import config_from_text, dump_config, find_differences, load_config
 from nmt.config.schema import Config, CorpusFiles, Section
 from nmt.config.yaml_lines import read_yaml
@@ -347,7 +345,8 @@ def write_results(runs: Sequence[Run], into: Path, *, tok_lc: bool, command: str
         minutes[name] = statistics.mean(known) if known else None
     measures = {"BLEU": False} | ({"tok-lc": True} if tok_lc else {})
     compared = {title: compare_settings(gather_statistics(finished, tok_lc=is_lc)) for title, is_lc in measures.items()}
-    dev, machine = get_dev(finished[0].config), f"{describe_machine()}, {os.environ.get('KERAS_BACKEND', 'tensorflow')}"
+    dev, described = get_dev(finished[0].config), describe_run(command)
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     versions = {}
     for package in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -355,14 +354,12 @@ def write_results(runs: Sequence[Run], into: Path, *, tok_lc: bool, command: str
     tables = "\n".join(render_table(rows, minutes, title) for title, rows in compared.items())
     note = (
         f"*{dev.target}, mean ± standard deviation over seeds, {', '.join(SEARCH)}. Differences are from "
-        f"{finished[0].name}, by a paired bootstrap over sentences. Minutes are those of one training. {machine}, "
-        f"{date.today().isoformat()}: `{command}`.*\n"
+        f"{finished[0].name}, by a paired bootstrap over sentences. Minutes are those of one training. "
+        f"{described['machine']}, {backend}, {described['date']}: `{command}`.*\n"
     )
     result = {
-        "date": date.today().isoformat(),
-        "command": command,
-        "machine": machine,
-        "commit": describe_commit(),
+        **described,
+        "backend": backend,
         "versions": versions,
         "search": SEARCH,
         "measures": compared,
@@ -371,9 +368,11 @@ def write_results(runs: Sequence[Run], into: Path, *, tok_lc: bool, command: str
             {"setting": run.name, "seed": run.seed, "arguments": run.arguments, **records[run]} for run in finished
         ],
     }
-    (into / "results.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (into / "results.md").write_text(f"{tables}\n{note}", encoding="utf-8")
-    return f"{tables}\n{note}"
+    text = f"{tables}\n{note}"
+    for suffix, content in (("json", json.dumps(result, indent=1, ensure_ascii=False) + "\n"), ("md", text)):
+        with atomic_write(into / f"results.{suffix}") as aside:
+            aside.write_text(content, encoding="utf-8")
+    return text
 
 
 def experiment(

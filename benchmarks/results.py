@@ -14,6 +14,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.ours import NMT
 from benchmarks.settings import Settings
 from benchmarks.system import System
+from nmt.files import atomic_write
 
 PARTS = ("training", "translation", "latency", "memory", "scale", "ceiling", "serving", "soak")
 
@@ -50,8 +51,8 @@ def save(
         "figures": figures,
     }
     path = settings.results / f"{part}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with atomic_write(path) as aside:
+        aside.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 

@@ -175,6 +175,29 @@ def test_interrupted_runs_resume_and_finished_ones_are_skipped(folder, monkeypat
     assert results["measures"]["BLEU"][1]["difference"] == 0
 
 
+def test_results_say_where_they_are_from_and_survive_an_interrupted_write(folder, monkeypatch):
+    run = read_runs(Path("runs.yaml"), Path("out"))[0][0]
+    run.folder.mkdir(parents=True)
+    record = {"minutes": 1.5, "config": experiments.dump_config(run.config), "scores": {}}
+    run.get_path(".json").write_text(json.dumps(record))
+    run.get_path(".txt").write_text(Path("dev.de").read_text())
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    text = experiments.write_results([run], Path("out"), tok_lc=False, command="first")
+    stored = Path("out/results.json").read_text()
+    facts = json.loads(stored)
+    assert [facts[name] for name in ("command", "backend")] == ["first", "jax"]
+    assert f"{facts['machine']}, jax, {facts['date']}: `first`.*" in text and facts["commit"]
+
+    def write_half(path, content, **options):
+        path.write_bytes(content.encode()[: len(content) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(KeyboardInterrupt):
+        experiments.write_results([run], Path("out"), tok_lc=False, command="second")
+    assert (Path("out/results.json").read_text(), Path("out/results.md").read_text()) == (stored, text)
+
+
 def test_a_finished_run_with_other_settings_is_refused(folder):
     runs, _ = read_runs(Path("runs.yaml"), Path("out"))
     for run in runs:
