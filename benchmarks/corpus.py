@@ -58,10 +58,8 @@ class Text:
         return self.folder / "vocabulary.txt"
 
     def join_tokens(self, lines: Iterable[str]) -> list[str]:
-        """Detokenizes the translations of peers. Words that are not in the vocabulary, such as <unk>, are dropped."""
-        ids = {token: n for n, token in enumerate(read_lines(self.vocabulary), start=len(SPECIAL_IDS))}
-        rows = [[ids[token] for token in line.split(" ") if token in ids] for line in lines]
-        return Tokenizer.load(self.tokenizer).decode(rows)
+        """Detokenizes the translations of peers."""
+        return join_tokens(Tokenizer.load(self.tokenizer), lines)
 
     def describe(self) -> dict[str, Any]:
         """Returns what is stored about it. The size of the vocabulary has an older name there."""
@@ -108,9 +106,7 @@ def _write_text(folder: Path) -> Text:
     }
     tokenizer = train_tokenizer([*sides["train"][0], *sides["train"][1]], kind="unigram", vocabulary_size=size)
     tokenizer.save(folder / "joint.model")
-    _write(
-        folder / "vocabulary.txt", (tokenizer.get_token(n) for n in range(len(SPECIAL_IDS), tokenizer.vocabulary_size))
-    )
+    write_lines(folder / "vocabulary.txt", list_tokens(tokenizer))
     lengths = {part: _write_part(folder, part, pairs, tokenizer) for part, pairs in sides.items()}
     num_train = len(lengths["train"])
     return Text(
@@ -131,10 +127,10 @@ def _write_part(folder: Path, part: str, sides: Sequence[list[str]], tokenizer: 
         # Systems differ in how they train on empty or long sentences, so such pairs are left out of training.
         if part != "train" or all(1 <= len(side) < MAX_LENGTH for side in tokens):
             kept.append((source, target, *tokens))
-    _write(folder / f"{part}.{SOURCE}", (pair[0] for pair in kept))
-    _write(folder / f"{part}.{TARGET}", (pair[1] for pair in kept))
-    _write(folder / f"{part}.pieces.{SOURCE}", (" ".join(pair[2]) for pair in kept))
-    _write(folder / f"{part}.pieces.{TARGET}", (" ".join(pair[3]) for pair in kept))
+    write_lines(folder / f"{part}.{SOURCE}", (pair[0] for pair in kept))
+    write_lines(folder / f"{part}.{TARGET}", (pair[1] for pair in kept))
+    write_lines(folder / f"{part}.pieces.{SOURCE}", (" ".join(pair[2]) for pair in kept))
+    write_lines(folder / f"{part}.pieces.{TARGET}", (" ".join(pair[3]) for pair in kept))
     return [(len(pair[2]), len(pair[3])) for pair in kept]
 
 
@@ -158,6 +154,18 @@ def _disturb(line: str, rng: random.Random) -> str:
     return " ".join(words)
 
 
-def _write(path: Path, lines: Iterable[str]) -> None:
+def list_tokens(tokenizer: Tokenizer) -> list[str]:
+    """Returns the tokens in the order of their ids, without the special ones: each system has its own."""
+    return [tokenizer.get_token(n) for n in range(len(SPECIAL_IDS), tokenizer.vocabulary_size)]
+
+
+def join_tokens(tokenizer: Tokenizer, lines: Iterable[str]) -> list[str]:
+    """Joins the tokens of each line to text. Tokens that the tokenizer does not have, such as <unk>, are dropped."""
+    ids = {token: n for n, token in enumerate(list_tokens(tokenizer), start=len(SPECIAL_IDS))}
+    return tokenizer.decode([[ids[token] for token in line.split(" ") if token in ids] for line in lines])
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Writes one line per entry."""
     with path.open("w", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in lines)

@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.corpus import ROOT
+from benchmarks.corpus import ROOT, join_tokens, write_lines
 from benchmarks.environment import DRIVERS, TORCH, Environment
-from benchmarks.equal_time import TRANSLATION, decode, write_lines
+from benchmarks.equal_time import TRANSLATION
 from benchmarks.machine import OtherWork
 from benchmarks.measure import run_driver
 from benchmarks.results import describe_run
@@ -94,7 +94,7 @@ def compare_engines(
                 threads=threads,
                 environment={"PYTHONPATH": "" if is_peer else str(ROOT)},
             )
-            lines = decode(tokenizer, read_lines(output)) if is_peer else read_lines(output)
+            lines = join_tokens(tokenizer, read_lines(output)) if is_peer else read_lines(output)
             found = systems[name]
             found["speeds"].append(len(lines) / median(run.report["seconds"][1:]))
             found["peaks"].append(run.peak_mb)

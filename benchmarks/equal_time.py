@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.corpus import join_tokens, list_tokens, write_lines
 from benchmarks.environment import DRIVERS
 from benchmarks.machine import OtherWork
 from benchmarks.measure import run_driver
@@ -128,7 +129,7 @@ def train_and_score(
             training=TRANSLATION,
             search=SEARCH,
         )
-        lines = decode(tokenizer, read_lines(output))
+        lines = join_tokens(tokenizer, read_lines(output))
         write_lines(output, lines)
         score = bleu(lines, references, target_language=target)
         curve.append({"updates": updates, "minutes": seconds / 60, "averaged": len(averaged), "bleu": score})
@@ -164,8 +165,7 @@ def write_text(config: Config, into: Path) -> int:
     tokenizer, _ = train_tokenizers(config.tokenizer, sources, targets, seed=config.seed)
     into.mkdir(parents=True, exist_ok=True)
     tokenizer.save(into / "tokenizer.model")
-    # Each system has special tokens of its own.
-    write_lines(into / "vocabulary.txt", [tokenizer.get_token(n) for n in range(4, tokenizer.vocabulary_size)])
+    write_lines(into / "vocabulary.txt", list_tokens(tokenizer))
     # Tatoeba is sorted by length, and OpenNMT-py shuffles only within a bucket.
     random.Random(1).shuffle(pairs)
     texts: dict[str, Iterable[Sequence[str]]] = {"train": zip(*pairs, strict=True), "dev": read_dev(config)}
@@ -191,17 +191,6 @@ def choose_averages(checkpoints: Sequence[Checkpoint]) -> list[Sequence[Checkpoi
     """
     points = [*range(2, len(checkpoints), 2), len(checkpoints)]
     return [checkpoints[:point][-min(NUM_AVERAGED, (point + 1) // 2) :] for point in points]
-
-
-def decode(tokenizer: Tokenizer, lines: Sequence[str]) -> list[str]:
-    """Joins the tokens of each line to text. Tokens that the tokenizer does not have, such as <unk>, are dropped."""
-    ids = {tokenizer.get_token(n): n for n in range(4, tokenizer.vocabulary_size)}
-    return tokenizer.decode([[ids[token] for token in line.split(" ") if token in ids] for line in lines])
-
-
-def write_lines(path: Path, lines: Sequence[str]) -> None:
-    """Writes one line per entry."""
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def render(record: Mapping[str, Any]) -> str:

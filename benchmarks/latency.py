@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.comparison import compare
-from benchmarks.corpus import ROOT, SOURCE, Text
+from benchmarks.corpus import ROOT, SOURCE, Text, write_lines
 from benchmarks.exporting import export_model
 from benchmarks.measure import Run, run_command
 from benchmarks.ours import BFLOAT16, LITERT, NMT, ONE_LAYER
@@ -90,7 +90,7 @@ def _measure_one_by_one(settings: Settings, text: Text, ways: dict[str, Path]) -
     """Measures milliseconds per dev sentence, one at a time, warm."""
     source = settings.work / "one-by-one.txt"
     lines = read_lines(text.get_file("dev", SOURCE))[: settings.latency_lines]
-    source.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_lines(source, lines)
     found: dict[str, list] = {name: [] for name in ways}
     for _ in range(settings.rounds):
         for name, path in ways.items():

@@ -1,6 +1,6 @@
 """Measures whether memory stays flat while `nmt translate` works through a large file."""
 
-from benchmarks.corpus import SOURCE, Text, add_noise
+from benchmarks.corpus import SOURCE, Text, add_noise, write_lines
 from benchmarks.latency import translate_by_command
 from benchmarks.ours import BFLOAT16
 from benchmarks.ratios import pick_evenly
@@ -14,8 +14,7 @@ def measure(settings: Settings, text: Text) -> dict:
     model = get_model(settings, text, BFLOAT16)
     source = settings.work / "many-lines.txt"
     lines = read_lines(text.get_file("test", SOURCE))
-    with source.open("w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in add_noise(lines, settings.memory_lines, seed=1))
+    write_lines(source, add_noise(lines, settings.memory_lines, seed=1))
     run = translate_by_command(settings, model, source)
     print(f"memory: at most {run.peak_mb:.0f} MB in {run.seconds:.0f} s", flush=True)
     return {

@@ -44,11 +44,7 @@ def profile(config_file: Path, overrides: Sequence[str], *, updates: int, profil
     """
     with tempfile.TemporaryDirectory() as folder:
         steps = stream_updates(config_file, [*overrides, f"run_dir={folder}/run"])
-        for _ in range(WARM_UP):
-            next(steps)
-        started = time.perf_counter()
-        tokens = sum(next(steps) for _ in range(updates))
-        seconds = time.perf_counter() - started
+        seconds, tokens = time_updates(steps, updates)
         operations = _profile_operations(steps, profiled, Path(folder) / "profile")
     return Profile(tokens / seconds, 1000 * seconds / updates, operations)
 
@@ -72,6 +68,23 @@ def stream_updates(config_file: Path, overrides: Sequence[str]) -> Iterator[floa
     )
     for number, batch in enumerate(prefetch(trainer.make_loader().stream_batches(0, 0)), start=1):
         yield trainer.update(batch, update=number, learning_rate=config.training.learning_rate).num_tokens
+
+
+def time_updates(steps: Iterator[float], count: int) -> tuple[float, float]:
+    """Times updates, after those of the warm-up.
+
+    Args:
+        steps: the target tokens of each update.
+        count: updates to time.
+
+    Returns:
+        Seconds and target tokens.
+    """
+    for _ in range(WARM_UP):
+        next(steps)
+    started = time.perf_counter()
+    tokens = sum(next(steps) for _ in range(count))
+    return time.perf_counter() - started, tokens
 
 
 def _profile_operations(steps: Iterator[float], count: int, folder: Path) -> list[Operation]:

@@ -9,15 +9,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from nmt.process import silence_stderr
+from nmt.process import count_cpus, silence_stderr
 
-WARM_UP = 20
-"""Updates that are not timed, because the first ones compile."""
 # For each name: parts of the processor, processes, and configuration overrides.
 ARRANGEMENTS: dict[str, tuple[int, int, list[str]]] = {
     "1 device": (1, 1, ["training.strategy=single"]),
@@ -72,7 +69,7 @@ def _make_environments(processes: int) -> list[dict[str, str]]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("localhost", 0))) for _ in range(processes)]
         workers = [f"localhost:{one.getsockname()[1]}" for one in sockets]
-    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    threads = max(1, count_cpus() // processes)
     tasks = [
         json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": n}}) for n in range(processes)
     ]
@@ -89,15 +86,11 @@ def main() -> None:
             [processor] = tf.config.list_physical_devices("CPU")
         parts = [tf.config.LogicalDeviceConfiguration()] * job["devices"]
         tf.config.set_logical_device_configuration(processor, parts)
-    from benchmarks.profile import stream_updates
+    from benchmarks.profile import stream_updates, time_updates
 
     steps = stream_updates(Path(job["config"]), job["overrides"])
-    for _ in range(WARM_UP):
-        next(steps)
-    started = time.perf_counter()
-    for _ in range(job["updates"]):
-        next(steps)
-    print(json.dumps(1000 * (time.perf_counter() - started) / job["updates"]))
+    seconds, _ = time_updates(steps, job["updates"])
+    print(json.dumps(1000 * seconds / job["updates"]))
     os._exit(0)  # TensorFlow would wait for other processes, which may have exited already
 
 

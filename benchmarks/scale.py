@@ -4,7 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.corpus import SOURCE, TARGET, Text, add_noise
+from benchmarks.corpus import SOURCE, TARGET, Text, add_noise, write_lines
 from benchmarks.ours import NMT
 from benchmarks.ratios import compute_speed
 from benchmarks.settings import Settings
@@ -49,7 +49,6 @@ def enlarge_text(text: Text, pairs: int, folder: Path) -> Text:
             shutil.copyfile(path, aside / path.name)
         for seed, language in enumerate((SOURCE, TARGET)):
             lines = read_lines(text.get_file("train", language))
-            with (aside / f"train.{language}").open("w", encoding="utf-8") as file:
-                file.writelines(f"{line}\n" for line in add_noise(lines, pairs, seed=seed))
+            write_lines(aside / f"train.{language}", add_noise(lines, pairs, seed=seed))
         aside.rename(folder)
     return large

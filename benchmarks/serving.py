@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.corpus import ROOT, Text
+from benchmarks.corpus import ROOT, Text, write_lines
 from benchmarks.environment import DRIVERS, Environment
 from benchmarks.measure import Run, run_driver
 from benchmarks.ours import NMT
@@ -49,8 +49,8 @@ class Load:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lines, self._expected = self._folder / "lines.txt", self._folder / "expected.txt"
         with self.make_server(*WAYS["one sentence at a time"]) as served:
-            _write(self._expected, [_translate(served.url, line) for line in lines])
-        _write(self._lines, lines)
+            write_lines(self._expected, [_translate(served.url, line) for line in lines])
+        write_lines(self._lines, lines)
 
     def make_server(self, *options: str) -> Served:
         """Returns a server of the model, not yet started."""
@@ -120,7 +120,3 @@ def _translate(url: str, line: str) -> str:
     request = urllib.request.Request(f"{url}/translate", json.dumps({"text": line}).encode())
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)["translations"][0]["text"]
-
-
-def _write(path: Path, lines: Sequence[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -1,8 +1,9 @@
 """Settings that all systems share (sizes, batch, optimizer, threads), and the extent of each part."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from nmt.process import count_cpus
 
 WORK = Path(__file__).parent / ".work"
 RESULTS = Path(__file__).parent / "results"
@@ -60,7 +61,7 @@ def make_settings(
     *, quick: bool, threads: int | None = None, rounds: int | None = None, updates: int | None = None
 ) -> Settings:
     """Returns the settings of a full measurement, or of a quick test."""
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or count_cpus()
     if quick:
         return Settings(
             threads=threads,

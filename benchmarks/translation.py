@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.comparison import compare
-from benchmarks.corpus import SOURCE, TARGET, Text
+from benchmarks.corpus import SOURCE, TARGET, Text, write_lines
 from benchmarks.settings import BEAM_SIZE, Settings
 from benchmarks.system import System
 from benchmarks.training import get_model
@@ -42,7 +42,7 @@ def write_first_lines(text: Text, system: System, count: int, folder: Path) -> P
     lines = read_lines(text.get_file("test", SOURCE, tokens=system.reads_tokens))[:count]
     path = folder / f"{'tokens' if system.reads_tokens else 'text'}.{count}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_lines(path, lines)
     return path
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from benchmarks.profile import profile
+from benchmarks.profile import WARM_UP, profile, time_updates
 
 CONFIG = """
 data:
@@ -12,6 +12,13 @@ tokenizer: {vocabulary_size: 20, byte_fallback: false}
 model: {embedding_units: 16, encoder_units: 16, decoder_units: 16, decoder_layers: 1, attention_heads: 2}
 training: {batch_size: 16, max_updates: 1, tensorboard: false}
 """
+
+
+def test_updates_of_the_warm_up_are_not_timed():
+    steps = iter([1000.0] * WARM_UP + [1.0, 2.0, 4.0, 8.0])
+    seconds, tokens = time_updates(steps, 3)
+    assert tokens == 7 and 0 <= seconds < 1
+    assert next(steps) == 8
 
 
 def test_a_profile_shows_speed_and_operations(tmp_path, monkeypatch):
