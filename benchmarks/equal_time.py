@@ -1,7 +1,8 @@
 """Trains a model of OpenNMT-py on the text of a recipe for so many minutes, and scores it on the dev text.
 
-Both toolkits read the same tokens: the recipe's tokenizer is trained as by `nmt train`. The minutes count from the
-first update on. The translations are kept, so that `nmt compare` can compare them with those of nmt.
+Both toolkits read the same tokens: the tokenizer is the one that the recipe names, or is trained as by `nmt train`. The
+minutes count from the first update on. The translations are kept, so that `nmt compare` can compare them with those of
+nmt.
 """
 
 import json
@@ -20,9 +21,9 @@ from benchmarks.results import describe_run
 from benchmarks.settings import BEAM_SIZE
 from benchmarks.table import make_table
 from nmt.config.file import load_config
-from nmt.config.schema import Config
+from nmt.config.schema import Config, DataConfig
 from nmt.data.corpus import read_lines, read_parallel
-from nmt.data.preparation import train_tokenizers
+from nmt.data.preparation import load_tokenizers, train_tokenizers
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
 from nmt.evaluation.metrics import bleu
@@ -153,16 +154,19 @@ def write_text(config: Config, into: Path) -> int:
     """Writes the recipe's tokenizer, its vocabulary and the tokens of both texts. Returns the number of training pairs.
 
     Raises:
-        UserError: the recipe has two tokenizers. The models share their embeddings.
+        UserError: the recipe has two tokenizers, although the models share their embeddings, or it has weights, tags or
+            placeholders.
     """
-    if not config.tokenizer.joint:
-        raise UserError("Expected a recipe with a joint tokenizer, found tokenizer.joint: false.")
+    check_text(config.data)
+    named = load_tokenizers(config.tokenizer, into)
+    if named[0] is not named[1] if named else not config.tokenizer.joint:
+        raise UserError("Expected a recipe with one tokenizer for both languages, found two.")
     pairs = [
         pair for files in config.data.train for pair in zip(*read_parallel(files.source, files.target), strict=True)
     ]
     pairs = [pair for pair in pairs if all(map(str.strip, pair))]
     sources, targets = zip(*pairs, strict=True)
-    tokenizer, _ = train_tokenizers(config.tokenizer, sources, targets, seed=config.seed)
+    tokenizer, _ = named or train_tokenizers(config.tokenizer, sources, targets, seed=config.seed)
     into.mkdir(parents=True, exist_ok=True)
     tokenizer.save(into / "tokenizer.model")
     write_lines(into / "vocabulary.txt", list_tokens(tokenizer))
@@ -173,6 +177,20 @@ def write_text(config: Config, into: Path) -> int:
         for language, lines in zip((config.data.source_language, config.data.target_language), sides, strict=True):
             write_lines(into / f"{part}.{language}", [" ".join(tokenizer.tokenize(line)) for line in lines])
     return len(pairs)
+
+
+def check_text(data: DataConfig) -> None:
+    """Raises UserError if nmt trains on other text than what is in the files, which OpenNMT-py is given."""
+    found = [
+        f"data.train.{n}.{key}"
+        for n, files in enumerate(data.train)
+        for key, is_set in (("weight", files.weight != 1), ("weights", files.weights), ("tag", files.tag))
+        if is_set
+    ]
+    if data.placeholders.kinds:
+        found.append("data.placeholders")
+    if found:
+        raise UserError(f"Expected a recipe without weights, tags and placeholders, found {', '.join(found)}.")
 
 
 def read_dev(config: Config) -> tuple[list[str], list[str]]:
