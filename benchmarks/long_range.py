@@ -28,6 +28,7 @@ from benchmarks.results import describe_run
 from benchmarks.table import NONE, format_spread, make_table
 from nmt.backend import keras, ops, set_random_seed
 from nmt.compilation import compute_gradient
+from nmt.errors import UserError
 from nmt.files import atomic_write
 from nmt.models.recurrent import LSTM
 
@@ -36,6 +37,7 @@ SYMBOLS, NOISE = 8, 8
 # sigmoid(100) is 1 in float32 and its derivative 0, so that the gate stays open and its weights keep their values.
 ALWAYS_OPEN = 100.0
 GRADIENT_SEQUENCES = 64
+SAME = ("machine", "versions", "priority")  # in records that are joined
 LEAST_NORM = 1e-30  # what is drawn of a gradient that float32 holds as 0
 
 
@@ -236,23 +238,28 @@ def write_results(folder: Path, settings: Settings, command: str, log: Callable[
     """Measures, writes long-range.json, long-range.md and long-range.png to a folder, and returns the Markdown.
 
     Figures that the folder has of other seeds, with the same settings, are kept.
+
+    Raises:
+        UserError: see `find_joinable`.
     """
+    path = folder / "long-range.json"
+    described = {
+        **describe_run(command),
+        "versions": {name: version(name) for name in (keras.backend.backend(), "keras", "numpy")},
+        "priority": os.nice(0),
+        "settings": {**asdict(settings), "steps": list(settings.steps), "seeds": list(settings.seeds)},
+    }
+    older = find_joinable(path, described)  # before an hour of work
     other, started = OtherWork(), time.monotonic()
     figures = measure(settings, log)
-    backend = keras.backend.backend()
     record = {
-        **describe_run(command),
+        **described,
         "minutes": round((time.monotonic() - started) / 60, 1),
         "other_cores": round(other.measure_cores(), 2),
-        "versions": {name: version(name) for name in (backend, "keras", "numpy")},
-        "priority": os.nice(0),
-        "settings": asdict(settings),
         "figures": figures,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "long-range.json"
-    if path.is_file():
-        record = join_records(json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(record)))
+    if older is not None:
+        record = join_records(older, record)
     text = render(record)
     with atomic_write(path) as aside:
         aside.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -262,12 +269,30 @@ def write_results(folder: Path, settings: Settings, command: str, log: Callable[
     return text
 
 
-def join_records(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
-    """Returns the figures of two records, or the newer one if they differ in more than their seeds or share one."""
+def find_joinable(path: Path, newer: dict[str, Any]) -> dict[str, Any] | None:
+    """Reads the record that a new one is joined with, if a file has one: of the same settings and other seeds.
+
+    Raises:
+        UserError: it differs in one of `SAME`, which the tables state once for all figures.
+    """
+    if not path.is_file():
+        return None
+    older = json.loads(path.read_text(encoding="utf-8"))
     settings = [{**record["settings"], "seeds": None} for record in (older, newer)]
+    if settings[0] != settings[1] or set(older["settings"]["seeds"]) & set(newer["settings"]["seeds"]):
+        return None
+    if changed := [f"{name} {older[name]}, now {newer[name]}" for name in SAME if older[name] != newer[name]]:
+        raise UserError(
+            f"{path} has figures of other seeds, but with {'; '.join(changed)}. Choose another folder with --into."
+        )
+    return older
+
+
+def join_records(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
+    """Returns the figures of two records that differ in their seeds."""
     seeds = [*older["settings"]["seeds"], *newer["settings"]["seeds"]]
-    if settings[0] != settings[1] or len(set(seeds)) < len(seeds):
-        return newer
+    minutes = older["minutes"] + newer["minutes"]
+    core_minutes = sum(record["other_cores"] * record["minutes"] for record in (older, newer))
     figures = [
         {**before, "accuracy": before["accuracy"] + after["accuracy"], "updates": before["updates"] + after["updates"]}
         for before, after in zip(older["figures"], newer["figures"], strict=True)
@@ -275,7 +300,9 @@ def join_records(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]
     return {
         **newer,
         "command": f"{older['command']}`, `{newer['command']}",
-        "minutes": round(older["minutes"] + newer["minutes"], 1),
+        "commit": ", ".join(dict.fromkeys([older["commit"], newer["commit"]])),
+        "minutes": round(minutes, 1),
+        "other_cores": round(core_minutes / (minutes or 1), 2),
         "settings": {**newer["settings"], "seeds": seeds},
         "figures": figures,
     }

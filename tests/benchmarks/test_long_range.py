@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -11,15 +12,19 @@ from benchmarks.long_range import (
     SYMBOLS,
     BiasedLSTM,
     RecallModel,
+    choose_settings,
     draw_sequences,
+    find_joinable,
     join_records,
     measure_gradient,
     render,
+    write_results,
 )
 from benchmarks.long_range import draw as draw_pictures
 from benchmarks.settings import RESULTS
 from benchmarks.without_attention import SourceSummary, remove_attention
 from nmt.backend import keras, ops
+from nmt.errors import UserError
 from nmt.models.attention import make_attention
 
 
@@ -85,7 +90,8 @@ def record():
     return {
         "settings": {"steps": [2, 3], "seeds": [1, 2, 3], "target_accuracy": 0.995},
         **{"figures": figures, "versions": {"jax": "1"}, "date": "2026-01-02", "command": "python -m benchmarks"},
-        **{"minutes": 3.0, "priority": 15, "machine": "A machine", "other_cores": 0.0},
+        **{"minutes": 3.0, "priority": 15, "machine": "A machine", "other_cores": 0.5},
+        "commit": "abc",
     }
 
 
@@ -99,15 +105,39 @@ def test_the_tables_show_accuracy_updates_and_gradients(record):
 
 def test_records_of_other_seeds_are_joined(record):
     other = {**record, "settings": {**record["settings"], "seeds": [4]}, "minutes": 1.5, "command": "again"}
+    other |= {"commit": "def", "other_cores": 1.1}
     other["figures"] = [{**one, "accuracy": [0.0], "updates": [800]} for one in record["figures"]]
     joined = join_records(record, other)
     assert joined["settings"]["seeds"] == [1, 2, 3, 4]
     assert joined["figures"][0]["accuracy"] == [99.9, 99.9, 100.0, 0.0]
     assert joined["figures"][0]["gradients"] == record["figures"][0]["gradients"]
     assert (joined["minutes"], joined["command"]) == (4.5, "python -m benchmarks`, `again")
-    assert join_records(record, record) == record
-    changed = {**other, "settings": {**other["settings"], "steps": [2]}}
-    assert join_records(record, changed) == changed
+    assert (joined["commit"], joined["other_cores"]) == ("abc, def", 0.7)  # 3 minutes with 0.5 and 1.5 with 1.1
+    assert join_records(record, {**other, "commit": "abc"})["commit"] == "abc"
+
+
+def test_only_records_of_the_same_origin_are_joined(record, tmp_path):
+    path = tmp_path / "long-range.json"
+    other = {**record, "settings": {**record["settings"], "seeds": [4]}}
+    assert find_joinable(path, other) is None
+    path.write_text(json.dumps(record))
+    assert find_joinable(path, other) == record
+    assert find_joinable(path, record) is None
+    assert find_joinable(path, {**other, "settings": {**other["settings"], "steps": [2]}}) is None
+    with pytest.raises(
+        UserError, match=r"with machine A machine, now B; versions {'jax': '1'}, now {}\. Choose another"
+    ):
+        find_joinable(path, {**other, "machine": "B", "versions": {}})
+
+
+def test_figures_of_another_machine_are_refused_before_anything_is_measured(record, tmp_path, monkeypatch):
+    settings = choose_settings(quick=True, seeds=[4])
+    stored = {**record, "settings": json.loads(json.dumps(asdict(choose_settings(quick=True, seeds=[1]))))}
+    (tmp_path / "long-range.json").write_text(json.dumps(stored))
+    monkeypatch.setattr("benchmarks.long_range.measure", lambda settings, log: pytest.fail("measured"))
+    with pytest.raises(UserError, match="has figures of other seeds, but with machine A machine, now"):
+        write_results(tmp_path, settings, "again")
+    assert json.loads((tmp_path / "long-range.json").read_text()) == stored
 
 
 def test_the_page_shows_the_stored_figures():
