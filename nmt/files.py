@@ -24,7 +24,7 @@ from nmt.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LOCK = ".lock"
-PART = re.compile(r"\.(?P<process>[0-9]+)(-(?P<machine>[0-9a-f]+))?\.part")
+PART = re.compile(r"\..+\.(?P<process>[0-9]+)(-(?P<machine>[0-9a-f]+))?\.part")
 # A partial file of another machine, or of a container that is gone, is stale if nobody has written to it for a day.
 STALE_SECONDS = 86_400
 
@@ -100,18 +100,27 @@ def _name_part(path: Path) -> Path:
 def _discard_stale(path: Path) -> None:
     """Removes the partial files that killed processes left when they wrote `path`."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        found = PART.fullmatch(part.name.removeprefix(f".{path.name}"))
-        if found and _is_stale(part, int(found["process"]), found["machine"]):
+        if part.name.rsplit(".", 2)[0] == f".{path.name}" and _is_stale(part):
             discard(part)
 
 
-def _is_stale(part: Path, process: int, machine: str | None) -> bool:
-    if machine not in (None, _get_machine()):
+def discard_stale_below(folder: Path) -> None:
+    """Removes the partial files that killed processes left in a folder or below it."""
+    for part in folder.rglob(".*.part"):
+        if _is_stale(part):
+            discard(part)
+
+
+def _is_stale(part: Path) -> bool:
+    found = PART.fullmatch(part.name)
+    if found is None:
+        return False
+    if found["machine"] not in (None, _get_machine()):
         with suppress(FileNotFoundError):
             return part.stat().st_mtime < time.time() - STALE_SECONDS
         return False
     try:
-        os.kill(process, 0)
+        os.kill(int(found["process"]), 0)
     except (ProcessLookupError, OverflowError):
         return True
     except PermissionError:  # another user's

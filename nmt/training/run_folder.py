@@ -23,7 +23,7 @@ from nmt.config.file import dump_config, find_differences, load_stored_config
 from nmt.config.schema import Config
 from nmt.data.preparation import Log
 from nmt.errors import UserError
-from nmt.files import atomic_write, discard, folder_lock, get_current_version, recover
+from nmt.files import atomic_write, discard, discard_stale_below, folder_lock, get_current_version, recover
 from nmt.model_folder import WEIGHTS, is_ensemble
 from nmt.weights import load_arrays
 
@@ -143,8 +143,7 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Keeps other processes from training in this folder. The lock ends with the process, however that ends."""
         with folder_lock(self.path, doing="training", key="run_dir"):
-            for left in self.path.rglob(".*.part"):  # incomplete files of a process that was killed
-                discard(left)
+            discard_stale_below(self.path)
             recover(self.best)
             yield
 

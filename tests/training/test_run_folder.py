@@ -164,12 +164,14 @@ def test_only_one_may_train_in_a_folder(folder):
 
 
 def test_what_a_killed_process_left_half_written_is_cleared_away(folder):
-    for name in (".config.yaml.77.part", "checkpoints/.update-000000005.h5.77.part", "config.yaml"):
+    dead = 1 << 22  # no process has such a number
+    alive = f".test.de.{os.getppid()}.part"  # of another command that writes into this folder
+    for name in (f".config.yaml.{dead}.part", f"checkpoints/.update-000000005.h5.{dead}.part", alive, "config.yaml"):
         (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
         (folder.path / name).write_text("half")
     with folder.lock():
         left = sorted(path.name for path in folder.path.rglob("*") if path.is_file())
-    assert left == [".lock", "config.yaml"]
+    assert left == [".lock", alive, "config.yaml"]
 
 
 def test_a_lock_file_left_behind_is_no_lock(folder):
