@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from nmt.config.file import dump_config, find_differences, load_stored_config
 from nmt.config.schema import Config
-from nmt.data.preparation import Log
+from nmt.data.preparation import TOKENIZER_FILES, Log
 from nmt.errors import UserError
 from nmt.files import atomic_write, discard, discard_stale_below, folder_lock, get_current_version, recover
 from nmt.model_folder import WEIGHTS, is_ensemble
@@ -86,22 +86,21 @@ class RunFolder:
             f"would replace the model: {self.remedy}"
         )
 
-    def accept(self, config: Config) -> bool:
-        """Writes the configuration, and returns whether the run was started before.
+    def accept(self, config: Config) -> None:
+        """Writes the configuration of a run that starts or is resumed.
 
         Changed settings of decoding and export also apply to the best model that the run has already.
 
         Raises:
             UserError: the run was started with a configuration that differs in a key that affects training.
         """
-        resumed = self.config.is_file()
-        if resumed:
+        if self.config.is_file():
             before = load_stored_config(self.config)
             changed = [line for line in find_differences(before, config) if not _may_change(line.split(":")[0], before)]
-            if changed and not self.has_checkpoints():
-                # The run stopped before its first checkpoint, so nothing was trained with the old values.
-                discard(self.path / "source.model")
-                discard(self.path / "target.model")
+            if not self.has_checkpoints():
+                # Nothing was trained with the old values and tokenizers, and the text may have changed too.
+                for name in TOKENIZER_FILES:
+                    discard(self.path / name)
             elif changed:
                 raise UserError(
                     f"The run in {self.path} was started with another configuration:\n  "
@@ -112,7 +111,6 @@ class RunFolder:
                 self._change_best(config)
         with atomic_write(self.config) as aside:
             aside.write_text(dump_config(config), encoding="utf-8")
-        return resumed
 
     def _change_best(self, config: Config) -> None:
         path = get_current_version(self.best) / "config.yaml"

@@ -19,24 +19,44 @@ def begin(folder, config):
     (folder.checkpoints / "update-000000001.h5").touch()
 
 
-def test_a_run_without_a_checkpoint_may_change_and_forgets_its_tokenizers(folder, recipe):
-    folder.accept(recipe(folder.path))
-    (folder.path / "source.model").touch()
-    changed = recipe(folder.path, batch_size=8)
+def put_tokenizers(folder):
+    folder.path.mkdir(exist_ok=True)
+    paths = [folder.path / name for name in ("source.model", "target.model")]
+    for path in paths:
+        path.touch()
+    return paths
+
+
+@pytest.mark.parametrize("batch_size", [8, 16])
+def test_a_run_without_a_checkpoint_may_change_and_forgets_its_tokenizers(folder, recipe, batch_size):
+    """Also if the configuration is the same: the text may be another."""
+    folder.accept(recipe(folder.path, batch_size=16))
+    paths = put_tokenizers(folder)
+    changed = recipe(folder.path, batch_size=batch_size)
     folder.accept(changed)
     assert config_from_text(folder.config.read_text(), "config.yaml") == changed
-    assert not (folder.path / "source.model").exists()
+    assert not any(path.exists() for path in paths)
+
+
+def test_tokenizers_of_a_run_with_a_checkpoint_and_of_no_run_stay(folder, recipe):
+    paths = put_tokenizers(folder)
+    begin(folder, recipe(folder.path))
+    assert all(path.exists() for path in paths)
+    folder.accept(recipe(folder.path, max_updates=30))
+    assert all(path.exists() for path in paths)
 
 
 def test_a_new_run_keeps_its_configuration(folder, recipe):
     config = recipe(folder.path)
-    assert folder.accept(config) is False
+    folder.accept(config)
     assert config_from_text(folder.config.read_text(), "config.yaml") == config
 
 
 def test_the_same_configuration_goes_on(folder, recipe):
-    folder.accept(recipe(folder.path))
-    assert folder.accept(recipe(folder.path)) is True
+    config = recipe(folder.path)
+    begin(folder, config)
+    folder.accept(config)
+    assert config_from_text(folder.config.read_text(), "config.yaml") == config
 
 
 @pytest.mark.parametrize(
@@ -55,16 +75,18 @@ def test_the_same_configuration_goes_on(folder, recipe):
     ids=lambda change: next(iter(change)),
 )
 def test_limits_intervals_patience_and_logging_may_change(folder, recipe, change):
-    folder.accept(recipe(folder.path))
+    begin(folder, recipe(folder.path))
     changed = recipe(folder.path, **change)
-    assert folder.accept(changed) is True
+    folder.accept(changed)
     assert config_from_text(folder.config.read_text(), "config.yaml") == changed
 
 
 def test_a_run_may_be_moved(folder, recipe, tmp_path):
-    folder.accept(recipe(folder.path))
+    begin(folder, recipe(folder.path))
     folder.path.rename(tmp_path / "moved")
-    assert RunFolder(tmp_path / "moved").accept(recipe(tmp_path / "moved")) is True
+    moved, config = RunFolder(tmp_path / "moved"), recipe(tmp_path / "moved")
+    moved.accept(config)
+    assert config_from_text(moved.config.read_text(), "config.yaml") == config
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "best/config.yaml"])
@@ -102,7 +124,9 @@ def test_what_a_plateau_depends_on_may_not_change(folder, recipe):
         folder.accept(changed)
     with pytest.raises(UserError, match=r"configuration:\n  decoding.beam_size: \d became 9\n"):
         folder.accept(config_with(config, {"decoding": {"beam_size": 9}}))
-    assert folder.accept(config_with(config, {"training": {"max_updates": 30}}))
+    longer = config_with(config, {"training": {"max_updates": 30}})
+    folder.accept(longer)
+    assert config_from_text(folder.config.read_text(), "config.yaml") == longer
 
 
 @pytest.mark.parametrize("section", ["seed", "data"])
@@ -133,7 +157,7 @@ def test_what_no_update_depends_on_may_change_also_for_the_best_model(folder, re
     stored = config.model_copy(update={"training": config.training.model_copy(update={"max_updates": 7})})
     (folder.best / "config.yaml").write_text(dump_config(stored))
     changed = config_with(config, change)
-    assert folder.accept(changed) is True
+    folder.accept(changed)
     assert config_from_text(folder.config.read_text(), "config.yaml") == changed
     assert config_from_text((folder.best / "config.yaml").read_text(), "config.yaml") == config_with(stored, change)
 
