@@ -5,6 +5,7 @@ random state is stored.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -119,25 +120,41 @@ class CheckpointFolder:
         return sorted(self.path.glob("update-*.h5"))
 
     def load_latest(self, log: Log = print) -> Checkpoint | None:
-        """Reads the newest intact checkpoint, and logs the damaged ones that it skips. None if there is no checkpoint.
+        """Reads the newest intact checkpoint. None if there is no checkpoint.
+
+        Newer ones that are damaged are logged and renamed, so that they no longer count among the last checkpoints.
 
         Raises:
             UserError: all checkpoints are damaged, or another version of nmt wrote the newest one.
         """
         problem: UserError | None = None
+        damaged = []
         for path in reversed(self.list_files()):
             try:
-                return read_checkpoint(path)
+                checkpoint = read_checkpoint(path)
             except FormatError:
                 raise  # an older checkpoint would lose updates that another version of nmt can resume
             except UserError as error:
                 log(f"{error} Trying the previous checkpoint.")
                 problem = error
+                damaged.append(path)
+            else:
+                for one in damaged:
+                    _set_aside(one, log)
+                return checkpoint
         if problem is not None:
             raise UserError(
                 f"All checkpoints in {self.path} are damaged. Start a new run in another run_dir."
             ) from problem
         return None
+
+
+def _set_aside(path: Path, log: Log) -> None:
+    """Renames a damaged file."""
+    kept = path.with_name(f"{path.name}.damaged")
+    with suppress(FileNotFoundError):  # another worker was first
+        path.rename(kept)
+    log(f"The damaged checkpoint is kept as {kept}.")
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -120,12 +120,25 @@ def test_a_folder_without_checkpoints_has_none(folder):
 def test_a_torn_file_leaves_the_older_one(folder):
     older, newer = saved(folder, 5, 10)
     tear(newer)
+    torn = newer.read_bytes()
     said = []
     assert folder.load_latest(said.append).progress.update == 5
-    assert len(said) == 1
+    kept = folder.path / f"{newer.name}.damaged"
     assert said[0].startswith(f"{newer} is damaged")
     assert said[0].endswith("Trying the previous checkpoint.")
+    assert said[1:] == [f"The damaged checkpoint is kept as {kept}."]
     assert older.exists()
+    assert kept.read_bytes() == torn
+
+
+def test_a_damaged_checkpoint_is_none_of_the_last_ones(tmp_path):
+    folder = CheckpointFolder(tmp_path, keep=2)
+    older, newer = saved(folder, 5, 10)
+    tear(newer)
+    folder.load_latest()
+    assert saved(folder, 8) == folder.list_files()[1:]
+    assert folder.list_files()[:1] == [older]
+    average_checkpoints(folder.list_files())
 
 
 def test_what_a_killed_process_left_half_written_is_no_checkpoint(folder):
@@ -143,6 +156,7 @@ def test_torn_files_only_are_an_error(folder):
     ):
         folder.load_latest(said.append)
     assert len(said) == 2
+    assert len(folder.list_files()) == 2  # a new run would replace a folder without checkpoints
 
 
 def test_other_arrays_are_no_checkpoint(tmp_path):
