@@ -10,7 +10,7 @@ compressed or stored elsewhere are refused, so that a file cannot expand to more
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +114,17 @@ def get_arrays(variables: Iterable[Any]) -> dict[str, np.ndarray]:
     return {path: np.asarray(variable.value) for path, variable in index_by_path(variables).items()}
 
 
-def average_arrays(sets: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Returns the mean of arrays of the same names and shapes, by name, in the type of the first ones."""
-    return {
-        name: np.mean([arrays[name] for arrays in sets], axis=0, dtype=array.dtype) for name, array in sets[0].items()
-    }
+def average_arrays(sets: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Returns the mean of floating-point arrays of the same names, shapes and types, by name.
+
+    The sets are added up in order, so that an iterator need not hold more than one at a time.
+    """
+    sums: dict[str, np.ndarray] = {}
+    count = 0
+    for arrays in sets:
+        sums = {name: sums.get(name, 0) + arrays[name] for name in sums or arrays}
+        count += 1
+    return {name: total / count for name, total in sums.items()}
 
 
 def index_by_path(variables: Iterable[Any]) -> dict[str, Any]:

@@ -189,9 +189,12 @@ def _check_names(path: Path, what: str, found: Iterable[str], known: Iterable[st
 
 def average_checkpoints(paths: list[Path]) -> dict[str, np.ndarray]:
     """Returns the mean of the weights of several checkpoints, or of their moving averages if they have any."""
-    checkpoints = [read_checkpoint(path) for path in paths]
-    # Frozen weights have no moving average.
-    return average_arrays([{**one.arrays["weights"], **one.arrays["averages"]} for one in checkpoints])
+    return average_arrays(map(_read_averaged, paths))
+
+
+def _read_averaged(path: Path) -> dict[str, np.ndarray]:
+    arrays = read_checkpoint(path).arrays
+    return {**arrays["weights"], **arrays["averages"]}  # frozen weights have no moving average
 
 
 class Checkpointer:

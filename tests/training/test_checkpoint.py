@@ -1,4 +1,5 @@
 import tempfile
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis.extra import numpy as get_arrays
 
 from nmt import weights
 from nmt.errors import FormatError, UserError
+from nmt.training import checkpoint as module
 from nmt.training.checkpoint import (
     PARTS,
     Checkpoint,
@@ -199,12 +201,27 @@ def test_a_checkpoint_of_another_format_is_not_skipped(folder, monkeypatch):
 
 def test_the_average_is_the_mean(folder):
     paths = saved(folder, 1, 2, 3)
-    second, third = (checkpoint(n).arrays["weights"] for n in (2, 3))
-    found = average_checkpoints(paths[1:])
-    assert found.keys() == second.keys()
+    sets = [checkpoint(n).arrays["weights"] for n in (1, 2, 3)]
+    found = average_checkpoints(paths)
+    assert found.keys() == sets[0].keys()
     for name, array in found.items():
-        assert array.dtype == second[name].dtype
-        np.testing.assert_allclose(array, (second[name] + third[name]) / 2, rtol=1e-6)
+        expected = np.mean([arrays[name] for arrays in sets], axis=0, dtype=sets[0][name].dtype)
+        np.testing.assert_array_equal(array, expected, strict=True)
+
+
+def test_an_average_needs_the_memory_of_one_checkpoint_at_a_time(folder, monkeypatch):
+    optimizers = []
+
+    def read(path):
+        assert not any(one() is not None for one in optimizers)
+        found = read_checkpoint(path)
+        optimizers.append(weakref.ref(found.arrays["optimizer"]["adam/kernel_momentum"]))
+        return found
+
+    paths = saved(folder, 1, 2, 3)
+    monkeypatch.setattr(module, "read_checkpoint", read)
+    average_checkpoints(paths)
+    assert len(optimizers) == 3
 
 
 def test_the_average_is_of_moving_averages_where_there_are_any(folder):
