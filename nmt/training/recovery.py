@@ -98,7 +98,7 @@ class Recovery:
         failed = f"{self._describe_failures(progress)} in a row, up to update {last_update:,}"
         checkpoint = self.checkpoints.load_latest(self.log)
         rollbacks, limit = progress.rollbacks, self.settings.max_rollbacks
-        if checkpoint is None or rollbacks == limit:
+        if checkpoint is None or rollbacks >= limit:
             times = "once" if rollbacks == 1 else f"{rollbacks} times"
             tried = f", although the learning rate was halved {times}" if rollbacks else ""
             raise DivergenceError(f"{failed}{tried}. {self._advise(has_checkpoint=checkpoint is not None)}")

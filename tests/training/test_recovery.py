@@ -132,6 +132,14 @@ def test_rollbacks_have_a_limit(make_recovery, folder, rollbacks, tried):
         recovery.roll_back(Progress(update=9, rollbacks=rollbacks), last_update=9)
 
 
+def test_a_limit_that_was_lowered_below_the_rollbacks_so_far_is_reached(make_recovery, folder):
+    folder.save(Checkpoint(Progress(5), {}, {}))
+    recovery = make_recovery(max_rollbacks=1)
+    record(recovery, False, False, False)
+    with pytest.raises(DivergenceError, match=r"up to update 9, although the learning rate was halved 3 times\."):
+        recovery.roll_back(Progress(update=9, rollbacks=3), last_update=9)
+
+
 @pytest.mark.parametrize(
     ("precision", "advice"), [("float32", ""), ("bfloat16", ", or set training.precision=float32")]
 )
