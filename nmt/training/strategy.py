@@ -151,15 +151,23 @@ def _cluster_resolver() -> tf.distribute.cluster_resolver.ClusterResolver:
         )
     try:
         described = json.loads(text)
-        task, cluster = described["task"], described["cluster"]
-        addresses = cluster[task["type"]]
+        task, cluster = described["task"], dict(described["cluster"])
+        addresses, index = cluster[task["type"]], int(task["index"])
+        wrong = [address for job in cluster.values() for address in job if not _is_address(address)]
     except json.JSONDecodeError as error:
         raise UserError(f"TF_CONFIG: expected JSON: {error}.") from error
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"TF_CONFIG: expected {TF_CONFIG}, found {text}") from error
-    if not 0 <= int(task["index"]) < len(addresses):
-        raise UserError(f"TF_CONFIG: expected task.index below {len(addresses)}, found {task['index']}.")
+    if wrong:
+        raise UserError(f"TF_CONFIG: expected addresses of the form HOST:PORT, found {wrong[0]}.")
+    if not 0 <= index < len(addresses):
+        raise UserError(f"TF_CONFIG: expected task.index below {len(addresses)}, found {index}.")
     return tf.distribute.cluster_resolver.TFConfigClusterResolver()
+
+
+def _is_address(text: object) -> bool:
+    host, _, port = str(text).rpartition(":")
+    return bool(host) and port.isdecimal() and 0 < int(port) < 65_536
 
 
 def _slurm_resolver() -> tf.distribute.cluster_resolver.SlurmClusterResolver:

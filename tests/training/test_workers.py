@@ -300,6 +300,22 @@ def test_shared_work_comes_back_in_order():
             '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
             "TF_CONFIG: expected task.index below 1, found 1.",
         ),
+        (
+            '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker"}}',
+            r'TF_CONFIG: expected {"cluster": .*}, found .*"task": {"type": "worker"}}$',
+        ),
+        (
+            '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "x"}}',
+            r'TF_CONFIG: expected {"cluster": .*}, found .*"index": "x"}}$',
+        ),
+        (
+            '{"cluster": {"worker": ["a:1", "b"]}, "task": {"type": "worker", "index": 0}}',
+            r"TF_CONFIG: expected addresses of the form HOST:PORT, found b\.$",
+        ),
+        (
+            '{"cluster": {"worker": ["a:70000"]}, "task": {"type": "worker", "index": 0}}',
+            r"TF_CONFIG: expected addresses of the form HOST:PORT, found a:70000\.$",
+        ),
     ],
 )
 def test_what_is_said_of_a_wrong_cluster(monkeypatch, text, words):
