@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nmt.config.file import load_stored_config
 from nmt.config.reference import as_words
-from nmt.config.schema import ModelConfig
+from nmt.config.schema import TRAINING_ONLY
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
 from nmt.files import atomic_write, get_current_version
@@ -24,8 +24,6 @@ from nmt.training.checkpoint import average_checkpoints, read_checkpoint
 from nmt.weights import average_arrays, load_arrays
 
 KEPT_FACTS = ("seed", "multi_sentence_share")
-# Settings of the architecture that act in training only.
-TRAINING_ONLY = {name for name in ModelConfig.model_fields if name.endswith("dropout")}
 
 
 def average_models(path: Path, sources: Sequence[Path]) -> None:
