@@ -63,9 +63,9 @@ def train(
         log(f"Warning: {warning}")
     folder = RunFolder(config.run_dir)
     config, initial = workers.chief_first(lambda: find_start(config, folder, log))
-    if initial is not None:
-        weights = find_model_folder(config.training.start_from or folder.path) / WEIGHTS
-        workers.check_equal("start model", compute_file_digest(weights))
+    start = config.training.start_from
+    if start is not None and initial is not None:
+        workers.check_equal("start model", compute_file_digest(find_model_folder(start) / WEIGHTS))
     with ExitStack() as stack:
         stack.enter_context(use_device(strategy))
         workers.chief_first(
