@@ -208,10 +208,13 @@ def _blank_filling(target: np.ndarray, group: Group) -> np.ndarray:
 
 def explain_zero_bleu(config: Config, validation: Validation) -> str:
     """Returns the likely reasons for a BLEU of 0, in words."""
-    language, dev = config.data.target_language, config.dev_sets[0]
+    splits, pairs = [], []
+    for one in config.dev_sets:
+        language = one.target_language or config.data.target_language
+        tokenizer = parse_language(language).bleu_tokenizer
+        splits.append(f"'{language}' makes sacreBLEU split {one.target} by the tokenizer {tokenizer}")
+        pairs.append(f"the lines of {one.target} do not translate those of {one.source}")
     return (
         f"Either the model has not learned enough yet (its perplexity is {validation.perplexity:.1f} and should fall), "
-        f"or data.target_language does not fit the text ('{language}' makes sacreBLEU split it by the tokenizer "
-        f"{parse_language(language).bleu_tokenizer}), or the lines of {dev.target} do not translate "
-        f"those of {dev.source}."
+        f"or target_language does not fit the text ({', '.join(splits)}), or {', or '.join(pairs)}."
     )

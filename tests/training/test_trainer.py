@@ -118,8 +118,9 @@ def test_patience_waits_while_bleu_is_equal_and_the_loss_falls(rehearsal, recipe
     [warning] = [line for line in rehearsal.said if line.startswith("Warning: BLEU")]
     assert warning == (
         "Warning: BLEU was 0 in 3 validations in a row. Either the model has not learned enough yet (its perplexity is "
-        "2.0 and should fall), or data.target_language does not fit the text ('en' makes sacreBLEU split it by the "
-        f"tokenizer 13a), or the lines of {config.data.dev.target} do not translate those of {config.data.dev.source}."
+        f"2.0 and should fall), or target_language does not fit the text ('en' makes sacreBLEU split "
+        f"{config.data.dev.target} by the tokenizer 13a), or the lines of {config.data.dev.target} do not translate "
+        f"those of {config.data.dev.source}."
     )
 
 

@@ -8,7 +8,7 @@ from nmt.data.tokenizer import EOS_ID
 from nmt.decoding import grouping
 from nmt.evaluation.metrics import bleu
 from nmt.evaluation.promises import Promise, Promises
-from nmt.training.validation import Validator, _make_batches
+from nmt.training.validation import Validation, Validator, _make_batches, explain_zero_bleu
 from nmt.training.workers import Workers
 
 
@@ -57,6 +57,19 @@ def test_what_is_compiled_before_the_first_validation_is_what_it_uses():
     }
     validator.compile()
     assert used == [(10.0, 4.0), (["abc"], False)]
+
+
+def test_every_dev_set_may_be_the_reason_for_a_bleu_of_0():
+    sets = [
+        SimpleNamespace(source="a.en", target="a.de", target_language="de"),
+        SimpleNamespace(source="b.en", target="b.zh", target_language="zh"),
+    ]
+    assert explain_zero_bleu(SimpleNamespace(dev_sets=sets), Validation(3.0, 20.06, 0.0)) == (
+        "Either the model has not learned enough yet (its perplexity is 20.1 and should fall), or target_language does "
+        "not fit the text ('de' makes sacreBLEU split a.de by the tokenizer 13a, 'zh' makes sacreBLEU split b.zh by "
+        "the tokenizer zh), or the lines of a.de do not translate those of a.en, or the lines of b.zh do not translate "
+        "those of b.en."
+    )
 
 
 def test_dev_sets_are_scored_each_and_together():
