@@ -23,8 +23,8 @@ MAX_PAIRS = 20_000_000
 class PairLosses:
     """Collects the losses of pairs while a run trains.
 
-    A minimum has no need of a copy in each checkpoint: updates that a resumed run repeats have the same losses again,
-    so the file may be ahead of the checkpoint.
+    A minimum has no need of a copy in each checkpoint, so the file may be ahead of it: updates that a resumed run
+    repeats have the same losses again. Those that a rollback undoes still count: the model had these losses once.
 
     Args:
         path: the file (`RunFolder.pair_losses`).
