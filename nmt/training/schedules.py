@@ -86,6 +86,16 @@ def find_idle_updates(settings: TrainingConfig, max_updates: int | None) -> str 
     )
 
 
+def explain_idle_updates(settings: TrainingConfig, update: int) -> str:
+    """Returns a warning that the learning rate is 0 from an update on, in a run that may last much longer."""
+    length = settings.schedule_updates
+    return (
+        f"the learning rate is 0 from update {update:,} on (training.schedule_updates is {length}), so that nothing is "
+        f"learned any more. End the run with training.max_updates={length}; a longer one needs a longer schedule or "
+        "training.final_rate above 0."
+    )
+
+
 def make_optimizer(settings: TrainingConfig) -> keras.optimizers.Optimizer:
     """Returns the optimizer of a configuration. Each update sets its learning rate."""
     if settings.optimizer == "sgd":

@@ -28,7 +28,7 @@ from nmt.training.pair_losses import PairLosses
 from nmt.training.recovery import Recovery
 from nmt.training.run_folder import RunFolder, Writer
 from nmt.training.run_log import RunLog
-from nmt.training.schedules import find_idle_updates, make_schedule
+from nmt.training.schedules import explain_idle_updates, find_idle_updates, make_schedule
 from nmt.training.start import convert_weights
 from nmt.training.stopping import Stopping, describe_plateau
 from nmt.training.update import Outcome
@@ -106,6 +106,8 @@ class Trainer:
         )
         if warning := find_idle_updates(settings, self.stopping.max_updates):
             log(f"Warning: {warning}")
+        self.may_idle = self.stopping.max_updates is None
+        """Whether to warn once the learning rate is 0, since it was not known at the start that the run gets there."""
         self.validator = Validator(config, self.data, workers, promises)
         self.best = BestModel(config, self.data, self.validator, folder.best, workers, writer)
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.model)
@@ -201,6 +203,9 @@ class Trainer:
         """Starts the update of a batch, then waits for the one before, so that devices do not wait for the host."""
         number = self.progress.update + 1
         learning_rate = self.schedule(self.progress)
+        if self.may_idle and learning_rate == 0:
+            self.may_idle = False
+            self.log(f"Warning: {explain_idle_updates(self.settings, number)}")
         self.callbacks.on_train_batch_begin(number)
         wait = self.recovery.start_update(self.update, batch, number=number, learning_rate=learning_rate)
         self._await_pending()

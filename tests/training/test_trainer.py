@@ -102,6 +102,17 @@ def test_the_schedule_counts_updates(rehearsal, recipe, tmp_path):
     ) in rehearsal.said
 
 
+def test_a_rate_of_0_in_a_run_without_a_last_update_is_warned_about_once(rehearsal, recipe, tmp_path):
+    config = recipe(tmp_path, max_updates=None, max_minutes=1e3, schedule="linear", schedule_updates=3)
+    rehearsal.train(config, bleu=[1], callbacks=[Recorder(stop_after=6)])
+    assert rehearsal.update.rates[2:] == [pytest.approx(2**-9), 0, 0, 0]
+    assert [line for line in rehearsal.said if line.startswith("Warning")] == [
+        "Warning: the learning rate is 0 from update 4 on (training.schedule_updates is 3), so that nothing is learned "
+        "any more. End the run with training.max_updates=3; a longer one needs a longer schedule or "
+        "training.final_rate above 0."
+    ]
+
+
 def test_patience_ends_it(rehearsal, recipe, tmp_path):
     config = recipe(tmp_path, max_updates=100, validate_every=3, patience=2)
     rehearsal.train(config, bleu=[1, 3, 2, 4, 4, 3.5])
