@@ -13,7 +13,7 @@ from nmt.compilation import has_static_shapes
 from nmt.config.schema import Config
 from nmt.data.batching import Batch, BatchLoader, BatchPlan, prefetch
 from nmt.data.preparation import Log, prepare_training_data
-from nmt.errors import InterruptionError, UnsavedError, WorkerLostError
+from nmt.errors import InterruptionError, UnsavedError, UserError, WorkerLostError
 from nmt.evaluation.calibration import MIN_SENTENCES, calibrate
 from nmt.evaluation.promises import read_promises
 from nmt.files import get_current_version
@@ -423,12 +423,15 @@ class Trainer:
             )
             return
         references = [target for one in self.data.dev for target in one.targets]
-
-        def fit() -> None:
+        try:
             confidence = calibrate(self.folder.best, sources, references)
+        except (OSError, UserError) as error:  # the run is complete without it
+            self.log(
+                "The confidence in translations could not be fitted. Fit it later with: nmt calibrate "
+                f"{self.folder.path}. {error}"
+            )
+        else:
             self.log(f"Fitted the confidence in translations on {confidence.sentences:,} dev sentences.")
-
-        self.writer.try_write(fit, "the confidence", update=self.progress.update)
 
     def _forget_missing_model(self) -> None:
         """Lets any model be the best if the best one was removed from the run folder."""

@@ -184,6 +184,16 @@ def test_the_end_fits_the_confidence_of_the_best_model_once(rehearsal, recipe, t
     assert len(fitted) == 2
 
 
+def test_a_confidence_that_cannot_be_fitted_does_not_fail_a_complete_run(rehearsal, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "MIN_SENTENCES", 7)
+    monkeypatch.setattr(trainer, "calibrate", Mock(side_effect=UserError("Cannot write it: No space left on device.")))
+    rehearsal.train(recipe(tmp_path, max_updates=1, on_full_disk="stop"), bleu=[1])
+    assert rehearsal.said[-1] == (
+        f"The confidence in translations could not be fitted. Fit it later with: nmt calibrate {tmp_path}. Cannot "
+        "write it: No space left on device."
+    )
+
+
 def test_a_removed_best_model_is_written_again(rehearsal, recipe, tmp_path):
     config = recipe(tmp_path, max_updates=4)
     best = rehearsal.train(config, bleu=[2])
