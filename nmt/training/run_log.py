@@ -59,12 +59,20 @@ class RunLog:
         self.every = every
         self.dev, self.keep_translations = dev, keep_translations
         self.silent = silent
-        self.curves = TensorBoardWriter(folder.tensorboard) if tensorboard and not silent else None
-        self.bar = _Bar(total) if sys.stderr.isatty() and not silent else None
+        self.total, self.tensorboard = total, tensorboard
+        self.curves: TensorBoardWriter | None = None
+        self.bar: _Bar | None = None
         self._has_gap = False
         self._recent: list[Outcome] = []
         self._recent_tokens = 0
         self._recent_since = time.perf_counter()
+
+    def start(self) -> None:
+        """Shows the progress bar and opens the file of the curves, until `close`."""
+        if self.tensorboard and not self.silent:
+            self.curves = TensorBoardWriter(self.folder.tensorboard)
+        if sys.stderr.isatty() and not self.silent:
+            self.bar = _Bar(self.total)
 
     def forget_after(self, update: int, *, is_validated: bool = True) -> None:
         """Removes from the history what a resumed run repeats: the records of later updates.

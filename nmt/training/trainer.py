@@ -140,7 +140,9 @@ class Trainer:
         self._restore(initial)
         self.callbacks.on_train_begin()
         try:
-            reason = self.stopping.check_limits(self.progress) or self._train(signals)
+            self.run_log.start()
+            # Workers that did not start at the same moment may differ about max_minutes.
+            reason = self.stopping.agree_on_stop(self.progress, 0).reason or self._train(signals)
             self._finish(reason)
         except WorkerLostError as error:
             raise WorkerLostError(f"{error} {self._explain_resuming()} the run.") from error

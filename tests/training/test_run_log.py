@@ -39,6 +39,7 @@ def make_log(folder, said):
 
     def made(**kwargs):
         logs.append(RunLog(folder, said.append, **{"every": 2, "total": None, "tensorboard": False, **kwargs}))
+        logs[-1].start()
         return logs[-1]
 
     yield made

@@ -21,6 +21,7 @@ from nmt.errors import DivergenceError, InterruptionError, UnsavedError, UserErr
 from nmt.model_folder import ModelFolder, save_confidence
 from nmt.training import trainer
 from nmt.training.checkpoint import CheckpointFolder
+from nmt.training.stopping import Stop
 from nmt.training.train import train
 from nmt.training.update_tensorflow import TensorFlowUpdate
 from nmt.training.workers import Workers
@@ -111,6 +112,13 @@ def test_a_rate_of_0_in_a_run_without_a_last_update_is_warned_about_once(rehears
         "any more. End the run with training.max_updates=3; a longer one needs a longer schedule or "
         "training.final_rate above 0."
     ]
+
+
+def test_a_limit_that_another_worker_has_reached_at_the_start_ends_it(rehearsal, recipe, tmp_path, monkeypatch):
+    stop = Stop(reason="another worker reached its limit")
+    monkeypatch.setattr(trainer.Stopping, "agree_on_stop", lambda *_: stop)
+    rehearsal.train(recipe(tmp_path), bleu=[1])
+    assert updates_of(tmp_path) == []
 
 
 def test_patience_ends_it(rehearsal, recipe, tmp_path):
@@ -607,16 +615,20 @@ def test_another_configuration_is_refused(rehearsal, recipe, tmp_path):
         rehearsal.train(recipe(tmp_path, max_updates=2, batch_size=8), bleu=[])
 
 
-def test_another_text_is_refused(rehearsal, recipe, tmp_path, digits):
+def test_another_text_is_refused_before_the_terminal_or_tensorboard_is_touched(
+    rehearsal, recipe, tmp_path, digits, monkeypatch
+):
     copy = TrainingFiles(source=tmp_path / "train.en", target=tmp_path / "train.rev")
     for old, new in ((digits.train[0].source, copy.source), (digits.train[0].target, copy.target)):
         new.write_text(old.read_text())
-    config = recipe(tmp_path / "run", max_updates=2)
-    config = config.model_copy(update={"data": digits.model_copy(update={"train": [copy]})})
-    rehearsal.train(config, bleu=[1])
+    data = {"data": digits.model_copy(update={"train": [copy]})}
+    rehearsal.train(recipe(tmp_path / "run", max_updates=2).model_copy(update=data), bleu=[1])
     copy.source.write_text(copy.source.read_text().replace("one", "two"))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr("nmt.training.run_log._Bar", lambda *_: pytest.fail("there is a progress bar"))
     with pytest.raises(UserError, match=r"The training text is not the one that the run in .*run was started with"):
-        rehearsal.train(config, bleu=[])
+        rehearsal.train(recipe(tmp_path / "run", max_updates=2, tensorboard=True).model_copy(update=data), bleu=[])
+    assert not (tmp_path / "run" / "tensorboard").exists()
 
 
 def test_training_into_a_folder_with_a_model_but_no_run_is_refused(rehearsal, recipe, tmp_path):
