@@ -14,6 +14,8 @@ from nmt.errors import UserError
 from nmt.files import atomic_write, read_json_lines
 
 FINISHED, STOPPED, FAILED, UNFINISHED = "finished", "stopped early", "failed", "unfinished"
+SCORED = ("validation", "average", "undone")
+"""Kinds of records with the scores of a model."""
 LOWEST = -1e9  # score of weights whose loss is not finite, since the scheduler cannot take percentiles of infinity
 
 
@@ -134,10 +136,11 @@ def _check_effects(config: Config, space: Space, name: str) -> None:
 def read_validations(history: Path) -> list[Validated]:
     """Reads the validations of a history.jsonl, including that of the average of the last checkpoints.
 
-    Damaged lines are skipped; there are no validations if the file does not exist yet.
+    That of a best model whose updates a rollback has undone counts too. Damaged lines are skipped; there are no
+    validations if the file does not exist yet.
     """
     records, _ = read_json_lines(history, key="update")
-    scored = (record for _, record in records if record.get("kind") in ("validation", "average"))
+    scored = (record for _, record in records if record.get("kind") in SCORED)
     return [_make_validated(record) for record in scored if record.keys() >= {"loss", "perplexity", "bleu"}]
 
 

@@ -19,6 +19,8 @@ from nmt.model_folder import WEIGHTS
 from nmt.training.run_folder import RunFolder
 from nmt.weights import load_arrays
 
+FACTS = {"update": "update", "bleu": "dev_bleu", "loss": "dev_loss"}
+"""Names in a record, and those of the facts of the best model that equal them."""
 OLD_NAMES = {"pieces_per_second": "tokens_per_second"}
 DATA_KEYS = {"pairs", "blank", "kept", "examples", "tokens", "vocabularies"}
 """What a report needs of data.json."""
@@ -58,19 +60,29 @@ class RunRecords:
 
     @property
     def best(self) -> Record | None:
-        """The validation or average of the best model, or the validation with the best BLEU if there is no model."""
-        # The average of the last checkpoints is made after the validation of the same update.
+        """The validation or average of the best model, or the validation with the best BLEU if there is no model.
+
+        If a rollback has undone the updates that led to the model, it is what the model's facts say.
+        """
+        facts = {name: self.facts.get(fact) for name, fact in FACTS.items()}
+        known = {name: value for name, value in facts.items() if value is not None and not _is_infinite(value)}
         averages = [one for one in self.averages if one.get("is_best")]
-        by_update = {one["update"]: one for one in (*self.validations, *averages)}
-        if self.facts.get("update") in by_update:
-            return by_update[self.facts["update"]]
+        # The average of the last checkpoints is made after the validation of the same update.
+        for one in (*reversed(averages), *reversed(self.validations)):
+            if known and known.items() <= one.items():
+                return one
+        if known.keys() > {"update"}:
+            return known
         return max(self.validations, key=lambda one: one.get("bleu") or 0, default=None)
 
     @property
     def best_translations(self) -> Mapping[str, Sequence[str]]:
-        """The translations by the best model, by dev set, if they were kept; those of an average are not."""
-        is_average = self.best in self.averages
-        return {} if self.best is None or is_average else self.translations.get(self.best["update"], {})
+        """The translations by the best model, by dev set, if they were kept.
+
+        Those of an average are not, and those of undone updates were replaced when the updates were repeated.
+        """
+        best = self.best
+        return {} if best is None or best not in self.validations else self.translations.get(best["update"], {})
 
     @cached_property
     def intervals(self) -> dict[str, dict[int, tuple[float, float]]]:

@@ -70,13 +70,23 @@ class BestModel:
         """Validates weights, and compares them with the best so far. Equal scores are ranked by the loss."""
         validation = self.validator.validate(weights)
         score = validation.score(self.config.training.best_by)
-        best_score, best_loss = progress.best_score, progress.best_loss
-        if self.unwritten:
-            best_score, best_loss = self.unwritten.scored.score, self.unwritten.scored.validation.loss
+        best_score, best_loss = self._get_best(progress)
         if best_score is None:
             return Scored(validation, score, True)
         is_lower = best_loss is not None and validation.loss < best_loss
         return Scored(validation, score, score > best_score or (score == best_score and is_lower))
+
+    def describe(self, progress: Progress) -> dict[str, float]:
+        """Returns the scores of the best weights so far, by the names in their record in the history."""
+        score, loss = self._get_best(progress)
+        scores = {"loss": loss, self.config.training.best_by: score}
+        return {name: abs(value) for name, value in scores.items() if value is not None}
+
+    def _get_best(self, progress: Progress) -> tuple[float | None, float | None]:
+        """Returns score and loss of the best weights so far, written or not."""
+        if self.unwritten:
+            return self.unwritten.scored.score, self.unwritten.scored.validation.loss
+        return progress.best_score, progress.best_loss
 
     def save(self, weights: Mapping[str, np.ndarray], scored: Scored, progress: Progress) -> Progress:
         """Writes weights as the best model, and returns the progress, with their score if they were written."""

@@ -24,6 +24,8 @@ from nmt.training.tensorboard import TensorBoardWriter
 from nmt.training.update import Outcome
 from nmt.training.validation import Validation
 
+UNDONE = "undone"
+"""Kind of the record of a best model whose updates a rollback has undone."""
 SAMPLES = 8
 """Dev sentences whose translations TensorBoard shows."""
 
@@ -74,14 +76,17 @@ class RunLog:
         if sys.stderr.isatty() and not self.silent:
             self.bar = _Bar(self.total)
 
-    def forget_after(self, update: int, *, is_validated: bool = True) -> None:
+    def forget_after(self, update: int, *, is_validated: bool = True, best: Mapping[str, float] = {}) -> None:
         """Removes from the history what a resumed run repeats: the records of later updates.
 
-        Damaged lines are removed as well. The damaged file is kept under another name.
+        The best model may be of such an update, which a rollback has undone. Its record is kept with the kind "undone",
+        so that it is not taken for that of the repeated update. Damaged lines are removed as well. The damaged file is
+        kept under another name.
 
         Args:
             update: the last update that is not repeated.
             is_validated: whether its validation is not repeated either.
+            best: the scores of the best model by name, if there is one.
         """
         history = self.folder.history
         if self.silent or not history.is_file():
@@ -96,9 +101,17 @@ class RunLog:
         kept = [
             line
             for line, record in records
-            if record["update"] < update
-            or (record["update"] == update and (is_validated or record.get("kind") == "training"))
+            if record.get("kind") != UNDONE
+            and (
+                record["update"] < update
+                or (record["update"] == update and (is_validated or record.get("kind") == "training"))
+            )
         ]
+        scored = (one for one in records if one[1].get("kind") != "training")
+        # The first of equal ones, as in training.
+        line, record = next((one for one in scored if best and best.items() <= one[1].items()), ("", {}))
+        if record and line not in kept:
+            kept.append(json.dumps({**record, "kind": UNDONE}))
         with atomic_write(history) as aside:
             aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 

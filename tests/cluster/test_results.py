@@ -96,6 +96,14 @@ def test_the_average_of_checkpoints_counts_and_damaged_lines_do_not(trials):
     assert rank_trials(planned)[0] is planned[1]
 
 
+def test_a_best_model_that_a_rollback_has_undone_counts(trials):
+    _, planned = trials
+    undone = {"update": 3, "kind": "undone", "bleu": 31.0, "loss": 1.0, "perplexity": 2.7}
+    history = planned[1].folder / "history.jsonl"
+    history.write_text(f"{json.dumps(undone)}\n{history.read_text()}")
+    assert (planned[1].find_best().update, rank_trials(planned)[0]) == (3, planned[1])
+
+
 def test_equal_scores_are_ranked_by_the_loss(trials):
     _, planned = trials
     for trial, loss in zip(planned, (3.0, 2.0, 2.5, 2.0), strict=True):

@@ -138,6 +138,17 @@ def test_an_average_that_became_the_best_model_has_its_own_score(make_run, monke
     assert not read_run(path).best_translations
 
 
+def test_a_best_model_that_a_rollback_has_undone_has_its_own_score(make_run, monkeypatch):
+    facts = {"update": 20, "dev_bleu": 50.0, "dev_loss": 2.25}
+    monkeypatch.setattr("nmt.report.records._read_facts", lambda *_: (facts, 5))
+    path = make_run("run")
+    text = make_page(path, examples=0)
+    assert "50.00 after update 20<" in text and "2.250 nats" in text
+    assert not read_run(path).best_translations  # update 20 was repeated, and has kept others
+    facts |= {"dev_bleu": 44.0, "dev_loss": 2.5}
+    assert read_run(path).best_translations
+
+
 def test_damaged_records_are_left_out(make_run):
     path = make_run("run", history='{"update": 10, "kind": "training", "loss": Infinity, "gradient_norm": NaN}\n')
     RunFolder(path).data.write_text("{}")

@@ -82,6 +82,19 @@ def test_the_best_has_the_highest_score_and_then_the_lowest_loss(make_best, best
     assert made.validator.asked == [WEIGHTS]
 
 
+@pytest.mark.parametrize(
+    ("best_by", "progress", "scores"),
+    [
+        ("bleu", Progress(), {}),
+        ("bleu", Progress(best_score=20.0, best_loss=1.5), {"bleu": 20.0, "loss": 1.5}),
+        ("loss", Progress(best_score=-1.5, best_loss=1.5), {"loss": 1.5}),
+        ("chrf", Progress(best_score=40.0), {"chrf": 40.0}),
+    ],
+)
+def test_the_best_is_described_as_in_its_record(make_best, best_by, progress, scores):
+    assert make_best(best_by=best_by).describe(progress) == scores
+
+
 def test_the_model_is_stored_with_its_scores_and_versions(make_best, data):
     best = make_best()
     progress = best.save(WEIGHTS, Scored(BETTER_BLEU, 30.0, True), Progress(update=7))
@@ -134,6 +147,7 @@ def test_a_model_that_could_not_be_written_is_written_later(make_best, monkeypat
     weights["bias"][:] = 9  # by further training
     # Weights that are worse than the unwritten ones are not the best, although they equal the written ones.
     assert not best.score(weights, progress).is_best
+    assert best.describe(progress) == {"bleu": 30.0, "loss": 2.0}
     assert best.save_unwritten(progress) == progress, "the same update: the disk cannot have changed"
     later = Progress(update=9, best_score=20.0, best_loss=1.5)
     assert best.save_unwritten(later) == Progress(update=9, best_score=30.0, best_loss=2.0)

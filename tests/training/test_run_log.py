@@ -155,6 +155,34 @@ def test_a_validation_that_will_be_done_again_is_forgotten(folder, make_log):
     ]
 
 
+def validate_each(log, *bleu, first=1):
+    for update, score in enumerate(bleu, first):
+        log.record_validation(update, replace(VALIDATION, bleu=score), is_best=False)
+
+
+def scores_of(folder):
+    return [(record["update"], record["kind"], record["bleu"]) for record in records(folder)]
+
+
+def test_the_record_of_a_best_model_that_a_rollback_undoes_is_kept_until_a_better_one(folder, make_log):
+    log, best = make_log(), {"bleu": 7.0, "loss": 1.5}
+    validate_each(log, 5.0, 6.0, 7.0, 4.0)
+    log.forget_after(2, best=best)
+    validate_each(log, 3.0, first=3)
+    log.forget_after(2, best=best)  # another rollback
+    assert scores_of(folder) == [(1, "validation", 5.0), (2, "validation", 6.0), (3, "undone", 7.0)]
+    validate_each(log, 8.0, first=3)
+    log.forget_after(3, best={"bleu": 8.0, "loss": 1.5})
+    assert scores_of(folder) == [(n, "validation", bleu) for n, bleu in ((1, 5.0), (2, 6.0), (3, 8.0))]
+
+
+def test_a_validation_that_only_equals_the_best_one_is_forgotten(folder, make_log):
+    log = make_log()
+    validate_each(log, 5.0, 5.0, 5.0)
+    log.forget_after(2, best={"bleu": 5.0, "loss": 1.5})
+    assert scores_of(folder) == [(1, "validation", 5.0), (2, "validation", 5.0)]
+
+
 def test_a_damaged_history_is_kept_apart_from_its_undamaged_lines(folder, make_log, said):
     lines = [b'{"update": 1}', b'{"update": 2', b"\xff\xfe", b'{"update": 3}', b"[]", b'{"update": 9}', b'{"upd']
     content = b"\n".join(lines)

@@ -15,10 +15,12 @@ import pytest
 import tensorflow as tf
 
 from nmt import weights
+from nmt.cluster.trials import read_validations
 from nmt.config.schema import TrainingFiles
 from nmt.data.batching import NUM_BUCKETS
 from nmt.errors import DivergenceError, InterruptionError, UnsavedError, UserError, WorkerLostError
 from nmt.model_folder import ModelFolder, save_confidence
+from nmt.report.records import read_run
 from nmt.training import trainer
 from nmt.training.checkpoint import CheckpointFolder
 from nmt.training.stopping import Stop
@@ -32,6 +34,10 @@ UNTOLD = "no outcome was told"
 
 def history(run_dir):
     return [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+
+
+def scores_of(run_dir):
+    return [(record["update"], record["kind"], record["bleu"]) for record in history(run_dir) if "bleu" in record]
 
 
 def updates_of(run_dir, kind="training"):
@@ -412,6 +418,10 @@ def test_a_rollback_keeps_the_best_model_of_the_updates_that_it_undoes(rehearsal
     # Validated at 7, after the checkpoint of 6; undone at 10; validated again at 7 with half the rate, and at the end.
     rehearsal.train(config, bleu=[9, 5, 6])
     assert ModelFolder.load(tmp_path).facts["dev_bleu"] == 9
+    assert scores_of(tmp_path) == [(7, "undone", 9), (7, "validation", 5), (12, "validation", 6)]
+    run = read_run(tmp_path)
+    assert (run.best, run.best_translations) == ({"update": 7, "bleu": 9, "loss": 1.0}, {})
+    assert max(one.bleu for one in read_validations(tmp_path / "history.jsonl")) == 9
 
 
 def test_a_run_that_no_rate_helps_ends(rehearsal, recipe, tmp_path):
