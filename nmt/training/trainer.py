@@ -125,6 +125,8 @@ class Trainer:
         if settings.keep_pair_losses and workers.is_chief:
             self.pair_losses = PairLosses(folder.pair_losses, len(self.data.corpus), every=settings.log_every)
         self.progress = Progress()
+        self.saved_update: int | None = None
+        """The update of the checkpoint that the run would be resumed from."""
         self.pending: PendingUpdate | None = None
         self.last_metrics: dict[str, float] = {}
         self.last_validation: Validation | None = None
@@ -145,7 +147,7 @@ class Trainer:
             reason = self.stopping.agree_on_stop(self.progress, 0).reason or self._train(signals)
             self._finish(reason)
         except WorkerLostError as error:
-            raise WorkerLostError(f"{error} {self._explain_resuming()} the run.") from error
+            raise WorkerLostError(f"{error} {self._explain_resuming('the run')}") from error
         finally:
             self.update.close()
             self.run_log.close()
@@ -322,14 +324,20 @@ class Trainer:
             )
 
     def _save(self) -> bool:
-        """Writes the best model if it is not written yet, and a checkpoint; returns whether the latter was written."""
+        """Writes the best model if it is not written yet, and a checkpoint; returns as `_save_checkpoint` does."""
         self.progress = self.best.save_unwritten(self.progress)
         return self._save_checkpoint()
 
     def _save_checkpoint(self) -> bool:
+        """Writes a checkpoint, unless updates are failing; returns False if it could not be written."""
+        if self.recovery.num_failed:
+            return True
         if self.pair_losses:
             self.writer.try_write(self.pair_losses.save, "the losses of pairs", update=self.progress.update)
-        return self.checkpointer.save(self.progress)
+        is_saved = self.checkpointer.save(self.progress)
+        if is_saved:
+            self.saved_update = self.progress.update
+        return is_saved
 
     def _restore(self, initial: ModelFolder | None) -> None:
         """Resumes from the newest checkpoint, or starts from the weights of a model or from scratch."""
@@ -350,6 +358,7 @@ class Trainer:
             # From here on the run can be resumed, whatever becomes of the model that it started from.
             if not self.checkpointer.save(self.progress):
                 raise UnsavedError(f"The run was not started: {self.folder.path} cannot hold its first checkpoint.")
+            self.saved_update = 0
         self.run_log.forget_after(0)
 
     def _roll_back(self) -> None:
@@ -363,22 +372,33 @@ class Trainer:
     def _assign(self, checkpoint: Checkpoint) -> None:
         self.checkpointer.assign(checkpoint)
         self.progress = progress = checkpoint.progress
-        self.run_log.forget_after(progress.update, is_validated=progress.validated == progress.update)
+        self.saved_update = progress.update
+        self.run_log.forget_after(
+            progress.update,
+            is_validated=progress.update in (progress.validated, progress.averaged),
+            best=self.best.describe(progress),
+        )
 
     def _interrupt(self, signal_number: int) -> None:
         """Saves the run and raises InterruptionError."""
         self._await_pending()
         saved = self._save()
         where = f"saved in {self.folder.path}" if saved else "it could not be saved, but earlier checkpoints are intact"
+        if self.recovery.num_failed:
+            where = "no checkpoint was saved, because updates were failing"
         self.run_log.close()
         raise InterruptionError(
-            f"Interrupted after update {self.progress.update:,}; {where}. {self._explain_resuming()} it.", signal_number
+            f"Interrupted after update {self.progress.update:,}; {where}. {self._explain_resuming('it')}", signal_number
         )
 
-    def _explain_resuming(self) -> str:
-        """Returns how to resume the run: the beginning of a sentence that ends with its object."""
-        everywhere = " on all workers" if self.workers.count > 1 else ""
-        return f"The same command{everywhere} resumes"
+    def _explain_resuming(self, what: str) -> str:
+        """Returns a sentence on how to resume the run, which it calls `what`."""
+        command = "The same command" + (" on all workers" if self.workers.count > 1 else "")
+        if not self.recovery.num_failed:
+            return f"{command} resumes {what}."
+        if self.saved_update is None:
+            return f"{command} starts {what} again."
+        return f"{command} resumes {what} after update {self.saved_update:,}."
 
     def _finish(self, reason: str) -> None:
         """Validates and saves the last update, and tries the average of the last checkpoints.
@@ -392,6 +412,8 @@ class Trainer:
         has_best = self.progress.best_score is not None or self.best.unwritten is not None
         if self.progress.validated != self.progress.update or not has_best:
             self._validate()
+        if self.recovery.num_failed:
+            self._undo_failed_updates()
         is_saved = self._save()
         if self.settings.average_last > 1 and self.progress.averaged != self.progress.update and is_saved:
             self._try_average()
@@ -401,12 +423,30 @@ class Trainer:
             return
         if self.best.unwritten and is_saved:
             # The same command then validates these weights again, and so writes them.
-            self.checkpointer.save(replace(self.progress, validated=0, averaged=0))
+            self.progress = replace(self.progress, validated=0, averaged=0)
+            self._save_checkpoint()
         missing = "the best model" if self.best.unwritten else "the last checkpoint"
         raise UnsavedError(
             f"Training has ended, but {missing} could not be written to {self.folder.path}. Make room on the disk or "
-            f"correct its permissions. {self._explain_resuming()} the run."
+            f"correct its permissions. {self._explain_resuming('the run')}"
         )
+
+    def _undo_failed_updates(self) -> None:
+        """Returns to the last checkpoint at the end of a run, if there is one, so that the run can be resumed there."""
+        self.log(
+            f"Updates were failing at the end, so that no checkpoint was saved. {self._explain_resuming('the run')}"
+        )
+        checkpoint = self.recovery.checkpoints.load_latest(self.log)
+        if checkpoint is None:
+            return
+        resumed = replace(  # as in a rollback
+            checkpoint.progress,
+            best_score=self.progress.best_score,
+            best_loss=self.progress.best_loss,
+            seconds=self.progress.seconds,
+        )
+        self._assign(replace(checkpoint, progress=resumed))
+        self.recovery.num_failed = 0
 
     def _calibrate(self) -> None:
         """Fits the confidence of the best model on the dev text, unless it has one or the dev text is too short.

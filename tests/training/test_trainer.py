@@ -455,6 +455,47 @@ def test_no_checkpoint_is_made_of_a_run_that_does_not_learn(rehearsal, recipe, t
     assert [path.name for path in checkpoints(tmp_path).list_files()] == [f"update-{n:09}.h5" for n in (2, 8, 9)]
 
 
+@pytest.mark.parametrize(("checkpoint_every", "resuming"), [(5, "resumes it after update 5."), (9, "starts it again.")])
+def test_an_interruption_while_updates_fail_saves_no_checkpoint(
+    rehearsal, recipe, tmp_path, checkpoint_every, resuming
+):
+    rehearsal.unapplied = range(7, 10)
+    words = "Interrupted after update 8; no checkpoint was saved, because updates were failing. The same command "
+    with pytest.raises(InterruptionError, match=f"^{re.escape(words + resuming)}$"):
+        rehearsal.train(recipe(tmp_path, checkpoint_every=checkpoint_every), bleu=[], callbacks=[Signal(after=8)])
+    updates = [5] if checkpoint_every == 5 else []
+    assert [path.name for path in checkpoints(tmp_path).list_files()] == [f"update-{n:09}.h5" for n in updates]
+
+
+def test_a_run_that_ends_while_updates_fail_is_resumed_before_them_and_keeps_its_best_model(
+    rehearsal, recipe, tmp_path
+):
+    rehearsal.unapplied = range(9, 11)
+    settings = {"checkpoint_every": 3, "validate_every": 4, "average_last": 2}
+    rehearsal.train(recipe(tmp_path, max_updates=10, **settings), bleu=[1, 2, 4, 3])  # at 4, 8 and 10, and the average
+    words = "Updates were failing at the end, so that no checkpoint was saved. The same command"
+    assert f"{words} resumes the run after update 6." in rehearsal.said
+    assert [path.name for path in checkpoints(tmp_path).list_files()] == [f"update-{n:09}.h5" for n in (3, 6)]
+    assert updates_of(tmp_path) == list(range(1, 7))
+    assert scores_of(tmp_path) == [(4, "validation", 1), (10, "undone", 4), (6, "average", 3)]
+    rehearsal.unapplied = range(0)
+    rehearsal.train(recipe(tmp_path, max_updates=12, **settings), bleu=[2, 3, 3.5])  # at 8 and 12, and the average
+    assert updates_of(tmp_path) == list(range(1, 13))
+    assert (10, "undone", 4) in scores_of(tmp_path)
+    facts = ModelFolder.load(tmp_path).facts
+    assert (facts["update"], facts["dev_bleu"]) == (10, 4)
+
+
+def test_a_run_that_ends_while_updates_fail_before_its_first_checkpoint_has_none(rehearsal, recipe, tmp_path):
+    rehearsal.unapplied = range(2, 5)
+    rehearsal.train(recipe(tmp_path, max_updates=4), bleu=[1])
+    assert any(line.endswith("The same command starts the run again.") for line in rehearsal.said)
+    assert checkpoints(tmp_path).list_files() == []
+    rehearsal.unapplied = range(0)
+    rehearsal.train(recipe(tmp_path, max_updates=4), bleu=[2])
+    assert ModelFolder.load(tmp_path).facts["dev_bleu"] == 2
+
+
 def test_a_pair_too_large_for_the_memory_is_told(recipe, tmp_path, monkeypatch):
     exhausted = Mock(side_effect=tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"))
     monkeypatch.setattr(TensorFlowUpdate, "_make_compute", lambda update: exhausted)
