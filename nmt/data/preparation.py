@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.data.weighting import CorpusShares, FindKeys, SentenceWeights, keep_keys, tell_copies_apart
 from nmt.data.word_alignments import AttentionTargets, WordAlignments, make_attention_targets
 from nmt.errors import UserError
+from nmt.files import compute_digest
 
 Log = Callable[[str], None]
 
@@ -93,6 +95,12 @@ class TrainingData:
             "source tokenizer": self.source_tokenizer.fingerprint,
             "target tokenizer": self.target_tokenizer.fingerprint,
         }
+
+    @cached_property
+    def dev_fingerprint(self) -> str:
+        """Digest of the dev text."""
+        lines = (line for one in self.dev for side in (one.sources, one.targets) for line in side)
+        return compute_digest("\n".join(lines).encode())
 
     def weigh(self, examples: np.ndarray, epoch: int) -> np.ndarray:
         """Returns the weights of examples in an epoch: float32; 1 unless `data.train[].weights` is set."""

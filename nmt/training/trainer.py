@@ -37,6 +37,8 @@ from nmt.weights import assign_arrays
 
 LATEST_FIRST_VALIDATION = 0.5
 """Share of a budget after which a run is validated if it never was."""
+DEV_TEXT = "dev text"
+"""Name of its fingerprint in checkpoints and messages."""
 ATTENTION_SAMPLES = 4
 """Dev sentences whose attention TensorBoard shows."""
 ZERO_VALIDATIONS = 3
@@ -79,7 +81,7 @@ class Trainer:
         self.workers = workers = make_workers(strategy)
         promises = workers.chief_first(lambda: read_promises(config.data.promises) if config.data.promises else None)
         self.data = workers.chief_first(lambda: prepare_training_data(config, folder.path, log))
-        for name, fingerprint in self.data.fingerprints.items():
+        for name, fingerprint in {**self.data.fingerprints, DEV_TEXT: self.data.dev_fingerprint}.items():
             workers.check_equal(name, fingerprint)
         self.plan = BatchPlan(
             self.data.lengths,
@@ -342,6 +344,8 @@ class Trainer:
     def _restore(self, initial: ModelFolder | None) -> None:
         """Resumes from the newest checkpoint, or starts from the weights of a model or from scratch."""
         checkpoint = self.checkpointer.load_latest(self.log)
+        # Only now: unlike the others, the dev text may change.
+        self.checkpointer.facts = {**self.checkpointer.facts, DEV_TEXT: self.data.dev_fingerprint}
         if checkpoint:
             self._assign(checkpoint)
             self.budget.resume(self.progress)
@@ -349,6 +353,9 @@ class Trainer:
                 self.pair_losses.restore(self.log)
             self._forget_missing_model()
             self.log(f"Resuming the run in {self.folder.path} after update {self.progress.update:,}.")
+            # Older versions did not record it.
+            if checkpoint.facts.get(DEV_TEXT, self.data.dev_fingerprint) != self.data.dev_fingerprint:
+                self._score_best_again()
             return
         if initial:
             tokenizers = self.data.source_tokenizer, self.data.target_tokenizer
@@ -360,6 +367,20 @@ class Trainer:
                 raise UnsavedError(f"The run was not started: {self.folder.path} cannot hold its first checkpoint.")
             self.saved_update = 0
         self.run_log.forget_after(0)
+
+    def _score_best_again(self) -> None:
+        """Scores the best model on a dev text that has changed, by which later ones are compared with it."""
+        before = self.progress.best_score
+        if before is None:
+            return
+        unscored = replace(self.progress, best_score=None, best_loss=None)
+        scored = self.best.score(self.workers.chief_first(self.best.load_weights), unscored)
+        self.progress = replace(self.progress, best_score=scored.score, best_loss=scored.validation.loss)
+        self.log(
+            f"Warning: the dev text has changed since update {self.progress.update:,}. On the new text, the best model "
+            f"has {self.settings.best_by} {abs(scored.score):.3f} instead of {abs(before):.3f}. Scores that were "
+            "recorded before are those on the old text."
+        )
 
     def _roll_back(self) -> None:
         """Returns to the last checkpoint with half the learning rate, for good."""

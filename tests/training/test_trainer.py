@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from nmt import weights
 from nmt.cluster.trials import read_validations
-from nmt.config.schema import TrainingFiles
+from nmt.config.schema import DevFiles, TrainingFiles
 from nmt.data.batching import NUM_BUCKETS
 from nmt.errors import DivergenceError, InterruptionError, UnsavedError, UserError, WorkerLostError
 from nmt.model_folder import ModelFolder, save_confidence
@@ -680,6 +680,28 @@ def test_another_text_is_refused_before_the_terminal_or_tensorboard_is_touched(
     with pytest.raises(UserError, match=r"The training text is not the one that the run in .*run was started with"):
         rehearsal.train(recipe(tmp_path / "run", max_updates=2, tensorboard=True).model_copy(update=data), bleu=[])
     assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+def test_on_another_dev_text_the_best_model_is_scored_again(rehearsal, recipe, tmp_path, digits, monkeypatch):
+    compared = []
+    monkeypatch.setattr(Workers, "check_equal", lambda self, name, fingerprint: compared.append((name, fingerprint)))
+    copy = DevFiles(source=digits.dev.source, target=tmp_path / "dev.rev")
+    copy.target.write_text(digits.dev.target.read_text())
+    data = {"data": digits.model_copy(update={"dev": copy})}
+    settings = {"max_updates": 4, "validate_every": 2}
+    rehearsal.train(recipe(tmp_path / "run", **settings).model_copy(update=data), bleu=[1, 9])
+    copy.target.write_text(copy.target.read_text().replace("one", "two"))
+    rehearsal.train(recipe(tmp_path / "run", **{**settings, "max_updates": 6}).model_copy(update=data), bleu=[5, 6])
+    assert all((array == 4).all() for array in rehearsal.validator.asked[0].values())
+    assert (
+        "Warning: the dev text has changed since update 4. On the new text, the best model has bleu 5.000 instead of "
+        "9.000. Scores that were recorded before are those on the old text."
+    ) in rehearsal.said
+    assert ModelFolder.load(tmp_path / "run").facts["update"] == 6
+    # The new text is that of the run from now on.
+    rehearsal.train(recipe(tmp_path / "run", **{**settings, "max_updates": 6}).model_copy(update=data), bleu=[])
+    texts = [fingerprint for name, fingerprint in compared if name == "dev text"]
+    assert texts[0] != texts[1] == texts[2]
 
 
 def test_training_into_a_folder_with_a_model_but_no_run_is_refused(rehearsal, recipe, tmp_path):
