@@ -5,12 +5,13 @@ A command that was killed resumes with the missing shards and writes the same pa
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nmt.cluster.pool import translate_missing
-from nmt.cluster.shards import Shard, check_record
+from nmt.cluster.shards import RECORD, Shard, check_record
 from nmt.config.file import load_stored_config
 from nmt.config.schema import Config
 from nmt.config.yaml_lines import write_yaml
@@ -143,7 +144,8 @@ def make_synthetic_pairs(
     find_folder(model)  # a mistake in a path is reported before a folder is made
     for path in (path for text in texts for path in text.files):
         open_bytes(path).close()
-    with folder_lock(into, doing="translating"):
+    everything: list[PairShard] = []
+    with folder_lock(into, doing="translating"), _undo_if_none_is_done(everything, [work, into / RECORD]):
         opened = [_open_text(text, work) for text in texts]
         digest = compute_digest("".join(one.fingerprint for columns in opened for one in columns).encode())
         entries = [text.entry for text in texts]
@@ -155,13 +157,29 @@ def make_synthetic_pairs(
                 _make_shards(text, len(columns[0]), work / pair.name, work, maker)
                 for text, columns, pair in zip(texts, opened, pairs, strict=True)
             ]
-            everything = [shard for ours in shards for shard in ours]
+            everything += [shard for ours in shards for shard in ours]
             translate_missing(model, everything, settings=settings, workers=workers, address=address, log=log)
             for pair, ours in zip(pairs, shards, strict=True):
                 _join(ours, pair, log)
             _write_fragment(fragment, pairs, texts, extra or {})
         discard(work)
     return fragment
+
+
+@contextmanager
+def _undo_if_none_is_done(shards: Sequence[Shard], paths: Sequence[Path]) -> Iterator[None]:
+    """Removes those of the paths that are new, if the block raises and no shard is done.
+
+    A folder without a pair is not bound to options that may be the mistake.
+    """
+    new = [path for path in paths if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        if not any(shard.is_done for shard in shards):
+            for path in new:
+                discard(path)
+        raise
 
 
 def read_stored_config(model: Path) -> Config | None:
