@@ -62,8 +62,8 @@ class BatchPlan:
         self._draw = None if shares is None else WeightedDraw(shares, self.bucket_ids, len(self.rows), seed=seed)
         counts = self._draw.count_places() if self._draw else np.bincount(self.bucket_ids, minlength=len(self.rows))
         self._cuts = _cut_batches(counts, self.rows)
-        self._epoch = -1
-        self._batches: EpochBatches | None = None
+        # The last epoch and its batches. In one object, because several threads draw epochs.
+        self._drawn: tuple[int, EpochBatches] | None = None
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:
@@ -80,9 +80,10 @@ class BatchPlan:
 
         Every pair is in exactly one batch, unless corpora have weights.
         """
-        if self._batches is None or epoch != self._epoch:
-            self._batches, self._epoch = self._order(epoch), epoch
-        return self._batches
+        drawn = self._drawn
+        if drawn is None or epoch != drawn[0]:
+            drawn = self._drawn = epoch, self._order(epoch)
+        return drawn[1]
 
     def _order(self, epoch: int) -> "EpochBatches":
         random = np.random.default_rng([self.seed, epoch])

@@ -48,8 +48,8 @@ class JoinPlan:
             random=np.random.default_rng([seed, PLACES_DRAW]),
             corpora=None if corpora is None else corpora[self._by_group],
         )
-        self._epoch = -1
-        self._examples = self._places
+        # The last epoch and its examples. In one object, because several threads draw epochs.
+        self._drawn = -1, self._places
 
     def __len__(self) -> int:
         return len(self._places)
@@ -64,12 +64,13 @@ class JoinPlan:
 
         Every pair is in exactly one example.
         """
-        if epoch != self._epoch:
+        drawn = self._drawn
+        if epoch != drawn[0]:
             order = np.random.default_rng([self.seed, epoch, EPOCH_DRAW]).permutation(len(self._groups))
             # Place by place, a pair drawn from the group that the place belongs to.
             pairs = order[np.argsort(self._groups[order], kind="stable")].astype(np.int32)
-            self._examples, self._epoch = _look_up(pairs, self._places), epoch
-        return self._examples
+            drawn = self._drawn = epoch, _look_up(pairs, self._places)
+        return drawn[1]
 
     def find_corpora(self, corpora: np.ndarray) -> np.ndarray:
         """Returns the corpus of each example: int [M], given those of the pairs [N] that the plan was made with."""

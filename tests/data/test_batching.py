@@ -170,6 +170,21 @@ def test_the_order_is_a_function_of_seed_and_epoch(by):
     assert not np.array_equal(np.concatenate(plan.draw_epoch(0)), np.concatenate(again.draw_epoch(1)))
 
 
+def test_another_thread_may_draw_another_epoch_meanwhile():
+    plan = BatchPlan(random_lengths(499), by="sentences", size=101, seed=5)
+
+    class Late(int):
+        """An epoch whose comparison takes so long that another thread draws epoch 0."""
+
+        def __ne__(self, other):
+            plan.draw_epoch(0)
+            return int(self) != other
+
+    expected = list(plan.draw_epoch(1))
+    for batch, other in zip(plan.draw_epoch(Late(1)), expected, strict=True):
+        np.testing.assert_array_equal(batch, other)
+
+
 def test_neighbours_change_from_epoch_to_epoch():
     plan = BatchPlan(random_lengths(2003), by="sentences", size=7, seed=1)
     first, second = ({frozenset(batch.tolist()) for batch in plan.draw_epoch(epoch)} for epoch in (0, 1))

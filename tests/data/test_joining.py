@@ -93,6 +93,20 @@ def test_joined_pairs_depend_on_seed_and_epoch_alone():
     assert both < 0.6 * min(alone)  # a pair that was alone in one epoch may be joined in the next
 
 
+def test_another_thread_may_draw_another_epoch_meanwhile():
+    plan = JoinPlan(lengths_of(), share=0.5, max_length=50, seed=1)
+
+    class Late(int):
+        """An epoch whose comparison takes so long that another thread draws epoch 0."""
+
+        def __ne__(self, other):
+            plan.draw_epoch(0)
+            return int(self) != other
+
+    expected = plan.draw_epoch(1)
+    np.testing.assert_array_equal(plan.draw_epoch(Late(1)), expected)
+
+
 def join(corpus, tokenizers, *, separators=(" ", ""), sampling_alpha=None):
     kept = np.arange(1, len(corpus), 2)  # so that indices of the plan and of the corpus differ
     sides = (corpus.read_sources(kept), corpus.read_targets(kept))
