@@ -58,20 +58,20 @@ def read_parallel(source: Path, target: Path) -> tuple[list[str], list[str]]:
     return sources, targets
 
 
-def read_aligned(source: Path, *targets: Path) -> list[list[str]]:
-    """Reads a source file and any number of target files that fit into memory.
+def read_aligned(first: Path, *others: Path) -> list[list[str]]:
+    """Reads files that fit into memory and have the same number of lines, such as a source and its references.
 
     Raises:
         UserError: a file is missing, damaged, empty or not UTF-8, or their numbers of lines differ.
     """
-    if [source, *targets].count(STANDARD) > 1:
+    if [first, *others].count(STANDARD) > 1:
         raise UserError("Standard input can be read only once; give one file as '-'.")
-    sources, *others = (read_lines(path) for path in (source, *targets))
-    for target, lines in zip(targets, others, strict=True):
-        check_aligned(source, len(sources), target, len(lines))
-    if not sources:
-        raise UserError(f"{name_stream(source)} is empty.")
-    return [sources, *others]
+    texts = [read_lines(path) for path in (first, *others)]
+    for path, lines in zip(others, texts[1:], strict=True):
+        check_aligned(first, len(texts[0]), path, len(lines))
+    if not texts[0]:
+        raise UserError(f"{name_stream(first)} is empty.")
+    return texts
 
 
 def read_stream(stream: Iterable[bytes], name: str, first: int = 1) -> Iterator[str]:
@@ -102,13 +102,13 @@ def _decode_line(line: bytes) -> str:
     return line.removesuffix(b"\r\n" if line.endswith(b"\r\n") else b"\n").decode()
 
 
-def check_aligned(source: Path, num_sources: int, target: Path, num_targets: int) -> None:
+def check_aligned(first: Path, num_first: int, other: Path, num_other: int) -> None:
     """Raises UserError unless both files have the same number of lines."""
-    if num_sources != num_targets:
-        first_gap = min(num_sources, num_targets) + 1
+    if num_first != num_other:
+        first_gap = min(num_first, num_other) + 1
         raise UserError(
-            f"Source and target must have the same number of lines: {name_stream(source)} has {num_sources}, "
-            f"{name_stream(target)} has {num_targets}. The first line without a partner is line {first_gap}."
+            f"These files must have the same number of lines: {name_stream(first)} has {num_first}, "
+            f"{name_stream(other)} has {num_other}. The first line without a partner is line {first_gap}."
         )
 
 
