@@ -82,7 +82,8 @@ class Tokenizer:
     def load_pair(cls, source: Path, target: Path) -> tuple["Tokenizer", "Tokenizer"]:
         """Reads the models of both sides; if the files are equal, as for a joint model, returns one tokenizer twice."""
         first = cls.load(source)
-        return first, first if _read_model(target) == first.model else cls.load(target)
+        # The files, because a model from elsewhere has other ids there than here.
+        return first, first if _read_model(target) == _read_model(source) else cls.load(target)
 
     def save(self, path: Path) -> None:
         """Writes the model file, which any SentencePiece program can read."""

@@ -339,6 +339,13 @@ def test_a_pair_of_equal_files_is_one_tokenizer(tokenizer: Tokenizer, without_by
     assert source.model != other.model
 
 
+def test_a_pair_of_equal_files_from_elsewhere_is_one_tokenizer(tmp_path: Path) -> None:
+    for name in ("source", "same"):
+        (tmp_path / name).write_bytes(foreign())
+    source, same = Tokenizer.load_pair(tmp_path / "source", tmp_path / "same")
+    assert source is same
+
+
 def test_save_and_load_round_trip(tokenizer: Tokenizer, without_bytes: Tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path / "source.model")
     loaded = Tokenizer.load(tmp_path / "source.model")
