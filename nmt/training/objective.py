@@ -49,12 +49,12 @@ class Examples(NamedTuple):
 
     @property
     def arrays(self) -> list[Any]:
-        """The arrays that exist, from which this object can be rebuilt."""
+        """The arrays that exist. `Examples(*arrays)` rebuilds this object if nothing but the alignment is missing."""
         return [array for array in self if array is not None]
 
     def map(self, function: Callable[[Any], Any]) -> "Examples":
         """Returns the examples with a function applied to each array that exists."""
-        return Examples(*map(function, self.arrays))
+        return Examples(*(array if array is None else function(array) for array in self))
 
 
 EXAMPLE_TYPES = Examples(source=("int32", 2), target=("int32", 2), weights=("float32", 1), alignment=("float32", 3))

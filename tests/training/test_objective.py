@@ -271,6 +271,11 @@ def test_the_objective_is_the_smoothed_loss_of_the_rows_that_count():
     assert training
 
 
+def test_a_mapped_array_keeps_its_place_behind_one_that_is_missing():
+    mapped = Examples("source", "target", None, "alignment").map(str.upper)
+    assert mapped == Examples("SOURCE", "TARGET", None, "ALIGNMENT")
+
+
 def test_smoothing_over_producible_tokens_gives_no_mass_to_the_others():
     settings = TrainingConfig(max_updates=1, label_smoothing=0.1, label_smoothing_over="producible")
     model = RandomModel()
