@@ -25,15 +25,16 @@ from nmt.data.corpus import (
     split_indices,
 )
 from nmt.data.joining import NO_PAIR
+from nmt.data.subword_sampling import SPACE
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import UserError
 from nmt.files import compute_digest
 
-LINK = re.compile(r"(\d{1,9})-(\d{1,9})")
-SPACE = "▁"  # as SentencePiece writes it
+LINK = re.compile(r"(\d{1,9})([-?p])(\d{1,9})")
 # Pairs that are tokenized to find out whether the tokenizers mark words.
 CHECKED_PAIRS = 500
 
+Link = tuple[int, int]
 Rows = Sequence[Sequence[int] | np.ndarray]
 
 
@@ -119,32 +120,40 @@ def _read_lines(
 
 
 def _parse(line: str, path: Path, number: int, num_source: int, num_target: int) -> np.ndarray:
-    """Returns the links of a line: int32 [number of links, 2]; each once.
-
-    Raises:
-        UserError: it is not of the form "0-0 1-2", or links a word that the pair does not have.
-    """
-    links = set()
-    for field in line.split():
-        found = LINK.fullmatch(field)
-        if found is None:
-            raise UserError(
-                f"{path}:{number}: expected links such as 0-0 1-2, a source and a target word counted from 0, found "
-                f"'{field[:40]}'."
-            )
-        link = int(found[1]), int(found[2])
-        check_link(link, num_source, num_target, place=f"{path}:{number}: {field}")
-        links.add(link)
+    """Returns the links of a line: int32 [number of links, 2]; each once."""
+    links = {link for link, _ in parse_links(line, num_source, num_target, place=f"{path}:{number}")}
     return np.array(sorted(links), np.int32).reshape(-1, 2)
 
 
-def check_link(link: tuple[int, int], num_source: int, num_target: int, *, place: str) -> None:
-    """Raises UserError, which begins with the place, if a pair does not have a word that is linked."""
-    if link[0] >= num_source or link[1] >= num_target:
-        raise UserError(
-            f"{place} links a word that its pair does not have: the source has {num_source} words, the target "
-            f"{num_target}, and the first one is number 0."
-        )
+def parse_links(
+    line: str, num_source: int, num_target: int, *, place: str, is_gold: bool = False
+) -> Iterator[tuple[Link, bool]]:
+    """Yields the links of a line in the Pharaoh format, each with whether it is sure.
+
+    Args:
+        line: such as "0-0 1-2".
+        num_source, num_target: words of the pair.
+        place: file and line, for messages.
+        is_gold: whether links may be only possible, such as 1?2 or 1p2.
+
+    Raises:
+        UserError: the line is not of this form, or links a word that the pair does not have.
+    """
+    for field in line.split():
+        found = LINK.fullmatch(field)
+        if found is None or (found[2] != "-" and not is_gold):
+            example = "0-0 (sure) or 1?2 (possible)" if is_gold else "0-0 1-2"
+            raise UserError(
+                f"{place}: expected links such as {example}, a source and a target word counted from 0, found "
+                f"'{field[:40]}'."
+            )
+        source, target = int(found[1]), int(found[3])
+        if source >= num_source or target >= num_target:
+            raise UserError(
+                f"{place}: {field} links a word that its pair does not have: the source has {num_source} words, the "
+                f"target {num_target}, and the first one is number 0."
+            )
+        yield (source, target), found[2] == "-"
 
 
 class FindPairs(Protocol):

@@ -5,21 +5,16 @@ words are what white space separates. In a gold file, `1?2` or `1p2` is a link t
 """
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from nmt.data.corpus import read_aligned
-from nmt.data.word_alignments import check_link
+from nmt.data.word_alignments import Link, parse_links
 from nmt.errors import UserError
 from nmt.streams import STANDARD, name_stream
 from nmt.translators.opening import find_folder, find_kind, open_translator
-
-LINK = re.compile(r"(\d{1,9})([-?p])(\d{1,9})")
-
-Link = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -104,30 +99,9 @@ def align_files(
 
 
 def read_gold(line: str, num_source: int, num_target: int, *, place: str) -> GoldAlignment:
-    """Reads a line of gold links.
-
-    Args:
-        line: such as "0-0 1?2".
-        num_source, num_target: words of the pair.
-        place: file and line, for messages.
-
-    Raises:
-        UserError: it is not of this form, or links a word that the pair does not have.
-    """
-    sure, possible = set(), set()
-    for field in line.split():
-        found = LINK.fullmatch(field)
-        if found is None:
-            raise UserError(
-                f"{place}: expected links such as 0-0 (sure) or 1?2 (possible), separated by spaces, found "
-                f"'{field[:40]}'."
-            )
-        link = int(found[1]), int(found[3])
-        check_link(link, num_source, num_target, place=f"{place}: {field}")
-        possible.add(link)
-        if found[2] == "-":
-            sure.add(link)
-    return GoldAlignment(frozenset(sure), frozenset(possible))
+    """Reads a line of gold links, such as "0-0 1?2"; see `parse_links`."""
+    links = list(parse_links(line, num_source, num_target, place=place, is_gold=True))
+    return GoldAlignment(frozenset(link for link, is_sure in links if is_sure), frozenset(link for link, _ in links))
 
 
 def count_errors(aligned: Sequence[Sequence[Link]], gold: Sequence[GoldAlignment]) -> AlignmentErrors:

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 from nmt.backend import keras, ops
 from nmt.compilation import batch_gather, gather_rows
+from nmt.data.tokenizer import PAD_ID
 from nmt.models.embedding import Embedding
 from nmt.models.layers import Dropout
 from nmt.models.recurrent import LSTM, run_bidirectional
-
-PAD = 0
 
 
 class EncoderOutput(NamedTuple):
@@ -91,7 +90,7 @@ class Encoder(keras.layers.Layer):
             training: whether to drop values.
             word_mask: see `Embedding`.
         """
-        mask = ops.not_equal(ids, PAD)
+        mask = ops.not_equal(ids, PAD_ID)
         lengths = ops.sum(ops.cast(mask, "int32"), axis=1)
         reversal = _reverse_positions(lengths, ops.shape(ids)[1])
         # The directions and the bridge share one mask: with a mask each, a token dropped from one was still read by the

@@ -141,6 +141,7 @@ def test_links_are_read_once_and_change_with_their_file(prepare, files, monkeypa
     [
         (["0-0"] * 59, r"data\.train\.0\.alignments: expected links for each of the 60 lines of the corpus, found 59"),
         (["0-0"] * 59 + ["0-0 1:1"], r"a\.links:60: expected links such as 0-0 1-2, .* found '1:1'\."),
+        (["0-0"] * 59 + ["0-0 0?0"], r"a\.links:60: expected links such as 0-0 1-2, .* found '0\?0'\."),
         (
             ["0-0"] * 59 + ["0-99"],
             r"a\.links:60: 0-99 links a word that its pair does not have: the source has \d words",
