@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from nmt.config.file import load_stored_config
-from nmt.data.preparation import read_dev, read_parallel
+from nmt.data.corpus import read_parallel
+from nmt.data.preparation import read_dev
 from nmt.errors import UserError
 from nmt.evaluation.metrics import check_pairs, make_sentence_metric
 from nmt.files import get_current_version
