@@ -83,6 +83,35 @@ def settings_of(case: Case) -> dict[str, Any]:
     return {"seed": 1, "objective": objective, **case.update}
 
 
+def differentiate_consistency(kind: str) -> np.ndarray:
+    """Differentiates R-Drop or SimCut, on fixed states that were read twice, matrix and bias: one row [N].
+
+    Loss, likelihood and divergence have random factors. So their values are derivatives, too, the last three.
+    """
+    from nmt.backend import keras, ops
+    from nmt.compilation import compute_gradient
+    from nmt.models.embedding import OutputProjection
+    from nmt.training.objective import compute_consistency
+
+    layer = OutputProjection(V, 5, tied=None)
+    targets = np.array([[4, 6, 3], [4, 3, 0]] * 2)
+    weights = (targets != 0).astype(np.float32)
+    if kind == "simcut":
+        weights[2:] = 0
+    shapes = [(4, 3, 5), (V, 5), (V,), (3,)]
+    ends = np.cumsum([np.prod(shape) for shape in shapes])
+
+    def sum_terms(numbers: Any) -> Any:
+        parts = ops.split(numbers, ends[:-1].tolist())
+        states, matrix, bias, factors = (ops.reshape(*pair) for pair in zip(parts, shapes, strict=True))
+        with keras.StatelessScope(state_mapping=[(layer.own, matrix), (layer.bias, bias)]):
+            terms = compute_consistency(layer, states, targets, weights, label_smoothing=0.1, kind=kind)
+        return ops.sum(ops.stack(terms[:3]) * factors)
+
+    numbers = np.random.default_rng(1).normal(size=ends[-1]).astype(np.float32)
+    return ops.convert_to_numpy(compute_gradient(sum_terms, ops.convert_to_tensor(numbers), []))
+
+
 def batch_of(number: int, *, is_aligned: bool = False) -> Any:
     """10 pairs and 2 rows that only fill up; piece 5 again and again. Every other target piece may be aligned."""
     from nmt.data.batching import Batch, pad

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from backend_cases import DESCENT, DROPOUT, OTHER, learned, make_model, settings_of
+from backend_cases import DESCENT, DROPOUT, OTHER, differentiate_consistency, learned, make_model, settings_of
 
 from nmt.training.backends import make_strategy
 from nmt.training.update_tensorflow import TensorFlowUpdate
@@ -82,6 +82,19 @@ def test_dropout_was_at_work(on_jax):
     once, thrice = (on_jax[f"dropout 1x{micro}"]["outcomes"][0, 0] for micro in (1, 3))
     # Micro-batches have masks of their own; without dropout the losses would be equal.
     assert abs(once - thrice) > 1e-3
+
+
+def test_a_dropped_word_is_hidden_from_both_directions_and_the_bridge(on_jax):
+    memory, forward, backward = (on_jax["words"][name] for name in ("memory", "forward", "backward"))
+    np.testing.assert_allclose(memory[:, :6], np.concatenate([forward, backward], axis=1), atol=1e-6)
+    assert 0 < memory[:, 6:].any(axis=1).sum() < len(memory)
+
+
+@pytest.mark.parametrize("kind", ["r_drop", "simcut"])
+def test_two_readings_are_compared_as_on_tensorflow(on_jax, kind):
+    expected = differentiate_consistency(kind)
+    assert np.abs(expected[-3:]).min() > 1
+    np.testing.assert_allclose(on_jax["consistency"][kind], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_promised_of_the_update_holds_on_jax(environment):
