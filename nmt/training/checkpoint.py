@@ -87,7 +87,7 @@ class Checkpoint:
     arrays: Mapping[str, Mapping[str, np.ndarray]]
     """By part: weights, averages (of the weights; may be empty) and optimizer; each by variable path."""
     facts: Mapping[str, Any]
-    """What must not change when the run is resumed: fingerprints of text and tokenizers."""
+    """Fingerprints of texts and tokenizers. All but that of the dev text must be the same when the run is resumed."""
 
 
 class CheckpointFolder:
