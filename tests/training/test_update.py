@@ -51,8 +51,8 @@ def made_update(*, optimizer="sgd", precision=EXACT, dropout=None, seed=1, **set
     keras.utils.set_random_seed(1)
     config = ModelConfig(**SMALL, **(dropout or NO_DROPOUT))
     model = make_seq2seq(config, source_vocabulary_size=V, target_vocabulary_size=V, precision=precision)
+    adam = {} if optimizer == "sgd" else {"beta_1": 0.75, "beta_2": 0.9, "epsilon": 1e-6}
     decay = {"weight_decay": 0.5} if optimizer == "adamw" else {}
-    adam = {"beta_1": 0.75, "beta_2": 0.9, "epsilon": 1e-6}
     optimizer = make_optimizer(TrainingConfig(optimizer=optimizer, max_updates=1, **decay, **adam))
     strategy = make_strategy("single")
     return BackendUpdate(
