@@ -62,7 +62,7 @@ class RunRecords:
     def best(self) -> Record | None:
         """The validation or average of the best model, or the validation with the best BLEU if there is no model.
 
-        If a rollback has undone the updates that led to the model, it is what the model's facts say.
+        If a rollback has undone the updates that led to the model, the scores that are stored with the model.
         """
         facts = {name: self.facts.get(fact) for name, fact in FACTS.items()}
         known = {name: value for name, value in facts.items() if value is not None and not _is_infinite(value)}
@@ -79,7 +79,7 @@ class RunRecords:
     def best_translations(self) -> Mapping[str, Sequence[str]]:
         """The translations by the best model, by dev set, if they were kept.
 
-        Those of an average are not, and those of undone updates were replaced when the updates were repeated.
+        Those of an average are not kept, and those of undone updates were replaced when the updates were repeated.
         """
         best = self.best
         return {} if best is None or best not in self.validations else self.translations.get(best["update"], {})

@@ -107,11 +107,21 @@ class Recovery:
             f"{failed}. Rolling back to update {checkpoint.progress.update:,} with {0.5**rollbacks:g} times the "
             f"learning rate (rollback {rollbacks} of at most {limit})."
         )
+        return self.resume_from(checkpoint, replace(progress, rollbacks=rollbacks))
+
+    def resume_from(self, checkpoint: Checkpoint, progress: Progress) -> Checkpoint:
+        """Returns a checkpoint with what the updates after it leave behind when they are undone, and forgets failures.
+
+        The best model stays theirs, if they had a better one. Their time stays used.
+
+        Args:
+            checkpoint: the one to return to.
+            progress: where the run stands.
+        """
         self.num_failed = self._num_skipped = 0
-        # The best model stays that of the updates that are undone, if they had a better one. Their time stays used.
         resumed = replace(
             checkpoint.progress,
-            rollbacks=rollbacks,
+            rollbacks=progress.rollbacks,
             best_score=progress.best_score,
             best_loss=progress.best_loss,
             seconds=progress.seconds,

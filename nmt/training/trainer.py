@@ -369,7 +369,7 @@ class Trainer:
         self.run_log.forget_after(0)
 
     def _score_best_again(self) -> None:
-        """Scores the best model on a dev text that has changed, by which later ones are compared with it."""
+        """Scores the best model on a dev text that has changed, so that later models are compared on the same text."""
         before = self.progress.best_score
         if before is None:
             return
@@ -458,16 +458,8 @@ class Trainer:
             f"Updates were failing at the end, so that no checkpoint was saved. {self._explain_resuming('the run')}"
         )
         checkpoint = self.recovery.checkpoints.load_latest(self.log)
-        if checkpoint is None:
-            return
-        resumed = replace(  # as in a rollback
-            checkpoint.progress,
-            best_score=self.progress.best_score,
-            best_loss=self.progress.best_loss,
-            seconds=self.progress.seconds,
-        )
-        self._assign(replace(checkpoint, progress=resumed))
-        self.recovery.num_failed = 0
+        if checkpoint is not None:
+            self._assign(self.recovery.resume_from(checkpoint, self.progress))
 
     def _calibrate(self) -> None:
         """Fits the confidence of the best model on the dev text, unless it has one or the dev text is too short.
