@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from nmt.config.reference import as_words, get_keys, suggest_key
-from nmt.config.schema import ONE, SEVERAL, Config
+from nmt.config.schema import ONE, SEVERAL, Config, TokenizerConfig
 from nmt.config.schema.section import STORED
 from nmt.config.yaml_lines import MAX_CHARACTERS, Place, read_yaml, write_yaml
 from nmt.errors import UserError, suggest_name
@@ -34,7 +34,8 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         path: a YAML file, or the name of a recipe that comes with nmt, such as "demo". A file of that name wins.
-        overrides: KEY=VALUE; values are read as YAML.
+        overrides: KEY=VALUE; values are read as YAML. Models of tokenizers replace the keys of the file by which
+            tokenizers are trained.
 
     Returns:
         The configuration. If run_dir is null, it becomes runs/ and the file's name without its suffix.
@@ -44,8 +45,10 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """
     path = _find_recipe(Path(path))
     values, labels = _read(_text(path), str(path))
+    in_file = dict(labels)
     for override in overrides:
         _apply(override, values, labels)
+    _drop_replaced(values, {place for place, label in labels.items() if in_file.get(place) != label})
     config = _checked(values, labels)
     return config if config.run_dir else config.model_copy(update={"run_dir": Path("runs", path.stem)})
 
@@ -278,6 +281,16 @@ def _apply(override: str, values: dict[str, Any], labels: Labels) -> None:
     labels.update({inner: f"{label}: {_dotted(inner)}" for inner in lines} | {place: label})
 
 
+def _drop_replaced(values: dict[str, Any], overridden: Collection[Place]) -> None:
+    """Drops the keys of the file by which tokenizers are trained if overrides name models of tokenizers instead."""
+    section = values.get("tokenizer")
+    models = ("source_model", "target_model")
+    if isinstance(section, dict) and any(section.get(key) and ("tokenizer", key) in overridden for key in models):
+        for key in TokenizerConfig.ACTS_WITH:
+            if ("tokenizer", key) not in overridden:
+                section.pop(key, None)
+
+
 def _entry(holder: Any, part: str, label: str) -> str | int:
     """Returns the key or index of the entry `part` in `holder`: a key in a section, an index in a list."""
     if isinstance(holder, dict):
@@ -317,9 +330,10 @@ def _problem(error: ErrorDetails, labels: Labels) -> str:
 
 
 def _combination(place: Place, text: str, labels: Labels) -> str:
-    """Labels a mistake in a combination: with the key that its text begins with if that was given, else the section."""
-    key = (*place, *text.partition(" ")[0].split("."))
-    return f"{labels.get(key, labels[place])}: {text}"
+    """Labels each line of a mistake: with the key that the line begins with if that was given, or else the section."""
+    lines = text.split("\n")
+    keys = [(*place, *line.partition(" ")[0].rstrip(",").split(".")) for line in lines]
+    return "\n".join(f"{labels.get(key, labels[place])}: {line}" for key, line in zip(keys, lines, strict=True))
 
 
 def _found(value: object) -> str:

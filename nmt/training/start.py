@@ -1,5 +1,7 @@
 """Starts a new run from the weights of a model: chooses tokenizers, and makes rows for tokens that the model lacks."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from nmt.config.file import find_differences, load_stored_config
@@ -34,6 +36,7 @@ def find_start(config: Config, folder: RunFolder, log: Log) -> tuple[Config, Mod
         model = ModelFolder.load(path)
     except UserError as error:
         raise UserError(f"training.start_from: {error}") from error
+    model = _record_vocabulary_size(model)
     differences = [line for line in find_differences(model.config, config) if _is_of_architecture(line)]
     if differences:
         raise UserError(
@@ -44,6 +47,15 @@ def find_start(config: Config, folder: RunFolder, log: Log) -> tuple[Config, Mod
     kept = has_tokenizers_of(model.config.tokenizer, config.tokenizer)
     log(f"Starting from the weights of {path}, with {'its tokenizers' if kept else 'other tokenizers'}.")
     return _adopt_tokenizer(config, model.config), model
+
+
+def _record_vocabulary_size(model: ModelFolder) -> ModelFolder:
+    """Returns a model whose configuration has the size of its vocabulary, also if its tokenizers came from files."""
+    section = model.config.tokenizer
+    if section.source_model is None:
+        return model
+    section = section.model_copy(update={"vocabulary_size": model.source_tokenizer.vocabulary_size})
+    return replace(model, config=model.config.model_copy(update={"tokenizer": section}))
 
 
 def _is_of_architecture(difference: str) -> bool:

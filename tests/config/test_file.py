@@ -16,7 +16,7 @@ from nmt.config.file import (
     read_overrides,
     replace_values,
 )
-from nmt.config.schema import Config
+from nmt.config.schema import Config, ModelConfig, TokenizerConfig
 from nmt.errors import UserError
 
 RECIPES = sorted(Path(__file__).parents[2].glob("configs/*.yaml"))
@@ -31,6 +31,7 @@ data:
 training:
   max_updates: 9
 """
+MODELS = ("tokenizer.source_model=a.model", "tokenizer.target_model=a.model")
 TEXT = st.text(max_size=8) | st.sampled_from(
     ["no", "1e-3", "0x1f", "010", "null", "~", "- a", "a: b", "1:30", "# a", "\n"]
 )
@@ -114,14 +115,57 @@ def test_stored_keys_are_read_under_their_old_names(file):
 
 def test_keys_without_effect_are_refused_except_in_stored_configurations(file):
     assert mistakes(file(MINIMAL), "training.final_rate=0.5") == [
-        "command line: training.final_rate=0.5: final_rate needs schedule linear or cosine; found constant"
+        "command line: training.final_rate=0.5: final_rate needs schedule linear or cosine; found constant. Leave it "
+        "out, or set it to its default, 0.0"
     ]
-    stored = dump_config(load_config(file(MINIMAL))).replace("final_rate: 0.0", "final_rate: 0.5")
-    config = config_from_text(stored, "best/config.yaml")
-    assert config.training.final_rate == 0.5
-    assert replace_values(config, {"decoding.beam_size": 9}, "here", is_stored=True).training.final_rate == 0.5
+    config = load_config(file(MINIMAL), MODELS)
+    stored = dump_config(config.model_copy(update={"model": ModelConfig(attention="additive")}))
+    idle = {"final_rate: 0.0": "final_rate: 0.5", "vocabulary_size: 8000": "vocabulary_size: 300"}
+    idle |= {"attention_heads: 8": "attention_heads: 2"}
+    older = stored
+    for default, value in idle.items():
+        assert default in older
+        older = older.replace(default, value)
+    # So that a run that was started with them is resumed without them.
+    assert config_from_text(older, "best/config.yaml") == config_from_text(stored, "best/config.yaml")
+    changed = config.model_copy(update={"training": config.training.model_copy(update={"final_rate": 0.5})})
+    assert replace_values(changed, {"decoding.beam_size": 9}, "here", is_stored=True).decoding.beam_size == 9
     with pytest.raises(UserError, match=r"^here: final_rate needs schedule"):
-        replace_values(config, {"decoding.beam_size": 9}, "here")
+        replace_values(changed, {"decoding.beam_size": 9}, "here")
+
+
+def test_all_keys_without_effect_are_named_each_condition_with_its_line(file):
+    text = MINIMAL + "  final_rate: 0.5\n  schedule_updates: 9\n  optimizer: sgd\n  beta_2: 0.5\n"
+    assert mistakes(file(text)) == [
+        "x.yaml:13: training.beta_2: beta_2 needs optimizer adam or adamw; found sgd. Leave it out, or set it to its "
+        "default, 0.98",
+        "x.yaml:11: training.schedule_updates: schedule_updates and final_rate need schedule linear or cosine; found "
+        "constant. Leave them out, or set them to their defaults, null and 0.0",
+    ]
+
+
+def test_models_of_tokenizers_on_the_command_line_replace_what_the_file_trains(file):
+    path = file(MINIMAL + "tokenizer: {vocabulary_size: 300, user_symbols: [<x>], sampling_alpha: 0.5}\n")
+    files = {"source_model": Path("a.model"), "target_model": Path("a.model")}
+    assert load_config(path, MODELS).tokenizer == TokenizerConfig(sampling_alpha=0.5, **files)
+    assert load_config(path, ["tokenizer.source_model=", "tokenizer.target_model="]).tokenizer.vocabulary_size == 300
+
+
+@pytest.mark.parametrize(
+    ("section", "overrides", "label"),
+    [
+        ("{vocabulary_size: 300, source_model: a.model, target_model: a.model}", (), "x.yaml:10: tokenizer.voc"),
+        ("{source_model: a.model, target_model: a.model}", ("tokenizer.vocabulary_size=300",), "command line: toke"),
+        ("{vocabulary_size: 400}", (*MODELS, "tokenizer.vocabulary_size=300"), "command line: tokenizer.vocabulary_s"),
+    ],
+    ids=["file", "line over file", "line"],
+)
+def test_training_a_tokenizer_and_models_of_tokenizers_exclude_each_other(file, section, overrides, label):
+    [mistake] = mistakes(file(f"{MINIMAL}tokenizer: {section}\n"), *overrides)
+    assert mistake.startswith(label)
+    assert mistake.endswith(
+        ": vocabulary_size needs source_model null; found a.model. Leave it out, or set it to its default, 8000"
+    )
 
 
 def test_an_old_name_in_a_users_file_is_unknown_and_the_new_one_is_suggested(file):

@@ -54,6 +54,7 @@ def test_a_configuration_is_frozen():
             {"locked_dropout": True, "embedding_dropout": 0.0, "layer_dropout": 0.0, "output_dropout": 0.0},
             "locked_dropout needs embedding_dropout, layer_dropout or output_dropout above 0",
         ),
+        ("model", {"attention": "bilinear", "attention_heads": 7}, "attention_heads needs attention multi_head; found"),
         ("model", {"attention_hops": 3}, "attention_hops must not exceed decoder_layers; found 3 and 2"),
         ("model", {"attention_hops": 2, "input_feeding": True}, "input_feeding needs attention_hops 1"),
         ("training", {}, "training would never end"),
@@ -109,6 +110,21 @@ def test_a_configuration_is_frozen():
             {"max_updates": 9, "label_smoothing": 0.0, "label_smoothing_over": "producible"},
             "label_smoothing_over producible needs label_smoothing above 0",
         ),
+        *(
+            (
+                "tokenizer",
+                {"source_model": "x", "target_model": "x", **keys},
+                f"{next(iter(keys))} needs source_model null; found x",
+            )
+            for keys in (
+                {"kind": "bpe"},
+                {"vocabulary_size": 99},
+                {"character_coverage": 1.0},
+                {"byte_fallback": False},
+                {"user_symbols": ["<x>"]},
+                {"normalization": "identity"},
+            )
+        ),
         ("tokenizer", {"joint": False}, "model.tied_embeddings all needs one vocabulary"),
         ("tokenizer", {"source_model": "x", "target_model": "y"}, "model.tied_embeddings all needs one vocabulary"),
     ],
@@ -122,7 +138,9 @@ def test_impossible_combinations_are_told(section, keys, message):
     ("section", "keys"),
     [
         ("tokenizer", {"source_model": "x", "target_model": "x"}),
-        ("model", {"attention": "bilinear", "attention_heads": 7}),
+        ("tokenizer", {"source_model": "x", "target_model": "x", "vocabulary_size": 8000, "sampling_alpha": 0.5}),
+        ("model", {"attention": "bilinear", "attention_heads": 8}),
+        ("model", {"attention": "additive", "decoder_units": 7}),
         ("model", {"start_state": "both_ends", "encoder_layers": 2}),
         ("model", {"attention_hops": 2}),
         ("model", {"locked_dropout": True, "embedding_dropout": 0.0, "layer_dropout": 0.0}),

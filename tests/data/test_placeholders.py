@@ -151,6 +151,7 @@ def test_glossary_mistakes_are_all_reported_with_their_lines(tmp_path):
     ("given", "message"),
     [
         ({"share": 0.2}, "share has no effect without kinds"),
+        ({"share": 0.2, "symbols_per_kind": 3}, "share and symbols_per_kind have no effect without kinds"),
         ({"kinds": ["url", "url"]}, "kinds must name each kind once"),
         ({"kinds": ["term"]}, "glossary and the kind term go together"),
         ({"kinds": ["url"], "glossary": "x"}, "glossary and the kind term go together"),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nmt.config.file import config_from_text, dump_config
-from nmt.config.schema import Config, DataConfig
+from nmt.config.schema import Config, DataConfig, TokenizerConfig
 from nmt.data.batching import BatchLoader, BatchPlan
 from nmt.data.examples import find_tag_ids, put_tag
 from nmt.data.preparation import find_tag_warnings, prepare_training_data, read_dev
@@ -89,7 +89,8 @@ def test_the_tokenizer_has_tags_as_symbols_and_learns_nothing_from_them(make_con
 def test_a_tokenizer_without_the_tag_is_refused(make_config, tmp_path):
     path = tmp_path / "other.model"
     train_tokenizer(WORDS * 9, kind="bpe", vocabulary_size=28, byte_fallback=False).save(path)
-    config = make_config({}, {}, {"tag": "<2cc>"}, tokenizer={"source_model": path, "target_model": path})
+    files = TokenizerConfig(source_model=path, target_model=path)
+    config = make_config({}, {}, {"tag": "<2cc>"}).model_copy(update={"tokenizer": files})
     with pytest.raises(
         UserError, match=r"^data\.train\.2\.tag: the source tokenizer does not have the symbol <2cc>, but"
     ):

@@ -182,6 +182,7 @@ def test_a_sample_does_not_depend_on_its_neighbours(monkeypatch: pytest.MonkeyPa
         ({"top_k": 5}, "top_k has no effect without sampling: set temperature above 0"),
         ({"top_p": 0.5}, "top_p has no effect without sampling"),
         ({"seed": 5}, "seed has no effect without sampling"),
+        ({"top_p": 0.5, "seed": 5, "top_k": 3}, "top_k, top_p and seed have .*; found top_k 3, top_p 0.5 and seed 5"),
         (SAMPLING | {"temperature": 1e-9}, "temperature must be 0 or at least 0.001; found 1e-09"),
     ],
 )

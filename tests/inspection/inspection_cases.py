@@ -16,7 +16,13 @@ MODELS = {
     "default": {},
     "norm": {"layer_norm": True, "start_state": "both_ends", "decoder_layers": 1},
     "bridge": {"source_bridge": True, "decoder_layers": 3, "attention_hops": 2, "encoder_layers": 1},
-    "feeding": {"decoder_layers": 2, "input_feeding": True, "attention": "additive", "lexical_model": True},
+    "feeding": {
+        "decoder_layers": 2,
+        "input_feeding": True,
+        "attention": "additive",
+        "attention_heads": 8,
+        "lexical_model": True,
+    },
 }
 V = 25
 SOURCE, TARGET = [4, 9, 12, 5, 3], [7, 6, 16, 3]

@@ -24,8 +24,8 @@ TARGET = np.array([[2, 4, 5, 6, 7], [2, 8, 9, 3, 0], [2, 10, 3, 0, 0]])
 PREDICTED = np.array([[4, 5, 6, 7, 3], [8, 9, 3, 0, 0], [10, 3, 0, 0, 0]])
 EVERY_MODEL = {
     "default": {},
-    "bilinear": {"attention": "bilinear"},
-    "additive": {"attention": "additive"},
+    "bilinear": {"attention": "bilinear", "attention_heads": 8},
+    "additive": {"attention": "additive", "attention_heads": 8},
     "hops": {"decoder_layers": 3, "attention_hops": 2, "lexical_model": True},
     "bridge": {"source_bridge": True, "attention_hops": 2, "start_state": "both_ends"},
     "feeding": {"decoder_layers": 1, "input_feeding": True},

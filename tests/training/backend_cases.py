@@ -36,6 +36,7 @@ OTHER = Case(
         "input_feeding": True,
         "layer_norm": True,
         "attention": "additive",
+        "attention_heads": 8,
         "tied_embeddings": "none",
         **NO_DROPOUT,
     },
@@ -67,7 +68,7 @@ def make_model(case: Case, weights: dict[str, np.ndarray] | None = None) -> Any:
     from nmt.weights import assign_arrays, get_arrays
 
     keras.utils.set_random_seed(1)
-    model = make_seq2seq(ModelConfig(**SIZES, **case.model), source_vocabulary_size=V, target_vocabulary_size=V)
+    model = make_seq2seq(ModelConfig(**SIZES | case.model), source_vocabulary_size=V, target_vocabulary_size=V)
     model.optimizer = make_optimizer(TrainingConfig(max_updates=1, **case.optimizer))
     random = np.random.default_rng(1)
     drawn = {path: a + random.normal(size=a.shape) / 4 for path, a in get_arrays(model.trainable_variables).items()}

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.errors import UnsavedError, UserError
 from nmt.model_folder import ModelFolder, get_fingerprints
 from nmt.models.seq2seq import make_seq2seq
-from nmt.training.start import convert_weights, has_tokenizers_of, map_tokens
+from nmt.training.run_folder import RunFolder
+from nmt.training.start import convert_weights, find_start, has_tokenizers_of, map_tokens
 from nmt.weights import assign_arrays, get_arrays, save_arrays
 
 LINES = ["one two three four five six seven eight nine ten", "twenty thirty forty", "a one and a two", "nineteen"]
@@ -159,6 +161,17 @@ def test_settings_equal_to_the_defaults_are_settings(model):
     assert not has_tokenizers_of(start, start.model_copy(update={"source_model": "a", "target_model": "a"}))
 
 
+def test_the_size_of_tokenizers_from_files_is_that_of_the_vocabulary(model, tmp_path):
+    files = dict.fromkeys(("source_model", "target_model"), tmp_path / "x.model")
+    replace(model, config=with_tokenizer(model.config, **files)).save(tmp_path / "run" / "best")
+    training = model.config.training.model_copy(update={"start_from": tmp_path / "run"})
+    for size, uses_its_tokenizers in ((28, True), (8000, False)):
+        config = with_tokenizer(model.config, vocabulary_size=size).model_copy(update={"training": training})
+        found, start = find_start(config, RunFolder(tmp_path / "new"), lambda line: None)
+        assert has_tokenizers_of(start.config.tokenizer, found.tokenizer) == uses_its_tokenizers
+        assert found.tokenizer == config.tokenizer
+
+
 def test_other_tokenizers_are_trained_or_read(rehearsal, recipe, begin, tmp_path):
     config = recipe(tmp_path / "trained", max_updates=1, start_from=begin, tokenizer={"vocabulary_size": 30})
     rehearsal.train(config, bleu=[1])
@@ -167,16 +180,17 @@ def test_other_tokenizers_are_trained_or_read(rehearsal, recipe, begin, tmp_path
     # Whatever spells a token, the mean of equal rows is the same.
     assert all((array == 3).all() for array in ModelFolder.load(tmp_path / "trained").weights.values())
     given = dict.fromkeys(("source_model", "target_model"), tmp_path / "trained" / "source.model")
-    rehearsal.train(recipe(tmp_path / "read", max_updates=1, start_from=begin, tokenizer=given), bleu=[1])
+    rehearsal.train(with_tokenizer(recipe(tmp_path / "read", max_updates=1, start_from=begin), **given), bleu=[1])
     read = Tokenizer.load(tmp_path / "read" / "source.model")
     assert read.fingerprint == Tokenizer.load(tmp_path / "trained" / "source.model").fingerprint
 
 
 def test_a_start_of_another_architecture_is_refused(rehearsal, recipe, begin, tmp_path):
-    other = {"encoder_units": 32, "attention": "additive", "layer_dropout": 0.5}
+    other = {"encoder_units": 32, "attention": "additive", "attention_heads": 8, "layer_dropout": 0.5}
     words = (
         f"training.start_from: the model in {begin} has another architecture than this configuration:\n"
-        "  model.encoder_units: 16 became 32\n  model.attention: multi_head became additive\nRestore the old values, or"
+        "  model.encoder_units: 16 became 32\n  model.attention: multi_head became additive\n"
+        "  model.attention_heads: 2 became 8\nRestore the old values, or"
     )
     with pytest.raises(UserError, match=re.escape(words)):
         rehearsal.train(recipe(tmp_path / "new", start_from=begin, model=other), bleu=[])

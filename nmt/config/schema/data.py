@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, Tag, model_validator
 
-from nmt.config.schema.section import Section, Share, TagName, UserPath
+from nmt.config.schema.section import Section, Share, TagName, UserPath, find_given, list_words
 
 PlaceholderKind = Literal["url", "email", "number", "tag", "term"]
 
@@ -115,10 +115,9 @@ class PlaceholderConfig(Section):
             raise ValueError(f"kinds must name each kind once; found {', '.join(self.kinds)}")
         if ("term" in self.kinds) != (self.glossary is not None):
             raise ValueError("glossary and the kind term go together: set both or neither")
-        fields = type(self).model_fields
-        changed = [name for name, value in self.model_dump().items() if value != fields[name].get_default()]
-        if changed and not self.kinds:
-            raise ValueError(f"{changed[0]} has no effect without kinds")
+        given = find_given(self, type(self).model_fields)
+        if given and not self.kinds:
+            raise ValueError(f"{list_words(given)} {'has' if len(given) == 1 else 'have'} no effect without kinds")
         return self
 
 

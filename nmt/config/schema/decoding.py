@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from nmt.config.schema.section import Count, Section, TagName
+from nmt.config.schema.section import Count, Section, TagName, find_given, list_words
 
 MAX_BEAM_SIZE = 64
 WIDER = 2  # factor of the beam size of a second search (decoding.on_warning)
@@ -98,12 +98,12 @@ class SearchSettings(Section):
     @model_validator(mode="after")
     def _sampling_fits(self) -> "SearchSettings":
         if self.temperature == 0:
-            for name in SAMPLING_KEYS[1:]:
-                if getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(
-                        f"{name} has no effect without sampling: set temperature above 0 and beam_size to 1; found "
-                        f"{name} {getattr(self, name)}"
-                    )
+            if given := find_given(self, SAMPLING_KEYS[1:]):
+                raise ValueError(
+                    f"{list_words(given)} {'has' if len(given) == 1 else 'have'} no effect without sampling: set "
+                    "temperature above 0 and beam_size to 1; found "
+                    f"{list_words([f'{name} {getattr(self, name)}' for name in given])}"
+                )
             return self
         if self.temperature < LOWEST_TEMPERATURE:
             raise ValueError(f"temperature must be 0 or at least {LOWEST_TEMPERATURE}; found {self.temperature}")

@@ -1,11 +1,12 @@
 """The section `model`: sizes, attention and dropout."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from nmt.config.presets import PresetName, expand_preset
-from nmt.config.schema.section import Section, Share
+from nmt.config.schema.section import Condition, Section, Share
 
 
 class ModelConfig(Section):
@@ -71,6 +72,8 @@ class ModelConfig(Section):
     dropout, Merity et al. 2018)."""
     attention_dropout: Share = 0.0
     """Share of attention weights dropped during training, different ones in each head."""
+
+    ACTS_WITH: ClassVar[Mapping[str, Condition]] = {"attention_heads": ("attention", ("multi_head",))}
 
     @model_validator(mode="before")
     @classmethod

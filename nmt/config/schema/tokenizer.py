@@ -1,10 +1,13 @@
 """The section `tokenizer`."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from nmt.config.schema.section import Section, UserPath
+from nmt.config.schema.section import Condition, Section, UserPath
+
+_TRAINED_BY = ("kind", "vocabulary_size", "character_coverage", "byte_fallback", "user_symbols", "normalization")
 
 
 class TokenizerConfig(Section):
@@ -25,12 +28,15 @@ class TokenizerConfig(Section):
     normalization: Literal["nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf", "identity"] = "nmt_nfkc"
     """SentencePiece's normalization rule; those with cf also fold case."""
     source_model: UserPath | None = None
-    """Existing SentencePiece model for the source; null trains one."""
+    """Existing SentencePiece model for the source; null trains one. On the command line, it replaces the keys of the
+    file by which a tokenizer is trained."""
     target_model: UserPath | None = None
     """Existing SentencePiece model for the target; null trains one."""
     sampling_alpha: Annotated[float, Field(gt=0, le=1)] | None = None
     """Subword sampling during training: smoothing of the unigram model (Kudo 2018), or merge dropout for BPE (Provilkov
     et al. 2020); null always uses the best segmentation."""
+
+    ACTS_WITH: ClassVar[Mapping[str, Condition]] = dict.fromkeys(_TRAINED_BY, ("source_model", (None,)))
 
     @model_validator(mode="after")
     def _existing_models_come_in_pairs(self) -> "TokenizerConfig":

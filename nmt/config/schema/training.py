@@ -1,10 +1,11 @@
 """The section `training`: optimization, loss, stopping, validation and checkpoints."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from nmt.config.schema.section import STORED, Count, Section, Share, UserPath
+from nmt.config.schema.section import Condition, Count, Section, Share, UserPath
 
 ConsistencyKind = Literal["r_drop", "simcut"]
 ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt", "plateau"]
@@ -12,18 +13,6 @@ PartName = Literal["source_embedding", "target_embedding", "encoder", "attention
 StrategyName = Literal["auto", "single", "mirrored", "multi_worker"]
 
 _ADAM, _TIMED, _PLATEAU = ("adam", "adamw"), ("linear", "cosine"), ("plateau",)
-ACTS_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
-    "beta_1": ("optimizer", _ADAM),
-    "beta_2": ("optimizer", _ADAM),
-    "epsilon": ("optimizer", _ADAM),
-    "weight_decay": ("optimizer", ("adamw",)),
-    "schedule_updates": ("schedule", _TIMED),
-    "final_rate": ("schedule", _TIMED),
-    "plateau_patience": ("schedule", _PLATEAU),
-    "plateau_factor": ("schedule", _PLATEAU),
-    "plateau_restart": ("schedule", _PLATEAU),
-}
-"""Keys that act only with certain values of another key: that key and these values, by the name of the first."""
 
 
 class TrainingConfig(Section):
@@ -144,6 +133,18 @@ class TrainingConfig(Section):
     """Keep the lowest loss that each training pair has had in any epoch (pair_losses.npy), by which nmt report lists
     the pairs that are never learned. Two bytes per pair; of more than 20 million pairs, only every nth one."""
 
+    ACTS_WITH: ClassVar[Mapping[str, Condition]] = {
+        "beta_1": ("optimizer", _ADAM),
+        "beta_2": ("optimizer", _ADAM),
+        "epsilon": ("optimizer", _ADAM),
+        "weight_decay": ("optimizer", ("adamw",)),
+        "schedule_updates": ("schedule", _TIMED),
+        "final_rate": ("schedule", _TIMED),
+        "plateau_patience": ("schedule", _PLATEAU),
+        "plateau_factor": ("schedule", _PLATEAU),
+        "plateau_restart": ("schedule", _PLATEAU),
+    }
+
     @model_validator(mode="after")
     def _has_an_end(self) -> "TrainingConfig":
         if not (self.max_updates or self.max_epochs or self.max_minutes or self.budget_minutes):
@@ -174,16 +175,6 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"average_last must not exceed keep_checkpoints; found {self.average_last} and {self.keep_checkpoints}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _keys_act(self, info: ValidationInfo) -> "TrainingConfig":
-        if info.context == STORED:
-            return self
-        for name, (other, values) in ACTS_WITH.items():
-            found = getattr(self, other)
-            if found not in values and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} needs {other} {' or '.join(values)}; found {found}")
         return self
 
     @model_validator(mode="after")
