@@ -374,9 +374,18 @@ def make_tokenizers(config: Config, corpus: ParallelCorpus, run_dir: Path, *, lo
 
 def load_tokenizers(config: TokenizerConfig, run_dir: Path) -> tuple[Tokenizer, Tokenizer] | None:
     """Loads the tokenizers in the run folder, or else those that the configuration names; None if it names none."""
-    paths = [run_dir / name for name in TOKENIZER_FILES]
-    if all(path.is_file() for path in paths):
-        return Tokenizer.load_pair(*paths)
+    if has_tokenizers(run_dir):
+        return Tokenizer.load_pair(*(run_dir / name for name in TOKENIZER_FILES))
+    return load_named_tokenizers(config)
+
+
+def has_tokenizers(run_dir: Path) -> bool:
+    """Returns whether the tokenizers of both sides are in a run folder."""
+    return all((run_dir / name).is_file() for name in TOKENIZER_FILES)
+
+
+def load_named_tokenizers(config: TokenizerConfig) -> tuple[Tokenizer, Tokenizer] | None:
+    """Loads the tokenizers that the configuration names; None if it names none."""
     if config.source_model and config.target_model:
         return Tokenizer.load_pair(config.source_model, config.target_model)
     return None

@@ -6,14 +6,22 @@ from pathlib import Path
 
 import numpy as np
 
-from nmt.config.schema import Config, DataConfig
+from nmt.config.schema import Config, DataConfig, TokenizerConfig
 from nmt.data.augmentation import to_capitals
 from nmt.data.corpus import ParallelCorpus
 from nmt.data.examples import list_tags
 from nmt.data.glossary import read_glossary
 from nmt.data.languages import parse_language
 from nmt.data.placeholders import TERM, Placeholders
-from nmt.data.preparation import DevSet, load_tokenizers, make_masker, make_tag_ids, train_tokenizers
+from nmt.data.preparation import (
+    DevSet,
+    has_tokenizers,
+    load_named_tokenizers,
+    load_tokenizers,
+    make_masker,
+    make_tag_ids,
+    train_tokenizers,
+)
 from nmt.data.token_cache import PAIR_BYTES, CachedTokens
 from nmt.data.tokenizer import UNK_ID, Tokenizer
 from nmt.doctor.findings import Finding, report_count
@@ -69,7 +77,7 @@ def try_tokenizers(
         The tokenizers, None if they cannot be loaded or trained, and the finding.
     """
     try:
-        found = start or load_tokenizers(config.tokenizer, run_dir)
+        found = start or _load_tokenizers(config.tokenizer, run_dir)
         if found is not None:
             return found, Finding("tokenizer", "ok", f"{found[0].vocabulary_size:,} tokens, loaded")
         indices = select_evenly(len(corpus), TOKENIZER_SAMPLE)
@@ -87,6 +95,16 @@ def try_tokenizers(
         return None, Finding("tokenizer", "error" if whole else "note", f"{error}{on_sample}")
     sample = f"{len(indices):,} pairs" if len(indices) < len(corpus) else "the whole text"
     return trained, Finding("tokenizer", "ok", f"{trained[0].vocabulary_size:,} tokens, trained on {sample}")
+
+
+def _load_tokenizers(config: TokenizerConfig, run_dir: Path) -> Tokenizers | None:
+    """Loads the tokenizers that training would load; None if it would train them."""
+    if has_tokenizers(run_dir):
+        from nmt.training.run_folder import RunFolder  # imports Keras, which takes seconds
+
+        if RunFolder(run_dir).can_keep_tokenizers():
+            return load_tokenizers(config, run_dir)
+    return load_named_tokenizers(config)
 
 
 @dataclass(frozen=True)

@@ -97,8 +97,7 @@ class RunFolder:
         if self.config.is_file():
             before = load_stored_config(self.config)
             changed = [line for line in find_differences(before, config) if not _may_change(line.split(":")[0], before)]
-            if not self.has_checkpoints():
-                # Nothing was trained with the old values and tokenizers, and the text may have changed too.
+            if not self.can_keep_tokenizers():
                 for name in TOKENIZER_FILES:
                     discard(self.path / name)
             elif changed:
@@ -124,6 +123,13 @@ class RunFolder:
     def has_checkpoints(self) -> bool:
         """Whether the run can be resumed."""
         return any(self.checkpoints.glob("update-*.h5"))
+
+    def can_keep_tokenizers(self) -> bool:
+        """Whether training uses the tokenizers in the folder, if there are any.
+
+        Nothing was trained with those of a run without checkpoints, and its settings and its text may have changed.
+        """
+        return self.has_checkpoints() or not self.config.is_file()
 
     def check_shared(self) -> None:
         """Checks that this machine sees what the chief has just written.

@@ -21,6 +21,7 @@ from nmt.doctor.tokens import (
     try_tokenizers,
 )
 from nmt.model_folder import ModelFolder
+from nmt.training.run_folder import RunFolder
 
 MODEL = Path(__file__).parents[1] / "format_1" / "model"
 
@@ -51,6 +52,22 @@ def test_the_tokenizers_of_the_run_are_used(opened, tmp_path):
     (found, _), finding = try_tokenizers(config, corpus, tmp_path / "run")
     assert found.fingerprint == source.fingerprint
     assert finding.found == "310 tokens, loaded"
+
+
+def test_tokenizers_that_training_would_replace_are_not_used(opened, tmp_path):
+    """Those of a run without checkpoints: its text may be another than that of its tokenizers."""
+    config, corpus = opened()
+    folder = RunFolder(tmp_path / "run")
+    (other, _), _ = try_tokenizers(opened(vocabulary_size=300)[0], corpus, folder.path)
+    for name in ("source.model", "target.model"):
+        other.save(folder.path / name)
+    folder.config.touch()
+    (found, _), finding = try_tokenizers(config, corpus, folder.path)
+    assert found.vocabulary_size == 310 and finding.found == "310 tokens, trained on the whole text"
+    folder.checkpoints.mkdir()
+    (folder.checkpoints / "update-000000001.h5").touch()
+    (found, _), finding = try_tokenizers(config, corpus, folder.path)
+    assert found.fingerprint == other.fingerprint and finding.found == "300 tokens, loaded"
 
 
 @pytest.mark.parametrize(("sample", "verdict"), [(1000, "error"), (20, "note")])
