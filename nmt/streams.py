@@ -41,6 +41,50 @@ class DamagedFileError(UserError):
 CHECKSUM: dict[int, int] = {zstd.CompressionParameter.checksum_flag: 1}
 
 
+class _StreamReader(io.RawIOBase):
+    """Unpacks the streams of a file one after the other, as `cat a.xz b.xz` and parallel compressors write them.
+
+    Unlike `bz2.BZ2File` and `lzma.LZMAFile`, it does not take a damaged stream after the first one for the end of the
+    file. Zeros may follow a stream, as the format xz permits.
+
+    Args:
+        file: the packed file.
+        make_decompressor: makes the decompressor of a stream.
+    """
+
+    def __init__(self, file: BinaryIO, make_decompressor: Callable[[], Any]):
+        self._file, self._make_decompressor = file, make_decompressor
+        self._decompressor, self._packed = make_decompressor(), b""
+
+    def readable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]
+        """Reads into a buffer and returns the number of bytes."""
+        while not self._decompressor.eof or self._begin_next():
+            if self._decompressor.needs_input and not self._packed and not self._read_packed():
+                raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+            part, self._packed = self._decompressor.decompress(self._packed, len(buffer)), b""
+            if part:
+                buffer[: len(part)] = part
+                return len(part)
+        return 0
+
+    def _begin_next(self) -> bool:
+        """Makes the decompressor of the next stream, and returns whether there is one."""
+        self._packed = self._decompressor.unused_data.lstrip(b"\0")
+        while not self._packed and self._read_packed():
+            self._packed = self._packed.lstrip(b"\0")
+        if self._packed:
+            self._decompressor = self._make_decompressor()
+        return bool(self._packed)
+
+    def _read_packed(self) -> bool:
+        self._packed = self._file.read(io.DEFAULT_BUFFER_SIZE)
+        return bool(self._packed)
+
+
 class Compression(NamedTuple):
     """A kind of compressed file."""
 
@@ -60,9 +104,15 @@ COMPRESSIONS = {
         lambda file: gzip.GzipFile("", "wb", fileobj=file, mtime=0),
     ),
     ".bz2": Compression(
-        re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"), bz2.BZ2File, lambda file: bz2.BZ2File(file, "wb")
+        re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),
+        lambda file: _StreamReader(file, bz2.BZ2Decompressor),
+        lambda file: bz2.BZ2File(file, "wb"),
     ),
-    ".xz": Compression(re.compile(rb"\xfd7zXZ\x00"), lzma.LZMAFile, lambda file: lzma.LZMAFile(file, "wb")),  # noqa: SIM115
+    ".xz": Compression(
+        re.compile(rb"\xfd7zXZ\x00"),
+        lambda file: _StreamReader(file, lzma.LZMADecompressor),
+        lambda file: lzma.LZMAFile(file, "wb"),  # noqa: SIM115
+    ),
     ".zst": Compression(
         re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
         zstd.ZstdFile,

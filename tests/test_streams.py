@@ -75,6 +75,30 @@ def test_a_damaged_file_is_named(tmp_path, suffix):
         read(tmp_path / f"empty{suffix}")
 
 
+@pytest.mark.parametrize("suffix", PACK)
+def test_damage_after_the_first_of_several_streams_is_no_end(tmp_path, suffix):
+    path, first, second = tmp_path / "text", PACK[suffix](TEXT), bytearray(PACK[suffix](b"more"))
+    second[2] ^= 255
+    for rest in (bytes(second), b"more"):
+        path.write_bytes(first + rest)
+        with pytest.raises(DamagedFileError, match="it is damaged or cut short"):
+            read(path)
+
+
+def test_zeros_may_stand_between_the_streams_of_an_xz_file(tmp_path):
+    (tmp_path / "text").write_bytes(lzma.compress(TEXT) + bytes(4 << 16) + lzma.compress(b"more") + bytes(4))
+    assert read(tmp_path / "text") == TEXT + b"more"
+
+
+def test_a_stream_in_a_pipe_is_read_before_the_next_one_arrives(monkeypatch):
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as pipe, os.fdopen(writing, "wb", buffering=0) as sender:
+        monkeypatch.setattr(sys, "stdin", pipe)
+        sender.write(lzma.compress(TEXT))
+        stream = open_bytes(Path("-"))
+        assert stream.read1() == TEXT
+
+
 @pytest.mark.parametrize(
     ("head", "kind"),
     [
