@@ -217,9 +217,10 @@ def write_standard_output() -> Iterator[IO[str]]:
     if sys.stdout is None:
         raise UserError("Standard output is closed.")
     with explain_unwritable("to standard output", UNWRITABLE):
-        # The locale of a terminal may not have all characters. Programs may give sys.stdout another value.
+        # The locale of a terminal may not have all characters. Programs may give sys.stdout another value. The names of
+        # some files are not UTF-8, and are printed byte by byte.
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
         yield sys.stdout
         sys.stdout.flush()
 

@@ -270,6 +270,13 @@ def test_standard_streams_that_are_closed_are_reported(monkeypatch):
         write(Path("-"))
 
 
+def test_the_name_of_a_file_that_is_not_utf_8_is_printed(monkeypatch):
+    name = os.fsdecode(b"f\xfcr.txt")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out := io.BytesIO()))
+    write(Path("-"), name)
+    assert out.getvalue() == b"f\xfcr.txt"
+
+
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_standard_input_may_be_another_stream(monkeypatch, pack):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pack(TEXT))))
