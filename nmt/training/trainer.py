@@ -500,7 +500,14 @@ class Trainer:
         if len(files) < 2:
             self.log("There is only one checkpoint, so there is nothing to average (training.average_last).")
             return
-        weights = average_checkpoints(files)
+        try:
+            weights = self.workers.chief_first(lambda: average_checkpoints(files))
+        except UserError as error:  # the run is complete without the average
+            self.log(
+                f"The last checkpoints are not averaged (training.average_last). {error} Once that is solved, the same "
+                "command averages them."
+            )
+            return
         before, scored = self.progress.best_score, self.best.score(weights, self.progress)
         self.progress = replace(self.progress, averaged=self.progress.update)
         if scored.is_best:

@@ -270,6 +270,29 @@ def test_a_single_checkpoint_is_not_averaged(rehearsal, recipe, tmp_path):
     assert any(line.startswith("There is only one checkpoint, so there is nothing to") for line in rehearsal.said)
 
 
+class Damage(keras.callbacks.Callback):
+    """Damages a file when an update begins."""
+
+    def __init__(self, path, update):
+        super().__init__()
+        self.path, self.update = path, update
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == self.update:
+            self.path.write_bytes(self.path.read_bytes()[:-1])
+
+
+def test_a_run_ends_without_its_average_if_an_older_checkpoint_is_damaged(rehearsal, recipe, tmp_path):
+    config = recipe(tmp_path, max_updates=8, checkpoint_every=2, average_last=3)
+    damaged = tmp_path / "checkpoints" / "update-000000006.h5"
+    assert rehearsal.train(config, bleu=[5], callbacks=[Damage(damaged, 8)]) == tmp_path / "best"
+    [line] = [line for line in rehearsal.said if line.startswith("The last checkpoints are not averaged")]
+    assert f"{damaged} is damaged" in line
+    damaged.unlink()
+    rehearsal.train(config, bleu=[6])
+    assert "average" in [record["kind"] for record in history(tmp_path)]
+
+
 class Recorder(keras.callbacks.Callback):
     """Writes down what it is told, and asks for the end after an update."""
 
