@@ -364,7 +364,7 @@ def folder_lock(folder: Path, *, doing: str, key: str = "") -> Iterator[None]:
         reason = _find_reason(error, folder)
         raise UserError(f"Cannot write to {f'{key} ' if key else ''}{folder}: {reason}.") from error
     with file:
-        if not _try_lock(file):
+        if not _try_lock(file, folder):
             raise UserError(f"Process {file.read(20).strip()} is already {doing} in {folder}.")
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -377,7 +377,7 @@ def wait_for_unlock(folder: Path, *, seconds: float) -> None:
     end = time.monotonic() + seconds
     with _open_lock(folder) as file:
         # Closing the file releases the lock again.
-        while not _try_lock(file) and time.monotonic() < end:
+        while not _try_lock(file, folder) and time.monotonic() < end:
             time.sleep(0.2)
 
 
@@ -396,7 +396,7 @@ def _open_lock(folder: Path) -> IO[str]:
     return os.fdopen(descriptor, "r+", encoding="ascii", errors="replace")
 
 
-def _try_lock(file: IO[str]) -> bool:
+def _try_lock(file: IO[str], folder: Path) -> bool:
     check_platform()
     import fcntl  # which Windows lacks: imported here, so that everything else can be imported there
 
@@ -404,4 +404,8 @@ def _try_lock(file: IO[str]) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise UserError(
+            f"Cannot lock {folder}: {error.strerror}. Choose a folder on a file system that supports flock."
+        ) from error
     return True

@@ -256,6 +256,16 @@ def test_a_folder_that_cannot_be_locked_is_named_with_its_key(tmp_path):
         pytest.fail("there is no folder to lock")
 
 
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    words = r"^Cannot lock .*run: No locks available\. Choose a folder on a file system that supports flock\.$"
+    with pytest.raises(UserError, match=words), folder_lock(tmp_path / "run", doing="training"):
+        pytest.fail("there are no locks")
+
+
 @pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "pipe"])
 def test_a_lock_that_is_something_else_is_left_alone(tmp_path, kind):
     precious, lock = tmp_path / "precious", tmp_path / "run" / ".lock"
