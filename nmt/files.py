@@ -15,7 +15,7 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -70,10 +70,15 @@ def atomic_write(path: Path, *, keep_stale: bool = False) -> Iterator[Path]:
             _sync_one(path.parent)
     except BaseException:
         discard(aside)
-        with suppress(OSError):  # unless others have used them in the meantime
-            for folder in new_folders:
-                folder.rmdir()
+        _remove_empty(new_folders)
         raise
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Removes folders, each in the next one, unless others have used them in the meantime."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 @contextmanager
@@ -344,21 +349,25 @@ def start_digest(content: bytes | memoryview = b"") -> "hashlib.blake2b":
 
 
 @contextmanager
-def folder_lock(folder: Path, *, doing: str, key: str = "") -> Iterator[None]:
+def folder_lock(folder: Path, *, doing: str, key: str = "", provisional: Collection[str] = ()) -> Iterator[None]:
     """Creates a folder and keeps other processes out of it until the block ends.
 
-    The system releases the lock when the process ends, however it ends, so that no stale lock can remain.
+    The system releases the lock when the process ends, however it ends, so that no stale lock can remain. If the block
+    raises before it has written anything that counts to an empty or new folder, the folder is left as it was.
 
     Args:
         folder: to be locked.
         doing: what the holder is doing, for the message to the next process, such as "training".
         key: the configuration key that names the folder, if any.
+        provisional: names of files that do not count.
 
     Raises:
-        UserError: another process holds the lock, or the folder cannot be written to.
+        UserError: another process holds the lock, or the folder cannot be written to or locked.
     """
     try:
+        new_folders = [one for one in (folder, *folder.parents) if not one.exists()]
         folder.mkdir(parents=True, exist_ok=True)
+        is_empty = list_names(folder) <= {LOCK}
         file = _open_lock(folder)
     except OSError as error:
         reason = _find_reason(error, folder)
@@ -369,7 +378,19 @@ def folder_lock(folder: Path, *, doing: str, key: str = "") -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        try:
+            yield
+        except BaseException:
+            if is_empty and (names := list_names(folder)) <= {LOCK, *provisional}:
+                for name in names:
+                    discard(folder / name)
+                _remove_empty(new_folders)
+            raise
+
+
+def list_names(folder: Path) -> set[str]:
+    """Returns the names of everything in a folder."""
+    return {path.name for path in folder.iterdir()}
 
 
 def wait_for_unlock(folder: Path, *, seconds: float) -> None:

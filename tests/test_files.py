@@ -249,6 +249,25 @@ def test_a_locked_folder_is_refused_until_it_is_free(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("made", [[], ["record"], ["record", "work"]])
+def test_an_empty_or_new_folder_is_left_as_it_was_unless_something_was_made_in_it(tmp_path, made):
+    old, used, new = tmp_path / "old", tmp_path / "used", tmp_path / "new" / "run"
+    for folder in (old, used):
+        folder.mkdir()
+    (used / "mine").touch()
+    for folder in (old, used, new):
+        with (
+            pytest.raises(UserError, match="refused"),
+            folder_lock(folder, doing="training", provisional=["record"]),
+        ):
+            for name in made:
+                (folder / name).touch()
+            raise UserError("refused")
+    assert names(used) == sorted([".lock", "mine", *made])
+    assert names(old) == ([".lock", *made] if "work" in made else [])
+    assert new.exists() == new.parent.exists() == ("work" in made)
+
+
 def test_a_folder_that_cannot_be_locked_is_named_with_its_key(tmp_path):
     (tmp_path / "file").touch()
     words = r"^Cannot write to run_dir .*file/run: .*/file is a file, not a folder\.$"

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -278,6 +278,8 @@ class ParallelCorpus:
         """
         if not pairs:
             raise UserError("Expected at least one source file and its target file, found none.")
+        for path in chain.from_iterable(pairs):  # a mistake in a path is reported before any text is indexed
+            _digest_state(path)
         sources = [TextFile.open(source, cache) for source, _ in pairs]
         targets = [TextFile.open(target, cache) for _, target in pairs]
         for source, target in zip(sources, targets, strict=True):

@@ -145,8 +145,12 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other processes from training in this folder. The lock ends with the process, however that ends."""
-        with folder_lock(self.path, doing="training", key="run_dir"):
+        """Keeps other processes from training in this folder. The lock ends with the process, however that ends.
+
+        A training that is refused at its start leaves nothing in an empty folder. It would train its tokenizers again.
+        """
+        provisional = (self.config.name, *TOKENIZER_FILES)
+        with folder_lock(self.path, doing="training", key="run_dir", provisional=provisional):
             discard_stale_below(self.path)
             recover(self.best)
             yield

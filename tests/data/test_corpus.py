@@ -344,6 +344,13 @@ def test_parallel_files_are_read_together(tmp_path):
         read_parallel(write(tmp_path / "c.en", ""), write(tmp_path / "c.de", ""))
 
 
+def test_a_missing_file_is_reported_before_any_text_is_indexed(tmp_path):
+    source = write(tmp_path / "source", "a\n")
+    with pytest.raises(UserError, match=r"There is no file .*target"):
+        ParallelCorpus.open([(source, tmp_path / "target")], tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
 def test_two_blank_files_are_an_error_although_others_have_text(tmp_path):
     for _ in range(2):
         with pytest.raises(

@@ -30,7 +30,7 @@ def test_noise_that_cannot_be_added_does_not_bind_the_folder(place, use):
     use(Fake()).target_language = "ja"
     with pytest.raises(UserError, match="--noise drops and moves words"):
         run_back_translate(noise_seed=1)
-    assert list_files(place / "out").keys() == {".lock"}
+    assert not (place / "out").exists()
     run_back_translate()
     assert read_pairs(place / "out", "back-translated-1")[0] == ("EINS", "eins")
 

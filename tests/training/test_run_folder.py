@@ -198,6 +198,25 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(folder):
     assert left == [".lock", alive, "config.yaml"]
 
 
+@pytest.mark.parametrize("made", [[], ["source.model", "target.model"], ["cache"], ["log.txt"]])
+def test_a_training_that_is_refused_at_its_start_leaves_nothing_behind(folder, recipe, made):
+    with pytest.raises(UserError, match="refused"), folder.lock():
+        folder.accept(recipe(folder.path))
+        for name in made:
+            (folder.path / name).touch()
+        raise UserError("refused")
+    took_long = {*made} - {"source.model", "target.model"}
+    assert folder.path.exists() == folder.config.exists() == bool(took_long)
+
+
+def test_a_training_that_is_refused_leaves_a_folder_with_tokenizers_as_it_was(folder, recipe):
+    paths = put_tokenizers(folder)
+    with pytest.raises(UserError, match="refused"), folder.lock():
+        folder.accept(recipe(folder.path))
+        raise UserError("refused")
+    assert all(path.exists() for path in paths)
+
+
 def test_a_lock_file_left_behind_is_no_lock(folder):
     folder.path.mkdir()
     (folder.path / ".lock").write_text("999999999")
