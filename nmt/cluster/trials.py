@@ -14,6 +14,7 @@ from nmt.errors import UserError
 from nmt.files import atomic_write, read_json_lines
 
 FINISHED, STOPPED, FAILED, UNFINISHED = "finished", "stopped early", "failed", "unfinished"
+# Not from nmt.training.run_log, which imports Keras: a worker must choose its device before that.
 SCORED = ("validation", "average", "undone")
 """Kinds of records with the scores of a model."""
 LOWEST = -1e9  # score of weights whose loss is not finite, since the scheduler cannot take percentiles of infinity

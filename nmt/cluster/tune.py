@@ -22,8 +22,9 @@ from nmt.evaluation.metrics import check_languages
 from nmt.files import atomic_write, discard, folder_lock
 from nmt.signals import record_signals
 
+RECORD = "search.yaml"
 RETRIES = 2  # restarts of a trial whose worker died; it resumes from its last checkpoint
-REDUCTION = 3  # one in so many trials continues beyond each rung
+REDUCTION = 3  # one trial in three continues beyond each rung
 LONGEST = 10**6  # validations per trial; its own limits end it long before
 
 
@@ -68,7 +69,7 @@ def tune(
     if len(planned) < trials:
         log(f"The space has only {len(planned)} different trials.")
     import_ray()  # fails before a folder is made if Ray is missing
-    with folder_lock(folder, doing="searching"):
+    with folder_lock(folder, doing="searching", provisional=[RECORD]):
         _check_record(folder, config, space)
         missing = [trial for trial in planned if trial.read_end()[0] == UNFINISHED]
         before = f", {len(planned) - len(missing)} of them already ended" if len(missing) < len(planned) else ""
@@ -93,12 +94,14 @@ def tune(
 def _check_record(folder: Path, config: Config, space: Space) -> None:
     """Checks, or records, what is searched, so that a search is only resumed as itself.
 
+    A search that began no trial may be corrected.
+
     Raises:
         UserError: the folder holds a search with another configuration or space.
     """
-    record = folder / "search.yaml"
+    record = folder / RECORD
     searched = {"space": {key: str(one) for key, one in space.items()}, "configuration": config.model_dump(mode="json")}
-    if record.is_file():
+    if record.is_file() and any(folder.glob("trial-*")):
         before, _ = read_yaml("\n".join(read_lines(record)), str(record))
         if not isinstance(before, dict):
             raise UserError(f"{record} is damaged: expected the space and the configuration of the search.")
@@ -181,7 +184,7 @@ def _make_scheduler(tune: Any, ended: list[Trial], grace: int) -> Any:
 
 
 class _LocalFunction:
-    """A function that is called in this process only; Ray pickles everything it is given all the same."""
+    """A function that is called in this process only, although Ray pickles it with everything else."""
 
     def __init__(self, function: Callable[[str], None]):
         self.function = function

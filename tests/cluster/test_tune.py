@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cluster_task import PATIENCE, nmt, start, until
 
+from nmt.cluster import tune as tune_module
 from nmt.cluster.tune import tune
 from nmt.config.file import find_differences, load_config
 from nmt.errors import UserError
@@ -118,6 +119,20 @@ def test_an_ended_search_is_told_at_once_and_not_begun_anew(searched):
     assert (done.returncode, done.stderr) == (0, "")
     assert "3 of them already ended." in done.stdout
     assert histories(place) == before
+
+
+def test_a_search_that_began_no_trial_may_be_corrected(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(tune_module, "open_session", lambda *_, **__: 1 / 0)
+    (tmp_path / "space.yaml").write_text(SPACE)
+    (tmp_path / "search" / "cache").mkdir(parents=True)
+    first, corrected = (load_config(task / "tiny.yaml", [f"training.batch_size={size}"]) for size in (8, 16))
+    given: dict = {"space_file": tmp_path / "space.yaml", "folder": tmp_path / "search", "log": lambda line: None}
+    for config in (first, corrected):
+        with pytest.raises(ZeroDivisionError):
+            tune(config, **given)
+    (tmp_path / "search" / "trial-001").mkdir()
+    with pytest.raises(UserError, match="was started with another configuration"):
+        tune(first, **given)
 
 
 def test_another_search_in_the_same_folder_is_refused(searched):
