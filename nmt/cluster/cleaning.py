@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from nmt.cluster.pool import translate_missing
-from nmt.cluster.shards import RECORD, Shard, check_record, compute_model_digest
+from nmt.cluster.shards import RECORD, PerProcess, Shard, check_record, compute_model_digest
 from nmt.config.file import load_stored_config
 from nmt.data.cleaning import KEPT, CleaningReport, find_verdicts
 from nmt.data.corpus import ParallelCorpus, split_indices
@@ -80,9 +80,8 @@ class ScoreShard(Shard):
 
     pairs: np.ndarray
     """int64, numbers of the pairs in the corpus."""
-    translation: Path
-    """The target of the corpus; `source` is its source."""
-    cache: Path
+    corpus: PerProcess[ParallelCorpus]
+    """Opening it reads its whole index, and all of a compressed file."""
     is_reverse: bool = False
     """Whether the model reads the target and scores the source."""
 
@@ -93,8 +92,7 @@ class ScoreShard(Shard):
 
     def translate(self, translator: Translator) -> int:
         """Scores the pairs and returns their number."""
-        corpus = ParallelCorpus.open([(self.source, self.translation)], self.cache)
-        sides = corpus.read_texts(self.pairs)
+        sides = self.corpus.value.read_texts(self.pairs)
         pairs = zip(*(reversed(sides) if self.is_reverse else sides), strict=True)
         with self._open_target() as out:
             for scored in translator.score(pairs):
@@ -137,9 +135,10 @@ def clean_files(
     """
     _check(source, target, into, rules, by_score)
     files = [into / source.name, into / target.name, into / VERDICTS]
-    with folder_lock(into, doing="cleaning"):
+    with folder_lock(into, doing="cleaning", provisional=[RECORD]):
         cache = into / WORK
-        corpus = ParallelCorpus.open([(source, target)], cache)
+        opened = PerProcess(ParallelCorpus.open, ([(source, target)], cache))
+        corpus = opened.value
         lengths = np.ones((len(corpus), 2), np.int32)  # unused without a model
         if by_score:
             rules, lengths = _count_tokens(corpus, rules, by_score.model, cache)
@@ -149,11 +148,12 @@ def clean_files(
         made_with = {**vars(rules), "text": corpus.fingerprint}
         if by_score and by_score.reverse:
             made_with["reverse"] = compute_model_digest(by_score.reverse)
-        check_record(into, files, by_score.model if by_score else None, made_with, kind="a corpus")
+        model = by_score.model if by_score else None
+        check_record(into, files, model, made_with, parts=(into / SCORES).glob("*.txt"), kind="a corpus")
         scores: Scores | None = None
         if by_score:
             log(str(CleaningReport.count(names, verdicts)))
-            scores = _score(source, target, into, np.flatnonzero(verdicts == KEPT), by_score, workers, address, log)
+            scores = _score(source, opened, into, np.flatnonzero(verdicts == KEPT), by_score, workers, address, log)
             log(scores.describe(by_score))
             verdicts[scores.pairs[~scores.choose(by_score)]] = len(names)
             names = [*names, BY_SCORE]
@@ -279,7 +279,7 @@ def _count_tokens(corpus: ParallelCorpus, rules: Rules, model: Path, cache: Path
 
 def _score(
     source: Path,
-    target: Path,
+    corpus: PerProcess[ParallelCorpus],
     into: Path,
     pairs: np.ndarray,
     rule: ScoreRule,
@@ -292,11 +292,10 @@ def _score(
     def score(model: Path, name: str, is_reverse: bool) -> np.ndarray:
         shards = [
             ScoreShard(
-                source, into / SCORES / f"{name}-{start}.txt", pairs[start : start + SHARD_PAIRS], target, into / WORK,
-                is_reverse,
+                source, into / SCORES / f"{name}-{start}.txt", pairs[start : start + SHARD_PAIRS], corpus, is_reverse
             )
             for start in range(0, len(pairs), SHARD_PAIRS)
-        ]  # fmt: skip
+        ]
         translate_missing(model, shards, settings=PRECISION, workers=workers, address=address, log=log)
         return np.concatenate([_read_scores(shard) for shard in shards])
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nmt.cluster.pool import translate_missing
-from nmt.cluster.shards import check_record, compute_model_digest, find_shards, find_subfolders
+from nmt.cluster.shards import RECORD, check_record, compute_model_digest, find_shards, find_subfolders
 from nmt.data.glossary import Glossary
 from nmt.files import folder_lock
 from nmt.translators.opening import check_weight
@@ -55,6 +55,6 @@ def translate_corpus(
             f"Skipped, since only files are translated: {', '.join(f'{subfolder}/' for subfolder in skipped)}. "
             "Each folder needs a command of its own."
         )
-    with folder_lock(folder, doing="translating"):
+    with folder_lock(folder, doing="translating", provisional=[RECORD]):
         check_record(folder, [shard.target for shard in shards], model, {**options, **digests})
         translate_missing(model, shards, settings=options, workers=workers, address=address, log=log)

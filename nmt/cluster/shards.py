@@ -2,22 +2,46 @@
 
 import glob
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any, ClassVar, Generic, TypeVar
 
 from nmt.config.file import rename_old_keys
 from nmt.data.corpus import read_stream
 from nmt.errors import UserError, suggest_name
-from nmt.files import atomic_write, discard, start_digest
+from nmt.files import atomic_write, discard, list_names, start_digest
 from nmt.model_folder import CONFIDENCE
 from nmt.streams import open_bytes, open_output
 from nmt.translators.opening import find_folder
 from nmt.translators.protocol import Translator
 
 RECORD = ".translation.json"
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class PerProcess(Generic[Value]):
+    """A value that each process makes when it first needs it, and keeps, such as the text that many shards read.
+
+    Args:
+        make: makes it.
+        arguments: those of `make`. Only these go to other processes.
+    """
+
+    make: Callable[..., Value]
+    arguments: tuple[Any, ...]
+
+    @cached_property
+    def value(self) -> Value:
+        """The value of this process."""
+        return self.make(*self.arguments)
+
+    def __reduce__(self) -> tuple:
+        return PerProcess, (self.make, self.arguments)
 
 
 @dataclass(frozen=True)
@@ -69,7 +93,8 @@ def find_shards(source: str, folder: Path) -> list[Shard]:
     path = Path(source)
     # Path.glob does not accept absolute patterns.
     found = sorted(path.iterdir() if path.is_dir() else map(Path, glob.glob(source)))  # noqa: PTH207
-    files = [file for file in found if file.is_file() and not file.name.startswith(".")]
+    # A link that leads nowhere counts, and is reported when it is read: its text must not be missing unnoticed.
+    files = [file for file in found if (file.is_file() or not file.exists()) and not file.name.startswith(".")]
     if not files:
         raise UserError(_explain_no_files(path, source))
     by_name: dict[str, Path] = {}
@@ -93,26 +118,44 @@ def find_subfolders(source: str) -> list[Path]:
 
 def find_parts(shard: Shard) -> list[Path]:
     """Returns the partial files of workers that are translating a shard or died doing so, one per worker."""
-    return list(shard.target.parent.glob(f".{glob.escape(shard.target.name)}.*.part"))
+    return [part for part in shard.target.parent.glob(".*.part") if _locate_whole(part) == shard.target]
 
 
 def remove_parts(shards: Sequence[Shard]) -> None:
     """Removes the partial files of workers that died."""
-    for shard in shards:
-        for part in find_parts(shard):
-            discard(part)
+    targets = {shard.target for shard in shards}
+    # Each folder is read once: there may be as many shards as there are files in it.
+    for folder in {target.parent for target in targets}:
+        for part in folder.glob(".*.part"):
+            if _locate_whole(part) in targets:
+                discard(part)
+
+
+def _locate_whole(part: Path) -> Path:
+    """Returns the path that a partial file has once it is whole; it is named `.NAME.WORKER.part` until then."""
+    return part.parent / part.name.removeprefix(".").rsplit(".", 2)[0]
 
 
 def check_record(
-    folder: Path, files: Sequence[Path], model: Path | None, settings: Mapping[str, Any], *, kind: str = "translations"
+    folder: Path,
+    files: Sequence[Path],
+    model: Path | None,
+    settings: Mapping[str, Any],
+    *,
+    parts: Iterable[Path] = (),
+    kind: str = "translations",
 ) -> None:
     """Checks, or records, what a folder's translations are made with, so that it never mixes those of two models.
+
+    A record of an earlier command counts only if something was made: a command that was killed before that may be
+    corrected.
 
     Args:
         folder: folder of the translations.
         files: what will be written to the folder.
         model: a run folder, a model folder or an export; None if none is used.
         settings: what else the translations depend on, such as decoding settings that replace the model's.
+        parts: finished parts of the files, out of sight.
         kind: what the folder holds, for messages.
 
     Raises:
@@ -123,7 +166,8 @@ def check_record(
     record = folder / RECORD
     if not record.is_file() and (found := [file for file in files if file.exists()]):
         raise UserError(f"{found[0]} exists and was not made by this command. Choose another folder.")
-    if record.is_file():
+    in_sight = [folder / name for name in list_names(folder) if not name.startswith(".")]
+    if record.is_file() and (any(path.is_file() for path in in_sight) or any(part.exists() for part in parts)):
         before = _read_record(record)
         changed = [
             f"{name}: {_describe(before.get(name))} became {_describe(made_with.get(name))}"

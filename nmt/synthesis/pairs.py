@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nmt.cluster.pool import translate_missing
-from nmt.cluster.shards import RECORD, Shard, check_record
+from nmt.cluster.shards import RECORD, PerProcess, Shard, check_record
 from nmt.config.file import load_stored_config
 from nmt.config.schema import Config
 from nmt.config.yaml_lines import write_yaml
@@ -82,8 +82,8 @@ class PairShard(Shard):
 
     text: Text
     lines: range
-    cache: Path
-    """Folder of the index of the text."""
+    opened: PerProcess[list[TextFile]]
+    """The text and its reference. Opening them reads their whole index, and all of a compressed file."""
     maker: PairMaker
 
     @property
@@ -93,7 +93,7 @@ class PairShard(Shard):
 
     def translate(self, translator: Translator) -> int:
         """Makes the pairs and returns the number of lines read."""
-        columns = [TextFile.open(path, self.cache).read_lines(self.lines) for path in self.text.files]
+        columns = [one.read_lines(self.lines) for one in self.opened.value]
         references = columns[1] if len(columns) > 1 else [""] * len(self.lines)
         lines = [Line(*one) for one in zip(self.lines, columns[0], references, strict=True)]
         lines = [one for one in lines if one.text.strip() and (one.reference.strip() or self.text.reference is None)]
@@ -146,18 +146,18 @@ def make_synthetic_pairs(
         open_bytes(path).close()
     everything: list[PairShard] = []
     with folder_lock(into, doing="translating"), _undo_if_none_is_done(everything, [work, into / RECORD]):
-        opened = [_open_text(text, work) for text in texts]
-        digest = compute_digest("".join(one.fingerprint for columns in opened for one in columns).encode())
-        entries = [text.entry for text in texts]
-        check_record(into, [*files, fragment], model, {**settings, **maker.record, "entries": entries, "text": digest})
+        opened = [PerProcess(_open_text, (text, work)) for text in texts]
+        digest = compute_digest("".join(one.fingerprint for columns in opened for one in columns.value).encode())
+        shards = [
+            _make_shards(text, columns, work / pair.name, maker)
+            for text, columns, pair in zip(texts, opened, pairs, strict=True)
+        ]
+        everything += [shard for ours in shards for shard in ours]
+        made_with = {**settings, **maker.record, "entries": [text.entry for text in texts], "text": digest}
+        check_record(into, [*files, fragment], model, made_with, parts=[shard.target for shard in everything])
         if fragment.exists():
             log(f"The pairs are complete already: {fragment}.")
         else:
-            shards = [
-                _make_shards(text, len(columns[0]), work / pair.name, work, maker)
-                for text, columns, pair in zip(texts, opened, pairs, strict=True)
-            ]
-            everything += [shard for ours in shards for shard in ours]
             translate_missing(model, everything, settings=settings, workers=workers, address=address, log=log)
             for pair, ours in zip(pairs, shards, strict=True):
                 _join(ours, pair, log)
@@ -210,12 +210,14 @@ def _open_text(text: Text, work: Path) -> list[TextFile]:
     return columns
 
 
-def _make_shards(text: Text, count: int, start: Path, cache: Path, maker: PairMaker) -> list[PairShard]:
+def _make_shards(text: Text, opened: PerProcess[list[TextFile]], start: Path, maker: PairMaker) -> list[PairShard]:
+    count = len(opened.value[0])
     starts = range(0, count, SHARD_LINES)
     ranges = [range(first, min(first + SHARD_LINES, count)) for first in starts]
     # Lines in the name: a version with another size of shards must not take them for its own.
     return [
-        PairShard(text.path, start.with_name(f"{start.name}.{r.start}-{r.stop}"), text, r, cache, maker) for r in ranges
+        PairShard(text.path, start.with_name(f"{start.name}.{r.start}-{r.stop}"), text, r, opened, maker)
+        for r in ranges
     ]
 
 

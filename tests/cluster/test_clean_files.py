@@ -10,6 +10,7 @@ from nmt.cluster.cleaning import Rules, ScoreRule, clean_files
 from nmt.config.file import config_from_text, dump_config
 from nmt.config.schema import SearchSettings
 from nmt.data.cleaning import CleaningReport
+from nmt.data.corpus import ParallelCorpus
 from nmt.data.tokenizer import train_tokenizer
 from nmt.errors import InterruptionError, UserError
 from nmt.translators import opening
@@ -162,6 +163,23 @@ def test_a_command_that_was_interrupted_resumes(monkeypatch):
     monkeypatch.setattr(Scorer, "interrupt_at", "")
     run(by_score(keep=0.5))
     assert Scorer.read == ["eins -0.5", "zwei -0.3", "drei -0.1", "vier -2"]
+    assert read_kept() == [2, 4]
+
+
+def test_the_text_is_opened_once_for_all_shards(monkeypatch):
+    opened = []
+    open_corpus = ParallelCorpus.open
+    monkeypatch.setattr(ParallelCorpus, "open", lambda *given: opened.append(given) or open_corpus(*given))
+    run(by_score("back", keep=0.5))
+    assert len(opened) == 1
+
+
+def test_rules_may_change_until_a_shard_is_scored(monkeypatch):
+    monkeypatch.setattr(Scorer, "interrupt_at", "eins -0.5")
+    with pytest.raises(InterruptionError, match="0 of 3 shards"):
+        run(by_score(keep=0.5), Rules(drop_duplicates=True))
+    monkeypatch.setattr(Scorer, "interrupt_at", "")
+    run(by_score(keep=0.5))
     assert read_kept() == [2, 4]
 
 

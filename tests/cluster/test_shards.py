@@ -1,6 +1,8 @@
 import gzip
+import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,9 +13,11 @@ from nmt.cluster import corpus as corpus_module
 from nmt.cluster import pool
 from nmt.cluster.session import WorkerResources, allocate
 from nmt.cluster.shards import (
+    PerProcess,
     Shard,
     check_record,
     compute_model_digest,
+    find_parts,
     find_shards,
     find_subfolders,
     remove_parts,
@@ -62,6 +66,13 @@ def test_subfolders_that_are_skipped_are_named(corpus, tmp_path, monkeypatch):
     corpus_module.translate_corpus(tmp_path / "model", str(corpus), out, log=messages.append)
     skipped = f"Skipped, since only files are translated: {corpus / 'more'}/. Each folder needs a command of its own."
     assert messages == [skipped, "3 shards, 3 of them already translated."]
+
+
+def test_a_link_that_leads_nowhere_is_not_left_out(corpus, tmp_path):
+    (corpus / "d.txt").symlink_to("lost")
+    shard = find_shards(str(corpus), tmp_path / "out")[-1]
+    with pytest.raises(UserError, match=r"There is no file .*d\.txt\."):
+        shard.translate(Upper())
 
 
 def test_a_pattern_or_one_file_will_do(corpus, tmp_path):
@@ -123,6 +134,23 @@ def test_what_killed_workers_left_is_removed_and_nothing_else(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == [".b.txt.12.part", "a.txt"]
 
 
+def test_partial_files_belong_to_the_shard_of_their_whole_name(tmp_path):
+    shards = [Shard(Path(name), tmp_path / name) for name in ("news", "news.1")]
+    for name in (".news.1.12-ab.part", ".news.1.34.part", ".news.56.part", ".other.1.part"):
+        (tmp_path / name).touch()
+    found = [sorted(part.name for part in find_parts(shard)) for shard in shards]
+    assert found == [[".news.56.part"], [".news.1.12-ab.part", ".news.1.34.part"]]
+    remove_parts(shards[:1])
+    assert found[1] == sorted(part.name for part in find_parts(shards[1]))
+
+
+def test_a_value_of_a_process_is_made_once_and_stays_there():
+    made = PerProcess(threading.Lock, ())
+    assert made.value is made.value
+    one, other = pickle.loads(pickle.dumps([made, made]))  # a lock itself cannot be pickled
+    assert one is other and one == made and one.value is not made.value
+
+
 def test_a_shard_that_takes_its_workers_with_it_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "MAX_DEATHS", 3)
     (tmp_path / "a.txt").write_text("one\ntwo\n")
@@ -145,6 +173,7 @@ def test_a_shard_that_takes_its_workers_with_it_is_given_up(tmp_path, monkeypatc
 def test_a_folder_keeps_to_one_model_and_its_settings(model, tmp_path):
     own: dict = {"beam_size": None}
     check_record(tmp_path, [], model, own)
+    (tmp_path / "a.txt").touch()
     check_record(tmp_path, [], model, own)
     with pytest.raises(
         UserError, match="translations made with other settings:\n  beam_size: the model's own became 3\nChoose"
@@ -152,6 +181,18 @@ def test_a_folder_keeps_to_one_model_and_its_settings(model, tmp_path):
         check_record(tmp_path, [], model, {"beam_size": 3})
     with pytest.raises(UserError, match=r"is not a model folder: expected weights\.h5 in it"):
         check_record(tmp_path, [], tmp_path, own)
+
+
+@pytest.mark.parametrize("name", ["a.txt", ".work/a.txt"])
+def test_a_record_counts_once_there_is_a_translation_or_a_part_of_one(model, tmp_path, name):
+    part = tmp_path / name
+    for beam_size in (1, 2):
+        check_record(tmp_path, [], model, {"beam_size": beam_size}, parts=[part])
+    part.parent.mkdir(exist_ok=True)
+    part.touch()
+    check_record(tmp_path, [], model, {"beam_size": 2}, parts=[part])
+    with pytest.raises(UserError, match="beam_size: 2 became 3"):
+        check_record(tmp_path, [], model, {"beam_size": 3}, parts=[part])
 
 
 def test_terms_and_a_second_model_belong_to_the_record(model, corpus, tmp_path, monkeypatch):
@@ -185,6 +226,7 @@ def test_nmt_calibrate_does_not_make_another_model(tmp_path):
 def test_a_damaged_record_is_one_message(model, tmp_path, content):
     check_record(tmp_path, [], model, {})
     [record] = tmp_path.glob("*.json")
+    (tmp_path / "a.txt").touch()
     record.write_bytes(content)
     with pytest.raises(UserError, match=rf"{record.name} is damaged: .* Choose another folder\."):
         check_record(tmp_path, [], model, {})

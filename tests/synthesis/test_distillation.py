@@ -6,7 +6,9 @@ import yaml
 from sacrebleu.metrics import BLEU, CHRF
 from synthesis_fakes import Fake, Rotated, read_pairs, write_lines, write_model
 
+from nmt.cluster.shards import PerProcess
 from nmt.config.file import load_config
+from nmt.data.corpus import TextFile
 from nmt.errors import InterruptionError, UserError
 from nmt.synthesis.distillation import Distillation, distill
 from nmt.synthesis.pairs import PairShard, Text
@@ -181,5 +183,6 @@ def test_a_model_translates_its_own_training_text_and_that_of_its_languages(plac
 
 def test_a_shard_reaches_a_worker_in_another_process(tmp_path):
     text = Text(tmp_path / "a", tmp_path / "b", {"tag": "<bt>"})
-    shard = PairShard(text.path, tmp_path / "t", text, range(3, 5), tmp_path, Distillation("chrf"))
+    opened = PerProcess(TextFile.open, (text.path, tmp_path))
+    shard = PairShard(text.path, tmp_path / "t", text, range(3, 5), opened, Distillation("chrf"))
     assert pickle.loads(pickle.dumps(shard)) == shard

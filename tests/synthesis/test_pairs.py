@@ -6,7 +6,9 @@ import pytest
 from synthesis_fakes import Fake, read_pairs, write_lines
 
 from nmt.config.file import load_config
+from nmt.data.corpus import TextFile
 from nmt.errors import InterruptionError, UserError
+from nmt.synthesis import pairs
 from nmt.synthesis.back_translation import back_translate
 from nmt.synthesis.distillation import distill
 
@@ -60,6 +62,26 @@ def test_a_refused_command_leaves_the_pairs_and_the_finished_shards(place, use, 
     assert {name: after.get(name) for name in before} == before
     # The references are indexed beside the shards of the interrupted command, which removes them in the end.
     assert interrupt_at or after == before
+
+
+def test_a_command_that_was_killed_before_its_first_shard_may_be_corrected(place, use, monkeypatch):
+    use(Fake("one"))
+    with monkeypatch.context() as patch, pytest.raises(InterruptionError, match="0 of 4 shards"):
+        patch.setattr(pairs, "discard", lambda path: None)  # a process that is killed removes nothing
+        run_distill()
+    assert (place / "out" / ".translation.json").exists()
+    use(Fake())
+    run_distill(settings={"beam_size": 2})
+    assert read_pairs(place / "out", "distilled-2") == [("a b c d", "A B C D")]
+
+
+@pytest.mark.usefixtures("use")
+def test_a_text_is_opened_once_for_all_its_shards(place, monkeypatch):
+    opened = []
+    open_text = TextFile.open
+    monkeypatch.setattr(TextFile, "open", lambda path, cache: opened.append(path.name) or open_text(path, cache))
+    run_distill()
+    assert opened == ["a.en", "b.en"]
 
 
 @pytest.mark.usefixtures("use")
