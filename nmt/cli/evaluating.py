@@ -178,7 +178,10 @@ def compare(
     ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Number of sentences to show of those that differ most.")] = 10,
     json: Json = False,
-    html: Annotated[Path | None, typer.Option(help="File for a web page with the same tables and sentences.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="File for a web page with the same tables and sentences. -: stdout, and no tables."),
+    ] = None,
     beam_size: BeamSize = None,
     length_penalty: LengthPenalty = None,
     pruning_threshold: PruningThreshold = None,
@@ -191,6 +194,8 @@ def compare(
     decoding = read_decoding(overrides, beam_size, length_penalty, pruning_threshold)
     if (decoding or device or threads) and not any(system.is_dir() for system in systems):
         raise UserError("Decoding settings, --device and --threads are for models, but all systems are files.")
+    if json and html == STANDARD:
+        raise UserError("--json and --html - both print to standard output. Give a file for the page.")
     set_up_process(device, threads)
     from nmt.evaluation.compare_report import compare_files, write_html, write_json, write_text
 
@@ -206,7 +211,8 @@ def compare(
         )
         if page:
             page.write(write_html(report, examples=examples))
-    print_line(write_json(report) if json else write_text(report, examples=examples))
+    if html != STANDARD:
+        print_line(write_json(report) if json else write_text(report, examples=examples))
 
 
 def check(

@@ -153,7 +153,7 @@ def write_json(report: Report) -> str:
 
 def write_text(report: Report, *, examples: int) -> str:
     """Returns a report as tables for a terminal, with the sentences that changed most."""
-    console = Console(file=StringIO(), width=WIDTH, highlight=False, markup=False)
+    console = Console(file=StringIO(), width=WIDTH, highlight=False, markup=False, emoji=False)
     for title, header, rows in _make_tables(report):
         console.print(title)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -169,7 +169,8 @@ def write_text(report: Report, *, examples: int) -> str:
                 console.print(f"  {name}: {text}", soft_wrap=True)
     file = console.file
     assert isinstance(file, StringIO)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+    # Not splitlines, since a translation may hold U+2028 and the like.
+    return "\n".join(line.rstrip() for line in file.getvalue().removesuffix("\n").split("\n"))
 
 
 def write_html(report: Report, *, examples: int) -> str:
@@ -250,7 +251,7 @@ def _make_tables(report: Report) -> list[tuple[str, list[str], list[list[str]]]]
         ),
         (
             "Sentences whose chrF is better, worse or the same as that of A",
-            ["system", "better", "worse", "same text"],
+            ["system", "better", "worse", "same chrF", "same text"],
             changed,
         ),
         ("Signatures of sacreBLEU", ["score", "signature"], signatures),
@@ -263,8 +264,9 @@ def _describe_score(one: Comparison) -> list[str]:
     return [f"{one.score.score:.2f}", " to ".join(interval), *(p_values or ["baseline", ""])]
 
 
-def _count_signs(changes: Sequence[Change]) -> tuple[int, int]:
-    return sum(change.difference > 0 for change in changes), sum(change.difference < 0 for change in changes)
+def _count_signs(changes: Sequence[Change]) -> tuple[int, int, int]:
+    better, worse = (sum(sign * change.difference > 0 for change in changes) for sign in (1, -1))
+    return better, worse, len(changes) - better - worse
 
 
 def _name_range(first: int, last: int | None) -> str:

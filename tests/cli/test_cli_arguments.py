@@ -271,6 +271,10 @@ def test_systems_are_compared(nmt, test_set):
     code, out, err = nmt("compare", test_set / "r0", *arguments[3:])
     assert (code, out, err) == (2, "", "A comparison needs two systems or more; found 1.\n")
     assert not page.exists()
+    code, out, err = nmt(*arguments[:-1], "-")
+    assert (code, err) == (0, "") and out.startswith("<!doctype html>") and out.endswith("</html>\n")
+    message = "--json and --html - both print to standard output. Give a file for the page.\n"
+    assert nmt(*arguments[:-1], "-", "--json") == (2, "", message)
     for option in ("decoding.beam_size=2", "--beam-size=2", "--device=cpu"):
         message = "Decoding settings, --device and --threads are for models, but all systems are files.\n"
         assert nmt(*arguments, option) == (2, "", message)

@@ -3,12 +3,14 @@
 import html
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
 from nmt.errors import UserError
+from nmt.evaluation.breakdown import Change
 from nmt.evaluation.compare_report import Report, compare_files, write_html, write_json, write_text
 
 REFERENCE = ["a dog runs", "the cat sees a very old house by the sea", "a man sings <b>", "a dog eats a bone", "no"]
@@ -16,16 +18,21 @@ BASELINE = ["a dog walks", "the cat sees a house by the sea", "a man sings <b>",
 SYSTEM = ["a dog runs", "the cat sees it", "a man sings <b>", "a dog eats a bone", "no no"]
 
 
-@pytest.fixture
-def files(tmp_path) -> dict[str, Path]:
+def write_files(folder: Path) -> dict[str, Path]:
     texts = {"ref": REFERENCE, "base": BASELINE, "new": SYSTEM, "source": ["x & y"] * 5}
     for name, lines in texts.items():
-        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
-    return {name: tmp_path / name for name in texts}
+        (folder / name).write_text("".join(f"{line}\n" for line in lines))
+    return {name: folder / name for name in texts}
 
 
 @pytest.fixture
-def report(files) -> Report:
+def files(tmp_path) -> dict[str, Path]:
+    return write_files(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Report:
+    files = write_files(tmp_path_factory.mktemp("systems"))
     return compare_files([files["base"], files["new"]], [files["ref"]], source=files["source"], target_language="en")
 
 
@@ -81,6 +88,19 @@ def test_the_page_shows_what_the_table_says_and_runs_nothing_from_the_text(repor
         assert figure in shown
     assert "<b>" not in page and "x &amp; y" in page
     assert "a dog <ins>runs</ins>" in page
+
+
+def test_text_is_printed_as_it_is(report):
+    odd = "at :100: or :cat: o'clock\u2028\x85 and on"
+    text = write_text(replace(report, translations=[BASELINE, [odd, *SYSTEM[1:]]]), examples=10)
+    assert f"  new: {odd}" in text.split("\n")
+
+
+def test_every_sentence_is_counted_once(report):
+    changes = [Change(1, 5.0), Change(3, 0.0), Change(4, -1.0), Change(5, -2.0)]  # chrF does not see spaces
+    text = write_text(replace(report, changes=[changes]), examples=0)
+    [row] = [line.split() for line in text.split("\n") if line.split()[:1] == ["B"]]
+    assert row == ["B", "1", "2", "1", "1"]
 
 
 def test_json_holds_both_tests_of_every_score(report):
