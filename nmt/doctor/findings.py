@@ -54,8 +54,9 @@ def as_table(findings: Sequence[Finding], *, width: int | None = None) -> str:
     table.add_column("Found", overflow="fold")
     for finding in findings:
         style = STYLES[finding.verdict]
-        table.add_row(finding.check, f"[{style}]{finding.verdict}[/{style}]", _escape_markup(finding.found))
-    console = Console(width=width)
+        check, found = map(_escape_markup, (finding.check, finding.found))
+        table.add_row(check, f"[{style}]{finding.verdict}[/{style}]", found)
+    console = Console(width=width, emoji=False)
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")

@@ -19,6 +19,11 @@ def test_the_table_has_one_row_per_finding():
     assert second.split(maxsplit=2) == ["memory", "error", "too little: [1 MB]"]
 
 
+def test_names_and_text_are_printed_as_they_are():
+    *_, row = as_table([Finding("a[b]/:cat:.en", "ok", "[/b] :100: ok")], width=80).splitlines()
+    assert row.split(maxsplit=2) == ["a[b]/:cat:.en", "ok", "[/b] :100: ok"]
+
+
 def test_a_long_name_leaves_room_for_the_finding():
     name = "/a/very/long/path/of/a/test/set/that/nobody/would/ever/want/to/type.en in training"
     lines = as_table([Finding(name, "ok", "20 of 1,014 sources are in the training text")], width=80).splitlines()
