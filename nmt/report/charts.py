@@ -110,6 +110,7 @@ def draw_histogram(
     *,
     marks: str = "pairs",
     is_log: bool = False,
+    is_whole: bool = False,
 ) -> str:
     """Returns a figure with a bar for each range of values.
 
@@ -119,6 +120,7 @@ def draw_histogram(
         counts: start and end of each range, and the number of things in it.
         marks: what is counted.
         is_log: whether the axis of the counts is logarithmic, so that a few in a long tail are seen.
+        is_whole: whether the values are whole numbers, of which a range does not include its end.
     """
     x_axis = Axis(counts[0][0], counts[-1][1], LEFT, WIDTH - RIGHT)
     highest = max(1, *(count for *_, count in counts))
@@ -128,7 +130,8 @@ def draw_histogram(
         if not count:
             continue
         left, right, top = x_axis.locate(start), x_axis.locate(end), y_axis.locate(count)
-        note = f"{format_number(start)} to {format_number(end)} {unit}: {count:,} {marks}"
+        names = [format_number(start), format_number(end - 1 if is_whole else end)]
+        note = f"{' to '.join(dict.fromkeys(names))} {unit}: {count:,} {marks}"
         parts.append(
             f'<rect class="run0 bar" x="{left + 0.5:.1f}" y="{top:.1f}" width="{max(right - left - 1, 0.5):.1f}" '
             f'height="{HEIGHT - BOTTOM - top:.1f}"><title>{html.escape(note)}</title></rect>'

@@ -42,6 +42,8 @@ CHARTS = {
     "divergence": ("Divergence of two readings", "nats per target token", True),
     "bleu": ("Dev BLEU, greedy search", "BLEU", False),
     "chrf": ("Dev chrF, greedy search", "chrF", False),
+    "promises": ("Promises kept", "share of promises", False),
+    "alignment": ("Cross-entropy of guided alignment", "nats per target token", True),
 }
 
 
@@ -412,7 +414,9 @@ def _write_data(report: RunReport) -> str:
         ["vocabulary, source and target", " and ".join(f"{size:,}" for size in data["vocabularies"])],
     ]
     charts = [
-        draw_histogram(f"Length of the examples, {side}", "tokens", _group_lengths(counts), marks="examples")
+        draw_histogram(
+            f"Length of the examples, {side}", "tokens", _group_lengths(counts), marks="examples", is_whole=True
+        )
         for side, counts in zip(("source", "target"), data.get("lengths", []), strict=False)
         if any(counts)
     ]
@@ -445,7 +449,7 @@ def _write_configs(reports: Sequence[RunReport]) -> str:
 
 
 def _write_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a table; a first column of keys, which its header says, is written like code."""
+    """Returns a table. A first column with the header "key" is set like code."""
     first = "key" if header[0] == "key" else "name"
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     lines = [

@@ -89,6 +89,11 @@ def test_bars_are_as_high_as_their_counts():
     assert "5 to 10 tokens: 40 pairs" in svg
 
 
+def test_a_range_of_whole_numbers_does_not_have_its_end():
+    svg = draw_histogram("Lengths", "tokens", [(0, 1, 10), (1, 5, 40)], is_whole=True)
+    assert "<title>0 tokens: 10 pairs</title>" in svg and "<title>1 to 4 tokens: 40 pairs</title>" in svg
+
+
 def test_ticks_stay_within_the_axis():
     assert Axis(0.31, 0.74, 0, 1).choose_ticks() == pytest.approx([0.4, 0.5, 0.6, 0.7])
     assert Axis(0.02, 700, 0, 1, is_log=True).choose_ticks() == pytest.approx([0.1, 1, 10, 100])

@@ -156,6 +156,15 @@ def test_damaged_records_are_left_out(make_run):
     assert "<svg" not in text and "data.json is missing, as in runs of older versions, or damaged" in text
 
 
+def test_curves_have_titles_and_units(make_run):
+    record = {"update": 10, "kind": "validation", "loss": 2.0, "promises/dosage": 0.5}
+    alignment = {"update": 10, "kind": "training", "loss": 2.0, "alignment": 0.7}
+    text = make_page(make_run("run", history=f"{json.dumps(record)}\n{json.dumps(alignment)}\n"), examples=0)
+    charts = dict(re.findall(r'<svg role="img" aria-label="([^"]+)".*?rotate[^>]*>([^<]+)<', text))
+    assert charts["Promises kept: dosage"] == "share of promises"
+    assert charts["Cross-entropy of guided alignment"] == "nats per target token"
+
+
 def test_a_run_that_has_just_begun_has_a_report(make_run):
     text = make_page(make_run("run", translations=False, history=""))
     assert "nothing is recorded in history.jsonl yet" in text
@@ -265,6 +274,7 @@ def test_the_page_has_pairs_attention_and_data(make_run, monkeypatch):
     assert "that of a model without training: 1." in text and "a loss of 2.77" in text
     assert text.count("<canvas") == len(SOURCES)
     assert "dropped by data.max_length" in text and "Length of the examples, target" in text
+    assert "<title>2 tokens: 5 examples</title>" in text
 
 
 @pytest.fixture
