@@ -9,6 +9,7 @@ from nmt.data.corpus import read_lines
 from nmt.demo.corpus import make_demo_corpus
 from nmt.demo.scoring import score_phenomena, translate_word_by_word
 from nmt.evaluation.metrics import bleu
+from nmt.files import atomic_write, discard
 from nmt.translators.opening import open_translator
 
 NUM_EXAMPLES = 5
@@ -39,11 +40,14 @@ def run_demo(settings: Config, *, seed: int, log: Log = print) -> None:
 
 def _make_corpus(folder: Path, seed: int, log: Log) -> None:
     stored_seed = folder / "seed.txt"
-    if (folder / "train.en").is_file() and stored_seed.is_file() and int(stored_seed.read_text("utf-8")) == seed:
+    is_stored = stored_seed.is_file() and stored_seed.read_text("utf-8") == f"{seed}\n"
+    if is_stored and (folder / "train.en").is_file():
         log(f"Using the corpus in {folder}.")
         return
+    discard(stored_seed)  # until the corpus is complete
     report = make_demo_corpus(folder, seed=seed)
-    stored_seed.write_text(f"{seed}\n", encoding="utf-8")
+    with atomic_write(stored_seed) as aside:
+        aside.write_text(f"{seed}\n", encoding="utf-8")
     log(
         f"Generated a corpus in {folder}: {report.num_train:,} sentence pairs for training, {report.num_dev:,} for "
         f"development and {report.num_test:,} for testing."
