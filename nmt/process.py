@@ -152,14 +152,15 @@ class ResidentMemory(NamedTuple):
 
 
 def read_memory(process: int | Literal["self"] = "self") -> ResidentMemory | None:
-    """Returns the memory of a process on Linux. None if the process has ended, and on other systems."""
+    """Returns the memory of a process. None if it has ended, or the system does not tell, as gVisor and macOS."""
     # Not from getrusage or wait4: they count what a child process inherits from its parent at the fork as its peak.
     try:
         lines = Path(f"/proc/{process}/status").read_text("utf-8").splitlines()
     except OSError:
         return None
     sizes = dict(line.split()[:2] for line in lines if line.startswith("Vm"))
-    return ResidentMemory(*(int(sizes[name]) * 1024 for name in ("VmRSS:", "VmHWM:"))) if sizes else None
+    names = ("VmRSS:", "VmHWM:")
+    return ResidentMemory(*(int(sizes[name]) * 1024 for name in names)) if sizes.keys() >= {*names} else None
 
 
 def read_peak_memory() -> int:
