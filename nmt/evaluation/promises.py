@@ -32,7 +32,7 @@ from nmt.translators.protocol import Translator
 def _check_pattern(pattern: str) -> str:
     try:
         re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:  # too many repetitions, or parentheses
         raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
     return pattern
 

@@ -81,6 +81,7 @@ def test_check_translates_each_source_as_a_whole(promises, tmp_path):
         ("- source: x", r"p.yaml:1: expected at least one of contains, matches and not"),
         ("- {source: x, contans: y}", r"p.yaml:1: contans: unknown key. Did you mean 'contains'\?"),
         ("- {source: x, contains: y}\n- {source: x, matches: '('}", r"p.yaml:2: matches.0: '\(' is not a regular"),
+        ("- {source: x, matches: 'a{9999999999}'}", r"p.yaml:1: matches.0: 'a\{9+\}' is not a regular expression: the"),
         ("- {source: x, contains: 5}", r"p.yaml:1: contains: expected a text, or a list of texts, found 5"),
         ("- {source: x, contains: y, severity: fatal}", "p.yaml:1: severity: expected error or warning, found 'fatal'"),
         ("- {source: x, contains: y, tag: all}", r"p.yaml:1: tag 'all' is the name of all promises together"),
