@@ -83,7 +83,7 @@ def parse_language(code: str | None) -> Language:
     """
     import langcodes  # 50 ms, not wanted by commands that never look at a code
 
-    tag = re.split(r"[.@]", (code or "").strip())[0].replace("_", "-")  # a locale's encoding says nothing here
+    tag = re.split(r"[.@]", (code or "").strip())[0].replace("_", "-")  # without the encoding of a locale
     if not tag:
         return Language("und")
     try:

@@ -29,7 +29,7 @@ RESERVED_TOKEN = re.compile(r"<pad>|<unk>|<s>|</s>|<0x[0-9A-F]{2}>")
 
 # SentencePiece silently drops lines of more than 4,192 bytes. 1,000 characters are 4,000 bytes at most.
 MAX_LINE_LENGTH = 1000
-# Up to so many texts, starting SentencePiece's threads takes longer than the work itself.
+# For so few texts, starting SentencePiece's threads takes longer than the work itself.
 MAX_TEXTS_WITHOUT_THREADS = 64
 # Sums of floating-point numbers depend on the number of threads, so the number must not depend on the machine.
 TRAINING_THREADS = 8
@@ -297,7 +297,7 @@ def train_tokenizer(
         user_symbols: strings that are always one token.
         normalization: a SentencePiece rule, one of `NORMALIZATIONS`; the model applies it to all text.
         seed: chooses the lines if there are too many.
-        max_sentences: trains on at most so many lines, drawn uniformly. A line of more than 1,000 characters is cut
+        max_sentences: largest number of lines to train on, drawn uniformly. A line of more than 1,000 characters is cut
             and counts as several.
 
     Raises:
