@@ -7,6 +7,7 @@ is made if attention is returned.
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from operator import eq
 from typing import NamedTuple
@@ -139,9 +140,15 @@ def _find_numbers(text: str) -> list[str]:
 def _has_number(number: str, text: str) -> bool:
     """Returns whether a text has a number, perhaps with other separators, or all of its parts, as in dates."""
     groups = _split_number(number)
+    numbers, parts = _read_numbers(text)
+    return "".join(groups) in numbers or parts.issuperset(groups)
+
+
+@lru_cache(1)  # all numbers of a source are looked for in one translation
+def _read_numbers(text: str) -> tuple[set[str], set[str]]:
+    """Returns the numbers of a text without separators, and the parts between their separators."""
     found = [_split_number(one) for one in NUMBER.findall(text)]
-    is_whole = any("".join(one) == "".join(groups) for one in found)
-    return is_whole or {part for one in found for part in one}.issuperset(groups)
+    return {"".join(one) for one in found}, {part for one in found for part in one}
 
 
 def _split_number(number: str) -> list[str]:

@@ -29,7 +29,9 @@ IS_WIDE = re.compile(f"[{WIDE}]")
 IS_UNSPACED = re.compile(f"[{WIDE}\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]")
 
 LETTER = re.compile(r"[^\W_]")
-ADDRESS = re.compile(r"(?:[a-z][a-z0-9+.-]*://|www\.)\S+|[^\s@]+@[^\s@]+\.[^\s@]+", re.IGNORECASE)
+# A mailbox begins after a space or an @, and a scheme has few letters. If either could begin anywhere and have any
+# length, the time for text without spaces would grow with the square of its length.
+ADDRESS = re.compile(r"(?:[a-z][a-z0-9+.-]{0,30}://|www\.)\S+|(?<![^\s@])[^\s@]+@[^\s@]+\.[^\s@]+", re.IGNORECASE)
 
 OPENERS = "\"'“”„‟«»‹›‘‚‛`「『《〈（(【\\[<{"
 CLOSERS = "\"'”“‟»«›‹’‘`」』》〉）)】\\]>}"
@@ -94,7 +96,9 @@ QUOTED = re.compile(r"[」』”）)？！?!]\s*\Z")
 PARTICLE = re.compile(r"と(?!て|に|こ|り|き|う|し|く|も|な|は|ん|ど)|って|など|の(?!ち|ん)|を|が(?!ん)")
 
 # Where a sentence that is too long is cut: after marks between clauses, with the space that follows them, if any.
-CLAUSE_END = re.compile(r"[,;:،؛፣፤፥၊]+\s+|(?<=\s)[–—-]+\s+|—|[、，；：﹐﹑﹔﹕､。！？…།༎។]+" f"[{CLOSERS}]*")
+CLAUSE_END = re.compile(
+    r"(?<![,;:،؛፣፤፥၊])[,;:،؛፣፤፥၊]+\s+|(?<=\s)[–—-]+\s+|—|[、，；：﹐﹑﹔﹕､。！？…།༎។]+" f"[{CLOSERS}]*"
+)
 # Wherever else words end. Marks as wide as characters count, since no space follows them.
 WORD_END = re.compile(rf"\s+|[、，；：﹐﹑﹔﹕､。！？…།༎]+[{CLOSERS}]*\s*")
 CHARACTERS_PER_TOKEN = 4  # the first guess in searching for a part that is as long as allowed
@@ -160,7 +164,7 @@ class TextSplitter:
         by_sentence: whether every sentence is a part of its own; else every line is, and lines that are too long are
             divided into as many whole sentences as fit.
         count_tokens: returns the number of tokens of each text.
-        max_tokens: of a part. A single character with more tokens, which cannot be cut, is a part all the same.
+        max_tokens: of a part. A single character with more tokens cannot be cut and is a part of its own.
         max_characters: of a part; None if there is no such limit.
     """
 

@@ -1,5 +1,6 @@
 """What may be wrong with a translation, by kind. Expected values are by hand."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -54,6 +55,7 @@ def test_a_translation_may_repeat_what_the_source_repeats():
         ("१२३", "123"),
         ("3 men", "drei Männer"),
         ("See https://a.org/x1, or mail me@b.com.", "Siehe https://a.org/x1 oder schreib an me@b.com."),
+        ("2.http://a.org/12 x@@me@b.com", "http://a.org/12 me@b.com"),
         ("Press <b>OK</b>, {name}, %s!", "Drück <b>OK</b>, {name}, %s!"),
         ("5 < 6 and 100 % of us", "5 < 6 und 100 % von uns"),
     ],
@@ -77,6 +79,19 @@ def test_what_is_kept_is_no_warning(source, target):
 def test_what_is_lost_is_named(source, target, kind, message):
     [found] = find_warnings(source, Hypothesis(target, 0.0, 0.0))
     assert found.kind == kind and found.message.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("a" * 60_000 + " 10", "10"),
+        (";".join(str(number) for number in range(10, 8_000)), ";".join(str(number) for number in range(300))),
+    ],
+)
+def test_the_time_of_checks_does_not_grow_with_the_square_of_a_text(source, target):
+    started = time.process_time()
+    kinds(source, target)
+    assert time.process_time() - started < 3  # of a square: more than ten
 
 
 def test_words_without_attention_are_named_where_there_is_attention():

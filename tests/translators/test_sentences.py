@@ -287,7 +287,15 @@ def test_auto_splits_unless_most_lines_hold_several_sentences():
 
 
 @pytest.mark.parametrize(
-    "text", ['" . ' * 25_000, "a" + " " * 100_000 + "b", "(" * 100_000, "a@" + "a." * 50_000, "x, " * 33_000]
+    "text",
+    [
+        '" . ' * 25_000,
+        "a" + " " * 100_000 + "b",
+        "(" * 100_000,
+        "a@" + "a." * 50_000,
+        "x, " * 33_000,
+        "a" + "," * 100_000,
+    ],
 )
 def test_time_grows_with_the_length_of_the_text(text):
     started = time.process_time()
