@@ -204,7 +204,7 @@ def make_translate_routes(
             pairs = zip(split, demands or [Demand()] * len(split), strict=True)
             spread: Sequence[Demand] = [one for text, demand in pairs for one in split_demand(demand, text.parts)]
             if splitter.terms:
-                protect = partial(splitter.terms.protect_all, parts, spread)
+                protect = partial(splitter.terms.protect_all, parts, spread, tags=translator.tags)
                 protected, spread = await cutter.run_in_thread(client, protect)
                 parts = [one.text for one in protected]
             if any(spread):

@@ -385,7 +385,7 @@ class Translator(ABC):
         self, parts: Sequence[str], demands: Sequence[Demand], *, n_best: int, attention: bool
     ) -> list[Translation]:
         """Translates each text as a whole, and copies terms, marked text and placeholders."""
-        protected, demands = self.terms.protect_all(parts, demands)
+        protected, demands = self.terms.protect_all(parts, demands, tags=self.tags)
         parts = [one.text for one in protected] or parts
         # Marked text needs attention. Other texts are translated without, so that no text depends on its neighbours.
         needs_attention = [attention or bool(one.marked) for one in protected] or [attention] * len(parts)

@@ -163,13 +163,14 @@ class TermRules:
         )
 
     def protect_all(
-        self, texts: Sequence[str], demands: Sequence[Demand]
+        self, texts: Sequence[str], demands: Sequence[Demand], *, tags: Sequence[str] = ()
     ) -> tuple[list[ProtectedText], Sequence[Demand]]:
         """Protects several texts.
 
         Args:
             texts: each is translated as a whole.
             demands: on the translation of each.
+            tags: symbols of the model, one of which may begin a text. No translation is expected to have it.
 
         Returns:
             The texts, none if nothing is copied, and the demands with the terms that are required besides.
@@ -177,7 +178,10 @@ class TermRules:
         if not self:
             return [], demands
         pairs = [(self.protect(text), demand) for text, demand in zip(texts, demands, strict=True)]
-        protected = [replace(text, most_required=MAX_PHRASES - len(one.required)) for text, one in pairs]
+        protected = [
+            replace(text, rest=_drop_tag(text.rest, tags), most_required=MAX_PHRASES - len(one.required))
+            for text, one in pairs
+        ]
         return protected, [text.join_demand(one) for text, (_, one) in zip(protected, pairs, strict=True)]
 
     def join_marked(self, text: SplitText) -> SplitText:
@@ -212,6 +216,11 @@ class TermRules:
     def _symbols(self) -> re.Pattern[str] | None:
         symbols = "|".join(map(re.escape, self.placeholders.symbols))
         return re.compile(f" ?(?P<symbol>{symbols})") if symbols else None
+
+
+def _drop_tag(text: str, tags: Sequence[str]) -> str:
+    """Returns a text without the tag that it begins with, if there is one."""
+    return text.removeprefix(max(filter(text.startswith, tags), key=len, default=""))
 
 
 def _drop_equal(before: Sequence[Hypothesis], restored: Sequence[Hypothesis]) -> list[Hypothesis]:

@@ -179,6 +179,13 @@ def test_the_tag_of_a_model_is_no_placeholder():
     assert (one.source, one.text) == ("<2de> a <b>", "a <b>")
 
 
+@pytest.mark.parametrize(("kinds", "glossary"), [(("tag",), None), ((), {"a": "a"})])
+def test_the_tag_of_a_model_is_not_reported_as_lost(kinds, glossary):
+    translator = Reversing(*kinds, tags=["<de>"]).with_terms(glossary)
+    [one] = translate(translator, "<de> a <b>")
+    assert (one.source, one.text, one.warnings) == ("<de> a <b>", "a <b>", ())
+
+
 def test_words_are_aligned_with_what_symbols_stand_for():
     translator = Reversing("url", "term").with_terms(GLOSSARY)
     [one] = translator.translate_texts(["see http://x.de ink jet now"], attention=True)
