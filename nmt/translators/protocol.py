@@ -344,10 +344,13 @@ class Translator(ABC):
             max_tokens=max(1, self.max_tokens - room),
             max_characters=self.max_characters and max(1, self.max_characters - characters),
         )
+
+        def split_bare(texts: Sequence[str]) -> list[SplitText]:
+            return [self.terms.join_copied(one, splitter.is_short_enough) for one in splitter.split(texts)]
+
         if not self.tags:
-            return [self.terms.join_marked(one) for one in splitter.split(texts)]
+            return split_bare(texts)
         tagged = [self._split_tag(text, tag) for text in texts]
-        bare = [rest for _, rest in tagged]
         return [
             replace(
                 split,
@@ -355,9 +358,7 @@ class Translator(ABC):
                 tag=tag,
                 prefix=text[: len(text) - len(rest)],
             )
-            for text, (tag, rest), split in zip(
-                texts, tagged, map(self.terms.join_marked, splitter.split(bare)), strict=True
-            )
+            for text, (tag, rest), split in zip(texts, tagged, split_bare([rest for _, rest in tagged]), strict=True)
         ]
 
     def _count_protected(self, texts: Sequence[str]) -> Sequence[int]:

@@ -230,9 +230,10 @@ class TextSplitter:
 
     def _cut(self, text: str) -> Iterable[str]:
         guess = CHARACTERS_PER_TOKEN * self._max_tokens
-        return _Cutter(text, self._language, self._fits, guess).cut()
+        return _Cutter(text, self._language, self.is_short_enough, guess).cut()
 
-    def _fits(self, text: str) -> bool:
+    def is_short_enough(self, text: str) -> bool:
+        """Returns whether a part may be so long."""
         if self._max_characters is not None and len(text) > self._max_characters:
             return False
         return self._count_tokens([text])[0] <= self._max_tokens

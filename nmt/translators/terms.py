@@ -9,7 +9,8 @@
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape, unescape
@@ -184,23 +185,30 @@ class TermRules:
         ]
         return protected, [text.join_demand(one) for text, (_, one) in zip(protected, pairs, strict=True)]
 
-    def join_marked(self, text: SplitText) -> SplitText:
-        """Returns a text without divisions between a mark and its end in the same line."""
-        if not self.has_marks or not any(map(self._has_open_mark, text.parts)):
+    def join_copied(self, text: SplitText, fits: Callable[[str], bool]) -> SplitText:
+        """Returns a text without divisions within a term, or between a mark and its end in the same line.
+
+        Args:
+            text: in parts.
+            fits: returns whether a part may be so long.
+        """
+        if len(text.parts) < 2 or not (self.has_marks or self.glossary.entries):
             return text
+        whole, starts = text.text, text.find_starts()
+        divided: set[int] = set()  # parts that begin within what is copied
+        for one in self._finder.find(whole):
+            if one.kind in (TERM, MARK) and "\n" not in whole[one.start : one.end]:
+                divided.update(range(bisect_right(starts, one.start), bisect_left(starts, one.end)))
         parts: list[str] = []
         gaps = [text.gaps[0]]
-        for part, gap in zip(text.parts, text.gaps[1:], strict=True):
-            if parts and "\n" not in gaps[-1] and self._has_open_mark(parts[-1]):
-                parts[-1] += gaps.pop() + part
+        for number, (part, gap) in enumerate(zip(text.parts, text.gaps[1:], strict=True)):
+            if parts and number in divided and fits(joined := parts[-1] + gaps[-1] + part):
+                parts[-1] = joined
+                gaps[-1] = gap
             else:
                 parts.append(part)
-            gaps.append(gap)
-        is_closed = not any(map(self._has_open_mark, parts))
-        return replace(text, parts=parts, gaps=gaps) if is_closed else text
-
-    def _has_open_mark(self, text: str) -> bool:
-        return any(one.kind == OPEN for one in self._finder.find(text))
+                gaps.append(gap)
+        return replace(text, parts=parts, gaps=gaps)
 
     @cached_property
     def _finder(self) -> CopyFinder:

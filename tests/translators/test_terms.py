@@ -16,6 +16,7 @@ from nmt.translators.demands import MAX_PHRASES, Demand, report_unmet
 from nmt.translators.hypothesis import Hypothesis, Translation
 from nmt.translators.markup import stream_markup
 from nmt.translators.protocol import Translator
+from nmt.translators.sentences import SplitText
 from nmt.translators.terms import TermRules, restore_all
 
 GLOSSARY = {"printer": "Drucker", "ink jet": "Tinte"}
@@ -170,6 +171,21 @@ def test_sentences_do_not_end_between_marks():
     [one] = translate(translator, "Press {{Save. Then}} now. And go.\nStay.")
     assert translator.read == ["Press <term1> now.", "And go.", "Stay."]
     assert one.text == "sserP Save. Then .won dnA .og\n.yatS"
+
+
+def test_an_open_mark_in_another_line_divides_no_marked_text():
+    translator = Reversing("term").with_terms(marks=True)
+    translate(translator, "Press {{Save. Then. Go}} now.\nAn {{ open one.")
+    assert translator.read == ["Press <term1> now.", "An {{ open one."]
+
+
+def test_sentences_do_not_end_within_terms():
+    terms = {"Who? Weekly": "Wer"}
+    translator = Reversing("term").with_terms(terms)
+    translate(translator, "I read Who? Weekly now. And go.")
+    assert translator.read == ["I read <term1> now.", "And go."]
+    divided = SplitText(["I read Who?", "Weekly now."], ["", " ", ""])
+    assert TermRules(glossary=Glossary(terms)).join_copied(divided, lambda part: len(part) < 20) == divided
 
 
 def test_the_tag_of_a_model_is_no_placeholder():
