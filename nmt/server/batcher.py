@@ -101,7 +101,12 @@ class Batcher:
         return Options(changed.settings, n_best, attention)
 
     def submit(
-        self, texts: Sequence[Any], options: Options, *, tokens: Sequence[int] | None = None, client: str = ""
+        self,
+        texts: Sequence[Any],
+        options: Options | Sequence[Options],
+        *,
+        tokens: Sequence[int] | None = None,
+        client: str = "",
     ) -> list["Future[Any]"]:
         """Queues all of these texts or pairs, or none of them, and returns the futures of their results.
 
@@ -110,7 +115,7 @@ class Batcher:
 
         Args:
             texts: none of them longer than the translator reads at once.
-            options: of the request.
+            options: of the request, or of each text.
             tokens: number of source tokens of each text, or of tokens of the longer side of each pair; by default the
                 translator counts those of texts.
             client: the sender. Clients take turns, and each has `limits.max_queue` places.
@@ -118,7 +123,8 @@ class Batcher:
         Raises:
             RequestError: 429, the queue is full; 503, the server is stopping.
         """
-        options = self._share(options)
+        given = [options] * len(texts) if isinstance(options, Options) else options
+        shared = {id(one): self._share(one) for one in given}
         tokens = self._translator.count_tokens(texts) if tokens is None else tokens
         with self._changed:
             if self._is_closed:
@@ -134,15 +140,20 @@ class Batcher:
                 )
             now = self._clock()
             jobs = [
-                Job(text, options, options.estimate_work(length), Future(), now, next(self._numbers))
-                for text, length in zip(texts, tokens, strict=True)
+                Job(text, shared[id(one)], one.estimate_work(length), Future(), now, next(self._numbers))
+                for text, one, length in zip(texts, given, tokens, strict=True)
             ]
             self._queue.add(client, jobs)
             self._changed.notify_all()
         return [job.result for job in jobs]
 
     async def translate(
-        self, texts: Sequence[Any], options: Options, *, tokens: Sequence[int] | None = None, client: str = ""
+        self,
+        texts: Sequence[Any],
+        options: Options | Sequence[Options],
+        *,
+        tokens: Sequence[int] | None = None,
+        client: str = "",
     ) -> list[Any]:
         """Queues texts and returns their results, in order; a caller that is cancelled takes its texts back.
 

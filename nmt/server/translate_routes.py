@@ -1,6 +1,7 @@
 """POST /translate: texts of any number of sentences and lines, with search settings."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,7 @@ from nmt.translators.hypothesis import PartConfidence, Translation, TranslationW
 from nmt.translators.markup import Markup, read_markup
 from nmt.translators.protocol import Translator
 from nmt.translators.settings import CHANGEABLE, TAG
-from nmt.translators.terms import restore_all
+from nmt.translators.terms import ProtectedText, restore_all
 
 # Characters of a text with tags, as a multiple of those that are translated of it.
 MARKUP_SHARE = 10
@@ -183,7 +184,7 @@ def make_translate_routes(
         splitting = {name: changes.pop(name) for name in (CHANGEABLE, TAG) if name in changes}
         splitter = translator.with_settings(**splitting) if splitting else translator
         attention = wanted.alignments or is_html
-        options = batcher.make_options(changes, n_best=wanted.n_best, attention=attention or wanted.marks)
+        options = batcher.make_options(changes, n_best=wanted.n_best, attention=attention)
         demands = read_demands(wanted.prefix, wanted.required, limits, count=len(texts))
         client = find_client(request)
         async with limit_time(limits):
@@ -203,6 +204,7 @@ def make_translate_routes(
             parts: list[Any] = [part for text in split for part in text.parts]
             pairs = zip(split, demands or [Demand()] * len(split), strict=True)
             spread: Sequence[Demand] = [one for text, demand in pairs for one in split_demand(demand, text.parts)]
+            protected: Sequence[ProtectedText] = ()
             if splitter.terms:
                 protect = partial(splitter.terms.protect_all, parts, spread, tags=translator.tags)
                 protected, spread = await cutter.run_in_thread(client, protect)
@@ -212,7 +214,10 @@ def make_translate_routes(
                 cutter.check_work(sum(map(options.estimate_work, tokens)))
                 options = DemandingOptions(options.settings, options.n_best, options.attention)
                 parts = [(part, one.prefix, *one.required) for part, one in zip(parts, spread, strict=True)]
-            found: Sequence[Translation] = await batcher.translate(parts, options, tokens=tokens, client=client)
+            # Marked text needs attention. Other texts do without, so that none depends on its neighbours.
+            attending = replace(options, attention=True)
+            each: Any = [attending if one.marked else options for one in protected] or options
+            found: Sequence[Translation] = await batcher.translate(parts, each, tokens=tokens, client=client)
             if splitter.terms:
                 restore = partial(restore_all, protected, found, keep_attention=attention)
                 found = await cutter.run_in_thread(client, restore)

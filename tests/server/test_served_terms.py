@@ -59,6 +59,29 @@ def test_terms_and_marked_text_are_in_translations(server):
     assert one["text"] == "CAT x Katze"
 
 
+def test_attention_is_requested_for_marked_text_alone():
+    requested = {}
+
+    class Attending(Requiring):
+        def translate_batch(self, texts, *, attention=False, **options):
+            requested.update(dict.fromkeys(texts, attention))
+            return super().translate_batch(texts, attention=attention, **options)
+
+    server = make_fake(Attending())
+    translate(server, text=["Press {{ok}}.", "A cat."], marks=True, glossary={"cat": "Katze"})
+    assert requested == {"Press ok.": True, "A cat.": False}
+    server.batcher.close(5)
+
+
+def test_the_tag_of_a_model_is_not_reported_as_lost():
+    translator = Requiring()
+    translator.tags = ["<de>"]
+    server = make_fake(translator)
+    [one] = translate(server, text="<de> a cat", glossary={"cat": "Katze"})
+    assert one["warnings"] == []
+    server.batcher.close(5)
+
+
 def test_a_model_with_placeholders_copies():
     translator = Requiring()
     translator.terms = TermRules(Placeholders(["url", "term"], 2))
