@@ -59,7 +59,7 @@ def make_demands(
     ]
     for demand in demands:
         for name, text in (("prefixes", demand.prefix), *(("required", phrase) for phrase in demand.required)):
-            if len(text.splitlines()) > 1 or "\0" in text:
+            if text.splitlines() not in ([], [text]) or "\0" in text:
                 raise UserError(f"{name}: expected text without line breaks, found {text[:80]!r}.")
         if len(demand.required) > MAX_PHRASES:
             raise UserError(f"required: expected at most {MAX_PHRASES} phrases per text, found {len(demand.required)}.")

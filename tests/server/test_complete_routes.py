@@ -82,6 +82,7 @@ def test_alternatives_have_probabilities_and_translations(server):
             "prefixes: expected an entry for each of the 2 texts, found 1.",
         ),
         ("translate", {"text": "a", "prefix": "p\nq"}, "prefixes: expected text without line breaks, found 'p\\nq'."),
+        ("translate", {"text": "a", "prefix": "p\n"}, "prefixes: expected text without line breaks, found 'p\\n'."),
         (
             "translate",
             {"text": "a", "prefix": "p", "format": "html"},

@@ -187,6 +187,7 @@ def test_a_phrase_without_spaces_before_words_does_not_begin_with_one(tokenizer:
         ({}, {"required": ["one"]}, "required: expected a list with an entry per text, found one text"),
         ({}, {"prefixes": ["a", "b"]}, "prefixes: expected an entry for each of the 1 texts, found 2"),
         ({}, {"prefixes": ["a\nb"]}, r"prefixes: expected text without line breaks, found 'a\\nb'"),
+        ({}, {"prefixes": ["a\n"]}, r"prefixes: expected text without line breaks, found 'a\\n'"),
         ({}, {"required": [["x" * 40]]}, "required: expected phrases of at most 16 tokens, found 41 in"),
         ({}, {"required": [[str(n) for n in range(17)]]}, "required: expected at most 16 phrases per text, found 17"),
     ],
