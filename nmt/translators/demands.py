@@ -67,11 +67,14 @@ def make_demands(
 
 
 def check_demands(demands: Sequence[Demand], settings: SearchSettings, *, right_to_left: bool) -> None:
-    """Raises UserError if demands contradict the settings of the search, or the model cannot meet them."""
-    if any(demand.prefix for demand in demands) and right_to_left:
+    """Raises UserError if demands contradict the settings of the search, or the model cannot meet them.
+
+    Without any prefix or phrase, the demands are those of alternatives for the first word.
+    """
+    if right_to_left and (any(demand.prefix for demand in demands) or not any(demands)):
         raise UserError(
-            "prefixes: this model writes from right to left (model.right_to_left), so that it cannot go on after a "
-            "prefix. Use a model that writes from left to right."
+            "prefixes: this model writes from right to left (model.right_to_left), so that it cannot continue a prefix "
+            "or list alternatives. Use a model that writes from left to right."
         )
     if settings.mbr != "none":
         raise UserError(

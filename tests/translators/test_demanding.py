@@ -199,6 +199,13 @@ def test_demands_that_cannot_be_met_are_refused_by_name(
         make_translator(tokenizer, **settings).translate_batch(["one"], **demands)
 
 
+def test_a_model_that_writes_from_right_to_left_lists_no_alternatives(tokenizer: Tokenizer) -> None:
+    translator = make_translator(tokenizer, right_to_left=True)
+    with pytest.raises(UserError, match="this model writes from right to left"):
+        translator.list_alternatives(["one", "two"], ["", ""])
+    translator.check_demands([Demand("", ("one",)), Demand()])
+
+
 def test_the_graph_of_an_export_translates_the_same(translator: ModelTranslator) -> None:
     translator = copy.copy(translator)
     translator.fitted_confidence = Confidence(0.1, [0.9, -0.4], [-3.0, 0.0], [0.25, 1.0], 200)
