@@ -224,7 +224,7 @@ def make_translate_routes(
             results = iter(found)
             translations = [join_translations(text, [next(results) for _ in text.parts]) for text in split]
             for number, demand in enumerate(demands or ()):
-                translations[number] = start_with_prefix(translations[number], split[number], demand.prefix)
+                translations[number] = start_with_prefix(translations[number], split[number], demand)
             if is_html:
                 translations = await cutter.run_in_thread(client, partial(_join_documents, documents, translations))
             if wanted.alignments:

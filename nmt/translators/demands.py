@@ -155,26 +155,29 @@ def has_phrase(text: str, phrase: str) -> bool:
     return here in there
 
 
-def start_with_prefix(translation: Translation, text: SplitText, prefix: str) -> Translation:
+def start_with_prefix(translation: Translation, text: SplitText, demand: Demand) -> Translation:
     """Returns a translation that begins with the prefix: without what its source begins with that is not translated.
 
     Args:
         translation: of the text.
         text: in parts, the first of which was translated with the prefix.
-        prefix: "" for none.
+        demand: on the translation.
     """
-    start = len(text.gaps[0])
+    if not demand:
+        return translation
+    start, prefix = len(text.gaps[0]), demand.prefix
 
     def move(one: Hypothesis) -> Hypothesis:
-        if not text.parts:  # nothing was translated, because the text has no letters
-            return replace(one, text=prefix)
         moved = shift_attention(one.attention, (0, len(translation.source)), (-start, len(one.text)))
         places = [replace(part, start=part.start - start, end=part.end - start) for part in one.part_confidences]
         return replace(one, text=one.text[start:], attention=tuple(moved), part_confidences=tuple(places))
 
+    if not text.parts:  # nothing was translated, because the text has no letters
+        alone = [replace(one, text=prefix or one.text) for one in translation.hypotheses]
+        return report_unmet(replace(translation, hypotheses=alone), demand)
     if not prefix:
         return translation
-    if start or not text.parts:
+    if start:
         translation = replace(translation, hypotheses=[move(one) for one in translation.hypotheses])
     if translation.text.startswith(prefix):
         return translation

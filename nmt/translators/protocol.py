@@ -378,7 +378,7 @@ class Translator(ABC):
         spread = [one for text, demand in zip(texts, demands, strict=True) for one in split_demand(demand, text.parts)]
         found = iter(self._translate_parts(parts, spread, n_best=n_best, attention=attention) if parts else ())
         return [
-            start_with_prefix(join_translations(text, [next(found) for _ in text.parts]), text, demand.prefix)
+            start_with_prefix(join_translations(text, [next(found) for _ in text.parts]), text, demand)
             for text, demand in zip(texts, demands, strict=True)
         ]
 

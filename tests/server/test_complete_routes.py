@@ -56,6 +56,11 @@ def test_translations_begin_with_a_prefix_and_contain_phrases(server):
     assert translate(server, text="a", prefix="", required=[]) == ["A"]
 
 
+def test_what_a_text_without_letters_lacks_is_reported(server):
+    answer = ask(server, "POST", "/translate", json={"text": ["…", "a"], "required": [["x"], []]})
+    assert [[one["kind"] for one in each["warnings"]] for each in answer.json()["translations"]] == [["unmet"], []]
+
+
 def test_alternatives_have_probabilities_and_translations(server):
     answer = ask(server, "POST", "/complete", json={"text": ["a", "b"], "prefix": ["p", ""], "n": 2})
     assert answer.status_code == 200, answer.text

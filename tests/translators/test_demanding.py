@@ -139,7 +139,7 @@ def test_a_translation_loses_nothing_to_its_prefix() -> None:
     def start(text: SplitText, translation: str) -> Translation:
         parts = (PartConfidence(3, 5, 0.5), PartConfidence(6, 8, 0.5))
         whole = Translation(text.text, [Hypothesis(translation, 0.0, 0.0, part_confidences=parts)])
-        return start_with_prefix(whole, text, "pq")
+        return start_with_prefix(whole, text, Demand("pq"))
 
     moved = start(SplitText(["ab", "cd"], [" - ", " ", ""]), " - pq cd")
     assert moved.text == "pq cd" and [one.start for one in moved.best.part_confidences] == [0, 3]
