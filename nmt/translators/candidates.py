@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nmt.data.tokenizer import Tokenizer
+from nmt.decoding.beam_search import IMPOSSIBLE
 from nmt.decoding.spelling import Prefix
 
 
@@ -29,7 +30,8 @@ def read_row(
 ) -> list[Candidate]:
     """Returns the first hypotheses of a sentence with different texts, since several segmentations may spell one.
 
-    Samples are returned as they were drawn.
+    Samples are returned as they were drawn. If there is no hypothesis at all, as where `no_repeat_ngram` forbids the
+    last word of a prefix, the prefix alone is returned, as a hypothesis that was cut off.
 
     `nmt.exporting.hypotheses.drop_duplicates` does the same in TensorFlow operations, for all sentences at once.
     """
@@ -40,7 +42,8 @@ def read_row(
             text = prefix.join(tokenizer.decode(tokens[None])[0])
             key = len(by_text) if is_sampled else text
             by_text.setdefault(key, Candidate(text, float(score), float(log_prob), tokens, bool(is_finished)))
-    return list(by_text.values())
+    nothing = Candidate(prefix.text, IMPOSSIBLE, IMPOSSIBLE, np.zeros(0, "int32"), False)
+    return list(by_text.values()) or [nothing]
 
 
 def put_first(best: Candidate, others: list[Candidate], n_best: int) -> list[Candidate]:

@@ -14,12 +14,13 @@ from nmt.config.schema import DecodingConfig, ExportConfig, ModelConfig
 from nmt.data.tokenizer import EOS_ID, Tokenizer, train_tokenizer
 from nmt.decoding.beam_search import Hypotheses
 from nmt.decoding.prefix import Prefixes
-from nmt.decoding.spelling import Spellings, read_prefix
+from nmt.decoding.spelling import Prefix, Spellings, read_prefix
 from nmt.errors import UserError
 from nmt.exporting.demands import SplitPrefixes, encode_phrases, rank_alternatives
 from nmt.exporting.graph import PortableTranslator
 from nmt.exporting.stock_server import check_operations
 from nmt.models.seq2seq import make_seq2seq
+from nmt.translators.candidates import read_row
 from nmt.translators.confidence import Confidence
 from nmt.translators.demands import Demand, encode_phrase, read_demand, report_unmet, split_demand, start_with_prefix
 from nmt.translators.hypothesis import Hypothesis, PartConfidence, Translation
@@ -133,6 +134,17 @@ def test_a_text_in_several_lines_begins_with_the_prefix(translator: ModelTransla
     [found] = translator.stream(["  one two\nthree four five"], prefixes=["six"], required=[["seven"]])
     assert found.text.startswith("six") and "seven" in found.text.split("\n")[1]
     assert translator.translate(["", "…"], prefixes=["six", "one"]) == ["six", "one"]
+
+
+def test_what_a_text_without_letters_lacks_is_reported(translator: ModelTranslator) -> None:
+    [found] = translator.stream(["…"], required=[["six"]])
+    assert (found.text, [one.kind for one in found.warnings]) == ("…", ["unmet"])
+
+
+def test_a_prefix_that_the_search_cannot_go_on_after_is_cut_off(tokenizer: Tokenizer) -> None:
+    impossible = (np.zeros(4, "int32"), 2, -1e9, -1e9, False, False)
+    [found] = read_row(tokenizer, 3, False, Prefix("one one"), [impossible])
+    assert (found.text, found.log_prob, found.ids.size, found.is_finished) == ("one one", -1e9, 0, False)
 
 
 def test_a_translation_loses_nothing_to_its_prefix() -> None:
