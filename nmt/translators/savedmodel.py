@@ -128,6 +128,7 @@ class SavedModelTranslator(Translator):
     def check_demands(self, demands: Sequence[Demand]) -> None:
         """Raises UserError if demands contradict the settings of the export, or it has no signature for them."""
         self._check_signature("complete")
+        self._check_prefixes([demand.prefix for demand in demands])
         check_demands(demands, self.settings, right_to_left=False)
 
     def list_alternatives(
@@ -137,6 +138,7 @@ class SavedModelTranslator(Translator):
         self._check_signature("alternatives")
         check_alternatives(n, min(self.max_n_best, MAX_ALTERNATIVES))
         make_demands(len(texts), prefixes, None)
+        self._check_prefixes(prefixes)
         found = []
         size = self.record["limits"]["max_batch"]
         pairs = [(self.write_tag(text), prefix) for text, prefix in zip(texts, prefixes, strict=True)]
@@ -148,6 +150,13 @@ class SavedModelTranslator(Translator):
                 rows = zip(*(column[: min(count, n)] for column in columns), strict=True)
                 found.append([Continuation(one.decode(), float(share), whole.decode()) for one, share, whole in rows])
         return found
+
+    def _check_prefixes(self, prefixes: Sequence[str]) -> None:
+        most, longest = self.record["limits"]["max_characters"], max(map(len, prefixes), default=0)
+        if longest > most:  # the signatures would drop the end
+            raise UserError(
+                f"prefixes: expected at most {most:,} characters (export.max_characters), found {longest:,}."
+            )
 
     def _check_signature(self, name: str) -> None:
         if name not in self._model.signatures:
@@ -216,7 +225,7 @@ class SavedModelTranslator(Translator):
 
     def _read_best(self, texts: Sequence[str], outputs: dict[str, np.ndarray]) -> list[Translation]:
         names = ("translation", "score", "log_prob", "truncated")
-        finished = outputs.get("finished", [None] * len(texts))  # the first exports of format 2 do not tell
+        finished = outputs.get("finished", [None] * len(texts))  # the first exports of format 2 lack it
         return [
             self._make_translation(
                 source,

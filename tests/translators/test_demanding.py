@@ -292,6 +292,13 @@ def test_an_export_answers_demands_by_its_signatures(tokenizer: Tokenizer) -> No
         export.translate_batch(["a"], prefixes=["p"], n_best=2)
     with pytest.raises(UserError, match="n: expected 1 to 3 alternatives per text, found 4"):
         export.list_alternatives(["a"], ["p"], n=4)
+    # The signatures read the beginning of a longer prefix.
+    for ask in (
+        lambda: export.translate_batch(["a"], prefixes=["p" * 1001]),
+        lambda: export.list_alternatives(["a"], ["p" * 1001], n=1),
+    ):
+        with pytest.raises(UserError, match=r"prefixes: expected at most 1,000 characters .* found 1,001"):
+            ask()
 
 
 def test_an_export_without_these_signatures_refuses_demands_by_name(tokenizer: Tokenizer) -> None:
