@@ -26,6 +26,10 @@ COVERAGE_FLOOR = 1e-9
 """Least attention that a source token counts with, so that a token without any (0 in floating point) leaves scores
 finite."""
 
+MAX_LENGTH_RATIO = 100.0
+"""Largest `decoding.max_length_ratio`. It bounds the memory of a search whose ratio is a tensor, whatever the maximum
+length that a client of a server requests."""
+
 LENGTH_ALLOWANCE = 10
 """Target tokens that are always allowed, unless the maximum length is below."""
 
@@ -214,10 +218,9 @@ def _bound_steps(width: Any, settings: SearchSettings, length_bound: int | None)
     """Returns the largest length limit of sources of this width; a number if shapes are static."""
     if not isinstance(width, int):
         return limit_lengths(width, settings)
-    most = length_bound or settings.max_length
-    if isinstance(settings.max_length_ratio, float):
-        most = min(most, int(np.float32(settings.max_length_ratio) * np.float32(width)) + LENGTH_ALLOWANCE)
-    return most
+    is_known = isinstance(settings.max_length_ratio, float)
+    ratio = settings.max_length_ratio if is_known else MAX_LENGTH_RATIO
+    return min(length_bound or settings.max_length, int(np.float32(ratio) * np.float32(width)) + LENGTH_ALLOWANCE)
 
 
 def _measure_coverage(model: DecodingModel, start: DecodingStart, hypotheses: Hypotheses) -> Any:

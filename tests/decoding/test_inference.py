@@ -105,6 +105,17 @@ def test_each_row_has_a_limit_of_its_own(plain: Seq2Seq, settings: dict[str, Any
     assert [np.count_nonzero(row) for row in found.ids[:, 0]] == limits
 
 
+def test_memory_is_bounded_by_the_width_of_the_source_even_if_lengths_are_tensors(plain: Seq2Seq) -> None:
+    assert SearchSettings(max_length_ratio=inference.MAX_LENGTH_RATIO)
+    with pytest.raises(ValueError, match="max_length_ratio"):
+        SearchSettings(max_length_ratio=inference.MAX_LENGTH_RATIO + 1)
+    numbers = {"max_length": np.int32(4096), "max_length_ratio": np.float32(0.5)}
+    settings = SearchSettings(beam_size=1).model_copy(update=numbers)
+    source = ops.convert_to_tensor(np.array([[4, EOS_ID]], "int32"))
+    found = search(plain, source, settings=settings, banned_ids=BANNED, length_bound=4096)
+    assert found.ids.shape == (1, 1, 100 * 2 + 10)
+
+
 def test_banned_ids_never_appear(plain: Seq2Seq) -> None:
     raise_logit(plain, BANNED, 9.0)
     found = searched(plain)
