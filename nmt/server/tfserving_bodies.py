@@ -88,10 +88,11 @@ def read_predict_request(document: dict[str, Any]) -> PredictRequest:
 
 
 def choose_n_best(translator: Translator) -> int:
-    """Returns the columns of the signature `nbest`: at most as many as hypotheses are searched at a time."""
-    if translator.settings.temperature:
-        return translator.signature_n_best
-    return min(translator.signature_n_best, translator.settings.beam_size)
+    """Returns the columns of the signature `nbest`: at most as many as there are hypotheses to choose from."""
+    settings = translator.settings
+    if settings.mbr != "none":
+        return min(translator.signature_n_best, settings.mbr_candidates)
+    return translator.signature_n_best if settings.temperature else min(translator.signature_n_best, settings.beam_size)
 
 
 def make_predict_body(request: PredictRequest, translations: Sequence[Translation], *, nbest: int) -> dict[str, Any]:
@@ -284,7 +285,7 @@ def _nbest(translations: Sequence[Translation], nbest: int) -> dict[str, list]:
 
 
 def _has_end(hypothesis: Hypothesis) -> bool:
-    return hypothesis.is_finished is not False  # an old export that is served does not tell
+    return hypothesis.is_finished is not False  # older exports do not return it
 
 
 def as_float32(number: float | None) -> float:

@@ -5,8 +5,9 @@ import base64
 import numpy as np
 import pytest
 
-from nmt.server.tfserving_bodies import as_float32
-from tests.server.server_fakes import ask, make_fake, read_error
+from nmt.config.schema import SearchSettings
+from nmt.server.tfserving_bodies import as_float32, choose_n_best
+from tests.server.server_fakes import FakeTranslator, ask, make_fake, read_error
 
 PREDICT = "/v1/models/demo:predict"
 A = {"translation": "A", "score": -0.1, "log_prob": -2.5, "truncated": False, "finished": True}
@@ -55,6 +56,21 @@ def test_hypotheses(server):
     assert found["scores"] == [-0.1, -0.2, -0.3, -0.4, -0.5]
     assert found["log_probs"] == [-2.5] * 5
     assert (found["num_hypotheses"], found["truncated"], found["finished"]) == (5, False, [True] * 5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "columns"),
+    [
+        ({}, 5),
+        ({"beam_size": 2}, 2),
+        ({"beam_size": 2, "mbr": "chrf"}, 5),
+        ({"mbr": "chrf", "mbr_candidates": 3}, 3),
+        ({"mbr": "chrf", "mbr_candidates": 3, "beam_size": 1, "temperature": 1.0}, 3),
+        ({"beam_size": 1, "temperature": 1.0}, 5),
+    ],
+)
+def test_there_are_as_many_columns_as_hypotheses_to_choose_from(settings, columns):
+    assert choose_n_best(FakeTranslator(SearchSettings(**settings))) == columns
 
 
 def test_invalid_utf8_is_replaced(server):
