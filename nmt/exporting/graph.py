@@ -140,7 +140,7 @@ class PortableTranslator(tf.Module):
             source_tokens: string [N, S], "" after the EOS.
             target_tokens: string [N, n, T], "" after the EOS.
             attention: float32 [N, n, T, S]; the row of each target token sums to 1, everything else is 0. It is by far
-                the largest output, so ask for a few texts at a time.
+                the largest output, so send a few texts at a time.
             coverage: float32 [N, n], share of the source tokens that received an attention of at least 0.1 from all
                 target tokens together; 1 if there are none.
             truncated: bool [N].
@@ -258,7 +258,7 @@ class PortableTranslator(tf.Module):
             alternatives: string [N, n], the prefix and the token after it; if the prefix ends inside a word, what the
                 token makes of the word. Most probable first, "" in further columns.
             probabilities: float32 [N, n], of the tokens after the complete words of the prefix, given these.
-            translations: string [N, n], the best translation that goes on in each way.
+            translations: string [N, n], the best translation that begins with each of them.
             num_alternatives: int32 [N].
         """
         same = tf.debugging.assert_equal(tf.size(text), tf.size(prefix), "text and prefix differ in number")

@@ -49,7 +49,7 @@ class Hypothesis:
     tokens: Sequence[str] = ()
     """SentencePiece tokens without EOS; empty if an export returns the text alone."""
     is_finished: bool | None = True
-    """False if the length limit cut the hypothesis off before its EOS; None if an old export does not tell."""
+    """False if the length limit cut the hypothesis off before its EOS; None if an older export does not return it."""
     attention: Sequence[TokenAttention] = ()
     """Attention of the tokens, one entry per part of the text, if it was requested; see `alignment.align`."""
     confidence: float | None = None

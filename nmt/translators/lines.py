@@ -46,8 +46,8 @@ def translate_lines(
         target: file for the translations, or "-" for standard output; see `open_output`.
         n_best: hypotheses per line; with more than one, each is a line of number, score and text, separated by tabs.
         as_json: whether to write one JSON object per line instead: the source, its hypotheses (text, score, log_prob
-            and is_finished, which is false if the length limit cut one off and null if an old export does not tell),
-            and its warnings (kind and message).
+            and is_finished, which is false if the length limit cut one off and null if an older export does not return
+            it), and its warnings (kind and message).
         alignments: "pharaoh" adds the links between words after a tab, or as the field "alignment" of each hypothesis
             in JSON; "json" writes JSON in which that field is the record of `WordLinks`.
         html: whether lines have tags, which are put around the same words of their translations; see
