@@ -146,7 +146,7 @@ def inspect(
 
 def write_text(found: Inspection) -> str:
     """Returns what fits a terminal: the translation and, token by token, probability, alternatives and sources."""
-    console = Console(file=StringIO(), width=WIDTH, highlight=False, markup=False)
+    console = Console(file=StringIO(), width=WIDTH, highlight=False, markup=False, emoji=False)
     console.print(f"Source       {found.source}")
     console.print(f"Translation  {found.translation}")
     if found.is_reference:
@@ -168,7 +168,7 @@ def write_text(found: Inspection) -> str:
         console.print(_tabulate_neighbours(found))
     file = console.file
     assert isinstance(file, StringIO)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+    return "\n".join(line.rstrip() for line in file.getvalue().removesuffix("\n").split("\n"))
 
 
 def _tabulate_neighbours(found: Inspection) -> Table:

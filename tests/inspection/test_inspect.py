@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -60,6 +61,11 @@ def test_the_text_has_a_line_per_token(found):
     last = lines[-len(found.target_tokens) :]
     for line, token, log_prob in zip(last, found.target_tokens, found.trace.log_probs, strict=True):
         assert line.split()[:2] == [token, f"{np.exp(log_prob):.3f}"]
+
+
+def test_the_text_is_printed_as_it_is(found):
+    odd = "at :100: or\u2028later"
+    assert write_text(dataclasses.replace(found, source=odd)).split("\n")[0] == f"Source       {odd}"
 
 
 @pytest.mark.parametrize(
