@@ -59,6 +59,16 @@ def test_the_same_configuration_goes_on(folder, recipe):
     assert config_from_text(folder.config.read_text(), "config.yaml") == config
 
 
+def test_a_run_with_a_stored_key_that_has_no_effect_goes_on_without_it(folder, recipe):
+    config = recipe(folder.path)
+    begin(folder, config)
+    stored = folder.config.read_text()
+    folder.config.write_text(stored.replace("final_rate: 0.0", "final_rate: 0.5"))
+    assert folder.config.read_text() != stored
+    folder.accept(config)
+    assert folder.config.read_text() == stored
+
+
 @pytest.mark.parametrize(
     "change",
     [
