@@ -162,6 +162,7 @@ def test_a_new_setting_reaches_the_translator_without_server_code(monkeypatch):
         (b'{"text": "a", "n_best": 0}', "n_best: input should be greater than or equal to 1; found 0"),
         (b'{"text": "a", "n_best": "3"}', 'n_best: input should be a valid integer; found "3".'),
         (b'{"text": "a", "beam_size": 65}', "beam_size: input should be less than or equal to 64; found 65"),
+        (b'{"text": "a", "max_length": 2147483648}', "max_length: input should be less than 2147483648; found"),
         (b'{"text": "a", "length_penalty": NaN}', "length_penalty: input should be a finite number"),
         (b'{"text": "a", "n_best": 65}', "n_best: expected 1 to 64"),
         (b'{"text": "a", "min_length": 9, "max_length": 9}', "min_length must be below max_length; found 9 and 9"),

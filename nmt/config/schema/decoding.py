@@ -4,11 +4,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from nmt.config.schema.section import Count, Section, TagName, find_given, list_words
+from nmt.config.schema.section import Section, TagName, find_given, list_words
 
 MAX_BEAM_SIZE = 64
 WIDER = 2  # factor of the beam size of a second search (decoding.on_warning)
 LOWEST_TEMPERATURE = 0.001
+Int32 = Annotated[int, Field(ge=0, lt=1 << 31)]
+"""A whole number that the search computes with."""
 
 
 class SearchSettings(Section):
@@ -31,15 +33,15 @@ class SearchSettings(Section):
     three more tokens at no cost would still leave its score below a finished one; 0 never prunes. It has no effect with
     a minimum length or a coverage penalty. If several translations per line are requested, the first one is still that
     of a pruned search, and the others come from a second search without pruning."""
-    min_length: Count = 0
+    min_length: Int32 = 0
     """Minimum length of a translation in tokens, without EOS. A translation whose maximum length (max_length) is not
     above it is cut off there, with a warning."""
-    max_length: PositiveInt = 256
+    max_length: Annotated[Int32, Field(ge=1)] = 256
     """Maximum length of a translation in tokens, with EOS; the limit of a sentence is min(max_length_ratio x its source
     tokens + 10, this)."""
     max_length_ratio: Annotated[float, Field(gt=0, le=100)] = 2.0
     """Maximum length of a translation per source token; 10 more tokens are always allowed. Both lengths count EOS."""
-    no_repeat_ngram: Count = 0
+    no_repeat_ngram: Int32 = 0
     """Length in tokens of the sequences that must not occur twice in a translation (Paulus et al. 2018); 0 allows all
     repetition. Tokens are parts of words, so values below 4 often block correct text."""
     repetition_penalty: Annotated[float, Field(ge=1, le=100)] = 1.0
@@ -49,12 +51,12 @@ class SearchSettings(Section):
     """Temperature of sampling, which needs beam_size 1: tokens are drawn from the model's probabilities to the power of
     1 / temperature. Several translations per line are independent samples, in the order in which they were drawn. 0
     turns sampling off."""
-    top_k: Count = 0
+    top_k: Int32 = 0
     """Sample from this many of the most likely tokens only (Fan et al. 2018); 0 samples from all."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Sample only from the most likely tokens that together reach this probability (Holtzman et al. 2020); 1 samples
     from all."""
-    seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 1
+    seed: Int32 = 1
     """Random seed of sampling. With the same seed, a sentence has the same samples in any file, batch or request."""
     mbr: Literal["none", "chrf", "bleu"] = "none"
     """Minimum Bayes risk decoding (Kumar and Byrne 2004): of several candidates, choose the one with the highest
