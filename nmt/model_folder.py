@@ -10,6 +10,7 @@ confidence.json what confidence is computed from, if it was fitted (see nmt/tran
 An ensemble has
 1/, 2/, …       its members, a model folder each
 ensemble.json   where they came from, and checksums of their weights
+confidence.json as in a model, if it was fitted to what all members translate together
 """
 
 import json
@@ -94,7 +95,7 @@ class ModelFolder:
         _check_facts(path, facts)
         _check_size(path, config.model, source.vocabulary_size, weights)
         _check_tokenizers(path, source, target, facts)
-        return cls(config, source, target, weights, facts, _load_confidence(path))
+        return cls(config, source, target, weights, facts, load_confidence(path))
 
 
 def find_model_folder(path: Path) -> Path:
@@ -142,7 +143,7 @@ def is_litert(path: Path) -> bool:
 
 
 def save_confidence(path: Path, confidence: Mapping[str, Any]) -> None:
-    """Writes weights and curve of the confidence in translations to a model folder, in place of older ones.
+    """Writes weights and curve of the confidence to a model folder or an ensemble, in place of older ones.
 
     Raises:
         UserError: the folder cannot be written.
@@ -151,15 +152,20 @@ def save_confidence(path: Path, confidence: Mapping[str, Any]) -> None:
         aside.write_text(json.dumps(confidence) + "\n", encoding="utf-8")
 
 
-def _load_confidence(path: Path) -> Mapping[str, Any] | None:
+def load_confidence(path: Path) -> Mapping[str, Any] | None:
+    """Reads weights and curve of the confidence from a model folder or an ensemble; None if it was not fitted.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     if not (path / CONFIDENCE).is_file():
         return None
     try:
         found = json.loads(read_limited(path / CONFIDENCE, MAX_CONFIDENCE_BYTES))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path / CONFIDENCE} is damaged: {error}. Remove it, or run nmt calibrate.") from error
+        raise UserError(f"{path / CONFIDENCE} is damaged: {error}. Remove it, then run nmt calibrate.") from error
     if not isinstance(found, dict):
-        raise UserError(f"{path / CONFIDENCE} is damaged: expected an object. Remove it, or run nmt calibrate.")
+        raise UserError(f"{path / CONFIDENCE} is damaged: expected an object. Remove it, then run nmt calibrate.")
     return found
 
 

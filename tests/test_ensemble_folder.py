@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,16 @@ import pytest
 from nmt.cli.main import app
 from nmt.data.tokenizer import train_tokenizer
 from nmt.errors import FormatError, UserError
-from nmt.model_folder import ModelFolder, find_model_folder, get_fingerprints, load_members, save_ensemble
+from nmt.model_folder import (
+    ModelFolder,
+    find_model_folder,
+    get_fingerprints,
+    load_members,
+    save_confidence,
+    save_ensemble,
+)
 from nmt.training.run_folder import RunFolder
+from nmt.translators.confidence import Confidence
 from nmt.translators.describe import describe
 from nmt.translators.model import ModelTranslator
 from nmt.translators.opening import find_folder, find_kind, open_translator
@@ -73,6 +81,18 @@ def test_it_is_described_with_its_members(ensemble):
     assert re.search(r"^weights +18,288$", text, re.MULTILINE)
     assert "beam_size=" in text
     assert max(map(len, text.splitlines())) <= 120
+
+
+def test_its_confidence_is_not_that_of_a_member(folder, tmp_path):
+    of_member = Confidence(0.0, [1.0, -1.0], [-1.0], [0.5], 100)
+    of_ensemble = replace(of_member, sentences=200)
+    replace(folder, confidence=asdict(of_member)).save(tmp_path / "fitted")
+    save_ensemble(tmp_path / "both", [tmp_path / "fitted", MODEL])
+    assert open_translator(tmp_path / "both").fitted_confidence is None
+    assert re.search(r"^confidence +not fitted$", describe(tmp_path / "both"), re.MULTILINE)
+    save_confidence(tmp_path / "both", asdict(of_ensemble))
+    assert open_translator(tmp_path / "both").fitted_confidence == of_ensemble
+    assert re.search(r"^confidence +fitted on 200 sentences$", describe(tmp_path / "both"), re.MULTILINE)
 
 
 def test_it_does_not_stand_for_a_single_model(ensemble):

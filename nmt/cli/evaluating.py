@@ -91,7 +91,7 @@ def evaluate(
 
 def calibrate(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Run folder or model folder, in which the result is stored.")
+        Path, typer.Argument(metavar="MODEL", help="Run folder, model folder or ensemble, which stores the result.")
     ],
     source: Annotated[
         Path | None, typer.Option(help="Sentences to fit on, one per line; default: the dev text of the model.")

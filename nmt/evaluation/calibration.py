@@ -12,7 +12,7 @@ from nmt.data.preparation import read_dev
 from nmt.errors import UserError
 from nmt.evaluation.metrics import check_pairs, make_sentence_metric
 from nmt.files import get_current_version
-from nmt.model_folder import CONFIG, WEIGHTS, find_model_folder, is_ensemble, save_confidence
+from nmt.model_folder import CONFIG, WEIGHTS, find_first_member, find_model_folder, is_ensemble, save_confidence
 from nmt.translators.confidence import FEATURES, Confidence, measure_features, measure_length_ratio
 from nmt.translators.hypothesis import Translation
 from nmt.translators.model import ModelTranslator
@@ -62,10 +62,10 @@ class Reliability:
 
 
 def calibrate(model: Path, sources: Sequence[str], references: Sequence[str]) -> Confidence:
-    """Fits the confidence of a model and stores it with the model.
+    """Fits the confidence of a model or an ensemble and stores it there.
 
     Args:
-        model: a run folder (its best model) or a model folder.
+        model: a run folder (its best model), a model folder or an ensemble.
         sources: dev sentences, with their tags. Of more than MAX_SENTENCES, an even sample is translated.
         references: a human translation of each.
 
@@ -73,14 +73,12 @@ def calibrate(model: Path, sources: Sequence[str], references: Sequence[str]) ->
         UserError: there is no such model, it cannot be written, its weights were replaced in the meantime, or there are
             too few sentences.
     """
-    if is_ensemble(model):
-        raise UserError(f"{model} is an ensemble, but confidence is fitted to a single model.")
     check_pairs(sources, [references])
     pairs = [(source, target) for source, target in zip(sources, references, strict=True) if source.strip()]
     pairs = pairs[:: -(-len(pairs) // MAX_SENTENCES) or 1]
     if len(pairs) < MIN_SENTENCES:
         raise UserError(f"Confidence needs {MIN_SENTENCES} dev sentences or more, found {len(pairs)}.")
-    path = find_model_folder(model)
+    path = model if is_ensemble(model) else find_model_folder(model)
     loaded = _identify_weights(path)
     translator = ModelTranslator.load(path, precision="float32")
     translations = translator.translate_texts([source for source, _ in pairs], split=False)
@@ -94,21 +92,21 @@ def calibrate(model: Path, sources: Sequence[str], references: Sequence[str]) ->
     return confidence
 
 
-def _identify_weights(path: Path) -> tuple[int, int]:
-    """Returns numbers that change when other weights are written to a model folder."""
-    found = (get_current_version(path) / WEIGHTS).stat()
-    return found.st_ino, found.st_mtime_ns
+def _identify_weights(path: Path) -> list[tuple[int, int]]:
+    """Returns numbers that change when other weights are written to a model folder, or to a member of an ensemble."""
+    files = sorted(path.glob(f"*/{WEIGHTS}")) if is_ensemble(path) else [get_current_version(path) / WEIGHTS]
+    return [(found.st_ino, found.st_mtime_ns) for found in (file.stat() for file in files)]
 
 
 def read_text(model: Path, source: Path | None, reference: Path | None) -> tuple[list[str], list[str]]:
-    """Returns the sentences of two files, or of the dev sets that a model was trained with.
+    """Returns the sentences of two files, or of the dev sets of a model or of the first member of an ensemble.
 
     Raises:
         UserError: a file is missing, or they have different numbers of lines.
     """
     if source is not None and reference is not None:
         return read_parallel(source, reference)
-    sets = read_dev(load_stored_config(find_model_folder(model) / CONFIG))
+    sets = read_dev(load_stored_config(find_first_member(model) / CONFIG))
     return [line for one in sets for line in one.sources], [line for one in sets for line in one.targets]
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,7 @@ class ExportJob:
             "decoding": {**self.translator.settings.model_dump(), "precision": precision},
             **({"tags": tags} if (tags := list_tags(self.config.data)) else {}),
             **({"placeholders": symbols.as_record()} if (symbols := self.translator.terms.placeholders).kinds else {}),
-            **({"confidence": self.folder.confidence} if self.folder.confidence else {}),
+            **({"confidence": asdict(fitted)} if (fitted := self.translator.fitted_confidence) else {}),
             **facts,
             "model": {"path": str(self.path), **self.folder.facts},
             "versions": {"nmt": __version__, **{name: version(name) for name in packages}},

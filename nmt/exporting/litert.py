@@ -39,7 +39,7 @@ def export_litert(
     only if the translations are the model's, or with quantized weights nearly as good.
 
     Args:
-        model: a run folder (its best weights) or a model folder.
+        model: a run folder (its best weights), a model folder or an ensemble.
         into: a folder that does not exist yet.
         sample: a file of sentences to compare on, instead of the dev text that the model was trained with.
         quantize: int8 weights; None keeps float32.

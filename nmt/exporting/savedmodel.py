@@ -46,7 +46,7 @@ def export(
     good. Otherwise nothing is written.
 
     Args:
-        model: a run folder (its best weights) or a model folder.
+        model: a run folder (its best weights), a model folder or an ensemble.
         into: folder of the versions 1, 2, …
         sample: a file of sentences to compare on, instead of the dev text that the model was trained with.
         quantize: how weights are stored, and the precision of the arithmetic; None keeps float32.

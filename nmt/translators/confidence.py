@@ -51,7 +51,7 @@ class Confidence:
                 raise ValueError(f"expected {len(FEATURES)} weights and as many sums as values")
         except (TypeError, ValueError) as error:
             raise UserError(
-                f"The confidence stored in {origin} is damaged: {error}. Fit it again with nmt calibrate."
+                f"The confidence stored in {origin} is damaged: {error}. Remove it there, then run nmt calibrate."
             ) from error
         return read
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from nmt.config.reference import as_words
 from nmt.config.schema import DecodingConfig
-from nmt.model_folder import ModelFolder, find_model_folder, load_members
+from nmt.model_folder import ModelFolder, find_model_folder, load_confidence, load_members
+from nmt.translators.confidence import Confidence
 from nmt.translators.export_record import read_record, read_settings
 from nmt.translators.opening import find_kind
 
@@ -39,6 +40,7 @@ def _describe_model(path: Path) -> dict[str, str]:
         "kind": "model folder" if find_model_folder(path) == path else "run folder",
         **_describe_tokens(folder),
         **_describe_training(folder),
+        "confidence": _describe_confidence(folder.confidence, path),
         "decoding": _format_settings(folder.config.decoding),
         "versions": ", ".join(f"{name} {version}" for name, version in folder.facts.get("versions", {}).items()),
     }
@@ -55,6 +57,7 @@ def _describe_ensemble(path: Path) -> dict[str, str]:
         **_describe_tokens(members[0]),
         **described,
         "weights": f"{sum(map(_count_weights, members)):,}",
+        "confidence": _describe_confidence(load_confidence(path), path),
         "decoding": _format_settings(members[0].config.decoding),
     }
 
@@ -83,6 +86,11 @@ def _describe_training(folder: ModelFolder) -> dict[str, str]:
         "trained for": trained,
         "dev BLEU": f"{facts['dev_bleu']:.2f} (greedy)" if "dev_bleu" in facts else "unknown",
     }
+
+
+def _describe_confidence(record: Mapping[str, Any] | None, path: Path) -> str:
+    fitted = Confidence.from_record(record, path)
+    return f"fitted on {fitted.sentences} sentences" if fitted else "not fitted"
 
 
 def _count_weights(folder: ModelFolder) -> int:

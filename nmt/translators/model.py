@@ -23,7 +23,7 @@ from nmt.decoding.prefix import pad_prefixes
 from nmt.decoding.spelling import Prefix
 from nmt.decoding.word_links import WordLinks, align_words
 from nmt.errors import UserError
-from nmt.model_folder import ModelFolder, load_members
+from nmt.model_folder import ModelFolder, is_ensemble, load_confidence, load_members
 from nmt.models.ensemble import DecodingModel, Ensemble
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.process import choose_precision
@@ -106,7 +106,7 @@ class ModelTranslator(TokenTranslator):
     def load(cls, path: Path | str, *, precision: str | None = None) -> "ModelTranslator":
         """Opens a run folder (its best model), a model folder or an ensemble.
 
-        An ensemble has the settings of its first member.
+        An ensemble has the settings of its first member, and a confidence of its own.
 
         Args:
             path: of the folder.
@@ -115,7 +115,8 @@ class ModelTranslator(TokenTranslator):
         Raises:
             UserError: there is no such model, or its files do not fit together.
         """
-        members = load_members(Path(path))
+        path = Path(path)
+        members = load_members(path)
         folder = members[0]
         settings = change_settings(folder.config.decoding, {"precision": precision})
         if settings.precision == "auto":
@@ -135,8 +136,9 @@ class ModelTranslator(TokenTranslator):
             signature_n_best=folder.config.export.nbest,
             placeholders=Placeholders.from_config(folder.config.data.placeholders, folder.source_tokenizer),
         )
-        if len(models) == 1:  # the confidence in a member says nothing about an ensemble
-            translator.fitted_confidence = Confidence.from_record(folder.confidence, path)
+        # The confidence in a member says nothing about an ensemble.
+        fitted = load_confidence(path) if is_ensemble(path) else folder.confidence
+        translator.fitted_confidence = Confidence.from_record(fitted, path)
         return translator
 
     def with_settings(self, **changes: Any) -> "ModelTranslator":

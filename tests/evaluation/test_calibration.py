@@ -17,9 +17,10 @@ from nmt.evaluation.calibration import (
     fit_confidence,
     measure_reliability,
     pool_adjacent_violators,
+    read_text,
     score_sentences,
 )
-from nmt.model_folder import CONFIDENCE, ModelFolder
+from nmt.model_folder import CONFIDENCE, ModelFolder, load_confidence, load_members, save_ensemble
 from nmt.translators.confidence import Confidence
 from nmt.translators.hypothesis import Hypothesis, PartConfidence, Translation, join_translations
 from nmt.translators.protocol import describe
@@ -124,6 +125,38 @@ def test_a_model_that_training_replaces_keeps_no_confidence_of_the_old_one(tmp_p
     assert not (model / CONFIDENCE).exists()
 
 
+@pytest.fixture
+def ensemble(tmp_path) -> Path:
+    save_ensemble(tmp_path / "both", [MODEL, MODEL])
+    return tmp_path / "both"
+
+
+def test_an_ensemble_whose_member_is_replaced_keeps_no_confidence_of_the_old_one(ensemble, monkeypatch):
+    def load(*_, **__):
+        ModelFolder.load(ensemble / "2").save(ensemble / "2")
+        return Dev()
+
+    monkeypatch.setattr(calibration.ModelTranslator, "load", load)
+    with pytest.raises(UserError, match=r"both has other weights now, .* Run nmt calibrate again\."):
+        calibrate(ensemble, ["<de> aa"] * 150, ["bb"] * 150)
+    assert not (ensemble / CONFIDENCE).exists()
+
+
+def test_the_confidence_of_an_ensemble_is_stored_beside_its_members(ensemble, monkeypatch):
+    monkeypatch.setattr(calibration.ModelTranslator, "load", lambda *_, **__: Dev())
+    found = calibrate(ensemble, ["<de> aa"] * 150, ["bb"] * 150)
+    assert load_confidence(ensemble) == asdict(found)
+    assert [member.confidence for member in load_members(ensemble)] == [None, None]
+
+
+def test_an_ensemble_is_fitted_on_the_dev_text_of_its_first_member(ensemble, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "dev.a").write_text("one two\n")
+    (tmp_path / "corpus" / "dev.b").write_text("two one\n")
+    assert read_text(ensemble, None, None) == (["one two"], ["two one"])
+
+
 class Dev:
     """Takes the place of a model: translates the dev text of `make_translations`."""
 
@@ -148,5 +181,8 @@ def test_the_fitted_numbers_are_stored_beside_the_weights(tmp_path, monkeypatch)
     with pytest.raises(UserError, match="Confidence needs 100 dev sentences or more, found 99"):
         calibrate(model, ["<de> aa"] * 99, ["bb"] * 99)
     (model / CONFIDENCE).write_text('{"weights": [1]}', encoding="utf-8")
-    with pytest.raises(UserError, match=r"The confidence stored in .* is damaged: .* Fit it again with nmt calibrate"):
+    with pytest.raises(UserError, match=r"The confidence stored in .* is damaged: .* then run nmt calibrate"):
         Confidence.from_record(ModelFolder.load(model).confidence, model)
+    (model / CONFIDENCE).write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match=r"confidence.json is damaged: .* Remove it, then run nmt calibrate"):
+        ModelFolder.load(model)

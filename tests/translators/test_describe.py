@@ -25,6 +25,7 @@ def test_a_model_folder_is_described_with_all_its_settings():
     text = describe(FORMAT_1 / "model")
     assert re.search(r"^kind +model folder$", text, re.MULTILINE)
     assert re.search(r"^weights +9,144$", text, re.MULTILINE)
+    assert re.search(r"^confidence +not fitted$", text, re.MULTILINE)
     assert settings_in(text) == as_yaml(DecodingConfig(max_length=40).model_dump())
     assert max(map(len, text.splitlines())) <= 120
 
