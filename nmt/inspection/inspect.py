@@ -16,11 +16,11 @@ from nmt.errors import UserError
 from nmt.inspection.beam import BeamTree, check_settings, trace_beam
 from nmt.inspection.neighbours import Neighbour, open_index
 from nmt.inspection.trace import Trace, trace
+from nmt.model_folder import find_model_folder
 from nmt.models.seq2seq import Seq2Seq
 from nmt.translators.model import ModelTranslator
-from nmt.translators.opening import find_kind, open_translator
+from nmt.translators.opening import open_translator
 
-KINDS = {"ensemble": "an ensemble", "SavedModel": "a SavedModel", "LiteRT": "a LiteRT export"}
 WIDTH = 1000  # characters per line, so that none is folded
 
 
@@ -205,23 +205,17 @@ def _open(model: Path | str | ModelTranslator, changes: dict[str, Any]) -> tuple
         UserError: it is an export or an ensemble.
     """
     if isinstance(model, Path | str):
-        kind = find_kind(Path(model)).name
-        if kind != "model":
-            raise _refuse(f"{model} is {KINDS.get(kind, 'an export')}")
+        find_model_folder(Path(model))  # which refuses an export or an ensemble, and names what to give instead
         translator = open_translator(model, **{"precision": "float32", **changes})
     else:
         translator = model.with_settings(**changes)
-    if not isinstance(translator, ModelTranslator):
-        raise _refuse("this is an export")
-    if not isinstance(translator.model, Seq2Seq):
-        raise _refuse("this is an ensemble")
+    if not isinstance(translator, ModelTranslator) or not isinstance(translator.model, Seq2Seq):
+        found = "an ensemble" if isinstance(translator, ModelTranslator) else f"a {type(translator).__name__}"
+        raise UserError(
+            f"nmt.inspect shows the inside of one model, but this is {found}. Expected the run folder or model folder "
+            "of a single model, such as ENSEMBLE/1, the first member of an ensemble."
+        )
     return translator, translator.model
-
-
-def _refuse(found: str) -> UserError:
-    return UserError(
-        f"nmt inspect shows the inside of one model, but {found}: give the run or model folder that it was made from."
-    )
 
 
 def _read_one_part(translator: ModelTranslator, text: str) -> str:

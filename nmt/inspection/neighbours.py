@@ -44,7 +44,6 @@ from nmt.models.decoder import shift_right
 from nmt.models.direction import reverse_targets
 from nmt.models.seq2seq import Seq2Seq
 from nmt.translators.model import ModelTranslator
-from nmt.translators.opening import find_kind
 from nmt.weights import get_arrays
 
 INDEX = "index"
@@ -128,13 +127,10 @@ def build_index(run: Path, into: Path | None = None, *, num_tokens: int = NUM_TO
         UserError: there is no such model, the text is missing, every sentence is longer than `num_tokens`, or the
             folder is not an index or cannot be written.
     """
-    kind = find_kind(run).name
-    if kind != "model":
-        raise UserError(f"nmt index needs the run or model folder of one model, but {run} is of kind {kind}.")
+    folder = find_model_folder(run)
     into = into or run / INDEX
     if into.exists() and not (into / RECORD).is_file():
         raise UserError(f"{into} exists and is not an index: there is no {RECORD} in it. Expected a new name.")
-    folder = find_model_folder(run)
     translator = ModelTranslator.load(folder, precision="float32")
     model = translator.model
     assert isinstance(model, Seq2Seq)

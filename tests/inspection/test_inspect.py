@@ -85,7 +85,7 @@ def test_text_that_is_not_one_source_is_refused(translator, text, message):
 def test_an_open_ensemble_is_refused_by_name(translator):
     ensemble = copy.copy(translator)
     ensemble.model = Ensemble([translator.model])
-    with pytest.raises(UserError, match="the inside of one model, but this is an ensemble"):
+    with pytest.raises(UserError, match=r"of one model, but this is an ensemble\. Expected .* such as ENSEMBLE/1"):
         nmt.inspect(ensemble, TEXT)
 
 
@@ -94,6 +94,13 @@ def test_folders_of_exports_are_refused_by_name(tmp_path):
     (tmp_path / "tflite" / "model.tflite").touch()
     (tmp_path / "saved" / "1").mkdir(parents=True)
     (tmp_path / "saved" / "1" / "saved_model.pb").touch()
-    for name, kind in (("tflite", "a LiteRT export"), ("saved", "a SavedModel")):
-        with pytest.raises(UserError, match=f"the inside of one model, but .*{name} is {kind}"):
+    for name in ("tflite", "saved"):
+        with pytest.raises(UserError, match=rf"{name} is an export\. Expected the run folder or model folder"):
             nmt.inspect(tmp_path / name, TEXT)
+
+
+def test_the_folder_of_an_ensemble_is_refused_and_a_member_named(tmp_path):
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both" / "ensemble.json").touch()
+    with pytest.raises(UserError, match=r"both is an ensemble\. Expected a single model, such as its member .*both/1"):
+        nmt.inspect(tmp_path / "both", TEXT)

@@ -145,5 +145,5 @@ def test_folders_that_are_no_index_are_left_alone(run, translator, tmp_path):
         NeighbourIndex(tmp_path, translator)
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "model.tflite").touch()
-    with pytest.raises(UserError, match=r"of one model, but .*export is of kind LiteRT"):
+    with pytest.raises(UserError, match=r"export is an export\. Expected the run folder or model folder"):
         build_index(tmp_path / "export")
