@@ -6,10 +6,12 @@ SentencePiece samples too, but since 0.2.2 its generator gives other draws in ev
 import math
 import re
 from bisect import bisect
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,31 +20,36 @@ SPACE = "▁"
 MAX_TABLE_SIZE = 256
 # Longer words are lines without spaces, as in Japanese. They hardly ever occur twice, so that they are not cached.
 MAX_CACHED_LENGTH = 50
-# Segmentations in all cached tables plus arcs in all cached lattices, some 170 bytes each.
-MAX_CACHED = 1_000_000
+# Segmentations in all cached tables plus arcs in all cached lattices, some 160 bytes each. German Multi30k needs
+# 1,250,000. Where they do not fit, most of the time is spent on finding those of rare words.
+MAX_CACHED = 2_000_000
+# Lines whose words are kept, some 600 bytes each. Splitting a line takes almost as long as drawing its words.
+MAX_CACHED_LINES = 200_000
 # What SentencePiece takes off the lowest log-probability of a token for an unknown character.
 UNKNOWN_PENALTY = 10.0
 MASK_64 = (1 << 64) - 1
 
 
-class Table(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Table:
     """All segmentations of a word."""
 
     cumulative: list[float]
-    """Their probabilities, added up."""
-    segmentations: list[list[int]]
+    """Their probabilities, added up; the last sum, which is 1, is left out."""
+    segmentations: list[tuple[int, ...]]
 
-    def draw(self, number: int) -> list[int]:
+    def draw(self, number: int) -> tuple[int, ...]:
         """Draws one segmentation; `number` consists of 64 random bits."""
-        return self.segmentations[_find_index(self.cumulative, number)]
+        return self.segmentations[bisect(self.cumulative, number * 2**-64)]
 
 
-class Lattice(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Lattice:
     """The arcs by which each position of a word, after its start, is reached; an arc is one token."""
 
     cumulative: list[list[float]]
-    """Probabilities that the token before this position is that of each arc, added up."""
-    arcs: list[list[tuple[int, list[int]]]]
+    """Probabilities that the token before this position is that of each arc, added up; the last sum is left out."""
+    arcs: list[list[tuple[int, tuple[int, ...]]]]
     """Where the token starts, and its id, or the ids of its bytes."""
 
     @property
@@ -60,28 +67,30 @@ class Lattice(NamedTuple):
 
     def draw(self, number: int) -> list[int]:
         """Draws one segmentation from the end to the start (Kudo 2018, section 3.3); `number`: 64 random bits."""
-        tokens: list[list[int]] = []
+        tokens: list[tuple[int, ...]] = []
         end = len(self.arcs)
         while end:
-            end, ids = self.arcs[end - 1][_find_index(self.cumulative[end - 1], number)]
+            end, ids = self.arcs[end - 1][bisect(self.cumulative[end - 1], number * 2**-64)]
             tokens.append(ids)
             number = _mix(number)
         return [token_id for ids in reversed(tokens) for token_id in ids]
 
     def list_segmentations(self) -> Table:
         """Lists all segmentations with their probabilities."""
-        paths: list[list[tuple[float, list[int]]]] = [[(1.0, [])]]  # of each position
+        # For each position, all ways to reach it.
+        probabilities: list[list[float]] = [[1.0]]
+        segmentations: list[list[tuple[int, ...]]] = [[()]]
         for cumulative, arcs in zip(self.cumulative, self.arcs, strict=True):
-            shares = [high - low for low, high in pairwise([0.0, *cumulative])]
-            paths.append(
+            shares = [high - low for low, high in pairwise([0.0, *cumulative, 1.0])]
+            probabilities.append(
                 [
-                    (share * probability, ids_before + ids)
-                    for share, (start, ids) in zip(shares, arcs, strict=True)
-                    for probability, ids_before in paths[start]
+                    share * before
+                    for share, (start, _) in zip(shares, arcs, strict=True)
+                    for before in probabilities[start]
                 ]
             )
-        probabilities, segmentations = zip(*paths[-1], strict=True)
-        return Table(list(accumulate(probabilities)), list(segmentations))
+            segmentations.append([before + ids for start, ids in arcs for before in segmentations[start]])
+        return Table(list(accumulate(probabilities[-1]))[:-1], segmentations[-1])
 
 
 class SubwordSampler:
@@ -105,8 +114,12 @@ class SubwordSampler:
         self.is_bpe = is_bpe
         # Longest first, so that a symbol is found before another one that it begins with.
         self.user_symbols = sorted(user_symbols, key=len, reverse=True)
-        self._cached: dict[tuple[str, float], Table | Lattice] = {}
+        # What words are drawn from, for each alpha.
+        self._cached: defaultdict[float, dict[str, Table | Lattice]] = defaultdict(dict)
         self._cached_size = 0
+        self._lines: dict[str, list[str]] = {}
+        # The words of cached lines, so that equal words are one string.
+        self._words: dict[str, str] = {}
 
     def draw(
         self, texts: Sequence[str], keys: Sequence[int] | np.ndarray, *, seed: int, alpha: float
@@ -118,17 +131,26 @@ class SubwordSampler:
         if self.is_bpe:
             generators = (np.random.default_rng([seed, int(key)]) for key in keys)
             return [self._draw_merges(text, alpha, random) for text, random in zip(texts, generators, strict=True)]
-        lines = [self._word_pattern.findall(self.processor.normalize(text)) for text in texts]
+        lines = [self._split_line(text) for text in texts]
         numbers = iter(draw_numbers(seed, keys, [len(words) for words in lines]).tolist())
         return [self._draw_words(words, numbers, alpha) for words in lines]
 
+    def _split_line(self, text: str) -> list[str]:
+        """Normalizes a line and returns its words, from the cache if it has been read before."""
+        if (words := self._lines.get(text)) is None:
+            words = self._word_pattern.findall(self.processor.normalize(text))
+            if len(self._lines) < MAX_CACHED_LINES:
+                self._lines[text] = [self._words.setdefault(word, word) for word in words]
+        return words
+
     def _draw_words(self, words: list[str], numbers: Iterator[int], alpha: float) -> list[int]:
         """Draws each word with the next of the numbers, of 64 random bits each."""
+        cached = self._cached[alpha]
         ids: list[int] = []
         for word in words:
-            drawn_from = self._cached.get((word, alpha)) or self._find_segmentations(word, alpha)
+            drawn_from = cached.get(word) or self._find_segmentations(word, alpha)
             ids += drawn_from.draw(next(numbers))
-        return _join_unknowns(ids, self.processor.unk_id())
+        return _join_unknowns(ids, self._unknown_id)
 
     def _find_segmentations(self, word: str, alpha: float) -> Table | Lattice:
         """Returns the segmentations of a word as a table, or as a lattice if there are many, and caches them."""
@@ -141,15 +163,16 @@ class SubwordSampler:
             found, size = lattice.list_segmentations(), count
         if self._cached_size + size > MAX_CACHED:
             # Frequent words return soon. Finding the words of longest disuse would cost time at every draw.
-            self._cached, self._cached_size = {}, 0
-        self._cached[word, alpha] = found
+            self._cached.clear()
+            self._cached_size = 0
+        self._cached[alpha][word] = found
         self._cached_size += size
         return found
 
     def _build_lattice(self, word: str, alpha: float) -> Lattice:
         """Gives each segmentation its probability to the power of `alpha`, normalized (Kudo 2018, equation 8)."""
         if word in self.user_symbols:
-            return Lattice([[1.0]], [[(0, self._spell(word))]])
+            return Lattice([[]], [[(0, self._spell(word))]])
         # The forward algorithm: for each position, the logarithm of the sum over all ways to reach it.
         log_sums = [0.0]
         lattice = Lattice([], [])
@@ -163,10 +186,9 @@ class SubwordSampler:
                 arcs.append((start, self._spell(token)))
                 log_probs.append(log_sums[start] + alpha * (self._unknown_score if score is None else score))
             largest = max(log_probs)
-            weights = [math.exp(log_prob - largest) for log_prob in log_probs]
-            total = sum(weights)
+            *sums, total = accumulate(math.exp(log_prob - largest) for log_prob in log_probs)
             log_sums.append(largest + math.log(total))
-            lattice.cumulative.append([weight / total for weight in accumulate(weights)])
+            lattice.cumulative.append([weight / total for weight in sums])
             lattice.arcs.append(arcs)
         return lattice
 
@@ -180,7 +202,7 @@ class SubwordSampler:
                 _, first = max(pairs, key=lambda pair: (pair[0], -pair[1]))
                 word[first : first + 2] = [word[first] + word[first + 1]]
             ids += [token_id for symbol in word for token_id in self._spell(symbol)]
-        return _join_unknowns(ids, self.processor.unk_id())
+        return _join_unknowns(ids, self._unknown_id)
 
     def _draw_candidates(self, word: list[str], alpha: float, random: np.random.Generator) -> list[tuple[float, int]]:
         """Returns rank and place of each possible merge that is not dropped in this round."""
@@ -208,13 +230,12 @@ class SubwordSampler:
             words[-1].append(symbol)
         return words
 
-    def _spell(self, symbol: str) -> list[int]:
+    def _spell(self, symbol: str) -> tuple[int, ...]:
         """Returns the id of a token, or else the ids of its bytes, or else unknown."""
-        if symbol in self._ranks:
-            return [self.processor.piece_to_id(symbol)]
-        spelled = [self.processor.piece_to_id(f"<0x{byte:02X}>") for byte in symbol.encode()]
-        unknown = self.processor.unk_id()
-        return [unknown] if unknown in spelled else spelled
+        if (token_id := self._ids.get(symbol)) is not None:
+            return (token_id,)
+        spelled = tuple(self.processor.piece_to_id(f"<0x{byte:02X}>") for byte in symbol.encode())
+        return (self._unknown_id,) if self._unknown_id in spelled else spelled
 
     @cached_property
     def scores(self) -> np.ndarray:
@@ -223,9 +244,17 @@ class SubwordSampler:
         return np.array([self.processor.get_score(token_id) for token_id in range(size)])
 
     @cached_property
+    def _ids(self) -> dict[str, int]:
+        ordinary = (n for n in range(len(self.scores)) if not self._is_special(n))
+        return {self.processor.id_to_piece(n): n for n in ordinary}
+
+    @cached_property
     def _ranks(self) -> dict[str, float]:
-        ordinary = [n for n in range(len(self.scores)) if not self._is_special(n)]
-        return {self.processor.id_to_piece(n): float(self.scores[n]) for n in ordinary}
+        return {token: float(self.scores[token_id]) for token, token_id in self._ids.items()}
+
+    @cached_property
+    def _unknown_id(self) -> int:
+        return self.processor.unk_id()
 
     @cached_property
     def _unknown_score(self) -> float:
@@ -255,12 +284,6 @@ class SubwordSampler:
         return processor.is_control(token_id) or processor.is_unknown(token_id) or processor.is_byte(token_id)
 
 
-def _find_index(cumulative: list[float], number: int) -> int:
-    """Returns the index that a number of 64 random bits falls on."""
-    # Rounding may leave the last probability just below 1, or make the quotient 1.
-    return min(bisect(cumulative, number / 2**64), len(cumulative) - 1)
-
-
 def draw_numbers(seed: int, keys: Sequence[int] | np.ndarray, num_words: Sequence[int] | np.ndarray) -> np.ndarray:
     """Draws 64 random bits for each word of each line: a function of the seed, the line's key and the word's place.
 
@@ -275,7 +298,7 @@ def draw_numbers(seed: int, keys: Sequence[int] | np.ndarray, num_words: Sequenc
     # A generator for each line would take longer to make than the line to draw.
     counts = np.array(num_words, dtype=np.int64)
     places = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    lines = np.array([_mix(_mix(seed) + int(key)) for key in keys], dtype=np.uint64)
+    lines = _mix_array(np.array(keys, dtype=np.uint64) + np.uint64(_mix(seed)))
     return _mix_array(np.repeat(lines, counts) + places.astype(np.uint64))
 
 

@@ -7,6 +7,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import accumulate, chain
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -273,6 +275,55 @@ def test_each_segmentation_is_as_likely_as_its_probability_to_the_power_of_alpha
         assert counts[tokens] / num_draws == pytest.approx(expected, abs=4.5 * deviation)
 
 
+def mix(number: int) -> int:
+    """Returns the output of SplitMix64 (Steele et al. 2014) for a state."""
+    number = (number + 0x9E3779B97F4A7C15) % 2**64
+    number = (number ^ number >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    number = (number ^ number >> 27) * 0x94D049BB133111EB % 2**64
+    return number ^ number >> 31
+
+
+@pytest.mark.parametrize("table_size", [0, 256], ids=["lattice", "table"])
+def test_draws_stay_the_same_so_that_stored_runs_resume_exactly(monkeypatch, table_size: int) -> None:
+    assert mix(1234567) == 6457827717110365317  # as published
+    monkeypatch.setattr(subword_sampling, "MAX_TABLE_SIZE", table_size)
+    tokenizer = train_tokenizer(TEXT, kind="unigram", vocabulary_size=150, byte_fallback=False)
+    weights = {tokenizer.get_token(one): math.exp(0.3 * native(tokenizer).get_score(one)) for one in range(4, 150)}
+
+    @cache
+    def segment(word: str) -> list[tuple[float, list[str]]]:
+        """Returns all segmentations with their weights, ordered by the last token, from the longest one on."""
+        if not word:
+            return [(1.0, [])]
+        starts = [start for start in range(len(word)) if word[start:] in weights]
+        return [
+            (weight * weights[word[start:]], [*before, word[start:]])
+            for start in starts
+            for weight, before in segment(word[:start])
+        ]
+
+    def choose(shares: list[float], number: int) -> int:
+        return next(n for n, share in enumerate(accumulate(shares)) if share / sum(shares) > number / 2**64)
+
+    def draw(word: str, number: int) -> list[str]:
+        if table_size:
+            return segment(word)[choose([weight for weight, _ in segment(word)], number)][1]
+        tokens: list[str] = []
+        while word:
+            starts = [start for start in range(len(word)) if word[start:] in weights]
+            shares = [weights[word[start:]] * sum(weight for weight, _ in segment(word[:start])) for start in starts]
+            start = starts[choose(shares, number)]
+            word, tokens, number = word[:start], [word[start:], *tokens], mix(number)
+        return tokens
+
+    keys = range(2**40, 2**40 + 20)
+    drawn = tokenizer.sample(TEXT[:20], seed=7, alpha=0.3, keys=keys)
+    for key, text, ids in zip(keys, TEXT, drawn, strict=False):
+        line = mix(mix(7) + key)
+        words = [draw("▁" + word, mix(line + place)) for place, word in enumerate(text.split())]
+        assert [tokenizer.get_token(one) for one in ids] == list(chain.from_iterable(words))
+
+
 def test_words_of_a_line_are_drawn_independently() -> None:
     tokenizer = train_tokenizer(TEXT, kind="unigram", vocabulary_size=400)
     drawn = tokenizer.sample(["fibenila fibenila"] * 50, seed=1, alpha=0.0)  # the word has 9 segmentations
@@ -305,10 +356,11 @@ def test_unigram_sampling_keeps_user_symbols_and_spells_unknown_characters(byte_
         assert [tokenizer.get_token(one) for one in ids].count("<tag>") == text.count("<tag>")
 
 
-def test_a_full_cache_changes_no_draw(monkeypatch) -> None:
+def test_full_caches_change_no_draw(monkeypatch) -> None:
     tokenizer = train_tokenizer(TEXT, kind="unigram", vocabulary_size=400)
     expected = tokenizer.sample(TEXT[:50], seed=3, alpha=0.2)
     monkeypatch.setattr(subword_sampling, "MAX_CACHED", 300)
+    monkeypatch.setattr(subword_sampling, "MAX_CACHED_LINES", 9)
     other = Tokenizer(tokenizer.model)
     assert other.sample(TEXT[:50], seed=3, alpha=0.2) == expected
     assert other.sample(TEXT[:50], seed=3, alpha=0.2) == expected
