@@ -6,6 +6,7 @@ source.model    the source tokenizer (SentencePiece)
 target.model    the target tokenizer, which may be the same
 weights.h5      every weight by its path (see nmt/weights.py)
 confidence.json what confidence is computed from, if it was fitted (see nmt/translators/confidence.py)
+index/          training sentences by their states, if they were indexed (see nmt/inspection/neighbours.py)
 
 An ensemble has
 1/, 2/, …       its members, a model folder each
@@ -39,7 +40,7 @@ from nmt.weights import load_arrays, save_arrays
 
 ENSEMBLE, ENSEMBLE_FORMAT = "ensemble.json", 1
 CONFIG, SOURCE, TARGET, WEIGHTS = "config.yaml", "source.model", "target.model", "weights.h5"
-CONFIDENCE = "confidence.json"
+CONFIDENCE, INDEX = "confidence.json", "index"
 # Far larger than these files ever are, but bounded, since a folder may come from anywhere.
 MAX_BYTES = {CONFIG: 1 << 20, SOURCE: 1 << 28, TARGET: 1 << 28}
 MAX_ENSEMBLE_BYTES = MAX_CONFIDENCE_BYTES = 1 << 20

@@ -85,7 +85,8 @@ def index(
 ) -> None:
     """Index training sentences by the states that predict their words, for `nmt inspect` to find the nearest ones."""
     set_up_process(device, threads)
-    from nmt.inspection.neighbours import INDEX, build_index
+    from nmt.inspection.neighbours import build_index
+    from nmt.model_folder import INDEX
 
     record = build_index(run, into, num_tokens=tokens)
     print_line(

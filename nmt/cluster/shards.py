@@ -13,7 +13,7 @@ from nmt.config.file import rename_old_keys
 from nmt.data.corpus import read_stream
 from nmt.errors import UserError, suggest_name
 from nmt.files import atomic_write, discard, list_names, start_digest
-from nmt.model_folder import CONFIDENCE
+from nmt.model_folder import CONFIDENCE, INDEX
 from nmt.streams import open_bytes, open_output
 from nmt.translators.opening import find_folder
 from nmt.translators.protocol import Translator
@@ -203,11 +203,14 @@ def _explain_no_files(path: Path, source: str) -> str:
 
 
 def compute_model_digest(model: Path) -> str:
-    """Returns a digest of all files of a model folder or an export, but for the confidence, which changes no text."""
+    """Returns a digest of all files of a model folder or an export on which translations depend."""
     folder = find_folder(model)
     digest = start_digest()
-    for file in sorted(file for file in folder.rglob("*") if file.is_file() and file.name != CONFIDENCE):
-        digest.update(f"{file.relative_to(folder)}\n{file.stat().st_size}\n".encode())
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        name = file.relative_to(folder)
+        if not {CONFIDENCE, INDEX}.isdisjoint(name.parts):
+            continue  # written to finished models, and read for other purposes than translation
+        digest.update(f"{name}\n{file.stat().st_size}\n".encode())
         with file.open("rb") as content:
             while chunk := content.read(1 << 22):
                 digest.update(chunk)

@@ -39,15 +39,13 @@ from nmt.files import (
     read_limited,
     start_digest,
 )
-from nmt.model_folder import ModelFolder, find_model_folder
+from nmt.model_folder import INDEX, ModelFolder, find_model_folder
 from nmt.models.decoder import shift_right
 from nmt.models.direction import reverse_targets
 from nmt.models.seq2seq import Seq2Seq
 from nmt.translators.model import ModelTranslator
 from nmt.weights import get_arrays
 
-INDEX = "index"
-"""Name of the index in a run folder."""
 FORMAT, RECORD, SENTENCES = 1, "index.json", "sentences.jsonl"
 MAX_RECORD_BYTES = 1 << 16
 NUM_TOKENS, NUM_NEIGHBOURS = 100_000, 3

@@ -212,11 +212,13 @@ def test_terms_and_a_second_model_belong_to_the_record(model, corpus, tmp_path, 
     assert not (tmp_path / "new").exists()
 
 
-def test_nmt_calibrate_does_not_make_another_model(tmp_path):
+def test_nmt_calibrate_and_nmt_index_do_not_make_another_model(tmp_path):
     for name in ("weights.h5", "config.yaml", "source.model", "target.model"):
         (tmp_path / name).write_bytes(b"1")
     before = compute_model_digest(tmp_path)
     save_confidence(tmp_path, {"sentences": 100})
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "index.json").write_bytes(b"{}")
     assert compute_model_digest(tmp_path) == before
     (tmp_path / "weights.h5").write_bytes(b"2")
     assert compute_model_digest(tmp_path) != before
