@@ -152,7 +152,7 @@ class ResidentMemory(NamedTuple):
 
 
 def read_memory(process: int | Literal["self"] = "self") -> ResidentMemory | None:
-    """Returns the memory of a process. None if it has ended, or the system does not tell, as gVisor and macOS."""
+    """Returns the memory of a process. None if it has ended, or on gVisor and macOS, which do not report it."""
     # Not from getrusage or wait4: they count what a child process inherits from its parent at the fork as its peak.
     try:
         lines = Path(f"/proc/{process}/status").read_text("utf-8").splitlines()

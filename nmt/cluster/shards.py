@@ -155,7 +155,7 @@ def check_record(
         files: what will be written to the folder.
         model: a run folder, a model folder or an export; None if none is used.
         settings: what else the translations depend on, such as decoding settings that replace the model's.
-        parts: finished parts of the files, out of sight.
+        parts: finished parts of the files, in a folder of their own.
         kind: what the folder holds, for messages.
 
     Raises:
@@ -166,8 +166,8 @@ def check_record(
     record = folder / RECORD
     if not record.is_file() and (found := [file for file in files if file.exists()]):
         raise UserError(f"{found[0]} exists and was not made by this command. Choose another folder.")
-    in_sight = [folder / name for name in list_names(folder) if not name.startswith(".")]
-    if record.is_file() and (any(path.is_file() for path in in_sight) or any(part.exists() for part in parts)):
+    visible = [folder / name for name in list_names(folder) if not name.startswith(".")]
+    if record.is_file() and (any(path.is_file() for path in visible) or any(part.exists() for part in parts)):
         before = _read_record(record)
         changed = [
             f"{name}: {_describe(before.get(name))} became {_describe(made_with.get(name))}"

@@ -32,7 +32,7 @@ from urllib.request import (
 
 from nmt.errors import UserError
 
-ProgressCallback = Callable[[int, int | None], None]  # bytes so far, bytes in total or None if the server does not tell
+ProgressCallback = Callable[[int, int | None], None]  # bytes so far, bytes in total or None if unknown
 
 TIMEOUT = 30  # seconds without a byte
 CHUNK_BYTES = 1 << 16

@@ -90,7 +90,7 @@ class Batcher:
 
         Args:
             changes: settings other than the translator's own; None leaves one unchanged.
-            n_best: at most so many hypotheses per text.
+            n_best: largest number of hypotheses per text.
             attention: whether to return attention weights.
 
         Raises:

@@ -35,7 +35,7 @@ class Recovery:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether so many updates failed that the run must roll back."""
+        """Whether enough updates failed for the run to roll back."""
         limit = self.settings.max_skipped
         return self._num_skipped >= limit or self.num_failed >= max(limit, HIGH_UPDATES)
 

@@ -78,5 +78,5 @@ class Stopping:
 
 
 def describe_plateau(patience: int) -> str:
-    """Returns in words that so many validations were no better than the best one."""
+    """Returns a sentence with the number of validations that were no better than the best one."""
     return f"no improvement in {patience} {'validation' if patience == 1 else 'validations'}"

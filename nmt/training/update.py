@@ -257,7 +257,7 @@ def average_weights(average: Any, weight: Any, decay: Any) -> Any:
 
 
 def limit_decay(decay: float | None, num_updates: Any) -> Any:
-    """Returns the decay of the moving averages after so many updates, at most (1 + n) / (10 + n).
+    """Returns the decay of the moving averages after a number of updates, at most (1 + n) / (10 + n).
 
     The average of a young run would otherwise be mostly its initial weights.
     """

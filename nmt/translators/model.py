@@ -47,7 +47,7 @@ from nmt.translators.terms import TermRules
 from nmt.translators.tokens import TokenTranslator
 from nmt.weights import assign_arrays
 
-RETRY_NGRAM = 4  # tokens; `decoding.on_warning` retry lets no sequence of so many repeat
+RETRY_NGRAM = 4  # `decoding.on_warning` retry lets no sequence of this many tokens repeat
 
 Read = TypeVar("Read")
 

@@ -129,7 +129,7 @@ class Translator(ABC):
 
         Args:
             texts: any number; the results of all are held in memory.
-            n_best: at most so many hypotheses per text. The first one is the same whatever the number.
+            n_best: largest number of hypotheses per text. The first one does not depend on it.
             attention: whether to return attention weights, for which the translations are read once more.
             prefixes: the beginning of each translation, which may end inside a word; "" for none.
             required: words and phrases that each translation must contain. A missing one causes a warning.
@@ -237,7 +237,7 @@ class Translator(ABC):
 
         Args:
             texts: any number; the results of all are held in memory.
-            n_best: at most so many hypotheses per text.
+            n_best: largest number of hypotheses per text.
             attention: whether to return attention weights.
             split: whether to split texts as `decoding.split_sentences` says; else only those that are too long are
                 translated in parts.
@@ -269,7 +269,7 @@ class Translator(ABC):
         return put_tag(*self._split_tag(text, self.settings.tag)) if self.tags and text.strip() else text
 
     def check_n_best(self, n_best: int) -> None:
-        """Raises UserError unless the translator can return so many hypotheses per text."""
+        """Raises UserError unless the translator can return that many hypotheses per text."""
         if not 1 <= n_best <= self.max_n_best:
             raise UserError(f"n_best: expected 1 to {self.max_n_best} translations per line, found {n_best}.")
 
@@ -309,7 +309,7 @@ class Translator(ABC):
 
         Args:
             lines: any number; `window` of them are held in memory at once.
-            n_best: at most so many hypotheses per line.
+            n_best: largest number of hypotheses per line.
             window: lines read before the first result; 1 translates line by line.
             attention: whether to return attention weights.
             split: see `translate_texts`.

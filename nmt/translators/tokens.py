@@ -27,7 +27,7 @@ class TokenTranslator(Translator):
 
         Args:
             ids: of each source.
-            n_best: at most so many hypotheses per source.
+            n_best: largest number of hypotheses per source.
             attention: whether to return attention weights.
             demands: on each translation; None if there are none.
         """

@@ -16,6 +16,7 @@ from benchmarks.experiments import Programs, choose_environment, compare_setting
 from nmt.errors import UserError
 from nmt.signals import restore_handlers
 
+RUNS_FILES = sorted((Path(experiments.__file__).parent / "runs").glob("*.yaml"))
 CONFIG = """\
 data:
   source_language: en
@@ -246,3 +247,9 @@ def test_processes_share_a_gpu_and_their_compilations(folder, monkeypatch):
     run.folder.parent.mkdir(parents=True)
     Programs(environment, threads=1).run(run, "train", *run.arguments)
     assert Path("calls.txt").read_text().split() == ["train", "out/plain/seed-1", NICE, "0.30"]
+
+
+@pytest.mark.parametrize("path", RUNS_FILES, ids=lambda path: path.stem)
+def test_the_files_of_runs_are_valid(path, tmp_path):
+    runs, _ = read_runs(path, tmp_path)
+    assert len({run.folder for run in runs}) == len(runs) > 1

@@ -91,7 +91,7 @@ def test_what_is_lost_is_named(source, target, kind, message):
 def test_the_time_of_checks_does_not_grow_with_the_square_of_a_text(source, target):
     started = time.process_time()
     kinds(source, target)
-    assert time.process_time() - started < 3  # of a square: more than ten
+    assert time.process_time() - started < 3  # more than ten if time grew with the square of the length
 
 
 def test_words_without_attention_are_named_where_there_is_attention():
