@@ -18,6 +18,7 @@ from nmt.decoding.alignment import TokenAttention, find_words
 from nmt.translators.hypothesis import IN_PARTS, Hypothesis, Translation, TranslationWarning, drop_tag
 from nmt.translators.sentences import ADDRESS
 
+UNCOVERED = "uncovered"
 CUT_OFF = TranslationWarning(
     "length_limit", "The translation reached its maximum length before its end and was cut off."
 )
@@ -62,9 +63,13 @@ def find_warnings(source: str, hypothesis: Hypothesis, tag: str | None = None) -
     return tuple(found)
 
 
-def is_doubtful(translation: Translation) -> bool:
-    """Returns whether a translation has a warning, other than that the text was translated in parts."""
-    return any(one != IN_PARTS for one in translation.warnings)
+def count_doubts(translation: Translation) -> int:
+    """Returns the number of warnings that are a reason to search again.
+
+    Words without attention do not count: they are found only where attention is returned, and what is returned must not
+    change the text. Nor does it count that the text was translated in parts.
+    """
+    return sum(one != IN_PARTS and one.kind != UNCOVERED for one in translation.warnings)
 
 
 class Repetition(NamedTuple):
@@ -187,5 +192,5 @@ def _check_attention(source: str, parts: Iterable[TokenAttention]) -> Translatio
     if not lost:
         return None
     return TranslationWarning(
-        "uncovered", f"Words that received almost no attention and may be left out: {', '.join(lost)}."
+        UNCOVERED, f"Words that received almost no attention and may be left out: {', '.join(lost)}."
     )

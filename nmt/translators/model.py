@@ -28,7 +28,7 @@ from nmt.models.ensemble import DecodingModel, Ensemble
 from nmt.models.seq2seq import Seq2Seq, make_seq2seq
 from nmt.process import choose_precision
 from nmt.translators.candidates import Alternative, Candidate, make_alternative, put_first, rank_alternatives, read_row
-from nmt.translators.checks import is_doubtful
+from nmt.translators.checks import count_doubts
 from nmt.translators.confidence import Confidence
 from nmt.translators.demands import (
     Demand,
@@ -177,10 +177,11 @@ class ModelTranslator(TokenTranslator):
     ) -> list[Translation]:
         """Translates each text as if it were alone, long ones in parts; see `Translator.translate_batch`.
 
-        With `decoding.on_warning` retry, texts whose translations have warnings are translated once more.
+        With `decoding.on_warning` retry, texts whose translations have warnings are translated once more; see
+        `count_doubts`.
         """
         found = super().translate_batch(texts, n_best=n_best, attention=attention, prefixes=prefixes, required=required)
-        doubtful = [n for n, one in enumerate(found) if is_doubtful(one)]
+        doubtful = [n for n, one in enumerate(found) if count_doubts(one)]
         if self.settings.on_warning == "keep" or not doubtful:
             return found
         again = self._make_second().translate_batch(
@@ -191,7 +192,7 @@ class ModelTranslator(TokenTranslator):
             required=required and [required[n] for n in doubtful],
         )
         for n, other in zip(doubtful, again, strict=True):
-            found[n] = min(found[n], other, key=lambda one: len(one.warnings))
+            found[n] = min(found[n], other, key=count_doubts)
         return found
 
     def _make_second(self) -> "ModelTranslator":

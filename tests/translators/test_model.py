@@ -392,6 +392,14 @@ def test_a_model_translates_a_line_as_it_does_alone(real: ModelTranslator) -> No
     assert together == [real.translate([line])[0] for line in lines]
 
 
+def test_a_second_search_does_not_depend_on_returned_attention(real: ModelTranslator) -> None:
+    translator = real.with_settings(on_warning="retry")
+    lines = texts(60, seed=4)
+    found = list(translator.stream(lines, attention=True))
+    assert any(one.kind == "uncovered" for translation in found for one in translation.warnings)
+    assert [one.text for one in found] == translator.translate(lines) != real.translate(lines)
+
+
 def test_the_best_of_a_model_fall_in_score_and_differ(real: ModelTranslator) -> None:
     for translation in real.stream(texts(5, seed=2), n_best=3):
         hypotheses = translation.hypotheses
