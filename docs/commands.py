@@ -29,7 +29,6 @@ def _describe(name: str, command: Any) -> str:
     # The width keeps the usage on one line.
     context = command.context_class(command, info_name=name, terminal_width=1000, max_content_width=1000)
     usage = command.get_usage(context).partition("Usage: ")[2].translate(dict.fromkeys(map(ord, "{}")))
-    usage = usage.replace("[[KEY=VALUE]...]...", "[KEY=VALUE]...")
     records = [one.get_help_record(context) for one in command.get_params(context) if one.name != "help"]
     rows = [f"| `{_name_value(*record)}` | {_escape(record[1])} |" for record in filter(None, records)]
     table = ["| Argument or option | Meaning |", "| --- | --- |", *rows]
@@ -38,7 +37,7 @@ def _describe(name: str, command: Any) -> str:
 
 def _name_value(names: str, meaning: str) -> str:
     """Returns the names of an option with the kind of its value in one word, or the name of an argument alone."""
-    names = names.replace("|", "/").replace("[KEY=VALUE]...", "KEY=VALUE")
+    names = names.replace("|", "/")
     if not names.startswith("-"):
         return names.partition(" ")[0]
     return re.sub(r"<(?:list\[)?([\w/]+)[^>]*>", lambda kind: VALUES.get(kind[1].lower(), kind[1]), names)

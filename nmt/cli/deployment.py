@@ -29,7 +29,7 @@ FORMATS = ("savedmodel", "litert")
 def ensemble(
     into: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the ensemble.")],
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL...", help="Run folders or model folders with the same tokenizers.")
+        list[Path], typer.Argument(metavar="MODEL", help="Run folders or model folders with the same tokenizers.")
     ],
 ) -> None:
     """Combine models into an ensemble, which translates with the mean of their probabilities."""
@@ -44,7 +44,7 @@ def average(
     checkpoints: Annotated[
         list[Path],
         typer.Argument(
-            metavar="CHECKPOINT...", help="Checkpoints of a run (.h5), or model folders of the same architecture."
+            metavar="CHECKPOINT", help="Checkpoints of a run (.h5), or model folders of the same architecture."
         ),
     ],
 ) -> None:
@@ -64,9 +64,7 @@ def export(
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...", help="Keys of decoding and export to override, such as export.nbest=1."
-        ),
+        typer.Argument(metavar="KEY=VALUE", help="Keys of decoding and export to override, such as export.nbest=1."),
     ] = None,
     sample: Annotated[
         Path | None, typer.Option(help="Sentences on which model and export are compared; default: the dev text.")

@@ -158,7 +158,7 @@ def compare(
     systems: Annotated[
         list[Path],
         typer.Argument(
-            metavar="SYSTEM... [KEY=VALUE]...",
+            metavar="SYSTEM|KEY=VALUE",
             help="Translations, one per line, or a model, which translates --source. The first is the baseline. "
             "Decoding settings, such as decoding.beam_size=8, override those of all models.",
             show_default=False,

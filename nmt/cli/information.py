@@ -46,7 +46,7 @@ def info(model: Model) -> None:
 
 def explain(
     key: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", help="Key or section, such as training.batch_size; default: all.")
+        str | None, typer.Argument(metavar="KEY", help="Key or section, such as training.batch_size; default: all.")
     ] = None,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown: a table, or the whole page of all keys.")

@@ -18,12 +18,12 @@ ConfigFile = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Keys to override, such as training.batch_size=32."),
+    typer.Argument(metavar="KEY=VALUE", help="Keys to override, such as training.batch_size=32."),
 ]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Run folder, model folder, ensemble or export.")]
 Decoding = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Decoding settings to override, such as decoding.min_length=2."),
+    typer.Argument(metavar="KEY=VALUE", help="Decoding settings to override, such as decoding.min_length=2."),
 ]
 BeamSize = Annotated[int | None, typer.Option(help="Beam size; 1 is greedy search. Short for decoding.beam_size=N.")]
 LengthPenalty = Annotated[

@@ -12,7 +12,7 @@ from nmt.streams import STANDARD, open_output
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Run folders, also of runs that are still training.", show_default=False),
+        typer.Argument(metavar="RUN", help="Run folders, also of runs that are still training.", show_default=False),
     ],
     html: Annotated[Path, typer.Option(help="File for the web page, which needs no other file. -: stdout.")] = Path(
         "report.html"
