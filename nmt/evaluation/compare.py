@@ -1,18 +1,36 @@
 """Significance tests: is one translator better than another, or is the test set too small to tell?
 
 These are the paired bootstrap (Koehn 2004), with the same resamples of the test set for both systems, and approximate
-randomization (Riezler and Maxwell 2005), which exchanges their translations of random sentences. Both are sacreBLEU's:
-the numbers equal those of `sacrebleu REFERENCES -i BASELINE SYSTEM… -m bleu chrf ter --paired-bs` and `--paired-ar`,
-including the effect of the environment variable SACREBLEU_SEED.
+randomization (Riezler and Maxwell 2005), which exchanges their translations of random sentences. The numbers are those
+of `sacrebleu REFERENCES -i BASELINE SYSTEM… -m bleu chrf ter --paired-bs` and `--paired-ar`, including the effect of
+the environment variable SACREBLEU_SEED, except for ties. sacreBLEU counts only differences above the real one, which
+gives the lowest p-value of all to systems that are equal, or that differ in a single sentence. Here a difference as
+large as the real one counts too, as in the papers.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from sacrebleu.significance import PairedTest, Result
+import numpy as np
+from sacrebleu.metrics.base import Metric
+from sacrebleu.significance import estimate_ci
 
-from nmt.evaluation.metrics import HIGHEST, NUM_RESAMPLES, Score, check_pairs, make_interval, make_metrics
+from nmt.evaluation.metrics import (
+    HIGHEST,
+    Score,
+    check_pairs,
+    compute_score,
+    extract_statistics,
+    make_interval,
+    make_metrics,
+    read_seed,
+    resample_scores,
+    sign_resamples,
+)
+
+NUM_EXCHANGES = 10_000  # as `sacrebleu --paired-ar`
+BLOCK = 64  # exchanges that are drawn at once; sacreBLEU's are the same as long as it is a multiple of 32
+ROUNDING = 1e-9  # sums in another order; scores are in percent
 
 
 @dataclass(frozen=True)
@@ -22,7 +40,7 @@ class Comparison:
     score: Score
     p_value: float | None
     """Probability of a difference at least this large if both systems were equally good (two-sided); None for the
-    baseline itself. sacreBLEU gives 1/1001 to a system that equals the baseline in every resample."""
+    baseline itself."""
     randomization_p_value: float | None = None
     """The same probability by approximate randomization; None if it was not requested."""
 
@@ -60,42 +78,53 @@ def compare(
     Raises:
         UserError: a system has more or fewer lines than the references, or there are none.
     """
-    all_systems = [baseline, *systems]
-    for hypotheses in all_systems:
+    for hypotheses in (baseline, *systems):
         check_pairs(hypotheses, references)
-    found = _run_test("bs", all_systems, references, target_language)
-    if randomize:
-        randomized = _run_test("ar", all_systems, references, target_language)
-        for ours, theirs in zip(found, randomized, strict=True):
-            ours |= {key: replace(ours[key], randomization_p_value=theirs[key].p_value) for key in ours}
+    # Without a seed, all systems still need the same resamples.
+    seed = read_seed()
+    entropy = int(np.random.default_rng().integers(1 << 62)) if seed is None else seed
+    found: list[dict[str, Comparison]] = [{} for _ in range(1 + len(systems))]
+    for name, metric in make_metrics(target_language).items():
+        statistics = [extract_statistics(metric, hypotheses, references) for hypotheses in (baseline, *systems)]
+        signature = sign_resamples(metric, seed)
+        scores = [compute_score(metric, one.sum(axis=0)) for one in statistics]
+        resamples = [resample_scores(metric, one, entropy) for one in statistics]
+        for number, record in enumerate(found):
+            interval = make_interval(*estimate_ci(resamples[number]), HIGHEST[name])
+            record[name] = Comparison(Score(scores[number], signature, interval), None)
+            if number:
+                difference = abs(scores[number] - scores[0])
+                differences = np.abs(resamples[number] - resamples[0])
+                p_value = _count_extreme(differences - differences.mean(), difference)
+                record[name] = replace(record[name], p_value=p_value)
+                if randomize:
+                    exchanged = _exchange(metric, statistics[0], statistics[number], entropy)
+                    p_value = _count_extreme(exchanged, difference)
+                    record[name] = replace(record[name], randomization_p_value=p_value)
     return found
 
 
-def _run_test(
-    kind: Literal["bs", "ar"],
-    systems: Sequence[Sequence[str]],
-    references: Sequence[Sequence[str]],
-    target_language: str | None,
-) -> list[dict[str, Comparison]]:
-    metrics = make_metrics(target_language)
-    named = [(str(number), hypotheses) for number, hypotheses in enumerate(systems)]
-    samples = NUM_RESAMPLES if kind == "bs" else 0  # 0: sacreBLEU's default, 10,000
-    test = PairedTest(named, metrics, references, test_type=kind, n_samples=samples)
-    signatures, results = test()
-    # sacreBLEU uses its own names ("chrF2"), in the order of `metrics`.
-    keys = dict(zip(signatures, metrics, strict=True))
-    return [
-        {
-            key: _make_comparison(results[name][number], str(signatures[name]), HIGHEST[key])
-            for name, key in keys.items()
-        }
-        for number in range(len(systems))
-    ]
+def _exchange(metric: Metric, baseline: np.ndarray, system: np.ndarray, seed: int) -> np.ndarray:
+    """Exchanges the translations of random sentences.
+
+    Args:
+        metric: computes scores.
+        baseline: counts of the baseline's N translations, [N, D].
+        system: those of the system's.
+        seed: of the choice of sentences.
+
+    Returns:
+        The absolute difference of the two scores after each exchange: float64 [NUM_EXCHANGES].
+    """
+    random, total = np.random.default_rng(seed), (baseline + system).sum(axis=0)
+    differences = []
+    for start in range(0, NUM_EXCHANGES, BLOCK):
+        chosen = random.integers(2, size=(min(BLOCK, NUM_EXCHANGES - start), len(baseline)), dtype=bool)
+        for ours in system.sum(axis=0) + chosen @ (baseline - system):
+            differences.append(abs(compute_score(metric, ours) - compute_score(metric, total - ours)))
+    return np.array(differences)
 
 
-def _make_comparison(result: Result | str, signature: str, highest: float) -> Comparison:
-    assert isinstance(result, Result)  # for the type checker
-    interval = None
-    if result.mean is not None and result.ci is not None:
-        interval = make_interval(result.mean, result.ci, highest)
-    return Comparison(Score(float(result.score), signature, interval), result.p_value)
+def _count_extreme(found: np.ndarray, difference: float) -> float:
+    """Returns the share of random differences that are at least as large as the real one, which is one of them."""
+    return (int(np.sum(found > difference - ROUNDING)) + 1) / (len(found) + 1)

@@ -3,15 +3,19 @@
 There are two kinds of score, which must not be compared with each other. `score` reads ordinary text (detokenized,
 cased). `score_tokenized` reads "tok-lc" text, lower-cased and Moses-tokenized, as most published Multi30k scores do.
 All numbers equal those of sacreBLEU's command line, including the effect of the environment variable SACREBLEU_SEED.
+Only the resamples are summed here, with 64 bits: sacreBLEU holds the counts of all of them in memory, with 32 bits, so
+that its intervals may differ in the sixth digit.
 """
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.base import Metric
+from sacrebleu.significance import estimate_ci
 
 from nmt.data.languages import find_warnings, parse_language
 from nmt.errors import UserError
@@ -188,31 +192,69 @@ def check_pairs(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) 
         raise UserError("There is nothing to score: found 0 hypotheses and 0 references.")
 
 
+def extract_statistics(metric: Metric, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+    """Returns the counts of each of N sentences whose sum a corpus score is computed from: float64 [N, D]."""
+    return np.array(metric._extract_corpus_statistics(hypotheses, references), "float64")
+
+
+def compute_score(metric: Metric, counts: np.ndarray) -> float:
+    """Returns the score of summed counts [D]."""
+    return float(metric._compute_score_from_stats(counts.tolist()).score)
+
+
+def read_seed() -> int | None:
+    """Returns the seed of resamples, which the environment variable SACREBLEU_SEED sets; None for no seed.
+
+    Raises:
+        UserError: it is not a number.
+    """
+    given = os.environ.get("SACREBLEU_SEED", "12345")
+    if given.lower() == "none":
+        return None
+    if not given.isdecimal():
+        raise UserError(f"The environment variable SACREBLEU_SEED: expected a whole number or none, found {given!r}.")
+    return int(given)
+
+
+def resample_scores(metric: Metric, statistics: np.ndarray, seed: int | None) -> np.ndarray:
+    """Returns the scores of the bootstrap resamples, float64 [NUM_RESAMPLES].
+
+    Args:
+        metric: computes them.
+        statistics: counts of N sentences, [N, D].
+        seed: the same one gives the same resamples of another system.
+    """
+    random, num_sentences = np.random.default_rng(seed), len(statistics)
+    scores = []
+    for _ in range(NUM_RESAMPLES):
+        times = np.bincount(random.integers(num_sentences, size=num_sentences), minlength=num_sentences)
+        scores.append(compute_score(metric, times @ statistics))
+    return np.array(scores)
+
+
+def sign_resamples(metric: Metric, seed: int | None) -> str:
+    """Returns the signature of a score with an interval."""
+    signature = metric.get_signature()
+    signature.update("bs", NUM_RESAMPLES)
+    signature.update("seed", str(seed).lower())
+    return str(signature)
+
+
 def _score_corpus(
     metric: Metric, hypotheses: Sequence[str], references: Sequence[Sequence[str]], highest: float | None = None
 ) -> Score:
     """Returns a corpus score, with its confidence interval if the metric's highest score is given."""
-    resamples = 1 if highest is None else NUM_RESAMPLES
-    try:
-        result = metric.corpus_score(hypotheses, references, n_bootstrap=resamples)
-    except TypeError:
-        # sacreBLEU cannot average its NumPy floats with the Python 0.0 of a resample without any match.
-        compute = metric._compute_score_from_stats
-
-        def compute_python_floats(stats: Any) -> Any:
-            one = compute(stats)
-            one.score = float(one.score)
-            return one
-
-        metric._compute_score_from_stats = compute_python_floats  # type: ignore[method-assign]
-        result = metric.corpus_score(hypotheses, references, n_bootstrap=resamples)
-    # sacreBLEU publishes mean and half-width as formatted text only; these attributes hold them unrounded.
-    interval = None if highest is None else make_interval(result._mean, result._ci, highest)
-    return Score(float(result.score), str(metric.get_signature()), interval)
+    statistics = extract_statistics(metric, hypotheses, references)
+    score = compute_score(metric, statistics.sum(axis=0))
+    if highest is None:
+        return Score(score, str(metric.get_signature()), None)
+    seed = read_seed()
+    interval = make_interval(*estimate_ci(resample_scores(metric, statistics, seed)), highest)
+    return Score(score, sign_resamples(metric, seed), interval)
 
 
 def make_interval(mean: float, half_width: float, highest: float) -> tuple[float, float]:
-    """Returns the bounds of an interval as Python floats; sacreBLEU's are NumPy's, some of 32 bits.
+    """Returns the bounds of an interval as Python floats.
 
     A few sentences with very different scores give a wide interval, which could exceed the range of the metric. It is
     cut to that range, from 0 to `highest`.
