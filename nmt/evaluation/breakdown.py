@@ -25,8 +25,8 @@ class LengthGroup:
     sentences: int
     bleu: list[float]
     """BLEU of each system on these sentences."""
-    length_ratio: list[float]
-    """Words of each system's translations per word of the reference."""
+    length_ratio: list[float | None]
+    """Words of each system's translations per word of the reference; None if the references have no words."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,9 @@ class FrequencyGroup:
     """Number of occurrences; None if there is no limit."""
     words: int
     """Number of such words in the references that are closest to the baseline's translations."""
-    f1: list[float]
-    """For each system, the harmonic mean of precision and recall of these words, in percent."""
+    f1: list[float | None]
+    """For each system, the harmonic mean of precision and recall of these words, in percent; None if neither its
+    translations nor the references that are closest to them have such words."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,9 @@ class Breakdown:
         found = [self._count_matches(system, frequencies) for system in range(len(self._systems))]
         groups = []
         for number, (rarest, commonest) in enumerate(_make_ranges(FREQUENCIES)):
-            words = found[0].expected[number]
-            if words:
-                groups.append(FrequencyGroup(rarest, commonest, words, [one.compute_f1(number) for one in found]))
+            if any(one.expected[number] for one in found):
+                scores = [one.compute_f1(number) for one in found]
+                groups.append(FrequencyGroup(rarest, commonest, found[0].expected[number], scores))
         return groups
 
     def find_changes(self, system: int) -> list[Change]:
@@ -132,13 +133,15 @@ class Breakdown:
         return self._tokenize(line).split()
 
     def _score_lines(self, lines: list[int], shortest: int, longest: int | None) -> LengthGroup:
-        scores, ratios = [], []
+        scores: list[float] = []
+        ratios: list[float | None] = []
         for number, system in enumerate(self._systems):
             references = [[reference[line] for line in lines] for reference in self._references]
             scores.append(bleu([system[line] for line in lines], *references, target_language=self._language))
             closest = [self._get_closest_words(number, line) for line in lines]
             ours = sum(len(self._system_words[number][line]) for line in lines)
-            ratios.append(ours / max(sum(map(len, closest)), 1))
+            theirs = sum(map(len, closest))
+            ratios.append(ours / theirs if theirs else None)
         return LengthGroup(shortest, longest, len(lines), scores, ratios)
 
     def _get_closest_words(self, system: int, line: int) -> list[str]:
@@ -162,9 +165,9 @@ class _Matches:
     expected: list[int]
     right: list[int]
 
-    def compute_f1(self, group: int) -> float:
+    def compute_f1(self, group: int) -> float | None:
         total = self.produced[group] + self.expected[group]
-        return 200 * self.right[group] / total if total else 100.0
+        return 200 * self.right[group] / total if total else None
 
 
 def _make_ranges(starts: Sequence[int]) -> list[tuple[int, int | None]]:

@@ -221,12 +221,12 @@ def _make_tables(report: Report) -> list[tuple[str, list[str], list[list[str]]]]
             _name_range(group.shortest, group.longest),
             f"{group.sentences:,}",
             *(f"{value:.2f}" for value in group.bleu),
-            *(f"{value:.3f}" for value in group.length_ratio),
+            *(_format(value, ".3f") for value in group.length_ratio),
         ]
         for group in report.by_length
     ]
     words = [
-        [_name_range(group.rarest, group.commonest), f"{group.words:,}", *(f"{value:.1f}" for value in group.f1)]
+        [_name_range(group.rarest, group.commonest), f"{group.words:,}", *(_format(value, ".1f") for value in group.f1)]
         for group in report.by_frequency
     ]
     signatures = [[key, comparison.score.signature] for key, comparison in report.scores[0].items()]
@@ -262,6 +262,10 @@ def _describe_score(one: Comparison) -> list[str]:
     interval = [] if one.score.interval is None else [f"{bound:.2f}" for bound in one.score.interval]
     p_values = [f"{p:.4f}" for p in (one.p_value, one.randomization_p_value) if p is not None]
     return [f"{one.score.score:.2f}", " to ".join(interval), *(p_values or ["baseline", ""])]
+
+
+def _format(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
 def _count_signs(changes: Sequence[Change]) -> tuple[int, int, int]:

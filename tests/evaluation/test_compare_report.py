@@ -81,6 +81,39 @@ def test_the_closest_reference_counts(files):
     assert "nrefs:2" in report.scores[0]["bleu"].score.signature
 
 
+def test_a_system_without_words_of_a_group_has_no_f1(tmp_path):
+    # "heron" occurs twice, in references to which only one of the systems is closest.
+    texts = {
+        "one": ["a heron heron", "the dog"],
+        "other": ["a bird here", "the dog"],
+        "first": ["a heron heron", "the dog"],
+        "second": ["a bird here", "the dog"],
+    }
+    for name, lines in texts.items():
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+    references = [tmp_path / "one", tmp_path / "other"]
+    for names, words, expected in ((["first", "second"], 2, [100.0, None]), (["second", "first"], 0, [None, 100.0])):
+        report = compare_files([tmp_path / name for name in names], references)
+        [group] = [one for one in report.by_frequency if one.rarest == 2]
+        assert (group.words, group.f1) == (words, expected)
+        assert json.loads(write_json(report))["by_frequency"][-1]["f1"] == expected
+        cells = ["100.0" if one else "–" for one in expected]
+        assert ["2", "to", "4", str(words), *cells] in [
+            row.split() for row in write_text(report, examples=0).split("\n")
+        ]
+        assert f"<td>{words}</td><td>{cells[0]}</td><td>{cells[1]}</td>" in write_html(report, examples=0)
+
+
+def test_lengths_have_no_ratio_to_references_without_words(files):
+    files["ref"].write_text("\n" * 5)
+    report = compare_files([files["base"], files["new"]], [files["ref"]])
+    assert [group.length_ratio for group in report.by_length] == [[None, None]]
+    assert report.by_frequency == []
+    assert ["1", "to", "5", "5", "0.00", "0.00", "–", "–"] in [
+        row.split() for row in write_text(report, examples=1).split("\n")
+    ]
+
+
 def test_the_page_shows_what_the_table_says_and_runs_nothing_from_the_text(report):
     page, text = write_html(report, examples=4), write_text(report, examples=4)
     shown = html.unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page))
