@@ -69,7 +69,10 @@ def doctor(
     overrides: Overrides = None,
     test: Annotated[
         list[Path] | None,
-        typer.Option(help="Source of a test set that must not occur in the training text; may be repeated."),
+        typer.Option(
+            help="Source of a test set that must not occur in the training text; may be repeated, as for several "
+            "references of the same source."
+        ),
     ] = None,
     reference: Annotated[list[Path] | None, typer.Option(help="Reference of each --test, in the same order.")] = None,
     json: Json = False,
@@ -81,13 +84,10 @@ def doctor(
     if len(test or []) != len(reference or []):
         raise UserError(f"Every --test needs its --reference; found {len(test or [])} and {len(reference or [])}.")
     set_up_process()
-    from nmt.data.corpus import read_parallel
-    from nmt.doctor.examine import examine
+    from nmt.doctor.examine import examine, read_tests
     from nmt.doctor.findings import as_json, as_table, has_errors
 
-    pairs = zip(test or [], reference or [], strict=True)
-    tests = {str(source): read_parallel(source, target) for source, target in pairs}
-    findings = list(examine(settings, tests=tests))
+    findings = list(examine(settings, tests=read_tests(test or [], reference or [])))
     print_line(as_json(findings) if json else as_table(findings))
     if has_errors(findings):
         sys.exit(1)

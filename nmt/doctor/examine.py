@@ -1,10 +1,10 @@
 """All checks of `nmt doctor`, ordered so that what would fail first is reported first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nmt.config.schema import Config
-from nmt.data.corpus import ParallelCorpus
+from nmt.data.corpus import ParallelCorpus, read_parallel
 from nmt.data.preparation import read_dev
 from nmt.doctor.findings import Finding
 from nmt.doctor.machine import examine_disk, examine_machine, examine_memory
@@ -34,6 +34,18 @@ from nmt.doctor.tokens import (
 from nmt.errors import UserError
 
 
+def read_tests(sources: Sequence[Path], references: Sequence[Path]) -> dict[str, tuple[list[str], list[str]]]:
+    """Reads test sets: sources and references by the path of the source, and of the reference if there are several.
+
+    Raises:
+        UserError: a file is missing, or a source and its reference have different numbers of lines.
+    """
+    return {
+        f"{source} with {reference}" if sources.count(source) > 1 else str(source): read_parallel(source, reference)
+        for source, reference in zip(sources, references, strict=True)
+    }
+
+
 def examine(config: Config, *, tests: dict[str, tuple[list[str], list[str]]]) -> Iterator[Finding]:
     """Yields each finding as soon as it is known.
 
@@ -56,7 +68,8 @@ def examine(config: Config, *, tests: dict[str, tuple[list[str], list[str]]]) ->
         yield from examine_machine()
         return
     num_dev = sum(len(one.sources) for one in dev)
-    held_out = {one.name if len(dev) > 1 else "dev": (one.bare_sources, one.targets) for one in dev} | tests
+    held_out = {one.name if len(dev) > 1 else "dev": (one.bare_sources, one.targets) for one in dev}
+    held_out |= {f"./{name}" if name in held_out else name: sides for name, sides in tests.items()}
     yield Finding("text", "ok", f"{len(corpus):,} pairs in {len(texts):,} files, {num_dev:,} in dev, all UTF-8")
     yield from examine_corpora(config, corpus, cache)
     yield from examine_files(texts)

@@ -1,5 +1,7 @@
 import importlib
+import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from doctor_corpus import PAIRS
 
 from nmt.config.schema import CorpusFiles
 from nmt.data.corpus import ParallelCorpus
+from nmt.doctor.examine import examine, read_tests
 from nmt.doctor.text import (
     MOJIBAKE,
     examine_alignment,
@@ -192,6 +195,26 @@ def test_held_out_sentences_in_the_training_text_are_found(opened):
     expected = "2 of 3 sources are in the training text, 1 with their translation, first line 2: "
     assert found["dev in training"].found == expected + PAIRS[3][0]
     assert found["other in training"].verdict == "ok"
+
+
+def test_every_reference_of_a_test_set_is_checked(tmp_path, write, make_config, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = make_config(write("train", PAIRS), write("held", [("Unseen.", "Ungesehen.")]))
+    texts = {"dev": [PAIRS[0][0], "New."], "right": [PAIRS[0][1], "Neu."], "wrong": ["Anders.", " "]}
+    for name, lines in texts.items():
+        Path(name).write_text("".join(f"{line}\n" for line in lines))
+    references = [Path("right"), Path("wrong")]
+    tests = read_tests([Path("dev")] * 2, references)
+    assert list(tests) == ["dev with right", "dev with wrong"]
+    found = by_check(itertools.takewhile(lambda one: one.check != "languages", examine(config, tests=tests)))
+    assert ", 1 with their translation" in found["dev with right in training"].found
+    assert ", 0 with their translation" in found["dev with wrong in training"].found
+    assert found["blank dev with right references"].verdict == "ok"
+    assert found["blank dev with wrong references"].found == "1 of 2 lines, first line 2"
+    # A file named as the dev set does not hide it.
+    tests = read_tests([Path("dev")], references[:1])
+    found = by_check(itertools.takewhile(lambda one: one.check != "languages", examine(config, tests=tests)))
+    assert (found["dev in training"].verdict, found["./dev in training"].verdict) == ("ok", "warning")
 
 
 def test_languages_are_compared_and_swapped_sides_found(opened):
