@@ -349,7 +349,9 @@ def start_digest(content: bytes | memoryview = b"") -> "hashlib.blake2b":
 
 
 @contextmanager
-def folder_lock(folder: Path, *, doing: str, key: str = "", provisional: Collection[str] = ()) -> Iterator[None]:
+def folder_lock(
+    folder: Path, *, doing: str, key: str = "", provisional: Collection[str] = (), reusable: Collection[str] = ()
+) -> Iterator[None]:
     """Creates a folder and keeps other processes out of it until the block ends.
 
     The system releases the lock when the process ends, however it ends, so that no stale lock can remain. If the block
@@ -360,6 +362,8 @@ def folder_lock(folder: Path, *, doing: str, key: str = "", provisional: Collect
         doing: what the holder is doing, for the message to the next process, such as "training".
         key: the configuration key that names the folder, if any.
         provisional: names of files that do not count.
+        reusable: names of files that do not count either if the block raises UserError. An interruption keeps them
+            for the next process.
 
     Raises:
         UserError: another process holds the lock, or the folder cannot be written to or locked.
@@ -380,8 +384,9 @@ def folder_lock(folder: Path, *, doing: str, key: str = "", provisional: Collect
         file.flush()
         try:
             yield
-        except BaseException:
-            if is_empty and (names := list_names(folder)) <= {LOCK, *provisional}:
+        except BaseException as error:
+            uncounted = {LOCK, *provisional, *(reusable if isinstance(error, UserError) else ())}
+            if is_empty and (names := list_names(folder)) <= uncounted:
                 for name in names:
                     discard(folder / name)
                 _remove_empty(new_folders)

@@ -268,6 +268,19 @@ def test_an_empty_or_new_folder_is_left_as_it_was_unless_something_was_made_in_i
     assert new.exists() == new.parent.exists() == ("work" in made)
 
 
+@pytest.mark.parametrize(("raised", "is_kept"), [(UserError("refused"), False), (KeyboardInterrupt(), True)])
+def test_what_the_next_process_can_reuse_is_kept_after_an_interruption_alone(tmp_path, raised, is_kept):
+    with (
+        pytest.raises(type(raised)),
+        folder_lock(tmp_path / "run", doing="training", provisional=["record"], reusable=["cache"]),
+    ):
+        (tmp_path / "run" / "record").touch()
+        (tmp_path / "run" / "cache").mkdir()
+        raise raised
+    assert names(tmp_path) == (["run"] if is_kept else [])
+    assert not is_kept or names(tmp_path / "run") == [".lock", "cache", "record"]
+
+
 def test_a_folder_that_cannot_be_locked_is_named_with_its_key(tmp_path):
     (tmp_path / "file").touch()
     words = r"^Cannot write to run_dir .*file/run: .*/file is a file, not a folder\.$"

@@ -51,6 +51,7 @@ class RunFolder:
         self.best = path / "best"
         self.history = path / "history.jsonl"
         self.tensorboard = path / "tensorboard"
+        self.cache = path / "cache"
         self.data = path / "data.json"
         self.pair_losses = path / "pair_losses.npy"
 
@@ -147,10 +148,13 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Keeps other processes from training in this folder. The lock ends with the process, however that ends.
 
-        A training that is refused at its start leaves nothing in an empty folder. It would train its tokenizers again.
+        A training that is refused before its first update leaves nothing in an empty folder. It would train its
+        tokenizers again. One that is interrupted leaves what it has indexed.
         """
-        provisional = (self.config.name, *TOKENIZER_FILES)
-        with folder_lock(self.path, doing="training", key="run_dir", provisional=provisional):
+        provisional = (self.config.name, *TOKENIZER_FILES, self.data.name, self.tensorboard.name)
+        with folder_lock(
+            self.path, doing="training", key="run_dir", provisional=provisional, reusable=[self.cache.name]
+        ):
             discard_stale_below(self.path)
             recover(self.best)
             yield

@@ -208,15 +208,26 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(folder):
     assert left == [".lock", alive, "config.yaml"]
 
 
-@pytest.mark.parametrize("made", [[], ["source.model", "target.model"], ["cache"], ["log.txt"]])
+STARTED = ["source.model", "target.model", "cache", "data.json", "tensorboard"]
+
+
+@pytest.mark.parametrize("made", [[], STARTED, ["history.jsonl"], ["checkpoints"], ["log.txt"]])
 def test_a_training_that_is_refused_at_its_start_leaves_nothing_behind(folder, recipe, made):
     with pytest.raises(UserError, match="refused"), folder.lock():
         folder.accept(recipe(folder.path))
         for name in made:
             (folder.path / name).touch()
         raise UserError("refused")
-    took_long = {*made} - {"source.model", "target.model"}
-    assert folder.path.exists() == folder.config.exists() == bool(took_long)
+    is_begun = made not in ([], STARTED)
+    assert folder.path.exists() == folder.config.exists() == is_begun
+
+
+def test_a_training_that_is_interrupted_at_its_start_keeps_its_indexes(folder, recipe):
+    with pytest.raises(KeyboardInterrupt), folder.lock():
+        folder.accept(recipe(folder.path))
+        folder.cache.mkdir()
+        raise KeyboardInterrupt
+    assert folder.cache.exists()
 
 
 def test_a_training_that_is_refused_leaves_a_folder_with_tokenizers_as_it_was(folder, recipe):

@@ -1,3 +1,4 @@
+import bz2
 import errno
 import importlib
 import json
@@ -523,7 +524,8 @@ def test_a_pair_too_large_for_the_memory_is_told(recipe, tmp_path, monkeypatch):
     exhausted = Mock(side_effect=tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"))
     monkeypatch.setattr(TensorFlowUpdate, "_make_compute", lambda update: exhausted)
     with pytest.raises(UserError, match=r"^update 1: not enough memory, even for one sentence pair at a time"):
-        train(recipe(tmp_path), log=lambda _: None)
+        train(recipe(tmp_path / "run", tensorboard=True), log=lambda _: None)
+    assert not (tmp_path / "run").exists()  # nothing was trained yet
 
 
 @pytest.fixture
@@ -703,6 +705,31 @@ def test_another_text_is_refused_before_the_terminal_or_tensorboard_is_touched(
     with pytest.raises(UserError, match=r"The training text is not the one that the run in .*run was started with"):
         rehearsal.train(recipe(tmp_path / "run", max_updates=2, tensorboard=True).model_copy(update=data), bleu=[])
     assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "vocabulary_size", "max_length", "words"),
+    [
+        (b"one\n" * 99, 28, 9, "must have the same number of lines"),
+        (b"one\n" * 99 + b"\xff\n", 28, 9, "Expected UTF-8 text"),
+        (bz2.compress(b"one\n" * 100)[:-4], 28, 9, "damaged or cut short"),
+        (b"\n" * 100, 28, 9, "one side or both are blank"),
+        (b"one\n" * 100, 9999, 9, "expected at most"),
+        (b"one\n" * 100, 28, 1, "Cleaning left no sentence pair"),
+    ],
+    ids=["lines", "encoding", "compression", "blank", "vocabulary", "cleaning"],
+)
+def test_a_training_whose_text_is_refused_leaves_no_folder(
+    rehearsal, recipe, digits, tmp_path, target, vocabulary_size, max_length, words
+):
+    second = digits.train[0].model_copy(update={"target": tmp_path / "target"})
+    second.target.write_bytes(target)
+    config = recipe(tmp_path / "new" / "run", tokenizer={"vocabulary_size": vocabulary_size})
+    data = digits.model_copy(update={"train": [digits.train[0], second], "max_length": max_length})
+    config = config.model_copy(update={"data": data})
+    with pytest.raises(UserError, match=words):
+        rehearsal.train(config, bleu=[])
+    assert not (tmp_path / "new").exists()
 
 
 def test_on_another_dev_text_the_best_model_is_scored_again(rehearsal, recipe, tmp_path, digits, monkeypatch):
