@@ -28,7 +28,9 @@ FIXED = {
     ),
     r"export(\..*)?": "exports are made after the training",
     r"training\.(accumulation_steps|devices|strategy)": "it changes memory and time, but not the score",
-    r"training\.(log_every|tensorboard|keep_checkpoints|on_full_disk)": "it does not change the score",
+    r"data\.promises|training\.(log_every|tensorboard|keep_(checkpoints|translations|pair_losses)|on_full_disk)": (
+        "it does not change the score"
+    ),
 }
 DIGITS = 4  # significant digits of numbers drawn from a range, which keeps tables readable
 TRIES = 1000  # draws per trial until the values found so far are taken for the whole space
@@ -58,16 +60,18 @@ class Range:
     whole: bool
 
     def draw(self, chance: random.Random) -> float:
-        """Draws a number, uniformly on the scale."""
-        if self.log:
-            number = math.exp(chance.uniform(math.log(self.low), math.log(self.high)))
-        else:
-            number = chance.uniform(self.low, self.high)
+        """Draws a number, uniformly on the scale; a whole one stands for all numbers that are rounded to it."""
+        # Otherwise the ends of a range of whole numbers would have half the chance of the others.
+        margin = 0.5 if self.whole else 0.0
+        low, high = self.low - margin, self.high + margin
+        number = math.exp(chance.uniform(math.log(low), math.log(high))) if self.log else chance.uniform(low, high)
         rounded = round(number) if self.whole else float(f"{number:.{DIGITS}g}")
         return min(max(rounded, self.low), self.high)
 
     def __str__(self) -> str:
-        return f"{as_words(self.low)} to {as_words(self.high)}" + (", logarithmic" if self.log else "")
+        # A search records this, and is resumed with the same draws only.
+        numbers = "whole numbers from " if self.whole else ""
+        return f"{numbers}{as_words(self.low)} to {as_words(self.high)}" + (", logarithmic" if self.log else "")
 
 
 Space = Mapping[str, Choice | Range]

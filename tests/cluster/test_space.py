@@ -1,6 +1,7 @@
 import math
 import random
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,8 @@ def test_keys_stand_in_their_sections_or_dotted(written):
         ("training.accumulation_steps: [1, 2]\n", "cannot be searched, because it changes memory and time, but"),
         ("model.preset: [small, base]\n", "model.preset: cannot be searched, because the configuration has all of its"),
         ("training.log_every: [1, 2]\n", "training.log_every: cannot be searched, because it does not change"),
+        ("training.keep_pair_losses: [true, false]\n", "cannot be searched, because it does not change the score."),
+        ("data.promises: [a, b]\n", "data.promises: cannot be searched, because it does not change the score."),
         ("seed: [1]\nseed: [2]\n", "space.yaml:2: seed: given twice"),
         ("training: {seed: [1]}\ntraining.patience: [x]\n", "'seed'?\nspace.yaml:2: training.patience: expected"),
     ],
@@ -91,8 +94,6 @@ def test_a_missing_file_is_told(written):
 
 def test_draws_stay_inside_and_follow_their_scale():
     chance = random.Random(1)
-    even = [Range(2, 8, log=False, whole=True).draw(chance) for _ in range(3000)]
-    assert set(even) == set(range(2, 9))
     scaled = [Range(1e-4, 1e-2, log=True, whole=False).draw(chance) for _ in range(3000)]
     assert min(scaled) >= 1e-4
     assert max(scaled) <= 1e-2
@@ -100,6 +101,20 @@ def test_draws_stay_inside_and_follow_their_scale():
     assert sum(one < 1e-3 for one in scaled) / 3000 == pytest.approx(0.5, abs=0.05)
     assert all(float(f"{one:.4g}") == one for one in scaled)
     assert math.isclose(sum(map(math.log10, scaled)) / 3000, -3, abs_tol=0.05)
+
+
+def test_whole_numbers_are_drawn_alike_up_to_both_ends():
+    chance = random.Random(1)
+    found = Counter(Range(2, 8, log=False, whole=True).draw(chance) for _ in range(7000))
+    assert found == {number: pytest.approx(1000, abs=120) for number in range(2, 9)}
+
+
+def test_a_logarithmic_range_of_whole_numbers_gives_each_the_share_of_what_is_rounded_to_it():
+    chance = random.Random(1)
+    found = Counter(Range(1, 4, log=True, whole=True).draw(chance) for _ in range(10_000))
+    # 0.5 to 4.5 is a factor of 9, of which 1 has the factor 1.5 / 0.5 = 3, 2 has 5/3, 3 has 7/5 and 4 has 9/7.
+    shares = {1: 0.5, 2: math.log(5 / 3, 9), 3: math.log(7 / 5, 9), 4: math.log(9 / 7, 9)}
+    assert found == {number: pytest.approx(10_000 * share, abs=200) for number, share in shares.items()}
 
 
 def test_a_longer_search_begins_with_the_trials_of_a_shorter_one():
