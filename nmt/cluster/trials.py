@@ -14,9 +14,6 @@ from nmt.errors import UserError
 from nmt.files import atomic_write, read_json_lines
 
 FINISHED, STOPPED, FAILED, UNFINISHED = "finished", "stopped early", "failed", "unfinished"
-# Not from nmt.training.run_log, which imports Keras: a worker must choose its device before that.
-SCORED = ("validation", "average", "undone")
-"""Kinds of records with the scores of a model."""
 LOWEST = -1e9  # score of weights whose loss is not finite, since the scheduler cannot take percentiles of infinity
 
 
@@ -135,14 +132,13 @@ def _check_effects(config: Config, space: Space, name: str) -> None:
 
 
 def read_validations(history: Path) -> list[Validated]:
-    """Reads the validations of a history.jsonl, including that of the average of the last checkpoints.
+    """Reads the records of a history.jsonl that have scores, whatever their kind.
 
-    That of a best model whose updates a rollback has undone counts too. Damaged lines are skipped; there are no
-    validations if the file does not exist yet.
+    The average of the last checkpoints counts too, and a best model whose updates a rollback has undone. Damaged lines
+    are skipped; there are no validations if the file does not exist yet.
     """
     records, _ = read_json_lines(history, key="update")
-    scored = (record for _, record in records if record.get("kind") in SCORED)
-    return [_make_validated(record) for record in scored if record.keys() >= {"loss", "perplexity", "bleu"}]
+    return [_make_validated(record) for _, record in records if record.keys() >= {"loss", "perplexity", "bleu"}]
 
 
 def _make_validated(record: dict[str, Any]) -> Validated:
