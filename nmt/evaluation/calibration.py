@@ -81,10 +81,13 @@ def calibrate(model: Path, sources: Sequence[str], references: Sequence[str]) ->
     path = model if is_ensemble(model) else find_model_folder(model)
     loaded = _identify_weights(path)
     translator = ModelTranslator.load(path, precision="float32")
-    translations = translator.translate_texts([source for source, _ in pairs], split=False)
+    # Confidence is estimated from the text that the model reads and writes, in which symbols stand for what is copied.
+    protected = [translator.terms.protect(source) for source, _ in pairs]
+    translations = translator.without_terms().translate_texts([one.text for one in protected], split=False)
+    restored = [text.restore_text(one.text) for text, one in zip(protected, translations, strict=True)]
     confidence = fit_confidence(
         [replace(one, source=split_tag(one.source, translator.tags)[1]) for one in translations],
-        score_sentences([one.text for one in translations], [target for _, target in pairs]),
+        score_sentences(restored, [target for _, target in pairs]),
     )
     if _identify_weights(path) != loaded:
         raise UserError(f"{path} has other weights now, as in a run that is still training. Run nmt calibrate again.")

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import CHRF
 
+from nmt.config.schema import SearchSettings
+from nmt.data.placeholders import Placeholders
 from nmt.errors import UserError
 from nmt.evaluation import calibration
 from nmt.evaluation.calibration import (
@@ -23,8 +25,9 @@ from nmt.evaluation.calibration import (
 from nmt.model_folder import CONFIDENCE, ModelFolder, load_confidence, load_members, save_ensemble
 from nmt.translators.confidence import Confidence
 from nmt.translators.hypothesis import Hypothesis, PartConfidence, Translation, join_translations
-from nmt.translators.protocol import describe
+from nmt.translators.protocol import Translator, describe
 from nmt.translators.sentences import SplitText
+from nmt.translators.terms import TermRules
 
 MODEL = Path(__file__).parents[1] / "format_1" / "model"
 # The expected chrF is 0.2 up to a sum of -3, 0.8 from -1 on, and a straight line between them.
@@ -160,11 +163,50 @@ def test_an_ensemble_is_fitted_on_the_dev_text_of_its_first_member(ensemble, tmp
 class Dev:
     """Takes the place of a model: translates the dev text of `make_translations`."""
 
-    tags = ("<de>",)
+    tags, terms = ("<de>",), TermRules()
+
+    def without_terms(self):
+        return self
 
     def translate_texts(self, texts, *, split):
         assert not split
         return make_translations(len(texts))[0]
+
+
+class Copying(Translator):
+    """Writes b for a, and ? for the letters that it is less sure of; copies symbols."""
+
+    source_language, target_language, tags, settings = None, None, ("<de>",), SearchSettings()
+    max_n_best, max_tokens = 1, 1000
+    terms = TermRules(Placeholders(["url"], 2, kept=tags))
+
+    def with_settings(self, **changes):
+        return self
+
+    def count_tokens(self, texts):
+        return [1 for _ in texts]
+
+    def translate_batch(self, texts, *, n_best=1, attention=False):
+        assert not any("https" in text for text in texts)
+        found = [text.removeprefix("<de> ").replace("a", "b").replace("c", "?") for text in texts]
+        return [
+            self._describe(text, [Hypothesis(one, 0.0, -(0.1 + 0.1 * one.count("?")) * (len(one) + 1))])
+            for text, one in zip(texts, found, strict=True)
+        ]
+
+
+def test_confidence_is_fitted_on_the_text_that_it_is_estimated_from(tmp_path, monkeypatch):
+    # Half of the lines have an address, which the model reads as a symbol that is much shorter.
+    translator = Copying()
+    monkeypatch.setattr(calibration.ModelTranslator, "load", lambda *_, **__: translator)
+    rests = ["", " https://www.example.com/a/very/long/address/of/a/page.html"]
+    sources = [f"<de> {'a' * (20 - n % 10)}{'c' * (n % 10)}{rests[n % 20 // 10]}" for n in range(200)]
+    references = [source.removeprefix("<de> ").replace("a", "b").replace("c", "b") for source in sources]
+    translator.fitted_confidence = calibrate(shutil.copytree(MODEL, tmp_path / "model"), sources, references)
+    found = translator.translate_texts(sources, split=False)
+    assert found[19].text == "b" * 11 + "?" * 9 + rests[1]
+    scores = score_sentences([one.text for one in found], references)
+    assert measure_reliability([one.confidence for one in found], scores).error < 0.001
 
 
 def test_the_fitted_numbers_are_stored_beside_the_weights(tmp_path, monkeypatch):
