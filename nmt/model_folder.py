@@ -27,7 +27,7 @@ from nmt.config.reference import as_words
 from nmt.config.schema import Config, ModelConfig
 from nmt.data.examples import list_tags
 from nmt.data.tokenizer import Tokenizer
-from nmt.errors import FormatError, UserError
+from nmt.errors import FormatError, UserError, suggest_name
 from nmt.files import (
     atomic_replace,
     atomic_write,
@@ -107,7 +107,7 @@ def find_model_folder(path: Path) -> Path:
     """
     path = get_current_version(path)
     if not path.is_dir():
-        raise UserError(f"There is no folder {path}. Expected a run folder, a model folder or an export.")
+        raise UserError(_explain_no_folder(path))
     if is_ensemble(path):
         raise UserError(f"{path} is an ensemble. Expected a single model, such as its member {path / '1'}.")
     for folder in (path, get_current_version(path / "best")):
@@ -121,6 +121,15 @@ def find_model_folder(path: Path) -> Path:
     if is_savedmodel(path) or is_litert(path):
         raise UserError(f"{path} is an export. Expected the run folder or model folder that it was made from.")
     raise UserError(f"{path} is not a model folder: expected {WEIGHTS} in it or in {path / 'best'}.")
+
+
+def _explain_no_folder(path: Path) -> str:
+    expected = "Expected a run folder, a model folder or an export."
+    if path.exists():
+        hint = f" Its folder is {path.parent}." if path.name == WEIGHTS else ""
+        return f"{path} is a file. {expected}{hint}"
+    neighbours = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []
+    return f"There is no folder {path}.{suggest_name(path.name, neighbours)} {expected}"
 
 
 def find_first_member(path: Path) -> Path:

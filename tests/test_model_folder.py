@@ -117,6 +117,20 @@ def test_a_missing_folder_is_named(tmp_path):
         ModelFolder.load(tmp_path / "nowhere")
 
 
+def test_a_misspelt_folder_and_a_file_are_named_with_the_right_folder(tmp_path):
+    (tmp_path / "demo" / "best").mkdir(parents=True)
+    (tmp_path / "demo.txt").touch()
+    with pytest.raises(UserError, match=rf"^There is no folder {tmp_path}/demp\. Did you mean 'demo'\? Expected a run"):
+        ModelFolder.load(tmp_path / "demp")
+    for name in ("demo.txt", "demo/best/weights.h5"):
+        (tmp_path / name).touch()
+        expected = rf"^{tmp_path / name} is a file\. Expected a run folder, a model folder or an export\."
+        with pytest.raises(UserError, match=expected) as found:
+            ModelFolder.load(tmp_path / name)
+        hint = f" Its folder is {tmp_path}/demo/best." if "weights" in name else ""
+        assert str(found.value).endswith(f"an export.{hint}")
+
+
 def test_another_kind_of_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"is not a model folder: expected weights.h5 in it or in .*best"):
         ModelFolder.load(tmp_path)

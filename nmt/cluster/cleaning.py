@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from nmt.cluster.pool import translate_missing
-from nmt.cluster.shards import RECORD, PerProcess, Shard, check_record, compute_model_digest
+from nmt.cluster.shards import RECORD, PerProcess, Shard, check_record, compute_model_digest, remove_if_none_is_done
 from nmt.config.file import load_stored_config
 from nmt.data.cleaning import KEPT, CleaningReport, find_verdicts
 from nmt.data.corpus import ParallelCorpus, split_indices
@@ -135,21 +135,22 @@ def clean_files(
     """
     _check(source, target, into, rules, by_score)
     files = [into / source.name, into / target.name, into / VERDICTS]
-    with folder_lock(into, doing="cleaning", provisional=[RECORD]):
+    with folder_lock(into, doing="cleaning", provisional=[RECORD], reusable=[WORK]):
         cache = into / WORK
-        opened = PerProcess(ParallelCorpus.open, ([(source, target)], cache))
-        corpus = opened.value
-        lengths = np.ones((len(corpus), 2), np.int32)  # unused without a model
-        if by_score:
-            rules, lengths = _count_tokens(corpus, rules, by_score.model, cache)
-        names, verdicts = find_verdicts(corpus, lengths, **vars(rules))
-        report = _count_lines(corpus, names, verdicts)
-        # Not before, so that rules that leave nothing can be relaxed in the same folder.
-        made_with = {**vars(rules), "text": corpus.fingerprint}
-        if by_score and by_score.reverse:
-            made_with["reverse"] = compute_model_digest(by_score.reverse)
-        model = by_score.model if by_score else None
-        check_record(into, files, model, made_with, parts=(into / SCORES).glob("*.txt"), kind="a corpus")
+        with remove_if_none_is_done((), [cache], errors=UserError):
+            opened = PerProcess(ParallelCorpus.open, ([(source, target)], cache))
+            corpus = opened.value
+            lengths = np.ones((len(corpus), 2), np.int32)  # unused without a model
+            if by_score:
+                rules, lengths = _count_tokens(corpus, rules, by_score.model, cache)
+            names, verdicts = find_verdicts(corpus, lengths, **vars(rules))
+            report = _count_lines(corpus, names, verdicts)
+            # Not before, so that rules that leave nothing can be relaxed in the same folder.
+            made_with = {**vars(rules), "text": corpus.fingerprint}
+            if by_score and by_score.reverse:
+                made_with["reverse"] = compute_model_digest(by_score.reverse)
+            model = by_score.model if by_score else None
+            check_record(into, files, model, made_with, parts=(into / SCORES).glob("*.txt"), kind="a corpus")
         scores: Scores | None = None
         if by_score:
             log(str(CleaningReport.count(names, verdicts)))

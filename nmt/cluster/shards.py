@@ -2,14 +2,15 @@
 
 import glob
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, ClassVar, Generic, TypeVar
 
 from nmt.config.file import rename_old_keys
+from nmt.config.schema import SearchSettings
 from nmt.data.corpus import read_stream
 from nmt.errors import UserError, suggest_name
 from nmt.files import atomic_write, discard, list_names, start_digest
@@ -169,8 +170,10 @@ def check_record(
     visible = [folder / name for name in list_names(folder) if not name.startswith(".")]
     if record.is_file() and (any(path.is_file() for path in visible) or any(part.exists() for part in parts)):
         before = _read_record(record)
+        if (command := _find_command(made_with)) != (other := _find_command(before)):
+            raise UserError(f"{folder} holds files of {other}, not of {command}. Choose another folder.")
         changed = [
-            f"{name}: {_describe(before.get(name))} became {_describe(made_with.get(name))}"
+            f"{name}: {_describe(name, before)} became {_describe(name, made_with)}"
             for name in before | made_with
             if before.get(name) != made_with.get(name)
         ]
@@ -183,6 +186,24 @@ def check_record(
         return
     with atomic_write(record) as aside:
         aside.write_text(json.dumps(made_with), encoding="utf-8")
+
+
+@contextmanager
+def remove_if_none_is_done(
+    shards: Sequence[Shard], paths: Sequence[Path], *, errors: type[BaseException] = BaseException
+) -> Iterator[None]:
+    """Removes those of the paths that are new, if the block raises one of these errors and no shard is done.
+
+    A folder in which nothing is done is not bound to options that may be the mistake.
+    """
+    new = [path for path in paths if not path.exists()]
+    try:
+        yield
+    except errors:
+        if not any(shard.is_done for shard in shards):
+            for path in new:
+                discard(path)
+        raise
 
 
 def _read_record(record: Path) -> dict[str, Any]:
@@ -217,5 +238,11 @@ def compute_model_digest(model: Path) -> str:
     return digest.hexdigest()
 
 
-def _describe(value: object) -> str:
-    return "the model's own" if value is None else str(value)
+def _find_command(made_with: Mapping[str, Any]) -> str:
+    """Returns the command that a record is from. Not all of them name it, and older folders must stay valid."""
+    return made_with.get("command", "nmt clean" if "drop_identical" in made_with else "nmt translate-corpus")
+
+
+def _describe(name: str, made_with: Mapping[str, Any]) -> str:
+    default = "the model's own" if name in SearchSettings.model_fields else "none"
+    return str(made_with.get(name, default))

@@ -5,13 +5,12 @@ A command that was killed resumes with the missing shards and writes the same pa
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nmt.cluster.pool import translate_missing
-from nmt.cluster.shards import RECORD, PerProcess, Shard, check_record
+from nmt.cluster.shards import RECORD, PerProcess, Shard, check_record, remove_if_none_is_done
 from nmt.config.file import load_stored_config
 from nmt.config.schema import Config
 from nmt.config.yaml_lines import write_yaml
@@ -145,7 +144,7 @@ def make_synthetic_pairs(
     for path in (path for text in texts for path in text.files):
         open_bytes(path).close()
     everything: list[PairShard] = []
-    with folder_lock(into, doing="translating"), _undo_if_none_is_done(everything, [work, into / RECORD]):
+    with folder_lock(into, doing="translating"), remove_if_none_is_done(everything, [work, into / RECORD]):
         opened = [PerProcess(_open_text, (text, work)) for text in texts]
         digest = compute_digest("".join(one.fingerprint for columns in opened for one in columns.value).encode())
         shards = [
@@ -164,22 +163,6 @@ def make_synthetic_pairs(
             _write_fragment(fragment, pairs, texts, extra or {})
         discard(work)
     return fragment
-
-
-@contextmanager
-def _undo_if_none_is_done(shards: Sequence[Shard], paths: Sequence[Path]) -> Iterator[None]:
-    """Removes those of the paths that are new, if the block raises and no shard is done.
-
-    A folder without a pair is not bound to options that may be the mistake.
-    """
-    new = [path for path in paths if not path.exists()]
-    try:
-        yield
-    except BaseException:
-        if not any(shard.is_done for shard in shards):
-            for path in new:
-                discard(path)
-        raise
 
 
 def read_stored_config(model: Path) -> Config | None:

@@ -140,6 +140,20 @@ def test_a_share_is_kept_and_another_threshold_costs_no_scoring():
         run(by_score(keep=0.25), Rules(drop_identical=True))
 
 
+def test_a_command_that_is_refused_leaves_nothing_behind():
+    source, target = Path("a.txt"), Path("b.txt")
+    source.write_text("one\ntwo\n")
+    target.write_text("eins\n")
+    with pytest.raises(UserError, match="must have the same number of lines"):
+        clean_files(source, target, into=Path("new"), rules=RULES)
+    assert not Path("new").exists()
+    run(by_score(keep=0.5))
+    before = sorted(Path("out").rglob("*"))
+    with pytest.raises(UserError, match="made with other settings"):
+        run(by_score(keep=0.5), Rules(drop_identical=True))
+    assert sorted(Path("out").rglob("*")) == before
+
+
 def test_two_directions_give_dual_conditional_cross_entropy():
     """-|H - H'| - (H + H') / 2: a target that only one of the models expects is dropped."""
     run(by_score("back", keep=0.5))

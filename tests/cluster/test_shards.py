@@ -183,6 +183,25 @@ def test_a_folder_keeps_to_one_model_and_its_settings(model, tmp_path):
         check_record(tmp_path, [], tmp_path, own)
 
 
+def test_a_folder_keeps_to_one_command(model, tmp_path):
+    text = {"text": "1f"}
+    records = {
+        "nmt translate-corpus": {"beam_size": 2},
+        "nmt distill": {"command": "nmt distill", "nearest": "none", **text},
+        "nmt clean": {"drop_identical": True, "drop_duplicates": False, **text},
+    }
+    for first, record in records.items():
+        folder = tmp_path / first
+        folder.mkdir()
+        check_record(folder, [], model, record)
+        (folder / "a.txt").touch()
+        for second in records.keys() - {first}:
+            with pytest.raises(UserError, match=rf"^{folder} holds files of {first}, not of {second}\. Choose another"):
+                check_record(folder, [], model, records[second])
+        with pytest.raises(UserError, match=r"other settings:\n  glossary: none became 2e\n"):
+            check_record(folder, [], model, {**record, "glossary": "2e"})
+
+
 @pytest.mark.parametrize("name", ["a.txt", ".work/a.txt"])
 def test_a_record_counts_once_there_is_a_translation_or_a_part_of_one(model, tmp_path, name):
     part = tmp_path / name

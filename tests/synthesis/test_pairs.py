@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from synthesis_fakes import Fake, read_pairs, write_lines
 
+from nmt.cluster import shards
 from nmt.config.file import load_config
 from nmt.data.corpus import TextFile
 from nmt.errors import InterruptionError, UserError
-from nmt.synthesis import pairs
 from nmt.synthesis.back_translation import back_translate
 from nmt.synthesis.distillation import distill
 
@@ -67,7 +67,7 @@ def test_a_refused_command_leaves_the_pairs_and_the_finished_shards(place, use, 
 def test_a_command_that_was_killed_before_its_first_shard_may_be_corrected(place, use, monkeypatch):
     use(Fake("one"))
     with monkeypatch.context() as patch, pytest.raises(InterruptionError, match="0 of 4 shards"):
-        patch.setattr(pairs, "discard", lambda path: None)  # a process that is killed removes nothing
+        patch.setattr(shards, "discard", lambda path: None)  # a process that is killed removes nothing
         run_distill()
     assert (place / "out" / ".translation.json").exists()
     use(Fake())
