@@ -8,6 +8,7 @@ from typing import Literal
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 Verdict = Literal["ok", "note", "warning", "error"]
 STYLES: dict[Verdict, str] = {"ok": "green", "note": "dim", "warning": "yellow", "error": "bold red"}
@@ -53,21 +54,16 @@ def as_table(findings: Sequence[Finding], *, width: int | None = None) -> str:
     table.add_column("Verdict", no_wrap=True)
     table.add_column("Found", overflow="fold")
     for finding in findings:
-        style = STYLES[finding.verdict]
-        check, found = map(_escape_markup, (finding.check, finding.found))
-        table.add_row(check, f"[{style}]{finding.verdict}[/{style}]", found)
+        # Not strings, in which rich would take [red] and \[ for markup: a finding may quote any line of a corpus.
+        table.add_row(Text(finding.check), Text(finding.verdict, STYLES[finding.verdict]), Text(finding.found))
     console = Console(width=width, emoji=False)
     with console.capture() as capture:
         console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+    # Not splitlines, since a line of a corpus may hold U+2028 and the like.
+    return "\n".join(line.rstrip() for line in capture.get().split("\n")).strip("\n")
 
 
 def as_json(findings: Sequence[Finding]) -> str:
     """Returns a JSON object with all findings and whether training would fail."""
     record = {"would_fail": has_errors(findings), "findings": [asdict(finding) for finding in findings]}
     return json.dumps(record, ensure_ascii=False)
-
-
-def _escape_markup(text: str) -> str:
-    # rich would take [1 MB] for the name of a style and print nothing.
-    return text.replace("[", r"\[")

@@ -22,6 +22,10 @@ def test_the_table_has_one_row_per_finding():
 def test_names_and_text_are_printed_as_they_are():
     *_, row = as_table([Finding("a[b]/:cat:.en", "ok", "[/b] :100: ok")], width=80).splitlines()
     assert row.split(maxsplit=2) == ["a[b]/:cat:.en", "ok", "[/b] :100: ok"]
+    found = "first line 2: \\[x^2\\] and \\[/b] and [red] \\"
+    *_, row = as_table([Finding("dev", "ok", found)], width=80).split("\n")
+    assert row.split(maxsplit=2) == ["dev", "ok", found]
+    assert "\u2028" in as_table([Finding("dev", "ok", "a\u2028b")], width=80)
 
 
 def test_a_long_name_leaves_room_for_the_finding():
