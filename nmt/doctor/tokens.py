@@ -142,9 +142,9 @@ def examine_lengths(config: Config, corpus: ParallelCorpus, sample: LengthSample
 
 def _find_unequal(lengths: np.ndarray) -> np.ndarray:
     """Finds the rows of lengths [N, 2] whose ratio is far from the median, which depends on the two languages."""
-    ratio = lengths[:, 0] / np.maximum(lengths[:, 1], 1)
+    ratio = np.maximum(lengths[:, 0], 1) / np.maximum(lengths[:, 1], 1)  # what is invisible has no tokens
     ratio = ratio / np.median(ratio)
-    factor = np.maximum(ratio, 1 / np.maximum(ratio, 1e-9))
+    factor = np.maximum(ratio, 1 / ratio)
     return np.flatnonzero((factor > ODD_RATIO) & (lengths.max(axis=1) > MIN_ODD_LENGTH))
 
 

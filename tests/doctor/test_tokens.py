@@ -95,6 +95,15 @@ def test_long_and_unequal_pairs_are_located(opened, tmp_path):
     assert find_longest_pair(config, corpus, tokenizers, sample) == (251, 251)
 
 
+def test_unequal_pairs_are_found_among_sources_without_tokens(opened, tmp_path):
+    pairs = [("\u200b", "x")] * 40 + PAIRS[:20]  # a zero-width space has no token
+    pairs[7] = ("\u200b", "Was in der Küche steht.")
+    config, corpus = opened(pairs)
+    tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
+    _, unequal, _ = examine_lengths(config, corpus, measure_lengths(corpus, tokenizers))
+    assert unequal.found.endswith(f"a factor of 4, first {config.data.train[0].source}:8")
+
+
 def test_joined_pairs_are_longer_and_within_the_limit(opened, tmp_path):
     config, corpus = opened()
     tokenizers, _ = try_tokenizers(config, corpus, tmp_path / "run")
