@@ -7,8 +7,8 @@
     s_0 = tanh(W h_1) (Bahdanau et al. 2015, appendix A.2.2)        get_initial_state
 
 B sentences, T target positions, Q queries per sentence (the slots of a beam), N active queries of all sentences,
-S source tokens, E embedding units, U decoder units, C context units, V tokens in the vocabulary, L units of the
-attentional state: E, or 2 E with a lexical model.
+S source tokens, E embedding units, F units of the encoder's final state, U decoder units, C context units, V tokens in
+the vocabulary, L units of the attentional state: E, or 2 E with a lexical model.
 """
 
 from collections.abc import Sequence
@@ -140,13 +140,10 @@ class Decoder(keras.layers.Layer):
         self.attentional = Dense(projection.units, activation="tanh", name="attentional")
         self.dropout = Dropout(dropout, locked=locked_dropout)
         self.output_dropout = Dropout(output_dropout, locked=locked_dropout)
-        with keras.name_scope(self.name):
-            self._build(final_units, self.attentions[0].context_units)
-
         if projection.lexical_units:
             self.lexical = Dense(projection.lexical_units, use_bias=False, activation="tanh", name="lexical")
-            with keras.name_scope(self.name):
-                self.lexical.build((None, None, projection.lexical_units))
+        with keras.name_scope(self.name):
+            self._build(final_units, self.attentions[0].context_units)
 
     def _build(self, final_units: int, context_units: int) -> None:
         embedding_units = self.embedding.matrix.shape[1]
@@ -155,11 +152,13 @@ class Decoder(keras.layers.Layer):
         for layer in self.layers[1:]:
             layer.build((None, None, self.units + context_units))
         self.attentional.build((None, None, self.units + context_units))
+        if self.projection.lexical_units:
+            self.lexical.build((None, None, self.projection.lexical_units))
         self.built = True
 
     def get_initial_state(self, encoded: EncoderOutput) -> DecoderState:
         """Returns the state before the first token, for one query per sentence: [B, 1, ...]."""
-        # One projection for the hidden state and cell of all layers: [B, M] -> [B, 1, 2 * layers * U].
+        # One projection for the hidden state and cell of all layers: [B, F] -> [B, 1, 2 * layers * U].
         parts = ops.split(self.start_state(encoded.final_state)[:, None, :], 2 * len(self.layers), axis=-1)
         layers = [LSTMState(h, at_least_float32(c)) for h, c in zip(parts[::2], parts[1::2], strict=True)]
         attentional = ops.zeros((ops.shape(encoded.final_state)[0], 1, self.output_units), self.compute_dtype)
@@ -215,7 +214,7 @@ class Decoder(keras.layers.Layer):
             active: which N of the B * Q queries these are.
 
         Returns:
-            The next state, each part [N, ...]. Its attentional part [N, E] is the input of the output projection.
+            The next state, each part [N, ...]. Its attentional part [N, L] is the input of the output projection.
         """
         return self._step_vectors(self.embedding(ids), state, memory, active=active)[0]
 
@@ -228,10 +227,9 @@ class Decoder(keras.layers.Layer):
             above = layer(inputs, _squeeze_query(state.layers[n]), training=training)  # [B, T, E or U + C] -> [B, T, U]
             hidden = above if n == 0 else hidden + above  # residual, except over the bottom layer, whose input is E
             if n < len(self.attentions):
-                drop_mask = self.attentions[n].draw_mask(memory.hops[n], ops.shape(vectors)[1], training)
-                context, weights = self.attentions[n](
-                    hidden, memory.hops[n], drop_mask
-                )  # [B, T, U] -> [B, T, C], [B, T, S]
+                attention, hop = self.attentions[n], memory.hops[n]
+                drop_mask = attention.draw_mask(hop, ops.shape(vectors)[1], training)
+                context, weights = attention(hidden, hop, drop_mask)  # [B, T, U] -> [B, T, C], [B, T, S]
                 all_weights.append(weights)
         hidden = self.dropout(hidden, training=training)
         return self._combine(hidden, context, weights, memory), _mean(all_weights)

@@ -1,6 +1,7 @@
 """The whole model: embeddings, encoder, decoder and output projection, built from the `model` section of a config.
 
-B sentences, S source tokens, T target positions, E embedding units, V tokens in the target vocabulary.
+B sentences, S source tokens, T target positions, N active queries, V tokens in the target vocabulary, L units of the
+attentional state (see `nmt.models.decoder`).
 """
 
 from collections.abc import Callable
@@ -131,7 +132,7 @@ class Seq2Seq(keras.Model):
                 draws the masks of word dropout.
 
         Returns:
-            Attentional states [B, T, E], which `projection` turns into logits [B, T, V] of the token after each
+            Attentional states [B, T, L], which `projection` turns into logits [B, T, V] of the token after each
             position, and attention weights [B, T, S].
         """
         source_mask, target_mask = word_masks
