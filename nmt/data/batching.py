@@ -26,6 +26,8 @@ BATCHES_PER_POOL = 48
 # of TARGET_RANGE tokens, and source lengths with up to SOURCE_NOISE tokens of noise. Large pools and the alternating
 # order make up for the padding that this adds (`python -m benchmarks.batch_plan`).
 TARGET_RANGE, SOURCE_NOISE = 3, 2.0
+# Longer pairs are counted in steps of several tokens, since the table of all pairs of lengths grows with their square.
+MAX_TABLE_SIDE = 2048
 POOL_DRAW = 3  # part of the seeds of pools, which sets their draws apart from all others
 
 Item = TypeVar("Item")
@@ -209,7 +211,8 @@ def fit_buckets(lengths: np.ndarray, num_buckets: int = NUM_BUCKETS) -> Buckets:
     Returns:
         At most `num_buckets` buckets; the last one holds every pair.
     """
-    within = _count_within(lengths)
+    unit = -(-int(lengths.max()) // MAX_TABLE_SIDE)
+    within = _count_within(lengths, unit)
     shares = np.linspace(0, 1, num_buckets + 1)[1:]
     # The start: on each side alone, the shortest length that holds such a share of the pairs. The margin keeps a share
     # that is exact in theory from being missed by a rounding error.
@@ -222,16 +225,21 @@ def fit_buckets(lengths: np.ndarray, num_buckets: int = NUM_BUCKETS) -> Buckets:
             candidate_cost = _count_padded(candidate, within)
             if candidate_cost < cost:
                 chain, cost, improved = candidate, candidate_cost, True
-    chain = np.unique(chain, axis=0)
+    chain = np.minimum(unit * np.unique(chain, axis=0), lengths.max(axis=0))
     return Buckets(chain[:, 0], chain[:, 1])
 
 
-def _count_within(lengths: np.ndarray) -> np.ndarray:
-    """Counts the pairs with at most s source and t target tokens: int64 [longest source + 1, longest target + 1]."""
-    shape = tuple(int(side.max()) + 1 for side in lengths.T)
+def _count_within(lengths: np.ndarray, unit: int) -> np.ndarray:
+    """Counts the pairs with at most s source and t target tokens: int64 [longest source + 1, longest target + 1].
+
+    Lengths are counted in units of several tokens, rounded up.
+    """
+    shape = tuple(-(-int(side.max()) // unit) + 1 for side in lengths.T)
     cells = np.zeros(shape[0] * shape[1], dtype=np.int64)
     for start in range(0, len(lengths), 1 << 20):  # bounds the memory needed besides the lengths themselves
         chunk = lengths[start : start + (1 << 20)].astype(np.int64)
+        if unit > 1:
+            chunk = -(-chunk // unit)
         cells += np.bincount(chunk[:, 0] * shape[1] + chunk[:, 1], minlength=len(cells))
     return cells.reshape(shape).cumsum(axis=0).cumsum(axis=1)
 

@@ -337,11 +337,14 @@ def read_dev(config: Config) -> list[DevSet]:
     """Reads the development sets, with their tags.
 
     Raises:
-        UserError: a file is missing, empty or not UTF-8, or the numbers of lines of two files differ.
+        UserError: a file is missing, empty, blank or not UTF-8, or the numbers of lines of two files differ.
     """
     sets = []
     for files in config.dev_sets:
         sources, targets = read_parallel(files.source, files.target)
+        for path, lines in ((files.source, sources), (files.target, targets)):
+            if not any(line.strip() for line in lines):
+                raise UserError(f"Expected text in {path}, but all {len(lines):,} lines are blank.")
         tagged = [put_tag(files.tag, source) for source in sources]
         sets.append(DevSet(files.name or "", tagged, targets, files.target_language, files.tag))
     return sets
@@ -373,8 +376,16 @@ def make_tokenizers(config: Config, corpus: ParallelCorpus, run_dir: Path, *, lo
 
 
 def load_tokenizers(config: TokenizerConfig, run_dir: Path) -> tuple[Tokenizer, Tokenizer] | None:
-    """Loads the tokenizers in the run folder, or else those that the configuration names; None if it names none."""
-    if has_tokenizers(run_dir):
+    """Loads the tokenizers in the run folder, or else those that the configuration names; None if it names none.
+
+    Raises:
+        UserError: one of them is missing or damaged.
+    """
+    found = [name for name in TOKENIZER_FILES if (run_dir / name).is_file()]
+    if len(found) == 1:  # others, trained beside it, would make a run that cannot be resumed
+        [missing] = {*TOKENIZER_FILES} - {*found}
+        raise UserError(f"{run_dir} has {found[0]}, but no {missing}. Restore it, or remove {found[0]} to train both.")
+    if found:
         return Tokenizer.load_pair(*(run_dir / name for name in TOKENIZER_FILES))
     return load_named_tokenizers(config)
 

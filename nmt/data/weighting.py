@@ -175,7 +175,8 @@ def _read_numbers(text: TextFile) -> np.ndarray:
     numbers = np.empty(len(text), np.float32)
     for rows in split_indices(len(text)):
         lines = text.read_lines(rows)
-        numbers[rows] = [_parse(line) for line in lines]
+        with np.errstate(over="ignore"):  # refused below
+            numbers[rows] = [_parse(line) for line in lines]
         for bad in np.flatnonzero(~((numbers[rows] > 0) & (numbers[rows] <= MAX_SENTENCE_WEIGHT)))[:1]:
             raise UserError(
                 f"{text.path}:{rows[bad] + 1}: expected a weight above 0 and at most {MAX_SENTENCE_WEIGHT:,}, found "

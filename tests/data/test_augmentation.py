@@ -209,6 +209,7 @@ def test_a_joined_example_has_the_mean_weight_of_its_pairs(prepare, files):
         ("1\n" * 6 + "x\n" + "1\n" * 393, ":7: expected a weight above 0 and at most 1,000, found 'x'."),
         ("1\n" * 399 + "0\n", ":400: expected a weight above 0 and at most 1,000, found '0'."),
         ("nan\n" + "1\n" * 399, ":1: expected a weight above 0 and at most 1,000, found 'nan'."),
+        ("1e300\n" + "1\n" * 399, ":1: expected a weight above 0 and at most 1,000, found '1e300'."),
         (
             "1\n" * 399,
             "data.train.0.weights: expected a number for each of the 400 lines of the corpus, found 399 lines",

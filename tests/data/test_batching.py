@@ -1,5 +1,6 @@
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -114,6 +115,17 @@ def test_as_many_buckets_as_lengths_pad_nothing():
     buckets = fit_buckets(lengths, num_buckets=3)
     np.testing.assert_array_equal(buckets.source, [3, 7, 13])
     np.testing.assert_array_equal(buckets.target, [2, 5, 11])
+
+
+def test_buckets_of_very_long_pairs_take_little_memory():
+    lengths = np.array([[5, 4], [900, 1100], [8000, 6001]], np.int16)
+    tracemalloc.start()
+    buckets = fit_buckets(lengths)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**27  # a table of all pairs of lengths has 2**28 bytes and more
+    assert (buckets.source[-1], buckets.target[-1]) == (8000, 6001)
+    np.testing.assert_array_equal(buckets.assign(lengths), np.arange(3))
 
 
 def test_a_pair_goes_into_the_first_bucket_that_holds_both_sides():

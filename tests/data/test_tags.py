@@ -143,6 +143,23 @@ def test_blank_lines_of_a_dev_set_have_no_tag(make_config, tmp_path):
     assert found.bare_sources == found.targets == ["ba", "", "mu"]
 
 
+def test_a_dev_set_with_a_blank_side_is_refused(make_config, tmp_path):
+    dev = {"source": tmp_path / "dev.en", "target": tmp_path / "dev.xx"}
+    dev["source"].write_text("ba\nmu\n")
+    dev["target"].write_text(" \n\n")
+    with pytest.raises(UserError, match=r"^Expected text in .*dev\.xx, but all 2 lines are blank\.$"):
+        read_dev(make_config(*TAGS, dev=dev))
+
+
+def test_a_run_folder_with_one_of_two_tokenizers_is_refused(make_config, tmp_path):
+    config = make_config(*TAGS)
+    prepare_training_data(config, tmp_path, lambda line: None)
+    (tmp_path / "target.model").unlink()
+    words = r" has source\.model, but no target\.model\. Restore it, or remove source\.model to train both\.$"
+    with pytest.raises(UserError, match=words):
+        prepare_training_data(config, tmp_path, lambda line: None)
+
+
 def test_a_dev_set_takes_the_tag_that_translation_takes(make_config):
     config = make_config(*TAGS, decoding={"tag": "<bt>"})
     assert config.dev_sets[0].tag == "<bt>"
