@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nmt.backend import ops, tree
-from nmt.config.schema import CHOICE_KEYS, MAX_BEAM_SIZE, SearchSettings
+from nmt.config.schema import CHOICE_KEYS, LENGTH_ALLOWANCE, MAX_BEAM_SIZE, SearchSettings
 from nmt.data.tokenizer import BOS_ID, EOS_ID
 from nmt.decoding.beam_search import Hypotheses, beam_search, is_zero, rank_hypotheses
 from nmt.decoding.grouping import choose_max_active
@@ -29,9 +29,6 @@ finite."""
 MAX_LENGTH_RATIO = 100.0
 """Largest `decoding.max_length_ratio`. It bounds the memory of a search whose ratio is a tensor, whatever the maximum
 length that a client of a server requests."""
-
-LENGTH_ALLOWANCE = 10
-"""Target tokens that are always allowed, unless the maximum length is below."""
 
 SWITCHES = (
     *("coverage_penalty", "max_length_ratio", "no_repeat_ngram", "repetition_penalty", "temperature", "top_k", "top_p"),

@@ -55,7 +55,7 @@ def export_litert(
         ParityError: the export translates a sentence of the sample differently from the model, or quantization costs
             more quality than is allowed.
     """
-    _check(Path(into), quantize, export or {})
+    _check(Path(into), quantize, decoding or {}, export or {})
     # A LiteRT model returns one translation, whatever the model's own export.nbest and export.interactive.
     export = {**(export or {}), "nbest": 1, "interactive": False}
     job = ExportJob.load(model, sample=sample, quantize=quantize, decoding=decoding, export=export, promises=promises)
@@ -82,13 +82,18 @@ def export_litert(
     return Path(into)
 
 
-def _check(into: Path, quantize: Quantization | None, export: Mapping[str, Any]) -> None:
+def _check(into: Path, quantize: Quantization | None, decoding: Mapping[str, Any], export: Mapping[str, Any]) -> None:
     missing = [name for name in ("tensorflow", "ai_edge_litert") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f'An export for LiteRT needs {" and ".join(missing)}. Install with: pip install "nmt[litert]"')
     if quantize and quantize.kind != "int8":
-        raise UserError(f"--quantize {quantize.kind}: LiteRT computes with int8 or float32 weights; expected int8.")
+        raise UserError(
+            f"LiteRT computes with int8 or float32 weights, not {quantize.kind}. Expected --quantize int8, or neither "
+            "--quantize nor --precision."
+        )
     unused = [f"export.{name}" for name, value in export.items() if value is not None and name != "sample"]
+    if decoding.get("batch_tokens") is not None:  # it translates one sentence at a time
+        unused.append("decoding.batch_tokens")
     if unused:
         raise UserError(f"{unused[0]} has no effect on an export for LiteRT. Remove it, or export a SavedModel.")
     check_is_new(into, "LiteRT model")

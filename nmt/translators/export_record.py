@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nmt.config.schema import DecodingConfig
+from nmt.config.schema.section import STORED
 from nmt.data.placeholders import is_record
 from nmt.errors import UserError
 from nmt.files import compute_file_digest, read_limited
@@ -49,7 +50,7 @@ def read_record(folder: Path, name: Path | str, *, limits: Sequence[str] = ()) -
 
 def read_settings(record: Mapping[str, Any]) -> DecodingConfig:
     """Returns the settings that an export was made with."""
-    return DecodingConfig.model_validate(record["decoding"])
+    return DecodingConfig.model_validate(record["decoding"], context=STORED)
 
 
 def compute_digests(folder: Path, names: Sequence[str]) -> dict[str, str]:

@@ -19,15 +19,16 @@ def change_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     """Returns settings with other values; None leaves one unchanged.
 
     Raises:
-        UserError: there is no such setting, or its value is invalid.
+        UserError: there is no such setting, its value is invalid, or it has no effect beside the others.
     """
     fields = type(settings).model_fields
     for name in changes:
         if name not in fields:
             raise UserError(f"There is no decoding setting '{name}'.{suggest_name(name, fields)}")
-    changed = {name: value for name, value in changes.items() if value is not None}
+    before = settings.model_dump()
+    changed = {name: value for name, value in changes.items() if value is not None and value != before[name]}
     try:
-        return type(settings).model_validate({**settings.model_dump(), **changed}, strict=True)
+        return type(settings).model_validate({**before, **changed}, strict=True, context=frozenset(changed))
     except ValidationError as error:
         raise UserError("\n".join(_explain(one) for one in error.errors())) from error
 

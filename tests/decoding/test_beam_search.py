@@ -101,7 +101,7 @@ def searched(
         bos_id=BOS,
         eos_id=EOS,
         banned_ids=banned_ids,
-        settings=SearchSettings(**{"pruning_threshold": 0.0, **settings}),
+        settings=SearchSettings().model_copy(update={"pruning_threshold": 0.0, **settings}),
         n_best=n_best,
         max_active=max_active,
         is_normalized=is_normalized,

@@ -80,10 +80,12 @@ def test_int8_stores_large_matrices_in_a_quarter(exported, folder):
 def test_impossible_options_are_refused_before_anything_is_written(exported, folder, monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"phone exists already\. Expected the name of a new folder"):
         export_litert(exported.model, folder)
-    with pytest.raises(UserError, match=r"--quantize bfloat16: LiteRT computes .*expected int8"):
+    with pytest.raises(UserError, match=r"^LiteRT computes .* not bfloat16\. Expected --quantize int8"):
         export_litert(exported.model, tmp_path / "phone", quantize=Quantization("bfloat16"))
     with pytest.raises(UserError, match=r"export\.nbest has no effect on an export for LiteRT"):
         export_litert(exported.model, tmp_path / "phone", export={"nbest": 1})
+    with pytest.raises(UserError, match=r"decoding\.batch_tokens has no effect on an export for LiteRT"):
+        export_litert(exported.model, tmp_path / "phone", decoding={"batch_tokens": 100})
     with pytest.raises(UserError, match=r"decoding\.temperature: an export for LiteRT cannot sample\. Set it to 0"):
         export_litert(exported.model, tmp_path / "phone", decoding={"temperature": 1.0, "beam_size": 1})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "ai_edge_litert" else object())

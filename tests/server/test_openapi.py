@@ -37,6 +37,12 @@ def _reconcile(path: str, body: object) -> object:
     if body.get("format") == "html":
         body["alignments"] = False
     body["mbr_candidates" if body.get("mbr") in (None, "none") else "coverage_penalty"] = None
+    if any(body.get(name) for name in ("min_length", "coverage_penalty", "temperature")) or (
+        body.get("beam_size") == 1 or body.get("mbr") not in (None, "none")
+    ):
+        body["pruning_threshold"] = None
+    if body.get("temperature") and body.get("mbr") not in (None, "none"):
+        body["length_penalty"] = None
     if (body.get("min_length") or 0) >= (body.get("max_length") or SearchSettings().max_length):
         body["min_length"] = None
     if body.get("temperature"):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from nmt.config.schema import DecodingConfig, SearchSettings
 from nmt.decoding.alignment import TokenAttention
@@ -12,6 +13,7 @@ from nmt.decoding.inference import split_numbers
 from nmt.errors import UserError
 from nmt.server.limits import Limits
 from nmt.server.text_cutter import TextCutter
+from nmt.translators.export_record import read_settings
 from nmt.translators.hypothesis import Hypothesis, Translation, TranslationWarning, join_translations
 from nmt.translators.opening import find_folder, find_kind, open_translator
 from nmt.translators.protocol import Translator
@@ -80,8 +82,8 @@ def test_the_number_of_hypotheses_is_checked(n_best):
 
 def test_settings_change_by_name_and_none_leaves_them_unchanged():
     settings = DecodingConfig(beam_size=7, length_penalty=0.5)
-    changed = change_settings(settings, {"beam_size": 1, "length_penalty": None, "pruning_threshold": np.float64(2)})
-    assert changed == settings.model_copy(update={"beam_size": 1, "pruning_threshold": 2.0})
+    changed = change_settings(settings, {"beam_size": 2, "length_penalty": None, "pruning_threshold": np.float64(2)})
+    assert changed == settings.model_copy(update={"beam_size": 2, "pruning_threshold": 2.0})
     assert change_settings(changed, {"length_penalty": 1}).length_penalty == 1.0
 
 
@@ -102,6 +104,44 @@ def test_invalid_settings_are_refused_by_name(changes, message):
     with pytest.raises(UserError) as caught:
         change_settings(DecodingConfig(), changes)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"min_length": 2},
+        {"coverage_penalty": 0.2},
+        {"mbr": "chrf"},
+        {"beam_size": 1},
+        {"beam_size": 1, "temperature": 0.5},
+    ],
+    ids=str,
+)
+def test_a_pruning_threshold_is_refused_where_nothing_is_pruned(others):
+    given = {"pruning_threshold": 2.0, **others}
+    message = r"pruning_threshold has no effect with \w+ \S+: leave it out, or set it to its default, 3.0; found 2.0"
+    with pytest.raises(UserError, match=message):
+        change_settings(SearchSettings(), given)
+    with pytest.raises(UserError, match=message):
+        change_settings(SearchSettings(**others), {"pruning_threshold": 2.0})
+    with pytest.raises(ValidationError, match=message):
+        SearchSettings(**given)
+    assert change_settings(SearchSettings(), {**given, "pruning_threshold": 0.0}).pruning_threshold == 0
+
+
+def test_what_others_turn_off_is_accepted_where_it_was_not_given_here():
+    """A request for a minimum length need not know the threshold of the server's model."""
+    model = SearchSettings(pruning_threshold=2.0)
+    changed = change_settings(model, {"min_length": 2})
+    assert (changed.min_length, changed.pruning_threshold) == (2, 2.0)
+    assert change_settings(model, changed.model_dump()) == changed
+    stored = {"pruning_threshold": 2.0, "min_length": 2}
+    assert read_settings({"decoding": stored}) == change_settings(DecodingConfig(pruning_threshold=2.0), stored)
+
+
+def test_a_length_penalty_is_refused_where_samples_are_ranked_by_their_likeness():
+    with pytest.raises(UserError, match="length_penalty has no effect with mbr chrf"):
+        change_settings(SearchSettings(), {"beam_size": 1, "temperature": 1.0, "mbr": "chrf", "length_penalty": 0.5})
 
 
 def test_every_invalid_setting_is_named():

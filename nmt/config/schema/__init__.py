@@ -21,7 +21,15 @@ from nmt.config.schema.data import (
     PlaceholderKind,
     TrainingFiles,
 )
-from nmt.config.schema.decoding import CHOICE_KEYS, GREEDY, MAX_BEAM_SIZE, WIDER, DecodingConfig, SearchSettings
+from nmt.config.schema.decoding import (
+    CHOICE_KEYS,
+    GREEDY,
+    LENGTH_ALLOWANCE,
+    MAX_BEAM_SIZE,
+    WIDER,
+    DecodingConfig,
+    SearchSettings,
+)
 from nmt.config.schema.export import ExportConfig
 from nmt.config.schema.model import TRAINING_ONLY, ModelConfig
 from nmt.config.schema.section import Section, TagName, UserPath
@@ -31,6 +39,7 @@ from nmt.config.schema.training import ConsistencyKind, PartName, ScheduleName, 
 __all__ = [
     "CHOICE_KEYS",
     "GREEDY",
+    "LENGTH_ALLOWANCE",
     "MAX_BEAM_SIZE",
     "ONE",
     "SEVERAL",

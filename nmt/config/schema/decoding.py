@@ -1,14 +1,17 @@
 """The section `decoding`: everything that can change a translation."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, ValidationInfo, model_validator
 
-from nmt.config.schema.section import Section, TagName, find_given, list_words
+from nmt.config.schema.section import STORED, Section, TagName, find_given, list_words
 
 MAX_BEAM_SIZE = 64
 WIDER = 2  # factor of the beam size of a second search (decoding.on_warning)
 LOWEST_TEMPERATURE = 0.001
+LENGTH_ALLOWANCE = 10
+"""Target tokens that are always allowed, unless the maximum length is below."""
 Int32 = Annotated[int, Field(ge=0, lt=1 << 31)]
 """A whole number that the search computes with."""
 
@@ -31,8 +34,9 @@ class SearchSettings(Section):
     pruning_threshold: Annotated[float, Field(ge=0)] = 3.0
     """An open hypothesis is pruned if its log-probability is this far below that of the best open one (in nats), or if
     three more tokens at no cost would still leave its score below a finished one; 0 never prunes. It has no effect with
-    a minimum length or a coverage penalty. If several translations per line are requested, the first one is still that
-    of a pruned search, and the others come from a second search without pruning."""
+    a minimum length, a coverage penalty, sampling, mbr or a beam size of 1, and is refused beside them. If several
+    translations per line are requested, the first one is still that of a pruned search, and the others come from a
+    second search without pruning."""
     min_length: Int32 = 0
     """Minimum length of a translation in tokens, without EOS. A translation whose maximum length (max_length) is not
     above it is cut off there, with a warning."""
@@ -87,6 +91,10 @@ class SearchSettings(Section):
         most = self.count_slots(n_best)
         return most if self.on_warning == "keep" else (1 + WIDER) * most
 
+    def limit_length(self, tokens: int) -> int:
+        """Returns the maximum length of a translation with EOS, given the source tokens with EOS."""
+        return min(int(self.max_length_ratio * tokens) + LENGTH_ALLOWANCE, self.max_length)
+
     def get_length_penalty(self, lengths: Any) -> Any:
         """Returns ((5 + length) / 6) ** length_penalty (Wu et al. 2016, equation 14) of lengths that count EOS."""
         return ((5.0 + lengths) / 6.0) ** self.length_penalty
@@ -96,6 +104,30 @@ class SearchSettings(Section):
         if self.min_length >= self.max_length:
             raise ValueError(f"min_length must be below max_length; found {self.min_length} and {self.max_length}")
         return self
+
+    @model_validator(mode="after")
+    def _settings_act(self, info: ValidationInfo) -> "SearchSettings":
+        # What a request or a command changes must have an effect; of a configuration, everything. A client that sets a
+        # minimum length need not know the threshold of the server's model.
+        changed = type(self).model_fields if info.context is None else info.context
+        for name, other in self._find_idle():
+            if info.context != STORED and name in changed and find_given(self, [name]):
+                default = type(self).model_fields[name].default
+                raise ValueError(
+                    f"{name} has no effect with {other} {getattr(self, other)}: leave it out, or set it to its "
+                    f"default, {default}; found {getattr(self, name)}"
+                )
+        return self
+
+    def _find_idle(self) -> Iterator[tuple[str, str]]:
+        """Yields each setting that has no effect beside others, with one of these."""
+        unpruned = find_given(self, ("min_length", "coverage_penalty", "temperature", "mbr"))
+        if self.beam_size == 1 and self.on_warning == "keep":
+            unpruned.append("beam_size")
+        if unpruned and self.pruning_threshold:
+            yield "pruning_threshold", unpruned[0]
+        if self.temperature and self.mbr != "none":  # samples are neither searched for nor ranked by probability
+            yield "length_penalty", "mbr"
 
     @model_validator(mode="after")
     def _sampling_fits(self) -> "SearchSettings":
