@@ -173,7 +173,10 @@ def serve(
     ] = None,
     max_texts: Annotated[int, typer.Option(min=1, help="Texts per request.")] = 128,
     max_characters: Annotated[int, typer.Option(min=1, help="Characters per text.")] = 10_000,
-    max_work: Annotated[int, typer.Option(min=1, help="Source tokens times beam size, per request.")] = 500_000,
+    max_work: Annotated[
+        int,
+        typer.Option(min=1, help="Source tokens and tokens that translations may have, times beam size, per request."),
+    ] = 2_000_000,
     timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds to answer a request.")] = 30,
     rerank: Rerank = None,
     rerank_weight: RerankWeight = None,

@@ -25,9 +25,9 @@ MAX_SETTINGS = 4
 # A batch cannot be interrupted, and all clients wait for it. So it holds at most the work that the translator does in
 # half a second, or MIN_BATCH_WORK if that is more: batches of a few short texts say little about the speed.
 MAX_BATCH_SECONDS = 0.5
-MIN_BATCH_WORK = 2000
+MIN_BATCH_WORK = 7000
 # Seconds per unit of work until it is known: about half the speed of a small model on two cores.
-SECONDS_PER_WORK = 1e-4
+SECONDS_PER_WORK = 3e-5
 
 
 class Batcher:
@@ -94,8 +94,13 @@ class Batcher:
             attention: whether to return attention weights.
 
         Raises:
-            UserError: the translator cannot do that.
+            UserError: the translator cannot do that, or longer translations are requested than it has by itself.
         """
+        own, given = self._translator.settings.max_length, (changes or {}).get("max_length") or 0
+        if given > own:  # a search cannot be interrupted, and takes as many steps as its longest translation has tokens
+            raise UserError(
+                f"max_length: expected at most {own:,}, the server's own limit (decoding.max_length), found {given:,}."
+            )
         changed = self._change_settings(tuple(sorted((changes or {}).items())))
         changed.check_n_best(n_best)
         return Options(changed.settings, n_best, attention)

@@ -20,11 +20,15 @@ class Options:
     attention: bool = False
 
     def estimate_work(self, tokens: int) -> int:
-        """Returns the work of a text: its tokens and EOS, times the hypotheses that are searched at a time.
+        """Returns the work of a text: its tokens and those that a translation may have, times the hypotheses.
 
-        The tokens are those of the source and, if there are any, of what is demanded of the translation.
+        Args:
+            tokens: of the source and, if there are any, of what is demanded of the translation, without EOS.
         """
-        return (tokens + 1) * self.settings.count_searched(self.n_best)
+        return self._count_tokens(tokens) * self.settings.count_searched(self.n_best)
+
+    def _count_tokens(self, tokens: int) -> int:
+        return tokens + 1 + self.settings.limit_length(tokens + 1)
 
     def run(self, translator: Translator, texts: Sequence[Any]) -> Sequence[Any]:
         """Translates a batch of texts."""
@@ -67,7 +71,7 @@ class CompletingOptions(Options):
 
     def estimate_work(self, tokens: int) -> int:
         """Returns the work of a text: a search for the next word, and one for each alternative."""
-        return (tokens + 1) * self.num_alternatives * (2 + self.settings.count_searched(1))
+        return self._count_tokens(tokens) * self.num_alternatives * (2 + self.settings.count_searched(1))
 
     def run(self, translator: Translator, texts: Sequence[Any]) -> Sequence[Any]:
         """Lists the alternatives of a batch of texts."""

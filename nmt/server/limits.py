@@ -26,8 +26,8 @@ class Limits:
     """Bytes of the bodies of all requests together, except for small ones."""
     max_characters: int = 10_000
     """Characters per text, after Unicode normalization."""
-    max_work: int = 500_000
-    """Source tokens times beam size, per request."""
+    max_work: int = 2_000_000
+    """Source tokens, and the tokens that translations may have, times beam size, per request."""
     max_queue: int = 1024
     """Texts, or parts of long texts, of one client that wait to be translated."""
     max_connections: int = 1000

@@ -39,13 +39,14 @@ def describe_response(schema: Schema) -> dict[int | str, Schema]:
     return {200: {"description": "Successful Response", "content": {"application/json": {"schema": schema}}}}
 
 
-def describe_translate_request(model: type[BaseModel], limits: Limits, *, max_n_best: int) -> Schema:
+def describe_translate_request(model: type[BaseModel], limits: Limits, *, max_n_best: int, max_length: int) -> Schema:
     """Returns the schema of a request to /translate, with the limits of this server."""
     schema = model.model_json_schema()
     properties = schema["properties"]
     about = properties["text"]["description"]
     properties["text"] = {"anyOf": [_text(limits), _list(_text(limits), limits)], "description": about}
     properties["n_best"]["maximum"] = max_n_best
+    properties["max_length"]["anyOf"][0] = {"type": "integer", "minimum": 1, "maximum": max_length}
     return schema
 
 

@@ -15,7 +15,6 @@ from nmt.server.limits import Limits
 from nmt.translators.demands import Demand
 from nmt.translators.protocol import Translator
 from nmt.translators.sentences import SplitText
-from nmt.translators.tokens import TokenTranslator
 
 # Characters that are cut at a time; between two of these a client that has left is noticed.
 CHUNK = 10_000
@@ -94,7 +93,7 @@ class TextCutter:
         found: list[SplitText] = []
         tokens: list[int] = []
         for text, length in zip(texts, self._translator.count_tokens(texts), strict=True):
-            if length > self._translator.max_tokens and isinstance(self._translator, TokenTranslator):
+            if length > self._translator.max_tokens and not self._translator.truncates:
                 [cut] = self._translator.cut_texts([text])
                 found.append(cut)
                 tokens += self._count_tokens(cut.parts)
@@ -115,8 +114,8 @@ class TextCutter:
             raise RequestError(
                 400,
                 "Translating this request is too much work: at most "
-                f"{self._limits.max_work:,} tokens times beam size are accepted at once, found {work:,} or more. "
-                "Send less text per request, or a smaller beam_size or n_best.",
+                f"{self._limits.max_work:,} tokens of texts and translations times beam size are accepted at once, "
+                f"found {work:,} or more. Send less text per request, or a smaller beam_size, n_best or max_length.",
             )
 
 

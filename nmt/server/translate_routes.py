@@ -156,7 +156,8 @@ def make_translate_routes(
         limits: max_texts, max_characters and timeout.
     """
     router = APIRouter()
-    body = describe_body(describe_translate_request(TranslateRequest, limits, max_n_best=translator.max_n_best))
+    most = {"max_n_best": translator.max_n_best, "max_length": translator.settings.max_length}
+    body = describe_body(describe_translate_request(TranslateRequest, limits, **most))
 
     @router.get("/about")
     async def about() -> About:

@@ -61,6 +61,8 @@ class Translator(ABC):
     """Most source tokens that it reads at once, without EOS."""
     max_characters: int | None = None
     """Most characters of a text that it reads at once; None if there is no such limit."""
+    truncates: bool = False
+    """Whether `translate_batch` reads the beginning of a text that is too long, instead of translating it in parts."""
     multi_sentence_share: float = 0.0
     """Share of the training lines that held more than one sentence; 0 if unknown."""
     tags: Sequence[str] = ()

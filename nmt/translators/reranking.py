@@ -36,6 +36,7 @@ class RerankingTranslator(Translator):
         self.source_language, self.target_language = first.source_language, first.target_language
         self.version, self.tags, self.multi_sentence_share = first.version, first.tags, first.multi_sentence_share
         self.max_tokens, self.max_characters = first.max_tokens, first.max_characters
+        self.truncates = first.truncates
         self.settings, self.signature_n_best = first.settings, first.signature_n_best
         self.max_n_best = min(first.max_n_best, first.settings.beam_size)
         self.terms = first.terms

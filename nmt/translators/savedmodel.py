@@ -52,6 +52,8 @@ class SavedModelTranslator(Translator):
         version: number of its folder.
     """
 
+    truncates = True
+
     def __init__(self, model: Any, record: dict[str, Any], *, source_tokenizer: Tokenizer, version: int = 1):
         self.record = record
         self.version = version

@@ -291,20 +291,35 @@ def test_all_bodies_together_have_a_limit_but_small_ones_have_room():
 
 def test_a_request_of_too_much_work_is_refused_before_it_is_queued():
     translator = FakeTranslator()
-    server = make_fake(translator, max_work=100)
+    server = make_fake(translator, max_work=500)
     for path, body, status in (
         ("/translate", {"text": "a b c d", "beam_size": 20}, 200),
         ("/translate", {"text": "a b c d", "beam_size": 21}, 400),
         ("/translate", {"text": "a b c d", "n_best": 21}, 400),
         ("/translate", {"text": ["a b c d"] * 5}, 400),
+        ("/translate", {"text": "a", "max_length_ratio": 100}, 400),
         ("/v1/models/demo:predict", {"inputs": ["a b c d"] * 4}, 200),
         ("/v1/models/demo:predict", {"inputs": ["a b c d"] * 5}, 400),
     ):
         answer = ask(server, "POST", path, json=body)
         assert answer.status_code == status, body
         if status == 400:
-            assert "is too much work: at most 100 tokens times beam size" in read_error(answer)[1]
+            assert "is too much work: at most 500 tokens of texts and translations" in read_error(answer)[1]
     assert len(translator.batches) == 2
+    server.batcher.close(5)
+
+
+def test_a_request_cannot_ask_for_longer_translations_than_the_server_has():
+    """A search cannot be interrupted: one of some thousand steps would keep all clients waiting."""
+    server = make_fake(FakeTranslator().with_settings(max_length=300))
+    assert translations(ask(server, "POST", "/translate", json={"text": "a", "max_length": 300})) == ["A"]
+    assert read_error(ask(server, "POST", "/translate", json={"text": "a", "max_length": 100_000})) == (
+        400,
+        "max_length: expected at most 300, the server's own limit (decoding.max_length), found 100,000.",
+    )
+    schema = ask(server, "GET", "/openapi.json").json()["paths"]["/translate"]["post"]["requestBody"]["content"]
+    [number, _] = schema["application/json"]["schema"]["properties"]["max_length"]["anyOf"]
+    assert number == {"type": "integer", "minimum": 1, "maximum": 300}
     server.batcher.close(5)
 
 

@@ -122,7 +122,7 @@ def test_demands_that_cannot_be_met_are_refused_by_name(server, path, body, word
 
 
 def test_what_is_demanded_counts_as_work():
-    server = make_fake(Demanding(), max_work=100)
+    server = make_fake(Demanding(), max_work=300)
     for path, body in (
         ("translate", {"text": "a", "prefix": "p" * 20}),
         ("translate", {"text": "a", "required": ["x" * 20]}),

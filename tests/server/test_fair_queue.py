@@ -19,10 +19,13 @@ def take(queue, max_jobs=100, max_work=1000):
     return "".join(job.text for job in queue.remove_batch(lead, max_jobs=max_jobs, max_work=max_work))
 
 
-def test_work_grows_with_tokens_and_hypotheses():
-    assert NARROW.estimate_work(9) == 10  # with EOS
-    assert WIDE.estimate_work(9) == 90
-    assert Options(SearchSettings(beam_size=2), n_best=5).estimate_work(9) == 50
+def test_work_grows_with_tokens_of_text_and_translation_and_with_hypotheses():
+    assert NARROW.estimate_work(9) == 10 + 30  # with EOS; twice the source and 10 more
+    assert WIDE.estimate_work(9) == 9 * 40
+    assert Options(SearchSettings(beam_size=2), n_best=5).estimate_work(9) == 5 * 40
+    assert Options(SearchSettings(beam_size=1, max_length=20)).estimate_work(9) == 10 + 20
+    assert Options(SearchSettings(beam_size=1, max_length_ratio=12.5)).estimate_work(9) == 10 + 135
+    assert Options(SearchSettings(beam_size=1, max_length_ratio=100)).estimate_work(9) == 10 + 256
 
 
 def test_clients_take_turns():

@@ -124,7 +124,10 @@ def test_a_request_with_too_much_work_is_refused():
     """Work is the tokens of the longer side with EOS, whatever the beam size, because nothing is searched."""
     server = make_fake(FakeTranslator().with_settings(beam_size=9), max_work=5)
     assert score(server, ("a", "b c d e")).status_code == 200
-    assert "is too much work: at most 5 tokens" in read_error(score(server, ("a b c d e", "")))[1]
+    assert (
+        "is too much work: at most 5 tokens of texts and translations"
+        in read_error(score(server, ("a b c d e", "")))[1]
+    )
     options = Options(FakeTranslator().settings)
     assert ScoringOptions(options.settings) != options
     assert ScoringOptions(options.settings).estimate_work(4) == 5
