@@ -1,6 +1,8 @@
 """Reranking by a second model, with translators whose scores are known."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,9 @@ import pytest
 from nmt.config.schema import SearchSettings
 from nmt.data.placeholders import Placeholders
 from nmt.errors import UserError
+from nmt.server.fair_queue import Options
+from nmt.server.limits import Limits
+from nmt.server.text_cutter import TextCutter
 from nmt.translators.demands import Demand
 from nmt.translators.hypothesis import Hypothesis, ScoredTranslation, Translation, TranslationWarning
 from nmt.translators.opening import open_translator
@@ -127,3 +132,17 @@ def test_a_second_model_that_cannot_score_these_translations_is_refused():
         RerankingTranslator(first, other)
     with pytest.raises(UserError, match=r"--rerank-weight has no effect without --rerank"):
         open_translator("nowhere", rerank_weight=0.2)
+
+
+def test_predict_cuts_long_texts_as_without_reranking():
+    cutter = TextCutter(make(), Limits())
+    [cut], tokens = asyncio.run(cutter.cut(["x " * 250], Options(SearchSettings()), client=""))
+    assert tokens == [len(part.split()) for part in cut.parts] and sum(tokens) == 250 and max(tokens) <= 100
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_precision_applies_to_both_models(model_folder: Any, tmp_path: Path, precision: str) -> None:
+    model_folder.save(tmp_path / "model")
+    translator = open_translator(tmp_path / "model", rerank=tmp_path / "model", precision=precision)
+    assert isinstance(translator, RerankingTranslator)
+    assert (translator.first.settings.precision, translator.second.settings.precision) == (precision, precision)
