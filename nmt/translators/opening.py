@@ -81,7 +81,7 @@ def open_translator(
 
         weight = WEIGHT if rerank_weight is None else rerank_weight
         # An export is refused, whatever its precision.
-        loading = {} if find_kind(Path(rerank)).fixed else {"precision": changes.get("precision")}
+        loading: dict[str, Any] = {} if find_kind(Path(rerank)).fixed else {"precision": changes.get("precision")}
         return RerankingTranslator(open_translator(path, **changes), open_translator(rerank, **loading), weight)
     path = Path(path)
     kind = find_kind(path)
