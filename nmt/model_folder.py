@@ -107,7 +107,7 @@ def find_model_folder(path: Path) -> Path:
     """
     path = get_current_version(path)
     if not path.is_dir():
-        raise UserError(_explain_no_folder(path))
+        raise UserError(describe_no_folder(path, "Expected a run folder, a model folder or an export."))
     if is_ensemble(path):
         raise UserError(f"{path} is an ensemble. Expected a single model, such as its member {path / '1'}.")
     for folder in (path, get_current_version(path / "best")):
@@ -123,8 +123,8 @@ def find_model_folder(path: Path) -> Path:
     raise UserError(f"{path} is not a model folder: expected {WEIGHTS} in it or in {path / 'best'}.")
 
 
-def _explain_no_folder(path: Path) -> str:
-    expected = "Expected a run folder, a model folder or an export."
+def describe_no_folder(path: Path, expected: str) -> str:
+    """Returns the message about a path that is not a folder, with the nearest one."""
     if path.exists():
         hint = f" Its folder is {path.parent}." if path.name == WEIGHTS else ""
         return f"{path} is a file. {expected}{hint}"

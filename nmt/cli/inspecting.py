@@ -65,11 +65,11 @@ def inspect(
             from nmt.inspection.page import write_html
 
             out.write(write_html(found))
-    if png:
-        from nmt.inspection.pictures import draw_pictures
+        if png:
+            from nmt.inspection.pictures import draw_pictures
 
-        for path in draw_pictures(found, png, warn=print_warning):
-            log_line(str(path))
+            for path in draw_pictures(found, png, warn=print_warning):
+                log_line(str(path))
     if not html:
         print_line(write_text(found))
 

@@ -111,7 +111,7 @@ def compare_files(
     models = {path for path in systems if path.is_dir()}
     if models and source is None:
         raise UserError(
-            f"{min(models)} is a folder, that is, a model, which needs a text to translate. Add --source FILE."
+            f"{min(models)} is a folder, so it is opened as a model, which needs text to translate. Add --source FILE."
         )
     files = [path for path in systems if path not in models]
     first, *others = [*references, *files, *([source] if source else [])]

@@ -15,7 +15,7 @@ from nmt.data.preparation import DevSet, read_dev
 from nmt.errors import UserError
 from nmt.evaluation.metrics import score_bleu
 from nmt.files import get_current_version, read_json_lines
-from nmt.model_folder import WEIGHTS
+from nmt.model_folder import WEIGHTS, describe_no_folder
 from nmt.training.run_folder import RunFolder
 from nmt.weights import load_arrays
 
@@ -104,10 +104,12 @@ def read_run(path: Path) -> RunRecords:
     Raises:
         UserError: the folder is not that of a run.
     """
-    folder = RunFolder(path)
+    folder, expected = RunFolder(path), "Expected the folder of a run, with config.yaml and history.jsonl."
+    if not path.is_dir():
+        raise UserError(describe_no_folder(path, expected))
     if not folder.config.is_file() or (path / WEIGHTS).is_file():
         hint = "a model folder, which does not record its training" if (path / WEIGHTS).is_file() else "not a run"
-        raise UserError(f"{path} is {hint}. Expected the folder of a run, with config.yaml and history.jsonl.")
+        raise UserError(f"{path} is {hint}. {expected}")
     config = load_stored_config(folder.config)
     lines, damaged = read_json_lines(folder.history, key="update")
     records = [

@@ -54,6 +54,14 @@ def test_a_mistake_writes_no_page(inspect, model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_pictures_that_cannot_be_written_leave_no_page(inspect, model, tmp_path):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "file").touch()
+    code, _, err = inspect(model, TEXT, "--html", tmp_path / "new" / "page.html", "--png", tmp_path / "file")
+    assert code == 2 and err.endswith("is a file, not a folder.\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_pictures_need_an_extra(inspect, monkeypatch, model, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     code, _, err = inspect(model, TEXT, "--png", tmp_path)

@@ -187,6 +187,12 @@ def test_what_is_not_a_run_is_refused(tmp_path, make_run):
     with pytest.raises(UserError, match="is not a run"):
         read_run(tmp_path)
     path = make_run("run")
+    with pytest.raises(
+        UserError, match=rf"^There is no folder {tmp_path}/ran\. Did you mean 'run'\? Expected the folder"
+    ):
+        read_run(tmp_path / "ran")
+    with pytest.raises(UserError, match=r"history\.jsonl is a file\. Expected the folder of a run"):
+        read_run(path / "history.jsonl")
     (path / "weights.h5").touch()
     with pytest.raises(UserError, match="is a model folder, which does not record its training"):
         read_run(path)
