@@ -138,7 +138,7 @@ class TextFile:
         entry = cache / f"{path.name}.{_digest_state(path)}"
         try:
             return cls._map(path, entry)
-        except (FileNotFoundError, DamagedCacheError):
+        except (OSError, DamagedCacheError):
             _write_index(path, entry)
         return cls._map(path, entry)
 
@@ -289,7 +289,7 @@ class ParallelCorpus:
         path = cache / f"pairs.{fingerprint}.npy"
         try:
             kept_rows = map_array(path)
-        except (FileNotFoundError, DamagedCacheError):
+        except (OSError, DamagedCacheError):
             _index_pairs(sources, targets, first_rows, path)
             kept_rows = map_array(path)
         return cls(fingerprint, sources, targets, first_rows, kept_rows)

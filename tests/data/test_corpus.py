@@ -351,6 +351,13 @@ def test_a_missing_file_is_reported_before_any_text_is_indexed(tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_cache_that_is_a_file_is_named(tmp_path):
+    path, cache = write(tmp_path / "text", "a\n"), write(tmp_path / "cache", "precious")
+    with pytest.raises(UserError, match=r"^Cannot write .*cache/text\..*: .*cache is a file, not a folder\.$"):
+        TextFile.open(path, cache)
+    assert cache.read_text() == "precious"
+
+
 def test_two_blank_files_are_an_error_although_others_have_text(tmp_path):
     for _ in range(2):
         with pytest.raises(
