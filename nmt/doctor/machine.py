@@ -8,6 +8,7 @@ from pathlib import Path
 from nmt.config.schema import Config
 from nmt.doctor.findings import Finding
 from nmt.doctor.memory_probe import MemoryUse, probe_memory
+from nmt.errors import UserError
 from nmt.process import count_cpus, read_available_memory, read_processor_flags
 from nmt.progress import format_bytes
 
@@ -31,7 +32,10 @@ def examine_memory(
     rows = settings.batch_size if settings.batch_by == "sentences" else max(1, settings.batch_size // lengths[1])
     small = max(1, rows // 4)
     available = read_available_memory()
-    use = probe_memory(config, vocabulary_sizes=vocabulary_sizes, lengths=lengths, rows=(small, rows))
+    try:
+        use = probe_memory(config, vocabulary_sizes=vocabulary_sizes, lengths=lengths, rows=(small, rows))
+    except UserError as error:
+        return None, [Finding("training", "error", str(error))]
     longest = f"{rows:,} pairs of {lengths[0]:,} and {lengths[1]:,} tokens, the longest batch"
     if use is None:
         return None, [Finding("memory", "error", f"an update fails on {longest}; {format_bytes(available)} are free")]

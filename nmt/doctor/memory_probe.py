@@ -15,6 +15,7 @@ import numpy as np
 
 from nmt.config.file import config_from_text, dump_config
 from nmt.config.schema import Config
+from nmt.errors import UserError
 from nmt.process import read_peak_memory
 
 
@@ -58,6 +59,9 @@ def probe_memory(
 
     Returns:
         The memory, or None if the process died, as it does when it runs out of memory.
+
+    Raises:
+        UserError: a setting allows no update, such as a device that does not exist.
     """
     request = ProbeRequest(dump_config(config), vocabulary_sizes, lengths, rows)
     command = [sys.executable, "-m", "nmt.doctor.memory_probe"]
@@ -65,6 +69,8 @@ def probe_memory(
     if done.returncode:
         return None
     found = json.loads(done.stdout.splitlines()[-1])
+    if "mistake" in found:
+        raise UserError(found["mistake"])
     gpu_peaks = found["gpu_peaks"]
     return MemoryUse(
         found["weights"], tuple(found["peaks"]), tuple(gpu_peaks) if gpu_peaks[-1] else None, found["gpu_limit"]
@@ -145,4 +151,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(json.dumps({"mistake": str(error)}), flush=True)

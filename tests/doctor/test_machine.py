@@ -30,6 +30,14 @@ def test_an_update_is_run_and_its_memory_is_reported(config):
     assert use.weights == 4 * sum(math.prod(v.shape) for v in model.trainable_variables)
 
 
+def test_a_setting_that_no_update_can_run_with_is_named(config):
+    training = config.training.model_copy(update={"devices": ["GPU:77"]})
+    changed = config.model_copy(update={"training": training})
+    use, [finding] = examine_memory(changed, vocabulary_sizes=(320, 320), lengths=(20, 30))
+    assert use is None and (finding.check, finding.verdict) == ("training", "error")
+    assert "GPU:77" in finding.found and "memory" not in finding.found
+
+
 def test_disk_space_is_for_checkpoints_models_and_the_cache(config, tmp_path, monkeypatch):
     cache = tmp_path / "run" / "cache"
     cache.mkdir(parents=True)
