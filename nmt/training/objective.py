@@ -379,7 +379,7 @@ def _softmax_nll_twice(states: Any, matrix: Any, bias: Any, targets: Any, kind: 
         if is_symmetric:
             divergence = ops.sum(at_least_float32(first - second) * at_least_float32(difference), axis=-1) / 2
         else:
-            # c follows from the target, whose probabilities are known exactly.
+            # c = d - log(P / Q), here for the target. In 16 bits, nll is rounded: a small KL(P || Q) may be negative.
             rows = at_least_float32(gather_rows(matrix, targets[:num]))
             at_target = ops.sum(at_least_float32(states[:num] - states[num:]) * rows, axis=-1)
             constant = at_target + nll[:num] - nll[num:]
