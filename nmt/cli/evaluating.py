@@ -226,7 +226,7 @@ def check(
     device: Device = None,
     threads: Threads = None,
 ) -> None:
-    """Check promises about the content of translations; exit code 1 if one of severity error is broken."""
+    """Check promises about the content of translations; exit code 1 if a promise of severity error is broken."""
     decoding = read_decoding(overrides, beam_size, length_penalty, pruning_threshold)
     from nmt.evaluation.promises import has_errors, read_promises, report_promises
 

@@ -24,7 +24,8 @@ def demo(
 def download(
     name: Annotated[str, typer.Argument(metavar="NAME", help="multi30k, multi30k-captions, tatoeba or kftt.")],
     mirror: Annotated[
-        Path | None, typer.Option(envvar="NMT_MIRROR", help="Folder that holds NAME/FILE, instead of the internet.")
+        Path | None,
+        typer.Option(envvar="NMT_MIRROR", help="Folder with NAME/FILE to copy from, instead of downloading."),
     ] = None,
     into: Annotated[Path | None, typer.Option(help="Folder for the files; default: data/NAME.")] = None,
 ) -> None:

@@ -51,7 +51,7 @@ TranslatingWorkers = Annotated[
     typer.Option(
         "--workers",
         min=1,
-        help="Number of processes; more than 1 need Ray. Default: one per GPU or per 4 cores with Ray, else 1.",
+        help="Number of processes; more than 1 requires Ray. Default: one per GPU or per 4 cores with Ray, else 1.",
     ),
 ]
 Address = Annotated[str | None, typer.Option(help="Address of a Ray cluster; default: start Ray on this machine.")]
