@@ -9,13 +9,13 @@ PACKAGE = Path(__file__).parents[1] / "nmt"
 VERB_LIST = """
 abbreviate accept activate add adjust agree align allocate append assign attend average barrier block broadcast build
 calibrate change check choose clean close compare compile compute convert count cut decode defer derive describe
-discard distill download draw drop dump encode escape estimate evaluate examine exit expand explain export fetch find
-finish fit forget format fuse gather get halve handle hash hold import index inspect join keep limit list listen load
-locate lock log look make map mark measure name normalize observe open pad parse plan pool precompile prefetch prepare
-print probe project protect put quantize rank read record recover remove rename render replace report require restart
-restore resume reverse roll round run sample save scale scan scatter score search select send serve set shift show
-silence split start step stop stream submit suggest sync tell tokenize trace track train translate try tune use
-validate wait weigh write
+discard distill download draw drop dump encode escape estimate evaluate examine exit expand explain export extract
+fetch find finish fit forget format fuse gather get halve handle hash hold import index inspect join keep limit list
+listen load locate lock log look make map mark measure name normalize observe open pad parse plan pool precompile
+prefetch prepare print probe project protect put quantize rank read record recover remove rename render replace report
+require resample restart restore resume reverse roll round run sample save scale scan scatter score search select send
+serve set shift show silence split start step stop stream submit suggest sync tell tokenize trace track train
+translate try tune use validate wait weigh write
 """
 VERBS = set(VERB_LIST.split())
 

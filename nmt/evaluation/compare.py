@@ -23,9 +23,9 @@ from nmt.evaluation.metrics import (
     extract_statistics,
     make_interval,
     make_metrics,
+    make_resamples_signature,
     read_seed,
     resample_scores,
-    sign_resamples,
 )
 
 NUM_EXCHANGES = 10_000  # as `sacrebleu --paired-ar`
@@ -86,7 +86,7 @@ def compare(
     found: list[dict[str, Comparison]] = [{} for _ in range(1 + len(systems))]
     for name, metric in make_metrics(target_language).items():
         statistics = [extract_statistics(metric, hypotheses, references) for hypotheses in (baseline, *systems)]
-        signature = sign_resamples(metric, seed)
+        signature = make_resamples_signature(metric, seed)
         scores = [compute_score(metric, one.sum(axis=0)) for one in statistics]
         resamples = [resample_scores(metric, one, entropy) for one in statistics]
         for number, record in enumerate(found):

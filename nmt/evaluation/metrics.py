@@ -232,7 +232,7 @@ def resample_scores(metric: Metric, statistics: np.ndarray, seed: int | None) ->
     return np.array(scores)
 
 
-def sign_resamples(metric: Metric, seed: int | None) -> str:
+def make_resamples_signature(metric: Metric, seed: int | None) -> str:
     """Returns the signature of a score with an interval."""
     signature = metric.get_signature()
     signature.update("bs", NUM_RESAMPLES)
@@ -250,7 +250,7 @@ def _score_corpus(
         return Score(score, str(metric.get_signature()), None)
     seed = read_seed()
     interval = make_interval(*estimate_ci(resample_scores(metric, statistics, seed)), highest)
-    return Score(score, sign_resamples(metric, seed), interval)
+    return Score(score, make_resamples_signature(metric, seed), interval)
 
 
 def make_interval(mean: float, half_width: float, highest: float) -> tuple[float, float]:
