@@ -206,6 +206,25 @@ def open_output(path: Path, *, keep_stale: bool = False) -> Iterator[IO[str]]:
         text.detach()
 
 
+def check_output(path: Path, *inputs: Path | None) -> None:
+    """Checks that a file to write is none of the files that are read, whose text it would replace.
+
+    Args:
+        path: the file to write.
+        inputs: files that are read, and None for those that are not given.
+
+    Raises:
+        UserError: it is one of them, perhaps by another name.
+    """
+    if path == STANDARD:
+        return
+    for one in filter(None, inputs):
+        if one != STANDARD and path.is_file() and one.is_file() and path.samefile(one):
+            raise UserError(
+                f"{path} would replace the text that is read from {one}. Choose another file for the output."
+            )
+
+
 @contextmanager
 def write_standard_output() -> Iterator[IO[str]]:
     """Yields standard output, which is flushed at the end of the block.

@@ -25,7 +25,7 @@ from nmt.cli.options import (
     set_up_process,
 )
 from nmt.errors import UserError
-from nmt.streams import STANDARD, open_output
+from nmt.streams import STANDARD, check_output, open_output
 
 
 def evaluate(
@@ -66,6 +66,8 @@ def evaluate(
     """Score a model on a test set: BLEU, chrF and TER, with signature and confidence interval."""
     if removed:
         raise UserError("--lowercase and --tokenized have become one option, --tok-lc.")
+    if output:
+        check_output(output, source, *reference, baseline)
     decoding = read_decoding(overrides, beam_size, length_penalty, pruning_threshold)
     set_up_process(device, threads)
     from nmt.evaluation.evaluate import evaluate as evaluate_model
@@ -124,6 +126,7 @@ def score(
     threads: Threads = None,
 ) -> None:
     """Print the log-probability of each given translation, and its mean per token."""
+    check_output(output, source, target)
     set_up_process(device, threads)
     from nmt.evaluation.scoring import score_files
 
@@ -145,6 +148,7 @@ def align(
     threads: Threads = None,
 ) -> None:
     """Align the words of given translations by attention, and measure the alignment error rate."""
+    check_output(output, source, target, gold)
     set_up_process(device, threads)
     from nmt.evaluation.aligning import align_files
 
@@ -196,6 +200,8 @@ def compare(
         raise UserError("Decoding settings, --device and --threads are for models, but all systems are files.")
     if json and html == STANDARD:
         raise UserError("--json and --html - both print to standard output. Give a file for the page.")
+    if html:
+        check_output(html, source, *systems, *reference, training_text)
     set_up_process(device, threads)
     from nmt.evaluation.compare_report import compare_files, write_html, write_json, write_text
 

@@ -25,7 +25,7 @@ from nmt.cli.options import (
     set_up_process,
 )
 from nmt.errors import UserError
-from nmt.streams import STANDARD, replace_home
+from nmt.streams import STANDARD, check_output, replace_home
 
 GlossaryFile = Annotated[
     Path | None,
@@ -132,6 +132,7 @@ def translate(
         }
         if found := ", ".join(name for name, given in others.items() if given):
             raise UserError(f"--alternatives prints no translations and cannot be combined with {found}.")
+    check_output(output, input, glossary, prefix, required)
     decoding = read_decoding(overrides, beam_size, length_penalty, pruning_threshold)
     # Imported here, as below, so that the other commands do not wait for NumPy.
     from nmt.data.glossary import read_glossary

@@ -224,6 +224,29 @@ def test_text_is_translated_from_and_to_any_stream(nmt, tmp_path, monkeypatch):
     assert nmt("translate", "m", "-i", tmp_path / "tags", "--html") == (0, "a <b>b</b><br>\n<i>c</i>\n", "")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["translate", "m", "-i", "text", "-o", "out"],
+        ["translate", "m", "-i", "other", "--glossary", "text", "-o", "out"],
+        ["evaluate", "m", "--source", "other", "--reference", "other", "--reference", "text", "-o", "out"],
+        ["score", "m", "--source", "text", "--target", "other", "-o", "out"],
+        ["align", "m", "--source", "other", "--target", "text", "-o", "out"],
+        ["compare", "other", "text", "--reference", "other", "--html", "out"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_no_command_replaces_a_file_that_it_reads(nmt, tmp_path, monkeypatch, arguments, link):
+    monkeypatch.chdir(tmp_path)
+    for name in ("text", "other"):
+        write(tmp_path / name, "eins\tzwei\n")
+    link("text", "out")
+    code, out, err = nmt(*arguments)
+    assert (code, out) == (2, "") and "out would replace the text that is read from text." in err
+    assert (tmp_path / "text").read_text() == "eins\tzwei\n"
+
+
 @pytest.fixture
 def test_set(tmp_path):
     """A source whose echo is the right translation, and two references, each right in half of the lines."""
