@@ -37,7 +37,7 @@ PROGRAM_NAMES = (
 )
 SHELL = re.compile(rf"^ *(?:\$ )?((?:[A-Z_]+=\S* )?(?:{PROGRAM_NAMES.replace(' ', '|')}) .*)", re.MULTILINE)
 RUN = re.compile(r"curl -s localhost:8501|cd data/sv-fi|paste all\.sv|head -n 1000|for part in")
-# The keys that bound a run exclude each other, and a recipe already has one.
+# The keys that bound a run exclude each other, and demo, which stands for a reader's own file, already has one.
 EXCLUSIVE = {"training.budget_minutes", "training.max_minutes", "training.schedule"}
 
 
@@ -98,10 +98,10 @@ def test_the_commands_of_a_page_are_complete(page):
             overrides = [override.replace("$seed", "1") for override in given.get("overrides") or []]
             if arguments[0] in ("train", "tune", "doctor", "demo"):
                 recipe = str(given.get("config"))
-                load_config(
-                    recipe if recipe in RECIPES else "demo",
-                    [one for one in overrides if one.partition("=")[0] not in EXCLUSIVE],
-                )
+                if recipe in RECIPES:
+                    load_config(recipe, overrides)
+                else:
+                    load_config("demo", [one for one in overrides if one.partition("=")[0] not in EXCLUSIVE])
             else:
                 read_overrides(overrides, "decoding", "export")
         except UserError as error:
