@@ -99,7 +99,7 @@ class Encoder(keras.layers.Layer):
             word_mask = self.embedding.draw_word_mask(ids, training=training)  # [B, S, 1]
         vectors = self.embedding(ids, training=training, word_mask=word_mask)
         # On the way in, ids are reversed instead of vectors, which are E times as large.
-        # Of the other tokens, each direction drops single values by a mask of its own, also if it is locked.
+        # Each direction drops single values of the other tokens by its own mask, locked or not.
         reversed_ids = batch_gather(ids, reversal)
         reversed_mask = None if word_mask is None else batch_gather(word_mask, reversal)
         reversed_vectors = self.embedding(reversed_ids, training=training, word_mask=reversed_mask)

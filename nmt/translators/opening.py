@@ -63,7 +63,7 @@ def open_translator(
     Args:
         path: of a run folder (its best model), a model folder, an ensemble or an export.
         rerank: a second model or ensemble, whose scores rerank the hypotheses of the beam; see
-            `nmt.translators.reranking`. Of the changes, only `precision` applies to it.
+            `nmt.translators.reranking`. `precision` is the only change that applies to it.
         rerank_weight: weight of the second model, 0 to 1; default: 0.5.
         glossary, marks: see `Translator.with_terms`.
         **changes: settings of the section `decoding` other than its own, such as beam_size=1; None leaves one as it is.
